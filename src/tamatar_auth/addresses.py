@@ -1,0 +1,42 @@
+"""Where a server listens."""
+
+import ipaddress
+import re
+from typing import NamedTuple, Self
+
+
+class ListenAddress(NamedTuple):
+    """A `host:port`, or a unix socket when there is a path."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `127.0.0.1:50051`, `[::1]:50051`, `localhost:50051` or `unix:/run/auth.sock`."""
+        text = text.strip()
+        if text.startswith("unix:"):
+            path = re.sub(r"^unix:(//(?=/))?", "", text)
+            if not path:
+                raise ValueError("must name a path after unix:")
+            return cls("", 0, path)
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})", text)
+        if match is None or int(match[2]) > 65535:  # noqa: PLR2004 - the largest port
+            raise ValueError("must be host:port, [address]:port or unix:path")
+        return cls(match[1].strip("[]"), int(match[2]))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,104 @@
+"""What the interceptors have in common.
+
+gRPC asks every interceptor for a handler on every call. Ours wrap each method's handler
+once and keep it, and see every method as one kind of function, streams included.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Self
+
+import grpc
+from grpc.aio import ServerInterceptor, ServicerContext
+
+Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
+"""Answers a call: takes the request (or an iterator of them) and the context. Returns the
+response, or None after it wrote a stream of them."""
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Deserializer = Callable[[bytes], Any]
+
+
+class Method(NamedTuple):
+    """A method that is called, such as `ValidateSession` of `tamatar.auth.v1.SessionService`."""
+
+    service: str
+    name: str
+    takes_stream: bool
+    answers_stream: bool
+
+    @classmethod
+    def of(cls, path: str, handler: Handler) -> Self:
+        """Read the path of a call, `/package.Service/Method`."""
+        service, _, name = path.lstrip("/").rpartition("/")
+        return cls(service, name, bool(handler.request_streaming), bool(handler.response_streaming))
+
+    @property
+    def is_unary(self) -> bool:
+        """Whether one request gets one response."""
+        return not self.takes_stream and not self.answers_stream
+
+
+class Interceptor(ServerInterceptor, ABC):
+    """Wraps the behaviour of every method, each once."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+
+    @abstractmethod
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Return a behaviour that does this interceptor's work around the given one."""
+
+    def wrap_deserializer(self, deserializer: Deserializer) -> Deserializer:
+        """Return what turns the bytes of a request into a message."""
+        return deserializer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the wrapped handler of the method that is called."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
+            return None
+        path = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is None:
+            wrapped = self._wrapped[path] = self._wrap_handler(handler, Method.of(path, handler))
+        return wrapped
+
+    def _wrap_handler(self, handler: Handler, method: Method) -> Handler:
+        build, behaviour = _parts(handler)
+        return build(
+            self.wrap(behaviour, method),
+            request_deserializer=self.wrap_deserializer(handler.request_deserializer or bytes),
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
+    match bool(handler.request_streaming), bool(handler.response_streaming):
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler, handler.unary_unary  # type: ignore[return-value]
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler, handler.stream_unary  # type: ignore[return-value]
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler, _written(handler.unary_stream)
+        case _:
+            return grpc.stream_stream_rpc_method_handler, _written(handler.stream_stream)
+
+
+def _written(behaviour: Callable[..., Any] | None) -> Behaviour:
+    """Turn a handler that yields its responses into one that writes them."""
+    assert behaviour is not None  # noqa: S101 - for the type checker
+
+    async def write(request: Any, context: ServicerContext[Any, Any]) -> None:
+        answer = behaviour(request, context)
+        if not hasattr(answer, "__aiter__"):
+            await answer
+            return
+        async for response in answer:
+            await context.write(response)
+
+    return write

@@ -1,0 +1,361 @@
+"""Settings: `TAMATAR_*` from the environment or a `.env` file, read once and passed down.
+
+A setting that is wrong stops the start with its name and where the value came from. The
+value of a secret is never shown.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tamatar_auth.addresses import ListenAddress
+
+PREFIX = "TAMATAR_"
+ENV_FILE = ".env"
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class SettingsError(Exception):
+    """The settings are wrong; each line of the text names one and says what it must be."""
+
+
+def _seconds(value: object) -> object:
+    """Read `250ms`, `10s`, `30m`, `12h`, `7d` or a bare number of seconds."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", value)
+    if match is None:
+        raise ValueError("must be a duration such as 250ms, 10s, 30m, 12h or 7d")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+
+
+def _between(shortest: timedelta, longest: timedelta) -> AfterValidator:
+    def check(value: timedelta) -> timedelta:
+        if not shortest <= value <= longest:
+            raise ValueError(f"must be between {duration(shortest)} and {duration(longest)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def duration(value: timedelta) -> str:
+    """Write a duration as a setting would: `7d`, `90s`, `250ms`."""
+    milliseconds = round(value / timedelta(milliseconds=1))
+    for unit in ("d", "h", "m", "s"):
+        size = _UNITS[unit] * 1000
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size:.0f}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def _addresses(value: object) -> object:
+    if isinstance(value, str):
+        return [ListenAddress.parse(part) for part in value.split(",") if part.strip()]
+    return value
+
+
+def _address(value: object) -> object:
+    return ListenAddress.parse(value) if isinstance(value, str) else value
+
+
+def _postgresql_only(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not re.match(
+        r"postgres(ql)?(\+psycopg)?://", value.get_secret_value()
+    ):
+        raise ValueError("must be a URL that begins with postgresql://")
+    return value
+
+
+def _absent(value: object) -> object:
+    """Take an empty variable as one that is not set."""
+    return None if value == "" else value
+
+
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+
+type_duration = BeforeValidator(_seconds)
+Secret = Annotated[SecretStr | None, BeforeValidator(_absent)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations are `timedelta`s, secrets have no default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    environment: Annotated[
+        Literal["development", "production"],
+        Field(description="What this process is part of; production wants its secrets."),
+    ] = "development"
+    database_url: Annotated[
+        Secret,
+        AfterValidator(_postgresql_only),
+        Field(
+            description="The PostgreSQL to use, several hosts allowed; DATABASE_URL is read too.",
+            validation_alias=AliasChoices("TAMATAR_DATABASE_URL", "DATABASE_URL"),
+        ),
+    ] = None
+    listen: Annotated[
+        tuple[ListenAddress, ...],
+        NoDecode,
+        BeforeValidator(_addresses),
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Where calls are answered: host:port or unix:path, several with commas.",
+        ),
+    ] = (ListenAddress.parse("127.0.0.1:50051"),)
+    metrics_enabled: Annotated[
+        bool,
+        Field(
+            description="Whether metrics are offered to Prometheus; METRICS_ENABLED is read too.",
+            validation_alias=AliasChoices("TAMATAR_METRICS_ENABLED", "METRICS_ENABLED"),
+        ),
+    ] = False
+    metrics_listen: Annotated[
+        ListenAddress,
+        BeforeValidator(_address),
+        Field(description="Where Prometheus finds them: host:port."),
+    ] = ListenAddress.parse("127.0.0.1:9464")
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        BeforeValidator(_absent),
+        Field(description="The least level to log; debug in development, info in production."),
+    ] = None
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Field(description="How log lines look; auto is console on a terminal, json elsewhere."),
+    ] = "auto"
+
+    session_lifetime: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(minutes=1), 365 * _DAY),
+        Field(description="How long a session lives."),
+    ] = 7 * _DAY
+    bcrypt_cost: Annotated[
+        int,
+        Field(ge=4, le=16, description="The cost of a password's hash; 10 at least in production."),
+    ] = 12
+    page_token_key: Annotated[
+        Secret,
+        Field(
+            description="Signs page tokens: 32 characters or more, the same in every replica."
+            " Random in development."
+        ),
+    ] = None
+    seed_admin_password: Annotated[
+        Secret, Field(description="The password that `seed` gives the administrator.")
+    ] = None
+
+    slow_query: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=1), timedelta(hours=1)),
+        Field(description="A statement that takes longer is warned about."),
+    ] = _SECOND
+    pool_size: Annotated[
+        int, Field(ge=1, le=500, description="How many connections a process holds at most.")
+    ] = 10
+    pool_wait: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=1), _SECOND),
+        Field(description="How long a call waits for a connection, at most 1s."),
+    ] = _SECOND
+    pool_recycle: Annotated[
+        timedelta,
+        type_duration,
+        _between(_SECOND, _DAY),
+        Field(description="The age at which a connection is replaced."),
+    ] = timedelta(minutes=30)
+    application_name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=63,
+            pattern=r"^[\x20-\x7e]+$",
+            description="How the service calls itself in pg_stat_activity.",
+        ),
+    ] = "tamatar-auth"
+    connect_timeout: Annotated[
+        timedelta,
+        type_duration,
+        _between(2 * _SECOND, 60 * _SECOND),
+        Field(description="How long connecting to PostgreSQL may take, in whole seconds."),
+    ] = 2 * _SECOND
+    tcp_user_timeout: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=100), 60 * _SECOND),
+        Field(description="How long PostgreSQL may leave our packets unanswered."),
+    ] = timedelta(milliseconds=1500)
+    statement_timeout: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=10), timedelta(minutes=10)),
+        Field(description="How long a statement may take."),
+    ] = 5 * _SECOND
+    lock_timeout: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=10), timedelta(minutes=10)),
+        Field(description="How long a statement may wait for a lock."),
+    ] = 2 * _SECOND
+    idle_in_transaction_timeout: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=100), timedelta(minutes=10)),
+        Field(description="How long a transaction may rest between statements."),
+    ] = 10 * _SECOND
+
+    health_interval: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(milliseconds=50), 2 * _SECOND),
+        Field(description="How often the database is looked at for the health service."),
+    ] = timedelta(milliseconds=500)
+    drain_delay: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(0), timedelta(minutes=1)),
+        Field(description="How long NOT_SERVING is said before the port closes."),
+    ] = timedelta(milliseconds=200)
+    shutdown_grace: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(0), timedelta(minutes=5)),
+        Field(description="How long calls in flight may take to finish at the end."),
+    ] = 10 * _SECOND
+
+    sweep_interval: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(0), 7 * _DAY),
+        Field(description="How often the server removes what is past its retention; 0 is never."),
+    ] = timedelta(hours=1)
+    sweep_batch_size: Annotated[
+        int,
+        Field(ge=1, le=100_000, description="How many rows a sweep removes in one transaction."),
+    ] = 1000
+    ended_session_retention: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(0), 3650 * _DAY),
+        Field(description="How long a revoked session is kept."),
+    ] = 30 * _DAY
+    expired_session_retention: Annotated[
+        timedelta,
+        type_duration,
+        _between(timedelta(0), 3650 * _DAY),
+        Field(description="How long an expired session is kept."),
+    ] = timedelta(0)
+
+    embedded_directory: Annotated[
+        Path, Field(description="Where the embedded PostgreSQL of `serve --dev` keeps its data.")
+    ] = Path(".tamatar/postgres")
+
+    @model_validator(mode="after")
+    def _secrets_are_secret(self) -> Self:
+        key = self.page_token_key
+        if key is not None and len(key.get_secret_value()) < 32:  # noqa: PLR2004 - 256 bits as text
+            raise ValueError(f"{PREFIX}PAGE_TOKEN_KEY: must have 32 characters or more")
+        return self
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> Self:
+        if self.environment != "production":
+            return self
+        if self.page_token_key is None:
+            raise ValueError(f"{PREFIX}PAGE_TOKEN_KEY: must be set in production")
+        if self.bcrypt_cost < 10:  # noqa: PLR2004 - OWASP's least work factor for bcrypt
+            raise ValueError(f"{PREFIX}BCRYPT_COST: must be 10 or more in production")
+        return self
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Read the settings, or raise `SettingsError` with a line for each that is wrong."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_lines(error))) from None
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+
+    @property
+    def least_log_level(self) -> str:
+        """The level to log at, also when none is set."""
+        return self.log_level or ("debug" if self.environment == "development" else "info")
+
+
+class Origin(NamedTuple):
+    """A setting, the variable that was read for it and where that stands."""
+
+    field: str
+    variable: str
+    place: str
+
+
+def variables(field: str) -> Sequence[str]:
+    """Name the variables that are read for a field, the first one first."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [PREFIX + field.upper()]
+
+
+def origin(field: str) -> Origin:
+    """Tell where a field's value comes from: the environment, the file or the default."""
+    file = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
+    for place, found in (("environment", os.environ), (f"{ENV_FILE} file", file)):
+        names = {name.upper() for name in found}
+        for variable in variables(field):
+            if variable in names:
+                return Origin(field, variable, place)
+    return Origin(field, variables(field)[0], "default")
+
+
+def unknown_variables() -> Sequence[str]:
+    """Name the `TAMATAR_` variables of the environment that no setting reads."""
+    known = {variable for field in Settings.model_fields for variable in variables(field)}
+    return sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
+def _lines(error: ValidationError) -> Sequence[str]:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        text = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            lines.append(text)
+            continue
+        name = str(problem["loc"][0])
+        field = next((f for f in Settings.model_fields if name == f or name in variables(f)), name)
+        at = origin(field)
+        lines.append(f"{at.variable} ({at.place}): {text[:1].lower()}{text[1:]}")
+    return lines

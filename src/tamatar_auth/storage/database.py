@@ -1,0 +1,163 @@
+"""The engine and the scopes in which every statement runs."""
+
+import contextlib
+import select
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import psycopg
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage.diagnostics import DiagnosticsRepository
+from tamatar_auth.storage.profiles import ProfileRepository
+from tamatar_auth.storage.sessions import SessionRepository
+from tamatar_auth.storage.users import UserRepository
+
+
+class PoolState(NamedTuple):
+    """The connections of this process: lent, allowed, and calls that wait for one."""
+
+    in_use: int
+    size: int
+    waiting: int
+
+
+class Scope:
+    """The repositories over one connection; what they do belongs together."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.users = UserRepository(connection)
+        self.profiles = ProfileRepository(connection)
+        self.sessions = SessionRepository(connection)
+        self.diagnostics = DiagnosticsRepository(connection)
+
+
+class Database:
+    """Opens the scopes. Nothing else in the codebase begins, commits or rolls back."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshot = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        self._waiting = 0
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[Scope]:
+        """Open a scope for one statement, which is a transaction of its own."""
+        async with self._connection(self._autocommit) as connection:
+            yield Scope(connection)
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Scope]:
+        """Open a scope for several reads that all see the same moment."""
+        async with self._connection(self._snapshot) as connection, connection.begin():
+            yield Scope(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Scope]:
+        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
+        async with self._connection(self.engine) as connection, connection.begin():
+            yield Scope(connection)
+
+    @property
+    def pool(self) -> PoolState:
+        """What the pool holds at this moment."""
+        pool = self.engine.pool
+        assert isinstance(pool, AsyncAdaptedQueuePool)  # noqa: S101 - for the type checker
+        return PoolState(pool.checkedout(), pool.size(), self._waiting)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        self._waiting += 1
+        try:
+            connection = await engine.connect()
+        finally:
+            self._waiting -= 1
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
+def connect_arguments(settings: Settings) -> dict[str, Any]:
+    """Give what libpq is told beside the URL: https://www.postgresql.org/docs/current/libpq-connect.html."""
+    limits = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
+    }
+    return {
+        "application_name": settings.application_name,
+        "connect_timeout": round(settings.connect_timeout.total_seconds()),
+        "tcp_user_timeout": round(settings.tcp_user_timeout.total_seconds() * 1000),
+        "options": " ".join(
+            ["-c timezone=UTC"]
+            + [f"-c {name}={round(limit.total_seconds() * 1000)}" for name, limit in limits.items()]
+        ),
+    }
+
+
+def libpq_url(settings: Settings) -> str:
+    """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
+    if settings.database_url is None:
+        raise LookupError("no database is set")
+    return settings.database_url.get_secret_value().replace("+psycopg", "", 1)
+
+
+def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncEngine:
+    """Create the one pool of this process. It connects when the first scope is opened."""
+    url, arguments = libpq_url(settings), connect_arguments(settings)
+
+    # libpq reads the URL itself: several hosts, target_session_attrs, service files and
+    # certificates mean what its manual says.
+    async def connect() -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(url, **_unless_in(url, arguments))
+
+    engine = create_async_engine(
+        "postgresql+psycopg://",
+        async_creator=connect,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=pool_size or settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait.total_seconds(),
+        pool_recycle=round(settings.pool_recycle.total_seconds()),
+        pool_use_lifo=True,
+        hide_parameters=True,
+        native_inet_types=False,
+    )
+    event.listen(engine.sync_engine, "checkout", _replace_if_dead)
+    return engine
+
+
+def _unless_in(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Let what the URL says win, but for `options`, which are added to."""
+    said = psycopg.conninfo.conninfo_to_dict(url)
+    kept = {name: value for name, value in arguments.items() if name not in said}
+    if "options" in said:
+        kept["options"] = f"{arguments['options']} {said['options']}"
+    return kept
+
+
+def _replace_if_dead(
+    connection: Any,
+    _record: ConnectionPoolEntry,
+    _proxy: object,
+) -> None:
+    # A ping would cost every call a round trip. A connection that the server closed can be
+    # read from (the end of the stream), one that rests cannot: asking the kernel costs
+    # microseconds. The pool then opens a new connection in its place.
+    driver: psycopg.AsyncConnection[Any] = connection.driver_connection
+    readable = select.poll()
+    readable.register(driver.fileno(), select.POLLIN)
+    if driver.closed or readable.poll(0):
+        raise exc.DisconnectionError("closed by the server")

@@ -1,0 +1,97 @@
+"""What PostgreSQL's refusals mean: constraints and SQLSTATEs as failures.
+
+The codes: https://www.postgresql.org/docs/current/errcodes-appendix.html. Texts are
+never matched: they differ by version and language, and they name values.
+"""
+
+import psycopg
+from sqlalchemy import exc
+
+from tamatar_auth.errors import (
+    ConstraintViolated,
+    EmailTaken,
+    Failure,
+    StorageUnavailable,
+    TransactionConflict,
+    UsernameTaken,
+    UserNotFound,
+    ValueRefused,
+)
+
+CONSTRAINTS: dict[str, type[Failure]] = {
+    "uq_users_email_live": EmailTaken,
+    "uq_users_username_live": UsernameTaken,
+    # Two calls with one request id at once: the one that runs again finds the user.
+    "uq_users_request_id": TransactionConflict,
+    "fk_sessions_user_id_users": UserNotFound,
+    "fk_user_profiles_user_id_users": UserNotFound,
+}
+
+SQLSTATES: dict[str, type[Failure]] = {
+    "23502": ValueRefused,  # not_null_violation
+    "23514": ValueRefused,  # check_violation
+    "23503": ConstraintViolated,  # foreign_key_violation of an unknown constraint
+    "40001": TransactionConflict,  # serialization_failure
+    "40P01": TransactionConflict,  # deadlock_detected
+    "55P03": TransactionConflict,  # lock_not_available
+    "57014": TransactionConflict,  # query_canceled
+    "25006": StorageUnavailable,  # read_only_sql_transaction: a standby, or a demoted primary
+    "25P03": StorageUnavailable,  # idle_in_transaction_session_timeout
+    "57P01": StorageUnavailable,  # admin_shutdown
+    "57P02": StorageUnavailable,  # crash_shutdown
+    "57P03": StorageUnavailable,  # cannot_connect_now
+    "57P05": StorageUnavailable,  # idle_session_timeout
+}
+
+CLASSES: dict[str, type[Failure]] = {
+    "08": StorageUnavailable,  # connection exception
+    "22": ValueRefused,  # data exception
+    "53": StorageUnavailable,  # insufficient resources
+}
+
+ROLLED_BACK = frozenset({"40001", "40P01"})
+"""The transaction is undone, whole and for certain: running it again is safe."""
+
+WAITED = frozenset({"55P03", "57014"})
+"""A wait was ended: by a limit of ours, by the deadline of the call or by an operator."""
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Tell PostgreSQL's code for an error; None when it did not come from PostgreSQL."""
+    return getattr(_cause(error), "sqlstate", None)
+
+
+def failure(error: BaseException) -> Failure | None:
+    """Translate an error of the storage; None when it is a fault of this program."""
+    if isinstance(error, (exc.TimeoutError, ConnectionError)):
+        return StorageUnavailable()  # the pool is exhausted, or a socket broke
+    cause = _cause(error)
+    if not isinstance(cause, psycopg.Error):
+        return None
+    known = _known(cause)
+    return known() if known else None
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, exc.DBAPIError) else error
+
+
+def _known(error: psycopg.Error) -> type[Failure] | None:
+    state = error.sqlstate
+    if state is None:
+        return _without_sqlstate(error)
+    constraint = error.diag.constraint_name
+    if constraint in CONSTRAINTS and state[:2] == "23":
+        return CONSTRAINTS[constraint]
+    return SQLSTATES.get(state) or CLASSES.get(state[:2])
+
+
+def _without_sqlstate(error: psycopg.Error) -> type[Failure] | None:
+    # libpq says nothing but the class when there was no server to give a code: refused
+    # and broken connections are OperationalErrors, a value that cannot be sent (a NUL in
+    # a text) is a DataError. Anything else is a mistake in this program.
+    if isinstance(error, psycopg.OperationalError):
+        return StorageUnavailable
+    if isinstance(error, psycopg.DataError):
+        return ValueRefused
+    return None

@@ -1,0 +1,131 @@
+"""The tables. What alembic compares the database with, and what statements are built on.
+
+Text that is searched or sorted is collated by its bytes ("C"): the order is the same in
+every database, and the plain index serves prefix searches too.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Named,
+    String,
+    Table,
+    TypedColumns,
+    Uuid,
+    false,
+    func,
+    text,
+    true,
+)
+from sqlalchemy.dialects.postgresql import INET
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_MOMENT = DateTime(timezone=True)
+
+
+class UserColumns(TypedColumns):
+    """Users, live and deleted."""
+
+    id: Named[UUID] = Column(Uuid, primary_key=True)
+    email: Named[str] = Column(String(255, collation="C"))
+    username: Named[str | None] = Column(String(30, collation="C"))
+    password_hash: Named[str | None] = Column(String(255))
+    first_name: Named[str | None] = Column(String(100))
+    last_name: Named[str | None] = Column(String(100))
+    # A trigger of revision 0002 keeps it, whichever release of this code writes the row.
+    full_name: Named[str] = Column(String(201), server_default="")
+    avatar_url: Named[str | None] = Column(String(2048))
+    email_verified: Named[bool] = Column(server_default=false())
+    is_active: Named[bool] = Column(server_default=true())
+    version: Named[int] = Column(Integer, server_default=text("1"))
+    created_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+    updated_at: Named[datetime] = Column(_MOMENT, server_default=func.now(), onupdate=func.now())
+    last_login_at: Named[datetime | None] = Column(_MOMENT)
+    deleted_at: Named[datetime | None] = Column(_MOMENT)
+    deleted_by: Named[str | None] = Column(String(255))
+    request_id: Named[UUID | None] = Column(Uuid)
+    request_digest: Named[bytes | None] = Column(LargeBinary)
+
+
+users = Table(
+    "users",
+    metadata,
+    UserColumns,
+    CheckConstraint("deleted_at IS NULL OR NOT is_active", name="deleted_is_inactive"),
+    CheckConstraint("email <> ''", name="email_not_empty"),
+    CheckConstraint("username <> ''", name="username_not_empty"),
+    Index("uq_users_email_live", "email", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    Index(
+        "uq_users_username_live",
+        "username",
+        unique=True,
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index("uq_users_request_id", "request_id", unique=True),
+    Index("idx_user_status", "email_verified", "is_active"),
+    Index("idx_user_created", "created_at"),
+    Index("idx_user_active_updated", "is_active", "updated_at"),
+)
+
+
+class UserProfileColumns(TypedColumns):
+    """What users say of themselves: a row for each user."""
+
+    user_id: Named[UUID] = Column(
+        Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    display_name: Named[str | None] = Column(String(100))
+    bio: Named[str | None] = Column(String(2000))
+    locale: Named[str | None] = Column(String(35))
+    time_zone: Named[str | None] = Column(String(64))
+    created_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+    updated_at: Named[datetime] = Column(_MOMENT, server_default=func.now(), onupdate=func.now())
+
+
+user_profiles = Table("user_profiles", metadata, UserProfileColumns)
+
+
+class SessionColumns(TypedColumns):
+    """Sessions, live and ended. A token's SHA-256 is kept, never the token."""
+
+    id: Named[UUID] = Column(Uuid, primary_key=True)
+    user_id: Named[UUID] = Column(Uuid, ForeignKey("users.id", ondelete="CASCADE"))
+    token_digest: Named[bytes] = Column(LargeBinary)
+    is_valid: Named[bool] = Column(server_default=true())
+    created_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+    expires_at: Named[datetime] = Column(_MOMENT)
+    last_activity_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+    revoked_at: Named[datetime | None] = Column(_MOMENT)
+    user_agent: Named[str | None] = Column(String(512))
+    ip_address: Named[str | None] = Column(INET)
+
+
+sessions = Table(
+    "sessions",
+    metadata,
+    SessionColumns,
+    CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
+    CheckConstraint("is_valid = (revoked_at IS NULL)", name="revoked_is_invalid"),
+    CheckConstraint("expires_at > created_at", name="expires_after_creation"),
+    Index("uq_sessions_token_digest", "token_digest", unique=True),
+    Index("idx_session_user_valid", "user_id", "is_valid", "expires_at"),
+    Index("idx_session_expires", "expires_at"),
+    Index("idx_session_activity", "last_activity_at"),
+)

@@ -1,0 +1,338 @@
+"""Users: the rows, what finds them and what changes them.
+
+A method that is not told otherwise sees live users only. No row but `Credentials` holds a
+password's hash, and nothing hands that one out of a servicer.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Delete, Row, Select, Update, delete, func, insert, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tamatar_auth.errors import (
+    EmailNotVerified,
+    EtagMismatch,
+    InvalidCredentials,
+    RequestIdReused,
+    UserNotDeleted,
+    UserNotFound,
+)
+from tamatar_auth.storage.paging import After, after_condition, any_of
+from tamatar_auth.storage.tables import users
+
+
+class UserRow(NamedTuple):
+    """A user as everybody may see it."""
+
+    id: UUID
+    email: str
+    username: str | None
+    first_name: str | None
+    last_name: str | None
+    full_name: str
+    avatar_url: str | None
+    email_verified: bool
+    is_active: bool
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    last_login_at: datetime | None
+    deleted_at: datetime | None
+    deleted_by: str | None
+
+
+USER_COLUMNS = tuple(users.c[name] for name in UserRow._fields)
+"""The one projection of users: every read and every RETURNING uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a password is checked against."""
+
+    user_id: UUID
+    password_hash: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """A user to add. Address and name are in their normal form."""
+
+    id: UUID
+    email: str
+    username: str | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    first_name: str | None = None
+    last_name: str | None = None
+    avatar_url: str | None = None
+    email_verified: bool = False
+    request_id: UUID | None = None
+    request_digest: bytes | None = None
+
+
+class Deleted(enum.Enum):
+    """Whether a filter means deleted users."""
+
+    EXCLUDE = "exclude"
+    INCLUDE = "include"
+    ONLY = "only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFilter:
+    """Describes users; a condition that is None allows everything."""
+
+    email_prefix: str | None = None
+    username_prefix: str | None = None
+    email_verified: bool | None = None
+    is_active: bool | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    deleted: Deleted = Deleted.EXCLUDE
+
+
+class UserOrder(NamedTuple):
+    """The order of a page; the id decides between equals."""
+
+    column: Literal["created_at", "updated_at", "email"] = "created_at"
+    descending: bool = False
+
+
+class UserStats(NamedTuple):
+    """How many users there are, and when the first and the last were created."""
+
+    total: int
+    first_created_at: datetime | None
+    last_created_at: datetime | None
+
+
+class UserRepository:
+    """Finds and changes users over one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, new: NewUser) -> UserRow:
+        """Add a user. The database answers `EmailTaken` or `UsernameTaken`."""
+        values = {name: getattr(new, name) for name in NewUser.__dataclass_fields__}
+        return await self._one(insert(users).values(values).returning(*USER_COLUMNS))
+
+    async def find_created_by(self, request_id: UUID, request_digest: bytes) -> UserRow | None:
+        """Return the user that the request created, or None.
+
+        Until the transaction ends no other call creates one for it. Raise `RequestIdReused`
+        when the request had other content.
+        """
+        key = func.hashtextextended(str(request_id), 0)
+        await self._connection.execute(select(func.pg_advisory_xact_lock(key)))
+        found = await self._connection.execute(
+            select(*USER_COLUMNS, users.c.request_digest).where(users.c.request_id == request_id)
+        )
+        row = found.one_or_none()
+        if row is None:
+            return None
+        *user, digest = row
+        if digest != request_digest:
+            raise RequestIdReused
+        return UserRow._make(user)
+
+    async def get(self, user_id: UUID, *, deleted: Deleted = Deleted.EXCLUDE) -> UserRow:
+        """Return the user, or raise `UserNotFound`."""
+        return await self._get(users.c.id == user_id, deleted)
+
+    async def get_by_email(self, email: str, *, deleted: Deleted = Deleted.EXCLUDE) -> UserRow:
+        """Return the user of an address in its normal form, or raise `UserNotFound`."""
+        return await self._get(users.c.email == email, deleted)
+
+    async def get_by_username(
+        self, username: str, *, deleted: Deleted = Deleted.EXCLUDE
+    ) -> UserRow:
+        """Return the user of a name in its normal form, or raise `UserNotFound`."""
+        return await self._get(users.c.username == username, deleted)
+
+    async def batch(self, user_ids: Sequence[UUID]) -> dict[UUID, UserRow]:
+        """Return the live users among the ids, by id."""
+        found = await self._connection.execute(
+            select(*USER_COLUMNS).where(any_of(users.c.id, user_ids), users.c.deleted_at.is_(None))
+        )
+        return {row.id: UserRow._make(row) for row in found}
+
+    async def page(
+        self, matching: UserFilter, order: UserOrder, *, size: int, after: After | None = None
+    ) -> Sequence[UserRow]:
+        """Return up to `size` users that come after a place in the order."""
+        column = users.c[order.column]
+        statement = select(*USER_COLUMNS).where(*_conditions(matching)).limit(size)
+        if after is not None:
+            statement = statement.where(
+                after_condition(column, users.c.id, after, descending=order.descending)
+            )
+        keys = (column, users.c.id)
+        found = await self._connection.execute(
+            statement.order_by(*(key.desc() if order.descending else key for key in keys))
+        )
+        return [UserRow._make(row) for row in found]
+
+    async def count(self, matching: UserFilter) -> int:
+        """Count the users that the filter describes."""
+        statement = select(func.count()).select_from(users).where(*_conditions(matching))
+        return (await self._connection.execute(statement)).scalar_one()
+
+    async def stats(self, matching: UserFilter) -> UserStats:
+        """Count the users that the filter describes; tell the first and last creation."""
+        created = users.c.created_at
+        statement = select(func.count(), func.min(created), func.max(created)).where(
+            *_conditions(matching)
+        )
+        return UserStats._make((await self._connection.execute(statement)).one())
+
+    async def find_credentials(
+        self, *, email: str | None = None, username: str | None = None
+    ) -> Credentials | None:
+        """Return what the password of an active user is checked against, or None."""
+        who = users.c.email == email if email is not None else users.c.username == username
+        found = await self._connection.execute(
+            select(users.c.id, users.c.password_hash).where(
+                who, users.c.deleted_at.is_(None), users.c.is_active
+            )
+        )
+        row = found.one_or_none()
+        return Credentials(*row) if row else None
+
+    async def record_sign_in(self, checked: Credentials) -> UserRow:
+        """Write down that the user signed in, and return it.
+
+        Raise `InvalidCredentials` when the user is not live and active any more or has
+        another password than the one that was checked, and `EmailNotVerified` when that is all
+        that is missing. The row is locked until the transaction ends: a deletion, a
+        deactivation or a change of password comes wholly before or wholly after.
+        """
+        row = await self._first(
+            sql_update(users)
+            .where(
+                users.c.id == checked.user_id,
+                users.c.deleted_at.is_(None),
+                users.c.is_active,
+                users.c.password_hash == checked.password_hash,
+            )
+            .values(last_login_at=func.now())
+        )
+        if row is None:
+            raise InvalidCredentials
+        if not row.email_verified:
+            raise EmailNotVerified
+        return row
+
+    async def update(
+        self, user_id: UUID, changes: Mapping[str, object], *, version: int | None = None
+    ) -> UserRow:
+        """Change columns of a live user; a changed address is unverified.
+
+        Raise `UserNotFound`, or `EtagMismatch` when the user has another version than the
+        one that is named. The database answers `EmailTaken` or `UsernameTaken`.
+        """
+        values = dict(changes)
+        if "email" in values:
+            values["email_verified"] = users.c.email_verified & (users.c.email == values["email"])
+        return await self._change(user_id, values, version)
+
+    async def delete(
+        self, user_id: UUID, *, deleted_by: str | None, version: int | None = None
+    ) -> UserRow:
+        """Delete a live user so that it can be restored.
+
+        Raise `UserNotFound`, or `EtagMismatch` as `update` does.
+        """
+        gone = {"is_active": False, "deleted_at": func.now(), "deleted_by": deleted_by}
+        return await self._change(user_id, gone, version)
+
+    async def restore(self, user_id: UUID, changes: Mapping[str, object]) -> UserRow:
+        """Bring a deleted user back, active, with some columns changed on the way.
+
+        Raise `UserNotFound`, or `UserNotDeleted` when it is live. The database answers
+        `EmailTaken` or `UsernameTaken`.
+        """
+        values = {"is_active": True, "deleted_at": None, "deleted_by": None, **changes}
+        if "email" in changes:
+            values["email_verified"] = users.c.email_verified & (users.c.email == changes["email"])
+        row = await self._first(
+            _changed(values).where(users.c.id == user_id, users.c.deleted_at.is_not(None))
+        )
+        if row is None:
+            await self.get(user_id)
+            raise UserNotDeleted
+        return row
+
+    async def purge(self, user_id: UUID) -> None:
+        """Remove a user, live or deleted, and all that belongs to it, or raise `UserNotFound`."""
+        statement: Delete = delete(users).where(users.c.id == user_id)
+        if (await self._connection.execute(statement)).rowcount == 0:
+            raise UserNotFound
+
+    async def _get(self, who: ColumnElement[bool], deleted: Deleted) -> UserRow:
+        statement: Select[Any] = select(*USER_COLUMNS).where(who, *_liveness(deleted))
+        if deleted is not Deleted.EXCLUDE:
+            statement = statement.order_by(users.c.deleted_at.desc().nulls_first()).limit(1)
+        row = (await self._connection.execute(statement)).one_or_none()
+        if row is None:
+            raise UserNotFound
+        return UserRow._make(row)
+
+    async def _change(
+        self, user_id: UUID, values: Mapping[str, object], version: int | None
+    ) -> UserRow:
+        statement = _changed(values).where(users.c.id == user_id, users.c.deleted_at.is_(None))
+        if version is not None:
+            statement = statement.where(users.c.version == version)
+        row = await self._first(statement)
+        if row is None:
+            await self.get(user_id)
+            raise EtagMismatch
+        return row
+
+    async def _first(self, statement: Update) -> UserRow | None:
+        found = await self._connection.execute(statement.returning(*USER_COLUMNS))
+        row = found.one_or_none()
+        return UserRow._make(row) if row else None
+
+    async def _one(self, statement: Any) -> UserRow:
+        row: Row[Any] = (await self._connection.execute(statement)).one()
+        return UserRow._make(row)
+
+
+def _changed(values: Mapping[str, object]) -> Update:
+    return sql_update(users).values({**values, "version": users.c.version + 1})
+
+
+def _liveness(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
+    match deleted:
+        case Deleted.EXCLUDE:
+            return (users.c.deleted_at.is_(None),)
+        case Deleted.ONLY:
+            return (users.c.deleted_at.is_not(None),)
+        case Deleted.INCLUDE:
+            return ()
+
+
+def _conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
+    """Give the conditions of a filter: rows, counts and aggregates all obey these."""
+    c, want = users.c, matching
+    wanted = [*_liveness(want.deleted)]
+    if want.email_prefix is not None:
+        wanted.append(c.email.startswith(want.email_prefix, autoescape=True))
+    if want.username_prefix is not None:
+        wanted.append(c.username.startswith(want.username_prefix, autoescape=True))
+    if want.email_verified is not None:
+        wanted.append(c.email_verified.is_(want.email_verified))
+    if want.is_active is not None:
+        wanted.append(c.is_active.is_(want.is_active))
+    if want.created_from is not None:
+        wanted.append(c.created_at >= want.created_from)
+    if want.created_before is not None:
+        wanted.append(c.created_at < want.created_before)
+    return wanted
