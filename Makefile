@@ -1,0 +1,106 @@
+# The first use of a target sets up what it needs, the next ones find it there:
+#
+#   .venv         what the service needs, and what `make test` and `make check` need on top
+#   .venv-proto   the protobuf compiler and its plugins
+#   .venv-oldest  the oldest grpcio and protobuf that the generated code loads beside
+#   .venv-lock    what renews the lock files
+#
+# Each is installed from its lock file in requirements/, and again when that file changes.
+#
+#   make run ARGS="--listen 127.0.0.1:50052"    hands arguments on (run, test, migrate, seed, lock)
+#   make setup PYTHON=/path/to/python3          takes another Python (3.11 or newer)
+
+ARGS ?=
+# Named, so that the scripts see a PYTHON that make was called with.
+export PYTHON
+
+BIN := .venv/bin
+RUNTIME := .venv/.installed .venv/.installed-project
+DEV := $(RUNTIME) .venv/.installed-dev
+ALL := $(DEV) .venv-proto/.installed .venv-oldest/.installed
+COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" $(ARGS)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup run test check format migrate seed proto proto-release lock wheel clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: $(ALL) ## Install everything that the other targets need.
+	@echo "All is set up."
+
+run: $(RUNTIME) ## Run the service on a PostgreSQL of its own, with sample users.
+	@exec $(BIN)/tamatar-auth serve --dev --exit-with-parent $(ARGS)
+
+test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
+	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+check: $(ALL) ## Run every check, and tell which failed.
+	@$(BIN)/python tools/check.py $(ARGS)
+
+format: $(DEV) ## Bring Python and protos into their form.
+	@$(BIN)/python -m ruff check --quiet --fix-only .
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/buf format --write protos
+
+migrate: $(RUNTIME) ## Bring the database's schema up to date.
+	@$(BIN)/tamatar-auth migrate up $(ARGS)
+
+seed: $(RUNTIME) ## Put the first users into the database.
+	@$(BIN)/tamatar-auth seed $(ARGS)
+
+proto: .venv-proto/.installed ## Generate generated/ from protos/.
+	@.venv-proto/bin/python tools/protos.py generate
+
+proto-release: .venv-proto/.installed ## Take protos/ as released: later checks compare with it.
+	@.venv-proto/bin/python tools/protos.py image protos/released.binpb
+
+wheel: $(DEV) ## Build the wheel into dist/.
+	@$(BIN)/python -m hatchling build --target wheel
+
+lock: .venv-lock/.installed ## Renew requirements/ after pyproject.toml: make lock ARGS=--upgrade
+	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --output-file requirements/local.txt \
+		--extra embedded --group build --constraints requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --output-file requirements/dev.txt \
+		--extra embedded --group dev --constraints requirements/local.txt
+	@$(COMPILE) --group build --output-file requirements/build.txt \
+		--constraints requirements/local.txt
+	@$(COMPILE) --group proto --output-file requirements/proto.txt
+	@$(COMPILE) --group oldest --output-file requirements/oldest.txt
+	@$(COMPILE) --group lock --output-file requirements/lock.txt
+
+CLEANED = $(wildcard .venv .venv-proto .venv-oldest .venv-lock .tamatar .tools build dist \
+	.coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache)
+
+clean: ## Remove environments, caches and the data of `make run`.
+	@echo "Removing $(if $(CLEANED),$(CLEANED) and )compiled Python files."
+	@rm -rf $(CLEANED)
+	@find src tests tools migrations generated benchmarks -name __pycache__ -type d -prune \
+		-exec rm -rf {} + 2>/dev/null || true
+
+# An interpreter that is gone or was replaced brings its environment down with it, hence the
+# dependency on bin/python (a symbolic link, so its time is that of the interpreter).
+
+.venv/.installed: requirements/local.txt $(BIN)/python
+	@tools/environment.sh .venv requirements/local.txt
+	@touch $@
+
+.venv/.installed-dev: requirements/dev.txt .venv/.installed
+	@tools/environment.sh .venv requirements/dev.txt
+	@touch $@
+
+# In place: what src/ and generated/ hold is what runs.
+.venv/.installed-project: pyproject.toml .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+.venv-%/.installed: requirements/%.txt .venv-%/bin/python
+	@tools/environment.sh .venv-$* requirements/$*.txt
+	@touch $@
+
+# Made by tools/environment.sh, which an installation calls anyway.
+$(BIN)/python $(addsuffix /bin/python,.venv-proto .venv-oldest .venv-lock): ;

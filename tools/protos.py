@@ -1,0 +1,142 @@
+"""Turn protos/ into the code in generated/, and into images that buf reads.
+
+    python tools/protos.py generate      write generated/
+    python tools/protos.py check         tell where generated/ is not what protos/ says
+    python tools/protos.py image FILE    write the compiled protos (--comments: with comments)
+
+Runs in `.venv-proto`: the compiler decides which grpcio and protobuf the stubs load beside, and the
+ones that the service itself runs on would shut out callers with older ones.
+
+Two things are written that protos/ does not hold. `buf/validate/validate.proto` comes out of the
+protovalidate package: the stubs import its Python form. And a `py.typed` beside the stubs tells
+type checkers that they are typed. There is no `__init__.py`: `tamatar` and `buf` stay namespace
+packages, so that other distributions can put stubs of their own beside these.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import grpc_tools
+import protovalidate
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOS = ROOT / "protos"
+GENERATED = ROOT / "generated"
+VALIDATE = "buf/validate/validate.proto"
+
+
+def main() -> int:
+    """Do what the command line says, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("generate")
+    commands.add_parser("check")
+    image = commands.add_parser("image")
+    image.add_argument("file", type=Path)
+    image.add_argument("--comments", action="store_true")
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        compiler = Compiler(Path(folder))
+        if options.command == "image":
+            compiler.write_image(options.file, comments=options.comments)
+            return 0
+        fresh = compiler.generate()
+        if options.command == "check":
+            return check(fresh)
+        return write(fresh)
+
+
+def write(fresh: dict[Path, bytes]) -> int:
+    """Make generated/ hold these files and no others; touch no file that is right."""
+    present = contents(GENERATED)
+    stale = present.keys() - fresh.keys()
+    changed = [name for name in fresh if fresh[name] != present.get(name)]
+    for name in stale:
+        (GENERATED / name).unlink()
+    for name in changed:
+        (GENERATED / name).parent.mkdir(parents=True, exist_ok=True)
+        (GENERATED / name).write_bytes(fresh[name])
+    print(f"generated/: {len(changed)} files written, {len(stale)} removed.")
+    return 0
+
+
+def check(fresh: dict[Path, bytes]) -> int:
+    """Tell what `generate` would change."""
+    present = contents(GENERATED)
+    differing = [n for n in fresh.keys() | present.keys() if fresh.get(n) != present.get(n)]
+    for name in sorted(differing):
+        print(f"generated/{name.as_posix()} is not what protos/ says: `make proto` writes it.")
+    return 1 if differing else 0
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Return the files below a folder by their paths in it."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+class Compiler:
+    """protoc over everything in protos/."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep what protoc reads and writes in this folder."""
+        self.output = folder / "generated"
+        self._folder = folder
+        self._sources = sorted(p.relative_to(PROTOS).as_posix() for p in PROTOS.rglob("*.proto"))
+        self._imports = folder / "imports.binpb"
+        # The package has the compiled file only, as the descriptor of its own messages.
+        validate = protovalidate.ViolationPb.desc().file.proto.to_binary()
+        imports = FileDescriptorSet()
+        imports.file.add().ParseFromString(validate)
+        self._imports.write_bytes(imports.SerializeToString())
+
+    def write_image(self, image: Path, *, comments: bool = False) -> None:
+        """Write the compiled protos and all that they import."""
+        options = ["--include_imports", f"--descriptor_set_out={image}"]
+        self._run(*options, *(["--include_source_info"] if comments else []), *self._sources)
+
+    def generate(self) -> dict[Path, bytes]:
+        """Return the stubs by their paths under generated/."""
+        self.output.mkdir()
+        messages = [f"--python_out={self.output}", f"--mypy_out=quiet:{self.output}"]
+        self._run(*messages, VALIDATE, *self._sources)
+        services = [f"--grpc_python_out={self.output}", f"--mypy_grpc_out=quiet:{self.output}"]
+        self._run(*services, *self._sources_with_services())
+        for folder in {stub.parent for stub in self.output.rglob("*.py")}:
+            (folder / "py.typed").touch()
+        return contents(self.output)
+
+    def _sources_with_services(self) -> list[str]:
+        """Return the files for which gRPC stubs would not be empty."""
+        image = self._folder / "image.binpb"
+        self.write_image(image)
+        files = FileDescriptorSet.FromString(image.read_bytes()).file
+        return [file.name for file in files if file.service]
+
+    def _run(self, *arguments: str) -> None:
+        scripts = Path(sys.executable).parent
+        status = protoc.main(
+            [
+                "protoc",
+                f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+                f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+                f"--descriptor_set_in={self._imports}",
+                f"--proto_path={PROTOS}",
+                f"--proto_path={Path(grpc_tools.__file__).parent / '_proto'}",
+                *arguments,
+            ]
+        )
+        if status:
+            sys.exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
