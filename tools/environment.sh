@@ -44,7 +44,7 @@ if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 
 started=$(date +%s)
-say "Installing $(grep -c '==' "$lock") packages of $lock into $folder; the first time can take a minute."
+say "Installing into $folder what $lock names; the first time can take a minute."
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
     --require-hashes --only-binary :all: --requirement "$lock"
 say "$folder is ready after $(($(date +%s) - started)) s."

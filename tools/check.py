@@ -1,0 +1,116 @@
+"""Run every check, tell of each whether it is ok, and show what the failing ones say.
+
+python tools/check.py            all of them
+python tools/check.py buf mypy   those whose names hold one of these words
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(sys.executable).parent
+PROTOC_PYTHON = ROOT / ".venv-proto/bin/python"
+OLDEST_PYTHON = ROOT / ".venv-oldest/bin/python"
+BUF_CONFIG = ("--config", "protos/buf.yaml")
+
+
+class Outcome(NamedTuple):
+    """How a check ended."""
+
+    name: str
+    passed: bool
+    seconds: float
+    output: str
+
+
+def main(words: list[str]) -> int:
+    """Run the checks whose names hold one of the words, or all; return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder, "protos.binpb")
+        compiled = run("protos compile", compilation(image))
+        chosen = {
+            name: command
+            for name, command in checks(image).items()
+            if not words or any(word in name for word in words)
+        }
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+            outcomes = threads.map(run, chosen.keys(), chosen.values())
+            passed = [tell(outcome) for outcome in chain([compiled], outcomes)]
+    return 0 if all(passed) else 1
+
+
+def compilation(image: Path) -> list[str | Path]:
+    """Return the command that writes the image which the checks of protos read."""
+    return [PROTOC_PYTHON, "tools/protos.py", "image", "--comments", image]
+
+
+def checks(image: Path) -> dict[str, list[str | Path]]:
+    """Return the command of each check by its name."""
+    buf, hadolint, ruff = TOOLS / "buf", TOOLS / "hadolint", TOOLS / "ruff"
+    return {
+        "ruff check": [ruff, "check", "--no-fix", "--output-format=concise", "."],
+        "ruff format": [ruff, "format", "--check", "."],
+        "import-linter": [TOOLS / "lint-imports", "--no-logo"],
+        # The image holds the imports too, which are not ours to lint.
+        "buf lint": [buf, "lint", image, *BUF_CONFIG, "--path", "tamatar"],
+        "buf format": [buf, "format", "--diff", "--exit-code", "protos"],
+        "buf breaking": [
+            *(buf, "breaking", image, *BUF_CONFIG, "--exclude-imports"),
+            *("--against", "protos/released.binpb"),
+        ],
+        "generated code is up to date": [PROTOC_PYTHON, "tools/protos.py", "check"],
+        "generated code loads beside the oldest grpcio and protobuf": [
+            *("env", "PYTHONPATH=generated", OLDEST_PYTHON, "-B", "-c"),
+            f"import {', '.join(sorted(generated_modules()))}",
+        ],
+        "hadolint": [hadolint, "Dockerfile"],
+        "mypy": [sys.executable, "-m", "mypy"],
+        # Starts a PostgreSQL of its own where no database is named.
+        "migrations say what the tables are": [TOOLS / "tamatar-auth", "migrate", "check"],
+    }
+
+
+def generated_modules() -> Iterable[str]:
+    """Return the dotted names of the modules in generated/."""
+    generated = ROOT / "generated"
+    for module in generated.rglob("*.py"):
+        yield ".".join(module.relative_to(generated).with_suffix("").parts)
+
+
+def run(name: str, command: list[str | Path]) -> Outcome:
+    """Run a check from the top of the project."""
+    started = time.monotonic()
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return Outcome(name, passed=False, seconds=0, output=f"{error}\n")
+    return Outcome(name, ended.returncode == 0, time.monotonic() - started, ended.stdout)
+
+
+def tell(outcome: Outcome) -> bool:
+    """Print how a check ended, and return whether it passed."""
+    word = "ok" if outcome.passed else "FAILED"
+    print(f"{word:<6}  {outcome.name} ({outcome.seconds:.1f} s)", flush=True)
+    if not outcome.passed:
+        print(outcome.output, flush=True)
+    return outcome.passed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
