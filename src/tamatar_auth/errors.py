@@ -9,7 +9,7 @@
     │   UserInactive, SessionNotFound                         sessions
     └── TransactionConflict, ConstraintViolated, ValueRefused,
         StorageUnavailable, StorageTimedOut,
-        QueryStatisticsMissing, InternalFault                 storage and the rest
+        QueryStatisticsMissing, ServiceStopping, InternalFault  storage and the rest
 
 A failure is a fact with a name. Its code, its reason and its message are constants,
 so that no value that a caller sent finds its way into a status. The reasons are those
@@ -241,6 +241,15 @@ class QueryStatisticsMissing(Failure):
         "shared_preload_libraries, restart PostgreSQL and run "
         "CREATE EXTENSION pg_stat_statements in this database."
     )
+
+
+class ServiceStopping(Failure):
+    """This process ends; another one answers."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = ErrorReason.SERVICE_STOPPING
+    message = "This server is stopping: connect again."
+    retry_after = 0.1
 
 
 class InternalFault(Failure):

@@ -31,7 +31,11 @@ ENV_FILE = ".env"
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class SettingsError(Exception):
+class OperatorError(Exception):
+    """A command cannot go on: the text tells the operator why, and what to do."""
+
+
+class SettingsError(OperatorError):
     """The settings are wrong; each line of the text names one and says what it must be."""
 
 
@@ -280,6 +284,16 @@ class Settings(BaseSettings):
     ] = Path(".tamatar/postgres")
 
     @model_validator(mode="after")
+    def _reached_from_here_only(self) -> Self:
+        # Calls are neither encrypted nor authenticated, so nobody else may make any.
+        if outside := [str(address) for address in self.listen if not address.is_local]:
+            raise ValueError(
+                f"{PREFIX}LISTEN: {', '.join(outside)} can be reached from other machines:"
+                " use a loopback address or a unix socket"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _secrets_are_secret(self) -> Self:
         key = self.page_token_key
         if key is not None and len(key.get_secret_value()) < 32:  # noqa: PLR2004 - 256 bits as text
@@ -305,6 +319,10 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(_lines(error))) from None
         except ValueError as error:
             raise SettingsError(str(error)) from None
+
+    def with_database(self, url: str) -> Self:
+        """Give the same settings with another database."""
+        return self.model_copy(update={"database_url": SecretStr(url)})
 
     @property
     def least_log_level(self) -> str:

@@ -6,7 +6,7 @@ once and keep it, and see every method as one kind of function, streams included
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import grpc
 from grpc.aio import ServerInterceptor, ServicerContext
@@ -15,7 +15,7 @@ Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
 """Answers a call: takes the request (or an iterator of them) and the context. Returns the
 response, or None after it wrote a stream of them."""
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Deserializer = Callable[[bytes], Any]
 
 
@@ -55,9 +55,9 @@ class Interceptor(ServerInterceptor, ABC):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> "Handler | None":
         """Return the wrapped handler of the method that is called."""
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method: gRPC answers UNIMPLEMENTED

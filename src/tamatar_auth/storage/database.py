@@ -133,7 +133,6 @@ def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncE
         pool_recycle=round(settings.pool_recycle.total_seconds()),
         pool_use_lifo=True,
         hide_parameters=True,
-        native_inet_types=False,
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_dead)
     return engine

@@ -6,6 +6,7 @@ A session is live while it is neither revoked nor expired. The database's clock 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 from uuid import UUID
 
@@ -34,7 +35,7 @@ class SessionRow(NamedTuple):
     last_activity_at: datetime
     revoked_at: datetime | None
     user_agent: str | None
-    ip_address: str | None
+    ip_address: IPv4Address | IPv6Address | None
 
 
 SESSION_COLUMNS = tuple(sessions.c[name] for name in SessionRow._fields)

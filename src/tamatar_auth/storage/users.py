@@ -59,6 +59,10 @@ class Credentials:
     password_hash: str | None = field(repr=False)
 
 
+NOBODY = Credentials(UUID(int=0), None)
+"""The credentials of no user: no password is right, no sign-in is recorded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
     """A user to add. Address and name are in their normal form."""
@@ -191,10 +195,10 @@ class UserRepository:
         )
         return UserStats._make((await self._connection.execute(statement)).one())
 
-    async def find_credentials(
+    async def credentials(
         self, *, email: str | None = None, username: str | None = None
-    ) -> Credentials | None:
-        """Return what the password of an active user is checked against, or None."""
+    ) -> Credentials:
+        """Return what the password of an active user is checked against, or `NOBODY`."""
         who = users.c.email == email if email is not None else users.c.username == username
         found = await self._connection.execute(
             select(users.c.id, users.c.password_hash).where(
@@ -202,7 +206,7 @@ class UserRepository:
             )
         )
         row = found.one_or_none()
-        return Credentials(*row) if row else None
+        return Credentials(*row) if row else NOBODY
 
     async def record_sign_in(self, checked: Credentials) -> UserRow:
         """Write down that the user signed in, and return it.
@@ -240,6 +244,20 @@ class UserRepository:
         if "email" in values:
             values["email_verified"] = users.c.email_verified & (users.c.email == values["email"])
         return await self._change(user_id, values, version)
+
+    async def set_active(self, user_id: UUID, *, active: bool) -> UserRow:
+        """Let a live user sign in, or bar it. Raise `UserNotFound`.
+
+        A user that is so already keeps its version: nothing was changed.
+        """
+        await self._first(
+            _changed({"is_active": active}).where(
+                users.c.id == user_id,
+                users.c.deleted_at.is_(None),
+                users.c.is_active.is_(not active),
+            )
+        )
+        return await self.get(user_id)
 
     async def delete(
         self, user_id: UUID, *, deleted_by: str | None, version: int | None = None

@@ -86,6 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the database lacks the extension pg_stat_statements.
     The message says how to install it.
     """
+    SERVICE_STOPPING: _ErrorReason.ValueType  # 47
+    """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
     INTERNAL_FAULT: _ErrorReason.ValueType  # 46
     """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
 
@@ -159,6 +161,8 @@ QUERY_STATISTICS_MISSING: ErrorReason.ValueType  # 45
 """FAILED_PRECONDITION: the database lacks the extension pg_stat_statements.
 The message says how to install it.
 """
+SERVICE_STOPPING: ErrorReason.ValueType  # 47
+"""UNAVAILABLE: the server that held this stream is stopping. Connect again."""
 INTERNAL_FAULT: ErrorReason.ValueType  # 46
 """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,213 @@
+"""The command line. Every command imports what it needs when it runs."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from tamatar_auth.settings import OperatorError, Settings, SettingsError
+
+app = typer.Typer(
+    help="Users and sessions for services that speak gRPC.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+migrate = typer.Typer(help="Change the tables of the database.", no_args_is_help=True)
+config = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app.add_typer(migrate, name="migrate")
+app.add_typer(config, name="config")
+
+Revision = Annotated[str, typer.Argument(help="A revision such as 0001, or head.")]
+
+
+def main() -> None:
+    """Run a command; a failure that is foreseen is one clear line and exit code 1 or 2."""
+    try:
+        app(prog_name="tamatar-auth")
+    except SettingsError as error:
+        _fail(f"The settings are wrong:\n{error}", code=2)
+    except OperatorError as error:
+        _fail(str(error))
+
+
+@app.command()
+def serve(
+    *,
+    dev: Annotated[
+        bool,
+        typer.Option("--dev", help="Bring up all that is needed: database, tables, sample users."),
+    ] = False,
+    listen: Annotated[
+        str | None, typer.Option(help="Where to answer calls, in place of TAMATAR_LISTEN.")
+    ] = None,
+    exit_with_parent: Annotated[bool, typer.Option("--exit-with-parent", hidden=True)] = False,
+) -> None:
+    """Answer calls until SIGTERM or Ctrl-C."""
+    from tamatar_auth import running  # noqa: PLC0415
+
+    settings = _settings(**({"listen": listen} if listen else {}))
+    if exit_with_parent:
+        running.stop_with_parent()
+    if dev:
+        with _database(settings) as found:
+            running.prepare(found, _say)
+            running.serve(found, welcome=_say)
+    else:
+        running.serve(_with_database_set(settings))
+
+
+@migrate.command("up")
+def migrate_up(revision: Revision = "head") -> None:
+    """Bring the tables to a revision, the newest one by default."""
+    with _migrations() as migrations:
+        migrations.upgrade(revision)
+
+
+@migrate.command("down")
+def migrate_down(
+    revision: Annotated[str, typer.Argument(help="A revision such as 0001, or base.")],
+) -> None:
+    """Take the tables back to a revision. Columns that it does not know are lost."""
+    with _migrations() as migrations:
+        migrations.downgrade(revision)
+
+
+@migrate.command("status")
+def migrate_status() -> None:
+    """Tell the revision of the tables and what is still to do; exit code 1 if anything is."""
+    with _migrations() as migrations:
+        status = migrations.status()
+    typer.echo(str(status))
+    raise typer.Exit(1 if status.pending else 0)
+
+
+@migrate.command("sql")
+def migrate_sql(
+    revisions: Annotated[str, typer.Argument(help="Such as head, 0002 or 0001:0002.")] = "head",
+) -> None:
+    """Print the SQL of the migrations instead of running it."""
+    from tamatar_auth.maintenance.migrating import Migrations  # noqa: PLC0415
+
+    Migrations("postgresql://").sql(revisions)
+
+
+@migrate.command("check")
+def migrate_check() -> None:
+    """Compare the migrated tables with those of the code; exit code 1 if they differ."""
+    with _migrations() as migrations:
+        differences = migrations.check()
+    for line in differences:
+        typer.echo(line)
+    raise typer.Exit(1 if differences else 0)
+
+
+@app.command()
+def seed() -> None:
+    """Create the administrator, and in development two users to try things with."""
+    from tamatar_auth import running  # noqa: PLC0415
+
+    with _database(_settings()) as settings:
+        running.seed(settings, _say)
+
+
+@app.command()
+def sweep(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; remove nothing.")] = False,
+) -> None:
+    """Remove the sessions that are past their retention."""
+    from tamatar_auth import running  # noqa: PLC0415
+
+    with _database(_settings()) as settings:
+        running.sweep(settings, _say, dry_run=dry_run)
+
+
+@app.command()
+def healthcheck(
+    address: Annotated[
+        str | None, typer.Option(help="The server; the first of TAMATAR_LISTEN.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
+) -> None:
+    """Ask a server whether it can do its work; exit code 0 if so, else 1."""
+    from tamatar_auth import doctor  # noqa: PLC0415
+
+    status = doctor.health(address or str(_settings().listen[0]), timeout)
+    typer.echo(status)
+    raise typer.Exit(0 if status == "SERVING" else 1)
+
+
+@app.command("doctor")
+def examine() -> None:
+    """Examine settings, database, tables, clock and ports; each line is ok or says what to do."""
+    from tamatar_auth import doctor  # noqa: PLC0415
+
+    findings = doctor.examine()
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:<10} {finding.text}")
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@config.command("show")
+def config_show(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
+) -> None:
+    """Show every setting, where its value comes from and what it does. Secrets are masked."""
+    from tamatar_auth import doctor  # noqa: PLC0415
+
+    doctor.show_settings(_settings(), as_json=as_json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from tamatar_auth import __version__  # noqa: PLC0415
+
+    typer.echo(__version__)
+
+
+def _settings(**given: Any) -> Settings:
+    return Settings.load(**given)
+
+
+def _with_database_set(settings: Settings) -> Settings:
+    if settings.database_url is None:
+        _fail(
+            "TAMATAR_DATABASE_URL is not set: name a PostgreSQL, such as"
+            " postgresql://user:password@host/database, or use `tamatar-auth serve --dev`.",
+            code=2,
+        )
+    return settings
+
+
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[Settings]:
+    """Yield settings that name a database: the one that is set, or an embedded one."""
+    if settings.database_url is not None or settings.environment == "production":
+        yield _with_database_set(settings)
+        return
+    from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres  # noqa: PLC0415
+
+    with EmbeddedPostgres(settings.embedded_directory, report=_say) as postgres:
+        yield settings.with_database(postgres.url())
+
+
+@contextlib.contextmanager
+def _migrations() -> Iterator[Any]:
+    from tamatar_auth.maintenance.migrating import Migrations  # noqa: PLC0415
+    from tamatar_auth.storage.database import libpq_url  # noqa: PLC0415
+
+    with _database(_settings()) as settings:
+        yield Migrations(libpq_url(settings), report=_say)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _fail(text: str, code: int = 1) -> NoReturn:
+    _say(text)
+    sys.exit(code)

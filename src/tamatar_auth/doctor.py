@@ -1,0 +1,184 @@
+"""Examines an installation, and says of each part that it is well or what to do."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, cast
+
+import grpc
+import psycopg
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.settings import (
+    OperatorError,
+    Settings,
+    SettingsError,
+    duration,
+    origin,
+    unknown_variables,
+)
+from tamatar_auth.storage.database import connect_arguments, libpq_url
+
+MASK = "********"
+OLDEST_POSTGRES = 15
+CLOCK_TOLERANCE = 2.0
+"""Seconds that the clocks of service and database may differ before it is worth a word."""
+
+
+class Finding(NamedTuple):
+    """What was found of one part."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+def examine() -> Sequence[Finding]:
+    """Examine settings, database, tables, clock and ports."""
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        return [Finding("settings", ok=False, text=line) for line in str(error).splitlines()]
+    return [*_settings(settings), *_database(settings), *_ports(settings)]
+
+
+def health(address: str, timeout: float) -> str:
+    """Ask a server's health: SERVING, NOT_SERVING, or what went wrong."""
+    target = str(ListenAddress.parse(address))
+    with grpc.insecure_channel(target) as channel:
+        stub: Any = HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            return f"{target} does not answer ({cast('grpc.Call', error).code().name})"
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def show_settings(settings: Settings, *, as_json: bool) -> None:
+    """Print every setting with its value, where it comes from and what it does."""
+    rows = [
+        (at.variable, _shown(getattr(settings, name)), at.place, field.description or "")
+        for name, field in Settings.model_fields.items()
+        for at in [origin(name)]
+    ]
+    if as_json:
+        keys = ("variable", "value", "from", "description")
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))  # noqa: T201
+        return
+    table = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case SecretStr():
+            return MASK
+        case timedelta():
+            return duration(value)
+        case tuple() if not isinstance(value, ListenAddress):
+            return ",".join(map(str, value))
+        case bool():
+            return str(value).lower()
+    return str(value)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    unknown = unknown_variables()
+    if unknown:
+        yield Finding(
+            "settings", ok=False, text=f"not known: {', '.join(unknown)}; check the spelling"
+        )
+    else:
+        yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None:
+        text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` brings its own database"
+        yield Finding("database", settings.environment == "development", text)
+        return
+    timeout = connect_arguments(settings)["connect_timeout"]
+    try:
+        with psycopg.connect(libpq_url(settings), connect_timeout=timeout) as connection:
+            yield _server(connection)
+            yield _clock(connection)
+    except psycopg.OperationalError as error:
+        text = f"cannot be reached ({error.sqlstate or 'no answer'}); check TAMATAR_DATABASE_URL"
+        yield Finding("database", ok=False, text=text)
+        return
+    yield from _tables(settings)
+
+
+def _server(connection: psycopg.Connection[Any]) -> Finding:
+    info = connection.info
+    version = info.server_version // 10000
+    if version < OLDEST_POSTGRES:
+        text = f"PostgreSQL {version} is too old: {OLDEST_POSTGRES} or newer is needed"
+        return Finding("database", ok=False, text=text)
+    return Finding("database", ok=True, text=f"PostgreSQL {version} on {info.host}:{info.port}")
+
+
+def _clock(connection: psycopg.Connection[Any]) -> Finding:
+    before = time.time()
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    here = (before + time.time()) / 2
+    difference = abs((row[0] if row else here) - here)
+    ok = difference <= CLOCK_TOLERANCE
+    advice = "" if ok else "; validity follows the database's clock: set both by NTP"
+    return Finding("clock", ok, f"differs from the database's by {difference:.1f} s{advice}")
+
+
+def _tables(settings: Settings) -> Iterator[Finding]:
+    try:
+        status = Migrations(libpq_url(settings)).status()
+    except OperatorError as error:
+        yield Finding("tables", ok=False, text=str(error))
+        return
+    if status.pending:
+        yield Finding("tables", ok=False, text="not up to date; run `tamatar-auth migrate up`")
+    else:
+        yield Finding("tables", ok=True, text=f"at revision {status.current}")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    for address in settings.listen:
+        if _can_bind(address):
+            yield Finding("port", ok=True, text=f"{address} is free")
+            continue
+        status = health(str(address), timeout=2)
+        text = f"{address} is answered by a server that is {status}"
+        yield Finding("port", status == "SERVING", text)
+
+
+def _can_bind(address: ListenAddress) -> bool:
+    if address.path:
+        return _raises(lambda: _connect(address.path))
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return not _raises(lambda: probe.bind((address.host, address.port)))
+
+
+def _connect(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(path)
+
+
+def _raises(attempt: Callable[[], None]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return True
+    return False

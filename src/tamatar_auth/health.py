@@ -1,0 +1,84 @@
+"""Follows the database: whether it answers and has the tables that this release needs."""
+
+import asyncio
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from tamatar_auth.servicers.health import HealthServicer
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage import faults
+from tamatar_auth.storage.database import Database, create_engine
+
+PATIENCE = 1.5
+"""Seconds after which a database that has not answered counts as lost."""
+
+log = structlog.get_logger(__name__)
+
+
+class DatabaseWatch:
+    """Looks at the database again and again and tells the health service what it finds.
+
+    It has a connection of its own: a pool that is in full use is no lost database.
+    """
+
+    def __init__(self, settings: Settings, health: HealthServicer, head: str) -> None:
+        self._database = Database(create_engine(settings, pool_size=1))
+        self._interval = settings.health_interval.total_seconds()
+        self._health = health
+        self._head = head
+        self._said: str | None = "not looked at yet"
+        self._look: asyncio.Task[str | None] | None = None
+
+    async def run(self) -> None:
+        """Look for as long as the server runs."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._interval)
+
+    async def look(self) -> None:
+        """Look once, and say what changed."""
+        problem = await self._problem_in_time()
+        if problem == self._said:
+            return
+        self._said = problem
+        await self._health.set_all(serving=problem is None)
+        if problem is None:
+            log.info("serving")
+        else:
+            log.error("not serving", why=problem)
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._look is not None:
+            self._look.cancel()
+        await self._database.close()
+
+    async def _problem_in_time(self) -> str | None:
+        # A frozen server can hold even a cancelled statement for seconds, so the look is
+        # not cancelled: the next round goes on waiting for it.
+        self._look = self._look or asyncio.create_task(self._problem())
+        done, _ = await asyncio.wait({self._look}, timeout=PATIENCE)
+        if not done:
+            return "the database does not answer"
+        look, self._look = self._look, None
+        return look.result()
+
+    async def _problem(self) -> str | None:
+        try:
+            async with self._database.read() as db:
+                revision = await db.diagnostics.schema_revision()
+        except (SQLAlchemyError, OSError) as error:
+            state = faults.sqlstate(error)
+            return f"the database is not available ({state or type(error).__name__})"
+        return _lacking(revision, self._head)
+
+
+def _lacking(revision: str | None, head: str) -> str | None:
+    if revision is None:
+        return "the database has no tables yet: run `tamatar-auth migrate up`"
+    if revision < head:
+        return f"the tables are at {revision}, not at {head}: run `tamatar-auth migrate up`"
+    # Tables of a later release are fine: migrations stay compatible with the release
+    # before them, which may restart while the new one is rolled out.
+    return None

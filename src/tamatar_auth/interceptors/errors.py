@@ -1,0 +1,131 @@
+"""The one place where exceptions become statuses.
+
+Whatever leaves a handler ends here, so that no call ends UNKNOWN and no text of an
+exception reaches a caller. Errors follow AIP-193 (https://google.aip.dev/193).
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+from grpc.aio import AbortError, ServicerContext
+from grpc_status import rpc_status
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth.errors import (
+    Failure,
+    FieldViolation,
+    InternalFault,
+    MalformedRequest,
+    StorageTimedOut,
+)
+from tamatar_auth.interceptors.base import Behaviour, Deserializer, Interceptor, Method
+from tamatar_auth.storage import faults
+
+DOMAIN = "auth.tamatar.dev"
+
+MAX_VIOLATIONS = 20
+"""A status of more than about 8 KiB is replaced by gRPC: the first fields are enough."""
+
+_MALFORMED = object()
+
+log = structlog.get_logger(__name__)
+
+
+class ErrorInterceptor(Interceptor):
+    """Answers every exception with the status that it means."""
+
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Catch what the behaviour raises."""
+        sound = _sound_stream if method.takes_stream else _sound
+
+        async def caught(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            try:
+                return await behaviour(sound(request), context)
+            except (AbortError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the last net
+                failure = _failure(error, method, context)
+            return await context.abort_with_status(rpc_status.to_status(status(failure)))
+
+        return caught
+
+    def wrap_deserializer(self, deserializer: Deserializer) -> Deserializer:
+        """Let bytes that are no message pass as a mark: no `try` reaches a deserializer."""
+
+        def deserialize(data: bytes) -> Any:
+            try:
+                return deserializer(data)
+            except Exception:  # noqa: BLE001 - whatever protobuf finds wrong
+                return _MALFORMED
+
+        return deserialize
+
+
+def status(failure: Failure) -> Status:
+    """Write a failure as a status with its details."""
+    details: list[Message] = [
+        ErrorInfo(
+            reason=ErrorReason.Name(failure.reason), domain=DOMAIN, metadata=dict(failure.metadata)
+        )
+    ]
+    if failure.violations:
+        details.append(_bad_request(failure.violations[:MAX_VIOLATIONS]))
+    if failure.retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(failure.retry_after * 1000))
+        details.append(RetryInfo(retry_delay=delay))
+    answer = Status(code=Code.Value(failure.code.name), message=failure.message)
+    for detail in details:
+        answer.details.add().Pack(detail)
+    return answer
+
+
+def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
+    return BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field=field, description=description)
+            for field, description in violations
+        ]
+    )
+
+
+def _failure(error: Exception, method: Method, context: ServicerContext[Any, Any]) -> Failure:
+    if isinstance(error, Failure):
+        return error
+    if faults.sqlstate(error) in faults.WAITED and _deadline_passed(context):
+        return StorageTimedOut()
+    failure = faults.failure(error)
+    where = {"method": f"{method.service}/{method.name}", "sqlstate": faults.sqlstate(error)}
+    if failure is not None:
+        level = logging.WARNING if failure.code is StatusCode.UNAVAILABLE else logging.DEBUG
+        log.log(level, "storage refused", reason=ErrorReason.Name(failure.reason), **where)
+        return failure
+    error_id = secrets.token_hex(8)
+    log.error("call failed", error_id=error_id, **where, exc_info=error)
+    return InternalFault(error_id)
+
+
+def _deadline_passed(context: ServicerContext[Any, Any]) -> bool:
+    remaining = context.time_remaining()
+    return remaining is not None and remaining <= 0
+
+
+def _sound(request: Any) -> Any:
+    if request is _MALFORMED:
+        raise MalformedRequest
+    return request
+
+
+async def _sound_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _sound(request)

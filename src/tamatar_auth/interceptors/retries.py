@@ -1,0 +1,45 @@
+"""Runs a call again when PostgreSQL rolled its transaction back."""
+
+import asyncio
+import random
+from typing import Any
+
+import structlog
+from grpc.aio import ServicerContext
+from sqlalchemy.exc import DBAPIError
+
+from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.storage import faults
+
+MAX_RETRIES = 3
+
+_FIRST_WAIT = 0.02  # seconds; doubles each time
+
+log = structlog.get_logger(__name__)
+
+
+class RetryInterceptor(Interceptor):
+    """Repeats unary calls up to three times, after a random wait that grows.
+
+    Only what was rolled back for certain is repeated: a servicer does all it writes in one
+    transaction, so nothing of the first run is left.
+    """
+
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Repeat the behaviour of a unary method; leave streams alone."""
+        if not method.is_unary:
+            return behaviour
+
+        async def repeated(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            for attempt in range(MAX_RETRIES):
+                try:
+                    return await behaviour(request, context)
+                except DBAPIError as error:
+                    if faults.sqlstate(error) not in faults.ROLLED_BACK:
+                        raise
+                    log.info("call runs again", method=method.name, attempt=attempt + 1)
+                wait = _FIRST_WAIT * 2**attempt
+                await asyncio.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - jitter
+            return await behaviour(request, context)
+
+        return repeated

@@ -1,0 +1,202 @@
+"""The one composition root: builds the server from its settings and runs it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import structlog
+
+from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceServicer_to_server
+from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.health import DatabaseWatch
+from tamatar_auth.interceptors.draining import DrainInterceptor
+from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.retries import RetryInterceptor
+from tamatar_auth.interceptors.validation import ValidationInterceptor
+from tamatar_auth.maintenance.migrating import head_revision
+from tamatar_auth.maintenance.sweeping import sweep_periodically
+from tamatar_auth.pagination import PageTokens
+from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
+from tamatar_auth.servicers.health import HealthServicer, add_health
+from tamatar_auth.servicers.reflection import add_reflection
+from tamatar_auth.servicers.sessions import SessionServicer
+from tamatar_auth.servicers.users import UserServicer
+from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.storage.database import Database, create_engine
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (user_service_pb2, "UserService"),
+        (session_service_pb2, "SessionService"),
+        (diagnostics_service_pb2, "DiagnosticsService"),
+    )
+)
+
+HEALTH = "grpc.health.v1.Health"
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port is a mistake
+    ("grpc.max_receive_message_length", 64 * 1024),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_age_ms", 30 * 60 * 1000),  # so that clients find new replicas
+    ("grpc.max_connection_age_grace_ms", 60 * 1000),
+)
+
+log = structlog.get_logger(__name__)
+
+
+class StartError(OperatorError):
+    """The server cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server that answers calls, and what it works with."""
+
+    settings: Settings
+    database: Database
+    health: HealthServicer
+    watch: DatabaseWatch
+    drain: DrainInterceptor
+    server: grpc.aio.Server
+    addresses: Sequence[ListenAddress]
+    background: Sequence[asyncio.Task[None]] = ()
+    """Tasks that run as long as the server; one that ends is a fault."""
+
+    async def stop(self) -> None:
+        """Stop taking calls, finish those in flight, close the pool.
+
+        NOT_SERVING is said first, so that balancers turn away before the port closes.
+        """
+        await self.health.enter_graceful_shutdown()
+        await asyncio.sleep(self.settings.drain_delay.total_seconds())
+        self.drain.end_streams()
+        await self.server.stop(self.settings.shutdown_grace.total_seconds())
+        await self.drain.finished()
+        await self.watch.close()
+        await self.database.close()
+
+
+def build_server(
+    settings: Settings, database: Database, health: HealthServicer, drain: DrainInterceptor
+) -> grpc.aio.Server:
+    """Put servicers and interceptors together; the server is not started, no port is bound."""
+    server = grpc.aio.server(
+        interceptors=[
+            ErrorInterceptor(),
+            drain,
+            RetryInterceptor(),
+            ValidationInterceptor(),
+        ],
+        options=OPTIONS,
+    )
+    key = settings.page_token_key
+    passwords = Passwords(settings.bcrypt_cost)
+    tokens = PageTokens(key.get_secret_value() if key else None)
+    users = UserServicer(database, passwords, tokens)
+    sessions = SessionServicer(database, passwords, tokens, settings.session_lifetime)
+    add_UserServiceServicer_to_server(users, server)
+    add_SessionServiceServicer_to_server(sessions, server)
+    add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), server)
+    add_health(health, server)
+    add_reflection([*SERVICES, HEALTH], server)
+    return server
+
+
+async def start(settings: Settings) -> Service:
+    """Build a service and let it answer calls, or raise `StartError`.
+
+    It answers also without its database: with UNAVAILABLE and NOT_SERVING, until the
+    database is there.
+    """
+    database = Database(create_engine(settings))
+    health, drain = HealthServicer(SERVICES), DrainInterceptor()
+    watch = DatabaseWatch(settings, health, head_revision())
+    server = build_server(settings, database, health, drain)
+    try:
+        addresses = [_bind(server, address) for address in settings.listen]
+    except StartError:
+        await database.close()
+        raise
+    await server.start()
+    await watch.look()
+    return Service(settings, database, health, watch, drain, server, addresses)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """Run a service with its tasks in the background for as long as the block."""
+    service = await start(settings)
+    background = [
+        asyncio.create_task(service.watch.run(), name="watch the database"),
+        asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
+    ]
+    try:
+        yield replace(service, background=background)
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await service.stop()
+
+
+async def serve(settings: Settings, ready: Callable[[Service], None] | None = None) -> None:
+    """Run until SIGTERM or SIGINT; `ready` is told once calls are answered.
+
+    An error that is raised here is a crash: all is closed, nothing goes on.
+    """
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    async with running(settings) as service:
+        log.info("listening", addresses=[str(address) for address in service.addresses])
+        if ready is not None:
+            ready(service)
+        await _stopped(stopping, service.background)
+        log.info("stopping", grace=settings.shutdown_grace.total_seconds())
+    log.info("stopped")
+
+
+async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[None]]) -> None:
+    """Return when the server shall stop; raise what ended a task in the background."""
+    signalled = asyncio.create_task(stopping.wait())
+    done, _ = await asyncio.wait({signalled, *background}, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    for task in done - {signalled}:
+        task.result()
+
+
+def _bind(server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
+    if address.path:
+        _refuse_live_socket(address)
+    try:
+        port = server.add_insecure_port(str(address))
+    except RuntimeError:
+        raise StartError(
+            f"{address} cannot be listened on: another process may have it, or it is not an"
+            " address of this machine. Set TAMATAR_LISTEN to another one."
+        ) from None
+    return address if address.path else address._replace(port=port)
+
+
+def _refuse_live_socket(address: ListenAddress) -> None:
+    # gRPC would remove the socket of a server that still listens on it.
+    if not Path(address.path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address.path)
+        except OSError:
+            return
+    raise StartError(f"{address} is in use by another server.")

@@ -1,0 +1,44 @@
+"""DiagnosticsService. The comments in the proto are the documentation of its methods."""
+
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from tamatar.auth.v1 import diagnostics_service_pb2 as pb
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceServicer
+from tamatar_auth.storage.database import Database
+
+SLOWEST = 10
+
+Context = ServicerContext[Any, Any]
+
+
+class DiagnosticsServicer(DiagnosticsServiceServicer):
+    """Answers DiagnosticsService."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def GetDatabaseInfo(
+        self, request: pb.GetDatabaseInfoRequest, context: Context
+    ) -> pb.GetDatabaseInfoResponse:
+        pool = self._database.pool
+        async with self._database.snapshot() as db:
+            counts = await db.diagnostics.connections()
+            version = await db.diagnostics.server_version()
+            revision = await db.diagnostics.schema_revision()
+        return pb.GetDatabaseInfoResponse(
+            connections=pb.ConnectionCounts(**counts._asdict()),
+            pool=pb.PoolCounts(**pool._asdict()),
+            server_version=version,
+            schema_revision=revision or "",
+        )
+
+    async def ListSlowestQueries(
+        self, request: pb.ListSlowestQueriesRequest, context: Context
+    ) -> pb.ListSlowestQueriesResponse:
+        async with self._database.snapshot() as db:
+            queries = await db.diagnostics.slowest_queries(limit=SLOWEST)
+        return pb.ListSlowestQueriesResponse(
+            queries=[pb.QueryStats(**query._asdict()) for query in queries]
+        )

@@ -1,0 +1,205 @@
+"""UserService. The comments in the proto are the documentation of its methods."""
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from grpc.aio import ServicerContext
+from uuid_utils.compat import uuid7
+
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
+from tamatar_auth.messages import profile_message, session_message, timestamp, user_message
+from tamatar_auth.pagination import PageTokens, Query, page_size
+from tamatar_auth.security.emails import normal_email, normal_username
+from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.servicers import masks
+from tamatar_auth.servicers.parsing import optional_id, user_filter, user_order, version_of
+from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.paging import After
+from tamatar_auth.storage.users import Deleted, NewUser, UserRow
+
+RECENT_SESSIONS = 10
+
+Context = ServicerContext[Any, Any]
+
+
+class UserServicer(UserServiceServicer):
+    """Answers UserService."""
+
+    def __init__(self, database: Database, passwords: Passwords, page_tokens: PageTokens) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._page_tokens = page_tokens
+
+    async def CreateUser(
+        self, request: pb.CreateUserRequest, context: Context
+    ) -> pb.CreateUserResponse:
+        new = _new_user(request)
+        if request.password:
+            # No connection is held while bcrypt burns its quarter of a second.
+            new = replace(new, password_hash=await self._passwords.hash(request.password))
+        async with self._database.transaction() as tx:
+            user = await _created_before(tx, new)
+            if user is None:
+                user = await tx.users.add(new)
+                profile = await tx.profiles.add(user.id, masks.profile_row(request.profile))
+            else:
+                profile = await tx.profiles.get(user.id)
+        return pb.CreateUserResponse(user=user_message(user), profile=profile_message(profile))
+
+    async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
+        wants_more = request.include_profile or request.include_recent_sessions
+        scope = self._database.snapshot if wants_more else self._database.read
+        async with scope() as db:
+            user = await _identified(db, request)
+            answer = pb.GetUserResponse(user=user_message(user))
+            if request.include_profile:
+                answer.profile.CopyFrom(profile_message(await db.profiles.get(user.id)))
+            if request.include_recent_sessions:
+                recent = await db.sessions.recent(user.id, limit=RECENT_SESSIONS)
+                answer.recent_sessions.extend(session_message(row) for row in recent)
+        return answer
+
+    async def BatchGetUsers(
+        self, request: pb.BatchGetUsersRequest, context: Context
+    ) -> pb.BatchGetUsersResponse:
+        wanted = dict.fromkeys(UUID(user_id) for user_id in request.user_ids)
+        async with self._database.read() as db:
+            found = await db.users.batch(list(wanted))
+        return pb.BatchGetUsersResponse(
+            users=[user_message(found[user_id]) for user_id in wanted if user_id in found],
+            missing_user_ids=[str(user_id) for user_id in wanted if user_id not in found],
+        )
+
+    async def ListUsers(
+        self, request: pb.ListUsersRequest, context: Context
+    ) -> pb.ListUsersResponse:
+        matching, order = user_filter(request.filter), user_order(request.order_by)
+        size = page_size(request.page_size)
+        query = Query("ListUsers", f"{order.column} {order.descending}", request.filter)
+        after = self._page_tokens.read(query, request.page_token)
+        total = None
+        scope = self._database.snapshot if request.include_total else self._database.read
+        async with scope() as db:
+            rows = await db.users.page(matching, order, size=size + 1, after=after)
+            if request.include_total:
+                total = await db.users.count(matching)
+        answer = pb.ListUsersResponse(users=map(user_message, rows[:size]), total_size=total)
+        if len(rows) > size:
+            last = rows[size - 1]
+            place = After(getattr(last, order.column), last.id)
+            answer.next_page_token = self._page_tokens.issue(query, place)
+        return answer
+
+    async def GetUserStats(
+        self, request: pb.GetUserStatsRequest, context: Context
+    ) -> pb.GetUserStatsResponse:
+        matching = user_filter(request.filter)
+        async with self._database.read() as db:
+            stats = await db.users.stats(matching)
+        return pb.GetUserStatsResponse(
+            user_count=stats.total,
+            first_create_time=timestamp(stats.first_created_at),
+            last_create_time=timestamp(stats.last_created_at),
+        )
+
+    async def UpdateUser(
+        self, request: pb.UpdateUserRequest, context: Context
+    ) -> pb.UpdateUserResponse:
+        user_id, version = UUID(request.user_id), version_of(request.etag)
+        changes = masks.changes(request)
+        async with self._database.transaction() as tx:
+            user = await tx.users.update(user_id, changes.user, version=version)
+            if changes.profile:
+                profile = await tx.profiles.update(user_id, changes.profile)
+            else:
+                profile = await tx.profiles.get(user_id)
+        return pb.UpdateUserResponse(user=user_message(user), profile=profile_message(profile))
+
+    async def DeactivateUser(
+        self, request: pb.DeactivateUserRequest, context: Context
+    ) -> pb.DeactivateUserResponse:
+        user_id = UUID(request.user_id)
+        async with self._database.transaction() as tx:
+            user = await tx.users.set_active(user_id, active=False)
+            ended = await tx.sessions.revoke_of_user(user_id)
+        return pb.DeactivateUserResponse(user=user_message(user), revoked_session_count=ended)
+
+    async def ActivateUser(
+        self, request: pb.ActivateUserRequest, context: Context
+    ) -> pb.ActivateUserResponse:
+        async with self._database.transaction() as tx:
+            user = await tx.users.set_active(UUID(request.user_id), active=True)
+        return pb.ActivateUserResponse(user=user_message(user))
+
+    async def DeleteUser(
+        self, request: pb.DeleteUserRequest, context: Context
+    ) -> pb.DeleteUserResponse:
+        user_id, version = UUID(request.user_id), version_of(request.etag)
+        deleted_by = masks.optional(request.deleted_by)
+        async with self._database.transaction() as tx:
+            # The user first: a sign-in that holds the row commits its session before the
+            # next statement looks for sessions, and one that waits for the row finds no user.
+            user = await tx.users.delete(user_id, deleted_by=deleted_by, version=version)
+            ended = await tx.sessions.revoke_of_user(user_id)
+        return pb.DeleteUserResponse(user=user_message(user), revoked_session_count=ended)
+
+    async def RestoreUser(
+        self, request: pb.RestoreUserRequest, context: Context
+    ) -> pb.RestoreUserResponse:
+        changes = masks.restored(request)
+        async with self._database.transaction() as tx:
+            user = await tx.users.restore(UUID(request.user_id), changes)
+        return pb.RestoreUserResponse(user=user_message(user))
+
+    async def PurgeUser(
+        self, request: pb.PurgeUserRequest, context: Context
+    ) -> pb.PurgeUserResponse:
+        async with self._database.transaction() as tx:
+            await tx.users.purge(UUID(request.user_id))
+        return pb.PurgeUserResponse()
+
+
+def _new_user(request: pb.CreateUserRequest) -> NewUser:
+    request_id = optional_id(request.request_id)
+    return NewUser(
+        id=uuid7(),
+        email=normal_email(request.email),
+        username=masks.optional(normal_username(request.username)),
+        first_name=masks.optional(request.first_name),
+        last_name=masks.optional(request.last_name),
+        avatar_url=masks.optional(request.avatar_url),
+        request_id=request_id,
+        request_digest=_digest(request) if request_id else None,
+    )
+
+
+def _digest(request: pb.CreateUserRequest) -> bytes:
+    """Give what stands for the content of a request.
+
+    The password is left out: its digest would be a fast hash of it.
+    """
+    content = pb.CreateUserRequest()
+    content.CopyFrom(request)
+    content.ClearField("password")
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+
+
+async def _created_before(tx: Scope, new: NewUser) -> UserRow | None:
+    if new.request_id is None or new.request_digest is None:
+        return None
+    return await tx.users.find_created_by(new.request_id, new.request_digest)
+
+
+async def _identified(db: Scope, request: pb.GetUserRequest) -> UserRow:
+    deleted = Deleted.INCLUDE if request.include_deleted else Deleted.EXCLUDE
+    match request.WhichOneof("identifier"):
+        case "email":
+            return await db.users.get_by_email(normal_email(request.email), deleted=deleted)
+        case "username":
+            name = normal_username(request.username)
+            return await db.users.get_by_username(name, deleted=deleted)
+        case _:
+            return await db.users.get(UUID(request.user_id), deleted=deleted)
