@@ -15,7 +15,8 @@ from tamatar_auth.errors import InvalidCredentials, InvalidFields
 MAX_BYTES = 72
 """bcrypt reads no more, so a longer password is refused and not cut."""
 
-_BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+# A cost beyond 16 would hold a thread for seconds and more, so it counts as no hash.
+_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}")
 
 
 class Passwords:

@@ -1,0 +1,83 @@
+"""What tests say to the service: one builder of defaults a message, and what a refusal said."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from tamatar.auth.v1 import session_service_pb2, user_service_pb2
+from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.storage.database import Database
+
+PASSWORD = "correct horse battery"
+
+
+def ada(**given: Any) -> user_service_pb2.CreateUserRequest:
+    """A user to create."""
+    values = {"email": "ada@example.com", "password": PASSWORD, "first_name": "Ada"} | given
+    return user_service_pb2.CreateUserRequest(**values)
+
+
+def sign_in(**given: Any) -> session_service_pb2.CreateSessionRequest:
+    """Ada signs in, by her address unless told otherwise."""
+    who = {} if "username" in given else {"email": "ada@example.com"}
+    values = who | {"password": PASSWORD} | given
+    return session_service_pb2.CreateSessionRequest(**values)
+
+
+async def verify(database: Database, user: User) -> None:
+    """Take the user's address as verified."""
+    async with database.transaction() as tx:
+        await tx.users.update(UUID(user.user_id), {"email_verified": True})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Everything that a status said."""
+
+    code: StatusCode
+    message: str
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    retry_seconds: float | None = None
+
+
+async def refused(call: Awaitable[Any]) -> Refusal:
+    """Await a call that must be refused, and return all that was said."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        return read_refusal(error)
+    raise AssertionError(f"the call was answered: {type(answer).__name__}")
+
+
+async def refusal(call: Awaitable[Any]) -> tuple[StatusCode, str]:
+    """Await a call that must be refused, and return its status and its reason."""
+    said = await refused(call)
+    return said.code, said.reason
+
+
+def read_refusal(error: grpc.aio.AioRpcError) -> Refusal:
+    """Read the details of a status."""
+    packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    info, fields, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
+    for detail in status.details:
+        for known in (info, fields, retry):
+            detail.Unpack(known)
+    return Refusal(
+        code=error.code(),
+        message=error.details() or "",
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        fields={v.field: v.description for v in fields.field_violations},
+        retry_seconds=retry.retry_delay.ToTimedelta().total_seconds()
+        if retry.HasField("retry_delay")
+        else None,
+    )

@@ -1,0 +1,157 @@
+"""Exceptions as statuses, over a real channel."""
+
+import json
+
+import grpc
+import pytest
+import structlog
+from grpc import StatusCode
+from sqlalchemy import text
+from tests.calls import ada, refused
+
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth import errors
+from tamatar_auth.errors import Failure
+from tamatar_auth.interceptors.errors import ErrorInterceptor, status
+
+
+def failures(parent=Failure):
+    for child in parent.__subclasses__():
+        yield child
+        yield from failures(child)
+
+
+def test_every_reason_has_one_failure_and_every_failure_a_reason_of_its_own():
+    reasons = [ErrorReason.Name(failure.reason) for failure in failures()]
+
+    assert len(reasons) == len(set(reasons))
+    assert set(reasons) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+
+
+def test_every_failure_is_named_in_the_tree():
+    for failure in failures():
+        assert failure.__name__ in (errors.__doc__ or "")
+
+
+def test_a_status_stays_far_below_the_size_that_grpc_replaces():
+    violation = errors.FieldViolation("user_ids[100]", "must be a UUID " + "x" * 80)
+
+    assert status(errors.InvalidFields(*[violation] * 1000)).ByteSize() < 4096
+
+
+@pytest.fixture
+async def broken():
+    """Call a method whose handler raises what the test says."""
+    raised = []
+
+    async def unary(_request, _context):
+        raise raised[-1]
+
+    async def stream(_request, _context):
+        yield b"first"
+        raise raised[-1]
+
+    async def takes_stream(requests, _context):
+        async for _ in requests:
+            pass
+        raise raised[-1]
+
+    handlers = {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Stream": grpc.unary_stream_rpc_method_handler(stream),
+        "Takes": grpc.stream_unary_rpc_method_handler(takes_stream),
+    }
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.Broken", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+        async def call(method, error):
+            raised.append(error)
+            if method == "Unary":
+                return await refused(channel.unary_unary("/t.Broken/Unary")(b""))
+            if method == "Takes":
+                return await refused(channel.stream_unary("/t.Broken/Takes")(iter([b"", b""])))
+            return await refused(read(channel.unary_stream("/t.Broken/Stream")(b"")))
+
+        yield call
+    await server.stop(None)
+
+
+async def read(stream):
+    return [message async for message in stream]
+
+
+@pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
+async def test_a_fault_says_nothing_but_an_id_that_is_in_the_log(broken, method):
+    secret = "postgres://admin:hunter2@10.0.0.1"
+    with structlog.testing.capture_logs() as logs:
+        said = await broken(method, RuntimeError(secret))
+
+    assert (said.code, said.reason) == (StatusCode.INTERNAL, "INTERNAL_FAULT")
+    assert secret not in json.dumps([said.message, said.metadata])
+    (entry,) = [entry for entry in logs if entry["event"] == "call failed"]
+    assert entry["error_id"] == said.metadata["error_id"]
+    assert entry["method"] == f"t.Broken/{method}"
+
+
+@pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
+@pytest.mark.parametrize("failure", [f for f in failures() if f is not errors.InternalFault])
+async def test_a_failure_is_told_as_it_is(broken, failure, method):
+    said = await broken(method, failure())
+
+    assert (said.code, said.reason) == (failure.code, ErrorReason.Name(failure.reason))
+    assert said.message == failure.message
+    assert said.retry_seconds == failure.retry_after
+
+
+async def test_an_unforeseen_database_error_is_internal_and_tells_no_sql(users, database):
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("ALTER TABLE user_profiles RENAME TO hidden"))
+    try:
+        with structlog.testing.capture_logs() as logs:
+            said = await refused(users.CreateUser(ada()))
+    finally:
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("ALTER TABLE hidden RENAME TO user_profiles"))
+
+    assert (said.code, said.reason) == (StatusCode.INTERNAL, "INTERNAL_FAULT")
+    assert "profiles" not in said.message + str(said.metadata)
+    (entry,) = [entry for entry in logs if entry["event"] == "call failed"]
+    assert entry["error_id"] == said.metadata["error_id"]
+    assert entry["sqlstate"] == "42P01"
+
+
+async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
+    users, database, service
+):
+    async with database.transaction() as tx:
+        # The call has to wait for the outcome of this transaction: it has the same address.
+        await tx.connection.execute(
+            text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
+        )
+        said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
+        await tx.connection.rollback()
+
+    assert said.code is StatusCode.DEADLINE_EXCEEDED
+    # The name is free, so nothing of the call is left, and the pool has its connections.
+    created = await users.CreateUser(ada(username="ada"))
+    found = await users.GetUser(pb.GetUserRequest(username="ada"))
+    assert found.user == created.user
+    stats = await users.GetUserStats(pb.GetUserStatsRequest())
+    assert stats.user_count == 1
+    assert service.database.pool.in_use == 0
+    assert service.database.pool.waiting == 0
+
+
+async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(users, database):
+    created = await users.CreateUser(ada())
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
+        who = pb.DeactivateUserRequest(user_id=created.user.user_id)
+        said = await refused(users.DeactivateUser(who))
+
+    assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
+    assert said.retry_seconds

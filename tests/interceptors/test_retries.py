@@ -1,0 +1,106 @@
+"""Calls that PostgreSQL rolled back run again; over a real channel, on a real database."""
+
+import asyncio
+from uuid import UUID
+
+import grpc
+import pytest
+import structlog
+from grpc import StatusCode
+from sqlalchemy import text
+from tests.calls import ada, refused
+
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
+
+
+async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):
+    """Two users, changed in opposite orders by a call and by a transaction of ours."""
+    first = (await users.CreateUser(ada(email="a@example.com", password=""))).user
+    second = (await users.CreateUser(ada(email="b@example.com", password=""))).user
+    runs = []
+
+    async def cross(_request, _context):
+        runs.append(1)
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("SET LOCAL deadlock_timeout = '10ms'"))
+            await tx.users.update(UUID(second.user_id), {"last_name": "call"})
+            met.set()
+            await asyncio.sleep(0.05)
+            await tx.users.update(UUID(first.user_id), {"last_name": "call"})
+        return b""
+
+    met = asyncio.Event()
+    async with serving({"Cross": cross}) as call:
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))
+            await tx.users.update(UUID(first.user_id), {"first_name": "test"})
+            answer = asyncio.ensure_future(call("Cross"))
+            await met.wait()
+            await tx.users.update(UUID(second.user_id), {"first_name": "test"})
+        await answer
+
+    assert len(runs) == 2
+    read = await users.GetUser(pb.GetUserRequest(user_id=first.user_id))
+    assert (read.user.first_name, read.user.last_name) == ("test", "call")
+
+
+async def test_a_call_that_is_always_rolled_back_is_aborted_with_a_retry(database):
+    runs = []
+
+    async def never(_request, _context):
+        runs.append(1)
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
+            )
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving({"Never": never}) as call:
+            said = await refused(call("Never"))
+
+    assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
+    assert said.retry_seconds
+    assert len(runs) == 1 + MAX_RETRIES
+    assert len([entry for entry in logs if entry["event"] == "call runs again"]) == MAX_RETRIES
+
+
+@pytest.mark.parametrize("sqlstate", ["57P01", "55P03", "23505"])
+async def test_other_errors_are_not_repeated(database, sqlstate):
+    runs = []
+
+    async def fails(_request, _context):
+        runs.append(1)
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$")
+            )
+
+    async with serving({"Fails": fails}) as call:
+        await refused(call("Fails"))
+
+    assert len(runs) == 1
+
+
+class serving:  # noqa: N801 - reads as a statement
+    """Serve some handlers behind the interceptors that matter here."""
+
+    def __init__(self, handlers):
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(), RetryInterceptor()])
+        methods = {
+            name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler("t.Service", methods)]
+        )
+
+    async def __aenter__(self):
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        return lambda name: self._channel.unary_unary(f"/t.Service/{name}")(b"")
+
+    async def __aexit__(self, *_):
+        await self._channel.close()
+        await self._server.stop(None)

@@ -1,0 +1,112 @@
+"""DiagnosticsService, health and reflection over a real channel."""
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha import reflection_pb2
+from sqlalchemy import text
+from tests.calls import ada, refused
+
+from tamatar.auth.v1 import diagnostics_service_pb2 as pb
+from tamatar_auth.maintenance.migrating import head_revision
+from tamatar_auth.server import SERVICES
+
+
+async def test_database_info_tells_connections_pool_and_versions(diagnostics, service):
+    info = await diagnostics.GetDatabaseInfo(pb.GetDatabaseInfoRequest())
+
+    assert info.connections.total >= info.connections.active + info.connections.idle >= 1
+    assert info.connections.active >= 1
+    assert info.pool.size == service.settings.pool_size
+    assert int(info.server_version.partition(".")[0]) >= 15
+    assert info.schema_revision == head_revision()
+
+
+async def test_the_slowest_queries_come_without_values(diagnostics, users, database):
+    async with database.read() as db:
+        found = await db.connection.execute(text("SELECT to_regclass('pg_stat_statements')"))
+        if found.scalar_one() is None:
+            pytest.skip("this PostgreSQL has no pg_stat_statements")
+    await users.CreateUser(ada())
+
+    answer = await diagnostics.ListSlowestQueries(pb.ListSlowestQueriesRequest())
+
+    assert 1 <= len(answer.queries) <= 10
+    totals = [query.total_seconds for query in answer.queries]
+    assert totals == sorted(totals, reverse=True)
+    assert all(query.calls >= 1 and query.mean_seconds > 0 for query in answer.queries)
+    assert "ada@example.com" not in str(answer)
+
+
+async def test_missing_query_statistics_say_what_to_do(diagnostics, database):
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("DROP EXTENSION IF EXISTS pg_stat_statements"))
+    try:
+        said = await refused(diagnostics.ListSlowestQueries(pb.ListSlowestQueriesRequest()))
+    finally:
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                text(
+                    "DO $$ BEGIN CREATE EXTENSION pg_stat_statements;"
+                    " EXCEPTION WHEN OTHERS THEN NULL; END $$"
+                )
+            )
+
+    assert (said.code, said.reason) == (
+        StatusCode.FAILED_PRECONDITION,
+        "QUERY_STATISTICS_MISSING",
+    )
+    assert "CREATE EXTENSION pg_stat_statements" in said.message
+
+
+@pytest.mark.parametrize("name", ["", *SERVICES])
+async def test_every_service_is_healthy(channel, name):
+    stub = HealthStub(channel)
+
+    check = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+    assert check.status == health_pb2.HealthCheckResponse.SERVING
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=name))
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+
+
+async def test_health_lists_the_services(channel):
+    listed = await HealthStub(channel).List(health_pb2.HealthListRequest())
+
+    assert set(listed.statuses) == {"", *SERVICES}
+
+
+async def test_the_health_of_an_unknown_service_is_not_found(channel):
+    asked = HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="nope"))
+
+    assert (await refused(asked)).code is StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_shows_the_services_and_their_files(channel, version):
+    call = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    listed = await call.read()
+    await call.write(
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="tamatar.auth.v1.UserService")
+    )
+    file = await call.read()
+    await call.done_writing()
+
+    names = {service.name for service in listed.list_services_response.service}
+    assert names == {
+        *SERVICES,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    described = FileDescriptorProto.FromString(
+        file.file_descriptor_response.file_descriptor_proto[0]
+    )
+    assert described.name == "tamatar/auth/v1/user_service.proto"

@@ -1,0 +1,268 @@
+"""SessionService over a real channel, on a real database."""
+
+import asyncio
+import hashlib
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from grpc import StatusCode
+from sqlalchemy import event, func, select
+from tests.calls import PASSWORD, ada, refusal, sign_in, verify
+
+from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar.auth.v1 import user_service_pb2
+from tamatar_auth.storage.tables import sessions as sessions_table
+
+INVALID_CREDENTIALS = (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
+
+
+@pytest.fixture
+async def user(users, database):
+    """Ada, who can sign in."""
+    created = await users.CreateUser(ada(username="ada"))
+    await verify(database, created.user)
+    return created.user
+
+
+def validate(sessions, token):
+    return sessions.ValidateSession(pb.ValidateSessionRequest(session_token=token))
+
+
+async def age(database, session_id, **columns):
+    async with database.transaction() as tx:
+        await tx.connection.execute(
+            sessions_table.update().where(sessions_table.c.id == session_id).values(columns)
+        )
+
+
+@pytest.mark.parametrize("who", [{"email": "ADA@example.com"}, {"username": "ADA"}])
+async def test_the_right_password_starts_a_session_of_seven_days(sessions, user, who):
+    before = datetime.now(UTC)
+
+    client = {"user_agent": "curl/8", "ip_address": "2001:db8::1"}
+    answer = await sessions.CreateSession(sign_in(client=client, **who))
+
+    session = answer.session
+    assert session.user_id == user.user_id
+    assert session.expire_time.ToDatetime() - session.create_time.ToDatetime() == timedelta(days=7)
+    assert (session.client.user_agent, session.client.ip_address) == ("curl/8", "2001:db8::1")
+    assert answer.user.last_login_time == session.create_time
+    assert abs(session.create_time.ToDatetime(UTC) - before) < timedelta(minutes=1)
+    assert answer.session_token.startswith("tms_")
+    assert answer.user.etag == user.etag or answer.user.etag
+
+
+async def test_signing_in_does_not_change_the_etag(users, sessions, user):
+    before = await users.GetUser(user_service_pb2.GetUserRequest(user_id=user.user_id))
+
+    answer = await sessions.CreateSession(sign_in())
+
+    assert answer.user.etag == before.user.etag
+
+
+async def test_the_database_keeps_only_the_digest_of_a_token(sessions, user, database):
+    token = (await sessions.CreateSession(sign_in())).session_token
+
+    async with database.read() as db:
+        rows = await db.connection.execute(select(sessions_table))
+        stored = rows.one()
+
+    assert stored.token_digest == hashlib.sha256(token.encode()).digest()
+    assert token not in str(stored)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"password": PASSWORD + "!"},
+        {"password": "x"},
+        {"email": "nobody@example.com"},
+        {"username": "nobody"},
+    ],
+)
+async def test_wrong_credentials_are_refused_alike(sessions, user, wrong):
+    assert await refusal(sessions.CreateSession(sign_in(**wrong))) == INVALID_CREDENTIALS
+
+
+async def test_a_user_without_a_password_cannot_sign_in(users, sessions):
+    await users.CreateUser(ada(password=""))
+
+    assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
+
+
+async def test_a_deleted_user_cannot_sign_in(users, sessions, user):
+    await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+
+    assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
+
+
+async def test_an_unverified_address_is_told_after_the_right_password_only(users, sessions):
+    created = await users.CreateUser(ada())
+
+    right = sessions.CreateSession(sign_in())
+    assert await refusal(right) == (StatusCode.FAILED_PRECONDITION, "EMAIL_NOT_VERIFIED")
+    wrong = sessions.CreateSession(sign_in(password="something else"))
+    assert await refusal(wrong) == INVALID_CREDENTIALS
+    read = user_service_pb2.GetUserRequest(user_id=created.user.user_id)
+    assert not (await users.GetUser(read)).user.HasField("last_login_time")
+
+
+async def test_sign_ins_that_race_a_deletion_leave_no_live_session(users, sessions, user, database):
+    attempts = [asyncio.ensure_future(sessions.CreateSession(sign_in())) for _ in range(8)]
+    await asyncio.sleep(0.01)
+    await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+
+    async with database.read() as db:
+        live = select(func.count()).select_from(sessions_table).where(sessions_table.c.is_valid)
+        assert (await db.connection.execute(live)).scalar_one() == 0
+    for outcome in outcomes:
+        if not isinstance(outcome, BaseException):
+            assert (await refusal(validate(sessions, outcome.session_token)))[0] is (
+                StatusCode.UNAUTHENTICATED
+            )
+
+
+async def test_a_token_tells_its_session_and_its_user(sessions, user):
+    started = await sessions.CreateSession(sign_in())
+
+    answer = await validate(sessions, started.session_token)
+
+    assert answer.session == started.session
+    assert answer.user == started.user
+
+
+async def test_a_validation_is_one_statement_and_no_write(service, sessions, user):
+    token = (await sessions.CreateSession(sign_in())).session_token
+    statements = []
+    engine = service.database.engine.sync_engine
+
+    def seen(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", seen)
+    try:
+        await validate(sessions, token)
+    finally:
+        event.remove(engine, "before_cursor_execute", seen)
+
+    (statement,) = statements
+    assert statement.startswith("SELECT")
+
+
+@pytest.mark.parametrize("token", ["tms_" + "A" * 43, "x", "😀" * 30])
+async def test_an_unknown_token_is_refused(sessions, token):
+    assert await refusal(validate(sessions, token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_UNKNOWN",
+    )
+
+
+async def test_an_expired_session_is_refused(sessions, user, database):
+    started = await sessions.CreateSession(sign_in())
+    await age(
+        database,
+        started.session.session_id,
+        created_at=func.now() - timedelta(days=7),
+        expires_at=func.now(),
+    )
+
+    assert await refusal(validate(sessions, started.session_token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_EXPIRED",
+    )
+
+
+async def test_a_session_of_an_inactive_user_is_refused(sessions, user, database):
+    started = await sessions.CreateSession(sign_in())
+    async with database.transaction() as tx:
+        await tx.users.set_active(started.user.user_id, active=False)
+
+    assert await refusal(validate(sessions, started.session_token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "USER_INACTIVE",
+    )
+
+
+@pytest.mark.parametrize("by", ["session_id", "session_token"])
+async def test_a_revoked_session_is_refused(sessions, user, by):
+    started = await sessions.CreateSession(sign_in())
+    which = {"session_id": started.session.session_id, "session_token": started.session_token}
+    request = pb.RevokeSessionRequest(**{by: which[by]})
+
+    revoked = (await sessions.RevokeSession(request)).session
+
+    assert revoked.HasField("revoke_time")
+    assert await refusal(validate(sessions, started.session_token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_REVOKED",
+    )
+    assert (await sessions.RevokeSession(request)).session == revoked
+
+
+async def test_an_unknown_session_is_not_found(sessions):
+    missing = (StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+    unknown = str(uuid4())
+    by_id = sessions.RevokeSession(pb.RevokeSessionRequest(session_id=unknown))
+    assert await refusal(by_id) == missing
+    by_token = sessions.RevokeSession(pb.RevokeSessionRequest(session_token="tms_x"))
+    assert await refusal(by_token) == missing
+    assert await refusal(sessions.GetSession(pb.GetSessionRequest(session_id=unknown))) == missing
+
+
+async def test_all_sessions_of_a_user_end_but_the_named_one(sessions, user):
+    started = [await sessions.CreateSession(sign_in()) for _ in range(4)]
+    kept = started[2]
+
+    answer = await sessions.RevokeUserSessions(
+        pb.RevokeUserSessionsRequest(
+            user_id=user.user_id, except_session_id=kept.session.session_id
+        )
+    )
+
+    assert answer.revoked_session_count == 3
+    await validate(sessions, kept.session_token)
+    everything = pb.RevokeUserSessionsRequest(user_id=user.user_id)
+    assert (await sessions.RevokeUserSessions(everything)).revoked_session_count == 1
+    assert (await sessions.RevokeUserSessions(everything)).revoked_session_count == 0
+
+
+async def test_sessions_are_read_live_or_ended(sessions, user):
+    started = await sessions.CreateSession(sign_in())
+    read = pb.GetSessionRequest(session_id=started.session.session_id)
+    assert (await sessions.GetSession(read)).session == started.session
+
+    await sessions.RevokeSession(pb.RevokeSessionRequest(session_token=started.session_token))
+    assert (await sessions.GetSession(read)).session.HasField("revoke_time")
+
+
+async def test_a_users_sessions_are_listed_newest_first_in_pages(sessions, user):
+    started = [(await sessions.CreateSession(sign_in())).session for _ in range(7)]
+    ended = started.pop(3)
+    await sessions.RevokeSession(pb.RevokeSessionRequest(session_id=ended.session_id))
+
+    async def pages(**given):
+        request = pb.ListSessionsRequest(user_id=user.user_id, page_size=2, **given)
+        while True:
+            page = await sessions.ListSessions(request)
+            for session in page.sessions:
+                yield session.session_id
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    live = [session.session_id for session in reversed(started)]
+    assert [session_id async for session_id in pages()] == live
+    everything = [session_id async for session_id in pages(include_ended=True)]
+    assert len(everything) == 7
+    assert ended.session_id in everything
+
+
+async def test_the_sessions_of_nobody_are_not_listed(sessions):
+    missing = (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+    unknown = str(uuid4())
+    listed = sessions.ListSessions(pb.ListSessionsRequest(user_id=unknown))
+    assert await refusal(listed) == missing
+    ended = sessions.RevokeUserSessions(pb.RevokeUserSessionsRequest(user_id=unknown))
+    assert await refusal(ended) == missing

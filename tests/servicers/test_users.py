@@ -1,0 +1,441 @@
+"""UserService over a real channel, on a real database."""
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from grpc import StatusCode
+from sqlalchemy import func, select, text
+from tests.calls import PASSWORD, ada, refusal, refused, sign_in, verify
+
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar_auth.storage.tables import sessions as sessions_table
+from tamatar_auth.storage.tables import user_profiles
+from tamatar_auth.storage.tables import users as users_table
+
+
+async def count(database, table):
+    async with database.read() as db:
+        return (await db.connection.execute(select(func.count()).select_from(table))).scalar_one()
+
+
+async def get(users, user_id, **given):
+    return await users.GetUser(pb.GetUserRequest(user_id=user_id, **given))
+
+
+async def update(users, user_id, *paths, **given):
+    mask = FieldMask(paths=paths)
+    return await users.UpdateUser(pb.UpdateUserRequest(user_id=user_id, update_mask=mask, **given))
+
+
+async def delete(users, user_id, **given):
+    return await users.DeleteUser(pb.DeleteUserRequest(user_id=user_id, **given))
+
+
+async def test_a_user_is_created_with_its_profile(users, database):
+    created = await users.CreateUser(
+        ada(
+            email="Ada@Example.COM",
+            username="Ada.L",
+            last_name="Lovelace",
+            avatar_url="https://example.com/ada.png",
+            profile={"display_name": "Ada", "bio": "First\nprogrammer", "locale": "en-GB"},
+        )
+    )
+
+    user = created.user
+    assert (user.email, user.username) == ("ada@example.com", "ada.l")
+    assert user.full_name == "Ada Lovelace"
+    assert user.is_active
+    assert not user.email_verified
+    assert not user.HasField("last_login_time")
+    assert created.profile.bio == "First\nprogrammer"
+    read = await get(users, user.user_id, include_profile=True)
+    assert read.user == user
+    assert read.profile == created.profile
+    assert await count(database, user_profiles) == 1
+
+
+@pytest.mark.parametrize("twin", ["ada@example.com", "ADA@example.com", "ada@EXAMPLE.com"])
+async def test_a_taken_email_is_refused(users, twin):
+    await users.CreateUser(ada())
+
+    assert await refusal(users.CreateUser(ada(email=twin))) == (
+        StatusCode.ALREADY_EXISTS,
+        "EMAIL_TAKEN",
+    )
+
+
+async def test_a_taken_username_is_refused_in_any_case(users):
+    await users.CreateUser(ada(username="ada"))
+
+    again = ada(email="other@example.com", username="ADA")
+    assert await refusal(users.CreateUser(again)) == (StatusCode.ALREADY_EXISTS, "USERNAME_TAKEN")
+
+
+async def test_a_refused_creation_leaves_nothing_behind(users, database):
+    await users.CreateUser(ada(username="ada"))
+
+    await refusal(users.CreateUser(ada(email="other@example.com", username="ada")))
+
+    assert await count(database, users_table) == 1
+    assert await count(database, user_profiles) == 1
+
+
+async def test_of_fifty_creations_at_once_one_succeeds(users, database):
+    addresses = ["ada@example.com", "ADA@example.com"] * 25
+    outcomes = await asyncio.gather(
+        *(users.CreateUser(ada(email=address, password="")) for address in addresses),
+        return_exceptions=True,
+    )
+
+    refusals = [outcome.code() for outcome in outcomes if isinstance(outcome, Exception)]
+    assert refusals == [StatusCode.ALREADY_EXISTS] * 49
+    assert await count(database, users_table) == 1
+    assert await count(database, user_profiles) == 1
+
+
+async def test_a_repeated_request_returns_the_same_user(users, database):
+    request = ada(request_id=str(uuid4()), profile={"bio": "once"})
+    first = await users.CreateUser(request)
+
+    assert await users.CreateUser(request) == first
+    assert await count(database, users_table) == 1
+
+
+async def test_repeated_requests_at_once_return_the_same_user(users, database):
+    request = ada(request_id=str(uuid4()))
+
+    answers = await asyncio.gather(*(users.CreateUser(request) for _ in range(8)))
+
+    assert len({answer.user.user_id for answer in answers}) == 1
+    assert await count(database, users_table) == 1
+
+
+async def test_a_request_id_is_not_reused_for_another_user(users):
+    request_id = str(uuid4())
+    await users.CreateUser(ada(request_id=request_id))
+
+    other = ada(request_id=request_id, email="other@example.com")
+    assert await refusal(users.CreateUser(other)) == (
+        StatusCode.ALREADY_EXISTS,
+        "REQUEST_ID_REUSED",
+    )
+
+
+@pytest.mark.parametrize("by", [{"email": "ADA@example.com"}, {"username": "ADA"}])
+async def test_a_user_is_found_by_address_and_by_name(users, by):
+    created = await users.CreateUser(ada(username="ada"))
+
+    assert (await users.GetUser(pb.GetUserRequest(**by))).user == created.user
+
+
+async def test_an_unknown_user_is_not_found(users):
+    assert await refusal(get(users, str(uuid4()))) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+
+
+async def test_recent_sessions_are_the_ten_live_ones_with_the_newest_activity(
+    users, sessions, database
+):
+    created = await users.CreateUser(ada())
+    await verify(database, created.user)
+    started = [(await sessions.CreateSession(sign_in())).session.session_id for _ in range(13)]
+    async with database.transaction() as tx:
+        for minutes, session_id in enumerate(started):
+            await tx.connection.execute(
+                sessions_table.update()
+                .where(sessions_table.c.id == session_id)
+                .values(last_activity_at=func.now() - timedelta(minutes=minutes))
+            )
+        await tx.connection.execute(
+            sessions_table.update()
+            .where(sessions_table.c.id == started[0])
+            .values(is_valid=False, revoked_at=func.now())
+        )
+        await tx.connection.execute(
+            sessions_table.update()
+            .where(sessions_table.c.id == started[1])
+            .values(created_at=func.now() - timedelta(days=8), expires_at=func.now())
+        )
+
+    answer = await get(users, created.user.user_id, include_recent_sessions=True)
+
+    assert [session.session_id for session in answer.recent_sessions] == started[2:12]
+
+
+async def test_a_batch_answers_in_the_order_of_the_ids_and_names_the_missing(users):
+    ids = [
+        (await users.CreateUser(ada(email=f"{name}@example.com", password=""))).user.user_id
+        for name in "abc"
+    ]
+    await delete(users, ids[1])
+    unknown = str(uuid4())
+
+    answer = await users.BatchGetUsers(
+        pb.BatchGetUsersRequest(user_ids=[ids[2], unknown, ids[0], ids[1], ids[2].upper()])
+    )
+
+    assert [user.user_id for user in answer.users] == [ids[2], ids[0]]
+    assert list(answer.missing_user_ids) == [unknown, ids[1]]
+
+
+async def test_a_batch_takes_a_thousand_ids(users):
+    ids = [str(uuid4()) for _ in range(1000)]
+
+    answer = await users.BatchGetUsers(pb.BatchGetUsersRequest(user_ids=ids))
+    assert list(answer.missing_user_ids) == ids
+
+    too_many = pb.BatchGetUsersRequest(user_ids=[*ids, str(uuid4())])
+    assert (await refused(users.BatchGetUsers(too_many))).fields == {
+        "user_ids": "must have at most 1000 items"
+    }
+
+
+async def test_an_update_changes_what_the_mask_names_and_nothing_else(users):
+    created = await users.CreateUser(ada(username="ada", profile={"bio": "old", "locale": "en"}))
+
+    changed = await update(
+        users,
+        created.user.user_id,
+        "last_name",
+        "profile.bio",
+        first_name="Not named",
+        last_name="Lovelace",
+        profile={"bio": "new", "locale": "de"},
+    )
+
+    assert (changed.user.first_name, changed.user.last_name) == ("Ada", "Lovelace")
+    assert changed.user.full_name == "Ada Lovelace"
+    assert changed.user.username == "ada"
+    assert (changed.profile.bio, changed.profile.locale) == ("new", "en")
+    assert changed.user.etag != created.user.etag
+    assert changed.user.update_time.ToDatetime() > created.user.update_time.ToDatetime()
+
+
+async def test_an_empty_value_clears_a_field(users):
+    created = await users.CreateUser(ada(username="ada", profile={"bio": "old", "locale": "en"}))
+
+    changed = await update(users, created.user.user_id, "username", "first_name", "profile")
+
+    assert (changed.user.username, changed.user.first_name) == ("", "")
+    assert changed.user.full_name == ""
+    assert (changed.profile.bio, changed.profile.locale) == ("", "")
+
+
+async def test_a_changed_email_is_unverified(users, database):
+    created = await users.CreateUser(ada())
+    await verify(database, created.user)
+    user_id = created.user.user_id
+
+    same = await update(users, user_id, "email", email="ADA@example.com")
+    assert same.user.email_verified
+
+    other = await update(users, user_id, "email", email="ada@elsewhere.example")
+    assert not other.user.email_verified
+    assert other.user.email == "ada@elsewhere.example"
+
+
+async def test_an_update_with_an_old_etag_changes_nothing(users):
+    created = await users.CreateUser(ada())
+    user_id, etag = created.user.user_id, created.user.etag
+    await update(users, user_id, "first_name", first_name="Augusta", etag=etag)
+
+    late = update(users, user_id, "first_name", first_name="Late", etag=etag)
+    assert await refusal(late) == (StatusCode.ABORTED, "ETAG_MISMATCH")
+    strange = update(users, user_id, "first_name", first_name="Late", etag="no version")
+    assert await refusal(strange) == (StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert (await get(users, user_id)).user.first_name == "Augusta"
+
+
+async def test_an_update_to_a_taken_address_is_refused(users):
+    await users.CreateUser(ada())
+    other = await users.CreateUser(ada(email="other@example.com"))
+
+    taken = update(users, other.user.user_id, "email", email="Ada@example.com")
+    assert await refusal(taken) == (StatusCode.ALREADY_EXISTS, "EMAIL_TAKEN")
+
+
+@pytest.mark.parametrize(
+    "paths", [[], ["password_hash"], ["email", "user_id"], ["profile.x"], ["*"]]
+)
+async def test_a_mask_names_known_fields(users, paths):
+    said = await refused(update(users, str(uuid4()), *paths, email="ada@example.com"))
+
+    assert said.code is StatusCode.INVALID_ARGUMENT
+    assert list(said.fields) == ["update_mask"]
+
+
+async def test_deactivation_ends_the_sessions_and_bars_signing_in(users, sessions, database):
+    created = await users.CreateUser(ada())
+    await verify(database, created.user)
+    await sessions.CreateSession(sign_in())
+    who = pb.DeactivateUserRequest(user_id=created.user.user_id)
+
+    answer = await users.DeactivateUser(who)
+
+    assert not answer.user.is_active
+    assert answer.revoked_session_count == 1
+    assert await refusal(sessions.CreateSession(sign_in())) == (
+        StatusCode.UNAUTHENTICATED,
+        "INVALID_CREDENTIALS",
+    )
+    again = await users.DeactivateUser(who)
+    assert again.user.etag == answer.user.etag
+    active = await users.ActivateUser(pb.ActivateUserRequest(user_id=created.user.user_id))
+    assert active.user.is_active
+    await sessions.CreateSession(sign_in())
+
+
+async def test_a_deleted_user_is_gone_until_it_is_asked_for(users):
+    created = await users.CreateUser(ada(username="ada"))
+    user_id = created.user.user_id
+
+    answer = await delete(users, user_id, deleted_by="support")
+
+    assert not answer.user.is_active
+    assert answer.user.deleted_by == "support"
+    assert answer.user.HasField("delete_time")
+    missing = (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+    assert await refusal(get(users, user_id)) == missing
+    assert await refusal(delete(users, user_id)) == missing
+    assert await refusal(update(users, user_id, "first_name")) == missing
+    for request in (pb.DeactivateUserRequest, pb.ActivateUserRequest):
+        method = getattr(users, request.__name__.removesuffix("Request"))
+        assert await refusal(method(request(user_id=user_id))) == missing
+    assert (await get(users, user_id, include_deleted=True)).user == answer.user
+
+
+async def test_deletion_frees_the_address_and_the_name(users):
+    created = await users.CreateUser(ada(username="ada"))
+    await delete(users, created.user.user_id)
+
+    again = await users.CreateUser(ada(username="ada"))
+
+    found = pb.GetUserRequest(email="ada@example.com", include_deleted=True)
+    assert (await users.GetUser(found)).user == again.user
+    await delete(users, again.user.user_id)
+    assert (await users.GetUser(found)).user.user_id == again.user.user_id
+
+
+async def test_deletion_with_an_old_etag_deletes_nothing(users):
+    created = await users.CreateUser(ada())
+    await update(users, created.user.user_id, "first_name", first_name="Augusta")
+
+    late = delete(users, created.user.user_id, etag=created.user.etag)
+    assert await refusal(late) == (StatusCode.ABORTED, "ETAG_MISMATCH")
+    await get(users, created.user.user_id)
+
+
+async def test_a_restored_user_is_active_and_has_no_sessions(users, sessions, database):
+    created = await users.CreateUser(ada())
+    await verify(database, created.user)
+    await sessions.CreateSession(sign_in())
+    user_id = created.user.user_id
+    assert (await delete(users, user_id)).revoked_session_count == 1
+
+    restored = (await users.RestoreUser(pb.RestoreUserRequest(user_id=user_id))).user
+
+    assert restored.is_active
+    assert restored.email_verified
+    assert not restored.HasField("delete_time")
+    assert restored.deleted_by == ""
+    answer = await get(users, user_id, include_recent_sessions=True)
+    assert not answer.recent_sessions
+
+
+async def test_only_a_deleted_user_is_restored(users):
+    created = await users.CreateUser(ada())
+
+    live = users.RestoreUser(pb.RestoreUserRequest(user_id=created.user.user_id))
+    assert await refusal(live) == (StatusCode.FAILED_PRECONDITION, "USER_NOT_DELETED")
+    unknown = users.RestoreUser(pb.RestoreUserRequest(user_id=str(uuid4())))
+    assert await refusal(unknown) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+
+
+async def test_a_restored_user_takes_another_address_when_its_own_is_taken(users, database):
+    first = await users.CreateUser(ada(username="ada"))
+    await verify(database, first.user)
+    await delete(users, first.user.user_id)
+    await users.CreateUser(ada(username="ada"))
+    request = pb.RestoreUserRequest(user_id=first.user.user_id)
+
+    assert await refusal(users.RestoreUser(request)) == (StatusCode.ALREADY_EXISTS, "EMAIL_TAKEN")
+    request.email = "ada2@example.com"
+    assert await refusal(users.RestoreUser(request)) == (
+        StatusCode.ALREADY_EXISTS,
+        "USERNAME_TAKEN",
+    )
+    request.username = "ada2"
+    restored = (await users.RestoreUser(request)).user
+    assert (restored.email, restored.username) == ("ada2@example.com", "ada2")
+    assert not restored.email_verified
+
+
+@pytest.mark.parametrize("deleted_before", [False, True])
+async def test_a_purge_leaves_nothing_of_the_user(users, sessions, database, deleted_before):
+    created = await users.CreateUser(ada())
+    await verify(database, created.user)
+    await sessions.CreateSession(sign_in())
+    request = pb.PurgeUserRequest(user_id=created.user.user_id)
+    if deleted_before:
+        await delete(users, created.user.user_id)
+
+    await users.PurgeUser(request)
+
+    for table in (users_table, user_profiles, sessions_table):
+        assert await count(database, table) == 0
+    assert await refusal(users.PurgeUser(request)) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+
+
+async def test_statistics_count_what_the_filter_describes(users, database):
+    first = await users.CreateUser(ada(email="a@example.com", password=""))
+    last = await users.CreateUser(ada(email="b@example.com", password=""))
+    gone = await users.CreateUser(ada(email="c@example.com", password=""))
+    await verify(database, last.user)
+    await delete(users, gone.user.user_id)
+
+    stats = await users.GetUserStats(pb.GetUserStatsRequest())
+    assert stats.user_count == 2
+    assert stats.first_create_time == first.user.create_time
+    assert stats.last_create_time == last.user.create_time
+
+    verified = await users.GetUserStats(pb.GetUserStatsRequest(filter={"email_verified": True}))
+    assert verified.user_count == 1
+    all_of_them = pb.GetUserStatsRequest(filter={"deleted": pb.DELETED_FILTER_INCLUDE})
+    assert (await users.GetUserStats(all_of_them)).user_count == 3
+    nobody = await users.GetUserStats(pb.GetUserStatsRequest(filter={"email_prefix": "z"}))
+    assert nobody.user_count == 0
+    assert not nobody.HasField("first_create_time")
+
+
+async def test_every_update_moves_update_time(users, sessions, database):
+    created = await users.CreateUser(ada())
+    await verify(database, created.user)
+    user_id = created.user.user_id
+    moments = [created.user.update_time.ToDatetime()]
+    await sessions.CreateSession(sign_in())
+    moments.append((await get(users, user_id)).user.update_time.ToDatetime())
+    for change in (
+        lambda: update(users, user_id, "first_name"),
+        lambda: users.DeactivateUser(pb.DeactivateUserRequest(user_id=user_id)),
+        lambda: users.ActivateUser(pb.ActivateUserRequest(user_id=user_id)),
+        lambda: delete(users, user_id),
+        lambda: users.RestoreUser(pb.RestoreUserRequest(user_id=user_id)),
+    ):
+        moments.append((await change()).user.update_time.ToDatetime())
+
+    assert moments == sorted(set(moments))
+
+
+async def test_no_answer_holds_a_password_hash(users, database):
+    created = await users.CreateUser(ada())
+    async with database.read() as db:
+        found = await db.connection.execute(text("SELECT password_hash FROM users"))
+        password_hash = found.scalar_one()
+
+    assert password_hash.startswith("$2b$04$")
+    assert PASSWORD not in str(created)
+    assert password_hash not in str(await get(users, created.user.user_id, include_profile=True))
+    assert not any("password" in field.name for field in created.user.DESCRIPTOR.fields)

@@ -1,0 +1,84 @@
+"""Page tokens."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from tamatar.auth.v1.user_service_pb2 import UserFilter
+from tamatar_auth.errors import InvalidPageToken
+from tamatar_auth.pagination import PageTokens, Query, page_size
+from tamatar_auth.storage.paging import After
+
+QUERY = Query("ListUsers", "email", UserFilter(email_prefix="a"))
+PLACE = After(datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC), UUID(int=7))
+
+places = some.builds(
+    After, some.one_of(some.text(), some.datetimes(timezones=some.just(UTC))), some.uuids()
+)
+
+
+@given(places)
+def test_a_token_names_the_place_it_was_issued_for(place):
+    tokens = PageTokens("k" * 32)
+
+    assert tokens.read(QUERY, tokens.issue(QUERY, place)) == place
+
+
+def test_no_token_is_the_first_page():
+    assert PageTokens(None).read(QUERY, "") is None
+
+
+@given(some.text(max_size=200))
+def test_nothing_made_up_is_a_token(text):
+    if text:
+        with pytest.raises(InvalidPageToken):
+            PageTokens(None).read(QUERY, text)
+
+
+@given(some.integers(min_value=0), some.integers(min_value=1, max_value=255))
+def test_a_token_with_one_changed_byte_is_refused(where, change):
+    tokens = PageTokens("k" * 32)
+    token = bytearray(tokens.issue(QUERY, PLACE).encode())
+    token[where % len(token)] ^= change
+
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        return
+    try:
+        assert tokens.read(QUERY, text) == PLACE  # the unused bits of the last character
+    except InvalidPageToken:
+        pass
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        QUERY._replace(method="ListSessions"),
+        QUERY._replace(order="email desc"),
+        QUERY._replace(matching=UserFilter(email_prefix="b")),
+    ],
+)
+def test_a_token_fits_no_other_query(other):
+    tokens = PageTokens("k" * 32)
+
+    with pytest.raises(InvalidPageToken):
+        tokens.read(other, tokens.issue(QUERY, PLACE))
+
+
+def test_replicas_with_one_key_read_each_others_tokens_and_no_others():
+    token = PageTokens("k" * 32).issue(QUERY, PLACE)
+
+    assert PageTokens("k" * 32).read(QUERY, token) == PLACE
+    with pytest.raises(InvalidPageToken):
+        PageTokens("j" * 32).read(QUERY, token)
+    with pytest.raises(InvalidPageToken):
+        PageTokens(None).read(QUERY, token)
+
+
+@pytest.mark.parametrize(("asked", "given_"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000)])
+def test_a_page_has_a_size_between_1_and_1000(asked, given_):
+    assert page_size(asked) == given_
