@@ -1,0 +1,152 @@
+"""What the project stands on: its lock files, its Makefile, its wheel."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tamatar_auth
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS = PROJECT["dependency-groups"]
+
+RUNTIME = PROJECT["project"]["dependencies"]
+LOCAL = [*RUNTIME, *PROJECT["project"]["optional-dependencies"]["embedded"], *GROUPS["build"]]
+LOCKED = {
+    "runtime": RUNTIME,
+    "local": LOCAL,
+    "dev": [*LOCAL, *(line for line in GROUPS["dev"] if isinstance(line, str))],
+    "build": GROUPS["build"],
+    "proto": GROUPS["proto"],
+    "oldest": GROUPS["oldest"],
+    "lock": GROUPS["lock"],
+}
+
+PIN = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; [^\\]+)? \\")
+HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
+
+
+def lines(lock: str) -> list[str]:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def pins(lock: str) -> dict[str, str]:
+    return {pin[1]: pin[2] for line in lines(lock) if (pin := PIN.fullmatch(line))}
+
+
+def output(*command: str | Path, cwd: Path) -> str:
+    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_there_is_a_lock_file_for_each_environment_and_no_other() -> None:
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == set(LOCKED)
+
+
+@pytest.mark.parametrize("lock", LOCKED)
+def test_a_lock_file_holds_names_versions_and_hashes_and_nothing_else(lock: str) -> None:
+    strange = [line for line in lines(lock) if not (PIN.fullmatch(line) or HASH.fullmatch(line))]
+
+    assert not strange
+
+
+@pytest.mark.parametrize("lock", LOCKED)
+def test_a_lock_file_has_what_the_project_asks_for(lock: str) -> None:
+    locked = pins(lock)
+    unmet = [
+        str(wanted)
+        for wanted in map(Requirement, LOCKED[lock])
+        if not wanted.specifier.contains(
+            locked.get(canonicalize_name(wanted.name), "0"), prereleases=True
+        )
+    ]
+
+    assert not unmet, "`make lock` renews the lock files"
+
+
+def test_tests_run_on_the_versions_that_the_service_runs_on() -> None:
+    assert pins("runtime").items() <= pins("local").items() <= pins("dev").items()
+
+
+def test_make_explains_each_of_its_targets() -> None:
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    explained = re.findall(r"^  make ([a-z-]+) +\S", output("make", "help", cwd=ROOT), re.MULTILINE)
+
+    assert targets is not None
+    assert sorted(explained) == sorted(targets[1].split())
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    build = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    output(*build, cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """An environment with the wheel, that borrows the packages below it from this one."""
+    folder = tmp_path_factory.mktemp("caller") / "with a space"
+    output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
+    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python")
+    output(*pip, "install", "--no-deps", "--no-index", wheel, cwd=ROOT)
+    # The .pth file that brings src/ in here is not read there: it is this environment's alone.
+    (packages,) = folder.glob("lib/*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    return folder
+
+
+def test_the_wheel_holds_the_service_its_stubs_and_its_migrations(wheel: Path) -> None:
+    def files(folder: str, root: str = "") -> set[str]:
+        below = (ROOT / root / folder).rglob("*")
+        found = {p.relative_to(ROOT / root).as_posix() for p in below if p.is_file()}
+        return {name for name in found if "__pycache__" not in name}
+
+    migrations = {f"tamatar_auth/{name}" for name in files("migrations")}
+    stubs = files("tamatar", "generated") | files("buf", "generated")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+
+    assert names == files("tamatar_auth", "src") | stubs | migrations
+
+
+def test_the_wheel_offers_the_command(environment: Path, tmp_path: Path) -> None:
+    said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
+
+    assert tamatar_auth.__version__ in said
+
+
+def test_callers_find_the_stubs_typed_for_both_kinds_of_channel(
+    environment: Path, tmp_path: Path
+) -> None:
+    caller = tmp_path / "caller.py"
+    caller.write_text(
+        "import grpc\n"
+        "from tamatar.auth.v1 import user_service_pb2 as pb\n"
+        "from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub\n"
+        "\n"
+        "\n"
+        "async def create(channel: grpc.aio.Channel) -> pb.CreateUserResponse:\n"
+        "    return await UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
+        "\n"
+        "\n"
+        "def create_now(channel: grpc.Channel) -> pb.CreateUserResponse:\n"
+        "    return UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
+    )
+    python = environment / "bin/python"
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+
+    output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
+    output(python, "-W", "error", caller, cwd=tmp_path)
