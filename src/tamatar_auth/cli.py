@@ -156,9 +156,21 @@ def config_show(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
 ) -> None:
     """Show every setting, where its value comes from and what it does. Secrets are masked."""
-    from tamatar_auth import doctor  # noqa: PLC0415
+    from tamatar_auth import configuration  # noqa: PLC0415
 
-    doctor.show_settings(_settings(), as_json=as_json)
+    settings = _settings()
+    if as_json:
+        typer.echo(configuration.as_json(settings))
+    else:
+        configuration.table(settings)
+
+
+@config.command("example")
+def config_example() -> None:
+    """Print a .env file that has every setting with its default."""
+    from tamatar_auth import configuration  # noqa: PLC0415
+
+    typer.echo(configuration.example(), nl=False)
 
 
 @app.command()

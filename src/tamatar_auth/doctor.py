@@ -1,19 +1,14 @@
 """Examines an installation, and says of each part that it is well or what to do."""
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.maintenance.migrating import Migrations
@@ -21,13 +16,10 @@ from tamatar_auth.settings import (
     OperatorError,
     Settings,
     SettingsError,
-    duration,
-    origin,
     unknown_variables,
 )
 from tamatar_auth.storage.database import connect_arguments, libpq_url
 
-MASK = "********"
 OLDEST_POSTGRES = 15
 CLOCK_TOLERANCE = 2.0
 """Seconds that the clocks of service and database may differ before it is worth a word."""
@@ -60,38 +52,6 @@ def health(address: str, timeout: float) -> str:
         except grpc.RpcError as error:
             return f"{target} does not answer ({cast('grpc.Call', error).code().name})"
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-
-
-def show_settings(settings: Settings, *, as_json: bool) -> None:
-    """Print every setting with its value, where it comes from and what it does."""
-    rows = [
-        (at.variable, _shown(getattr(settings, name)), at.place, field.description or "")
-        for name, field in Settings.model_fields.items()
-        for at in [origin(name)]
-    ]
-    if as_json:
-        keys = ("variable", "value", "from", "description")
-        print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))  # noqa: T201
-        return
-    table = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case SecretStr():
-            return MASK
-        case timedelta():
-            return duration(value)
-        case tuple() if not isinstance(value, ListenAddress):
-            return ",".join(map(str, value))
-        case bool():
-            return str(value).lower()
-    return str(value)
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:

@@ -1,0 +1,80 @@
+"""Shows the settings to people and scripts. Secrets are masked."""
+
+import json
+import textwrap
+from datetime import timedelta
+from typing import NamedTuple
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.settings import Settings, duration, origin, variables
+
+MASK = "********"
+
+
+class Shown(NamedTuple):
+    """A setting as it is shown."""
+
+    variable: str
+    value: str
+    place: str
+    description: str
+
+
+def shown(settings: Settings) -> list[Shown]:
+    """List every setting, with its value and where that comes from."""
+    return [
+        Shown(at.variable, written(getattr(settings, name)), at.place, field.description or "")
+        for name, field in Settings.model_fields.items()
+        for at in [origin(name)]
+    ]
+
+
+def table(settings: Settings) -> None:
+    """Print the settings as a table."""
+    grid = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
+    for row in shown(settings):
+        grid.add_row(*row)
+    Console().print(grid)
+
+
+def as_json(settings: Settings) -> str:
+    """Write the settings for scripts."""
+    return json.dumps([row._asdict() for row in shown(settings)], indent=2)
+
+
+def example() -> str:
+    """Write a `.env` file that has every setting, with its default."""
+    lines = [
+        "# Every setting with its default. Copy this file to .env and change what differs;",
+        "# variables of the environment win over the file. A setting without a value is not set.",
+    ]
+    for name, field in Settings.model_fields.items():
+        value = written(field.default)
+        lines += [
+            "",
+            *textwrap.wrap(
+                field.description or "", 96, initial_indent="# ", subsequent_indent="# "
+            ),
+        ]
+        lines.append(f"{variables(name)[0]}={'' if value == '-' else value}")
+    return "\n".join(lines) + "\n"
+
+
+def written(value: object) -> str:
+    """Write a value as a variable would hold it; a secret is masked, none is a dash."""
+    match value:
+        case None:
+            return "-"
+        case SecretStr():
+            return MASK
+        case timedelta():
+            return duration(value)
+        case tuple() if not isinstance(value, ListenAddress):
+            return ",".join(map(str, value))
+        case bool():
+            return str(value).lower()
+    return str(value)
