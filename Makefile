@@ -35,7 +35,7 @@ run: $(RUNTIME) ## Run the service on a PostgreSQL of its own, with sample users
 	@exec $(BIN)/tamatar-auth serve --dev --exit-with-parent $(ARGS)
 
 test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(ALL) ## Run every check, and tell which failed.
 	@$(BIN)/python tools/check.py $(ARGS)

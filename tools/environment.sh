@@ -19,7 +19,9 @@ find_python() {
     for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
         "$candidate" -c "$wanted" >/dev/null 2>&1 || continue
         if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-            python=$candidate
+            # In an active environment this names what it was made with: it may be the very
+            # environment that is made anew.
+            python=$("$candidate" -c 'import sys; print(sys._base_executable)')
             return
         fi
         without_pip=${without_pip:-$candidate}
