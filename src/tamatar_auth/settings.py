@@ -142,6 +142,7 @@ class Settings(BaseSettings):
     ] = False
     metrics_listen: Annotated[
         ListenAddress,
+        NoDecode,
         BeforeValidator(_address),
         Field(description="Where Prometheus finds them: host:port."),
     ] = ListenAddress.parse("127.0.0.1:9464")
