@@ -1,0 +1,84 @@
+"""How alembic reaches the database: one migrator at a time, each revision a transaction."""
+
+import io
+import sys
+from datetime import timedelta
+from typing import Any
+
+from alembic import context
+from alembic.operations import MigrationScript
+from alembic.runtime.migration import MigrationContext
+
+from tamatar_auth.maintenance import migration_connection
+from tamatar_auth.maintenance.migration_steps import Progress
+from tamatar_auth.maintenance.revisions import next_revision
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage.database import libpq_url
+from tamatar_auth.storage.tables import metadata
+
+
+def _number(_: MigrationContext, __: object, directives: list[MigrationScript]) -> None:
+    for directive in directives:
+        directive.rev_id = next_revision()
+
+
+def _echo(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+OPTIONS: dict[str, Any] = {
+    "target_metadata": metadata,
+    "compare_type": True,
+    "compare_server_default": True,
+    "transaction_per_migration": True,
+    "process_revision_directives": _number,
+}
+
+ATTRIBUTES = context.config.attributes
+
+
+def _write_revision() -> None:
+    """Let alembic number and write a new revision; no database is asked."""
+    context.configure(
+        dialect_name="postgresql", as_sql=True, output_buffer=io.StringIO(), **OPTIONS
+    )
+    context.run_migrations()
+
+
+def _print_sql() -> None:
+    context.configure(
+        dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        **OPTIONS,
+    )
+    for name, limit in migration_connection.LIMITS.items():
+        context.execute(f"SET {name} = '{limit}'")
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _migrate() -> None:
+    url: str = ATTRIBUTES.get("url") or libpq_url(Settings.load())
+    progress: Progress = ATTRIBUTES.get("progress") or Progress(_echo)
+    patience = ATTRIBUTES.get("patience", timedelta(minutes=10))
+    with (
+        migration_connection.alone(url, progress.report, patience),
+        migration_connection.engine(url).connect() as connection,
+    ):
+        driver: Any = connection.connection.driver_connection
+        driver.add_notice_handler(progress.notice)
+        context.configure(
+            connection=connection, progress=progress, on_version_apply=progress.applied, **OPTIONS
+        )
+        progress.begin()
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+if getattr(context.config.cmd_opts, "autogenerate", None) is False:
+    _write_revision()
+elif context.is_offline_mode():
+    _print_sql()
+else:
+    _migrate()

@@ -1,0 +1,40 @@
+"""What alembic finds different between a database and the tables of the code, in words."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Table
+
+
+def lines(differences: Iterable[Any]) -> Sequence[str]:
+    """Tell of each difference what a migration would have to do."""
+    return [_line(*difference) for difference in _flat(differences)]
+
+
+def _flat(differences: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    # Changes of one column come as a list of their own.
+    for difference in differences:
+        if isinstance(difference, list):
+            yield from difference
+        else:
+            yield difference
+
+
+def _line(kind: str, *what: Any) -> str:
+    verb = kind.replace("_", " ")
+    if kind.startswith("modify_"):
+        _schema, table, column, _more, old, new = what
+        return f"{verb} of {table}.{column}: {_value(old)} -> {_value(new)}"
+    item = what[-1]
+    if isinstance(item, Table):
+        return f"{verb} {item.name}"
+    if isinstance(item, Column):
+        return f"{verb} {what[-2]}.{item.name}"
+    table = getattr(item, "table", None)
+    return f"{verb} {getattr(item, 'name', item)}" + (
+        f" of {table.name}" if table is not None else ""
+    )
+
+
+def _value(value: Any) -> str:
+    return str(getattr(value, "arg", value))

@@ -1,0 +1,30 @@
+"""Where the migrations are and how they are numbered, told from their file names."""
+
+import re
+from pathlib import Path
+
+# In a wheel they lie inside the package, in a checkout at its top.
+_PLACES = (
+    Path(__file__).parents[1] / "migrations",
+    Path(__file__).parents[3] / "migrations",
+)
+
+
+def migrations_folder() -> Path:
+    """Return the folder with alembic's `env.py`."""
+    return next(place for place in _PLACES if (place / "env.py").is_file())
+
+
+def head_revision() -> str:
+    """Return the newest revision: the one that this release of the code needs."""
+    return _numbers()[-1]
+
+
+def next_revision() -> str:
+    """Return the number of a revision that is about to be written."""
+    return f"{int(_numbers()[-1]) + 1:04}"
+
+
+def _numbers() -> list[str]:
+    files = (migrations_folder() / "versions").glob("*.py")
+    return sorted(found[1] for file in files if (found := re.match(r"(\d{4})_", file.name)))
