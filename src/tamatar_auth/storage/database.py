@@ -14,6 +14,7 @@ from tamatar_auth.settings import Settings
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.profiles import ProfileRepository
 from tamatar_auth.storage.sessions import SessionRepository
+from tamatar_auth.storage.sweeping import SweepRepository
 from tamatar_auth.storage.users import UserRepository
 
 
@@ -33,6 +34,7 @@ class Scope:
         self.users = UserRepository(connection)
         self.profiles = ProfileRepository(connection)
         self.sessions = SessionRepository(connection)
+        self.sweeps = SweepRepository(connection)
         self.diagnostics = DiagnosticsRepository(connection)
 
 

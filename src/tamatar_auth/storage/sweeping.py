@@ -1,0 +1,70 @@
+"""What nobody needs any more: finds and removes it, a batch at a time."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.storage.tables import sessions
+
+
+class Remains(Enum):
+    """A kind of rows that are kept for a while and then removed."""
+
+    ENDED_SESSIONS = "ended_sessions"
+    EXPIRED_SESSIONS = "expired_sessions"
+
+
+class SweepRepository:
+    """Counts and removes remains over one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def begin(self) -> bool:
+        """Keep other sweepers out until the transaction ends; tell whether that worked."""
+        # Not a lock of the connection: a pooler may give that to somebody else.
+        lock = func.pg_try_advisory_xact_lock(LOCK_NAMESPACE, AdvisoryLock.SWEEP)
+        return bool((await self._connection.execute(select(lock))).scalar_one())
+
+    async def count(self, kept: Mapping[Remains, timedelta]) -> Mapping[Remains, int]:
+        """Count what `remove` would find of each kind, given how long it is kept."""
+        counts = [
+            select(func.count()).select_from(sessions).where(_past(*each)).scalar_subquery()
+            for each in kept.items()
+        ]
+        found = (await self._connection.execute(select(*counts))).one()
+        return dict(zip(kept, found, strict=True))
+
+    async def remove(self, remains: Remains, kept: timedelta, *, limit: int) -> int:
+        """Remove up to `limit` rows that are past their retention, and return how many.
+
+        Rows that somebody else has locked are left for the next time.
+        """
+        batch = (
+            select(sessions.c.id)
+            .where(_past(remains, kept))
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("batch")
+        )
+        removed = await self._connection.execute(
+            delete(sessions).where(sessions.c.id.in_(select(batch.c.id)))
+        )
+        return removed.rowcount
+
+
+def _past(remains: Remains, kept: timedelta) -> ColumnElement[bool]:
+    """Tell the sessions that are past their retention.
+
+    A revoked session is kept as an ended one, also once its time would have run out.
+    """
+    limit = func.now() - kept
+    match remains:
+        case Remains.ENDED_SESSIONS:
+            return sessions.c.revoked_at <= limit
+        case Remains.EXPIRED_SESSIONS:
+            return sessions.c.is_valid & (sessions.c.expires_at <= limit)
