@@ -1,5 +1,6 @@
 """Page tokens."""
 
+import contextlib
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -48,10 +49,8 @@ def test_a_token_with_one_changed_byte_is_refused(where, change):
         text = token.decode()
     except UnicodeDecodeError:
         return
-    try:
+    with contextlib.suppress(InvalidPageToken):
         assert tokens.read(QUERY, text) == PLACE  # the unused bits of the last character
-    except InvalidPageToken:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,21 @@ from pydantic import SecretStr
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.configuration import MASK, as_json, example
+from tamatar_auth.durations import write_duration
+from tamatar_auth.origins import Origins
 from tamatar_auth.settings import (
     Settings,
     SettingsError,
-    duration,
-    origin,
-    unknown_variables,
-    variables,
 )
 
+ORIGINS = Origins(Settings)
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch, tmp_path):
     for field in Settings.model_fields:
-        for variable in variables(field):
+        for variable in ORIGINS.variables(field):
             monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -51,9 +50,9 @@ def test_the_environment_wins_over_the_file(monkeypatch):
     settings = Settings.load()
 
     assert (settings.pool_size, settings.bcrypt_cost) == (3, 13)
-    assert origin("pool_size").place == ".env file"
-    assert origin("bcrypt_cost").place == "environment"
-    assert origin("slow_query").place == "default"
+    assert ORIGINS.of("pool_size").place == ".env file"
+    assert ORIGINS.of("bcrypt_cost").place == "environment"
+    assert ORIGINS.of("slow_query").place == "default"
 
 
 @pytest.mark.parametrize("variable", ["TAMATAR_DATABASE_URL", "DATABASE_URL"])
@@ -65,7 +64,7 @@ def test_the_database_has_two_names(monkeypatch, variable):
     assert settings.database_url.get_secret_value().endswith("@db/auth")
     assert "hunter2" not in repr(settings) + as_json(settings)
     assert MASK in as_json(settings)
-    assert origin("database_url").variable == variable
+    assert ORIGINS.of("database_url").variable == variable
 
 
 def test_our_name_of_the_database_wins(monkeypatch):
@@ -96,7 +95,7 @@ def test_a_duration_is_written_as_it_is_read(text):
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
     number = text.rstrip("dhms")
     seconds = float(number) * units[text[len(number) :]]
-    assert duration(timedelta(seconds=seconds)) == text
+    assert write_duration(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_the_example_file_has_every_setting_and_is_up_to_date(monkeypatch):
 def test_a_variable_that_no_setting_reads_is_noticed(monkeypatch):
     monkeypatch.setenv("TAMATAR_BCRYPT_COSTS", "12")
 
-    assert "TAMATAR_BCRYPT_COSTS" in unknown_variables()
+    assert "TAMATAR_BCRYPT_COSTS" in ORIGINS.unknown()
 
 
 def test_settings_can_be_pointed_at_another_database():

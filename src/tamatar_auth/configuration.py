@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.settings import Settings, duration, origin, variables
+from tamatar_auth.durations import write_duration
+from tamatar_auth.origins import Origins
+from tamatar_auth.settings import Settings
 
 MASK = "********"
 
@@ -26,10 +28,11 @@ class Shown(NamedTuple):
 
 def shown(settings: Settings) -> list[Shown]:
     """List every setting, with its value and where that comes from."""
+    origins = Origins(Settings)
     return [
         Shown(at.variable, written(getattr(settings, name)), at.place, field.description or "")
         for name, field in Settings.model_fields.items()
-        for at in [origin(name)]
+        for at in [origins.of(name)]
     ]
 
 
@@ -60,7 +63,7 @@ def example() -> str:
                 field.description or "", 96, initial_indent="# ", subsequent_indent="# "
             ),
         ]
-        lines.append(f"{variables(name)[0]}={'' if value == '-' else value}")
+        lines.append(f"{Origins(Settings).variables(name)[0]}={'' if value == '-' else value}")
     return "\n".join(lines) + "\n"
 
 
@@ -72,7 +75,7 @@ def written(value: object) -> str:
         case SecretStr():
             return MASK
         case timedelta():
-            return duration(value)
+            return write_duration(value)
         case tuple() if not isinstance(value, ListenAddress):
             return ",".join(map(str, value))
         case bool():

@@ -12,11 +12,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.origins import Origins
 from tamatar_auth.settings import (
     OperatorError,
     Settings,
     SettingsError,
-    unknown_variables,
 )
 from tamatar_auth.storage.database import connect_arguments, libpq_url
 
@@ -55,7 +55,7 @@ def health(address: str, timeout: float) -> str:
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    unknown = unknown_variables()
+    unknown = Origins(Settings).unknown()
     if unknown:
         yield Finding(
             "settings", ok=False, text=f"not known: {', '.join(unknown)}; check the spelling"

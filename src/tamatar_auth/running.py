@@ -16,10 +16,11 @@ from tamatar_auth import __version__
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.maintenance import seeding, sweeping
 from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.origins import Origins
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.server import Service
 from tamatar_auth.server import serve as run_server
-from tamatar_auth.settings import OperatorError, Settings, unknown_variables
+from tamatar_auth.settings import OperatorError, Settings
 from tamatar_auth.storage.database import Database, create_engine, libpq_url
 
 Report = Callable[[str], None]
@@ -38,7 +39,7 @@ Tamatar Auth {version} answers calls on {address}. Ctrl-C ends it.
 def serve(settings: Settings, welcome: Report | None = None) -> None:
     """Answer calls until SIGTERM or SIGINT. A crash is logged and ends with exit code 1."""
     configure_logs(settings)
-    for variable in unknown_variables():
+    for variable in Origins(Settings).unknown():
         log.warning("setting is not known", variable=variable)
 
     def ready(service: Service) -> None:

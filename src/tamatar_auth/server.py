@@ -21,7 +21,7 @@ from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import RetryInterceptor
 from tamatar_auth.interceptors.validation import ValidationInterceptor
-from tamatar_auth.maintenance.migrating import head_revision
+from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
 from tamatar_auth.pagination import PageTokens
 from tamatar_auth.security.passwords import Passwords

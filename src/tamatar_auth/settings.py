@@ -4,14 +4,11 @@ A setting that is wrong stops the start with its name and where the value came f
 value of a secret is never shown.
 """
 
-import os
 import re
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -24,11 +21,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tamatar_auth.addresses import ListenAddress
-
-PREFIX = "TAMATAR_"
-ENV_FILE = ".env"
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+from tamatar_auth.durations import Duration, between
+from tamatar_auth.origins import ENV_FILE, PREFIX, Origins
 
 
 class OperatorError(Exception):
@@ -37,35 +31,6 @@ class OperatorError(Exception):
 
 class SettingsError(OperatorError):
     """The settings are wrong; each line of the text names one and says what it must be."""
-
-
-def _seconds(value: object) -> object:
-    """Read `250ms`, `10s`, `30m`, `12h`, `7d` or a bare number of seconds."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", value)
-    if match is None:
-        raise ValueError("must be a duration such as 250ms, 10s, 30m, 12h or 7d")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
-
-
-def _between(shortest: timedelta, longest: timedelta) -> AfterValidator:
-    def check(value: timedelta) -> timedelta:
-        if not shortest <= value <= longest:
-            raise ValueError(f"must be between {duration(shortest)} and {duration(longest)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def duration(value: timedelta) -> str:
-    """Write a duration as a setting would: `7d`, `90s`, `250ms`."""
-    milliseconds = round(value / timedelta(milliseconds=1))
-    for unit in ("d", "h", "m", "s"):
-        size = _UNITS[unit] * 1000
-        if milliseconds and milliseconds % size == 0:
-            return f"{milliseconds // size:.0f}{unit}"
-    return f"{milliseconds}ms" if milliseconds else "0s"
 
 
 def _addresses(value: object) -> object:
@@ -94,7 +59,6 @@ def _absent(value: object) -> object:
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
-type_duration = BeforeValidator(_seconds)
 Secret = Annotated[SecretStr | None, BeforeValidator(_absent)]
 
 
@@ -157,9 +121,8 @@ class Settings(BaseSettings):
     ] = "auto"
 
     session_lifetime: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(minutes=1), 365 * _DAY),
+        Duration,
+        between(timedelta(minutes=1), 365 * _DAY),
         Field(description="How long a session lives."),
     ] = 7 * _DAY
     bcrypt_cost: Annotated[
@@ -178,24 +141,21 @@ class Settings(BaseSettings):
     ] = None
 
     slow_query: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=1), timedelta(hours=1)),
+        Duration,
+        between(timedelta(milliseconds=1), timedelta(hours=1)),
         Field(description="A statement that takes longer is warned about."),
     ] = _SECOND
     pool_size: Annotated[
         int, Field(ge=1, le=500, description="How many connections a process holds at most.")
     ] = 10
     pool_wait: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=1), _SECOND),
+        Duration,
+        between(timedelta(milliseconds=1), _SECOND),
         Field(description="How long a call waits for a connection, at most 1s."),
     ] = _SECOND
     pool_recycle: Annotated[
-        timedelta,
-        type_duration,
-        _between(_SECOND, _DAY),
+        Duration,
+        between(_SECOND, _DAY),
         Field(description="The age at which a connection is replaced."),
     ] = timedelta(minutes=30)
     application_name: Annotated[
@@ -208,59 +168,50 @@ class Settings(BaseSettings):
         ),
     ] = "tamatar-auth"
     connect_timeout: Annotated[
-        timedelta,
-        type_duration,
-        _between(2 * _SECOND, 60 * _SECOND),
+        Duration,
+        between(2 * _SECOND, 60 * _SECOND),
         Field(description="How long connecting to PostgreSQL may take, in whole seconds."),
     ] = 2 * _SECOND
     tcp_user_timeout: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=100), 60 * _SECOND),
+        Duration,
+        between(timedelta(milliseconds=100), 60 * _SECOND),
         Field(description="How long PostgreSQL may leave our packets unanswered."),
     ] = timedelta(milliseconds=1500)
     statement_timeout: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=10), timedelta(minutes=10)),
+        Duration,
+        between(timedelta(milliseconds=10), timedelta(minutes=10)),
         Field(description="How long a statement may take."),
     ] = 5 * _SECOND
     lock_timeout: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=10), timedelta(minutes=10)),
+        Duration,
+        between(timedelta(milliseconds=10), timedelta(minutes=10)),
         Field(description="How long a statement may wait for a lock."),
     ] = 2 * _SECOND
     idle_in_transaction_timeout: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=100), timedelta(minutes=10)),
+        Duration,
+        between(timedelta(milliseconds=100), timedelta(minutes=10)),
         Field(description="How long a transaction may rest between statements."),
     ] = 10 * _SECOND
 
     health_interval: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(milliseconds=50), 2 * _SECOND),
+        Duration,
+        between(timedelta(milliseconds=50), 2 * _SECOND),
         Field(description="How often the database is looked at for the health service."),
     ] = timedelta(milliseconds=500)
     drain_delay: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(0), timedelta(minutes=1)),
+        Duration,
+        between(timedelta(0), timedelta(minutes=1)),
         Field(description="How long NOT_SERVING is said before the port closes."),
     ] = timedelta(milliseconds=200)
     shutdown_grace: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(0), timedelta(minutes=5)),
+        Duration,
+        between(timedelta(0), timedelta(minutes=5)),
         Field(description="How long calls in flight may take to finish at the end."),
     ] = 10 * _SECOND
 
     sweep_interval: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(0), 7 * _DAY),
+        Duration,
+        between(timedelta(0), 7 * _DAY),
         Field(description="How often the server removes what is past its retention; 0 is never."),
     ] = timedelta(hours=1)
     sweep_batch_size: Annotated[
@@ -268,15 +219,13 @@ class Settings(BaseSettings):
         Field(ge=1, le=100_000, description="How many rows a sweep removes in one transaction."),
     ] = 1000
     ended_session_retention: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(0), 3650 * _DAY),
+        Duration,
+        between(timedelta(0), 3650 * _DAY),
         Field(description="How long a revoked session is kept."),
     ] = 30 * _DAY
     expired_session_retention: Annotated[
-        timedelta,
-        type_duration,
-        _between(timedelta(0), 3650 * _DAY),
+        Duration,
+        between(timedelta(0), 3650 * _DAY),
         Field(description="How long an expired session is kept."),
     ] = timedelta(0)
 
@@ -317,7 +266,7 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as error:
-            raise SettingsError("\n".join(_lines(error))) from None
+            raise SettingsError("\n".join(Origins(cls).lines(error))) from None
         except ValueError as error:
             raise SettingsError(str(error)) from None
 
@@ -329,52 +278,3 @@ class Settings(BaseSettings):
     def least_log_level(self) -> str:
         """The level to log at, also when none is set."""
         return self.log_level or ("debug" if self.environment == "development" else "info")
-
-
-class Origin(NamedTuple):
-    """A setting, the variable that was read for it and where that stands."""
-
-    field: str
-    variable: str
-    place: str
-
-
-def variables(field: str) -> Sequence[str]:
-    """Name the variables that are read for a field, the first one first."""
-    alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        return [str(choice) for choice in alias.choices]
-    return [PREFIX + field.upper()]
-
-
-def origin(field: str) -> Origin:
-    """Tell where a field's value comes from: the environment, the file or the default."""
-    file = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
-    for place, found in (("environment", os.environ), (f"{ENV_FILE} file", file)):
-        names = {name.upper() for name in found}
-        for variable in variables(field):
-            if variable in names:
-                return Origin(field, variable, place)
-    return Origin(field, variables(field)[0], "default")
-
-
-def unknown_variables() -> Sequence[str]:
-    """Name the `TAMATAR_` variables of the environment that no setting reads."""
-    known = {variable for field in Settings.model_fields for variable in variables(field)}
-    return sorted(
-        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
-    )
-
-
-def _lines(error: ValidationError) -> Sequence[str]:
-    lines = []
-    for problem in error.errors(include_input=False, include_url=False):
-        text = problem["msg"].removeprefix("Value error, ")
-        if not problem["loc"]:
-            lines.append(text)
-            continue
-        name = str(problem["loc"][0])
-        field = next((f for f in Settings.model_fields if name == f or name in variables(f)), name)
-        at = origin(field)
-        lines.append(f"{at.variable} ({at.place}): {text[:1].lower()}{text[1:]}")
-    return lines

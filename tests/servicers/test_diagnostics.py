@@ -7,11 +7,11 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from sqlalchemy import text
-from tests.calls import ada, refused
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
-from tamatar_auth.maintenance.migrating import head_revision
+from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.server import SERVICES
+from tests.calls import ada, refused
 
 
 async def test_database_info_tells_connections_pool_and_versions(diagnostics, service):

@@ -11,7 +11,6 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
-from tests.calls import read_refusal, refused
 
 from tamatar.auth.v1 import (
     diagnostics_service_pb2,
@@ -19,6 +18,7 @@ from tamatar.auth.v1 import (
     user_pb2,
     user_service_pb2,
 )
+from tests.calls import read_refusal, refused
 
 SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
@@ -84,17 +84,17 @@ def wrong_values(field: FieldDescriptor) -> list[tuple[str, Any]]:
     return []
 
 
-def wrong_messages(field: FieldDescriptor) -> list[tuple[str, Message]]:
+def wrong_messages(kind: Descriptor) -> list[tuple[str, Message]]:
     """List what no message field of this type may hold."""
-    if field.message_type.name == "Timestamp":
+    if kind.name == "Timestamp":
         return [
             ("too late", Timestamp(seconds=253402300800)),
             ("too early", Timestamp(seconds=-62135596801)),
             ("of too many nanoseconds", Timestamp(nanos=2_000_000_000)),
             ("of negative nanoseconds", Timestamp(nanos=-1)),
         ]
-    if field.message_type.name == "FieldMask":
-        mask = GetMessageClass(field.message_type)
+    if kind.name == "FieldMask":
+        mask = GetMessageClass(kind)
         return [
             ("empty", mask()),
             ("unknown", mask(paths=["nope"])),
@@ -126,7 +126,7 @@ def cases() -> list[Case]:
 
 
 def wrong_of(field: FieldDescriptor) -> list[tuple[str, Any]]:
-    return wrong_messages(field) if field.message_type else wrong_values(field)
+    return wrong_messages(field.message_type) if field.message_type else wrong_values(field)
 
 
 def put(request: Message, parents: list[str], field: FieldDescriptor, value: Any) -> None:

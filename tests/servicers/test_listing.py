@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from grpc import StatusCode
 from sqlalchemy import insert, update
-from tests.calls import ada, refusal, refused
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.pagination import PageTokens, Query
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.tables import users as users_table
+from tests.calls import ada, refusal, refused
 
 SEED = 20260101
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,11 +8,11 @@ from uuid import uuid4
 import pytest
 from grpc import StatusCode
 from sqlalchemy import event, func, select
-from tests.calls import PASSWORD, ada, refusal, sign_in, verify
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.tables import sessions as sessions_table
+from tests.calls import PASSWORD, ada, refusal, sign_in, verify
 
 INVALID_CREDENTIALS = (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
 

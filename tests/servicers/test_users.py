@@ -8,12 +8,12 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
 from sqlalchemy import func, select, text
-from tests.calls import PASSWORD, ada, refusal, refused, sign_in, verify
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import user_profiles
 from tamatar_auth.storage.tables import users as users_table
+from tests.calls import PASSWORD, ada, refusal, refused, sign_in, verify
 
 
 async def count(database, table):
@@ -417,14 +417,14 @@ async def test_every_update_moves_update_time(users, sessions, database):
     moments = [created.user.update_time.ToDatetime()]
     await sessions.CreateSession(sign_in())
     moments.append((await get(users, user_id)).user.update_time.ToDatetime())
-    for change in (
+    changes = (
         lambda: update(users, user_id, "first_name"),
         lambda: users.DeactivateUser(pb.DeactivateUserRequest(user_id=user_id)),
         lambda: users.ActivateUser(pb.ActivateUserRequest(user_id=user_id)),
         lambda: delete(users, user_id),
         lambda: users.RestoreUser(pb.RestoreUserRequest(user_id=user_id)),
-    ):
-        moments.append((await change()).user.update_time.ToDatetime())
+    )
+    moments += [(await change()).user.update_time.ToDatetime() for change in changes]
 
     assert moments == sorted(set(moments))
 

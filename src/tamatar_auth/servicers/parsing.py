@@ -11,7 +11,7 @@ from tamatar.auth.v1.user_service_pb2 import DeletedFilter as DeletedFilterMessa
 from tamatar.auth.v1.user_service_pb2 import UserFilter as UserFilterMessage
 from tamatar_auth.errors import EtagMismatch, InvalidFields
 from tamatar_auth.security.emails import folded_prefix
-from tamatar_auth.storage.users import Deleted, UserFilter, UserOrder
+from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
 
 _DELETED = {
     DeletedFilterMessage.DELETED_FILTER_UNSPECIFIED: Deleted.EXCLUDE,

@@ -18,7 +18,8 @@ from tamatar_auth.servicers import masks
 from tamatar_auth.servicers.parsing import optional_id, user_filter, user_order, version_of
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.users import Deleted, NewUser, UserRow
+from tamatar_auth.storage.user_filters import Deleted
+from tamatar_auth.storage.users import NewUser, UserRow
 
 RECENT_SESSIONS = 10
 

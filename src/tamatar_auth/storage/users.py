@@ -4,11 +4,10 @@ A method that is not told otherwise sees live users only. No row but `Credential
 password's hash, and nothing hands that one out of a servicer.
 """
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Delete, Row, Select, Update, delete, func, insert, select
@@ -25,6 +24,7 @@ from tamatar_auth.errors import (
 )
 from tamatar_auth.storage.paging import After, after_condition, any_of
 from tamatar_auth.storage.tables import users
+from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder, conditions, liveness
 
 
 class UserRow(NamedTuple):
@@ -77,34 +77,6 @@ class NewUser:
     email_verified: bool = False
     request_id: UUID | None = None
     request_digest: bytes | None = None
-
-
-class Deleted(enum.Enum):
-    """Whether a filter means deleted users."""
-
-    EXCLUDE = "exclude"
-    INCLUDE = "include"
-    ONLY = "only"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserFilter:
-    """Describes users; a condition that is None allows everything."""
-
-    email_prefix: str | None = None
-    username_prefix: str | None = None
-    email_verified: bool | None = None
-    is_active: bool | None = None
-    created_from: datetime | None = None
-    created_before: datetime | None = None
-    deleted: Deleted = Deleted.EXCLUDE
-
-
-class UserOrder(NamedTuple):
-    """The order of a page; the id decides between equals."""
-
-    column: Literal["created_at", "updated_at", "email"] = "created_at"
-    descending: bool = False
 
 
 class UserStats(NamedTuple):
@@ -171,7 +143,7 @@ class UserRepository:
     ) -> Sequence[UserRow]:
         """Return up to `size` users that come after a place in the order."""
         column = users.c[order.column]
-        statement = select(*USER_COLUMNS).where(*_conditions(matching)).limit(size)
+        statement = select(*USER_COLUMNS).where(*conditions(matching)).limit(size)
         if after is not None:
             statement = statement.where(
                 after_condition(column, users.c.id, after, descending=order.descending)
@@ -184,14 +156,14 @@ class UserRepository:
 
     async def count(self, matching: UserFilter) -> int:
         """Count the users that the filter describes."""
-        statement = select(func.count()).select_from(users).where(*_conditions(matching))
+        statement = select(func.count()).select_from(users).where(*conditions(matching))
         return (await self._connection.execute(statement)).scalar_one()
 
     async def stats(self, matching: UserFilter) -> UserStats:
         """Count the users that the filter describes; tell the first and last creation."""
         created = users.c.created_at
         statement = select(func.count(), func.min(created), func.max(created)).where(
-            *_conditions(matching)
+            *conditions(matching)
         )
         return UserStats._make((await self._connection.execute(statement)).one())
 
@@ -293,7 +265,7 @@ class UserRepository:
             raise UserNotFound
 
     async def _get(self, who: ColumnElement[bool], deleted: Deleted) -> UserRow:
-        statement: Select[Any] = select(*USER_COLUMNS).where(who, *_liveness(deleted))
+        statement: Select[Any] = select(*USER_COLUMNS).where(who, *liveness(deleted))
         if deleted is not Deleted.EXCLUDE:
             statement = statement.order_by(users.c.deleted_at.desc().nulls_first()).limit(1)
         row = (await self._connection.execute(statement)).one_or_none()
@@ -325,32 +297,3 @@ class UserRepository:
 
 def _changed(values: Mapping[str, object]) -> Update:
     return sql_update(users).values({**values, "version": users.c.version + 1})
-
-
-def _liveness(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
-    match deleted:
-        case Deleted.EXCLUDE:
-            return (users.c.deleted_at.is_(None),)
-        case Deleted.ONLY:
-            return (users.c.deleted_at.is_not(None),)
-        case Deleted.INCLUDE:
-            return ()
-
-
-def _conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
-    """Give the conditions of a filter: rows, counts and aggregates all obey these."""
-    c, want = users.c, matching
-    wanted = [*_liveness(want.deleted)]
-    if want.email_prefix is not None:
-        wanted.append(c.email.startswith(want.email_prefix, autoescape=True))
-    if want.username_prefix is not None:
-        wanted.append(c.username.startswith(want.username_prefix, autoescape=True))
-    if want.email_verified is not None:
-        wanted.append(c.email_verified.is_(want.email_verified))
-    if want.is_active is not None:
-        wanted.append(c.is_active.is_(want.is_active))
-    if want.created_from is not None:
-        wanted.append(c.created_at >= want.created_from)
-    if want.created_before is not None:
-        wanted.append(c.created_at < want.created_before)
-    return wanted
