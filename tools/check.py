@@ -5,6 +5,7 @@ python tools/check.py buf mypy   those whose names hold one of these words
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,11 +35,11 @@ class Outcome(NamedTuple):
 def main(words: list[str]) -> int:
     """Run the checks whose names hold one of the words, or all; return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder, "protos.binpb")
+        image, database = Path(folder, "protos.binpb"), Path(folder, "postgres")
         compiled = run("protos compile", compilation(image))
         chosen = {
             name: command
-            for name, command in checks(image).items()
+            for name, command in checks(image, database).items()
             if not words or any(word in name for word in words)
         }
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
@@ -52,9 +53,10 @@ def compilation(image: Path) -> list[str | Path]:
     return [PROTOC_PYTHON, "tools/protos.py", "image", "--comments", image]
 
 
-def checks(image: Path) -> dict[str, list[str | Path]]:
+def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
     """Return the command of each check by its name."""
     buf, hadolint, ruff = TOOLS / "buf", TOOLS / "hadolint", TOOLS / "ruff"
+    tamatar = shlex.quote(str(TOOLS / "tamatar-auth"))
     return {
         "ruff check": [ruff, "check", "--no-fix", "--output-format=concise", "."],
         "ruff format": [ruff, "format", "--check", "."],
@@ -73,8 +75,12 @@ def checks(image: Path) -> dict[str, list[str | Path]]:
         ],
         "hadolint": [hadolint, "Dockerfile"],
         "mypy": [sys.executable, "-m", "mypy"],
-        # Starts a PostgreSQL of its own where no database is named.
-        "migrations say what the tables are": [TOOLS / "tamatar-auth", "migrate", "check"],
+        # On a PostgreSQL of its own, whichever database the environment or .env may name.
+        "migrations say what the tables are": [
+            *("env", "TAMATAR_ENVIRONMENT=development", "TAMATAR_DATABASE_URL=", "DATABASE_URL="),
+            *(f"TAMATAR_EMBEDDED_DIRECTORY={database}", "sh", "-c"),
+            f"{tamatar} migrate up && {tamatar} migrate check",
+        ],
     }
 
 
