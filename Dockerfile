@@ -33,16 +33,16 @@ RUN groupadd --system --gid 10001 tamatar \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin tamatar
 COPY --from=build /opt/tamatar-auth /opt/tamatar-auth
 
-# In a container the loopback addresses that are the defaults elsewhere would reach nobody.
+# Calls are answered on loopback, as everywhere: what shares the container's network (its pod) can
+# make them, or what mounts a volume with the unix socket that TAMATAR_LISTEN names.
 ENV PATH=/opt/tamatar-auth/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     TAMATAR_ENVIRONMENT=production \
-    TAMATAR_LISTEN=0.0.0.0:50051 \
     TAMATAR_METRICS_LISTEN=0.0.0.0:9464
 
 USER 10001:10001
-EXPOSE 50051 9464
+EXPOSE 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["tamatar-auth", "healthcheck"]
