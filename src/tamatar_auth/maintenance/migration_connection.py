@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine, NullPool, create_engine
 
-from tamatar_auth.maintenance import ForeseenError
+from tamatar_auth.settings import OperatorError
 from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
 
 LIMITS = {
@@ -37,7 +37,7 @@ _holder = f"""
 """  # noqa: S608 - two constants of ours
 
 
-class MigrationError(ForeseenError):
+class MigrationError(OperatorError):
     """A migration cannot be done; the text is one sentence that says why."""
 
 
