@@ -7,8 +7,8 @@
 #
 # Each is installed from its lock file in requirements/, and again when that file changes.
 #
-#   make run ARGS="--listen 127.0.0.1:50052"    hands arguments on (run, test, check, migrate, seed, lock)
-#   make setup PYTHON=/path/to/python3          takes another Python (3.11 or newer)
+#   make run ARGS="--listen 127.0.0.1:50052"    hands arguments on to what the target runs
+#   make setup PYTHON=/path/to/python3          makes the environments with that Python
 
 ARGS ?=
 # Named, so that the scripts see a PYTHON that make was called with.

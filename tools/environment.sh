@@ -15,8 +15,13 @@ say() { printf '%s\n' "$*" >&2; }
 
 # $PYTHON where it is set, or else the first one on PATH that is new enough.
 find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        set -- "$PYTHON"
+    else
+        set -- python3 python3.14 python3.13 python3.12 python3.11
+    fi
     without_pip=
-    for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    for candidate; do
         "$candidate" -c "$wanted" >/dev/null 2>&1 || continue
         if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
             # In an active environment this names what it was made with: it may be the very
@@ -27,7 +32,7 @@ find_python() {
         without_pip=${without_pip:-$candidate}
     done
     if [ -n "$without_pip" ]; then
-        say "$without_pip cannot make virtual environments: its ensurepip or venv module is missing."
+        say "$without_pip cannot make virtual environments: it lacks the module ensurepip or venv."
         say "On Debian and Ubuntu \`apt install python3-venv\` brings both."
     elif [ -n "${PYTHON:-}" ]; then
         say "PYTHON=$PYTHON is not a Python 3.11 or newer."
