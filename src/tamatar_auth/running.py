@@ -22,6 +22,7 @@ from tamatar_auth.server import Service
 from tamatar_auth.server import serve as run_server
 from tamatar_auth.settings import OperatorError, Settings
 from tamatar_auth.storage.database import Database, create_engine, libpq_url
+from tamatar_auth.telemetry import configure_telemetry
 
 Report = Callable[[str], None]
 
@@ -48,13 +49,16 @@ def serve(settings: Settings, welcome: Report | None = None) -> None:
             target = f"-unix {first.path}" if first.path else str(first)
             welcome(_WELCOME.format(version=__version__, address=first, target=target))
 
+    telemetry = configure_telemetry(settings)
     try:
-        uvloop.run(run_server(settings, ready))
+        uvloop.run(run_server(settings, telemetry, ready))
     except OperatorError:
         raise
     except Exception:
         log.critical("crashed", exc_info=True)
         sys.exit(1)
+    finally:
+        telemetry.shutdown()
 
 
 def prepare(settings: Settings, report: Report) -> None:

@@ -20,6 +20,7 @@ from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import RetryInterceptor
+from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.interceptors.validation import ValidationInterceptor
 from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
@@ -32,6 +33,8 @@ from tamatar_auth.servicers.sessions import SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.settings import OperatorError, Settings
 from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.queries import watch_queries
+from tamatar_auth.telemetry import Telemetry
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -54,6 +57,9 @@ OPTIONS = (
 )
 
 log = structlog.get_logger(__name__)
+
+
+NO_TELEMETRY = Telemetry()
 
 
 class StartError(OperatorError):
@@ -89,11 +95,16 @@ class Service:
 
 
 def build_server(
-    settings: Settings, database: Database, health: HealthServicer, drain: DrainInterceptor
+    settings: Settings,
+    database: Database,
+    health: HealthServicer,
+    drain: DrainInterceptor,
+    telemetry: Telemetry,
 ) -> grpc.aio.Server:
     """Put servicers and interceptors together; the server is not started, no port is bound."""
     server = grpc.aio.server(
         interceptors=[
+            TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter),
             ErrorInterceptor(),
             drain,
             RetryInterceptor(),
@@ -114,16 +125,18 @@ def build_server(
     return server
 
 
-async def start(settings: Settings) -> Service:
+async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Service:
     """Build a service and let it answer calls, or raise `StartError`.
 
     It answers also without its database: with UNAVAILABLE and NOT_SERVING, until the
     database is there.
     """
-    database = Database(create_engine(settings))
+    engine = create_engine(settings)
+    watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
+    database = Database(engine)
     health, drain = HealthServicer(SERVICES), DrainInterceptor()
     watch = DatabaseWatch(settings, health, head_revision())
-    server = build_server(settings, database, health, drain)
+    server = build_server(settings, database, health, drain, telemetry)
     try:
         addresses = [_bind(server, address) for address in settings.listen]
     except StartError:
@@ -135,9 +148,11 @@ async def start(settings: Settings) -> Service:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings, telemetry: Telemetry = NO_TELEMETRY
+) -> AsyncIterator[Service]:
     """Run a service with its tasks in the background for as long as the block."""
-    service = await start(settings)
+    service = await start(settings, telemetry)
     background = [
         asyncio.create_task(service.watch.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
@@ -151,7 +166,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         await service.stop()
 
 
-async def serve(settings: Settings, ready: Callable[[Service], None] | None = None) -> None:
+async def serve(
+    settings: Settings,
+    telemetry: Telemetry = NO_TELEMETRY,
+    ready: Callable[[Service], None] | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT; `ready` is told once calls are answered.
 
     An error that is raised here is a crash: all is closed, nothing goes on.
@@ -159,7 +178,7 @@ async def serve(settings: Settings, ready: Callable[[Service], None] | None = No
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    async with running(settings) as service:
+    async with running(settings, telemetry) as service:
         log.info("listening", addresses=[str(address) for address in service.addresses])
         if ready is not None:
             ready(service)

@@ -7,13 +7,13 @@ import pytest
 import structlog
 from grpc import StatusCode
 from sqlalchemy import text
-from tests.calls import ada, refused
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
 from tamatar_auth.errors import Failure
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
+from tests.calls import ada, refused
 
 
 def failures(parent=Failure):

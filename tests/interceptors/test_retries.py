@@ -8,11 +8,11 @@ import pytest
 import structlog
 from grpc import StatusCode
 from sqlalchemy import text
-from tests.calls import ada, refused
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
+from tests.calls import ada, refused
 
 
 async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):

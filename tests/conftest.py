@@ -1,0 +1,118 @@
+"""Fixtures: a real database, and a real server that answers over a real channel."""
+
+import os
+import uuid
+
+import grpc
+import pytest
+from sqlalchemy import delete
+
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server import running
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.tables import metadata
+from tests.databases import TEMPLATE, Postgres, TestServer, forget_environment
+
+SERVER = pytest.StashKey[TestServer]()
+
+
+def pytest_configure(config):
+    forget_environment()
+    config.stash[SERVER] = TestServer()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell a worker of pytest-xdist where the one server is."""
+    node.workerinput["postgres_url"] = node.config.stash[SERVER].url()
+
+
+def pytest_unconfigure(config):
+    config.stash[SERVER].stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig):
+    """The server that all workers share; a test that stops one starts its own."""
+    told = getattr(pytestconfig, "workerinput", {}).get("postgres_url")
+    return Postgres(told or pytestconfig.stash[SERVER].url())
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres):
+    """This worker's database, with all tables."""
+    name = f"worker_{os.getpid()}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def empty_database(postgres):
+    """The URL of a database without tables, for one test."""
+    yield from _own_database(postgres)
+
+
+@pytest.fixture
+def migrated_database(postgres):
+    """The URL of a database with all tables, for one test."""
+    yield from _own_database(postgres, TEMPLATE)
+
+
+@pytest.fixture
+def settings(database_url):
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        bcrypt_cost=4,
+        listen="127.0.0.1:0",
+        drain_delay=0,
+        sweep_interval=0,
+    )
+
+
+@pytest.fixture
+async def database(settings):
+    """The scopes over this worker's database, which is empty."""
+    database = Database(create_engine(settings))
+    async with database.transaction() as tx:
+        for table in reversed(metadata.sorted_tables):
+            await tx.connection.execute(delete(table))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def service(settings, database):
+    """A server over this worker's database."""
+    async with running(settings) as service:
+        yield service
+
+
+@pytest.fixture
+async def channel(service):
+    async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
+        yield channel
+
+
+@pytest.fixture
+def users(channel):
+    return UserServiceStub(channel)
+
+
+@pytest.fixture
+def sessions(channel):
+    return SessionServiceStub(channel)
+
+
+@pytest.fixture
+def diagnostics(channel):
+    return DiagnosticsServiceStub(channel)
+
+
+def _own_database(postgres, *template):
+    name = f"own_{uuid.uuid4().hex}"
+    yield postgres.create(name, *template)
+    postgres.drop(name)
