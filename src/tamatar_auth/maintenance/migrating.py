@@ -119,8 +119,8 @@ def _explained() -> Iterator[None]:
     """Turn what alembic and PostgreSQL say into one sentence."""
     try:
         yield
-    except CommandError as error:
-        unknown = error.__cause__
+    except (CommandError, ResolutionError) as error:
+        unknown = error.__cause__ or error
         if isinstance(unknown, ResolutionError):
             raise MigrationError(
                 f"The database is at revision {unknown.argument}, which is newer than this release"

@@ -41,7 +41,7 @@ class MigrationError(OperatorError):
     """A migration cannot be done; the text is one sentence that says why."""
 
 
-def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
+def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[object, ...]]":
     """Connect with the limits of a migration, or raise `MigrationError`."""
     said = _understood(url)
     options = [said.get("options", ""), *(f"-c {name}={it}" for name, it in LIMITS.items())]
@@ -50,7 +50,7 @@ def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
         return psycopg.connect(
             url,
             options=" ".join(options).strip(),
-            autocommit=True,
+            autocommit=autocommit,
             **{name: value for name, value in defaults.items() if name not in said},  # type: ignore[arg-type]
         )
     except psycopg.OperationalError as error:
@@ -62,7 +62,7 @@ def engine(url: str) -> Engine:
     """Give the engine that alembic works with."""
     return create_engine(
         "postgresql+psycopg://",
-        creator=lambda: connect(url),
+        creator=lambda: connect(url, autocommit=False),
         poolclass=NullPool,
         hide_parameters=True,
     )

@@ -1,0 +1,327 @@
+"""Migrations: up, down, beside each other, offline, and compared with the tables of the code."""
+
+import subprocess
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.script import ScriptDirectory
+from psycopg import errors
+from sqlalchemy import create_engine
+
+from tamatar_auth.maintenance.embedded_binaries import Installation
+from tamatar_auth.maintenance.migrating import MigrationError, Migrations, head_revision
+from tamatar_auth.maintenance.migration_connection import connect
+from tamatar_auth.maintenance.revisions import migrations_folder
+from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.storage.tables import metadata
+from tests.schemas import schema
+
+ROOT = Path(__file__).parents[2]
+
+MIGRATE = """
+import sys
+from tamatar_auth.maintenance.migrating import Migrations
+Migrations(sys.argv[1], report=print).upgrade()
+"""
+
+
+def run(url, *statements):
+    """Run statements in one transaction, and give the rows of the last one."""
+    with psycopg.connect(url) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def alembic(*arguments, url=None, folder=ROOT):
+    environment = {"TAMATAR_DATABASE_URL": url} if url else {}
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_empty_database_is_brought_to_head(empty_database):
+    lines = []
+    migrations = Migrations(empty_database, report=lines.append)
+    before = migrations.status()
+
+    migrations.upgrade()
+
+    assert before == (
+        None,
+        "0002",
+        ["0001 Create users, profiles and sessions", "0002 Add users.full_name"],
+    )
+    assert migrations.status() == ("0002", "0002", [])
+    assert [line.partition(": done in ")[0] for line in lines] == before.pending
+
+
+def test_the_status_reads_well(empty_database):
+    migrations = Migrations(empty_database)
+    assert str(migrations.status()).splitlines() == [
+        "There are no tables yet. Not yet applied:",
+        "  0001 Create users, profiles and sessions",
+        "  0002 Add users.full_name",
+    ]
+
+    migrations.upgrade("0001")
+    assert str(migrations.status()).startswith("The tables are at 0001. Not yet applied:\n")
+
+    migrations.upgrade()
+    assert str(migrations.status()) == "The tables are at 0002, the newest revision."
+
+
+def test_the_migrated_tables_are_those_of_the_code(migrated_database, empty_database):
+    engine = create_engine(empty_database.replace("postgresql:", "postgresql+psycopg:"))
+    metadata.create_all(engine)
+    engine.dispose()
+
+    assert schema(migrated_database, programs=False) == schema(empty_database, programs=False)
+
+
+def test_check_finds_nothing_in_a_migrated_database(migrated_database):
+    assert Migrations(migrated_database).check() == []
+
+
+def test_alembic_itself_finds_nothing_in_a_migrated_database(migrated_database):
+    checked = alembic("check", url=migrated_database)
+
+    assert (checked.returncode, checked.stdout.strip()) == (
+        0,
+        "No new upgrade operations detected.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ("ALTER TABLE users ADD nickname text", "remove column users.nickname"),
+        ("ALTER TABLE sessions DROP ip_address", "add column sessions.ip_address"),
+        (
+            "ALTER TABLE user_profiles ALTER bio TYPE varchar(9)",
+            "modify type of user_profiles.bio: VARCHAR(9) -> VARCHAR(2000)",
+        ),
+        (
+            "ALTER TABLE users ALTER is_active DROP DEFAULT",
+            "modify default of users.is_active: None -> true",
+        ),
+        (
+            "ALTER TABLE users ALTER version DROP NOT NULL",
+            "modify nullable of users.version: True -> False",
+        ),
+        ("DROP INDEX idx_user_created", "add index idx_user_created of users"),
+        ("CREATE TABLE more (id int)", "remove table more"),
+        (
+            "ALTER TABLE sessions DROP CONSTRAINT fk_sessions_user_id_users",
+            "add fk fk_sessions_user_id_users of sessions",
+        ),
+    ],
+)
+def test_check_finds_a_planted_difference(migrated_database, change, difference):
+    run(migrated_database, change)
+
+    assert Migrations(migrated_database).check() == [difference]
+
+
+def test_all_goes_down_and_up_again(migrated_database):
+    before = schema(migrated_database)
+    lines = []
+    migrations = Migrations(migrated_database, report=lines.append)
+
+    migrations.downgrade("base")
+    assert schema(migrated_database) == set()
+
+    migrations.upgrade()
+    assert schema(migrated_database) == before
+    assert "0002 Add users.full_name: undone" in lines[0]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_database):
+    run(empty_database, "CREATE TABLE sessions (id int)")
+
+    with pytest.raises(MigrationError, match='relation "sessions" already exists'):
+        Migrations(empty_database).upgrade()
+
+    assert {table for table, _, _ in schema(empty_database)} == {"sessions"}
+
+
+def test_nothing_to_do_is_said(migrated_database):
+    lines = []
+
+    Migrations(migrated_database, report=lines.append).upgrade()
+
+    assert lines == ["Nothing to do. The tables are at 0002, the newest revision."]
+
+
+def test_four_migrators_at_once_all_succeed(empty_database):
+    command = [sys.executable, "-c", MIGRATE, empty_database]
+    migrators = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(4)
+    ]
+    said = [migrator.communicate()[0] for migrator in migrators]
+
+    assert [migrator.returncode for migrator in migrators] == [0] * 4, said
+    assert sum("0002 Add users.full_name: done" in text for text in said) == 1
+    assert sum("Nothing to do." in text for text in said) == 3
+    assert Migrations(empty_database).check() == []
+
+
+def test_a_migrator_that_waits_in_vain_names_the_other_one(empty_database):
+    lines = []
+    migrations = Migrations(
+        empty_database, report=lines.append, patience=timedelta(milliseconds=200)
+    )
+    with psycopg.connect(empty_database) as other:
+        lock = (LOCK_NAMESPACE, AdvisoryLock.MIGRATION.value)
+        other.execute("SELECT pg_advisory_lock(%s, %s)", lock)
+        pid = other.info.backend_pid
+
+        with pytest.raises(MigrationError, match=f"locked by process {pid} "):
+            migrations.upgrade()
+
+    assert [f"process {pid} of PostgreSQL" in line for line in lines] == [True]
+    migrations.upgrade()
+
+
+def test_limits_of_the_service_do_not_end_a_migration(empty_database):
+    (name,) = run(empty_database, "SELECT current_database()")[0]
+    run(empty_database, f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
+
+    with connect(f"{empty_database}?options=-c%20statement_timeout%3D1") as connection:
+        limits = connection.execute(
+            "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
+        ).fetchone()
+
+    assert limits == ("0", "1500ms")
+    Migrations(empty_database).upgrade()
+
+
+@pytest.mark.parametrize("revision", ["0042", "nonsense", "0001:0042", "0042:0001"])
+def test_an_unknown_revision_is_refused(migrated_database, revision):
+    migrations = Migrations(migrated_database)
+
+    with pytest.raises(MigrationError, match=r"no revision (0042|nonsense): the newest one is"):
+        migrations.sql(revision)
+    if ":" not in revision:
+        with pytest.raises(MigrationError, match="no revision"):
+            migrations.upgrade(revision)
+
+
+def test_a_database_that_a_newer_release_migrated_is_told_apart(migrated_database):
+    run(migrated_database, "UPDATE alembic_version SET version_num = '0042'")
+    migrations = Migrations(migrated_database)
+
+    for ask in (migrations.status, migrations.upgrade, lambda: migrations.downgrade("0001")):
+        with pytest.raises(MigrationError, match="at revision 0042, which is newer"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:Hunter2@127.0.0.1:1/auth",
+        "postgresql://me:x@Hunter2@127.0.0.1:1/auth",
+        "postgresql://me:Hunter2%zz@127.0.0.1:1/auth",
+        "postgresql://me:Hunter2@127.0.0.1:one/auth",
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_told_without_its_password(url):
+    with pytest.raises(MigrationError, match="cannot be r") as refusal:
+        Migrations(url).upgrade()
+
+    assert "Hunter2" not in "".join(traceback.format_exception(refusal.value))
+
+
+def test_the_head_is_what_alembic_takes_for_it():
+    assert head_revision() == ScriptDirectory(migrations_folder()).get_current_head()
+
+
+def test_sql_that_psql_runs_gives_the_same_tables(
+    empty_database, migrated_database, capsys, tmp_path
+):
+    migrations = Migrations("postgresql://")
+
+    migrations.sql()
+    psql(empty_database, capsys.readouterr().out, tmp_path)
+    assert schema(empty_database) == schema(migrated_database)
+    assert Migrations(empty_database).status().pending == []
+
+    migrations.sql("0002:base")
+    psql(empty_database, capsys.readouterr().out, tmp_path)
+    assert schema(empty_database) == set()
+
+
+def test_sql_of_a_part_begins_where_it_is_told(capsys):
+    Migrations("postgresql://").sql("0001:0002")
+
+    printed = capsys.readouterr().out
+    assert "CREATE TABLE" not in printed
+    assert "ADD COLUMN IF NOT EXISTS full_name" in printed
+
+
+def test_sql_fills_the_new_column_of_rows_that_are_there(empty_database, capsys, tmp_path):
+    Migrations(empty_database).upgrade("0001")
+    run(
+        empty_database,
+        """INSERT INTO users (id, email, first_name, last_name)
+           SELECT gen_random_uuid(), n || '@example.com', 'Ada', n
+           FROM generate_series(1, 2500) n""",
+    )
+
+    Migrations("postgresql://").sql("0001:0002")
+    psql(empty_database, capsys.readouterr().out, tmp_path)
+
+    wrong = "SELECT count(*) FROM users WHERE full_name IS DISTINCT FROM 'Ada ' || last_name"
+    assert run(empty_database, wrong) == [(0,)]
+
+
+def test_a_new_revision_is_numbered_without_a_database(tmp_path):
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    folder = tmp_path / "migrations"
+    (folder / "versions").mkdir(parents=True)
+    for file in ["env.py", "script.py.mako", *(f"versions/{f.name}" for f in versions())]:
+        (folder / file).write_text((migrations_folder() / file).read_text())
+
+    made = alembic("revision", "-m", "Add users.phone", folder=tmp_path)
+
+    assert made.returncode == 0, made.stderr
+    text = (folder / "versions/0003_add_users_phone.py").read_text()
+    assert text.startswith('"""Add users.phone.\n')
+    assert 'revision = "0003"' in text
+    assert 'down_revision = "0002"' in text
+    compile(text, "0003", "exec")
+
+
+def versions():
+    return (migrations_folder() / "versions").glob("0*.py")
+
+
+def psql(url, script, folder):
+    file = folder / "migration.sql"
+    file.write_text(script)
+    binaries = Installation.find(15).binaries
+    subprocess.run(
+        [binaries / "psql", url, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", file],
+        capture_output=True,
+        check=True,
+    )
+
+
+def test_a_lost_connection_is_one_sentence(empty_database, monkeypatch):
+    def lose(*_):
+        raise errors.AdminShutdown
+
+    monkeypatch.setattr("tamatar_auth.maintenance.migrating.compare_metadata", lose)
+
+    with pytest.raises(MigrationError, match="the connection was lost"):
+        Migrations(empty_database).check()

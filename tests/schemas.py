@@ -1,0 +1,40 @@
+"""What a database consists of, as PostgreSQL sees it."""
+
+import psycopg
+
+_SCHEMA = """
+    SELECT c.relname, a.attname,
+           format_type(a.atttypid, a.atttypmod) || coalesce(' ' || l.collname, '')
+           || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
+           || coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), '')
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation l ON l.oid = a.attcollation AND l.collname <> 'default'
+    WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+      AND c.relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    UNION ALL
+    SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+"""
+
+_PROGRAMS = """
+    SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid)
+    FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT '', proname, pg_get_functiondef(p.oid)
+    FROM pg_proc p JOIN pg_language l ON l.oid = prolang
+    WHERE pronamespace = 'public'::regnamespace AND lanname <> 'c'  -- not those of extensions
+"""
+
+
+def schema(url: str, *, programs: bool = True) -> set[tuple[str, str, str]]:
+    """Tell what a database consists of, as PostgreSQL sees it: table, name and definition.
+
+    Without `programs`, triggers and functions are left out.
+    """
+    query = f"{_SCHEMA} UNION ALL {_PROGRAMS}" if programs else _SCHEMA
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(query.encode()).fetchall()
+    return {(table, name, text) for table, name, text in rows if table != "alembic_version"}
