@@ -1,0 +1,287 @@
+"""Sweeping: what is past its retention goes, a batch at a time, one sweeper at a time."""
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+import structlog
+from sqlalchemy import func, insert, select, text
+
+from tamatar_auth.maintenance import sweeping
+from tamatar_auth.maintenance.sweeping import SweepResult, sweep, sweep_periodically
+from tamatar_auth.storage.database import Database, Scope, create_engine
+from tamatar_auth.storage.sweeping import Remains
+from tamatar_auth.storage.tables import sessions
+from tamatar_auth.storage.users import NewUser
+
+DAY = timedelta(days=1)
+
+# How long ago: created, expired (None: still to come), revoked (None: not).
+LIVE = (1 * DAY, None, None)
+EXPIRED = (10 * DAY, 3 * DAY, None)
+JUST_EXPIRED = (7 * DAY, timedelta(0), None)
+REVOKED = (1 * DAY, None, 1 * DAY)
+REVOKED_AND_EXPIRED = (20 * DAY, 13 * DAY, 15 * DAY)
+LONG_REVOKED = (40 * DAY, None, 31 * DAY)
+LONG_REVOKED_AND_EXPIRED = (60 * DAY, 53 * DAY, 59 * DAY)
+
+
+@pytest.fixture
+async def user(database):
+    async with database.transaction() as tx:
+        return await tx.users.add(NewUser(id=uuid4(), email="ada@example.com"))
+
+
+@pytest.fixture
+def add(database, user):
+    """Add sessions of some age, and give their ids."""
+
+    async def add(*ages):
+        ids = [uuid4() for _ in ages]
+        rows = [_row(key, user, *age) for key, age in zip(ids, ages, strict=True)]
+        async with database.transaction() as tx:
+            for row in rows:
+                await tx.connection.execute(insert(sessions).values(row))
+        return ids
+
+    return add
+
+
+def _row(key, user, created, expired, revoked):
+    return {
+        "id": key,
+        "user_id": user.id,
+        "token_digest": key.bytes * 2,
+        "is_valid": revoked is None,
+        "created_at": func.now() - created,
+        "expires_at": func.now() + DAY if expired is None else func.now() - expired,
+        "revoked_at": None if revoked is None else func.now() - revoked,
+    }
+
+
+async def left(database):
+    async with database.read() as db:
+        return set((await db.connection.execute(select(sessions.c.id))).scalars())
+
+
+def changed(settings, **values):
+    return settings.model_copy(update=values)
+
+
+async def test_what_is_past_its_retention_goes_and_the_rest_stays(database, settings, add):
+    kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED)
+    await add(EXPIRED, JUST_EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
+
+    result = await sweep(database, settings)
+
+    assert result == SweepResult(ended_sessions=2, expired_sessions=2)
+    assert await left(database) == set(kept)
+    assert await sweep(database, settings) == SweepResult()
+
+
+async def test_retention_is_a_setting(database, settings, add):
+    kept = await add(LIVE, EXPIRED, LONG_REVOKED)
+    await add(LONG_REVOKED_AND_EXPIRED)
+    patient = changed(settings, expired_session_retention=4 * DAY, ended_session_retention=32 * DAY)
+
+    assert await sweep(database, patient) == SweepResult(ended_sessions=1)
+    assert await left(database) == set(kept)
+
+
+async def test_a_dry_run_counts_and_removes_nothing(database, settings, add):
+    await add(LIVE, EXPIRED, JUST_EXPIRED, REVOKED, LONG_REVOKED)
+    before, lines = await left(database), []
+
+    result = await sweep(database, settings, dry_run=True, report=lines.append)
+
+    assert result == SweepResult(ended_sessions=1, expired_sessions=2)
+    assert await left(database) == before
+    assert lines == ["ended sessions: 1 to remove", "expired sessions: 2 to remove"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+async def test_batches_of_every_size_add_up(database, settings, add, count):
+    await add(*[EXPIRED] * count)
+
+    result = await sweep(database, changed(settings, sweep_batch_size=2))
+
+    assert result.expired_sessions == count
+    assert await left(database) == set()
+
+
+async def test_each_batch_is_a_transaction_and_is_told(database, settings, add):
+    await add(*[EXPIRED] * 5)
+    lines, counts = [], []
+
+    async def watch():
+        counts.append(len(await left(database)))
+
+    watchers = []
+
+    def report(line):
+        lines.append(line)
+        watchers.append(asyncio.ensure_future(watch()))
+
+    await sweep(database, changed(settings, sweep_batch_size=2), report=report)
+    await asyncio.gather(*watchers)
+
+    assert lines[1:] == [f"expired sessions: {count} removed" for count in (2, 4, 5)]
+    assert set(counts) <= {5, 3, 1, 0}
+
+
+async def test_a_session_that_somebody_holds_is_left_for_the_next_time(database, settings, add):
+    held, _ = await add(EXPIRED, EXPIRED)
+    async with database.transaction() as tx:
+        await tx.connection.execute(
+            select(sessions.c.id).where(sessions.c.id == held).with_for_update()
+        )
+        assert (await sweep(database, settings)).expired_sessions == 1
+
+    assert await left(database) == {held}
+    assert (await sweep(database, settings)).expired_sessions == 1
+
+
+async def test_only_one_sweeps_at_a_time(database, settings, add):
+    ids = await add(EXPIRED)
+    lines = []
+    async with database.transaction() as other:
+        assert await other.sweeps.begin()
+
+        assert await sweep(database, settings, report=lines.append) == SweepResult(yielded=True)
+
+    assert lines == ["another process is sweeping: the rest is left to it"]
+    assert await left(database) == set(ids)
+    assert (await sweep(database, settings)).expired_sessions == 1
+
+
+async def test_sweepers_at_once_remove_everything_once(database, settings, add):
+    await add(*[EXPIRED] * 20)
+    small = changed(settings, sweep_batch_size=1)
+
+    results = await asyncio.gather(*(sweep(database, small) for _ in range(4)))
+
+    assert sum(it.expired_sessions for it in results) == 20
+    assert await left(database) == set()
+    assert any(it.yielded for it in results)
+
+
+async def test_a_sweeper_that_dies_keeps_nobody_out(database, settings, add):
+    await add(EXPIRED)
+    dying = await database.engine.connect()
+    assert await Scope(dying).sweeps.begin()
+    pid = (await dying.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    async with database.read() as db:
+        await db.connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    assert await sweep(database, settings) == SweepResult(expired_sessions=1)
+
+    await dying.invalidate()
+    await dying.close()
+
+
+async def test_a_cancelled_sweep_stops_and_keeps_the_batches_that_are_done(database, settings, add):
+    await add(*[EXPIRED] * 5)
+    task = None
+
+    def report(line):
+        if line == "expired sessions: 2 removed":
+            task.cancel()
+
+    task = asyncio.create_task(
+        sweep(database, changed(settings, sweep_batch_size=2), report=report)
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert len(await left(database)) == 3
+    assert database.pool.in_use == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("EXPLAIN SELECT id FROM sessions WHERE revoked_at <= now()", "idx_session_revoked"),
+        (
+            "EXPLAIN SELECT id FROM sessions WHERE is_valid AND expires_at <= now()",
+            "idx_session_expires",
+        ),
+    ],
+)
+async def test_sweeping_has_its_indexes(database, query, index):
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = (await tx.connection.execute(text(query))).scalars().all()
+
+    assert index in "\n".join(plan)
+
+
+async def test_every_kind_of_remains_is_counted_and_removed(database, add):
+    await add(EXPIRED, LONG_REVOKED)
+    now = dict.fromkeys(Remains, timedelta(0))
+
+    async with database.transaction() as tx:
+        assert await tx.sweeps.count(now) == dict.fromkeys(Remains, 1)
+        for remains, kept in now.items():
+            assert await tx.sweeps.remove(remains, kept, limit=10) == 1
+        assert await tx.sweeps.count(now) == dict.fromkeys(Remains, 0)
+
+
+@pytest.fixture
+async def periodic(database, settings):
+    """Run the task of the server at a short interval; it is cancelled at the end."""
+    tasks = []
+
+    def start(database=database, **values):
+        often = changed(settings, **{"sweep_interval": timedelta(milliseconds=10), **values})
+        tasks.append(asyncio.create_task(sweep_periodically(database, often)))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition):
+    """Wait for what must come, some ten seconds at most."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+async def test_the_server_sweeps_again_and_again(database, add, periodic):
+    with structlog.testing.capture_logs() as logs:
+        await add(EXPIRED)
+        periodic()
+        await until(lambda: any(entry.get("expired_sessions") == 1 for entry in logs))
+        await add(EXPIRED, LONG_REVOKED)
+        await until(lambda: any(entry.get("ended_sessions") == 1 for entry in logs))
+
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("swept", "info")}
+    assert await left(database) == set()
+
+
+async def test_the_server_sweeps_on_after_an_error_of_the_database(
+    settings, add, periodic, postgres
+):
+    await add(EXPIRED)
+    broken = Database(create_engine(settings.with_database(postgres.url("nowhere"))))
+    with structlog.testing.capture_logs() as logs:
+        periodic(broken)
+        await until(lambda: len(logs) >= 2)
+
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("sweep failed", "warning")}
+    assert "nowhere" not in str(logs)
+    await broken.close()
+
+
+async def test_an_interval_of_zero_never_sweeps(database, add, periodic, monkeypatch):
+    monkeypatch.setattr(sweeping, "sweep", None)  # would raise
+
+    task = periodic(sweep_interval=timedelta(0))
+    await asyncio.sleep(0.05)
+
+    assert not task.done()
