@@ -158,7 +158,11 @@ def _replace_if_dead(
     # read from (the end of the stream), one that rests cannot: asking the kernel costs
     # microseconds. The pool then opens a new connection in its place.
     driver: psycopg.AsyncConnection[Any] = connection.driver_connection
-    readable = select.poll()
-    readable.register(driver.fileno(), select.POLLIN)
-    if driver.closed or readable.poll(0):
+    if driver.closed or _readable(driver.fileno()):
         raise exc.DisconnectionError("closed by the server")
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

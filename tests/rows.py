@@ -1,0 +1,22 @@
+"""What tests put into the tables: one builder of defaults a row."""
+
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from tamatar_auth.security.tokens import SessionToken
+from tamatar_auth.storage.sessions import NewSession
+from tamatar_auth.storage.users import NewUser
+
+
+def new_user(**given: Any) -> NewUser:
+    """Make a user with an address of its own."""
+    key = uuid7()
+    return NewUser(**{"id": key, "email": f"{key}@example.com", **given})
+
+
+def new_session(user_id: UUID, **given: Any) -> NewSession:
+    """Make a session with a token of its own."""
+    token = SessionToken.issue()
+    return NewSession(**{"id": uuid7(), "user_id": user_id, "token_digest": token.digest, **given})

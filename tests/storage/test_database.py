@@ -1,0 +1,232 @@
+"""Scopes commit, roll back and see one moment; the pool heals by itself."""
+
+import asyncio
+from datetime import UTC, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import exc, text
+
+from tamatar_auth.errors import UserNotFound
+from tamatar_auth.storage.database import Database, PoolState, create_engine, libpq_url
+from tamatar_auth.storage.user_filters import UserFilter, UserOrder
+from tests.rows import new_user
+
+ALL = UserFilter()
+SLOW_PID = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"
+
+
+@pytest.fixture
+async def small(database, settings):
+    """The same database through a pool of one connection."""
+    small = Database(create_engine(settings, pool_size=1))
+    yield small
+    await small.close()
+
+
+async def count(database):
+    async with database.read() as db:
+        return await db.users.count(ALL)
+
+
+async def ask(database, query):
+    async with database.read() as db:
+        return (await db.connection.execute(text(query))).scalar_one()
+
+
+async def terminate(database, pid):
+    """End a connection of PostgreSQL, and wait until it is gone."""
+    assert await ask(database, f"SELECT pg_terminate_backend({pid}, 5000)")
+
+
+async def test_a_transaction_is_seen_when_it_has_ended(database):
+    async with database.transaction() as tx:
+        await tx.users.add(new_user())
+        assert await count(database) == 0
+
+    assert await count(database) == 1
+
+
+async def test_a_transaction_that_raises_leaves_nothing_behind(database):
+    async def fail():
+        async with database.transaction() as tx:
+            await tx.users.add(new_user())
+            await tx.users.get(uuid4())
+
+    with pytest.raises(UserNotFound):
+        await fail()
+
+    assert await count(database) == 0
+    assert database.pool.in_use == 0
+
+
+@pytest.mark.parametrize("query", ["SELECT pg_sleep(60)", None])
+async def test_a_cancelled_transaction_leaves_nothing_behind_and_the_pool_whole(small, query):
+    begun = asyncio.Event()
+
+    async def work():
+        async with small.transaction() as tx:
+            await tx.users.add(new_user())
+            begun.set()
+            if query:
+                await tx.connection.execute(text(query))
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await count(small) == 0
+    assert small.pool == PoolState(in_use=0, size=1, waiting=0)
+
+
+async def test_what_is_cancelled_while_it_waits_for_a_connection_leaves_the_pool_whole(small):
+    async with small.transaction():
+        waiting = [asyncio.create_task(count(small)) for _ in range(5)]
+        await asyncio.sleep(0.02)
+        assert small.pool == PoolState(in_use=1, size=1, waiting=5)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert small.pool.waiting == 0
+
+    assert await count(small) == 0
+
+
+async def test_a_snapshot_sees_one_moment(database):
+    async with database.transaction() as tx:
+        await tx.users.add(new_user())
+
+    async with database.snapshot() as db:
+        before = await db.users.count(ALL)
+        async with database.transaction() as tx:
+            await tx.users.add(new_user())
+        rows = await db.users.page(ALL, UserOrder(), size=10)
+        stats = await db.users.stats(ALL)
+
+    assert (before, len(rows), stats.total) == (1, 1, 1)
+    assert await count(database) == 2
+
+
+async def test_a_connection_writes_again_after_a_snapshot_and_after_a_read(small):
+    for scope in (small.snapshot, small.read):
+        async with scope() as db:
+            await db.users.count(ALL)
+        async with small.transaction() as tx:
+            await tx.users.add(new_user())
+            level = text("SELECT current_setting('transaction_isolation')")
+            assert (await tx.connection.execute(level)).scalar_one() == "read committed"
+
+    assert await count(small) == 2
+
+
+async def test_a_transaction_in_error_does_not_spoil_the_connection(small):
+    with pytest.raises(exc.DBAPIError):
+        await ask(small, "SELECT 1 / 0")
+
+    assert await count(small) == 0
+
+
+async def test_a_connection_that_died_is_replaced_without_an_error(database, small):
+    pid = await ask(small, "SELECT pg_backend_pid()")
+    await terminate(database, pid)
+
+    assert await ask(small, "SELECT pg_backend_pid()") != pid
+
+
+async def test_a_connection_that_was_closed_here_is_replaced_without_an_error(small):
+    async with small.read() as db:
+        raw = await db.connection.get_raw_connection()
+        driver = raw.driver_connection
+    await driver.close()
+
+    assert await count(small) == 0
+
+
+async def test_a_pool_of_dead_connections_heals(database, settings):
+    pool = Database(create_engine(settings, pool_size=5))
+    pids = set(await asyncio.gather(*(ask(pool, SLOW_PID) for _ in range(5))))
+    assert len(pids) == 5
+    for pid in pids:
+        await terminate(database, pid)
+
+    alive = await asyncio.gather(*(ask(pool, SLOW_PID) for _ in range(5)))
+
+    assert pids.isdisjoint(alive)
+    assert len(set(alive)) == 5
+    await pool.close()
+
+
+async def test_the_pool_tells_what_it_holds(database, settings):
+    assert database.pool == PoolState(in_use=0, size=settings.pool_size, waiting=0)
+    async with database.read(), database.transaction():
+        assert database.pool == PoolState(in_use=2, size=settings.pool_size, waiting=0)
+
+
+async def test_limits_reach_postgresql(database, settings):
+    shown = {
+        "application_name": settings.application_name,
+        "statement_timeout": "5s",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "10s",
+        "TimeZone": "UTC",
+    }
+    for name, value in shown.items():
+        assert await ask(database, f"SHOW {name}") == value
+    async with database.read() as db:
+        raw = await db.connection.get_raw_connection()
+        parameters = raw.driver_connection.info.get_parameters()
+    assert parameters["tcp_user_timeout"] == "1500"
+    assert parameters["connect_timeout"] == "2"
+
+
+async def test_what_the_url_says_wins(settings, database_url):
+    url = f"{database_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
+    database = Database(create_engine(settings.with_database(url)))
+
+    assert await ask(database, "SHOW application_name") == "mine"
+    assert await ask(database, "SHOW lock_timeout") == "7s"
+    assert await ask(database, "SHOW statement_timeout") == "5s"
+    await database.close()
+
+
+async def test_the_first_host_that_answers_is_used(settings, database_url):
+    several = database_url.replace("@127.0.0.1:", "@127.0.0.1:1,127.0.0.1:")
+    database = Database(
+        create_engine(settings.with_database(f"{several}?target_session_attrs=read-write"))
+    )
+
+    assert await ask(database, "SELECT 1") == 1
+    await database.close()
+
+
+async def test_an_url_of_sqlalchemy_is_understood(settings, database_url):
+    url = database_url.replace("postgresql:", "postgresql+psycopg:")
+
+    assert libpq_url(settings.with_database(url)) == database_url
+
+
+def test_an_engine_without_a_database_is_refused(settings):
+    with pytest.raises(LookupError):
+        create_engine(settings.model_copy(update={"database_url": None}))
+
+
+async def test_old_connections_are_replaced(database, settings):
+    young = settings.model_copy(update={"pool_recycle": timedelta(seconds=1)})
+    pool = Database(create_engine(young, pool_size=1))
+    first = await ask(pool, "SELECT pg_backend_pid()")
+    await asyncio.sleep(1.1)
+
+    assert await ask(pool, "SELECT pg_backend_pid()") != first
+    await pool.close()
+
+
+async def test_moments_are_in_utc(database):
+    async with database.transaction() as tx:
+        user = await tx.users.add(new_user())
+
+    assert user.created_at.tzinfo is not None
+    assert user.created_at.utcoffset() == UTC.utcoffset(None)
