@@ -124,8 +124,12 @@ async def test_a_connection_writes_again_after_a_snapshot_and_after_a_read(small
 
 
 async def test_a_transaction_in_error_does_not_spoil_the_connection(small):
+    async def fail():
+        async with small.transaction() as tx:
+            await tx.connection.execute(text("SELECT 1 / 0"))
+
     with pytest.raises(exc.DBAPIError):
-        await ask(small, "SELECT 1 / 0")
+        await fail()
 
     assert await count(small) == 0
 
