@@ -1,0 +1,69 @@
+"""DiagnosticsRepository: what PostgreSQL tells of itself."""
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from tamatar_auth.errors import QueryStatisticsMissing
+from tamatar_auth.maintenance.migrating import head_revision
+from tamatar_auth.storage.database import Database, create_engine
+
+
+@pytest.fixture
+async def elsewhere(settings, empty_database):
+    """A database without tables or extensions."""
+    elsewhere = Database(create_engine(settings.with_database(empty_database)))
+    yield elsewhere
+    await elsewhere.close()
+
+
+async def test_connections_of_this_database_are_counted(elsewhere, empty_database):
+    async with elsewhere.read() as db:
+        before = await db.diagnostics.connections()
+        with psycopg.connect(empty_database, autocommit=True) as idle:
+            idle.execute("SELECT 1")
+            after = await db.diagnostics.connections()
+
+    assert before == (1, 1, 0)
+    assert after == (2, 1, 1)
+
+
+async def test_the_version_is_that_of_the_server(database):
+    async with database.read() as db:
+        version = await db.diagnostics.server_version()
+        number = int((await db.connection.execute(text("SHOW server_version_num"))).scalar_one())
+
+    assert version.partition(".")[0] == str(number // 10000)
+
+
+async def test_the_revision_is_that_of_the_tables(database, elsewhere):
+    async with database.read() as db:
+        assert await db.diagnostics.schema_revision() == head_revision()
+    async with elsewhere.read() as db:
+        assert await db.diagnostics.schema_revision() is None
+        await db.connection.execute(text("CREATE TABLE alembic_version (version_num text)"))
+        assert await db.diagnostics.schema_revision() is None
+
+
+async def test_the_slowest_queries_come_first_and_without_values(database):
+    async with database.read() as db:
+        try:
+            await db.diagnostics.slowest_queries(limit=1)
+        except QueryStatisticsMissing:
+            pytest.skip("this PostgreSQL has no pg_stat_statements")
+        await db.connection.execute(text("SELECT pg_sleep(0.05), 'a secret'"))
+        found = await db.diagnostics.slowest_queries(limit=10)
+
+    assert "a secret" not in repr(found)
+    assert [row.total_seconds for row in found] == sorted(
+        (row.total_seconds for row in found), reverse=True
+    )
+    slept = next(row for row in found if "pg_sleep" in row.query)
+    assert (slept.calls, slept.rows) == (1, 1)
+    assert slept.mean_seconds == slept.total_seconds
+
+
+async def test_missing_query_statistics_are_said(elsewhere):
+    async with elsewhere.read() as db:
+        with pytest.raises(QueryStatisticsMissing):
+            await db.diagnostics.slowest_queries(limit=1)
