@@ -1,0 +1,36 @@
+"""The names that spans and metrics have: OpenTelemetry's semantic conventions.
+
+https://opentelemetry.io/docs/specs/semconv/: those of calls and of statements are stable,
+those of the pool are not yet.
+"""
+
+ERROR_TYPE = "error.type"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+
+RPC_SYSTEM = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_STATUS = "rpc.response.status_code"
+RPC_DURATION = "rpc.server.call.duration"
+RPC_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""The bounds of the buckets that calls are counted in."""
+
+DB_SYSTEM = "db.system.name"
+DB_NAMESPACE = "db.namespace"
+DB_OPERATION = "db.operation.name"
+DB_COLLECTION = "db.collection.name"
+DB_SUMMARY = "db.query.summary"
+DB_TEXT = "db.query.text"
+DB_STATUS = "db.response.status_code"
+DB_DURATION = "db.client.operation.duration"
+DB_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+"""The bounds of the buckets that statements are counted in."""
+
+POOL_COUNT = "db.client.connection.count"
+POOL_MAX = "db.client.connection.max"
+POOL_NAME = "db.client.connection.pool.name"
+POOL_STATE = "db.client.connection.state"
+
+# Ours: no convention has them.
+CALL_STATEMENTS = "tamatar.db.statements"
+CALL_SECONDS = "tamatar.db.seconds"

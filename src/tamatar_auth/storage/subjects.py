@@ -1,0 +1,76 @@
+"""What a statement is about: its operation and its tables, read from the statement itself."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import CompoundSelect, Delete, Insert, Join, Select, Table, Update
+from sqlalchemy.engine import Compiled
+from sqlalchemy.sql.selectable import AliasedReturnsRows
+
+_OPERATIONS: dict[type, str] = {
+    Select: "SELECT",
+    CompoundSelect: "SELECT",
+    Insert: "INSERT",
+    Update: "UPDATE",
+    Delete: "DELETE",
+}
+
+# The first word after white space, comments and parentheses.
+_KEYWORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]{1,32})", re.DOTALL)
+
+
+class Subject(NamedTuple):
+    """What a statement is about, in few enough values for a metric."""
+
+    operation: str
+    table: str | None
+    """The table that is changed, or the first that is read; None in text."""
+    summary: str
+    """The operation and all its tables, as in `SELECT sessions users`."""
+
+
+# An entry goes when SQLAlchemy's own cache forgets the compiled statement.
+_subjects: WeakKeyDictionary[Compiled, Subject] = WeakKeyDictionary()
+
+
+def subject(compiled: Compiled | None, text: str) -> Subject:
+    """Tell what a statement is about; `text` counts where nothing was compiled."""
+    if compiled is None:
+        return _derived(None, text)
+    known = _subjects.get(compiled)
+    if known is None:
+        known = _subjects[compiled] = _derived(compiled.statement, text)
+    return known
+
+
+def _derived(statement: Any, text: str) -> Subject:
+    operation = _OPERATIONS.get(type(statement)) or _keyword(text)
+    tables = list(dict.fromkeys(_tables(statement)))
+    return Subject(operation, tables[0] if tables else None, " ".join([operation, *tables]))
+
+
+def _keyword(text: str) -> str:
+    found = _KEYWORD.match(text)
+    return found[1].upper() if found else "OTHER"
+
+
+def _tables(clause: Any) -> Iterator[str]:
+    """Yield the tables of a statement or of its FROM, from left to right."""
+    match clause:
+        case Table():
+            yield clause.name
+        case Insert() | Update() | Delete():
+            yield from _tables(clause.table)
+        case Join():
+            yield from _tables(clause.left)
+            yield from _tables(clause.right)
+        case AliasedReturnsRows():
+            yield from _tables(clause.element)
+        case CompoundSelect():
+            for part in clause.selects:
+                yield from _tables(part)
+        case Select():
+            for source in clause.get_final_froms():
+                yield from _tables(source)
