@@ -1,0 +1,184 @@
+"""A span, a duration and a trace for each call."""
+
+import asyncio
+from functools import cache
+from time import perf_counter
+from typing import Any
+
+from grpc import StatusCode
+from grpc.aio import AbortError, ServicerContext
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.metrics import Histogram, Meter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from tamatar_auth import conventions as names
+from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.storage.queries import Tally, tally
+
+SERVER_FAULTS = frozenset(
+    {
+        StatusCode.UNKNOWN,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.UNIMPLEMENTED,
+        StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DATA_LOSS,
+    }
+)
+"""The statuses that are errors of the server; the others are answers."""
+
+UNTRACED = ("grpc.health.", "grpc.reflection.")
+"""The services that have spans only if asked for: they are called all the time."""
+
+_SYSTEM = "grpc"
+_TRACE_PARENT = "traceparent"
+_LONGEST_TRACE_PARENT = 512  # characters; the propagator warns of longer ones
+
+# The caller's clock may end a call a moment before ours does.
+_DEADLINE_SLACK = 0.01  # seconds
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class TelemetryInterceptor(Interceptor):
+    """Follows each call to its final status; it belongs around all others.
+
+    Without a tracer and a meter it only makes the caller's trace known to the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer: trace.Tracer | None = None,
+        meter: Meter | None = None,
+        trace_everything: bool = False,
+    ) -> None:
+        super().__init__()
+        self._tracer = tracer
+        self._durations = _durations(meter) if meter is not None else None
+        self._trace_everything = trace_everything
+
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Follow the calls of a method."""
+        is_traced = self._trace_everything or not method.service.startswith(UNTRACED)
+        tracer = self._tracer if is_traced else None
+        if tracer is None and self._durations is None:
+            return _within_its_trace(behaviour)
+        return _Followed(behaviour, method, tracer, self._durations).call
+
+
+class _Followed:
+    """The behaviour of one method, with spans or durations or both."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        method: Method,
+        tracer: trace.Tracer | None,
+        durations: Histogram | None,
+    ) -> None:
+        self._behaviour = behaviour
+        self._name = f"{method.service}/{method.name}"
+        self._tracer = tracer
+        self._durations = durations
+
+    async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
+        """Answer a call; its span ends however that goes."""
+        parent = _parent(context)
+        span = self._start_span(parent)
+        counted = Tally()
+        status = StatusCode.UNKNOWN
+        in_tally = tally.set(counted)
+        in_trace = contexts.attach(trace.set_span_in_context(span, parent) if span else parent)
+        started = perf_counter()
+        try:
+            answer = await self._behaviour(request, context)
+            status = context.code() or StatusCode.OK
+        except AbortError:
+            status = context.code()
+            raise
+        except asyncio.CancelledError:
+            status = _why_cancelled(context)
+            raise
+        finally:
+            if self._durations is not None:
+                self._durations.record(perf_counter() - started, _labels(self._name, status))
+            if span is not None:
+                _end_span(span, status, counted)
+            contexts.detach(in_trace)
+            tally.reset(in_tally)
+        return answer
+
+    def _start_span(self, parent: contexts.Context) -> trace.Span | None:
+        if self._tracer is None:
+            return None
+        return self._tracer.start_span(
+            self._name,
+            parent,
+            trace.SpanKind.SERVER,
+            {names.RPC_SYSTEM: _SYSTEM, names.RPC_METHOD: self._name},
+        )
+
+
+def _within_its_trace(behaviour: Behaviour) -> Behaviour:
+    async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        parent = _parent(context)
+        if not parent:
+            return await behaviour(request, context)
+        in_trace = contexts.attach(parent)
+        try:
+            return await behaviour(request, context)
+        finally:
+            contexts.detach(in_trace)
+
+    return call
+
+
+def _parent(context: ServicerContext[Any, Any]) -> contexts.Context:
+    """Return the caller's span, or an empty context where it names none that is valid.
+
+    Nothing else that callers can put into a trace (its state, its baggage) is believed.
+    """
+    for key, value in context.invocation_metadata() or ():
+        if key == _TRACE_PARENT and len(value) <= _LONGEST_TRACE_PARENT:
+            return _propagator.extract({_TRACE_PARENT: [str(value)]}, contexts.Context())
+    return contexts.Context()
+
+
+def _why_cancelled(context: ServicerContext[Any, Any]) -> StatusCode:
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= _DEADLINE_SLACK:
+        return StatusCode.DEADLINE_EXCEEDED
+    return StatusCode.CANCELLED
+
+
+def _end_span(span: trace.Span, status: StatusCode, counted: Tally) -> None:
+    span.set_attribute(names.RPC_STATUS, status.name)
+    span.set_attribute(names.CALL_STATEMENTS, counted.statements)
+    span.set_attribute(names.CALL_SECONDS, counted.seconds)
+    if status in SERVER_FAULTS:
+        span.set_attribute(names.ERROR_TYPE, status.name)
+        span.set_status(trace.StatusCode.ERROR)
+    span.end()
+
+
+@cache
+def _labels(method: str, status: StatusCode) -> dict[str, str]:
+    labels = {
+        names.RPC_SYSTEM: _SYSTEM,
+        names.RPC_METHOD: method,
+        names.RPC_STATUS: status.name,
+    }
+    if status in SERVER_FAULTS:
+        labels[names.ERROR_TYPE] = status.name
+    return labels
+
+
+def _durations(meter: Meter) -> Histogram:
+    return meter.create_histogram(
+        names.RPC_DURATION,
+        unit="s",
+        description="Measures the duration of an incoming Remote Procedure Call (RPC).",
+        explicit_bucket_boundaries_advisory=names.RPC_SECONDS,
+    )

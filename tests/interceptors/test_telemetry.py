@@ -1,0 +1,332 @@
+"""Calls as spans, durations and traces, over a real channel and a real PostgreSQL."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import baggage, trace
+from opentelemetry.trace import SpanKind
+from sqlalchemy import text
+
+from tamatar_auth.errors import EmailTaken, UserNotFound
+from tamatar_auth.interceptors import telemetry
+from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
+from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.queries import watch_queries
+from tamatar_auth.storage.users import NewUser
+from tests.recording import Recording, logged
+
+CANARY = "canary-91c2@example.com"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+SPAN_ID = "b7ad6b7169203331"
+TRACE_PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
+
+FAULTS = {
+    "UNKNOWN",
+    "DEADLINE_EXCEEDED",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+}
+
+
+@pytest.fixture
+def recording():
+    return Recording()
+
+
+class Service:
+    """Answers calls as a test says, below the interceptor."""
+
+    def __init__(self, interceptor, behaviour):
+        self._interceptor = interceptor
+        self._behaviour = behaviour
+
+    async def __aenter__(self):
+        async def unary(request, context):
+            return await self._behaviour(request, context) or b""
+
+        async def stream(request, context):
+            yield b"first"
+            yield await self._behaviour(request, context) or b""
+
+        async def takes(requests, context):
+            received = [request async for request in requests]
+            return await self._behaviour(received, context) or b""
+
+        handlers = {
+            "Unary": grpc.unary_unary_rpc_method_handler(unary),
+            "Stream": grpc.unary_stream_rpc_method_handler(stream),
+            "Takes": grpc.stream_unary_rpc_method_handler(takes),
+        }
+        self._server = grpc.aio.server(interceptors=[self._interceptor, ErrorInterceptor()])
+        for name in ("t.Service", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"):
+            handler = grpc.method_handlers_generic_handler(name, handlers)
+            self._server.add_generic_rpc_handlers([handler])
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        return self
+
+    async def __aexit__(self, *_):
+        await self._channel.close()
+        await self._server.stop(None)
+
+    async def call(self, method="Unary", service="t.Service", **options):
+        """Call, and return the status."""
+        call = self.start(method, service, **options)
+        if method == "Stream":
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                [message async for message in call]
+        return await call.code()
+
+    def start(self, method="Unary", service="t.Service", **options):
+        """Call, and return the call in flight."""
+        path = f"/{service}/{method}"
+        if method == "Stream":
+            return self._channel.unary_stream(path)(b"", **options)
+        if method == "Takes":
+            return self._channel.stream_unary(path)(iter([b"", b""]), **options)
+        return self._channel.unary_unary(path)(b"", **options)
+
+
+def both(recording, **given):
+    return TelemetryInterceptor(tracer=recording.tracer, meter=recording.meter, **given)
+
+
+async def nothing(_request, _context):
+    pass
+
+
+@pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
+async def test_a_call_is_a_server_span_and_a_duration(recording, method):
+    async with Service(both(recording), nothing) as service:
+        assert await service.call(method) is StatusCode.OK
+
+    (span,) = recording.spans
+    assert (span.name, span.kind, span.parent) == (f"t.Service/{method}", SpanKind.SERVER, None)
+    assert span.status.status_code is trace.StatusCode.UNSET
+    assert dict(span.attributes) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": f"t.Service/{method}",
+        "rpc.response.status_code": "OK",
+        "tamatar.db.statements": 0,
+        "tamatar.db.seconds": 0.0,
+    }
+    (point,) = recording.points("rpc.server.call.duration")
+    assert dict(point.attributes) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": f"t.Service/{method}",
+        "rpc.response.status_code": "OK",
+    }
+    assert (point.count, point.explicit_bounds[0], point.explicit_bounds[-1]) == (1, 0.005, 10)
+    assert 0 < point.sum < 60
+
+
+@pytest.mark.parametrize("method", ["Unary", "Stream"])
+@pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
+async def test_only_faults_of_the_server_are_errors(recording, code, method):
+    async def abort(_request, context):
+        await context.abort(code, CANARY)
+
+    async with Service(both(recording), abort) as service:
+        assert await service.call(method) is code
+
+    (span,) = recording.spans
+    (point,) = recording.points("rpc.server.call.duration")
+    is_fault = code.name in FAULTS
+    wanted = trace.StatusCode.ERROR if is_fault else trace.StatusCode.UNSET
+    assert span.status.status_code is wanted
+    for attributes in (span.attributes, point.attributes):
+        assert attributes["rpc.response.status_code"] == code.name
+        assert attributes.get("error.type") == (code.name if is_fault else None)
+    assert CANARY not in recording.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UserNotFound(), "NOT_FOUND"), (RuntimeError(CANARY), "INTERNAL")],
+)
+async def test_exceptions_have_the_status_that_the_caller_hears(recording, error, code):
+    async def fail(_request, _context):
+        raise error
+
+    async with Service(both(recording), fail) as service:
+        assert (await service.call()).name == code
+
+    (span,) = recording.spans
+    assert span.attributes["rpc.response.status_code"] == code
+    assert not span.events
+    assert CANARY not in recording.text
+
+
+async def test_a_call_that_was_cancelled_and_one_that_came_too_late_are_told_apart(recording):
+    arrived = asyncio.Event()
+
+    async def wait(_request, _context):
+        arrived.set()
+        await asyncio.sleep(60)
+
+    async with Service(both(recording), wait) as service:
+        assert await service.call(timeout=0.2) is StatusCode.DEADLINE_EXCEEDED
+        await ended(recording, 1)
+        arrived.clear()
+        call = service.start(timeout=60)
+        await arrived.wait()
+        call.cancel()
+        await ended(recording, 2)
+
+    late, cancelled = recording.spans
+    assert late.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
+    assert late.status.status_code is trace.StatusCode.ERROR
+    assert cancelled.attributes["rpc.response.status_code"] == "CANCELLED"
+    assert cancelled.status.status_code is trace.StatusCode.UNSET
+
+
+async def ended(recording, number):
+    for _ in range(3000):
+        if len(recording.spans) == number:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the call did not end")
+
+
+async def test_a_method_that_does_not_exist_leaves_no_trace(recording):
+    async with Service(both(recording), nothing) as service:
+        assert await service.call("Unknown") is StatusCode.UNIMPLEMENTED
+
+    assert not recording.spans
+    assert not recording.points("rpc.server.call.duration")
+
+
+async def test_a_call_belongs_to_the_trace_of_its_caller(recording):
+    async with Service(both(recording), nothing) as service:
+        await service.call(metadata=[("traceparent", TRACE_PARENT)])
+
+    (span,) = recording.spans
+    assert f"{span.context.trace_id:032x}" == TRACE_ID
+    assert f"{span.parent.span_id:016x}" == SPAN_ID
+
+
+async def test_a_caller_that_does_not_sample_is_obeyed(recording):
+    unsampled = TRACE_PARENT.removesuffix("01") + "00"
+    async with Service(both(recording), nothing) as service:
+        await service.call(metadata=[("traceparent", unsampled)])
+
+    assert not recording.spans
+    assert len(recording.points("rpc.server.call.duration")) == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "",
+        "00",
+        TRACE_PARENT.upper(),
+        TRACE_PARENT + "-more",
+        f"ff-{TRACE_ID}-{SPAN_ID}-01",
+        f"00-{'0' * 32}-{SPAN_ID}-01",
+        f"00-{TRACE_ID}-{'0' * 16}-01",
+        "00-" + "a" * 7000,
+    ],
+)
+async def test_a_trace_that_is_not_valid_breaks_no_call_and_is_not_believed(
+    recording, caplog, hostile
+):
+    async with Service(both(recording), nothing) as service:
+        assert await service.call(metadata=[("traceparent", hostile)]) is StatusCode.OK
+
+    (span,) = recording.spans
+    assert span.parent is None
+    assert not caplog.records
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")))
+def test_any_text_can_be_read_as_a_trace(value):
+    class Context:
+        def invocation_metadata(self):
+            return (("traceparent", value),)
+
+    telemetry._parent(Context())
+
+
+async def test_baggage_and_the_state_of_a_trace_are_not_believed(recording):
+    seen = []
+
+    async def look(_request, _context):
+        seen.append((baggage.get_all(), trace.get_current_span().get_span_context()))
+
+    hostile = [("traceparent", TRACE_PARENT), ("baggage", "a=b"), ("tracestate", "a=b")]
+    async with Service(both(recording), look) as service:
+        await service.call(metadata=hostile)
+
+    ((bags, span),) = seen
+    assert (dict(bags), dict(span.trace_state)) == ({}, {})
+
+
+@pytest.mark.parametrize("name", ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"])
+async def test_health_and_reflection_have_durations_and_spans_only_if_asked_for(recording, name):
+    async with Service(both(recording), nothing) as service:
+        await service.call(service=name)
+    assert not recording.spans
+    assert len(recording.points("rpc.server.call.duration")) == 1
+
+    async with Service(both(recording, trace_everything=True), nothing) as service:
+        await service.call(service=name)
+    assert [span.name for span in recording.spans] == [f"{name}/Unary"]
+
+
+async def test_without_tracer_and_meter_the_log_still_knows_the_trace(recording):
+    seen = []
+
+    async def look(_request, _context):
+        seen.append(trace.get_current_span().get_span_context())
+
+    async with Service(TelemetryInterceptor(), look) as service:
+        for metadata in ([("traceparent", TRACE_PARENT)], [("traceparent", "?")], []):
+            assert await service.call(metadata=metadata) is StatusCode.OK
+
+    named, wrong, absent = seen
+    assert (f"{named.trace_id:032x}", f"{named.span_id:016x}") == (TRACE_ID, SPAN_ID)
+    assert not wrong.is_valid
+    assert not absent.is_valid
+
+
+async def test_a_call_has_its_statements_as_children_and_nothing_secret(
+    recording, settings, database
+):
+    engine = create_engine(settings)
+    watch_queries(engine, timedelta(0), tracer=recording.tracer, meter=recording.meter)
+    watched = Database(engine)
+
+    async def create(_request, _context):
+        async with watched.transaction() as tx:
+            user = NewUser(id=uuid4(), email=CANARY, password_hash=f"${CANARY}$")
+            user = await tx.users.add(user)
+            await tx.connection.execute(text("SELECT CAST(:canary AS text)"), {"canary": CANARY})
+
+    with logged(settings) as stream:
+        async with Service(both(recording), create) as service:
+            assert await service.call() is StatusCode.OK
+            assert await service.call() is EmailTaken.code
+        await engine.dispose()
+
+    insert, select, call, failed, refused = recording.spans
+    assert [insert.name, select.name, failed.name] == ["INSERT users", "SELECT", "INSERT users"]
+    assert insert.parent == select.parent == call.context
+    assert failed.parent == refused.context
+    assert call.attributes["tamatar.db.statements"] == 2
+    assert refused.attributes["tamatar.db.statements"] == 1
+    assert 0 < call.attributes["tamatar.db.seconds"] < 60
+    said = stream.getvalue()
+    assert said.count("slow statement") == 3
+    assert f"{call.context.trace_id:032x}" in said
+    assert CANARY not in recording.text + said
