@@ -1,8 +1,10 @@
 """Where a server listens."""
 
+import errno
 import ipaddress
 import re
-from typing import NamedTuple, Self
+import socket
+from typing import Any, NamedTuple, Self
 
 
 class ListenAddress(NamedTuple):
@@ -40,3 +42,25 @@ class ListenAddress(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a process listens there, on any of the addresses that a name stands for."""
+        try:
+            if self.path:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    return probe.connect_ex(self.path) == 0
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError:
+            return False  # whoever binds it learns why that is impossible
+        return any(_is_taken(family, place) for family, _, _, _, place in found)
+
+
+def _is_taken(family: int, place: Any) -> bool:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(place)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False

@@ -1,12 +1,14 @@
 """The command line. Every command imports what it needs when it runs."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.settings import OperatorError, Settings, SettingsError
 
 app = typer.Typer(
@@ -23,8 +25,21 @@ app.add_typer(config, name="config")
 Revision = Annotated[str, typer.Argument(help="A revision such as 0001, or head.")]
 
 
+def _address(text: str) -> ListenAddress:
+    try:
+        return ListenAddress.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _addresses(text: str) -> tuple[ListenAddress, ...]:
+    return tuple(_address(part) for part in text.split(","))
+
+
 def main() -> None:
     """Run a command; a failure that is foreseen is one clear line and exit code 1 or 2."""
+    # gRPC's core writes lines of its own to stderr, where each line is one of our log's.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(prog_name="tamatar-auth")
     except SettingsError as error:
@@ -41,7 +56,12 @@ def serve(
         typer.Option("--dev", help="Bring up all that is needed: database, tables, sample users."),
     ] = False,
     listen: Annotated[
-        str | None, typer.Option(help="Where to answer calls, in place of TAMATAR_LISTEN.")
+        Any,  # a tuple would be an option of several values
+        typer.Option(
+            parser=_addresses,
+            metavar="ADDRESS,...",
+            help="Where to answer calls, in place of TAMATAR_LISTEN.",
+        ),
     ] = None,
     exit_with_parent: Annotated[bool, typer.Option("--exit-with-parent", hidden=True)] = False,
 ) -> None:
@@ -128,14 +148,17 @@ def sweep(
 @app.command()
 def healthcheck(
     address: Annotated[
-        str | None, typer.Option(help="The server; the first of TAMATAR_LISTEN.")
+        ListenAddress | None,
+        typer.Option(
+            parser=_address, metavar="ADDRESS", help="The server; the first of TAMATAR_LISTEN."
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
 ) -> None:
     """Ask a server whether it can do its work; exit code 0 if so, else 1."""
     from tamatar_auth import doctor  # noqa: PLC0415
 
-    status = doctor.health(address or str(_settings().listen[0]), timeout)
+    status = doctor.health(address or _settings().listen[0], timeout)
     typer.echo(status)
     raise typer.Exit(0 if status == "SERVING" else 1)
 

@@ -1,6 +1,7 @@
 """Shows the settings to people and scripts. Secrets are masked."""
 
 import json
+import sys
 import textwrap
 from datetime import timedelta
 from typing import NamedTuple
@@ -41,7 +42,9 @@ def table(settings: Settings) -> None:
     grid = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
     for row in shown(settings):
         grid.add_row(*row)
-    Console().print(grid)
+    # A setting is a line where no person looks at it, and a value is no markup anywhere.
+    width = None if sys.stdout.isatty() else 250
+    Console(width=width, markup=False, highlight=False, emoji=False).print(grid)
 
 
 def as_json(settings: Settings) -> str:

@@ -1,8 +1,7 @@
 """Examines an installation, and says of each part that it is well or what to do."""
 
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import grpc
@@ -12,13 +11,14 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.maintenance.migration_connection import connect
 from tamatar_auth.origins import Origins
 from tamatar_auth.settings import (
     OperatorError,
     Settings,
     SettingsError,
 )
-from tamatar_auth.storage.database import connect_arguments, libpq_url
+from tamatar_auth.storage.database import libpq_url
 
 OLDEST_POSTGRES = 15
 CLOCK_TOLERANCE = 2.0
@@ -42,15 +42,14 @@ def examine() -> Sequence[Finding]:
     return [*_settings(settings), *_database(settings), *_ports(settings)]
 
 
-def health(address: str, timeout: float) -> str:
+def health(address: ListenAddress, timeout: float) -> str:
     """Ask a server's health: SERVING, NOT_SERVING, or what went wrong."""
-    target = str(ListenAddress.parse(address))
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(str(address)) as channel:
         stub: Any = HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.RpcError as error:
-            return f"{target} does not answer ({cast('grpc.Call', error).code().name})"
+            return f"{address} does not answer ({cast('grpc.Call', error).code().name})"
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
@@ -69,14 +68,12 @@ def _database(settings: Settings) -> Iterator[Finding]:
         text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` brings its own database"
         yield Finding("database", settings.environment == "development", text)
         return
-    timeout = connect_arguments(settings)["connect_timeout"]
     try:
-        with psycopg.connect(libpq_url(settings), connect_timeout=timeout) as connection:
+        with connect(libpq_url(settings)) as connection:
             yield _server(connection)
             yield _clock(connection)
-    except psycopg.OperationalError as error:
-        text = f"cannot be reached ({error.sqlstate or 'no answer'}); check TAMATAR_DATABASE_URL"
-        yield Finding("database", ok=False, text=text)
+    except OperatorError as error:
+        yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
         return
     yield from _tables(settings)
 
@@ -114,31 +111,12 @@ def _tables(settings: Settings) -> Iterator[Finding]:
 
 def _ports(settings: Settings) -> Iterator[Finding]:
     for address in settings.listen:
-        if _can_bind(address):
+        if not address.is_taken:
             yield Finding("port", ok=True, text=f"{address} is free")
             continue
-        status = health(str(address), timeout=2)
-        text = f"{address} is answered by a server that is {status}"
+        status = health(address, timeout=2)
+        if status in ("SERVING", "NOT_SERVING"):
+            text = f"{address} is answered by a server that is {status}"
+        else:
+            text = f"{status}, but something has it: end that, or set TAMATAR_LISTEN"
         yield Finding("port", status == "SERVING", text)
-
-
-def _can_bind(address: ListenAddress) -> bool:
-    if address.path:
-        return _raises(lambda: _connect(address.path))
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return not _raises(lambda: probe.bind((address.host, address.port)))
-
-
-def _connect(path: str) -> None:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.connect(path)
-
-
-def _raises(attempt: Callable[[], None]) -> bool:
-    try:
-        attempt()
-    except OSError:
-        return True
-    return False

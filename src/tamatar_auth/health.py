@@ -38,15 +38,15 @@ class DatabaseWatch:
 
     async def look(self) -> None:
         """Look once, and say what changed."""
-        problem = await self._problem_in_time()
-        if problem == self._said:
+        why = await self._problem_in_time()
+        if why == self._said:
             return
-        self._said = problem
-        await self._health.set_all(serving=problem is None)
-        if problem is None:
+        self._said = why
+        await self._health.set_all(serving=why is None)
+        if why is None:
             log.info("serving")
         else:
-            log.error("not serving", why=problem)
+            log.error("not serving", why=why)
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -57,21 +57,23 @@ class DatabaseWatch:
     async def _problem_in_time(self) -> str | None:
         # A frozen server can hold even a cancelled statement for seconds, so the look is
         # not cancelled: the next round goes on waiting for it.
-        self._look = self._look or asyncio.create_task(self._problem())
+        self._look = self._look or asyncio.create_task(problem(self._database, self._head))
         done, _ = await asyncio.wait({self._look}, timeout=PATIENCE)
         if not done:
             return "the database does not answer"
         look, self._look = self._look, None
         return look.result()
 
-    async def _problem(self) -> str | None:
-        try:
-            async with self._database.read() as db:
-                revision = await db.diagnostics.schema_revision()
-        except (SQLAlchemyError, OSError) as error:
-            state = faults.sqlstate(error)
-            return f"the database is not available ({state or type(error).__name__})"
-        return _lacking(revision, self._head)
+
+async def problem(database: Database, head: str) -> str | None:
+    """Tell why a database cannot be worked with, or None when it can."""
+    try:
+        async with database.read() as db:
+            revision = await db.diagnostics.schema_revision()
+    except (SQLAlchemyError, OSError) as error:
+        state = faults.sqlstate(error)
+        return f"the database is not available ({state or type(error).__name__})"
+    return _lacking(revision, head)
 
 
 def _lacking(revision: str | None, head: str) -> str | None:

@@ -11,16 +11,20 @@ from typing import Any
 
 import structlog
 import uvloop
+from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth import __version__
+from tamatar_auth.health import problem
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.maintenance import seeding, sweeping
 from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.origins import Origins
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.server import Service
 from tamatar_auth.server import serve as run_server
 from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.storage import faults
 from tamatar_auth.storage.database import Database, create_engine, libpq_url
 from tamatar_auth.telemetry import configure_telemetry
 
@@ -101,9 +105,17 @@ def stop_with_parent() -> None:
 
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
+    """Open a database that can be worked with, or raise `OperatorError`."""
     database = Database(create_engine(settings))
     try:
+        if why := await problem(database, head_revision()):
+            raise OperatorError(f"{why[:1].upper()}{why[1:]}. `tamatar-auth doctor` tells more.")
         yield database
+    except SQLAlchemyError as error:
+        failure = faults.failure(error)
+        if failure is None:
+            raise
+        raise OperatorError(failure.message) from None
     finally:
         await database.close()
 

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import grpc
 import structlog
@@ -197,25 +195,15 @@ async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[No
 
 
 def _bind(server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
-    if address.path:
-        _refuse_live_socket(address)
+    # Of a name's addresses gRPC is content with one, and a socket it takes from its owner.
+    if address.is_taken:
+        raise StartError(
+            f"{address} is in use by another process: end that, or set TAMATAR_LISTEN."
+        )
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError:
         raise StartError(
-            f"{address} cannot be listened on: another process may have it, or it is not an"
-            " address of this machine. Set TAMATAR_LISTEN to another one."
+            f"{address} cannot be listened on: set TAMATAR_LISTEN to an address of this machine."
         ) from None
     return address if address.path else address._replace(port=port)
-
-
-def _refuse_live_socket(address: ListenAddress) -> None:
-    # gRPC would remove the socket of a server that still listens on it.
-    if not Path(address.path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(address.path)
-        except OSError:
-            return
-    raise StartError(f"{address} is in use by another server.")

@@ -1,0 +1,128 @@
+"""`tamatar-auth` as a process of its own, far from the settings of whoever runs the tests."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+COMMAND = BIN / "tamatar-auth"
+ROOT = Path(__file__).parents[1]
+
+PATIENCE = 60.0
+"""Seconds after which what has not come will not come."""
+
+QUICK = {"TAMATAR_BCRYPT_COST": "4", "TAMATAR_DRAIN_DELAY": "0s"}
+"""Settings of a server that need not be safe."""
+
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
+
+
+def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a process needs of the environment, and nothing that sets anything of ours."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | dict(given or {})
+
+
+def run(*command: str | Path, cwd: Path, code: int | None = 0, **env: str) -> Any:
+    """Run a program to its end, which must be one with this exit code (None: with any)."""
+    ended = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert code in (ended.returncode, None), (ended.returncode, ended.stdout, ended.stderr)
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+def tamatar(*arguments: str, cwd: Path, code: int | None = 0, **env: str) -> Any:
+    """Run a command of ours to its end."""
+    return run(COMMAND, *arguments, cwd=cwd, code=code, **env)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait for what must come, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.03)
+    return found
+
+
+class Server:
+    """A `tamatar-auth serve` that runs, and what it logs."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
+        self.process = process
+        self._output = output
+
+    @property
+    def said(self) -> str:
+        """All that it has written so far."""
+        return self._output.read_text()
+
+    @property
+    def logs(self) -> Sequence[Mapping[str, Any]]:
+        """Its log lines so far; what it says to people is left out."""
+        whole = self.said.rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def events(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The log lines with this event."""
+        return [line for line in self.logs if line["event"] == name]
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where it answers calls, as soon as it does."""
+        until(lambda: self.events("listening") or self.process.poll() is not None)
+        assert self.events("listening"), self.said
+        addresses: Sequence[str] = self.events("listening")[0]["addresses"]
+        return addresses
+
+    def ask(self, signum: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(signum)
+
+    def ended(self) -> int:
+        """Wait for its end, and return its exit code."""
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def serving(
+    *arguments: str, cwd: Path, command: Sequence[str | Path] = (COMMAND, "serve"), **env: str
+) -> Iterator[Server]:
+    """Run a server on a free port for as long as the block."""
+    output = cwd / f"output-{time.monotonic_ns()}"
+    listen = () if "TAMATAR_LISTEN" in env else ("--listen", "127.0.0.1:0")
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, *listen, *arguments],
+            cwd=cwd,
+            env=environment(QUICK | env),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        yield Server(process, output)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
