@@ -16,6 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.settings import Settings
 
+LOGGERS = (None, "tamatar_auth", "alembic", "opentelemetry.util.re")
+
 
 class Recording:
     """A tracer and a meter of OpenTelemetry's own SDK, and what was made with them."""
@@ -59,7 +61,7 @@ def logged(settings: Settings, stream: io.StringIO | None = None) -> Iterator[io
     """Log into a stream as the service would, for as long as the block."""
     stream = io.StringIO() if stream is None else stream
     before = structlog.get_config()
-    loggers = [logging.getLogger(name) for name in (None, "tamatar_auth", "alembic")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     loggers[0].handlers.clear()  # pytest's own cannot bear what a hostile line can
     configure_logs(settings, stream)

@@ -20,8 +20,11 @@ from tamatar_auth.settings import Settings
 
 _HANDLER = "tamatar_auth"
 
-# Of libraries, what needs attention; of migrations, how they go on.
-_LEAST_LEVELS = {None: logging.WARNING, "alembic": logging.INFO}
+_LEAST_LEVELS = {
+    None: logging.WARNING,  # of libraries, what needs attention
+    "alembic": logging.INFO,  # of migrations, how they go on
+    "opentelemetry.util.re": logging.ERROR,  # it quotes headers, which may be credentials
+}
 
 
 def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
