@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import json
 from datetime import timedelta
-from uuid import uuid4
 
 import grpc
 import pytest
@@ -12,15 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import baggage, trace
 from opentelemetry.trace import SpanKind
-from sqlalchemy import text
 
-from tamatar_auth.errors import EmailTaken, UserNotFound
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.errors import UserNotFound
 from tamatar_auth.interceptors import telemetry
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.queries import watch_queries
-from tamatar_auth.storage.users import NewUser
+from tamatar_auth.server import running
+from tamatar_auth.telemetry import Telemetry
+from tests.calls import ada, refusal, sign_in, verify
 from tests.recording import Recording, logged
 
 CANARY = "canary-91c2@example.com"
@@ -300,33 +303,53 @@ async def test_without_tracer_and_meter_the_log_still_knows_the_trace(recording)
     assert not absent.is_valid
 
 
-async def test_a_call_has_its_statements_as_children_and_nothing_secret(
-    recording, settings, database
-):
-    engine = create_engine(settings)
-    watch_queries(engine, timedelta(0), tracer=recording.tracer, meter=recording.meter)
-    watched = Database(engine)
+@pytest.fixture
+async def recorded(settings, database, recording):
+    """The whole service, its spans and metrics, and all that it logs at the lowest level."""
+    told = Telemetry(tracer=recording.tracer, meter=recording.meter)
+    loud = settings.model_copy(update={"log_level": "debug", "slow_query": timedelta(0)})
+    with logged(loud) as stream:
+        async with running(loud, told) as service, channel_to(service) as channel:
+            yield channel, stream
 
-    async def create(_request, _context):
-        async with watched.transaction() as tx:
-            user = NewUser(id=uuid4(), email=CANARY, password_hash=f"${CANARY}$")
-            user = await tx.users.add(user)
-            await tx.connection.execute(text("SELECT CAST(:canary AS text)"), {"canary": CANARY})
 
-    with logged(settings) as stream:
-        async with Service(both(recording), create) as service:
-            assert await service.call() is StatusCode.OK
-            assert await service.call() is EmailTaken.code
-        await engine.dispose()
+def channel_to(service):
+    return grpc.aio.insecure_channel(str(service.addresses[0]))
 
-    insert, select, call, failed, refused = recording.spans
-    assert [insert.name, select.name, failed.name] == ["INSERT users", "SELECT", "INSERT users"]
-    assert insert.parent == select.parent == call.context
-    assert failed.parent == refused.context
-    assert call.attributes["tamatar.db.statements"] == 2
-    assert refused.attributes["tamatar.db.statements"] == 1
+
+async def test_a_created_user_is_one_call_with_its_statements_as_children(recorded, recording):
+    channel, stream = recorded
+    await UserServiceStub(channel).CreateUser(ada())
+
+    *statements, call = recording.spans
+    assert call.name == "tamatar.auth.v1.UserService/CreateUser"
+    assert {"INSERT users", "INSERT user_profiles"} <= {span.name for span in statements}
+    assert all(span.parent == call.context for span in statements)
+    assert call.attributes["tamatar.db.statements"] == len(statements)
     assert 0 < call.attributes["tamatar.db.seconds"] < 60
-    said = stream.getvalue()
-    assert said.count("slow statement") == 3
-    assert f"{call.context.trace_id:032x}" in said
-    assert CANARY not in recording.text + said
+    slow = [json.loads(line) for line in stream.getvalue().splitlines() if "slow" in line]
+    assert {line["trace_id"] for line in slow} == {f"{call.context.trace_id:032x}"}
+    assert ("user_profiles", "INSERT") in {(line["table"], line["operation"]) for line in slow}
+
+
+async def test_nothing_secret_is_in_any_span_metric_or_line(recorded, recording, database):
+    channel, stream = recorded
+    users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+    who = {"email": CANARY, "username": "canary_name", "password": "canary password"}
+    hostile = [("traceparent", CANARY), ("authorization", CANARY), ("baggage", CANARY)]
+
+    created = await users.CreateUser(ada(**who), metadata=hostile)
+    await verify(database, created.user)
+    await refusal(users.CreateUser(ada(**who)))
+    await refusal(users.CreateUser(ada(email=f"{CANARY}\0")))
+    await refusal(sessions.CreateSession(sign_in(email=CANARY, password="a wrong canary")))
+    session = await sessions.CreateSession(sign_in(email=CANARY, password="canary password"))
+    token = session.session_token
+    await sessions.ValidateSession(ValidateSessionRequest(session_token=token))
+    await users.ListUsers(ListUsersRequest(filter=UserFilter(email_prefix=CANARY)))
+
+    said = recording.text + stream.getvalue()
+    assert "slow statement" in said
+    assert "storage refused" in said
+    for secret in ("canary", token, token.removeprefix("tms_")):
+        assert secret not in said
