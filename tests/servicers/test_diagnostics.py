@@ -93,20 +93,20 @@ async def test_reflection_shows_the_services_and_their_files(channel, version):
     )()
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     listed = await call.read()
-    await call.write(
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="tamatar.auth.v1.UserService")
-    )
-    file = await call.read()
+    names = {service.name for service in listed.list_services_response.service}
+    files = {}
+    for name in names:
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name))
+        answer = (await call.read()).file_descriptor_response
+        files[name] = FileDescriptorProto.FromString(answer.file_descriptor_proto[0])
     await call.done_writing()
 
-    names = {service.name for service in listed.list_services_response.service}
     assert names == {
         *SERVICES,
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }
-    described = FileDescriptorProto.FromString(
-        file.file_descriptor_response.file_descriptor_proto[0]
-    )
-    assert described.name == "tamatar/auth/v1/user_service.proto"
+    assert files["tamatar.auth.v1.UserService"].name == "tamatar/auth/v1/user_service.proto"
+    for name, file in files.items():
+        assert name in {f"{file.package}.{service.name}" for service in file.service}
