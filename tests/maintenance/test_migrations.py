@@ -202,7 +202,7 @@ def test_limits_of_the_service_do_not_end_a_migration(empty_database):
             "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
         ).fetchone()
 
-    assert limits == ("0", "1500ms")
+    assert limits == ("0", "1200ms")
     Migrations(empty_database).upgrade()
 
 

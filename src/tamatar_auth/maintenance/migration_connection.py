@@ -21,7 +21,7 @@ LIMITS = {
     # A statement that waits for a lock makes everybody behind it wait too: it gives up and
     # comes again. Longer than deadlock_timeout (1 s): after that, PostgreSQL ends an
     # autovacuum that is in the way.
-    "lock_timeout": "1500ms",
+    "lock_timeout": "1200ms",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }

@@ -20,7 +20,7 @@ _holders = """
     SELECT string_agg(DISTINCT pid::text, ', ')
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE granted AND locktype = 'relation' AND pid <> pg_backend_pid()
-      AND datname = current_database() AND xact_start < now() - interval '1 second'
+      AND datname = current_database() AND xact_start < now() - make_interval(secs => %s)
       AND relation >= 16384  -- a table, not one of PostgreSQL's own
 """
 
@@ -79,9 +79,10 @@ class Steps:
             return
         progress: Progress = self._context.opts["progress"]
         for attempt in range(1, ATTEMPTS + 1):
+            began = time.monotonic()
             if self._attempt(statements, together=together):
                 return
-            who = self._holders()
+            who = self._holders(time.monotonic() - began)
             if attempt == ATTEMPTS:
                 raise MigrationError(f"The tables stayed locked{who}; migrate again later.")
             progress.report(f"The tables are locked{who}: attempt {attempt} of {ATTEMPTS}.")
@@ -98,8 +99,9 @@ class Steps:
             return False
         return True
 
-    def _holders(self) -> str:
-        row = self._driver.execute(_holders.encode()).fetchone()
+    def _holders(self, waited: float) -> str:
+        # Transactions that are younger than our wait stood behind us.
+        row = self._driver.execute(_holders.encode(), [waited]).fetchone()
         return f" by process {row[0]} of PostgreSQL" if row and row[0] else ""
 
     @property
