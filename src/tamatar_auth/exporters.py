@@ -97,7 +97,7 @@ def _readers(wanted: Wanted, endpoint: MetricsEndpoint | None) -> list[MetricRea
         for exporter in _exporters(names, _METRIC_EXPORTERS, wanted.metrics_protocol)
     ]
     if endpoint is not None:
-        readers.append(PrometheusMetricReader(registry=endpoint.registry))
+        readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=endpoint.registry))
     return readers
 
 

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from threading import Thread
 
+import structlog
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 
@@ -17,6 +18,8 @@ from tamatar_auth.settings import OperatorError, Settings
 
 FLUSH_SECONDS = 0.8
 """How long a shutdown waits for the collector: a server ends within its grace and a second."""
+
+log = structlog.get_logger(__name__)
 
 _PROTOCOLS = ("grpc", "http/protobuf")
 
@@ -81,7 +84,11 @@ def configure_telemetry(settings: Settings) -> Telemetry:
         return Telemetry()
     from tamatar_auth import exporters  # noqa: PLC0415 - only here is the SDK worth its import
 
-    return exporters.set_up(wanted, environment=settings.environment)
+    telemetry = exporters.set_up(wanted, environment=settings.environment)
+    address = telemetry.metrics_address
+    told = {"metrics_address": str(address)} if address else {}
+    log.info("telemetry", spans=sorted(wanted.spans), metrics=sorted(wanted.metrics), **told)
+    return telemetry
 
 
 def _exporters(signal: str, known: AbstractSet[str]) -> AbstractSet[str]:
