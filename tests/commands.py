@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.databases import REQUIRE_INTEROP, TEMPLATE, Postgres
 
 BIN = Path(sys.executable).parent
 COMMAND = BIN / "tamatar-auth"
@@ -126,3 +132,27 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextlib.contextmanager
+def sample_server(postgres: Postgres, folder: Path) -> Iterator[str]:
+    """Run a server with the sample users; yield where it answers."""
+    name = f"sample_{uuid4().hex}"
+    url = postgres.create(name, TEMPLATE)
+    try:
+        with serving("--dev", cwd=folder, TAMATAR_DATABASE_URL=url) as server:
+            (address,) = server.addresses
+            yield address
+    finally:
+        postgres.drop(name)
+
+
+def find_grpcurl() -> str:
+    """Return where grpcurl is; without it skip the test, or fail where it is required."""
+    found = shutil.which("grpcurl") or shutil.which("grpcurl", path=ROOT / ".tools" / "bin")
+    if found is None:
+        missing = "grpcurl is missing: .ci/run installs it into .tools/bin"
+        if os.environ.get(REQUIRE_INTEROP) == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return found

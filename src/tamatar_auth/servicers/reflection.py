@@ -5,32 +5,18 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio
-
-_ALPHA = "v1alpha"
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
-def describe_v1() -> None:
-    """Put the protos of v1 into the pool: those of v1alpha under another name.
-
-    grpcio-reflection brings v1alpha only, and clients want to read about what is listed.
-    """
-    pool = descriptor_pool.Default()
-    file = FileDescriptorProto()
-    pb.DESCRIPTOR.CopyToProto(file)
-    renamed = text_format.MessageToString(file).replace(_ALPHA, "v1")
-    pool.Add(text_format.Parse(renamed, FileDescriptorProto()))
-
-
 def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
     """Answer both versions. Their messages are the same on the wire; only the name differs."""
-    describe_v1()
-    servicer: Any = aio.ReflectionServicer([*services, V1, V1ALPHA])
+    servicer: Any = aio.ReflectionServicer([*services, V1, V1ALPHA], _Descriptors())
     methods = {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,
@@ -41,3 +27,32 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(name, methods) for name in (V1, V1ALPHA)]
     )
+
+
+class _Descriptors:
+    """The pool of this program, in which methods are found too, and the file of v1."""
+
+    def __init__(self) -> None:
+        self._pool: Any = descriptor_pool.Default()
+        try:
+            self._pool.FindServiceByName(V1)
+        except KeyError:
+            self._pool.AddSerializedFile(_file_of_v1().SerializeToString())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """Return the file that defines a symbol, or raise `KeyError`."""
+        try:
+            file: FileDescriptor = self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            file = self._pool.FindMethodByName(symbol).containing_service.file
+        return file
+
+
+def _file_of_v1() -> FileDescriptorProto:
+    file = FileDescriptorProto()
+    pb.DESCRIPTOR.CopyToProto(file)
+    text = text_format.MessageToString(file).replace("v1alpha", "v1")
+    return text_format.Parse(text, FileDescriptorProto())

@@ -1,0 +1,50 @@
+"""buf curl over reflection: connect-go, the other stack of gRPC in Go."""
+
+import base64
+import json
+
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from tests.commands import BIN, run
+from tests.interop.story import read_answer, tell_first_calls
+
+
+@pytest.fixture
+def curl(address, tmp_path):
+    def curl(*arguments, path="", code=0):
+        grpc = ("curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments)
+        home = {"BUF_CACHE_DIR": str(tmp_path)}
+        return run(BIN / "buf", *grpc, f"http://{address}/{path}", cwd=tmp_path, code=code, **home)
+
+    return curl
+
+
+@pytest.fixture
+def call(curl):
+    def call(method, request):
+        path = f"tamatar.auth.v1.{method}"
+        ended = curl("--data", json.dumps(request), path=path, code=None)
+        if ended.returncode == 0:
+            return read_answer(method, ended.stdout)
+        status = json.loads(ended.stderr)
+        (detail, *_) = status["details"]
+        assert detail["type"] == "google.rpc.ErrorInfo"
+        info = ErrorInfo.FromString(base64.b64decode(detail["value"] + "=="))
+        return status["code"].upper(), info.reason
+
+    return call
+
+
+def test_the_first_calls(call):
+    tell_first_calls(call)
+
+
+def test_services_and_methods_are_listed(curl):
+    assert "tamatar.auth.v1.SessionService" in curl("--list-services").stdout.split()
+    methods = curl("--list-methods").stdout.split()
+    assert {"tamatar.auth.v1.UserService/CreateUser", "grpc.health.v1.Health/List"} <= set(methods)
+
+
+def test_the_health_is_told(curl):
+    assert json.loads(curl(path="grpc.health.v1.Health/Check").stdout) == {"status": "SERVING"}

@@ -1,0 +1,65 @@
+"""grpcurl over reflection: a client in Go that knows nothing of us beforehand."""
+
+import json
+
+import grpc
+import pytest
+
+from tests.commands import find_grpcurl, run
+from tests.interop.story import read_answer, tell_first_calls
+
+STATUS_BASE = 64
+"""What grpcurl adds to a status to make its exit code."""
+
+
+@pytest.fixture
+def grpcurl(address, tmp_path):
+    """Run grpcurl with the server's address among its arguments."""
+    program = find_grpcurl()
+
+    def grpcurl(*arguments, code=0):
+        options, target = arguments[:-1], arguments[-1].split()
+        return run(program, "-plaintext", *options, address, *target, cwd=tmp_path, code=code)
+
+    return grpcurl
+
+
+@pytest.fixture
+def call(grpcurl):
+    def call(method, request):
+        ended = grpcurl(
+            "-format-error", "-d", json.dumps(request), f"tamatar.auth.v1.{method}", code=None
+        )
+        if ended.returncode == 0:
+            return read_answer(method, ended.stdout)
+        status = json.loads(ended.stderr)
+        assert ended.returncode == STATUS_BASE + status["code"]
+        (info, *_) = status["details"]
+        name = next(each.name for each in grpc.StatusCode if each.value[0] == status["code"])
+        return name, info["reason"]
+
+    return call
+
+
+def test_the_first_calls(call):
+    tell_first_calls(call)
+
+
+def test_services_and_methods_are_listed_and_described(grpcurl):
+    services = grpcurl("list").stdout.split()
+    assert "tamatar.auth.v1.UserService" in services
+
+    for service in services:
+        (described, *methods) = grpcurl(f"describe {service}").stdout.splitlines()[:2]
+        assert described == f"{service} is a service:"
+        assert methods
+        for method in grpcurl(f"list {service}").stdout.split():
+            assert f"{method} is a method:" in grpcurl(f"describe {method}").stdout
+
+
+def test_the_health_is_told(grpcurl):
+    for service in ("", "tamatar.auth.v1.UserService"):
+        request = json.dumps({"service": service})
+        assert json.loads(grpcurl("-d", request, "grpc.health.v1.Health/Check").stdout) == {
+            "status": "SERVING"
+        }

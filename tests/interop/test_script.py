@@ -1,0 +1,21 @@
+"""A script on the generated stubs: the oldest kind of client in Python, without asyncio."""
+
+import re
+import sys
+
+from tests.commands import ROOT, run
+
+SCRIPT = ROOT / "examples" / "first_calls.py"
+
+
+def test_the_first_calls(address, tmp_path):
+    printed = run(sys.executable, "-W", "error", SCRIPT, address, cwd=tmp_path).stdout
+
+    assert re.sub(r"\d+\n", "N\n", printed).splitlines() == [
+        "ALREADY_EXISTS EMAIL_TAKEN",
+        "ALREADY_EXISTS EMAIL_TAKEN",
+        "test1@example.com has live sessions: N",
+        "UNAUTHENTICATED SESSION_REVOKED",
+        "FAILED_PRECONDITION EMAIL_NOT_VERIFIED",
+        "UNAUTHENTICATED INVALID_CREDENTIALS",
+    ]

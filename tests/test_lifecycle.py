@@ -1,0 +1,242 @@
+"""`tamatar-auth serve` as a process of its own: how it starts, and how it ends."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+import psycopg
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2 import GetUserRequest
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tests.calls import ada, refusal, sign_in
+from tests.commands import COMMAND, PATIENCE, serving, tamatar, until
+
+UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
+PASSWORD = "TestPass123!"
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# What a task in the background does not foresee.
+CRASHING = """
+from tamatar_auth import running, server
+from tamatar_auth.settings import Settings
+
+async def fail(database, settings):
+    raise LookupError("lost")
+
+server.sweep_periodically = fail
+running.serve(Settings.load(listen="127.0.0.1:0"))
+"""
+
+# A parent that starts a server as `make` does, and waits for its end.
+PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+
+
+def processes_of(folder):
+    """The processes that name a folder in their command line or work in it."""
+    return [int(at.name) for at in Path("/proc").glob("[0-9]*") if _concerns(at, folder)]
+
+
+def _concerns(process, folder):
+    with contextlib.suppress(OSError):
+        if str(folder) in (process / "cmdline").read_text(errors="replace"):
+            return True
+        return (process / "cwd").readlink().is_relative_to(folder)
+    return False
+
+
+def channel_to(server, place=0):
+    return grpc.aio.insecure_channel(server.addresses[place])
+
+
+async def status_of(channel):
+    answer = await HealthStub(channel).Check(
+        health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE
+    )
+    return answer.status
+
+
+async def eventually(condition):
+    """Wait for what must come, and let calls go on meanwhile."""
+    for _ in range(2000):
+        if await condition():
+            return
+        await asyncio.sleep(0.03)
+    raise AssertionError("waited in vain")
+
+
+async def test_the_first_start_brings_all_that_is_needed_and_the_second_finds_it(tmp_path):
+    home = tmp_path / "a folder"
+    home.mkdir()
+    data = home / ".tamatar"
+
+    with serving("--dev", cwd=home) as server:
+        async with channel_to(server) as channel:
+            users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+            assert await status_of(channel) == SERVING
+            await users.CreateUser(ada())
+            started = await sessions.CreateSession(
+                sign_in(email="test1@example.com", password=PASSWORD)
+            )
+            assert started.session_token.startswith("tms_")
+            for password, expected in (
+                (PASSWORD, (StatusCode.FAILED_PRECONDITION, "EMAIL_NOT_VERIFIED")),
+                ("wrong", (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")),
+            ):
+                asked = sign_in(email="test2@example.com", password=password)
+                assert await refusal(sessions.CreateSession(asked)) == expected
+        assert "first start only" in server.said
+        assert f"answers calls on {server.addresses[0]}" in server.said
+        assert processes_of(data)
+        server.ask(signal.SIGINT)
+        assert server.ended() == 0
+        assert [line["event"] for line in server.logs[-2:]] == ["stopping", "stopped"]
+        assert not processes_of(data)
+
+    with serving("--dev", cwd=home) as server:
+        async with channel_to(server) as channel:
+            found = await UserServiceStub(channel).GetUser(GetUserRequest(email="ada@example.com"))
+        assert found.user.first_name == "Ada"
+        assert "first start only" not in server.said
+        server.ask(signal.SIGTERM)
+        assert server.ended() == 0
+        assert not processes_of(data)
+
+
+def test_no_postgres_is_left_when_a_start_is_interrupted_or_a_server_killed(tmp_path):
+    data = tmp_path / ".tamatar"
+
+    with serving("--dev", cwd=tmp_path) as server:
+        until(lambda: processes_of(data))
+        server.ask(signal.SIGINT)
+        assert server.ended() == 130
+        assert "Traceback" not in server.said
+        until(lambda: not processes_of(data))
+
+    with serving("--dev", cwd=tmp_path) as server:
+        assert server.addresses
+        assert processes_of(data)
+        server.ask(signal.SIGKILL)
+        assert server.ended() == -signal.SIGKILL
+        until(lambda: not processes_of(data))
+
+    parent = (sys.executable, "-c", PARENT, COMMAND, "serve", "--dev", "--exit-with-parent")
+    with serving(cwd=tmp_path, command=parent) as server:
+        assert server.addresses
+        assert len(processes_of(tmp_path)) > len(processes_of(data)) > 0
+        server.ask(signal.SIGKILL)
+        assert server.ended() == -signal.SIGKILL
+        until(lambda: not processes_of(tmp_path))
+        assert server.events("stopped")
+
+
+async def test_the_end_waits_for_a_call_in_flight_and_for_no_watcher(tmp_path, migrated_database):
+    patient = {"TAMATAR_SHUTDOWN_GRACE": "5m", "TAMATAR_STATEMENT_TIMEOUT": "1m"}
+    given = patient | {"TAMATAR_LOCK_TIMEOUT": "1m", "TAMATAR_DATABASE_URL": migrated_database}
+    with serving(cwd=tmp_path, **given) as server:
+        async with channel_to(server) as channel:
+            watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == SERVING
+            with psycopg.connect(migrated_database) as holder:
+                holder.execute("LOCK TABLE users")
+                call = asyncio.ensure_future(UserServiceStub(channel).CreateUser(ada()))
+                await eventually(lambda: is_waited_for(migrated_database))
+                server.ask(signal.SIGTERM)
+                assert (await watch.read()).status == NOT_SERVING
+                assert await refusal(until_it_ends(watch)) == (
+                    StatusCode.UNAVAILABLE,
+                    "SERVICE_STOPPING",
+                )
+                holder.rollback()
+            assert (await call).user.email == "ada@example.com"
+        assert server.ended() == 0
+
+
+async def is_waited_for(url):
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        (count,) = await (await connection.execute(waiting)).fetchone()
+    return count > 0
+
+
+async def until_it_ends(watch):
+    while await watch.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_server_waits_for_its_tables(tmp_path, empty_database):
+    with serving(cwd=tmp_path, TAMATAR_DATABASE_URL=empty_database) as server:
+        async with channel_to(server) as channel:
+            assert await status_of(channel) == NOT_SERVING
+            tamatar("migrate", "up", cwd=tmp_path, TAMATAR_DATABASE_URL=empty_database)
+
+            async def serves():
+                return await status_of(channel) == SERVING
+
+            await eventually(serves)
+
+        (line,) = server.events("not serving")
+        assert line["level"] == "error"
+        assert "`tamatar-auth migrate up`" in line["why"]
+        assert len(server.events("serving")) == 1
+
+
+async def test_a_server_without_its_database_answers_wherever_it_listens(tmp_path):
+    given = {
+        "TAMATAR_DATABASE_URL": UNREACHABLE,
+        "TAMATAR_LISTEN": "127.0.0.1:0, unix:auth.sock",
+        "TAMATAR_SWEEP_INTERVAL": "0",
+    }
+    with serving(cwd=tmp_path, **given) as server:
+        places = [address.replace("unix:", f"unix:{tmp_path}/") for address in server.addresses]
+        assert len(places) == 2
+        for place in places:
+            async with grpc.aio.insecure_channel(place) as channel:
+                assert await status_of(channel) == NOT_SERVING
+                user = UserServiceStub(channel).GetUser(GetUserRequest(username="ada"))
+                assert await refusal(user) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+        socket = "unix:auth.sock"
+        second = tamatar(
+            "serve", "--listen", socket, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE
+        )
+        assert second.stderr.startswith(f"{socket} is in use by another process")
+        asked = tamatar("healthcheck", "--address", socket, cwd=tmp_path, code=1)
+        assert asked.stdout == "NOT_SERVING\n"
+
+        server.ask(signal.SIGTERM)
+        assert server.ended() == 0
+        assert len(server.events("not serving")) == 1
+        for line in server.said.splitlines():
+            assert json.loads(line).keys() >= {"timestamp", "level", "logger", "event"}
+        assert "hunter2" not in server.said
+
+
+def test_a_socket_of_a_killed_server_is_taken_over(tmp_path):
+    given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_LISTEN": "unix:auth.sock"}
+    for signum in (signal.SIGKILL, signal.SIGTERM):
+        with serving(cwd=tmp_path, **given) as server:
+            assert server.addresses == ["unix:auth.sock"]
+            server.ask(signum)
+            server.ended()
+
+
+def test_an_unexpected_error_is_logged_and_ends_the_server(tmp_path):
+    crashing = (sys.executable, "-c", CRASHING)
+    with serving(cwd=tmp_path, command=crashing, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
+        assert server.ended() == 1
+        *_, last = server.logs
+        assert (last["event"], last["level"]) == ("crashed", "critical")
+        assert "LookupError: lost" in last["exception"]
+        assert "hunter2" not in server.said
