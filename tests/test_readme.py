@@ -1,0 +1,153 @@
+"""What the README and the pages beside it say is so."""
+
+import re
+import shlex
+import sys
+
+import pytest
+import typer.main
+from grpc_health.v1 import health_pb2
+
+from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar_auth.cli import app
+from tamatar_auth.origins import Origins
+from tamatar_auth.settings import Settings
+from tests.commands import ROOT, find_grpcurl, run, sample_server
+
+ADDRESS = "127.0.0.1:50051"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = PAGES[0].read_text()
+TEXT = "\n".join(page.read_text() for page in PAGES)
+
+SERVICES = {
+    service.name: {method.name for method in service.methods}
+    for file in (
+        user_service_pb2.DESCRIPTOR,
+        session_service_pb2.DESCRIPTOR,
+        diagnostics_service_pb2.DESCRIPTOR,
+        health_pb2.DESCRIPTOR,
+    )
+    for service in file.services_by_name.values()
+}
+
+
+@pytest.fixture(scope="module")
+def address(postgres, tmp_path_factory):
+    with sample_server(postgres, tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+def blocks(language):
+    """The code of the README in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def lines_of(program):
+    """The commands in the README's code that start a program, each in one line."""
+    code = "".join(blocks("console")).replace("\\\n", " ")
+    return [line for line in code.splitlines() if line.split()[:1] == [program]]
+
+
+def rows(first_header):
+    """The rows of the README's table whose first header is this, without the header."""
+    table = re.search(rf"^\| {first_header} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert table is not None
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
+
+
+def leaves(command, words=()):
+    """The commands below a command, by the words that call them."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        return {words: command}
+    return {
+        key: leaf
+        for name, each in below.items()
+        for key, leaf in leaves(each, (*words, name)).items()
+    }
+
+
+COMMANDS = leaves(typer.main.get_command(app))
+OPTIONS = {
+    option for command in COMMANDS.values() for each in command.params for option in each.opts
+}
+
+
+def test_the_example_in_python_prints_who_is_signed_in(address, tmp_path):
+    (code,) = blocks("python")
+    assert ADDRESS in code
+    example = tmp_path / "example.py"
+    example.write_text(code.replace(ADDRESS, address))
+
+    printed = run(sys.executable, "-W", "error", example, cwd=tmp_path).stdout
+
+    assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
+
+
+def test_the_calls_with_grpcurl_are_answered(address, tmp_path):
+    program = find_grpcurl()
+    calls = [shlex.split(line.replace(ADDRESS, address)) for line in lines_of("grpcurl")]
+    assert calls
+
+    said = "".join(run(program, *call[1:], cwd=tmp_path).stdout for call in calls)
+
+    assert "tamatar.auth.v1.SessionService" in said
+    assert "tms_" in said
+
+
+def test_the_calls_are_those_of_the_protos():
+    said = {name.strip("`").rpartition(".")[2]: calls for name, calls in rows("Service")}
+    del said["reflection"]
+
+    assert {
+        name: set(calls.partition(":")[0].split(", ")) for name, calls in said.items()
+    } == SERVICES
+
+
+def test_every_command_is_named_and_every_named_command_exists():
+    spans = re.findall(r"`([^`\n]+)`", TEXT) + lines_of("tamatar-auth")
+    named = {
+        tuple(word for word in span.split("tamatar-auth ")[1].split() if re.match(r"[a-z]", word))
+        for span in spans
+        if "tamatar-auth " in span
+    }
+    for words in named:
+        assert any(words[: len(known)] == known for known in COMMANDS), words
+
+    ends = {tuple(span.split()[-n:]) for span in spans for n in (1, 2)}
+    for words in COMMANDS:
+        assert words in ends or words[-1:] in ends, words
+
+
+def test_every_named_option_exists():
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT))
+
+    assert named
+    assert named <= OPTIONS
+
+
+def test_every_named_target_of_make_exists():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
+
+    assert targets is not None
+    assert {"run", "test", "check"} <= named
+    assert named <= set(targets[1].split())
+
+
+def test_every_named_setting_exists():
+    origins = Origins(Settings)
+    known = {variable for field in Settings.model_fields for variable in origins.variables(field)}
+    named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
+
+    assert {row[0].strip("`") for row in rows("Variable")} <= named <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file(page):
+    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
+    own = [link for link in links if not re.match(r"https?:", link)]
+
+    missing = [link for link in own if not (page.parent / link).exists()]
+
+    assert not missing
