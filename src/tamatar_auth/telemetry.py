@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from threading import Thread
+from typing import Self
 
 import structlog
 from opentelemetry.metrics import Meter
@@ -59,7 +60,7 @@ class Wanted:
     metrics_listen: ListenAddress
 
     @classmethod
-    def read(cls, settings: Settings) -> "Wanted":
+    def read(cls, settings: Settings) -> Self:
         """Read the settings and the environment, or raise `TelemetryError`."""
         metrics = _exporters("METRICS", {"otlp", "console", "prometheus"})
         return cls(

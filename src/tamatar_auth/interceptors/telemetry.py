@@ -96,7 +96,7 @@ class _Followed:
             answer = await self._behaviour(request, context)
             status = context.code() or StatusCode.OK
         except AbortError:
-            status = context.code()
+            status = context.code() or StatusCode.UNKNOWN
             raise
         except asyncio.CancelledError:
             status = _why_cancelled(context)
