@@ -76,17 +76,17 @@ def alone(url: str, report: Callable[[str], None], patience: timedelta) -> Itera
     """
     # Asked again and again: a statement that waits for the lock would hold a snapshot, and
     # CREATE INDEX CONCURRENTLY of the migrator before us would wait for that one.
-    deadline, told = time.monotonic() + patience.total_seconds(), False
     with connect(url) as connection:
+        deadline, told = time.monotonic() + patience.total_seconds(), False
         while not _value(connection, f"SELECT {_lock}"):
             holder = _value(connection, _holder)
             who = f"process {holder} of PostgreSQL" if holder else "another process"
-            if time.monotonic() > deadline:
-                waited = f"{patience.total_seconds():g} s"
-                raise MigrationError(f"Migrations are locked by {who}, and were for {waited}.")
             if not told:
                 report(f"Another migration is running ({who}): waiting for its end.")
                 told = True
+            if time.monotonic() > deadline:
+                waited = f"{patience.total_seconds():g} s"
+                raise MigrationError(f"Migrations are locked by {who}, and were for {waited}.")
             time.sleep(POLL_SECONDS)
         yield
 
