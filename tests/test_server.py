@@ -73,7 +73,7 @@ async def test_connections_that_died_in_the_pool_fail_no_call(users, database, s
     async with database.transaction() as tx:
         await tx.connection.execute(
             text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )

@@ -137,6 +137,8 @@ def test_every_wrong_value_is_named_at_once(monkeypatch):
     ("variable", "value"),
     [
         ("TAMATAR_DATABASE_URL", "mysql://root:hunter2@db/x"),
+        ("TAMATAR_DATABASE_URL", "postgresql://root:hunter2%zz@db/x"),
+        ("TAMATAR_DATABASE_URL", "postgresql://root:hunter2@db/x?hunter2=1"),
         ("TAMATAR_PAGE_TOKEN_KEY", "hunter2"),
     ],
 )

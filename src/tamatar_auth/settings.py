@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -48,6 +50,11 @@ def _postgresql_only(value: SecretStr | None) -> SecretStr | None:
         r"postgres(ql)?(\+psycopg)?://", value.get_secret_value()
     ):
         raise ValueError("must be a URL that begins with postgresql://")
+    if value is not None:
+        try:
+            conninfo_to_dict(value.get_secret_value().replace("+psycopg", "", 1))
+        except psycopg.ProgrammingError:  # its text shows parts of the value
+            raise ValueError("must be a URL that libpq can read; check its escapes") from None
     return value
 
 
