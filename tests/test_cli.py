@@ -141,7 +141,7 @@ def test_wrong_settings_are_named_with_their_places(tmp_path, command):
     wrong = {
         "TAMATAR_LISTEN": "nowhere",
         "TAMATAR_BCRYPT_COST": "99",
-        "DATABASE_URL": "mysql://ada:hunter2@db/auth",
+        "DATABASE_URL": UNREADABLE,
     }
 
     first, *said = lines(tamatar(*command.split(), cwd=tmp_path, code=2, **wrong))
@@ -162,17 +162,9 @@ def test_an_option_that_is_wrong_is_named_as_an_option(tmp_path):
         assert f"Invalid value for '{option}': must be host:port" in said
 
 
-@pytest.mark.parametrize(
-    ("command", "url"),
-    [
-        ("migrate up", UNREACHABLE),
-        ("migrate status", UNREADABLE),
-        ("seed", UNREACHABLE),
-        ("sweep", UNREADABLE),
-    ],
-)
-def test_a_database_that_cannot_be_used_is_one_line(tmp_path, command, url):
-    said = lines(tamatar(*command.split(), cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=url))
+@pytest.mark.parametrize("command", ["migrate up", "seed", "sweep --dry-run"])
+def test_a_database_that_cannot_be_reached_is_one_line(tmp_path, command):
+    said = lines(tamatar(*command.split(), cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE))
 
     assert len(said) == 1
     assert "atabase" in said[0]
@@ -211,7 +203,7 @@ def test_the_doctor_needs_no_database_in_development(tmp_path):
         ({"TAMATAR_POOL_SIZE": "0"}, "settings", "TAMATAR_POOL_SIZE (environment): "),
         ({"TAMATAR_POOLSIZE": "9"}, "settings", "TAMATAR_POOLSIZE; check the spelling"),
         ({"TAMATAR_DATABASE_URL": UNREACHABLE}, "database", "Check TAMATAR_DATABASE_URL"),
-        ({"TAMATAR_DATABASE_URL": UNREADABLE}, "database", "Check TAMATAR_DATABASE_URL"),
+        ({"TAMATAR_DATABASE_URL": UNREADABLE}, "settings", "TAMATAR_DATABASE_URL (environment): "),
     ],
 )
 def test_the_doctor_says_what_to_do(tmp_path, given, what, words):

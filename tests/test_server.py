@@ -9,7 +9,7 @@ import structlog
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
@@ -82,6 +82,19 @@ async def test_connections_that_died_in_the_pool_fail_no_call(users, database, s
     assert len(await asyncio.gather(*answers)) == 5
 
 
+async def test_connections_that_die_at_birth_are_unavailable(settings, database):
+    async with running(settings) as service, channel_to(service) as channel:
+
+        def end(connection, _record):
+            connection.driver_connection.pgconn.finish()
+
+        event.listen(service.database.engine.sync_engine, "connect", end)
+        call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
+        said = await refused(call)
+
+    assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+
+
 async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(
     users, channel, service, database
 ):
@@ -150,6 +163,13 @@ async def test_watchers_are_told_and_do_not_hold_the_end(settings):
         assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
         await stopping
         await channel.close()
+
+
+async def test_no_stream_begins_once_the_others_were_ended(settings):
+    async with running(settings) as service, channel_to(service) as channel:
+        service.drain.end_streams()
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
 
 
 async def test_a_second_server_on_the_port_is_refused(settings, service):

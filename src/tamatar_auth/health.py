@@ -52,6 +52,7 @@ class DatabaseWatch:
         """Give the connection back."""
         if self._look is not None:
             self._look.cancel()
+            await asyncio.wait({self._look}, timeout=PATIENCE)
         await self._database.close()
 
     async def _problem_in_time(self) -> str | None:

@@ -10,8 +10,9 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -19,8 +20,13 @@ from google.protobuf.message import Message
 from tamatar_auth.errors import InvalidPageToken
 from tamatar_auth.storage.paging import After
 
+MessageT = TypeVar("MessageT", bound=Message)
+
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+
+MAX_BYTES = 3 * 1024 * 1024
+"""Clients refuse messages of more than 4 MiB unless told otherwise, so a page ends before."""
 
 _SEAL_BYTES = 16  # 128 bits: RFC 2104 asks for half of the digest at least
 
@@ -72,6 +78,16 @@ class PageTokens:
 def page_size(requested: int) -> int:
     """Give the size of a page: 0 means 50, more than 1000 means 1000."""
     return min(requested or DEFAULT_SIZE, MAX_SIZE)
+
+
+def fitting(messages: Iterable[MessageT]) -> Iterator[MessageT]:
+    """Give as many messages as a page has room for, and one at least."""
+    size = 0
+    for message in messages:
+        size += message.ByteSize()
+        if size > MAX_BYTES and size > message.ByteSize():
+            return
+        yield message
 
 
 def _written(after: After) -> bytes:

@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -45,16 +46,26 @@ def _address(value: object) -> object:
     return ListenAddress.parse(value) if isinstance(value, str) else value
 
 
+def without_driver(url: str) -> str:
+    """Give a URL as libpq reads it: SQLAlchemy's name of a driver is taken out."""
+    return re.sub(r"^(postgres(?:ql)?)\+psycopg:", r"\1:", url)
+
+
 def _postgresql_only(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not re.match(
-        r"postgres(ql)?(\+psycopg)?://", value.get_secret_value()
-    ):
+    if value is None:
+        return None
+    url = without_driver(value.get_secret_value())
+    if not re.match(r"postgres(ql)?://", url):
         raise ValueError("must be a URL that begins with postgresql://")
-    if value is not None:
-        try:
-            conninfo_to_dict(value.get_secret_value().replace("+psycopg", "", 1))
-        except psycopg.ProgrammingError:  # its text shows parts of the value
-            raise ValueError("must be a URL that libpq can read; check its escapes") from None
+    try:
+        conninfo_to_dict(url)
+        readable = urlsplit(url).netloc.count("@") <= 1
+    except psycopg.ProgrammingError:  # its text shows parts of the value
+        readable = False
+    if not readable:
+        raise ValueError(
+            "must be a URL that libpq can read, special characters of user and password as %XX"
+        )
     return value
 
 

@@ -40,6 +40,18 @@ async def test_the_slowest_queries_come_without_values(diagnostics, users, datab
     assert "ada@example.com" not in str(answer)
 
 
+async def test_statements_whose_values_postgresql_keeps_are_not_shown(diagnostics, database):
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("SET LOCAL pg_stat_statements.track_utility = on"))
+        await tx.connection.execute(text("CREATE ROLE canary PASSWORD 'canary-password'"))
+        await tx.connection.execute(text("SELECT pg_sleep(0)"))
+        await tx.connection.execute(text("DROP ROLE canary"))
+
+    answer = await diagnostics.ListSlowestQueries(pb.ListSlowestQueriesRequest())
+
+    assert "canary-password" not in str(answer)
+
+
 async def test_missing_query_statistics_say_what_to_do(diagnostics, database):
     async with database.transaction() as tx:
         await tx.connection.execute(text("DROP EXTENSION IF EXISTS pg_stat_statements"))

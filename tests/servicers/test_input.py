@@ -247,6 +247,17 @@ async def test_a_password_of_more_than_72_bytes_is_refused_as_a_field(users, ses
     assert (await refused(signed_in)).fields == {"password": "must have at most 72 bytes"}
 
 
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "127.0.0.1/8", "127.1", "::g", "1.2.3.4:5"])
+async def test_an_address_of_another_form_is_refused_before_any_work(sessions, address):
+    request = session_service_pb2.CreateSessionRequest(
+        email="ada@example.com", password="correct horse", client={"ip_address": address}
+    )
+
+    said = await refused(sessions.CreateSession(request))
+
+    assert (said.reason, list(said.fields)) == ("INVALID_FIELDS", ["client.ip_address"])
+
+
 async def test_a_message_that_is_too_large_is_refused(users):
     request = user_service_pb2.CreateUserRequest(email="a" * 100_000)
 

@@ -168,6 +168,36 @@ async def test_a_page_has_fifty_users_unless_asked_and_never_more_than_a_thousan
     assert answer.next_page_token == ""
 
 
+async def test_a_page_of_very_long_users_ends_before_clients_refuse_it(users, database):
+    wide = {"first_name": "😀" * 100, "last_name": "😀" * 100, "deleted_by": "😀" * 255}
+    url = "https://example.com/" + "😀" * 2000
+    async with database.transaction() as tx:
+        rows = [
+            {"id": uuid7(), "email": f"u{number}@example.com", "avatar_url": url, **wide}
+            for number in range(1000)
+        ]
+        await tx.connection.execute(insert(users_table), rows)
+
+    request = pb.ListUsersRequest(page_size=1000, include_total=True)
+    first = await users.ListUsers(request)
+    found, totals = await read_all(users, request)
+
+    assert 0 < len(first.users) < 1000
+    assert len(set(found)) == len(found) == 1000
+    assert totals == {1000}
+
+
+async def test_a_bound_between_two_microseconds_is_the_later_one(users, people):
+    newest = max(row["created_at"] for row in people)
+    request = pb.GetUserStatsRequest(filter={"deleted": pb.DELETED_FILTER_INCLUDE})
+    request.filter.created_from.FromDatetime(newest)
+    at_the_last = (await users.GetUserStats(request)).user_count
+    request.filter.created_from.nanos += 1
+
+    assert at_the_last > 0
+    assert (await users.GetUserStats(request)).user_count == 0
+
+
 async def test_the_total_is_said_only_when_it_is_asked_for(users):
     assert not (await users.ListUsers(pb.ListUsersRequest())).HasField("total_size")
     asked = await users.ListUsers(pb.ListUsersRequest(include_total=True))

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
+import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
@@ -13,7 +14,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import user_profiles
 from tamatar_auth.storage.tables import users as users_table
-from tests.calls import PASSWORD, ada, refusal, refused, sign_in, verify
+from tests.calls import PASSWORD, ada, read_refusal, refusal, refused, sign_in, verify
 
 
 async def count(database, table):
@@ -112,6 +113,14 @@ async def test_repeated_requests_at_once_return_the_same_user(users, database):
 
     assert len({answer.user.user_id for answer in answers}) == 1
     assert await count(database, users_table) == 1
+
+
+async def test_a_repeated_request_is_known_however_it_is_written(users):
+    request_id = str(uuid4())
+    first = await users.CreateUser(ada(request_id=request_id, username="ada"))
+
+    again = ada(request_id=request_id.upper(), username="ADA", email="ADA@example.com")
+    assert (await users.CreateUser(again)).user == first.user
 
 
 async def test_a_request_id_is_not_reused_for_another_user(users):
@@ -387,6 +396,36 @@ async def test_a_purge_leaves_nothing_of_the_user(users, sessions, database, del
     for table in (users_table, user_profiles, sessions_table):
         assert await count(database, table) == 0
     assert await refusal(users.PurgeUser(request)) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+
+
+async def test_changes_that_race_are_answered_as_they_were_decided(users):
+    user_id = (await users.CreateUser(ada(password=""))).user.user_id
+    wrong = []
+
+    async def again_and_again(method, request, *, expected=None):
+        for _ in range(25):
+            try:
+                answer = await method(request(user_id=user_id))
+            except grpc.aio.AioRpcError as error:
+                if read_refusal(error).reason not in {"USER_NOT_FOUND", "USER_NOT_DELETED"}:
+                    wrong.append(read_refusal(error))
+            else:
+                if expected is not None and answer.user.is_active is not expected:
+                    wrong.append(answer)
+
+    def renamed(user_id):
+        mask = FieldMask(paths=["first_name"])
+        return pb.UpdateUserRequest(user_id=user_id, first_name="x", update_mask=mask)
+
+    await asyncio.gather(
+        again_and_again(users.DeactivateUser, pb.DeactivateUserRequest, expected=False),
+        again_and_again(users.ActivateUser, pb.ActivateUserRequest, expected=True),
+        again_and_again(users.DeleteUser, pb.DeleteUserRequest, expected=False),
+        again_and_again(users.RestoreUser, pb.RestoreUserRequest, expected=True),
+        again_and_again(users.UpdateUser, renamed),
+    )
+
+    assert not wrong
 
 
 async def test_statistics_count_what_the_filter_describes(users, database):

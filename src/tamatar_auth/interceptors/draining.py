@@ -20,12 +20,15 @@ class DrainInterceptor(Interceptor):
         super().__init__()
         self._running: set[asyncio.Task[Any]] = set()
         self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Keep the call's task for as long as the behaviour runs."""
         kept = [self._running] if method.is_unary else [self._running, self._streams]
 
         async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            if self._stopping and not method.is_unary:
+                raise ServiceStopping
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - gRPC runs each call in a task
             for tasks in kept:
@@ -44,7 +47,11 @@ class DrainInterceptor(Interceptor):
         return counted
 
     def end_streams(self) -> None:
-        """Tell every stream that the server stops. They would go on for ever."""
+        """Tell every stream that the server stops, and let none begin.
+
+        They would go on for ever.
+        """
+        self._stopping = True
         while self._streams:
             self._streams.pop().cancel()
 

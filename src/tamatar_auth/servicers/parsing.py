@@ -1,6 +1,6 @@
 """Fields of requests as values: what the rules of the proto cannot say is checked here."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
 
@@ -50,7 +50,10 @@ def moment(field: str, message: Message, name: str) -> datetime | None:
         return None
     stamp = cast("Timestamp", getattr(message, name))
     try:
-        return stamp.ToDatetime(tzinfo=UTC)
+        # PostgreSQL knows microseconds. A bound between two of them is the later one for
+        # "from" and for "before" alike.
+        below = timedelta(microseconds=1) if stamp.nanos % 1000 else timedelta(0)
+        return stamp.ToDatetime(tzinfo=UTC) + below
     except (ValueError, OverflowError):
         raise InvalidFields.field(
             f"{field}.{name}", "must be a time of the years 1 to 9999"

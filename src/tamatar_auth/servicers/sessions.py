@@ -1,5 +1,6 @@
 """SessionService. The comments in the proto are the documentation of its methods."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -42,8 +43,9 @@ class SessionServicer(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
+        find = _finder(request)
         async with self._database.read() as db:
-            credentials = await _credentials(db, request)
+            credentials = await find(db)
         # No connection is held while bcrypt burns its quarter of a second.
         await self._passwords.verify(request.password, credentials.password_hash)
         token = SessionToken.issue()
@@ -115,7 +117,9 @@ class SessionServicer(SessionServiceServicer):
         return pb.RevokeUserSessionsResponse(revoked_session_count=ended)
 
 
-async def _credentials(db: Scope, request: pb.CreateSessionRequest) -> Credentials:
+def _finder(request: pb.CreateSessionRequest) -> Callable[[Scope], Awaitable[Credentials]]:
     if request.HasField("email"):
-        return await db.users.credentials(email=normal_email(request.email))
-    return await db.users.credentials(username=normal_username(request.username))
+        email = normal_email(request.email)
+        return lambda db: db.users.credentials(email=email)
+    name = normal_username(request.username)
+    return lambda db: db.users.credentials(username=name)

@@ -1,6 +1,8 @@
 """UserService. The comments in the proto are the documentation of its methods."""
 
 import hashlib
+import json
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -11,13 +13,14 @@ from uuid_utils.compat import uuid7
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
 from tamatar_auth.messages import profile_message, session_message, timestamp, user_message
-from tamatar_auth.pagination import PageTokens, Query, page_size
+from tamatar_auth.pagination import PageTokens, Query, fitting, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.servicers import masks
-from tamatar_auth.servicers.parsing import optional_id, user_filter, user_order, version_of
+from tamatar_auth.servicers.parsing import user_filter, user_order, version_of
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.paging import After
+from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.user_filters import Deleted
 from tamatar_auth.storage.users import NewUser, UserRow
 
@@ -51,10 +54,11 @@ class UserServicer(UserServiceServicer):
         return pb.CreateUserResponse(user=user_message(user), profile=profile_message(profile))
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
+        find = _finder(request)
         wants_more = request.include_profile or request.include_recent_sessions
         scope = self._database.snapshot if wants_more else self._database.read
         async with scope() as db:
-            user = await _identified(db, request)
+            user = await find(db)
             answer = pb.GetUserResponse(user=user_message(user))
             if request.include_profile:
                 answer.profile.CopyFrom(profile_message(await db.profiles.get(user.id)))
@@ -87,9 +91,10 @@ class UserServicer(UserServiceServicer):
             rows = await db.users.page(matching, order, size=size + 1, after=after)
             if request.include_total:
                 total = await db.users.count(matching)
-        answer = pb.ListUsersResponse(users=map(user_message, rows[:size]), total_size=total)
-        if len(rows) > size:
-            last = rows[size - 1]
+        answer = pb.ListUsersResponse(total_size=total)
+        answer.users.extend(fitting(map(user_message, rows[:size])))
+        if len(rows) > len(answer.users):
+            last = rows[len(answer.users) - 1]
             place = After(getattr(last, order.column), last.id)
             answer.next_page_token = self._page_tokens.issue(query, place)
         return answer
@@ -164,28 +169,27 @@ class UserServicer(UserServiceServicer):
 
 
 def _new_user(request: pb.CreateUserRequest) -> NewUser:
-    request_id = optional_id(request.request_id)
-    return NewUser(
+    new = NewUser(
         id=uuid7(),
         email=normal_email(request.email),
         username=masks.optional(normal_username(request.username)),
         first_name=masks.optional(request.first_name),
         last_name=masks.optional(request.last_name),
         avatar_url=masks.optional(request.avatar_url),
-        request_id=request_id,
-        request_digest=_digest(request) if request_id else None,
     )
+    if not request.request_id:
+        return new
+    digest = _digest(new, masks.profile_row(request.profile))
+    return replace(new, request_id=UUID(request.request_id), request_digest=digest)
 
 
-def _digest(request: pb.CreateUserRequest) -> bytes:
-    """Give what stands for the content of a request.
+def _digest(new: NewUser, profile: ProfileRow) -> bytes:
+    """Give what stands for the content of a request, however that was written.
 
     The password is left out: its digest would be a fast hash of it.
     """
-    content = pb.CreateUserRequest()
-    content.CopyFrom(request)
-    content.ClearField("password")
-    return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+    said = (new.email, new.username, new.first_name, new.last_name, new.avatar_url, *profile)
+    return hashlib.sha256(json.dumps(said).encode()).digest()
 
 
 async def _created_before(tx: Scope, new: NewUser) -> UserRow | None:
@@ -194,13 +198,15 @@ async def _created_before(tx: Scope, new: NewUser) -> UserRow | None:
     return await tx.users.find_created_by(new.request_id, new.request_digest)
 
 
-async def _identified(db: Scope, request: pb.GetUserRequest) -> UserRow:
+def _finder(request: pb.GetUserRequest) -> Callable[[Scope], Awaitable[UserRow]]:
     deleted = Deleted.INCLUDE if request.include_deleted else Deleted.EXCLUDE
     match request.WhichOneof("identifier"):
         case "email":
-            return await db.users.get_by_email(normal_email(request.email), deleted=deleted)
+            email = normal_email(request.email)
+            return lambda db: db.users.get_by_email(email, deleted=deleted)
         case "username":
             name = normal_username(request.username)
-            return await db.users.get_by_username(name, deleted=deleted)
+            return lambda db: db.users.get_by_username(name, deleted=deleted)
         case _:
-            return await db.users.get(UUID(request.user_id), deleted=deleted)
+            user_id = UUID(request.user_id)
+            return lambda db: db.users.get(user_id, deleted=deleted)

@@ -10,7 +10,8 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from tamatar_auth.settings import Settings
+from tamatar_auth.errors import StorageUnavailable
+from tamatar_auth.settings import Settings, without_driver
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.profiles import ProfileRepository
 from tamatar_auth.storage.sessions import SessionRepository
@@ -51,7 +52,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Scope]:
-        """Open a scope for one statement, which is a transaction of its own."""
+        """Open a scope whose statements are each a transaction of its own, so mostly for one."""
         async with self._connection(self._autocommit) as connection:
             yield Scope(connection)
 
@@ -83,6 +84,9 @@ class Database:
         self._waiting += 1
         try:
             connection = await engine.connect()
+        except exc.InvalidRequestError:
+            # Each of several new connections was closed before it could be used.
+            raise StorageUnavailable from None
         finally:
             self._waiting -= 1
         try:
@@ -113,7 +117,7 @@ def libpq_url(settings: Settings) -> str:
     """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
     if settings.database_url is None:
         raise LookupError("no database is set")
-    return settings.database_url.get_secret_value().replace("+psycopg", "", 1)
+    return without_driver(settings.database_url.get_secret_value())
 
 
 def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncEngine:

@@ -42,10 +42,12 @@ _statistics_exist = text("""
        AND current_setting('pg_stat_statements.max', true) IS NOT NULL
 """)
 
-_slowest = text("""
+_slowest = text(r"""
     SELECT left(query, 2000), calls, total_exec_time / 1000, mean_exec_time / 1000, rows
     FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+      -- Of other statements PostgreSQL keeps the values, such as a role's password.
+      AND query ~* '^\s*(/\*.*?\*/\s*)*(select|insert|update|delete|merge|with)\y'
     ORDER BY total_exec_time DESC
     LIMIT :limit
 """)

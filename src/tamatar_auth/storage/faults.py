@@ -21,7 +21,7 @@ from tamatar_auth.errors import (
 CONSTRAINTS: dict[str, type[Failure]] = {
     "uq_users_email_live": EmailTaken,
     "uq_users_username_live": UsernameTaken,
-    # Two calls with one request id at once: the one that runs again finds the user.
+    # Calls with one request id wait for each other, so this is met by nobody who waits.
     "uq_users_request_id": TransactionConflict,
     "fk_sessions_user_id_users": UserNotFound,
     "fk_user_profiles_user_id_users": UserNotFound,

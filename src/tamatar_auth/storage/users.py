@@ -212,24 +212,16 @@ class UserRepository:
         Raise `UserNotFound`, or `EtagMismatch` when the user has another version than the
         one that is named. The database answers `EmailTaken` or `UsernameTaken`.
         """
-        values = dict(changes)
-        if "email" in values:
-            values["email_verified"] = users.c.email_verified & (users.c.email == values["email"])
-        return await self._change(user_id, values, version)
+        user = await self._lock(user_id, version)
+        return await self._change(user, _with_address(user, changes))
 
     async def set_active(self, user_id: UUID, *, active: bool) -> UserRow:
         """Let a live user sign in, or bar it. Raise `UserNotFound`.
 
         A user that is so already keeps its version: nothing was changed.
         """
-        await self._first(
-            _changed({"is_active": active}).where(
-                users.c.id == user_id,
-                users.c.deleted_at.is_(None),
-                users.c.is_active.is_(not active),
-            )
-        )
-        return await self.get(user_id)
+        user = await self._lock(user_id)
+        return user if user.is_active is active else await self._change(user, {"is_active": active})
 
     async def delete(
         self, user_id: UUID, *, deleted_by: str | None, version: int | None = None
@@ -239,7 +231,7 @@ class UserRepository:
         Raise `UserNotFound`, or `EtagMismatch` as `update` does.
         """
         gone = {"is_active": False, "deleted_at": func.now(), "deleted_by": deleted_by}
-        return await self._change(user_id, gone, version)
+        return await self._change(await self._lock(user_id, version), gone)
 
     async def restore(self, user_id: UUID, changes: Mapping[str, object]) -> UserRow:
         """Bring a deleted user back, active, with some columns changed on the way.
@@ -247,16 +239,11 @@ class UserRepository:
         Raise `UserNotFound`, or `UserNotDeleted` when it is live. The database answers
         `EmailTaken` or `UsernameTaken`.
         """
-        values = {"is_active": True, "deleted_at": None, "deleted_by": None, **changes}
-        if "email" in changes:
-            values["email_verified"] = users.c.email_verified & (users.c.email == changes["email"])
-        row = await self._first(
-            _changed(values).where(users.c.id == user_id, users.c.deleted_at.is_not(None))
-        )
-        if row is None:
-            await self.get(user_id)
+        user = await self._lock(user_id, deleted=Deleted.INCLUDE)
+        if user.deleted_at is None:
             raise UserNotDeleted
-        return row
+        back = {"is_active": True, "deleted_at": None, "deleted_by": None}
+        return await self._change(user, back | _with_address(user, changes))
 
     async def purge(self, user_id: UUID) -> None:
         """Remove a user, live or deleted, and all that belongs to it, or raise `UserNotFound`."""
@@ -273,17 +260,35 @@ class UserRepository:
             raise UserNotFound
         return UserRow._make(row)
 
-    async def _change(
-        self, user_id: UUID, values: Mapping[str, object], version: int | None
+    async def _lock(
+        self,
+        user_id: UUID,
+        version: int | None = None,
+        *,
+        deleted: Deleted = Deleted.EXCLUDE,
     ) -> UserRow:
-        statement = _changed(values).where(users.c.id == user_id, users.c.deleted_at.is_(None))
-        if version is not None:
-            statement = statement.where(users.c.version == version)
-        row = await self._first(statement)
+        """Return the user, whom nobody else changes until the transaction ends.
+
+        What is decided of it is decided of the row that is changed. Raise `UserNotFound`, or
+        `EtagMismatch` when it has another version than the one that is named.
+        """
+        found = await self._connection.execute(
+            select(*USER_COLUMNS)
+            .where(users.c.id == user_id, *liveness(deleted))
+            .with_for_update(key_share=True)
+        )
+        row = found.one_or_none()
         if row is None:
-            await self.get(user_id)
+            raise UserNotFound
+        if version not in {None, row.version}:
             raise EtagMismatch
-        return row
+        return UserRow._make(row)
+
+    async def _change(self, user: UserRow, values: Mapping[str, object]) -> UserRow:
+        counted = {**values, "version": users.c.version + 1}
+        return await self._one(
+            sql_update(users).where(users.c.id == user.id).values(counted).returning(*USER_COLUMNS)
+        )
 
     async def _first(self, statement: Update) -> UserRow | None:
         found = await self._connection.execute(statement.returning(*USER_COLUMNS))
@@ -295,5 +300,8 @@ class UserRepository:
         return UserRow._make(row)
 
 
-def _changed(values: Mapping[str, object]) -> Update:
-    return sql_update(users).values({**values, "version": users.c.version + 1})
+def _with_address(user: UserRow, changes: Mapping[str, object]) -> dict[str, object]:
+    """Take another address as unverified."""
+    if changes.get("email", user.email) == user.email:
+        return dict(changes)
+    return {"email_verified": False, **changes}

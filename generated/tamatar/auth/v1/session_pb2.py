@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtamatar/auth/v1/session.proto\x12\x0ftamatar.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12last_activity_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06\x63lient\x18\x07 \x01(\x0b\x32\x1e.tamatar.auth.v1.SessionClient\"X\n\rSessionClient\x12\'\n\nuser_agent\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x04\x32\t^\\P{Cc}*$\x12\x1e\n\nip_address\x18\x02 \x01(\tB\n\xbaH\x07r\x02p\x01\xd8\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtamatar/auth/v1/session.proto\x12\x0ftamatar.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12last_activity_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06\x63lient\x18\x07 \x01(\x0b\x32\x1e.tamatar.auth.v1.SessionClient\"a\n\rSessionClient\x12\'\n\nuser_agent\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x04\x32\t^\\P{Cc}*$\x12\'\n\nip_address\x18\x02 \x01(\tB\x13\xbaH\x10r\x0b\x32\x07^[^%]*$p\x01\xd8\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONCLIENT'].fields_by_name['user_agent']._loaded_options = None
   _globals['_SESSIONCLIENT'].fields_by_name['user_agent']._serialized_options = b'\272H\020r\016\030\200\0042\t^\\P{Cc}*$'
   _globals['_SESSIONCLIENT'].fields_by_name['ip_address']._loaded_options = None
-  _globals['_SESSIONCLIENT'].fields_by_name['ip_address']._serialized_options = b'\272H\007r\002p\001\330\001\001'
+  _globals['_SESSIONCLIENT'].fields_by_name['ip_address']._serialized_options = b'\272H\020r\0132\007^[^%]*$p\001\330\001\001'
   _globals['_SESSION']._serialized_start=113
   _globals['_SESSION']._serialized_end=410
   _globals['_SESSIONCLIENT']._serialized_start=412
-  _globals['_SESSIONCLIENT']._serialized_end=500
+  _globals['_SESSIONCLIENT']._serialized_end=509
 # @@protoc_insertion_point(module_scope)

@@ -86,7 +86,7 @@ class SessionClient(_message.Message):
     user_agent: _builtins.str
     """The client's User-Agent, at most 512 characters."""
     ip_address: _builtins.str
-    """The client's IPv4 or IPv6 address."""
+    """The client's IPv4 or IPv6 address, without a zone."""
     def __init__(
         self,
         *,

@@ -67,7 +67,8 @@ class CreateUserRequest(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that the caller makes for this one creation. Repeating the call with
-    it returns the user that the first call created.
+    it returns the user that the first call created, as it is by now: it may
+    have been changed or deleted since.
     """
     email: _builtins.str
     """The email address, at most 254 characters. It is stored in its normal form:
@@ -237,7 +238,9 @@ class BatchGetUsersRequest(_message.Message):
     USER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The users' ids, 1 to 1000. A repeated one is answered once."""
+        """The users' ids, 1 to 1000. A repeated one is answered once. A thousand users
+        can be more than the 4 MiB that clients accept unless told otherwise.
+        """
 
     def __init__(
         self,
@@ -361,14 +364,17 @@ class ListUsersRequest(_message.Message):
     ORDER_BY_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many users a page has at most: 0 means 50, more than 1000 means 1000."""
+    """How many users a page has at most: 0 means 50, more than 1000 means 1000. A
+    page of very long users ends earlier, below 3 MiB.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first page. Filter
     and order must be the same on every page.
     """
     order_by: _builtins.str
     """`create_time` (the default), `update_time` or `email`, each optionally
-    followed by ` desc`.
+    followed by ` desc`. Users that are written while pages are read, by signing
+    in too, move in the order of `update_time`, and may be missed or come twice.
     """
     include_total: _builtins.bool
     """Whether the answer has the number of all users that the filter describes,
