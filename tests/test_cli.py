@@ -311,6 +311,19 @@ def test_production_is_seeded_with_a_password_of_its_own(tmp_path, migrated_data
     assert lines(tamatar("seed", cwd=tmp_path, **given)) == ["admin@tamatar.dev: created"]
 
 
+def test_production_gets_no_sample_users(tmp_path, migrated_database):
+    given = {
+        "TAMATAR_ENVIRONMENT": "production",
+        "TAMATAR_DATABASE_URL": migrated_database,
+        "TAMATAR_PAGE_TOKEN_KEY": KEY,
+    }
+
+    (refused,) = lines(tamatar("serve", "--dev", cwd=tmp_path, code=2, **given))
+
+    assert "not for production" in refused
+    assert not rows(migrated_database, "users")
+
+
 def test_a_dry_sweep_counts_and_a_sweep_removes(tmp_path, migrated_database):
     def sweep(*arguments):
         return lines(

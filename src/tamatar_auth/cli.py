@@ -71,6 +71,8 @@ def serve(
     settings = _settings(**({"listen": listen} if listen else {}))
     if exit_with_parent:
         running.stop_with_parent()
+    if dev and settings.environment == "production":
+        _fail("--dev makes sample users with published passwords, so it is not for production.", 2)
     if dev:
         with _database(settings) as found:
             running.prepare(found, _say)
