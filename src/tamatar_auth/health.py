@@ -58,11 +58,11 @@ class DatabaseWatch:
     async def _problem_in_time(self) -> str | None:
         # A frozen server can hold even a cancelled statement for seconds, so the look is
         # not cancelled: the next round goes on waiting for it.
-        self._look = self._look or asyncio.create_task(problem(self._database, self._head))
-        done, _ = await asyncio.wait({self._look}, timeout=PATIENCE)
+        look = self._look = self._look or asyncio.create_task(problem(self._database, self._head))
+        done, _ = await asyncio.wait({look}, timeout=PATIENCE)
         if not done:
             return "the database does not answer"
-        look, self._look = self._look, None
+        self._look = None
         return look.result()
 
 
