@@ -19,6 +19,7 @@ from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors import UserNotFound
 from tamatar_auth.interceptors import telemetry
+from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.server import running
@@ -70,7 +71,9 @@ class Service:
             "Stream": grpc.unary_stream_rpc_method_handler(stream),
             "Takes": grpc.stream_unary_rpc_method_handler(takes),
         }
-        self._server = grpc.aio.server(interceptors=[self._interceptor, ErrorInterceptor()])
+        self._drain = DrainInterceptor()
+        interceptors = [self._drain, self._interceptor, ErrorInterceptor()]
+        self._server = grpc.aio.server(interceptors=interceptors)
         for name in ("t.Service", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"):
             handler = grpc.method_handlers_generic_handler(name, handlers)
             self._server.add_generic_rpc_handlers([handler])
@@ -81,7 +84,8 @@ class Service:
 
     async def __aexit__(self, *_):
         await self._channel.close()
-        await self._server.stop(None)
+        await self._server.stop(5)
+        await self._drain.finished()  # a call may be answered before its span has ended
 
     async def call(self, method="Unary", service="t.Service", **options):
         """Call, and return the status."""
