@@ -25,12 +25,13 @@ async def recorded(settings, database):
     telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
     with logged(settings.model_copy(update={"log_level": "debug"}), lines):
         async with running(settings, telemetry) as service, channel_to(service) as channel:
-            yield channel, recording, lines
+            yield channel, recording, lines, service.drain
 
 
 async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
-    channel, recording, _ = recorded
+    channel, recording, _, drain = recorded
     await UserServiceStub(channel).CreateUser(ada(username="canary"))
+    await drain.finished()  # a call may be answered before its span has ended
 
     call = recording.span(CREATE_USER)
     children = [
@@ -49,7 +50,7 @@ async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
 
 
 async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
-    channel, recording, lines = recorded
+    channel, recording, lines, drain = recorded
     users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
     created = await users.CreateUser(ada(username="canary"))
     await refused(users.CreateUser(ada()))
@@ -59,6 +60,8 @@ async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
     await sessions.ValidateSession(
         session_service_pb2.ValidateSessionRequest(session_token=started.session_token)
     )
+
+    await drain.finished()
 
     told = recording.text + lines.getvalue()
     assert "INSERT users" in told
