@@ -61,7 +61,7 @@ def migrated_database(postgres):
     yield from _own_database(postgres, TEMPLATE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(database_url):
     return Settings(
         _env_file=None,

@@ -43,9 +43,9 @@ def main() -> None:
     try:
         app(prog_name="tamatar-auth")
     except SettingsError as error:
-        _fail(f"The settings are wrong:\n{error}", code=2)
+        _fail(f"The settings are wrong:\n{error}", error.exit_code)
     except OperatorError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
     Failure
     ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
+    ├── CallerUnknown, CallerNotAllowed                       the service that calls
     ├── UserNotFound, EmailTaken, UsernameTaken,
     │   UserNotDeleted, EtagMismatch, RequestIdReused         users
     ├── InvalidCredentials, EmailNotVerified                  signing in
@@ -17,7 +18,7 @@ of the `ErrorReason` enum, one class each; what varies is in `metadata`, `violat
 and `retry_after`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
@@ -83,6 +84,26 @@ class InvalidPageToken(Failure):
     reason = ErrorReason.INVALID_PAGE_TOKEN
     message = "The page token is not valid for this query."
     violations = (FieldViolation("page_token", "must come from the page before"),)
+
+
+class CallerUnknown(Failure):
+    """The service that calls did not prove who it is; why is not told."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.CALLER_UNKNOWN
+    message = "The caller is not known."
+
+
+class CallerNotAllowed(Failure):
+    """The service that calls has none of the roles that may call this method."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = ErrorReason.CALLER_NOT_ALLOWED
+    message = "The caller may not call this method."
+
+    def __init__(self, roles: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.metadata = {"roles": ",".join(sorted(roles))}
 
 
 class UserNotFound(Failure):

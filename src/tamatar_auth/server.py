@@ -5,6 +5,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grpc
 import structlog
@@ -14,7 +15,10 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceS
 from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.admission import Admission
 from tamatar_auth.health import DatabaseWatch
+from tamatar_auth.interceptors.callers import CallerInterceptor
+from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import RetryInterceptor
@@ -23,16 +27,21 @@ from tamatar_auth.interceptors.validation import ValidationInterceptor
 from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
 from tamatar_auth.pagination import PageTokens
+from tamatar_auth.security.access import disagreement
+from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.health import HealthServicer, add_health
 from tamatar_auth.servicers.reflection import add_reflection
 from tamatar_auth.servicers.sessions import SessionServicer
 from tamatar_auth.servicers.users import UserServicer
+from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import OperatorError, Settings
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.telemetry import Telemetry
+from tamatar_auth.tls import Tls, server_credentials
+from tamatar_auth.watched_files import Watched
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -69,6 +78,7 @@ class Service:
     """A server that answers calls, and what it works with."""
 
     settings: Settings
+    admission: Admission
     database: Database
     health: HealthServicer
     watch: DatabaseWatch
@@ -96,30 +106,26 @@ def build_server(
     settings: Settings,
     database: Database,
     health: HealthServicer,
-    drain: DrainInterceptor,
-    telemetry: Telemetry,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
 ) -> grpc.aio.Server:
-    """Put servicers and interceptors together; the server is not started, no port is bound."""
-    server = grpc.aio.server(
-        interceptors=[
-            TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter),
-            ErrorInterceptor(),
-            drain,
-            RetryInterceptor(),
-            ValidationInterceptor(),
-        ],
-        options=OPTIONS,
-    )
+    """Put servicers and interceptors together; the server is not started, no port is bound.
+
+    Raises `StartError` if it is not decided of every method who may call it.
+    """
+    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     key = settings.page_token_key
     passwords = Passwords(settings.bcrypt_cost)
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, tokens)
     sessions = SessionServicer(database, passwords, tokens, settings.session_lifetime)
-    add_UserServiceServicer_to_server(users, server)
-    add_SessionServiceServicer_to_server(sessions, server)
-    add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), server)
-    add_health(health, server)
-    add_reflection([*SERVICES, HEALTH], server)
+    methods: Any = AnsweredMethods(server)
+    add_UserServiceServicer_to_server(users, methods)
+    add_SessionServiceServicer_to_server(sessions, methods)
+    add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
+    add_health(health, methods)
+    add_reflection([*SERVICES, HEALTH], methods)
+    if problem := disagreement(methods.by_service):
+        raise StartError(problem)
     return server
 
 
@@ -129,20 +135,22 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     It answers also without its database: with UNAVAILABLE and NOT_SERVING, until the
     database is there.
     """
+    admission = Admission.of(settings)
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
     health, drain = HealthServicer(SERVICES), DrainInterceptor()
     watch = DatabaseWatch(settings, health, head_revision())
-    server = build_server(settings, database, health, drain, telemetry)
     try:
-        addresses = [_bind(server, address) for address in settings.listen]
+        interceptors = _interceptors(drain, telemetry, admission.callers)
+        server = build_server(settings, database, health, interceptors)
+        addresses = [_bind(server, address, admission.tls) for address in settings.listen]
     except StartError:
         await database.close()
         raise
     await server.start()
     await watch.look()
-    return Service(settings, database, health, watch, drain, server, addresses)
+    return Service(settings, admission, database, health, watch, drain, server, addresses)
 
 
 @contextlib.asynccontextmanager
@@ -154,6 +162,7 @@ async def running(
     background = [
         asyncio.create_task(service.watch.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
+        *(asyncio.create_task(watched.follow()) for watched in service.admission.watched),
     ]
     try:
         yield replace(service, background=background)
@@ -177,6 +186,7 @@ async def serve(
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
     async with running(settings, telemetry) as service:
+        service.admission.reload_on_hangup()
         log.info("listening", addresses=[str(address) for address in service.addresses])
         if ready is not None:
             ready(service)
@@ -194,14 +204,34 @@ async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[No
         task.result()
 
 
-def _bind(server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
+def _interceptors(
+    drain: DrainInterceptor, telemetry: Telemetry, callers: Watched[Callers] | None
+) -> Sequence[grpc.aio.ServerInterceptor]:
+    """List what every call passes, from the outside in."""
+    return [
+        TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter),
+        ErrorInterceptor(),
+        drain,
+        CallerInterceptor(callers),
+        DecodingInterceptor(),
+        RetryInterceptor(),
+        ValidationInterceptor(),
+    ]
+
+
+def _bind(
+    server: grpc.aio.Server, address: ListenAddress, tls: Watched[Tls] | None
+) -> ListenAddress:
     # Of a name's addresses gRPC is content with one, and a socket it takes from its owner.
     if address.is_taken:
         raise StartError(
             f"{address} is in use by another process: end that, or set TAMATAR_LISTEN."
         )
     try:
-        port = server.add_insecure_port(str(address))
+        if tls is None or address.path:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), server_credentials(tls))
     except RuntimeError:
         raise StartError(
             f"{address} cannot be listened on: set TAMATAR_LISTEN to an address of this machine."

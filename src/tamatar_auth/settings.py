@@ -31,9 +31,13 @@ from tamatar_auth.origins import ENV_FILE, PREFIX, Origins
 class OperatorError(Exception):
     """A command cannot go on: the text tells the operator why, and what to do."""
 
+    exit_code = 1
+
 
 class SettingsError(OperatorError):
     """The settings are wrong; each line of the text names one and says what it must be."""
+
+    exit_code = 2
 
 
 def _addresses(value: object) -> object:
@@ -78,6 +82,7 @@ _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
 Secret = Annotated[SecretStr | None, BeforeValidator(_absent)]
+OptionalFile = Annotated[Path | None, BeforeValidator(_absent)]
 
 
 class Settings(BaseSettings):
@@ -115,6 +120,27 @@ class Settings(BaseSettings):
             description="Where calls are answered: host:port or unix:path, several with commas.",
         ),
     ] = (ListenAddress.parse("127.0.0.1:50051"),)
+    callers_file: Annotated[
+        OptionalFile,
+        Field(
+            description="Who may call (TOML; `tamatar-auth caller add` writes it). Without it"
+            " whoever calls from this machine is an admin."
+        ),
+    ] = None
+    tls_certificate_file: Annotated[
+        OptionalFile,
+        Field(description="The server's certificate and what leads to its CA (PEM)."),
+    ] = None
+    tls_key_file: Annotated[
+        OptionalFile, Field(description="The key of the certificate (PEM, without a password).")
+    ] = None
+    tls_client_ca_file: Annotated[
+        OptionalFile,
+        Field(
+            description="The CAs that sign callers' certificates (PEM); once set, each connection"
+            " but those to unix sockets must show one."
+        ),
+    ] = None
     metrics_enabled: Annotated[
         bool,
         Field(
@@ -252,12 +278,32 @@ class Settings(BaseSettings):
     ] = Path(".tamatar/postgres")
 
     @model_validator(mode="after")
-    def _reached_from_here_only(self) -> Self:
-        # Calls are neither encrypted nor authenticated, so nobody else may make any.
-        if outside := [str(address) for address in self.listen if not address.is_local]:
+    def _tls_is_complete(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError(
+                f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE: set both or none"
+            )
+        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
+            raise ValueError(
+                f"{PREFIX}TLS_CLIENT_CA_FILE: needs {PREFIX}TLS_CERTIFICATE_FILE"
+                f" and {PREFIX}TLS_KEY_FILE beside it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out(self) -> Self:
+        # What other machines can reach is encrypted, and knows who calls.
+        outside = [str(address) for address in self.listen if not address.is_local]
+        needed = {
+            "TLS_CERTIFICATE_FILE": self.tls_certificate_file,
+            "TLS_KEY_FILE": self.tls_key_file,
+            "CALLERS_FILE": self.callers_file,
+        }
+        missing = [PREFIX + name for name, file in needed.items() if file is None]
+        if outside and missing:
             raise ValueError(
                 f"{PREFIX}LISTEN: {', '.join(outside)} can be reached from other machines:"
-                " use a loopback address or a unix socket"
+                f" set {', '.join(missing)}, or use a loopback address or a unix socket"
             )
         return self
 

@@ -39,19 +39,15 @@ class Method(NamedTuple):
         return not self.takes_stream and not self.answers_stream
 
 
-class Interceptor(ServerInterceptor, ABC):
-    """Wraps the behaviour of every method, each once."""
+class HandlerInterceptor(ServerInterceptor, ABC):
+    """Wraps the handler of every method, each once."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
 
     @abstractmethod
-    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Return a behaviour that does this interceptor's work around the given one."""
-
-    def wrap_deserializer(self, deserializer: Deserializer) -> Deserializer:
-        """Return what turns the bytes of a request into a message."""
-        return deserializer
+    def wrap_handler(self, handler: Handler, method: Method) -> Handler:
+        """Return a handler that does this interceptor's work around the given one."""
 
     async def intercept_service(
         self,
@@ -65,19 +61,29 @@ class Interceptor(ServerInterceptor, ABC):
         path = handler_call_details.method
         wrapped = self._wrapped.get(path)
         if wrapped is None:
-            wrapped = self._wrapped[path] = self._wrap_handler(handler, Method.of(path, handler))
+            wrapped = self._wrapped[path] = self.wrap_handler(handler, Method.of(path, handler))
         return wrapped
 
-    def _wrap_handler(self, handler: Handler, method: Method) -> Handler:
-        build, behaviour = _parts(handler)
+
+class Interceptor(HandlerInterceptor):
+    """Wraps the behaviour of every method, each once; requests pass as they are."""
+
+    @abstractmethod
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Return a behaviour that does this interceptor's work around the given one."""
+
+    def wrap_handler(self, handler: Handler, method: Method) -> Handler:
+        """Return the handler with its behaviour wrapped."""
+        build, behaviour = parts(handler)
         return build(
             self.wrap(behaviour, method),
-            request_deserializer=self.wrap_deserializer(handler.request_deserializer or bytes),
+            request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
 
-def _parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
+def parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
+    """Return what builds a handler of this kind, and the behaviour of the given one."""
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:
             return grpc.unary_unary_rpc_method_handler, handler.unary_unary  # type: ignore[return-value]

@@ -7,7 +7,7 @@ exception reaches a caller. Errors follow AIP-193 (https://google.aip.dev/193).
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -25,18 +25,15 @@ from tamatar_auth.errors import (
     Failure,
     FieldViolation,
     InternalFault,
-    MalformedRequest,
     StorageTimedOut,
 )
-from tamatar_auth.interceptors.base import Behaviour, Deserializer, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.storage import faults
 
 DOMAIN = "auth.tamatar.dev"
 
 MAX_VIOLATIONS = 20
 """A status of more than about 8 KiB is replaced by gRPC: the first fields are enough."""
-
-_MALFORMED = object()
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +43,10 @@ class ErrorInterceptor(Interceptor):
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Catch what the behaviour raises."""
-        sound = _sound_stream if method.takes_stream else _sound
 
         async def caught(request: Any, context: ServicerContext[Any, Any]) -> Any:
             try:
-                return await behaviour(sound(request), context)
+                return await behaviour(request, context)
             except (AbortError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - the last net
@@ -58,17 +54,6 @@ class ErrorInterceptor(Interceptor):
             return await context.abort_with_status(rpc_status.to_status(status(failure)))
 
         return caught
-
-    def wrap_deserializer(self, deserializer: Deserializer) -> Deserializer:
-        """Let bytes that are no message pass as a mark: no `try` reaches a deserializer."""
-
-        def deserialize(data: bytes) -> Any:
-            try:
-                return deserializer(data)
-            except Exception:  # noqa: BLE001 - whatever protobuf finds wrong
-                return _MALFORMED
-
-        return deserialize
 
 
 def status(failure: Failure) -> Status:
@@ -118,14 +103,3 @@ def _failure(error: Exception, method: Method, context: ServicerContext[Any, Any
 def _deadline_passed(context: ServicerContext[Any, Any]) -> bool:
     remaining = context.time_remaining()
     return remaining is not None and remaining <= 0
-
-
-def _sound(request: Any) -> Any:
-    if request is _MALFORMED:
-        raise MalformedRequest
-    return request
-
-
-async def _sound_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _sound(request)

@@ -24,9 +24,9 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
             response_serializer=pb.ServerReflectionResponse.SerializeToString,
         )
     }
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(name, methods) for name in (V1, V1ALPHA)]
-    )
+    for name in (V1, V1ALPHA):
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, methods)])
+        server.add_registered_method_handlers(name, methods)
 
 
 class _Descriptors:

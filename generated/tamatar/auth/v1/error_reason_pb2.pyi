@@ -90,6 +90,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
     INTERNAL_FAULT: _ErrorReason.ValueType  # 46
     """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
+    CALLER_UNKNOWN: _ErrorReason.ValueType  # 50
+    """UNAUTHENTICATED: the service that calls is not known. It showed neither a
+    bearer token nor a certificate, or one that is unknown or expired. Which of
+    these it is, is not told.
+    """
+    CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 51
+    """PERMISSION_DENIED: the service that calls has none of the roles that may call
+    this method. `metadata["roles"]` names these, separated by commas.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the `google.rpc.ErrorInfo` that every
@@ -165,4 +174,13 @@ SERVICE_STOPPING: ErrorReason.ValueType  # 47
 """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
 INTERNAL_FAULT: ErrorReason.ValueType  # 46
 """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
+CALLER_UNKNOWN: ErrorReason.ValueType  # 50
+"""UNAUTHENTICATED: the service that calls is not known. It showed neither a
+bearer token nor a certificate, or one that is unknown or expired. Which of
+these it is, is not told.
+"""
+CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 51
+"""PERMISSION_DENIED: the service that calls has none of the roles that may call
+this method. `metadata["roles"]` names these, separated by commas.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

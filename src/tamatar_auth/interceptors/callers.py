@@ -1,0 +1,133 @@
+"""Lets a call pass whose caller is known and may call the method.
+
+A caller proves who it is with a bearer token (`authorization: Bearer tmc_…`) or with the
+certificate of its connection. Nothing else that it sends is believed. Who may call what is
+told by `security/access.py`.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NoReturn
+
+import structlog
+from grpc.aio import ServicerContext
+
+from tamatar_auth.errors import CallerNotAllowed, CallerUnknown
+from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.security.access import NOBODY, RULES, Rule, Rules
+from tamatar_auth.security.callers import (
+    LOCAL,
+    PREFIX,
+    Caller,
+    Callers,
+    current_caller,
+    dns_name,
+)
+from tamatar_auth.watched_files import Watched
+
+_BEARER = re.compile(rf"(?i:bearer) ({PREFIX}[A-Za-z0-9_-]{{43}})")
+
+# What gRPC calls the other end of a connection that was not made from another machine.
+_HERE = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
+
+_Connection = Mapping[str, Iterable[bytes]]
+
+log = structlog.get_logger(__name__)
+
+
+class CallerInterceptor(Interceptor):
+    """Refuses callers that are not known, and those without a role for the method.
+
+    Without callers, whoever calls from this machine is `LOCAL`, an admin.
+    """
+
+    def __init__(self, callers: Watched[Callers] | None, rules: Rules = RULES) -> None:
+        super().__init__()
+        self._callers = callers
+        self._rules = rules
+
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Ask who calls before the behaviour does anything; leave open methods alone."""
+        rule = self._rules.get(method.service, {}).get(method.name, NOBODY)
+        if rule.is_open:
+            return behaviour
+
+        async def admitted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            caller = _Asked(self._callers, method, context).admit(rule)
+            # gRPC runs each call in a task of its own, and the value ends with that: the
+            # interceptors around this one may still log whose call it was.
+            current_caller.set(caller)
+            return await behaviour(request, context)
+
+        return admitted
+
+
+class _Asked:
+    """One call whose caller has to prove itself."""
+
+    def __init__(
+        self,
+        callers: Watched[Callers] | None,
+        method: Method,
+        context: ServicerContext[Any, Any],
+    ) -> None:
+        self._callers = callers
+        self._method = method
+        self._context = context
+
+    def admit(self, rule: Rule) -> Caller:
+        """Return the caller if it may call, or raise what it is told."""
+        caller = self._caller()
+        if caller.roles.isdisjoint(rule.roles):
+            self._log("no role for this method", caller)
+            raise CallerNotAllowed(rule.roles)
+        return caller
+
+    def _caller(self) -> Caller:
+        is_here = str(self._context.peer()).startswith(_HERE)
+        if self._callers is None:
+            return LOCAL if is_here else self._unknown("not from this machine")
+        connection: _Connection = self._context.auth_context()
+        if not is_here and b"ssl" not in connection.get("transport_security_type", ()):
+            self._unknown("not encrypted")
+        callers, names = self._callers.value, _names(connection)
+        found = {*self._by_token(callers), *callers.with_names(names)}
+        if len(found) > 1:
+            self._unknown("credentials of several callers")
+        if not found:
+            self._unknown("certificate of nobody" if names else "no credentials")
+        return found.pop()
+
+    def _by_token(self, callers: Callers) -> Collection[Caller]:
+        """Find whose token was sent: one caller, or none if nothing was sent."""
+        metadata = self._context.invocation_metadata() or ()
+        sent = [value for key, value in metadata if key == "authorization"]
+        if not sent:
+            return ()
+        bearer = _BEARER.fullmatch(str(sent[0])) if len(sent) == 1 else None
+        if bearer is None:
+            self._unknown("no bearer token in the authorization")
+        caller = callers.with_token(bearer[1])
+        if caller is None:
+            self._unknown("token unknown or expired", callers.once_with_token(bearer[1]))
+        return (caller,)
+
+    def _unknown(self, why: str, caller: Caller | None = None) -> NoReturn:
+        self._log(why, caller)
+        raise CallerUnknown
+
+    def _log(self, why: str, caller: Caller | None) -> None:
+        log.warning(
+            "caller refused",
+            method=f"{self._method.service}/{self._method.name}",
+            why=why,
+            caller=caller.name if caller else None,
+            peer=str(self._context.peer()),
+        )
+
+
+def _names(connection: _Connection) -> Collection[str]:
+    """Return the names in the certificate that the other end has shown and gRPC has verified."""
+    ids = (name.decode(errors="replace") for name in connection.get("peer_spiffe_id", ()))
+    hosts = (name.decode(errors="replace") for name in connection.get("peer_dns", ()))
+    return [*ids, *(dns_name(host) for host in hosts)]
