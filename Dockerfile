@@ -34,7 +34,8 @@ RUN groupadd --system --gid 10001 tamatar \
 COPY --from=build /opt/tamatar-auth /opt/tamatar-auth
 
 # Calls are answered on loopback, as everywhere: what shares the container's network (its pod) can
-# make them, or what mounts a volume with the unix socket that TAMATAR_LISTEN names.
+# make them. For others TAMATAR_LISTEN names 0.0.0.0:50051 once there are certificate and callers;
+# where callers have to show certificates, a unix socket beside it is for the health check.
 ENV PATH=/opt/tamatar-auth/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.cli_callers import callers
 from tamatar_auth.settings import OperatorError, Settings, SettingsError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ migrate = typer.Typer(help="Change the tables of the database.", no_args_is_help
 config = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(migrate, name="migrate")
 app.add_typer(config, name="config")
+app.add_typer(callers, name="caller")
 
 Revision = Annotated[str, typer.Argument(help="A revision such as 0001, or head.")]
 
@@ -152,27 +154,32 @@ def healthcheck(
     address: Annotated[
         ListenAddress | None,
         typer.Option(
-            parser=_address, metavar="ADDRESS", help="The server; the first of TAMATAR_LISTEN."
+            parser=_address,
+            metavar="ADDRESS",
+            help="The server; a unix socket of TAMATAR_LISTEN, or else its first.",
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
 ) -> None:
     """Ask a server whether it can do its work; exit code 0 if so, else 1."""
-    from tamatar_auth import doctor  # noqa: PLC0415
+    from tamatar_auth import probing  # noqa: PLC0415
+    from tamatar_auth.tls import TlsFiles  # noqa: PLC0415
 
-    status = doctor.health(address or _settings().listen[0], timeout)
+    settings = _settings()
+    address = address or probing.probed_address(settings)
+    status = probing.health(address, timeout, TlsFiles.of(settings))
     typer.echo(status)
     raise typer.Exit(0 if status == "SERVING" else 1)
 
 
 @app.command("doctor")
 def examine() -> None:
-    """Examine settings, database, tables, clock and ports; each line is ok or says what to do."""
+    """Examine settings, callers, certificate, database and ports; each is ok or says what to do."""
     from tamatar_auth import doctor  # noqa: PLC0415
 
     findings = doctor.examine()
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:<10} {finding.text}")
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:<11} {finding.text}")
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 

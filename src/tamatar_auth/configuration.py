@@ -1,9 +1,9 @@
-"""Shows the settings to people and scripts. Secrets are masked."""
+"""Shows the settings, and the callers, to people and scripts. Secrets are masked."""
 
 import json
 import sys
 import textwrap
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from pydantic import SecretStr
@@ -13,6 +13,7 @@ from rich.table import Table
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.durations import write_duration
 from tamatar_auth.origins import Origins
+from tamatar_auth.security.callers import Callers
 from tamatar_auth.settings import Settings
 
 MASK = "********"
@@ -42,7 +43,25 @@ def table(settings: Settings) -> None:
     grid = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
     for row in shown(settings):
         grid.add_row(*row)
-    # A setting is a line where no person looks at it, and a value is no markup anywhere.
+    _print(grid)
+
+
+def callers_table(callers: Callers) -> None:
+    """Print the callers as a table."""
+    grid = Table("Caller", "Roles", "Tokens", "Certificates", box=None, pad_edge=False)
+    for caller, tokens, names in ((one.caller, one.tokens, one.names) for one in callers.known):
+        ends = ", ".join(_end(end) for end in sorted(tokens.values()))
+        grid.add_row(caller.name, ", ".join(sorted(caller.roles)), ends, ", ".join(sorted(names)))
+    _print(grid)
+
+
+def _end(moment: datetime) -> str:
+    word = "until" if moment > datetime.now(UTC) else "ended"
+    return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _print(grid: Table) -> None:
+    # A row is a line where no person looks at it, and a value is no markup anywhere.
     width = None if sys.stdout.isatty() else 250
     Console(width=width, markup=False, highlight=False, emoji=False).print(grid)
 

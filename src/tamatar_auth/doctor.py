@@ -1,28 +1,34 @@
 """Examines an installation, and says of each part that it is well or what to do."""
 
+import stat
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
-import grpc
 import psycopg
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.maintenance.migration_connection import connect
 from tamatar_auth.origins import Origins
+from tamatar_auth.probing import health
+from tamatar_auth.security.caller_file import read_callers
+from tamatar_auth.security.callers import Credentials
 from tamatar_auth.settings import (
     OperatorError,
     Settings,
     SettingsError,
 )
 from tamatar_auth.storage.database import libpq_url
+from tamatar_auth.tls import TlsFiles
 
 OLDEST_POSTGRES = 15
 CLOCK_TOLERANCE = 2.0
 """Seconds that the clocks of service and database may differ before it is worth a word."""
+
+
+SOON = timedelta(days=14)
+"""How long before the end of a token or a certificate it is worth a word."""
 
 
 class Finding(NamedTuple):
@@ -34,25 +40,18 @@ class Finding(NamedTuple):
 
 
 def examine() -> Sequence[Finding]:
-    """Examine settings, database, tables, clock and ports."""
+    """Examine settings, callers, certificate, database, tables, clock and ports."""
     try:
         settings = Settings.load()
     except SettingsError as error:
         return [Finding("settings", ok=False, text=line) for line in str(error).splitlines()]
-    return [*_settings(settings), *_database(settings), *_ports(settings)]
-
-
-def health(address: ListenAddress, timeout: float) -> str:
-    """Ask a server's health: SERVING, NOT_SERVING, or what went wrong."""
-    # A server of this machine is not asked by way of a proxy, whatever the environment says.
-    options = [("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(str(address), options=options) as channel:
-        stub: Any = HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            return f"{address} does not answer ({cast('grpc.Call', error).code().name})"
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return [
+        *_settings(settings),
+        *_callers(settings),
+        *_certificate(settings),
+        *_database(settings),
+        *_ports(settings),
+    ]
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -63,6 +62,53 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
+
+
+def _callers(settings: Settings) -> Iterator[Finding]:
+    path = settings.callers_file
+    if path is None:
+        text = "none set up: whoever calls from this machine is an admin"
+        yield Finding("callers", ok=True, text=text)
+        return
+    try:
+        known = read_callers(path).known
+        is_open = bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except (OperatorError, OSError) as error:
+        yield Finding("callers", ok=False, text=str(error))
+        return
+    if is_open:
+        yield Finding("callers", ok=False, text=f"others may write to {path}: chmod go-w it")
+    ending = [text for credentials in known for text in _ending(credentials)]
+    for text in ending:
+        yield Finding("callers", ok=False, text=text)
+    if not ending:
+        yield Finding("callers", ok=True, text=f"{len(known)} in {path}")
+
+
+def _ending(credentials: Credentials) -> Iterator[str]:
+    end = max(credentials.tokens.values(), default=None)
+    if end is not None and end - datetime.now(UTC) < SOON:
+        name, when = credentials.caller.name, end.astimezone(UTC)
+        yield (
+            f"the last token of {name} ends at {when:%Y-%m-%d %H:%M} UTC;"
+            f" run `tamatar-auth caller rotate {name}`"
+        )
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    files = TlsFiles.of(settings)
+    if files is None:
+        text = "none set up: calls are not encrypted"
+        yield Finding("certificate", ok=True, text=text)
+        return
+    try:
+        end = files.read().leaf.not_valid_after_utc
+    except OperatorError as error:
+        yield Finding("certificate", ok=False, text=str(error))
+        return
+    ok = end - datetime.now(UTC) >= SOON
+    advice = "" if ok else ": renew it; the server takes the new one without a restart"
+    yield Finding("certificate", ok, f"good until {end:%Y-%m-%d %H:%M} UTC{advice}")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -116,7 +162,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         if not address.is_taken:
             yield Finding("port", ok=True, text=f"{address} is free")
             continue
-        status = health(address, timeout=2)
+        status = health(address, timeout=2, tls=TlsFiles.of(settings))
         if status in ("SERVING", "NOT_SERVING"):
             text = f"{address} is answered by a server that is {status}"
         else:

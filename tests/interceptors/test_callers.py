@@ -1,5 +1,6 @@
 """Who may call what: every method, with every kind of caller."""
 
+import socket
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
@@ -289,6 +290,45 @@ async def test_a_method_without_a_rule_is_answered_to_nobody():
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         assert await refusal(channel.unary_unary("/t.S/Hello")(b"")) == NOT_ALLOWED
     await server.stop(None)
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+async def test_plaintext_from_elsewhere_is_not_believed(with_file, callers_file, own_address):
+    async def hello(_request, _context):
+        return b"hello"
+
+    callers = Watched("callers", [callers_file], lambda: read_callers(callers_file))
+    interceptors = [
+        ErrorInterceptor(),
+        CallerInterceptor(callers if with_file else None, {"t.S": {"Hello": access.ADMIN}}),
+    ]
+    methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
+    server = grpc.aio.server(interceptors=interceptors)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
+    port = server.add_insecure_port("0.0.0.0:0")
+    await server.start()
+    answers = []
+    for host in (own_address, "127.0.0.1"):
+        async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+            call = channel.unary_unary("/t.S/Hello")(b"", metadata=bearer(TOKENS["admin"]))
+            try:
+                answers.append(await call)
+            except grpc.aio.AioRpcError as error:
+                answers.append((error.code(), read_refusal(error).reason))
+    await server.stop(None)
+
+    assert answers == [UNKNOWN, b"hello"]
+
+
+@pytest.fixture(scope="module")
+def own_address():
+    """An address of this machine that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no network")
+        return probe.getsockname()[0]
 
 
 @pytest.mark.parametrize("with_file", [True, False])

@@ -1,0 +1,162 @@
+"""Changes the file of callers: adds, rotates and removes. What it does not change stays as it is.
+
+The file is replaced as a whole, by one that was checked: a server that looks at it meanwhile
+finds the old one or the new one.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from tamatar_auth.security.caller_file import MAX_VALID_TOKENS, CallersError, parse_callers
+from tamatar_auth.security.callers import CallerToken, Role
+
+
+@dataclass(frozen=True, slots=True)
+class NewCaller:
+    """A caller to add."""
+
+    name: str
+    roles: Sequence[Role]
+    spiffe_ids: Sequence[str] = ()
+    dns_names: Sequence[str] = ()
+
+
+class CallerFile:
+    """A file of callers. Every method raises `CallersError` for what it cannot do."""
+
+    def __init__(self, path: Path) -> None:
+        # Of a symbolic link the file is replaced, not the link.
+        self._path = path.resolve()
+
+    def add(self, caller: NewCaller, token_life: timedelta | None) -> CallerToken | None:
+        """Add a caller; return its token, or None if no life of a token is given."""
+        token = CallerToken.issue() if token_life else None
+        with self._edited() as callers:
+            if caller.name in callers:
+                raise CallersError(f"{self._path}: there is a caller {caller.name} already.")
+            entry = tomlkit.table()
+            entry["roles"] = [role.value for role in dict.fromkeys(caller.roles)]
+            if caller.spiffe_ids:
+                entry["spiffe_ids"] = list(caller.spiffe_ids)
+            if caller.dns_names:
+                entry["dns_names"] = list(caller.dns_names)
+            if token and token_life:
+                entry["tokens"] = _tokens([(token.digest.hex(), _now() + token_life)])
+            callers[caller.name] = entry
+        return token
+
+    def rotate(self, name: str, overlap: timedelta, token_life: timedelta) -> CallerToken:
+        """Give a caller a new token; the one before it works until `overlap` has passed.
+
+        Without any overlap the new token is at once the only one.
+        """
+        token, now = CallerToken.issue(), _now()
+        with self._edited() as callers:
+            entry = self._entry(callers, name)
+            valid = [
+                (str(known["sha256"]), min(known["expires"], now + overlap))
+                for known in entry.get("tokens", ())
+                if known["expires"] > now and overlap
+            ]
+            if len(valid) >= MAX_VALID_TOKENS:
+                raise CallersError(
+                    f"{self._path}: caller {name} has {len(valid)} valid tokens already: wait"
+                    f" until {min(end for _, end in valid):%Y-%m-%d %H:%M} UTC, or end them both"
+                    " with --overlap 0s."
+                )
+            entry["tokens"] = _tokens([*valid, (token.digest.hex(), now + token_life)])
+        return token
+
+    def remove(self, name: str) -> None:
+        """Remove a caller."""
+        with self._edited() as callers:
+            self._entry(callers, name)
+            del callers[name]
+
+    def _entry(self, callers: Any, name: str) -> Any:
+        if name not in callers:
+            raise CallersError(f"{self._path}: there is no caller {name}.")
+        return callers[name]
+
+    @contextlib.contextmanager
+    def _edited(self) -> Iterator[Any]:
+        """Yield the callers of the file, and write them back when the block ends well."""
+        with _locked(self._path.parent):
+            content = self._content()
+            parse_callers(content, self._path)
+            document = tomlkit.parse(content.decode())
+            if "callers" not in document:
+                document["callers"] = tomlkit.table(is_super_table=True)
+            yield document["callers"]
+            changed = tomlkit.dumps(document).encode()
+            parse_callers(changed, self._path)
+            self._replace(changed)
+
+    def _content(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise CallersError(f"{self._path} cannot be read ({error.strerror}).") from None
+
+    def _replace(self, content: bytes) -> None:
+        folder = self._path.parent
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".callers-", delete=False) as file:
+                try:
+                    _resemble(file.fileno(), self._path)
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(self._path)
+                except BaseException:
+                    Path(file.name).unlink()
+                    raise
+        except OSError as error:
+            raise CallersError(f"{self._path} cannot be written ({error.strerror}).") from None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other editors out: of two at once the second would undo the first."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CallersError(f"{folder} cannot be opened ({error.strerror}).") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _resemble(descriptor: int, path: Path) -> None:
+    """Let who could read the file read the next one; the first is for its owner alone."""
+    with contextlib.suppress(FileNotFoundError):
+        before = path.stat()
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        os.fchmod(descriptor, before.st_mode & 0o777)
+
+
+def _tokens(tokens: Sequence[tuple[str, datetime]]) -> Any:
+    lines = tomlkit.array()
+    for digest, expires in tokens:
+        entry = tomlkit.inline_table()
+        entry.update({"sha256": digest, "expires": expires})
+        lines.append(entry)
+    return lines.multiline(multiline=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)

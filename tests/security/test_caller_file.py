@@ -1,0 +1,151 @@
+"""The file of callers: what is read from it, and what is wrong with it."""
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamatar_auth.security import caller_file
+from tamatar_auth.security.caller_file import CallersError, parse_callers, read_callers
+from tamatar_auth.security.callers import CallerToken, Role
+
+FILE = Path("callers.toml")
+DIGEST = "a" * 64
+LATER = "2999-01-01T00:00:00Z"
+
+
+def read(text):
+    return parse_callers(text.encode() if isinstance(text, str) else text, FILE)
+
+
+def gateway(*lines):
+    return "\n".join(["[callers.gateway]", *lines])
+
+
+def tokens(*entries):
+    listed = ", ".join(f'{{sha256 = "{digest}", expires = {end}}}' for digest, end in entries)
+    return f"tokens = [{listed}]"
+
+
+def test_the_example_of_the_module_is_read():
+    example = (caller_file.__doc__ or "").partition("\n\n")[2]
+
+    (known,) = read(example).known
+
+    assert (known.caller.name, known.caller.roles) == ("gateway", {Role.VALIDATOR})
+    assert known.names == {"spiffe://example.com/gateway", "dns:gateway.example.com"}
+
+
+def test_a_caller_is_found_by_its_token_until_that_expires():
+    valid, expired = CallerToken.issue(), CallerToken.issue()
+    past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    callers = read(
+        gateway(
+            'roles = ["accounts"]',
+            tokens((valid.digest.hex(), LATER), (expired.digest.hex(), past)),
+        )
+    )
+
+    found = callers.with_token(valid.text)
+    assert found is not None
+    assert found.name == "gateway"
+    assert callers.with_token(expired.text) is None
+    assert callers.once_with_token(expired.text) == found
+    assert callers.with_token(CallerToken.issue().text) is None
+
+
+def test_a_dns_name_is_no_spiffe_id():
+    callers = read(
+        gateway('roles = ["admin"]', 'spiffe_ids = ["spiffe://example.com/a"]')
+        + '\n[callers.host]\nroles = ["admin"]\ndns_names = ["a.example.com"]'
+    )
+
+    assert [caller.name for caller in callers.with_names(["spiffe://example.com/a"])] == ["gateway"]
+    assert [caller.name for caller in callers.with_names(["dns:a.example.com"])] == ["host"]
+    assert not callers.with_names(["dns:spiffe://example.com/a", "a.example.com"])
+
+
+def test_a_token_does_not_show_itself():
+    token = CallerToken.issue()
+
+    assert token.text not in repr(token)
+    assert token.text.startswith("tmc_")
+    assert len(token.text) == 47
+
+
+ROLE, TOKEN = 'roles = ["validator"]', tokens((DIGEST, LATER))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[callers.gateway", "is not TOML: "),
+        (b"\xff", "is not TOML: no text in UTF-8"),
+        ("x = " + "[" * 90_000, "is not TOML: "),
+        ("#" * (1024 * 1024 + 1), "must not be larger than 1048576 bytes"),
+        ("[caller.gateway]", "caller: is not known here"),
+        ("callers = 3", "callers: must be a table"),
+        ("[callers]\ngateway = 3", "caller gateway: must be a table"),
+        (gateway(TOKEN), "caller gateway: roles: must be set"),
+        (gateway("roles = []", TOKEN), "caller gateway: roles: must not be empty"),
+        (gateway('roles = "admin"', TOKEN), "caller gateway: roles: must be a list"),
+        (gateway('roles = ["root"]', TOKEN), "caller gateway: roles[0]: input should be 'vali"),
+        (gateway(ROLE), "caller gateway: must have a token, a SPIFFE id or a DNS name"),
+        (gateway(ROLE, TOKEN, 'token = "x"'), "caller gateway: token: is not known here"),
+        (gateway(ROLE, tokens(("tmc_x", LATER))), "tokens[0].sha256: must be the SHA-256 of a"),
+        (gateway(ROLE, tokens((DIGEST, "2999-01-01"))), "tokens[0].expires: must be a date with"),
+        (gateway(ROLE, tokens((DIGEST, "'soon'"))), "tokens[0].expires: must be a date with a"),
+        (gateway(ROLE, tokens((DIGEST, LATER[:-1]))), "tokens[0].expires: must have an offset"),
+        (gateway(ROLE, f'tokens = [{{sha256 = "{DIGEST}"}}]'), "tokens[0].expires: must be set"),
+        (
+            gateway(ROLE, tokens(*((str(n) * 64, LATER) for n in range(3)))),
+            "caller gateway: must not have more than 2 valid tokens",
+        ),
+        (
+            gateway(ROLE, tokens((DIGEST, LATER), (DIGEST, LATER))),
+            "caller gateway: has a token that stands in the file twice",
+        ),
+        (
+            gateway(ROLE, 'spiffe_ids = ["spiffe://a/b"]')
+            + '\n[callers.b]\nroles = ["admin"]\nspiffe_ids = ["spiffe://a/b"]',
+            "caller gateway: has a SPIFFE id or DNS name that stands in the file twice",
+        ),
+        (gateway(ROLE, 'spiffe_ids = ["https://a/b"]'), "spiffe_ids[0]: must be a SPIFFE id"),
+        (gateway(ROLE, 'spiffe_ids = ["spiffe://a/../b"]'), "spiffe_ids[0]: must be a SPIFFE id"),
+        (gateway(ROLE, 'dns_names = ["*.example.com"]'), "dns_names[0]: must be a DNS name in"),
+        (gateway(ROLE, 'dns_names = ["A.example.com"]'), "dns_names[0]: must be a DNS name in"),
+        (f"[callers.local]\n{ROLE}\n{TOKEN}", "caller local: is the name of callers that are"),
+        (f"[callers.'a\\u0000b c']\n{ROLE}\n{TOKEN}", "must be a name of a-z"),
+        (f"[callers.{'x' * 64}]\n{ROLE}\n{TOKEN}", "must be a name of a-z"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line_with_file_and_caller(text, why):
+    with pytest.raises(CallersError) as refused:
+        read(text)
+
+    said = str(refused.value)
+    assert said.startswith("callers.toml: ")
+    assert why in said
+    assert len(said.splitlines()) == 1
+
+
+def test_too_many_callers_are_refused():
+    entries = (f"[callers.c{n}]\n{ROLE}\n{tokens((f'{n:064x}', LATER))}" for n in range(1001))
+
+    with pytest.raises(CallersError, match="1000"):
+        read("\n".join(entries))
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(CallersError, match="cannot be read"):
+            read_callers(path)
+
+
+@given(st.text(max_size=60) | st.from_regex(r"\[callers\.[a-z]{1,3}\]\n[a-z_]{1,9} = .{0,20}"))
+def test_no_text_is_worse_than_wrong(text):
+    with contextlib.suppress(CallersError):
+        read(text.encode(errors="replace"))
