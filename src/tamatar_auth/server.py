@@ -15,6 +15,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.health import DatabaseWatch
+from tamatar_auth.interceptors.audit import AuditInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import RetryInterceptor
@@ -24,12 +25,15 @@ from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
 from tamatar_auth.pagination import PageTokens
 from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.policy import PasswordPolicy
+from tamatar_auth.servicers.credentials import TokenLifetimes
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.health import HealthServicer, add_health
 from tamatar_auth.servicers.reflection import add_reflection
-from tamatar_auth.servicers.sessions import SessionServicer
+from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.telemetry import Telemetry
@@ -65,14 +69,23 @@ class StartError(OperatorError):
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What the server works with and whoever runs it has to end or to tell."""
+
+    health: HealthServicer
+    drain: DrainInterceptor
+    activity: Activity
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A server that answers calls, and what it works with."""
 
     settings: Settings
     database: Database
-    health: HealthServicer
     watch: DatabaseWatch
-    drain: DrainInterceptor
+    parts: Parts
     server: grpc.aio.Server
     addresses: Sequence[ListenAddress]
     background: Sequence[asyncio.Task[None]] = ()
@@ -83,42 +96,41 @@ class Service:
 
         NOT_SERVING is said first, so that balancers turn away before the port closes.
         """
-        await self.health.enter_graceful_shutdown()
+        await self.parts.health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_delay.total_seconds())
-        self.drain.end_streams()
+        self.parts.drain.end_streams()
         await self.server.stop(self.settings.shutdown_grace.total_seconds())
-        await self.drain.finished()
+        await self.parts.drain.finished()
+        await self.parts.activity.write(self.database)
         await self.watch.close()
         await self.database.close()
 
 
-def build_server(
-    settings: Settings,
-    database: Database,
-    health: HealthServicer,
-    drain: DrainInterceptor,
-    telemetry: Telemetry,
-) -> grpc.aio.Server:
+def build_server(settings: Settings, database: Database, parts: Parts) -> grpc.aio.Server:
     """Put servicers and interceptors together; the server is not started, no port is bound."""
     server = grpc.aio.server(
         interceptors=[
-            TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter),
+            TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),
             ErrorInterceptor(),
-            drain,
+            parts.drain,
+            AuditInterceptor(),
             RetryInterceptor(),
             ValidationInterceptor(),
         ],
         options=OPTIONS,
     )
     key = settings.page_token_key
-    passwords = Passwords(settings.bcrypt_cost)
+    passwords = Passwords.of(settings)
+    policy = PasswordPolicy(settings.password_min_length)
     tokens = PageTokens(key.get_secret_value() if key else None)
-    users = UserServicer(database, passwords, tokens)
-    sessions = SessionServicer(database, passwords, tokens, settings.session_lifetime)
+    users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
+    sessions = SessionServicer(
+        database, passwords, tokens, SessionLimits.of(settings), parts.activity
+    )
     add_UserServiceServicer_to_server(users, server)
     add_SessionServiceServicer_to_server(sessions, server)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), server)
-    add_health(health, server)
+    add_health(parts.health, server)
     add_reflection([*SERVICES, HEALTH], server)
     return server
 
@@ -132,9 +144,9 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
-    health, drain = HealthServicer(SERVICES), DrainInterceptor()
-    watch = DatabaseWatch(settings, health, head_revision())
-    server = build_server(settings, database, health, drain, telemetry)
+    parts = Parts(HealthServicer(SERVICES), DrainInterceptor(), Activity(), telemetry)
+    watch = DatabaseWatch(settings, parts.health, head_revision())
+    server = build_server(settings, database, parts)
     try:
         addresses = [_bind(server, address) for address in settings.listen]
     except StartError:
@@ -142,7 +154,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
         raise
     await server.start()
     await watch.look()
-    return Service(settings, database, health, watch, drain, server, addresses)
+    return Service(settings, database, watch, parts, server, addresses)
 
 
 @contextlib.asynccontextmanager
@@ -154,6 +166,9 @@ async def running(
     background = [
         asyncio.create_task(service.watch.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
+        asyncio.create_task(
+            service.parts.activity.write_for_ever(service.database), name="activity"
+        ),
     ]
     try:
         yield replace(service, background=background)

@@ -7,20 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    Row,
+    Select,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors import (
     SessionExpired,
+    SessionIdle,
     SessionNotFound,
     SessionRevoked,
     SessionUnknown,
+    TransactionConflict,
     UserInactive,
 )
-from tamatar_auth.storage.paging import After, after_condition
+from tamatar_auth.storage.paging import After, after_condition, any_of
 from tamatar_auth.storage.tables import sessions, users
 from tamatar_auth.storage.users import USER_COLUMNS, UserRow
 
@@ -58,17 +72,56 @@ class ValidSession(NamedTuple):
 
     session: SessionRow
     user: UserRow
+    is_stale: bool = False
+    """Whether `last_activity_at` is so old that this use should be written down."""
 
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """The token that follows another one, and what it was made of that one with."""
+
+    digest: bytes = field(repr=False)
+    nonce: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A session whose token was replaced."""
+
+    valid: ValidSession
+    is_in_grace: bool
+    """Whether the token before the present one still works."""
+    nonce: bytes | None = field(repr=False)
+
+
+ROTATION_GRACE = timedelta(seconds=10)
+"""How long a token works after it was replaced, so that clients that race go on."""
+
+ACTIVITY_PRECISION = timedelta(minutes=1)
+"""How old `last_activity_at` may be before a use of the session is written down."""
 
 _live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
+_in_grace = sessions.c.rotated_at > func.now() - ROTATION_GRACE
+_is_current = sessions.c.token_digest == bindparam("digest")
+_is_previous = sessions.c.previous_digest == bindparam("digest")
 
-# The one statement of ValidateSession, built once.
-_validation = (
-    select(*SESSION_COLUMNS, (sessions.c.expires_at <= func.now()).label("expired"), *USER_COLUMNS)
-    .join(users, users.c.id == sessions.c.user_id)
-    .where(sessions.c.token_digest == bindparam("digest"))
+_idle_limit = bindparam("idle_limit", type_=Interval)
+_state = (
+    (sessions.c.expires_at <= func.now()).label("is_expired"),
+    (sessions.c.last_activity_at <= func.now() - cast(_idle_limit, INTERVAL)).label("is_idle"),
+    (sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION).label("is_stale"),
 )
-_user_starts = len(SESSION_COLUMNS) + 1
+
+# The statements of ValidateSession and RefreshSession, built once.
+_with_user = select(*SESSION_COLUMNS, *USER_COLUMNS, *_state).join(
+    users, users.c.id == sessions.c.user_id
+)
+_validation = _with_user.where(_is_current | (_is_previous & _in_grace))
+_rotation = _with_user.add_columns(
+    _is_previous.label("is_previous"), _in_grace.label("is_in_grace"), sessions.c.rotation_nonce
+).where(_is_current | _is_previous)
+_session_ends = len(SESSION_COLUMNS)
+_user_ends = _session_ends + len(USER_COLUMNS)
 
 
 class SessionRepository:
@@ -93,24 +146,90 @@ class SessionRepository:
         )
         return SessionRow._make(added.one())
 
-    async def validate(self, token_digest: bytes) -> ValidSession:
+    async def validate(
+        self, token_digest: bytes, *, idle_limit: timedelta | None = None
+    ) -> ValidSession:
         """Return the session of a token and its user, when both are good.
 
-        Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired` or `UserInactive`.
+        Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
+        `UserInactive`.
         """
-        found = await self._connection.execute(_validation, {"digest": token_digest})
-        row = found.one_or_none()
+        row = await self._with_token(_validation, token_digest, idle_limit)
+        return _good(row)
+
+    async def rotate(
+        self, token_digest: bytes, new: NewToken, *, idle_limit: timedelta | None = None
+    ) -> ValidSession | None:
+        """Replace the present token of a session; it works for `ROTATION_GRACE` more.
+
+        Return None, and change nothing, where the token is not the present one of a good
+        session with a good user. Of several at once, one replaces it.
+        """
+        rested = sessions.c.last_activity_at <= func.now() - cast(_idle_limit, INTERVAL)
+        statement = (
+            update(sessions)
+            .where(
+                _is_current,
+                _live,
+                rested.is_not(True),
+                users.c.id == sessions.c.user_id,
+                users.c.deleted_at.is_(None),
+                users.c.is_active,
+            )
+            .values(
+                previous_digest=sessions.c.token_digest,
+                token_digest=new.digest,
+                rotation_nonce=new.nonce,
+                rotated_at=func.now(),
+                last_activity_at=func.now(),
+            )
+            .returning(*SESSION_COLUMNS, *USER_COLUMNS)
+        )
+        values = {"digest": token_digest, "idle_limit": idle_limit}
+        row = (await self._connection.execute(statement, values)).one_or_none()
         if row is None:
-            raise SessionUnknown
-        session = SessionRow._make(row[: len(SESSION_COLUMNS)])
-        user = UserRow._make(row[_user_starts:])
-        if session.revoked_at is not None:
-            raise SessionRevoked
-        if row.expired:
-            raise SessionExpired
-        if user.deleted_at is not None or not user.is_active:
-            raise UserInactive
-        return ValidSession(session, user)
+            return None
+        user = UserRow._make(row[_session_ends:_user_ends])
+        return ValidSession(SessionRow._make(row[:_session_ends]), user)
+
+    async def find_rotated(
+        self, token_digest: bytes, *, idle_limit: timedelta | None = None
+    ) -> Rotated:
+        """Return the session whose token was replaced, at some time.
+
+        Raise as `validate` does.
+        """
+        row = await self._with_token(_rotation, token_digest, idle_limit)
+        valid = _good(row)
+        if not row.is_previous:  # it came to be good after `rotate` had looked
+            raise TransactionConflict
+        return Rotated(valid, bool(row.is_in_grace), row.rotation_nonce)
+
+    async def touch(self, session_ids: Sequence[UUID]) -> None:
+        """Write down that sessions are in use, where that was long ago."""
+        await self._connection.execute(
+            update(sessions)
+            .where(
+                any_of(sessions.c.id, session_ids),
+                sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION,
+            )
+            .values(last_activity_at=func.now())
+        )
+
+    async def end_beyond(self, user_id: UUID, limit: int) -> int:
+        """End the oldest live sessions of a user beyond a number, and return how many."""
+        oldest = (
+            select(sessions.c.id)
+            .where(sessions.c.user_id == user_id, _live)
+            .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
+            .offset(limit)
+        )
+        ended = await self._connection.execute(
+            update(sessions)
+            .where(sessions.c.id.in_(oldest))
+            .values(is_valid=False, revoked_at=func.now())
+        )
+        return ended.rowcount
 
     async def get(self, session_id: UUID) -> SessionRow:
         """Return the session, live or not, or raise `SessionNotFound`."""
@@ -153,7 +272,10 @@ class SessionRepository:
 
     async def revoke_by_token(self, token_digest: bytes) -> SessionRow:
         """End the session of a token, as `revoke` does."""
-        return await self._revoke(sessions.c.token_digest == token_digest)
+        return await self._revoke(
+            (sessions.c.token_digest == token_digest)
+            | ((sessions.c.previous_digest == token_digest) & _in_grace)
+        )
 
     async def revoke_of_user(self, user_id: UUID, *, but: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
@@ -176,3 +298,26 @@ class SessionRepository:
         if row is None:
             raise SessionNotFound
         return SessionRow._make(row)
+
+    async def _with_token(
+        self, statement: Select[Any], token_digest: bytes, idle_limit: timedelta | None
+    ) -> Row[Any]:
+        values = {"digest": token_digest, "idle_limit": idle_limit}
+        row = (await self._connection.execute(statement, values)).one_or_none()
+        if row is None:
+            raise SessionUnknown
+        return row
+
+
+def _good(row: Row[Any]) -> ValidSession:
+    session = SessionRow._make(row[:_session_ends])
+    user = UserRow._make(row[_session_ends:_user_ends])
+    if session.revoked_at is not None:
+        raise SessionRevoked
+    if row.is_expired:
+        raise SessionExpired
+    if row.is_idle:  # None where there is no limit
+        raise SessionIdle
+    if user.deleted_at is not None or not user.is_active:
+        raise UserInactive
+    return ValidSession(session, user, row.is_stale)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tamatar/auth/v1/error_reason.proto\x12\x0ftamatar.auth.v1*\xbf\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eINVALID_FIELDS\x10\x01\x12\x15\n\x11MALFORMED_REQUEST\x10\x02\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x03\x12\x12\n\x0eUSER_NOT_FOUND\x10\n\x12\x0f\n\x0b\x45MAIL_TAKEN\x10\x0b\x12\x12\n\x0eUSERNAME_TAKEN\x10\x0c\x12\x14\n\x10USER_NOT_DELETED\x10\r\x12\x11\n\rETAG_MISMATCH\x10\x0e\x12\x15\n\x11REQUEST_ID_REUSED\x10\x0f\x12\x17\n\x13INVALID_CREDENTIALS\x10\x14\x12\x16\n\x12\x45MAIL_NOT_VERIFIED\x10\x15\x12\x13\n\x0fSESSION_UNKNOWN\x10\x1e\x12\x13\n\x0fSESSION_EXPIRED\x10\x1f\x12\x13\n\x0fSESSION_REVOKED\x10 \x12\x11\n\rUSER_INACTIVE\x10!\x12\x15\n\x11SESSION_NOT_FOUND\x10\"\x12\x18\n\x14TRANSACTION_CONFLICT\x10(\x12\x17\n\x13\x43ONSTRAINT_VIOLATED\x10)\x12\x17\n\x13STORAGE_UNAVAILABLE\x10*\x12\x15\n\x11STORAGE_TIMED_OUT\x10+\x12\x11\n\rVALUE_REFUSED\x10,\x12\x1c\n\x18QUERY_STATISTICS_MISSING\x10-\x12\x14\n\x10SERVICE_STOPPING\x10/\x12\x12\n\x0eINTERNAL_FAULT\x10.b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tamatar/auth/v1/error_reason.proto\x12\x0ftamatar.auth.v1*\x94\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eINVALID_FIELDS\x10\x01\x12\x15\n\x11MALFORMED_REQUEST\x10\x02\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x03\x12\x12\n\x0eUSER_NOT_FOUND\x10\n\x12\x0f\n\x0b\x45MAIL_TAKEN\x10\x0b\x12\x12\n\x0eUSERNAME_TAKEN\x10\x0c\x12\x14\n\x10USER_NOT_DELETED\x10\r\x12\x11\n\rETAG_MISMATCH\x10\x0e\x12\x15\n\x11REQUEST_ID_REUSED\x10\x0f\x12\x17\n\x13INVALID_CREDENTIALS\x10\x14\x12\x16\n\x12\x45MAIL_NOT_VERIFIED\x10\x15\x12\x15\n\x11TOO_MANY_ATTEMPTS\x10\x16\x12\x16\n\x12USER_TOKEN_INVALID\x10\x17\x12\x13\n\x0fSESSION_UNKNOWN\x10\x1e\x12\x13\n\x0fSESSION_EXPIRED\x10\x1f\x12\x13\n\x0fSESSION_REVOKED\x10 \x12\x11\n\rUSER_INACTIVE\x10!\x12\x15\n\x11SESSION_NOT_FOUND\x10\"\x12\x10\n\x0cSESSION_IDLE\x10#\x12\x12\n\x0eSESSION_REUSED\x10$\x12\x18\n\x14TRANSACTION_CONFLICT\x10(\x12\x17\n\x13\x43ONSTRAINT_VIOLATED\x10)\x12\x17\n\x13STORAGE_UNAVAILABLE\x10*\x12\x15\n\x11STORAGE_TIMED_OUT\x10+\x12\x11\n\rVALUE_REFUSED\x10,\x12\x1c\n\x18QUERY_STATISTICS_MISSING\x10-\x12\x14\n\x10SERVICE_STOPPING\x10/\x12\x12\n\x0eINTERNAL_FAULT\x10.b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tamatar.auth.v1.error_reaso
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=56
-  _globals['_ERRORREASON']._serialized_end=631
+  _globals['_ERRORREASON']._serialized_end=716
 # @@protoc_insertion_point(module_scope)
