@@ -27,7 +27,8 @@ from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.credentials import Credentials
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.sessions import NewSession, NewToken
+from tamatar_auth.storage.rotation import NewToken
+from tamatar_auth.storage.sessions import NewSession
 
 Context = ServicerContext[Any, Any]
 
@@ -106,9 +107,9 @@ class SessionServicer(SessionServiceServicer):
         new, idle = NewToken(successor.digest, nonce), self._limits.idle
         # Each statement is a transaction of its own: nothing waits for who else refreshes.
         async with self._database.read() as db:
-            valid = await db.sessions.rotate(token.digest, new, idle_limit=idle)
+            valid = await db.rotations.rotate(token.digest, new, idle_limit=idle)
             if valid is None:
-                rotated = await db.sessions.find_rotated(token.digest, idle_limit=idle)
+                rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)
                 valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
                 if not rotated.is_in_grace:
                     await db.sessions.revoke(valid.session.id)

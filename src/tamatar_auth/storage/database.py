@@ -16,6 +16,7 @@ from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.credentials import CredentialRepository
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.profiles import ProfileRepository
+from tamatar_auth.storage.rotation import RotationRepository
 from tamatar_auth.storage.sessions import SessionRepository
 from tamatar_auth.storage.sweeping import SweepRepository
 from tamatar_auth.storage.user_tokens import UserTokenRepository
@@ -38,6 +39,7 @@ class Scope:
         self.users = UserRepository(connection)
         self.profiles = ProfileRepository(connection)
         self.sessions = SessionRepository(connection)
+        self.rotations = RotationRepository(connection)
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)
         self.attempts = AttemptRepository(connection)

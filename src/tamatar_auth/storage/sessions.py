@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Interval,
     Row,
-    Select,
     bindparam,
     cast,
     func,
@@ -31,7 +30,6 @@ from tamatar_auth.errors import (
     SessionNotFound,
     SessionRevoked,
     SessionUnknown,
-    TransactionConflict,
     UserInactive,
 )
 from tamatar_auth.storage.paging import After, after_condition, any_of
@@ -76,50 +74,32 @@ class ValidSession(NamedTuple):
     """Whether `last_activity_at` is so old that this use should be written down."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewToken:
-    """The token that follows another one, and what it was made of that one with."""
-
-    digest: bytes = field(repr=False)
-    nonce: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Rotated:
-    """A session whose token was replaced."""
-
-    valid: ValidSession
-    is_in_grace: bool
-    """Whether the token before the present one still works."""
-    nonce: bytes | None = field(repr=False)
-
-
 ROTATION_GRACE = timedelta(seconds=10)
 """How long a token works after it was replaced, so that clients that race go on."""
 
 ACTIVITY_PRECISION = timedelta(minutes=1)
 """How old `last_activity_at` may be before a use of the session is written down."""
 
-_live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
-_in_grace = sessions.c.rotated_at > func.now() - ROTATION_GRACE
-_is_current = sessions.c.token_digest == bindparam("digest")
-_is_previous = sessions.c.previous_digest == bindparam("digest")
+live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
+in_grace = sessions.c.rotated_at > func.now() - ROTATION_GRACE
+is_current = sessions.c.token_digest == bindparam("digest")
+is_previous = sessions.c.previous_digest == bindparam("digest")
+is_idle = sessions.c.last_activity_at <= func.now() - cast(
+    bindparam("idle_limit", type_=Interval), INTERVAL
+)
+"""Whether the session rested too long; None where there is no limit."""
 
-_idle_limit = bindparam("idle_limit", type_=Interval)
-_state = (
+with_user = select(
+    *SESSION_COLUMNS,
+    *USER_COLUMNS,
     (sessions.c.expires_at <= func.now()).label("is_expired"),
-    (sessions.c.last_activity_at <= func.now() - cast(_idle_limit, INTERVAL)).label("is_idle"),
+    is_idle.label("is_idle"),
     (sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION).label("is_stale"),
-)
+).join(users, users.c.id == sessions.c.user_id)
+"""Sessions with their users, and what `good` asks of them."""
 
-# The statements of ValidateSession and RefreshSession, built once.
-_with_user = select(*SESSION_COLUMNS, *USER_COLUMNS, *_state).join(
-    users, users.c.id == sessions.c.user_id
-)
-_validation = _with_user.where(_is_current | (_is_previous & _in_grace))
-_rotation = _with_user.add_columns(
-    _is_previous.label("is_previous"), _in_grace.label("is_in_grace"), sessions.c.rotation_nonce
-).where(_is_current | _is_previous)
+# The statement of ValidateSession, built once.
+_validation = with_user.where(is_current | (is_previous & in_grace))
 _session_ends = len(SESSION_COLUMNS)
 _user_ends = _session_ends + len(USER_COLUMNS)
 
@@ -154,56 +134,8 @@ class SessionRepository:
         Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
         `UserInactive`.
         """
-        row = await self._with_token(_validation, token_digest, idle_limit)
-        return _good(row)
-
-    async def rotate(
-        self, token_digest: bytes, new: NewToken, *, idle_limit: timedelta | None = None
-    ) -> ValidSession | None:
-        """Replace the present token of a session; it works for `ROTATION_GRACE` more.
-
-        Return None, and change nothing, where the token is not the present one of a good
-        session with a good user. Of several at once, one replaces it.
-        """
-        rested = sessions.c.last_activity_at <= func.now() - cast(_idle_limit, INTERVAL)
-        statement = (
-            update(sessions)
-            .where(
-                _is_current,
-                _live,
-                rested.is_not(True),
-                users.c.id == sessions.c.user_id,
-                users.c.deleted_at.is_(None),
-                users.c.is_active,
-            )
-            .values(
-                previous_digest=sessions.c.token_digest,
-                token_digest=new.digest,
-                rotation_nonce=new.nonce,
-                rotated_at=func.now(),
-                last_activity_at=func.now(),
-            )
-            .returning(*SESSION_COLUMNS, *USER_COLUMNS)
-        )
         values = {"digest": token_digest, "idle_limit": idle_limit}
-        row = (await self._connection.execute(statement, values)).one_or_none()
-        if row is None:
-            return None
-        user = UserRow._make(row[_session_ends:_user_ends])
-        return ValidSession(SessionRow._make(row[:_session_ends]), user)
-
-    async def find_rotated(
-        self, token_digest: bytes, *, idle_limit: timedelta | None = None
-    ) -> Rotated:
-        """Return the session whose token was replaced, at some time.
-
-        Raise as `validate` does.
-        """
-        row = await self._with_token(_rotation, token_digest, idle_limit)
-        valid = _good(row)
-        if not row.is_previous:  # it came to be good after `rotate` had looked
-            raise TransactionConflict
-        return Rotated(valid, bool(row.is_in_grace), row.rotation_nonce)
+        return good((await self._connection.execute(_validation, values)).one_or_none())
 
     async def touch(self, session_ids: Sequence[UUID]) -> None:
         """Write down that sessions are in use, where that was long ago."""
@@ -220,7 +152,7 @@ class SessionRepository:
         """End the oldest live sessions of a user beyond a number, and return how many."""
         oldest = (
             select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, _live)
+            .where(sessions.c.user_id == user_id, live)
             .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
             .offset(limit)
         )
@@ -245,7 +177,7 @@ class SessionRepository:
         """Return the live sessions of a user, the newest activity first."""
         found = await self._connection.execute(
             select(*SESSION_COLUMNS)
-            .where(sessions.c.user_id == user_id, _live)
+            .where(sessions.c.user_id == user_id, live)
             .order_by(sessions.c.last_activity_at.desc(), sessions.c.id.desc())
             .limit(limit)
         )
@@ -258,7 +190,7 @@ class SessionRepository:
         created, key = sessions.c.created_at, sessions.c.id
         statement = select(*SESSION_COLUMNS).where(sessions.c.user_id == user_id)
         if not include_ended:
-            statement = statement.where(_live)
+            statement = statement.where(live)
         if after is not None:
             statement = statement.where(after_condition(created, key, after, descending=True))
         found = await self._connection.execute(
@@ -274,12 +206,12 @@ class SessionRepository:
         """End the session of a token, as `revoke` does."""
         return await self._revoke(
             (sessions.c.token_digest == token_digest)
-            | ((sessions.c.previous_digest == token_digest) & _in_grace)
+            | ((sessions.c.previous_digest == token_digest) & in_grace)
         )
 
     async def revoke_of_user(self, user_id: UUID, *, but: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
-        statement = update(sessions).where(sessions.c.user_id == user_id, _live)
+        statement = update(sessions).where(sessions.c.user_id == user_id, live)
         if but is not None:
             statement = statement.where(sessions.c.id != but)
         ended = await self._connection.execute(
@@ -299,25 +231,24 @@ class SessionRepository:
             raise SessionNotFound
         return SessionRow._make(row)
 
-    async def _with_token(
-        self, statement: Select[Any], token_digest: bytes, idle_limit: timedelta | None
-    ) -> Row[Any]:
-        values = {"digest": token_digest, "idle_limit": idle_limit}
-        row = (await self._connection.execute(statement, values)).one_or_none()
-        if row is None:
-            raise SessionUnknown
-        return row
 
-
-def _good(row: Row[Any]) -> ValidSession:
-    session = SessionRow._make(row[:_session_ends])
-    user = UserRow._make(row[_session_ends:_user_ends])
+def good(row: Row[Any] | None) -> ValidSession:
+    """Read a row of `with_user`, or raise as `validate` does."""
+    if row is None:
+        raise SessionUnknown
+    session, user = session_and_user(row)
     if session.revoked_at is not None:
         raise SessionRevoked
     if row.is_expired:
         raise SessionExpired
-    if row.is_idle:  # None where there is no limit
+    if row.is_idle:
         raise SessionIdle
     if user.deleted_at is not None or not user.is_active:
         raise UserInactive
     return ValidSession(session, user, row.is_stale)
+
+
+def session_and_user(row: Row[Any]) -> tuple[SessionRow, UserRow]:
+    """Read a row that begins with the columns of a session and then those of its user."""
+    user = UserRow._make(row[_session_ends:_user_ends])
+    return SessionRow._make(row[:_session_ends]), user
