@@ -73,7 +73,12 @@ class AttemptRepository:
             .returning(_kept.failures)
             .cte("counted")
         )
-        left = cast(func.ceil(extract("epoch", _kept.blocked_until - _now)), Integer)
+        # After too many, no wait helps: whoever waits in vain shall do so seldom.
+        until = case(
+            (_kept.failures >= MOST_FAILURES, literal(LONGEST_WAIT, INTERVAL)),
+            else_=_kept.blocked_until - _now,
+        )
+        left = cast(func.ceil(extract("epoch", until)), Integer)
         blocked = select(left).where(_kept.account == account).scalar_subquery()
         found = await self._connection.execute(
             select(select(counted.c.failures).scalar_subquery(), blocked)
