@@ -23,7 +23,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test timing check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ run: $(RUNTIME) ## Run the service on a PostgreSQL of its own, with sample users
 
 test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
+
+timing: $(RUNTIME) ## Show that refused sign-ins take the same time, whatever their cause.
+	@$(BIN)/python benchmarks/timing.py
 
 check: $(ALL) ## Run every check, and tell which failed.
 	@$(BIN)/python tools/check.py $(ARGS)

@@ -5,9 +5,11 @@
     ├── CallerUnknown, CallerNotAllowed                       the service that calls
     ├── UserNotFound, EmailTaken, UsernameTaken,
     │   UserNotDeleted, EtagMismatch, RequestIdReused         users
-    ├── InvalidCredentials, EmailNotVerified                  signing in
-    ├── SessionUnknown, SessionExpired, SessionRevoked,
-    │   UserInactive, SessionNotFound                         sessions
+    ├── InvalidCredentials, EmailNotVerified, TooManyAttempts,
+    │   UserTokenInvalid                                      credentials
+    ├── SessionUnknown, SessionExpired, SessionIdle,
+    │   SessionRevoked, SessionReused, UserInactive,
+    │   SessionNotFound                                       sessions
     └── TransactionConflict, ConstraintViolated, ValueRefused,
         StorageUnavailable, StorageTimedOut,
         QueryStatisticsMissing, ServiceStopping, InternalFault  storage and the rest
@@ -19,6 +21,7 @@ and `retry_after`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
@@ -27,6 +30,18 @@ from grpc import StatusCode
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+class Cause(StrEnum):
+    """Why a password was not accepted: what the caller is not told."""
+
+    NO_USER = "no_user"
+    INACTIVE_USER = "inactive_user"
+    NO_PASSWORD = "no_password"  # noqa: S105 - a cause
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a cause
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    CHANGED_MEANWHILE = "changed_meanwhile"
+    EMAIL_NOT_VERIFIED = "email_not_verified"
 
 
 class FieldViolation(NamedTuple):
@@ -42,10 +57,12 @@ class Failure(Exception):  # noqa: N818 - a failure is not an error of this prog
     code: ClassVar[StatusCode]
     reason: ClassVar[ErrorReason.ValueType]
     message: ClassVar[str]
-    retry_after: ClassVar[float | None] = None
+    retry_after: float | None = None
     """Seconds after which the same call may well succeed."""
 
     metadata: Mapping[str, str] = NO_METADATA
+    kept_back: Mapping[str, str] = NO_METADATA
+    """What the audit trail is told and the caller is not."""
     violations: Sequence[FieldViolation] = ()
 
     def __str__(self) -> str:
@@ -161,6 +178,10 @@ class InvalidCredentials(Failure):
     reason = ErrorReason.INVALID_CREDENTIALS
     message = "The credentials are not valid."
 
+    def __init__(self, cause: Cause | None = None, user_id: object = None) -> None:
+        super().__init__()
+        self.kept_back = _kept_back(cause, user_id)
+
 
 class EmailNotVerified(Failure):
     """The password is right, the address is not verified."""
@@ -168,6 +189,32 @@ class EmailNotVerified(Failure):
     code = StatusCode.FAILED_PRECONDITION
     reason = ErrorReason.EMAIL_NOT_VERIFIED
     message = "The email address is not verified."
+
+    def __init__(self, user_id: object = None) -> None:
+        super().__init__()
+        self.kept_back = _kept_back(Cause.EMAIL_NOT_VERIFIED, user_id)
+
+
+class TooManyAttempts(Failure):
+    """Too many wrong passwords were tried; `retry_after` seconds from now one is looked at."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = ErrorReason.TOO_MANY_ATTEMPTS
+    message = "Too many attempts: try again later."
+    retry_after = 1.0
+
+    def __init__(self, retry_after: float = 1.0, user_id: object = None) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+        self.kept_back = _kept_back(Cause.TOO_MANY_ATTEMPTS, user_id)
+
+
+class UserTokenInvalid(Failure):
+    """The one-time secret is good for nothing; why is not told."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.USER_TOKEN_INVALID
+    message = "The secret is not valid."
 
 
 class SessionUnknown(Failure):
@@ -192,6 +239,27 @@ class SessionRevoked(Failure):
     code = StatusCode.UNAUTHENTICATED
     reason = ErrorReason.SESSION_REVOKED
     message = "The session was revoked."
+
+
+class SessionIdle(Failure):
+    """The session was not in use for longer than it may rest."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.SESSION_IDLE
+    message = "The session was not in use for too long."
+
+
+class SessionReused(Failure):
+    """A replaced token was used again, so the session was revoked."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.SESSION_REUSED
+    message = "The session's token was used again after it had been replaced."
+
+    def __init__(self, user_id: object = None, session_id: object = None) -> None:
+        super().__init__()
+        ids = {"user_id": user_id, "session_id": session_id}
+        self.kept_back = {name: str(value) for name, value in ids.items() if value}
 
 
 class UserInactive(Failure):
@@ -283,3 +351,8 @@ class InternalFault(Failure):
     def __init__(self, error_id: str) -> None:
         super().__init__()
         self.metadata = {"error_id": error_id}
+
+
+def _kept_back(cause: Cause | None, user_id: object) -> Mapping[str, str]:
+    told = {"cause": cause, "user_id": user_id}
+    return {name: str(value) for name, value in told.items() if value}

@@ -76,7 +76,7 @@ def seed(settings: Settings, report: Report) -> None:
 
     async def run() -> None:
         async with _opened(settings) as database:
-            await seeding.seed(database, Passwords(settings.bcrypt_cost), settings, report)
+            await seeding.seed(database, Passwords.of(settings), settings, report)
 
     _run(run())
 

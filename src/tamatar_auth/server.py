@@ -17,6 +17,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_ser
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.admission import Admission
 from tamatar_auth.health import DatabaseWatch
+from tamatar_auth.interceptors.audit import AuditInterceptor
 from tamatar_auth.interceptors.callers import CallerInterceptor
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
@@ -30,13 +31,16 @@ from tamatar_auth.pagination import PageTokens
 from tamatar_auth.security.access import disagreement
 from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.policy import PasswordPolicy
+from tamatar_auth.servicers.credentials import TokenLifetimes
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.health import HealthServicer, add_health
 from tamatar_auth.servicers.reflection import add_reflection
-from tamatar_auth.servicers.sessions import SessionServicer
+from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.telemetry import Telemetry
@@ -74,15 +78,24 @@ class StartError(OperatorError):
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What the server works with and whoever runs it has to end or to tell."""
+
+    health: HealthServicer
+    drain: DrainInterceptor
+    activity: Activity
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A server that answers calls, and what it works with."""
 
     settings: Settings
     admission: Admission
     database: Database
-    health: HealthServicer
     watch: DatabaseWatch
-    drain: DrainInterceptor
+    parts: Parts
     server: grpc.aio.Server
     addresses: Sequence[ListenAddress]
     background: Sequence[asyncio.Task[None]] = ()
@@ -93,36 +106,36 @@ class Service:
 
         NOT_SERVING is said first, so that balancers turn away before the port closes.
         """
-        await self.health.enter_graceful_shutdown()
+        await self.parts.health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_delay.total_seconds())
-        self.drain.end_streams()
+        self.parts.drain.end_streams()
         await self.server.stop(self.settings.shutdown_grace.total_seconds())
-        await self.drain.finished()
+        await self.parts.drain.finished()
+        await self.parts.activity.write(self.database)
         await self.watch.close()
         await self.database.close()
 
 
 def build_server(
-    settings: Settings,
-    database: Database,
-    health: HealthServicer,
-    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    settings: Settings, database: Database, parts: Parts, callers: Watched[Callers] | None
 ) -> grpc.aio.Server:
     """Put servicers and interceptors together; the server is not started, no port is bound.
 
     Raises `StartError` if it is not decided of every method who may call it.
     """
-    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+    server = grpc.aio.server(interceptors=_interceptors(parts, callers), options=OPTIONS)
     key = settings.page_token_key
-    passwords = Passwords(settings.bcrypt_cost)
+    passwords = Passwords.of(settings)
+    policy = PasswordPolicy(settings.password_min_length)
     tokens = PageTokens(key.get_secret_value() if key else None)
-    users = UserServicer(database, passwords, tokens)
-    sessions = SessionServicer(database, passwords, tokens, settings.session_lifetime)
+    users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
+    limits = SessionLimits.of(settings)
+    sessions = SessionServicer(database, passwords, tokens, limits, parts.activity)
     methods: Any = AnsweredMethods(server)
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
-    add_health(health, methods)
+    add_health(parts.health, methods)
     add_reflection([*SERVICES, HEALTH], methods)
     if problem := disagreement(methods.by_service):
         raise StartError(problem)
@@ -139,18 +152,17 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
-    health, drain = HealthServicer(SERVICES), DrainInterceptor()
-    watch = DatabaseWatch(settings, health, head_revision())
+    parts = Parts(HealthServicer(SERVICES), DrainInterceptor(), Activity(), telemetry)
+    watch = DatabaseWatch(settings, parts.health, head_revision())
     try:
-        interceptors = _interceptors(drain, telemetry, admission.callers)
-        server = build_server(settings, database, health, interceptors)
+        server = build_server(settings, database, parts, admission.callers)
         addresses = [_bind(server, address, admission.tls) for address in settings.listen]
     except StartError:
         await database.close()
         raise
     await server.start()
     await watch.look()
-    return Service(settings, admission, database, health, watch, drain, server, addresses)
+    return Service(settings, admission, database, watch, parts, server, addresses)
 
 
 @contextlib.asynccontextmanager
@@ -162,6 +174,9 @@ async def running(
     background = [
         asyncio.create_task(service.watch.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
+        asyncio.create_task(
+            service.parts.activity.write_for_ever(service.database), name="activity"
+        ),
         *(asyncio.create_task(watched.follow()) for watched in service.admission.watched),
     ]
     try:
@@ -205,15 +220,16 @@ async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[No
 
 
 def _interceptors(
-    drain: DrainInterceptor, telemetry: Telemetry, callers: Watched[Callers] | None
+    parts: Parts, callers: Watched[Callers] | None
 ) -> Sequence[grpc.aio.ServerInterceptor]:
     """List what every call passes, from the outside in."""
     return [
-        TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter),
+        TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),
         ErrorInterceptor(),
-        drain,
+        parts.drain,
         CallerInterceptor(callers),
         DecodingInterceptor(),
+        AuditInterceptor(),
         RetryInterceptor(),
         ValidationInterceptor(),
     ]

@@ -173,6 +173,40 @@ class Settings(BaseSettings):
         int,
         Field(ge=4, le=16, description="The cost of a password's hash; 10 at least in production."),
     ] = 12
+    session_idle_limit: Annotated[
+        Duration,
+        between(timedelta(0), 365 * _DAY),
+        Field(description="How long a session may go unused; 0 is as long as it lives."),
+    ] = timedelta(0)
+    sessions_per_user: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="How many live sessions a user has; the oldest goes."),
+    ] = 100
+    password_min_length: Annotated[
+        int, Field(ge=8, le=64, description="The fewest characters of a new password.")
+    ] = 12
+    password_keys: Annotated[
+        Secret,
+        Field(
+            description="Keys under which passwords are hashed: id:base64, with spaces between"
+            " them, the newest last. Old ones stay until no hash names them."
+        ),
+    ] = None
+    password_keys_file: Annotated[
+        Path | None,
+        BeforeValidator(_absent),
+        Field(description="A file with such keys, a line each."),
+    ] = None
+    email_verification_lifetime: Annotated[
+        Duration,
+        between(timedelta(minutes=1), 30 * _DAY),
+        Field(description="How long the secret that verifies an address is good."),
+    ] = _DAY
+    password_reset_lifetime: Annotated[
+        Duration,
+        between(timedelta(minutes=1), _DAY),
+        Field(description="How long the secret that resets a password is good."),
+    ] = timedelta(minutes=10)
     page_token_key: Annotated[
         Secret,
         Field(

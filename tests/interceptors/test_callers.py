@@ -43,10 +43,16 @@ EXPECTED = {
         "DeleteUser": ACCOUNTS,
         "RestoreUser": ACCOUNTS,
         "PurgeUser": NONE,
+        "ChangePassword": ACCOUNTS,
+        "CreateEmailVerification": ACCOUNTS,
+        "VerifyEmail": ACCOUNTS,
+        "CreatePasswordReset": ACCOUNTS,
+        "ResetPassword": ACCOUNTS,
     },
     "SessionService": {
         "CreateSession": ACCOUNTS,
         "ValidateSession": VALIDATOR,
+        "RefreshSession": ACCOUNTS,
         "GetSession": ACCOUNTS,
         "ListSessions": ACCOUNTS,
         "RevokeSession": ACCOUNTS,
@@ -367,7 +373,7 @@ async def test_a_refusal_is_one_event_that_tells_the_true_cause_and_no_token(cha
         for metadata in ((), bearer(stranger), bearer(EXPIRED), bearer(TOKENS["validator"])):
             await outcome(channel, path, metadata)
 
-    refusals = [entry for entry in logs if entry["event"] == "caller refused"]
+    refusals = [entry for entry in logs if entry["event"] == "caller.refused"]
     assert [(entry["why"], entry["caller"]) for entry in refusals] == [
         ("no credentials", None),
         ("token unknown or expired", None),

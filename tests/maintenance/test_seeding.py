@@ -19,7 +19,7 @@ SECRET = "only the operator knows"
 
 @pytest.fixture
 def passwords(settings):
-    return Passwords(settings.bcrypt_cost)
+    return Passwords.of(settings)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def find(database, email):
 
 async def can_sign_in(database, passwords, email, password):
     async with database.read() as db:
-        credentials = await db.users.credentials(email=email)
+        credentials = await db.credentials.of_email(email)
     return await passwords.matches(password, credentials.password_hash)
 
 

@@ -1,81 +1,188 @@
-"""Passwords: bcrypt off the event loop."""
+"""Passwords: a keyed hash under bcrypt, off the event loop."""
 
 import asyncio
+import base64
+import re
 import threading
 
 import bcrypt
 import pytest
 
-from tamatar_auth.errors import InvalidCredentials, InvalidFields
-from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.passwords import Passwords, StoredHash
+from tamatar_auth.security.peppers import PepperError, Peppers
+from tamatar_auth.settings import Settings
+
+OLD, NEW = b"o" * 32, b"n" * 32
 
 
 @pytest.fixture
 def passwords():
-    return Passwords(cost=4)
+    return Passwords(4, Peppers({"old": OLD, "new": NEW}))
 
 
 async def test_a_hash_knows_its_password_and_no_other(passwords):
     password_hash = await passwords.hash("correct horse")
 
-    assert password_hash.startswith("$2b$04$")
-    await passwords.verify("correct horse", password_hash)
+    assert re.fullmatch(r"\$hmac-sha384\$new\$2b\$04\$[./A-Za-z0-9]{53}", password_hash)
+    assert len(password_hash) < 255
+    assert await passwords.matches("correct horse", password_hash)
     for other in ("correct horsf", "Correct horse", "correct horse ", ""):
-        with pytest.raises(InvalidCredentials):
-            await passwords.verify(other, password_hash)
+        assert not await passwords.matches(other, password_hash)
 
 
 async def test_a_password_has_a_new_hash_each_time(passwords):
     assert await passwords.hash("x") != await passwords.hash("x")
 
 
+@pytest.mark.parametrize("length", [80, 256, 1024])
+async def test_long_passwords_that_differ_in_the_last_byte_are_different(passwords, length):
+    password_hash = await passwords.hash("a" * length)
+
+    assert await passwords.matches("a" * length, password_hash)
+    assert not await passwords.matches("a" * (length - 1) + "b", password_hash)
+    assert not await passwords.matches("a" * 72, password_hash)
+
+
+async def test_64_code_points_of_four_bytes_work(passwords):
+    password = "😀" * 64
+    password_hash = await passwords.hash(password)
+
+    assert await passwords.matches(password, password_hash)
+    assert not await passwords.matches("😀" * 63 + "😁", password_hash)
+
+
+async def test_one_password_in_two_unicode_forms_is_one(passwords):
+    assert await passwords.matches("pa\u030aron", await passwords.hash("p\u00e5ron"))
+
+
+async def test_a_stolen_hash_is_useless_without_the_key(passwords):
+    password_hash = await passwords.hash("correct horse")
+    thief = Passwords(4, Peppers({"new": b"x" * 32}))
+
+    assert not await thief.matches("correct horse", password_hash)
+    inner = password_hash.removeprefix("$hmac-sha384$new")
+    assert not bcrypt.checkpw(b"correct horse", inner.encode())
+
+
+async def test_older_keys_verify_and_are_outdated(passwords):
+    before = await Passwords(4, Peppers({"old": OLD})).hash("correct horse")
+
+    assert await passwords.matches("correct horse", before)
+    assert passwords.is_outdated(before)
+    assert not passwords.is_outdated(await passwords.hash("correct horse"))
+
+
+async def test_another_cost_is_outdated(passwords):
+    dearer = Passwords(5, Peppers({"old": OLD, "new": NEW}))
+
+    assert dearer.is_outdated(await passwords.hash("x"))
+    assert await dearer.matches("x", await passwords.hash("x"))
+
+
+async def test_a_hash_whose_key_is_gone_fits_no_password(passwords):
+    gone = await Passwords(4, Peppers({"gone": OLD})).hash("correct horse")
+
+    assert not await passwords.matches("correct horse", gone)
+
+
 @pytest.mark.parametrize("kind", [b"2a", b"2b", b"2y"])
-async def test_hashes_from_elsewhere_verify(passwords, kind):
-    elsewhere = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(5)).replace(b"2b", kind, 1)
+async def test_hashes_from_elsewhere_verify_and_are_outdated(passwords, kind):
+    elsewhere = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(5)).replace(b"2b", kind, 1).decode()
 
-    await passwords.verify("correct horse", elsewhere.decode())
+    assert await passwords.matches("correct horse", elsewhere)
+    assert not await passwords.matches("correct horsf", elsewhere)
+    assert passwords.is_outdated(elsewhere)
 
 
-@pytest.mark.parametrize("stored", [None, "", "corrupt", "$2b$04$short", "$2b$99$" + "a" * 53])
+async def test_a_long_password_that_was_cut_elsewhere_verifies_whole(passwords):
+    cut = bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4)).decode()
+
+    assert await passwords.matches("a" * 80, cut)
+
+
+@pytest.mark.parametrize(
+    "stored", [None, "", "corrupt", "$2b$04$short", "$2b$99$" + "a" * 53, "$hmac-sha384$new$x"]
+)
 async def test_no_password_fits_a_hash_that_is_none(passwords, stored):
-    with pytest.raises(InvalidCredentials):
-        await passwords.verify("correct horse", stored)
+    assert StoredHash.read(stored) is None
+    assert not await passwords.matches("correct horse", stored)
 
 
-@pytest.mark.parametrize("stored", [None, "corrupt"])
-async def test_a_check_against_nothing_costs_a_hash_too(passwords, stored, monkeypatch):
-    costs = []
+async def test_a_refusal_costs_the_same_whatever_the_hash_is(monkeypatch):
+    """bcrypt's work is 2 to the cost; it is counted here, and timed by `make timing`."""
+    passwords = Passwords(7, Peppers({"new": NEW}))
+    work = []
     check = bcrypt.checkpw
 
     def counted(password, hashed):
-        costs.append(hashed[:7])
+        work.append(2 ** int(hashed[4:6]))
         return check(password, hashed)
 
     monkeypatch.setattr(bcrypt, "checkpw", counted)
-    with pytest.raises(InvalidCredentials):
-        await passwords.verify("correct horse", stored)
-
-    assert costs == [b"$2b$04$"]
-
-
-async def test_no_password_is_cut(passwords):
-    longest = "ä" * 36
-    password_hash = await passwords.hash(longest)
-
-    await passwords.verify(longest, password_hash)
-    for call in (passwords.hash(longest + "x"), passwords.verify(longest + "x", password_hash)):
-        with pytest.raises(InvalidFields):
-            await call
+    cheaper = bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
+    for stored in (None, "corrupt", await passwords.hash("x"), cheaper):
+        work.clear()
+        assert not await passwords.matches("wrong", stored)
+        assert sum(work) == 2**7
 
 
-async def test_hashing_leaves_the_event_loop_free(monkeypatch):
+async def test_hashing_leaves_the_event_loop_free(passwords, monkeypatch):
     threads = []
-    check = bcrypt.hashpw
+    hashpw = bcrypt.hashpw
     monkeypatch.setattr(
-        bcrypt, "hashpw", lambda *args: threads.append(threading.current_thread()) or check(*args)
+        bcrypt, "hashpw", lambda *args: threads.append(threading.current_thread()) or hashpw(*args)
     )
 
-    await asyncio.gather(*(Passwords(cost=4).hash("x") for _ in range(3)))
+    await asyncio.gather(*(passwords.hash("x") for _ in range(3)))
 
     assert threading.main_thread() not in threads
     assert len(threads) == 3
+
+
+def key(letter):
+    return base64.b64encode(letter * 32).decode()
+
+
+def peppers(**given):
+    return Peppers.of(Settings(_env_file=None, page_token_key="k" * 32, **given))
+
+
+def test_the_last_key_is_the_newest():
+    read = peppers(password_keys=f"a:{key(b'a')} b:{key(b'b')}")
+
+    assert read.newest_id == "b"
+    assert read["a"] == b"a" * 32
+
+
+def test_keys_are_read_from_a_file(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"a:{key(b'a')}\nb:{key(b'b')}\n")
+
+    assert peppers(password_keys_file=file).newest_id == "b"
+
+
+def test_production_wants_a_key():
+    with pytest.raises(PepperError, match="TAMATAR_PASSWORD_KEYS"):
+        peppers(environment="production")
+    assert peppers(environment="production", password_keys=f"a:{key(b'a')}").newest_id == "a"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a:", "a:hunter2hunter2", f"a b:{key(b'a')}", "a:aHVudGVyMg==", "development:" + key(b"a"),
+     f"a:{key(b'a')} a:{key(b'b')}", ":" + key(b"a")],
+)  # fmt: skip
+def test_a_wrong_key_is_named_and_not_shown(tmp_path, text):
+    file = tmp_path / "keys"
+    file.write_text(text)
+
+    with pytest.raises(PepperError) as refused:
+        peppers(password_keys_file=file)
+
+    assert "TAMATAR_PASSWORD_KEYS_FILE" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(PepperError, match="cannot be read"):
+        peppers(password_keys_file=tmp_path / "nothing")

@@ -13,6 +13,7 @@ from sqlalchemy import exc, make_url, text, update
 
 from tamatar_auth.errors import (
     EmailTaken,
+    InvalidCredentials,
     StorageUnavailable,
     TransactionConflict,
     UsernameTaken,
@@ -24,6 +25,7 @@ from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.faults import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate
 from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.tables import users
+from tamatar_auth.storage.user_tokens import Purpose, TokenOwner
 from tests.rows import new_session, new_user
 
 LIFETIME = timedelta(days=7)
@@ -81,12 +83,25 @@ async def profile_of_nobody(database, _user):
         await tx.profiles.add(uuid4(), ProfileRow())
 
 
+async def secret_of_nobody(database, _user):
+    owner = TokenOwner(uuid4(), "nobody@example.com")
+    async with database.transaction() as tx:
+        await tx.user_tokens.issue(Purpose.PASSWORD_RESET, owner, b"d" * 32, LIFETIME)
+
+
+async def attempt_on_nobody(database, _user):
+    async with database.transaction() as tx:
+        await tx.attempts.begin(b"a" * 32, uuid4())
+
+
 VIOLATIONS = {
     "uq_users_email_live": (same_email, EmailTaken),
     "uq_users_username_live": (same_username, UsernameTaken),
     "uq_users_request_id": (same_request, TransactionConflict),
     "fk_sessions_user_id_users": (session_of_nobody, UserNotFound),
     "fk_user_profiles_user_id_users": (profile_of_nobody, UserNotFound),
+    "fk_user_tokens_user_id_users": (secret_of_nobody, UserNotFound),
+    "fk_password_attempts_user_id_users": (attempt_on_nobody, InvalidCredentials),
 }
 
 
@@ -111,7 +126,12 @@ async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
         real = set((await db.connection.execute(text(query))).scalars())
 
     # Two tokens of 256 random bits never meet: if they do, that is a fault.
-    assert set(CONSTRAINTS) == real - {"uq_sessions_token_digest"}
+    digests = {
+        "uq_sessions_token_digest",
+        "uq_sessions_previous_digest",
+        "uq_user_tokens_token_digest",
+    }
+    assert set(CONSTRAINTS) == real - digests
 
 
 # SQLSTATEs

@@ -8,13 +8,14 @@ from sqlalchemy import func, update
 
 from tamatar_auth.errors import (
     SessionExpired,
+    SessionIdle,
     SessionNotFound,
     SessionRevoked,
     SessionUnknown,
     UserInactive,
 )
 from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.sessions import SESSION_COLUMNS
+from tamatar_auth.storage.sessions import ROTATION_GRACE, SESSION_COLUMNS
 from tamatar_auth.storage.tables import sessions
 from tests.rows import new_session, new_user
 
@@ -77,12 +78,88 @@ async def test_a_good_token_tells_its_session_and_its_user(do, user):
     session = await do("add", new, LIFETIME)
     await do("add", new_session(user.id), LIFETIME)
 
-    assert await do("validate", new.token_digest) == (session, user)
+    assert await do("validate", new.token_digest) == (session, user, False)
 
 
 async def test_an_unknown_token_is_refused(do):
     with pytest.raises(SessionUnknown):
         await do("validate", b"?" * 32)
+
+
+async def test_a_use_is_worth_writing_down_once_a_minute(do, user, age):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    for seconds, is_stale in ((59, False), (60, True)):
+        await age(session, last_activity_at=func.now() - seconds * SECOND)
+        assert (await do("validate", new.token_digest)).is_stale is is_stale
+
+
+async def test_a_session_that_rested_too_long_is_idle_where_there_is_a_limit(do, user, age):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    limit = timedelta(minutes=30)
+    await age(session, last_activity_at=func.now() - limit + SECOND)
+    assert await do("validate", new.token_digest, idle_limit=limit)
+
+    await age(session, last_activity_at=func.now() - limit)
+    assert await do("validate", new.token_digest)
+    with pytest.raises(SessionIdle):
+        await do("validate", new.token_digest, idle_limit=limit)
+
+
+@pytest.mark.parametrize("method", ["validate", "revoke_by_token"])
+async def test_a_replaced_token_works_for_its_grace_and_no_longer(do, user, age, method):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    for key, moment in ((b"1" * 32, func.now() - ROTATION_GRACE), (b"2" * 32, None)):
+        await age(session, token_digest=key, previous_digest=new.token_digest, rotated_at=moment)
+        with pytest.raises((SessionUnknown, SessionNotFound)):
+            await do(method, new.token_digest)
+
+    await age(session, rotated_at=func.now() - ROTATION_GRACE + SECOND)
+    assert await do(method, new.token_digest)
+
+
+async def test_activity_is_written_where_the_last_one_was_long_ago(do, user, age):
+    several = [await do("add", new_session(user.id), LIFETIME) for _ in range(3)]
+    used, fresh, other = several
+    for session in (used, other):
+        await age(session, last_activity_at=func.now() - timedelta(minutes=5))
+
+    await do("touch", [used.id, fresh.id, uuid4(), used.id])
+
+    assert (await do("get", used.id)).last_activity_at > used.last_activity_at
+    assert await do("get", fresh.id) == fresh
+    assert (await do("get", other.id)).last_activity_at < other.last_activity_at
+    await do("touch", [])
+
+
+async def test_the_oldest_live_sessions_beyond_a_number_end(database, do, user, expire):
+    async with database.transaction() as tx:
+        stranger = await tx.users.add(new_user())
+    theirs = await do("add", new_session(stranger.id), LIFETIME)
+    first, second, third, ended, expired = [
+        await do("add", new_session(user.id), LIFETIME) for _ in range(5)
+    ]
+    ended = await do("revoke", ended.id)
+    await expire(expired)
+
+    assert await do("end_beyond", user.id, 3) == 0
+    assert await do("end_beyond", user.id, 1) == 2
+
+    assert (await do("get", first.id)).revoked_at == (await do("get", second.id)).revoked_at
+    for kept in (third, ended, theirs):
+        assert await do("get", kept.id) == kept
+    assert (await do("get", expired.id)).revoked_at is None
+
+
+async def test_of_sessions_of_one_moment_the_smallest_ids_end(database, do, user):
+    async with database.transaction() as tx:
+        ids = [(await tx.sessions.add(new_session(user.id), LIFETIME)).id for _ in range(4)]
+
+    assert await do("end_beyond", user.id, 2) == 2
+
+    assert {row.id for row in await do("recent", user.id, limit=10)} == set(sorted(ids)[2:])
 
 
 async def test_an_expired_session_is_refused(do, user, expire):

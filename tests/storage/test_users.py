@@ -8,9 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from tamatar_auth.errors import (
-    EmailNotVerified,
     EtagMismatch,
-    InvalidCredentials,
     RequestIdReused,
     UserNotDeleted,
     UserNotFound,
@@ -18,7 +16,7 @@ from tamatar_auth.errors import (
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
-from tamatar_auth.storage.users import NOBODY, USER_COLUMNS, Credentials, NewUser, UserRow
+from tamatar_auth.storage.users import USER_COLUMNS, NewUser, UserRow
 from tests.rows import new_session, new_user
 
 DIGEST = b"d" * 32
@@ -195,51 +193,6 @@ async def test_creation_bounds_take_the_first_moment_and_leave_the_last(do, ada)
     assert await do("count", UserFilter(created_before=at)) == 0
 
 
-async def test_credentials_are_those_of_an_active_user(do, ada):
-    found = Credentials(ada.id, HASH)
-    assert await do("credentials", email=ada.email) == found
-    assert await do("credentials", username="ada") == found
-    assert await do("credentials", email="nobody@example.com") is NOBODY
-
-    await do("set_active", ada.id, active=False)
-    assert await do("credentials", email=ada.email) is NOBODY
-    await do("set_active", ada.id, active=True)
-    await do("delete", ada.id, deleted_by=None)
-    assert await do("credentials", email=ada.email) is NOBODY
-
-
-async def test_a_sign_in_is_written_down_without_a_new_version(do, ada):
-    user = await do("record_sign_in", Credentials(ada.id, HASH))
-
-    assert user.last_login_at == user.updated_at > ada.updated_at
-    assert user.version == ada.version
-
-
-async def test_a_sign_in_with_what_was_checked_too_long_ago_is_refused(do, ada):
-    checked = await do("credentials", email=ada.email)
-    assert HASH not in repr(checked)
-    for change in (
-        ("update", ada.id, {"password_hash": "another"}),
-        ("set_active", ada.id),
-        ("delete", ada.id),
-    ):
-        named = {"set_active": {"active": False}, "delete": {"deleted_by": None}}
-        await do(*change, **named.get(change[0], {}))
-        with pytest.raises(InvalidCredentials):
-            await do("record_sign_in", checked)
-
-
-async def test_nobody_signs_in_without_a_password_or_a_verified_address(do, ada):
-    for checked in (NOBODY, Credentials(ada.id, None), Credentials(uuid4(), HASH)):
-        with pytest.raises(InvalidCredentials):
-            await do("record_sign_in", checked)
-
-    await do("update", ada.id, {"email": "new@example.com"})
-    with pytest.raises(EmailNotVerified):
-        await do("record_sign_in", Credentials(ada.id, HASH))
-    assert (await do("get", ada.id)).last_login_at is None
-
-
 async def test_an_update_counts_the_version_and_moves_the_moment(do, ada):
     changed = await do("update", ada.id, {"first_name": "Augusta"}, version=ada.version)
 
@@ -366,7 +319,7 @@ async def test_requests_with_one_id_wait_for_each_other(database):
     assert len({user.id for user in created}) == 1
 
 
-async def test_no_row_but_the_credentials_holds_a_hash(database, ada):
+async def test_no_row_holds_a_hash(database, ada):
     assert users.c.password_hash not in USER_COLUMNS
     assert HASH not in repr(ada)
     assert HASH not in repr(new_user(password_hash=HASH))
@@ -375,7 +328,6 @@ async def test_no_row_but_the_credentials_holds_a_hash(database, ada):
             await tx.users.get(ada.id),
             await tx.users.batch([ada.id]),
             await tx.users.page(UserFilter(), UserOrder(), size=10),
-            await tx.users.record_sign_in(Credentials(ada.id, HASH)),
             await tx.users.update(ada.id, {"password_hash": HASH}),
             await tx.users.delete(ada.id, deleted_by=None),
             await tx.users.restore(ada.id, {}),

@@ -9,9 +9,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
-import structlog
 from grpc.aio import ServicerContext
 
+from tamatar_auth import audit
+from tamatar_auth.audit import Event
 from tamatar_auth.errors import CallerNotAllowed, CallerUnknown
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.security.access import NOBODY, RULES, Rule, Rules
@@ -31,8 +32,6 @@ _BEARER = re.compile(rf"(?i:bearer) ({PREFIX}[A-Za-z0-9_-]{{43}})")
 _HERE = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
 
 _Connection = Mapping[str, Iterable[bytes]]
-
-log = structlog.get_logger(__name__)
 
 
 class CallerInterceptor(Interceptor):
@@ -117,11 +116,11 @@ class _Asked:
         raise CallerUnknown
 
     def _log(self, why: str, caller: Caller | None) -> None:
-        log.warning(
-            "caller refused",
+        audit.record(
+            Event.CALLER_REFUSED,
             method=f"{self._method.service}/{self._method.name}",
             why=why,
-            caller=caller.name if caller else None,
+            refused=caller.name if caller else None,
             peer=str(self._context.peer()),
         )
 

@@ -16,11 +16,13 @@ from uuid_utils.compat import uuid7
 
 from tamatar_auth.errors import EtagMismatch, InvalidFields, UserNotFound
 from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.policy import PasswordPolicy
 from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.user_filters import Deleted
-from tamatar_auth.storage.users import NOBODY, Credentials, NewUser, UserRow
+from tamatar_auth.storage.users import NewUser, UserRow
 
 DEVELOPMENT_PASSWORDS = ("SecureAdminPass123!", "TestPass123!")
 ATTEMPTS = 3
@@ -68,9 +70,10 @@ async def seed(
     report: Callable[[str], None] = lambda _: None,
 ) -> SeedSummary:
     """Bring the first users into being, or raise `SeedingError`."""
+    policy = PasswordPolicy(settings.password_min_length)
     outcomes = []
     for account in accounts(settings):
-        outcome = await _Seeding(database, passwords, account).run()
+        outcome = await _Seeding(database, passwords, policy, account).run()
         report(f"{account.email}: {outcome.value}")
         outcomes.append(outcome)
     count = Counter(outcomes)
@@ -101,9 +104,12 @@ def accounts(settings: Settings) -> Sequence[Account]:
 class _Seeding:
     """The seeding of one account."""
 
-    def __init__(self, database: Database, passwords: Passwords, account: Account) -> None:
+    def __init__(
+        self, database: Database, passwords: Passwords, policy: PasswordPolicy, account: Account
+    ) -> None:
         self._database = database
         self._passwords = passwords
+        self._policy = policy
         self._account = account
 
     async def run(self) -> Outcome:
@@ -117,7 +123,7 @@ class _Seeding:
     async def _settle(self) -> Outcome:
         async with self._database.snapshot() as db:
             user = await self._user(db)
-            credentials = await db.users.credentials(email=self._account.email)
+            credentials = await db.credentials.of_email(self._account.email)
             complete = user is not None and await _has_profile(db, user)
         if user is None:
             return await self._create()
@@ -141,7 +147,7 @@ class _Seeding:
     async def _create(self) -> Outcome:
         account = self._account
         try:
-            password_hash = await self._passwords.hash(account.password)
+            self._policy.check(account.password, names=(account.email, account.username))
         except InvalidFields as refusal:
             rule = refusal.violations[0].description
             raise SeedingError(f"TAMATAR_SEED_ADMIN_PASSWORD {rule}.") from None
@@ -149,7 +155,7 @@ class _Seeding:
             id=uuid7(),
             email=account.email,
             username=account.username,
-            password_hash=password_hash,
+            password_hash=await self._passwords.hash(account.password),
             first_name=account.first_name,
             last_name=account.last_name,
             email_verified=account.verified,

@@ -6,7 +6,7 @@ A batch is a transaction, and a lock in it lets one process of all replicas swee
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import psycopg
@@ -18,6 +18,10 @@ from tamatar_auth.storage import faults
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.sweeping import Remains
 
+SECRET_RETENTION = timedelta(0)
+ATTEMPT_RETENTION = timedelta(days=1)
+"""How long attempts on addresses that nobody has are kept after the last one."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -27,6 +31,8 @@ class SweepResult:
 
     ended_sessions: int = 0
     expired_sessions: int = 0
+    expired_secrets: int = 0
+    forgotten_attempts: int = 0
     yielded: bool = False
     """Whether another process was sweeping, and the rest was left to it."""
 
@@ -65,9 +71,7 @@ async def sweep_periodically(database: Database, settings: Settings) -> None:
         else:
             log.info(
                 "swept",
-                ended_sessions=result.ended_sessions,
-                expired_sessions=result.expired_sessions,
-                yielded=result.yielded,
+                **asdict(result),
             )
         await asyncio.sleep(interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
 
@@ -95,6 +99,8 @@ def _retention(settings: Settings) -> Mapping[Remains, timedelta]:
     return {
         Remains.ENDED_SESSIONS: settings.ended_session_retention,
         Remains.EXPIRED_SESSIONS: settings.expired_session_retention,
+        Remains.EXPIRED_SECRETS: SECRET_RETENTION,
+        Remains.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
     }
 
 

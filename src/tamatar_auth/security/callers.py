@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
+from tamatar_auth.errors import CallerNotAllowed
+
 PREFIX = "tmc_"
 """Makes a leaked token recognisable to scanners of logs and repositories."""
 
@@ -37,6 +39,13 @@ LOCAL = Caller("local", frozenset({Role.ADMIN}))
 
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
 """Who makes the call that is being answered; None where nobody is asked, as by health."""
+
+
+def demand(role: Role) -> None:
+    """Raise `CallerNotAllowed` unless who makes the call has a role."""
+    caller = current_caller.get()
+    if caller is None or role not in caller.roles:
+        raise CallerNotAllowed([role])
 
 
 @dataclass(frozen=True, slots=True)

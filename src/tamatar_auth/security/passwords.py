@@ -1,60 +1,132 @@
-"""Passwords: bcrypt, off the event loop.
+"""Passwords: a keyed hash under bcrypt, off the event loop.
+
+bcrypt reads 72 bytes and stops at a NUL. What it gets here is the HMAC-SHA384 of the password
+under a key that is not in the database: 64 letters, whatever the password is. A stolen table
+is useless without the key. A stored hash says how it was made:
+
+    $hmac-sha384$<key id>$2b$12$…    by this service, with the key of that id
+    $2b$12$…                         by another program; replaced at the next sign-in
 
 A hash takes about a quarter of a second of a core at cost 12. It runs on a thread, where
 bcrypt releases the interpreter's lock, and never while a connection is held.
 """
 
 import asyncio
+import base64
+import hmac
 import re
-from functools import cached_property
+import unicodedata
+from dataclasses import dataclass
+from typing import Self
 
 import bcrypt
+import structlog
 
-from tamatar_auth.errors import InvalidCredentials, InvalidFields
+from tamatar_auth.security.peppers import Peppers
+from tamatar_auth.settings import Settings
 
-MAX_BYTES = 72
-"""bcrypt reads no more, so a longer password is refused and not cut."""
+_KEYED = "$hmac-sha384$"
+_BCRYPT_BYTES = 72
 
-# A cost beyond 16 would hold a thread for seconds and more, so it counts as no hash.
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredHash:
+    """A hash as it is stored: `key_id` is None where no key of ours is in it."""
+
+    key_id: str | None
+    bcrypt: str
+    cost: int
+
+    # A cost beyond 16 would hold a thread for seconds and more, so it counts as no hash.
+    _form = re.compile(
+        r"(?:\$hmac-sha384\$(?P<key>[A-Za-z0-9_-]{1,32}))?"
+        r"(?P<bcrypt>\$2[aby]\$(?P<cost>0[4-9]|1[0-6])\$[./A-Za-z0-9]{53})"
+    )
+
+    @classmethod
+    def read(cls, text: str | None) -> Self | None:
+        """Read a stored hash; None where there is none, or none that can be read."""
+        match = cls._form.fullmatch(text or "")
+        return cls(match["key"], match["bcrypt"], int(match["cost"])) if match else None
+
+    def __str__(self) -> str:
+        return f"{_KEYED}{self.key_id}{self.bcrypt}" if self.key_id else self.bcrypt
 
 
 class Passwords:
-    """Hashes and checks passwords at one cost."""
+    """Hashes and checks passwords, at one cost and with the newest key."""
 
-    def __init__(self, cost: int) -> None:
+    def __init__(self, cost: int, peppers: Peppers) -> None:
         self._cost = cost
+        self._peppers = peppers
+        # A well-formed hash that no password has: all that costs time in it is the cost.
+        salt = bcrypt.gensalt(cost).decode()
+        self._nobodys = StoredHash(peppers.newest_id, salt + "." * 31, cost)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Hash as the settings say, or raise `PepperError`."""
+        return cls(settings.bcrypt_cost, Peppers.of(settings))
 
     async def hash(self, password: str) -> str:
-        """Hash a password, or raise `InvalidFields` when it is longer than bcrypt reads."""
-        return await asyncio.to_thread(self._hash, _encoded(password))
-
-    async def verify(self, password: str, password_hash: str | None) -> None:
-        """Raise `InvalidCredentials` unless the password is the one of the hash.
-
-        Without a hash, or with one that is none, the answer is the same and takes as long.
-        """
-        if not await self.matches(password, password_hash):
-            raise InvalidCredentials
+        """Hash a password with the newest key."""
+        return await asyncio.to_thread(self._hash, password)
 
     async def matches(self, password: str, password_hash: str | None) -> bool:
-        """Tell whether the password is the one of the hash."""
-        known = password_hash is not None and _BCRYPT.fullmatch(password_hash) is not None
-        stored = password_hash if known and password_hash else self._nobodys
-        same = await asyncio.to_thread(bcrypt.checkpw, _encoded(password), stored.encode())
-        return same and known
+        """Tell whether the password is the one of the hash.
 
-    def _hash(self, password: bytes) -> str:
-        return bcrypt.hashpw(password, bcrypt.gensalt(self._cost)).decode()
+        It takes as long without a hash, or with one that cannot be read.
+        """
+        return await asyncio.to_thread(self._matches, password, StoredHash.read(password_hash))
 
-    @cached_property
-    def _nobodys(self) -> str:
-        """A well-formed hash that no password has: all that costs time in it is the cost."""
-        return bcrypt.gensalt(self._cost).decode() + "." * 31
+    def is_outdated(self, password_hash: str | None) -> bool:
+        """Tell whether a hash was made with another scheme, key or cost than new ones are."""
+        stored = StoredHash.read(password_hash)
+        return stored is None or (stored.key_id, stored.cost) != (
+            self._peppers.newest_id,
+            self._cost,
+        )
+
+    def _hash(self, password: str) -> str:
+        salt = bcrypt.gensalt(self._cost)
+        key_id = self._peppers.newest_id
+        hashed = bcrypt.hashpw(self._keyed(password, key_id), salt).decode()
+        return str(StoredHash(key_id, hashed, self._cost))
+
+    def _matches(self, password: str, stored: StoredHash | None) -> bool:
+        known = stored is not None and (stored.key_id is None or stored.key_id in self._peppers)
+        if stored is not None and not known:
+            log.error("password key is missing", key_id=stored.key_id)
+        tried = stored if stored is not None and known else self._nobodys
+        same = self._check(password, tried) and known
+        if not same:
+            self._spend_the_rest(tried)
+        return same
+
+    def _check(self, password: str, stored: StoredHash) -> bool:
+        if stored.key_id is not None:
+            entered = self._keyed(password, stored.key_id)
+        else:
+            # Other programs cut what bcrypt does not read, or let it do so.
+            entered = normal_password(password).encode()[:_BCRYPT_BYTES]
+        try:
+            return bcrypt.checkpw(entered, stored.bcrypt.encode())
+        except ValueError:  # a salt that cannot be
+            return False
+
+    def _spend_the_rest(self, tried: StoredHash) -> None:
+        # A cheaper hash would tell by its time that the user exists. Once at each cost from
+        # its own up to ours adds up to one check at ours: 2^c + 2^c + 2^(c+1) + … = 2^ours.
+        for cost in range(tried.cost, self._cost):
+            bcrypt.checkpw(b"", bcrypt.gensalt(cost) + b"." * 31)
+
+    def _keyed(self, password: str, key_id: str) -> bytes:
+        encoded = normal_password(password).encode()
+        return base64.b64encode(hmac.digest(self._peppers[key_id], encoded, "sha384"))
 
 
-def _encoded(password: str) -> bytes:
-    encoded = password.encode()
-    if len(encoded) > MAX_BYTES:
-        raise InvalidFields.field("password", f"must have at most {MAX_BYTES} bytes")
-    return encoded
+def normal_password(password: str) -> str:
+    """Give the one form in which a password is hashed: NFC (NIST SP 800-63B-4, 3.1.1.2)."""
+    return unicodedata.normalize("NFC", password)

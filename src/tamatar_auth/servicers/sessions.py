@@ -1,8 +1,8 @@
 """SessionService. The comments in the proto are the documentation of its methods."""
 
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from grpc.aio import ServicerContext
@@ -10,19 +10,42 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
+from tamatar_auth import audit
+from tamatar_auth.audit import Event
+from tamatar_auth.errors import EmailNotVerified, SessionReused
 from tamatar_auth.messages import session_message, user_message
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
 from tamatar_auth.security.passwords import Passwords
-from tamatar_auth.security.tokens import SessionToken, token_digest
+from tamatar_auth.security.throttle import account_of_email, account_of_username
+from tamatar_auth.security.tokens import SessionToken, rotation_nonce, token_digest
+from tamatar_auth.servicers.checking import Find, PasswordCheck
 from tamatar_auth.servicers.masks import optional
 from tamatar_auth.servicers.parsing import optional_id
-from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage.activity import Activity
+from tamatar_auth.storage.credentials import Credentials
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.paging import After
+from tamatar_auth.storage.rotation import NewToken
 from tamatar_auth.storage.sessions import NewSession
-from tamatar_auth.storage.users import Credentials
 
 Context = ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How long sessions live and rest, and how many a user has."""
+
+    lifetime: timedelta
+    idle: timedelta | None
+    per_user: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take what the settings say."""
+        idle = settings.session_idle_limit or None
+        return cls(settings.session_lifetime, idle, settings.sessions_per_user)
 
 
 class SessionServicer(SessionServiceServicer):
@@ -33,32 +56,33 @@ class SessionServicer(SessionServiceServicer):
         database: Database,
         passwords: Passwords,
         page_tokens: PageTokens,
-        lifetime: timedelta,
+        limits: SessionLimits,
+        activity: Activity,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._page_tokens = page_tokens
-        self._lifetime = lifetime
+        self._limits = limits
+        self._activity = activity
+        self._check = PasswordCheck(database, passwords)
 
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        find = _finder(request)
-        async with self._database.read() as db:
-            credentials = await find(db)
-        # No connection is held while bcrypt burns its quarter of a second.
-        await self._passwords.verify(request.password, credentials.password_hash)
-        token = SessionToken.issue()
+        find, unknown = _who(request)
+        checked = await self._check(find, request.password, unknown_account=unknown)
+        new_hash = await self._renewed(request.password, checked.credentials)
+        token, session = SessionToken.issue(), None
         async with self._database.transaction() as tx:
-            user = await tx.users.record_sign_in(credentials)
-            new = NewSession(
-                id=uuid7(),
-                user_id=user.id,
-                token_digest=token.digest,
-                user_agent=optional(request.client.user_agent),
-                ip_address=optional(request.client.ip_address),
-            )
-            session = await tx.sessions.add(new, self._lifetime)
+            user = await tx.credentials.record_sign_in(checked.credentials, new_hash=new_hash)
+            await tx.attempts.forget(checked.account)
+            if user.email_verified:
+                new = _new_session(request, user.id, token)
+                session = await tx.sessions.add(new, self._limits.lifetime)
+                await tx.sessions.end_beyond(user.id, self._limits.per_user)
+        if session is None:  # the right password is no failed attempt, so that is kept
+            raise EmailNotVerified(user.id)
+        audit.record(Event.SIGN_IN_SUCCEEDED, user_id=user.id, session_id=session.id)
         return pb.CreateSessionResponse(
             session=session_message(session), user=user_message(user), session_token=token.text
         )
@@ -66,10 +90,36 @@ class SessionServicer(SessionServiceServicer):
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
+        digest = token_digest(request.session_token)
         async with self._database.read() as db:
-            valid = await db.sessions.validate(token_digest(request.session_token))
+            valid = await db.sessions.validate(digest, idle_limit=self._limits.idle)
+        if valid.is_stale:
+            self._activity.note(valid.session.id)
         return pb.ValidateSessionResponse(
             session=session_message(valid.session), user=user_message(valid.user)
+        )
+
+    async def RefreshSession(
+        self, request: pb.RefreshSessionRequest, context: Context
+    ) -> pb.RefreshSessionResponse:
+        token, nonce = SessionToken(request.session_token), rotation_nonce()
+        successor = token.successor(nonce)
+        new, idle = NewToken(successor.digest, nonce), self._limits.idle
+        # Each statement is a transaction of its own: nothing waits for who else refreshes.
+        async with self._database.read() as db:
+            valid = await db.rotations.rotate(token.digest, new, idle_limit=idle)
+            if valid is None:
+                rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)
+                valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
+                if not rotated.is_in_grace:
+                    await db.sessions.revoke(valid.session.id)
+                    raise SessionReused(valid.user.id, valid.session.id)
+        session, user = valid.session, valid.user
+        audit.record(Event.SESSION_REFRESHED, user_id=user.id, session_id=session.id)
+        return pb.RefreshSessionResponse(
+            session=session_message(session),
+            user=user_message(user),
+            session_token=successor.text,
         )
 
     async def GetSession(
@@ -105,6 +155,7 @@ class SessionServicer(SessionServiceServicer):
                 session = await tx.sessions.revoke_by_token(token_digest(request.session_token))
             else:
                 session = await tx.sessions.revoke(UUID(request.session_id))
+        audit.record(Event.SESSION_REVOKED, user_id=session.user_id, session_id=session.id)
         return pb.RevokeSessionResponse(session=session_message(session))
 
     async def RevokeUserSessions(
@@ -114,12 +165,32 @@ class SessionServicer(SessionServiceServicer):
         async with self._database.transaction() as tx:
             await tx.users.get(user_id)
             ended = await tx.sessions.revoke_of_user(user_id, but=kept)
+        audit.record(Event.SESSIONS_REVOKED, user_id=user_id, revoked_sessions=ended)
         return pb.RevokeUserSessionsResponse(revoked_session_count=ended)
 
+    async def _renewed(self, password: str, credentials: Credentials) -> str | None:
+        """Hash a password anew when its hash was made as hashes are not made any more."""
+        if self._passwords.is_outdated(credentials.password_hash):
+            return await self._passwords.hash(password)
+        return None
 
-def _finder(request: pb.CreateSessionRequest) -> Callable[[Scope], Awaitable[Credentials]]:
+
+def _who(request: pb.CreateSessionRequest) -> tuple[Find, bytes]:
+    """Tell how the user is found, and the account that counts where there is none."""
     if request.HasField("email"):
         email = normal_email(request.email)
-        return lambda db: db.users.credentials(email=email)
+        return lambda db: db.credentials.of_email(email), account_of_email(email)
     name = normal_username(request.username)
-    return lambda db: db.users.credentials(username=name)
+    return lambda db: db.credentials.of_username(name), account_of_username(name)
+
+
+def _new_session(
+    request: pb.CreateSessionRequest, user_id: UUID, token: SessionToken
+) -> NewSession:
+    return NewSession(
+        id=uuid7(),
+        user_id=user_id,
+        token_digest=token.digest,
+        user_agent=optional(request.client.user_agent),
+        ip_address=optional(request.client.ip_address),
+    )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -12,11 +12,16 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
+from tamatar_auth import audit
+from tamatar_auth.audit import Event
 from tamatar_auth.messages import profile_message, session_message, timestamp, user_message
 from tamatar_auth.pagination import PageTokens, Query, fitting, page_size
+from tamatar_auth.security.callers import Role, demand
 from tamatar_auth.security.emails import normal_email, normal_username
 from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.policy import PasswordPolicy
 from tamatar_auth.servicers import masks
+from tamatar_auth.servicers.credentials import CredentialMethods, TokenLifetimes
 from tamatar_auth.servicers.parsing import user_filter, user_order, version_of
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.paging import After
@@ -29,19 +34,28 @@ RECENT_SESSIONS = 10
 Context = ServicerContext[Any, Any]
 
 
-class UserServicer(UserServiceServicer):
+class UserServicer(CredentialMethods, UserServiceServicer):
     """Answers UserService."""
 
-    def __init__(self, database: Database, passwords: Passwords, page_tokens: PageTokens) -> None:
-        self._database = database
-        self._passwords = passwords
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        policy: PasswordPolicy,
+        page_tokens: PageTokens,
+        lifetimes: TokenLifetimes,
+    ) -> None:
+        super().__init__(database, passwords, policy, lifetimes)
         self._page_tokens = page_tokens
 
     async def CreateUser(
         self, request: pb.CreateUserRequest, context: Context
     ) -> pb.CreateUserResponse:
+        if request.email_verified:
+            demand(Role.ADMIN)
         new = _new_user(request)
         if request.password:
+            self._policy.check(request.password, names=_names(new))
             # No connection is held while bcrypt burns its quarter of a second.
             new = replace(new, password_hash=await self._passwords.hash(request.password))
         async with self._database.transaction() as tx:
@@ -51,6 +65,7 @@ class UserServicer(UserServiceServicer):
                 profile = await tx.profiles.add(user.id, masks.profile_row(request.profile))
             else:
                 profile = await tx.profiles.get(user.id)
+        audit.record(Event.USER_CREATED, user_id=user.id)
         return pb.CreateUserResponse(user=user_message(user), profile=profile_message(profile))
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
@@ -122,6 +137,8 @@ class UserServicer(UserServiceServicer):
                 profile = await tx.profiles.update(user_id, changes.profile)
             else:
                 profile = await tx.profiles.get(user_id)
+        if "email" in changes.user:
+            audit.record(Event.EMAIL_CHANGED, user_id=user.id)
         return pb.UpdateUserResponse(user=user_message(user), profile=profile_message(profile))
 
     async def DeactivateUser(
@@ -131,6 +148,7 @@ class UserServicer(UserServiceServicer):
         async with self._database.transaction() as tx:
             user = await tx.users.set_active(user_id, active=False)
             ended = await tx.sessions.revoke_of_user(user_id)
+        audit.record(Event.USER_DEACTIVATED, user_id=user.id, revoked_sessions=ended)
         return pb.DeactivateUserResponse(user=user_message(user), revoked_session_count=ended)
 
     async def ActivateUser(
@@ -138,6 +156,7 @@ class UserServicer(UserServiceServicer):
     ) -> pb.ActivateUserResponse:
         async with self._database.transaction() as tx:
             user = await tx.users.set_active(UUID(request.user_id), active=True)
+        audit.record(Event.USER_ACTIVATED, user_id=user.id)
         return pb.ActivateUserResponse(user=user_message(user))
 
     async def DeleteUser(
@@ -150,6 +169,7 @@ class UserServicer(UserServiceServicer):
             # next statement looks for sessions, and one that waits for the row finds no user.
             user = await tx.users.delete(user_id, deleted_by=deleted_by, version=version)
             ended = await tx.sessions.revoke_of_user(user_id)
+        audit.record(Event.USER_DELETED, user_id=user.id, revoked_sessions=ended)
         return pb.DeleteUserResponse(user=user_message(user), revoked_session_count=ended)
 
     async def RestoreUser(
@@ -158,6 +178,7 @@ class UserServicer(UserServiceServicer):
         changes = masks.restored(request)
         async with self._database.transaction() as tx:
             user = await tx.users.restore(UUID(request.user_id), changes)
+        audit.record(Event.USER_RESTORED, user_id=user.id)
         return pb.RestoreUserResponse(user=user_message(user))
 
     async def PurgeUser(
@@ -165,7 +186,14 @@ class UserServicer(UserServiceServicer):
     ) -> pb.PurgeUserResponse:
         async with self._database.transaction() as tx:
             await tx.users.purge(UUID(request.user_id))
+        audit.record(Event.USER_PURGED, user_id=request.user_id)
         return pb.PurgeUserResponse()
+
+
+def _names(new: NewUser) -> Sequence[str]:
+    names = (new.email, new.username, new.first_name, new.last_name)
+    full_name = f"{new.first_name or ''} {new.last_name or ''}".strip()
+    return [name for name in (*names, full_name) if name]
 
 
 def _new_user(request: pb.CreateUserRequest) -> NewUser:
@@ -176,6 +204,7 @@ def _new_user(request: pb.CreateUserRequest) -> NewUser:
         first_name=masks.optional(request.first_name),
         last_name=masks.optional(request.last_name),
         avatar_url=masks.optional(request.avatar_url),
+        email_verified=request.email_verified,
     )
     if not request.request_id:
         return new

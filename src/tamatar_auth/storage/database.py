@@ -12,10 +12,14 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.errors import StorageUnavailable
 from tamatar_auth.settings import Settings, without_driver
+from tamatar_auth.storage.attempts import AttemptRepository
+from tamatar_auth.storage.credentials import CredentialRepository
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.profiles import ProfileRepository
+from tamatar_auth.storage.rotation import RotationRepository
 from tamatar_auth.storage.sessions import SessionRepository
 from tamatar_auth.storage.sweeping import SweepRepository
+from tamatar_auth.storage.user_tokens import UserTokenRepository
 from tamatar_auth.storage.users import UserRepository
 
 
@@ -35,6 +39,10 @@ class Scope:
         self.users = UserRepository(connection)
         self.profiles = ProfileRepository(connection)
         self.sessions = SessionRepository(connection)
+        self.rotations = RotationRepository(connection)
+        self.credentials = CredentialRepository(connection)
+        self.user_tokens = UserTokenRepository(connection)
+        self.attempts = AttemptRepository(connection)
         self.sweeps = SweepRepository(connection)
         self.diagnostics = DiagnosticsRepository(connection)
 

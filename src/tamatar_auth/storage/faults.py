@@ -11,6 +11,7 @@ from tamatar_auth.errors import (
     ConstraintViolated,
     EmailTaken,
     Failure,
+    InvalidCredentials,
     StorageUnavailable,
     TransactionConflict,
     UsernameTaken,
@@ -25,6 +26,8 @@ CONSTRAINTS: dict[str, type[Failure]] = {
     "uq_users_request_id": TransactionConflict,
     "fk_sessions_user_id_users": UserNotFound,
     "fk_user_profiles_user_id_users": UserNotFound,
+    "fk_user_tokens_user_id_users": UserNotFound,
+    "fk_password_attempts_user_id_users": InvalidCredentials,
 }
 
 SQLSTATES: dict[str, type[Failure]] = {

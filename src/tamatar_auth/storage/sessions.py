@@ -7,20 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    Row,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors import (
     SessionExpired,
+    SessionIdle,
     SessionNotFound,
     SessionRevoked,
     SessionUnknown,
     UserInactive,
 )
-from tamatar_auth.storage.paging import After, after_condition
+from tamatar_auth.storage.paging import After, after_condition, any_of
 from tamatar_auth.storage.tables import sessions, users
 from tamatar_auth.storage.users import USER_COLUMNS, UserRow
 
@@ -58,17 +70,38 @@ class ValidSession(NamedTuple):
 
     session: SessionRow
     user: UserRow
+    is_stale: bool = False
+    """Whether `last_activity_at` is so old that this use should be written down."""
 
 
-_live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
+ROTATION_GRACE = timedelta(seconds=10)
+"""How long a token works after it was replaced, so that clients that race go on."""
 
-# The one statement of ValidateSession, built once.
-_validation = (
-    select(*SESSION_COLUMNS, (sessions.c.expires_at <= func.now()).label("expired"), *USER_COLUMNS)
-    .join(users, users.c.id == sessions.c.user_id)
-    .where(sessions.c.token_digest == bindparam("digest"))
+ACTIVITY_PRECISION = timedelta(minutes=1)
+"""How old `last_activity_at` may be before a use of the session is written down."""
+
+live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
+in_grace = sessions.c.rotated_at > func.now() - ROTATION_GRACE
+is_current = sessions.c.token_digest == bindparam("digest")
+is_previous = sessions.c.previous_digest == bindparam("digest")
+is_idle = sessions.c.last_activity_at <= func.now() - cast(
+    bindparam("idle_limit", type_=Interval), INTERVAL
 )
-_user_starts = len(SESSION_COLUMNS) + 1
+"""Whether the session rested too long; None where there is no limit."""
+
+with_user = select(
+    *SESSION_COLUMNS,
+    *USER_COLUMNS,
+    (sessions.c.expires_at <= func.now()).label("is_expired"),
+    is_idle.label("is_idle"),
+    (sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION).label("is_stale"),
+).join(users, users.c.id == sessions.c.user_id)
+"""Sessions with their users, and what `good` asks of them."""
+
+# The statement of ValidateSession, built once.
+_validation = with_user.where(is_current | (is_previous & in_grace))
+_session_ends = len(SESSION_COLUMNS)
+_user_ends = _session_ends + len(USER_COLUMNS)
 
 
 class SessionRepository:
@@ -93,24 +126,42 @@ class SessionRepository:
         )
         return SessionRow._make(added.one())
 
-    async def validate(self, token_digest: bytes) -> ValidSession:
+    async def validate(
+        self, token_digest: bytes, *, idle_limit: timedelta | None = None
+    ) -> ValidSession:
         """Return the session of a token and its user, when both are good.
 
-        Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired` or `UserInactive`.
+        Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
+        `UserInactive`.
         """
-        found = await self._connection.execute(_validation, {"digest": token_digest})
-        row = found.one_or_none()
-        if row is None:
-            raise SessionUnknown
-        session = SessionRow._make(row[: len(SESSION_COLUMNS)])
-        user = UserRow._make(row[_user_starts:])
-        if session.revoked_at is not None:
-            raise SessionRevoked
-        if row.expired:
-            raise SessionExpired
-        if user.deleted_at is not None or not user.is_active:
-            raise UserInactive
-        return ValidSession(session, user)
+        values = {"digest": token_digest, "idle_limit": idle_limit}
+        return good((await self._connection.execute(_validation, values)).one_or_none())
+
+    async def touch(self, session_ids: Sequence[UUID]) -> None:
+        """Write down that sessions are in use, where that was long ago."""
+        await self._connection.execute(
+            update(sessions)
+            .where(
+                any_of(sessions.c.id, session_ids),
+                sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION,
+            )
+            .values(last_activity_at=func.now())
+        )
+
+    async def end_beyond(self, user_id: UUID, limit: int) -> int:
+        """End the oldest live sessions of a user beyond a number, and return how many."""
+        oldest = (
+            select(sessions.c.id)
+            .where(sessions.c.user_id == user_id, live)
+            .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
+            .offset(limit)
+        )
+        ended = await self._connection.execute(
+            update(sessions)
+            .where(sessions.c.id.in_(oldest))
+            .values(is_valid=False, revoked_at=func.now())
+        )
+        return ended.rowcount
 
     async def get(self, session_id: UUID) -> SessionRow:
         """Return the session, live or not, or raise `SessionNotFound`."""
@@ -126,7 +177,7 @@ class SessionRepository:
         """Return the live sessions of a user, the newest activity first."""
         found = await self._connection.execute(
             select(*SESSION_COLUMNS)
-            .where(sessions.c.user_id == user_id, _live)
+            .where(sessions.c.user_id == user_id, live)
             .order_by(sessions.c.last_activity_at.desc(), sessions.c.id.desc())
             .limit(limit)
         )
@@ -139,7 +190,7 @@ class SessionRepository:
         created, key = sessions.c.created_at, sessions.c.id
         statement = select(*SESSION_COLUMNS).where(sessions.c.user_id == user_id)
         if not include_ended:
-            statement = statement.where(_live)
+            statement = statement.where(live)
         if after is not None:
             statement = statement.where(after_condition(created, key, after, descending=True))
         found = await self._connection.execute(
@@ -153,11 +204,14 @@ class SessionRepository:
 
     async def revoke_by_token(self, token_digest: bytes) -> SessionRow:
         """End the session of a token, as `revoke` does."""
-        return await self._revoke(sessions.c.token_digest == token_digest)
+        return await self._revoke(
+            (sessions.c.token_digest == token_digest)
+            | ((sessions.c.previous_digest == token_digest) & in_grace)
+        )
 
     async def revoke_of_user(self, user_id: UUID, *, but: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
-        statement = update(sessions).where(sessions.c.user_id == user_id, _live)
+        statement = update(sessions).where(sessions.c.user_id == user_id, live)
         if but is not None:
             statement = statement.where(sessions.c.id != but)
         ended = await self._connection.execute(
@@ -176,3 +230,25 @@ class SessionRepository:
         if row is None:
             raise SessionNotFound
         return SessionRow._make(row)
+
+
+def good(row: Row[Any] | None) -> ValidSession:
+    """Read a row of `with_user`, or raise as `validate` does."""
+    if row is None:
+        raise SessionUnknown
+    session, user = session_and_user(row)
+    if session.revoked_at is not None:
+        raise SessionRevoked
+    if row.is_expired:
+        raise SessionExpired
+    if row.is_idle:
+        raise SessionIdle
+    if user.deleted_at is not None or not user.is_active:
+        raise UserInactive
+    return ValidSession(session, user, row.is_stale)
+
+
+def session_and_user(row: Row[Any]) -> tuple[SessionRow, UserRow]:
+    """Read a row that begins with the columns of a session and then those of its user."""
+    user = UserRow._make(row[_session_ends:_user_ends])
+    return SessionRow._make(row[:_session_ends]), user

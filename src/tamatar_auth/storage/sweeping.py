@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import Enum
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
-from tamatar_auth.storage.tables import sessions
+from tamatar_auth.storage.tables import password_attempts, sessions, user_tokens
 
 
 class Remains(Enum):
@@ -16,6 +16,19 @@ class Remains(Enum):
 
     ENDED_SESSIONS = "ended_sessions"
     EXPIRED_SESSIONS = "expired_sessions"
+    EXPIRED_SECRETS = "expired_secrets"
+    FORGOTTEN_ATTEMPTS = "forgotten_attempts"
+
+    @property
+    def table(self) -> Table:
+        """The table that the rows are in."""
+        match self:
+            case Remains.EXPIRED_SECRETS:
+                return user_tokens
+            case Remains.FORGOTTEN_ATTEMPTS:
+                return password_attempts
+            case _:
+                return sessions
 
 
 class SweepRepository:
@@ -33,8 +46,11 @@ class SweepRepository:
     async def count(self, kept: Mapping[Remains, timedelta]) -> Mapping[Remains, int]:
         """Count what `remove` would find of each kind, given how long it is kept."""
         counts = [
-            select(func.count()).select_from(sessions).where(_past(*each)).scalar_subquery()
-            for each in kept.items()
+            select(func.count())
+            .select_from(remains.table)
+            .where(_past(remains, long))
+            .scalar_subquery()
+            for remains, long in kept.items()
         ]
         found = (await self._connection.execute(select(*counts))).one()
         return dict(zip(kept, found, strict=True))
@@ -44,23 +60,26 @@ class SweepRepository:
 
         Rows that somebody else has locked are left for the next time.
         """
+        key = tuple_(*remains.table.primary_key.columns)
         batch = (
-            select(sessions.c.id)
+            select(*remains.table.primary_key.columns)
             .where(_past(remains, kept))
             .limit(limit)
             .with_for_update(skip_locked=True)
             .cte("batch")
         )
         removed = await self._connection.execute(
-            delete(sessions).where(sessions.c.id.in_(select(batch.c.id)))
+            delete(remains.table).where(key.in_(select(*batch.columns)))
         )
         return removed.rowcount
 
 
 def _past(remains: Remains, kept: timedelta) -> ColumnElement[bool]:
-    """Tell the sessions that are past their retention.
+    """Tell the rows that are past their retention.
 
-    A revoked session is kept as an ended one, also once its time would have run out.
+    A revoked session is kept as an ended one, also once its time would have run out. The
+    attempts on a password that exists are kept until it is right or reset: they count
+    however long they took.
     """
     limit = func.now() - kept
     match remains:
@@ -68,3 +87,8 @@ def _past(remains: Remains, kept: timedelta) -> ColumnElement[bool]:
             return sessions.c.revoked_at <= limit
         case Remains.EXPIRED_SESSIONS:
             return sessions.c.is_valid & (sessions.c.expires_at <= limit)
+        case Remains.EXPIRED_SECRETS:
+            return user_tokens.c.expires_at <= limit
+        case Remains.FORGOTTEN_ATTEMPTS:
+            unowned = password_attempts.c.user_id.is_(None)
+            return unowned & (password_attempts.c.last_tried_at <= limit)

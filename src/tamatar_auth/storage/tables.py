@@ -113,6 +113,11 @@ class SessionColumns(TypedColumns):
     expires_at: Named[datetime] = Column(_MOMENT)
     last_activity_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
     revoked_at: Named[datetime | None] = Column(_MOMENT)
+    # The token before this one, which works for a short while after it was replaced, and
+    # what the present one was made of it with.
+    previous_digest: Named[bytes | None] = Column(LargeBinary)
+    rotation_nonce: Named[bytes | None] = Column(LargeBinary)
+    rotated_at: Named[datetime | None] = Column(_MOMENT)
     user_agent: Named[str | None] = Column(String(512))
     ip_address: Named[str | None] = Column(INET)
 
@@ -125,9 +130,64 @@ sessions = Table(
     CheckConstraint("is_valid = (revoked_at IS NULL)", name="revoked_is_invalid"),
     CheckConstraint("expires_at > created_at", name="expires_after_creation"),
     Index("uq_sessions_token_digest", "token_digest", unique=True),
+    Index(
+        "uq_sessions_previous_digest",
+        "previous_digest",
+        unique=True,
+        postgresql_where=text("previous_digest IS NOT NULL"),
+    ),
     Index("idx_session_user_valid", "user_id", "is_valid", "expires_at"),
     Index("idx_session_expires", "expires_at"),
     Index("idx_session_activity", "last_activity_at"),
     # For the sweep alone, and of revoked sessions alone, so that validating never writes it.
     Index("idx_session_revoked", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
+)
+
+
+class UserTokenColumns(TypedColumns):
+    """One-time secrets that were not used yet: at most one of a purpose for each user.
+
+    A secret's SHA-256 is kept, never the secret; using one removes its row.
+    """
+
+    user_id: Named[UUID] = Column(
+        Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    purpose: Named[str] = Column(String(30), primary_key=True)
+    token_digest: Named[bytes] = Column(LargeBinary)
+    email: Named[str] = Column(String(255, collation="C"))
+    created_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+    expires_at: Named[datetime] = Column(_MOMENT)
+
+
+user_tokens = Table(
+    "user_tokens",
+    metadata,
+    UserTokenColumns,
+    CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
+    Index("uq_user_tokens_token_digest", "token_digest", unique=True),
+    Index("idx_user_token_expires", "expires_at"),
+)
+
+
+class PasswordAttemptColumns(TypedColumns):
+    """Passwords that were tried since the last right one, by the digest of the address.
+
+    Addresses that nobody has are counted too, and are not kept in clear.
+    """
+
+    account: Named[bytes] = Column(LargeBinary, primary_key=True)
+    user_id: Named[UUID | None] = Column(Uuid, ForeignKey("users.id", ondelete="CASCADE"))
+    failures: Named[int] = Column(Integer)
+    blocked_until: Named[datetime] = Column(_MOMENT)
+    last_tried_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+
+
+password_attempts = Table(
+    "password_attempts",
+    metadata,
+    PasswordAttemptColumns,
+    CheckConstraint("octet_length(account) = 32", name="account_is_sha256"),
+    Index("idx_password_attempt_user", "user_id"),
+    Index("idx_password_attempt_tried", "last_tried_at"),
 )

@@ -1,7 +1,7 @@
 """Users: the rows, what finds them and what changes them.
 
-A method that is not told otherwise sees live users only. No row but `Credentials` holds a
-password's hash, and nothing hands that one out of a servicer.
+A method that is not told otherwise sees live users only. No row of this module holds a
+password's hash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Delete, Row, Select, Update, delete, func, insert, select
+from sqlalchemy import ColumnElement, Delete, Row, Select, delete, func, insert, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors import (
-    EmailNotVerified,
     EtagMismatch,
-    InvalidCredentials,
     RequestIdReused,
     UserNotDeleted,
     UserNotFound,
@@ -49,18 +47,6 @@ class UserRow(NamedTuple):
 
 USER_COLUMNS = tuple(users.c[name] for name in UserRow._fields)
 """The one projection of users: every read and every RETURNING uses it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a password is checked against."""
-
-    user_id: UUID
-    password_hash: str | None = field(repr=False)
-
-
-NOBODY = Credentials(UUID(int=0), None)
-"""The credentials of no user: no password is right, no sign-in is recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,43 +153,6 @@ class UserRepository:
         )
         return UserStats._make((await self._connection.execute(statement)).one())
 
-    async def credentials(
-        self, *, email: str | None = None, username: str | None = None
-    ) -> Credentials:
-        """Return what the password of an active user is checked against, or `NOBODY`."""
-        who = users.c.email == email if email is not None else users.c.username == username
-        found = await self._connection.execute(
-            select(users.c.id, users.c.password_hash).where(
-                who, users.c.deleted_at.is_(None), users.c.is_active
-            )
-        )
-        row = found.one_or_none()
-        return Credentials(*row) if row else NOBODY
-
-    async def record_sign_in(self, checked: Credentials) -> UserRow:
-        """Write down that the user signed in, and return it.
-
-        Raise `InvalidCredentials` when the user is not live and active any more or has
-        another password than the one that was checked, and `EmailNotVerified` when that is all
-        that is missing. The row is locked until the transaction ends: a deletion, a
-        deactivation or a change of password comes wholly before or wholly after.
-        """
-        row = await self._first(
-            sql_update(users)
-            .where(
-                users.c.id == checked.user_id,
-                users.c.deleted_at.is_(None),
-                users.c.is_active,
-                users.c.password_hash == checked.password_hash,
-            )
-            .values(last_login_at=func.now())
-        )
-        if row is None:
-            raise InvalidCredentials
-        if not row.email_verified:
-            raise EmailNotVerified
-        return row
-
     async def update(
         self, user_id: UUID, changes: Mapping[str, object], *, version: int | None = None
     ) -> UserRow:
@@ -289,11 +238,6 @@ class UserRepository:
         return await self._one(
             sql_update(users).where(users.c.id == user.id).values(counted).returning(*USER_COLUMNS)
         )
-
-    async def _first(self, statement: Update) -> UserRow | None:
-        found = await self._connection.execute(statement.returning(*USER_COLUMNS))
-        row = found.one_or_none()
-        return UserRow._make(row) if row else None
 
     async def _one(self, statement: Any) -> UserRow:
         row: Row[Any] = (await self._connection.execute(statement)).one()

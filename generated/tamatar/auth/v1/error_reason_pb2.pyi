@@ -56,6 +56,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the password is right, the email address is not yet
     verified.
     """
+    TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address.
+    `google.rpc.RetryInfo` says when the next try is looked at.
+    """
+    USER_TOKEN_INVALID: _ErrorReason.ValueType  # 23
+    """UNAUTHENTICATED: the one-time secret is not known, was used, has expired or
+    was made for another address. Which of these it is, is not told.
+    """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: no session has this token."""
     SESSION_EXPIRED: _ErrorReason.ValueType  # 31
@@ -66,6 +74,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: the session's user is deactivated or deleted."""
     SESSION_NOT_FOUND: _ErrorReason.ValueType  # 34
     """NOT_FOUND: there is no such session."""
+    SESSION_IDLE: _ErrorReason.ValueType  # 35
+    """UNAUTHENTICATED: the session was not in use for longer than it may rest."""
+    SESSION_REUSED: _ErrorReason.ValueType  # 36
+    """UNAUTHENTICATED: a token was used again after it had been replaced. Somebody
+    else may have it, so the session was revoked.
+    """
     TRANSACTION_CONFLICT: _ErrorReason.ValueType  # 40
     """ABORTED: other changes got in the way more than once. `google.rpc.RetryInfo`
     says when to try again.
@@ -140,6 +154,14 @@ EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: the password is right, the email address is not yet
 verified.
 """
+TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address.
+`google.rpc.RetryInfo` says when the next try is looked at.
+"""
+USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
+"""UNAUTHENTICATED: the one-time secret is not known, was used, has expired or
+was made for another address. Which of these it is, is not told.
+"""
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: no session has this token."""
 SESSION_EXPIRED: ErrorReason.ValueType  # 31
@@ -150,6 +172,12 @@ USER_INACTIVE: ErrorReason.ValueType  # 33
 """UNAUTHENTICATED: the session's user is deactivated or deleted."""
 SESSION_NOT_FOUND: ErrorReason.ValueType  # 34
 """NOT_FOUND: there is no such session."""
+SESSION_IDLE: ErrorReason.ValueType  # 35
+"""UNAUTHENTICATED: the session was not in use for longer than it may rest."""
+SESSION_REUSED: ErrorReason.ValueType  # 36
+"""UNAUTHENTICATED: a token was used again after it had been replaced. Somebody
+else may have it, so the session was revoked.
+"""
 TRANSACTION_CONFLICT: ErrorReason.ValueType  # 40
 """ABORTED: other changes got in the way more than once. `google.rpc.RetryInfo`
 says when to try again.

@@ -45,6 +45,11 @@ class SessionServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionResponse.FromString,
                 _registered_method=True)
+        self.RefreshSession = channel.unary_unary(
+                '/tamatar.auth.v1.SessionService/RefreshSession',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionResponse.FromString,
+                _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/tamatar.auth.v1.SessionService/GetSession',
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.GetSessionRequest.SerializeToString,
@@ -75,7 +80,9 @@ class SessionServiceServicer(object):
         """Signs a user in: checks the password and starts a session.
 
         Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-        password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+        password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
+        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
+        oldest session ends when the user would have more than 100.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,7 +93,19 @@ class SessionServiceServicer(object):
         revocation that was answered anywhere is seen.
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_REVOKED` or `USER_INACTIVE`.
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshSession(self, request, context):
+        """Replaces a session's secret by a new one. The old one works for 10 seconds
+        more, and refreshing with it in that time gives the same new secret, so that
+        clients that race each other go on. After that its use reveals a copy in
+        other hands: the session is revoked.
+
+        Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +160,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ValidateSession,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionResponse.SerializeToString,
+            ),
+            'RefreshSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshSession,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -218,6 +242,33 @@ class SessionService(object):
             '/tamatar.auth.v1.SessionService/ValidateSession',
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/RefreshSession',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,14 +37,24 @@ class SessionServiceStub:
     """Signs a user in: checks the password and starts a session.
 
     Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-    password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+    password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
+    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
+    oldest session ends when the user would have more than 100.
     """
     ValidateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]
     """Tells whose session a token is, when it is still good at this moment. A
     revocation that was answered anywhere is seen.
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_REVOKED` or `USER_INACTIVE`.
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    """
+    RefreshSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]
+    """Replaces a session's secret by a new one. The old one works for 10 seconds
+    more, and refreshing with it in that time gives the same new secret, so that
+    clients that race each other go on. After that its use reveals a copy in
+    other hands: the session is revoked.
+
+    Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
     """Reads one session, live or not.
@@ -77,14 +87,24 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Signs a user in: checks the password and starts a session.
 
     Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-    password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+    password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
+    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
+    oldest session ends when the user would have more than 100.
     """
     ValidateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]  # type: ignore[assignment]
     """Tells whose session a token is, when it is still good at this moment. A
     revocation that was answered anywhere is seen.
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_REVOKED` or `USER_INACTIVE`.
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    """
+    RefreshSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]  # type: ignore[assignment]
+    """Replaces a session's secret by a new one. The old one works for 10 seconds
+    more, and refreshing with it in that time gives the same new secret, so that
+    clients that race each other go on. After that its use reveals a copy in
+    other hands: the session is revoked.
+
+    Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Reads one session, live or not.
@@ -120,7 +140,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Signs a user in: checks the password and starts a session.
 
         Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-        password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+        password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
+        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
+        oldest session ends when the user would have more than 100.
         """
 
     @_abc_1.abstractmethod
@@ -133,7 +155,21 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         revocation that was answered anywhere is seen.
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_REVOKED` or `USER_INACTIVE`.
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        """
+
+    @_abc_1.abstractmethod
+    def RefreshSession(
+        self,
+        request: _session_service_pb2.RefreshSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.RefreshSessionResponse, _abc.Awaitable[_session_service_pb2.RefreshSessionResponse]]:
+        """Replaces a session's secret by a new one. The old one works for 10 seconds
+        more, and refreshing with it in that time gives the same new secret, so that
+        clients that race each other go on. After that its use reveals a copy in
+        other hands: the session is revoked.
+
+        Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """
 
     @_abc_1.abstractmethod

@@ -90,6 +90,31 @@ class UserServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.PurgeUserRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.PurgeUserResponse.FromString,
                 _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/ChangePassword',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.CreateEmailVerification = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/CreateEmailVerification',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailVerificationRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailVerificationResponse.FromString,
+                _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/VerifyEmail',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailResponse.FromString,
+                _registered_method=True)
+        self.CreatePasswordReset = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/CreatePasswordReset',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/ResetPassword',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer(object):
@@ -198,6 +223,58 @@ class UserServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangePassword(self, request, context):
+        """Replaces a password by another one, and ends the user's sessions but the one
+        that is named.
+
+        Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
+        `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
+        that is too short, too common or the user's own name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEmailVerification(self, request, context):
+        """Makes a one-time secret that shows, when it comes back, that the user reads
+        mail at the address. It is not sent: the caller sends it. It ends the one
+        before.
+
+        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Takes the secret back: the address is verified, unless it was changed since.
+
+        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePasswordReset(self, request, context):
+        """Makes a one-time secret that allows a new password to be set. It is not
+        sent: the caller sends it. It ends the one before. For an address that
+        nobody has, the answer is the same, but without a secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Takes the secret back: sets the new password, ends all the user's sessions
+        and forgets the wrong passwords that were tried.
+
+        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
+        `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -255,6 +332,31 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.PurgeUser,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.PurgeUserRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.PurgeUserResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'CreateEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEmailVerification,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailVerificationRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailVerificationResponse.SerializeToString,
+            ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailResponse.SerializeToString,
+            ),
+            'CreatePasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePasswordReset,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -555,6 +657,141 @@ class UserService(object):
             '/tamatar.auth.v1.UserService/PurgeUser',
             tamatar_dot_auth_dot_v1_dot_user__service__pb2.PurgeUserRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_user__service__pb2.PurgeUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/ChangePassword',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ChangePasswordRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/CreateEmailVerification',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailVerificationRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/VerifyEmail',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/CreatePasswordReset',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/ResetPassword',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,38 @@ class UserServiceStub:
 
     Refuses with NOT_FOUND `USER_NOT_FOUND`.
     """
+    ChangePassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_service_pb2.ChangePasswordResponse]
+    """Replaces a password by another one, and ends the user's sessions but the one
+    that is named.
+
+    Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
+    `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
+    that is too short, too common or the user's own name.
+    """
+    CreateEmailVerification: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]
+    """Makes a one-time secret that shows, when it comes back, that the user reads
+    mail at the address. It is not sent: the caller sends it. It ends the one
+    before.
+
+    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    """
+    VerifyEmail: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.VerifyEmailRequest, _user_service_pb2.VerifyEmailResponse]
+    """Takes the secret back: the address is verified, unless it was changed since.
+
+    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+    """
+    CreatePasswordReset: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreatePasswordResetRequest, _user_service_pb2.CreatePasswordResetResponse]
+    """Makes a one-time secret that allows a new password to be set. It is not
+    sent: the caller sends it. It ends the one before. For an address that
+    nobody has, the answer is the same, but without a secret.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]
+    """Takes the secret back: sets the new password, ends all the user's sessions
+    and forgets the wrong passwords that were tried.
+
+    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
+    `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
@@ -150,6 +182,38 @@ class UserServiceAsyncStub(UserServiceStub):
     """Removes a user, deleted or not, with its profile and its sessions, for good.
 
     Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    """
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_service_pb2.ChangePasswordResponse]  # type: ignore[assignment]
+    """Replaces a password by another one, and ends the user's sessions but the one
+    that is named.
+
+    Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
+    `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
+    that is too short, too common or the user's own name.
+    """
+    CreateEmailVerification: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]  # type: ignore[assignment]
+    """Makes a one-time secret that shows, when it comes back, that the user reads
+    mail at the address. It is not sent: the caller sends it. It ends the one
+    before.
+
+    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    """
+    VerifyEmail: _aio.UnaryUnaryMultiCallable[_user_service_pb2.VerifyEmailRequest, _user_service_pb2.VerifyEmailResponse]  # type: ignore[assignment]
+    """Takes the secret back: the address is verified, unless it was changed since.
+
+    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+    """
+    CreatePasswordReset: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreatePasswordResetRequest, _user_service_pb2.CreatePasswordResetResponse]  # type: ignore[assignment]
+    """Makes a one-time secret that allows a new password to be set. It is not
+    sent: the caller sends it. It ends the one before. For an address that
+    nobody has, the answer is the same, but without a secret.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Takes the secret back: sets the new password, ends all the user's sessions
+    and forgets the wrong passwords that were tried.
+
+    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
+    `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -275,6 +339,68 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes a user, deleted or not, with its profile and its sessions, for good.
 
         Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _user_service_pb2.ChangePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ChangePasswordResponse, _abc.Awaitable[_user_service_pb2.ChangePasswordResponse]]:
+        """Replaces a password by another one, and ends the user's sessions but the one
+        that is named.
+
+        Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
+        `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
+        that is too short, too common or the user's own name.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateEmailVerification(
+        self,
+        request: _user_service_pb2.CreateEmailVerificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.CreateEmailVerificationResponse, _abc.Awaitable[_user_service_pb2.CreateEmailVerificationResponse]]:
+        """Makes a one-time secret that shows, when it comes back, that the user reads
+        mail at the address. It is not sent: the caller sends it. It ends the one
+        before.
+
+        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyEmail(
+        self,
+        request: _user_service_pb2.VerifyEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.VerifyEmailResponse, _abc.Awaitable[_user_service_pb2.VerifyEmailResponse]]:
+        """Takes the secret back: the address is verified, unless it was changed since.
+
+        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePasswordReset(
+        self,
+        request: _user_service_pb2.CreatePasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.CreatePasswordResetResponse, _abc.Awaitable[_user_service_pb2.CreatePasswordResetResponse]]:
+        """Makes a one-time secret that allows a new password to be set. It is not
+        sent: the caller sends it. It ends the one before. For an address that
+        nobody has, the answer is the same, but without a secret.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _user_service_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ResetPasswordResponse, _abc.Awaitable[_user_service_pb2.ResetPasswordResponse]]:
+        """Takes the secret back: sets the new password, ends all the user's sessions
+        and forgets the wrong passwords that were tried.
+
+        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
+        `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

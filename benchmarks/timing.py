@@ -1,0 +1,152 @@
+"""Shows that refused sign-ins take the same time, whatever their cause: `make timing`.
+
+The kinds of refusal take turns, so that what else the machine does touches all of them alike.
+Prints the median of each kind and its ratio to that of a wrong password. Throttled attempts are
+not looked at, so they are compared with each other. Nothing is asserted.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import grpc
+from sqlalchemy import delete, func, update
+
+from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2 import (
+    CreateUserRequest,
+    DeactivateUserRequest,
+    DeleteUserRequest,
+)
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.logs import configure_logs
+from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.server import Service, running
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage.tables import password_attempts, users
+
+ROUNDS = 40
+PASSWORD = "correct horse battery"
+LENGTHS = {"1 byte": "x", "73 bytes": "x" * 73, "1 KiB": "😀" * 256}
+LOOKED_AT = ("wrong", "unknown", "deleted", "inactive", "no password", "corrupt hash", "older hash")
+THROTTLED = ("throttled, known", "throttled, unknown")
+
+
+async def main() -> None:
+    """Measure and print."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedPostgres(Path(folder), report=say, settings={"fsync": "off"}) as postgres,
+    ):
+        Migrations(postgres.url()).upgrade()
+        settings = Settings(_env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error")
+        configure_logs(settings)
+        async with running(settings.with_database(postgres.url())) as service:
+            await measure(service)
+
+
+async def measure(service: Service) -> None:
+    """Take turns through all kinds of refusal."""
+    async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
+        await populate(service, UserServiceStub(channel))
+        sign_in: Callable[[CreateSessionRequest], Awaitable[object]]
+        sign_in = SessionServiceStub(channel).CreateSession
+        seconds: dict[tuple[str, str], list[float]] = {}
+        for number in range(ROUNDS):
+            say(f"round {number + 1} of {ROUNDS}")
+            for kind in (*LOOKED_AT, *THROTTLED):
+                for length, password in LENGTHS.items():
+                    await throttle(service, blocked=kind in THROTTLED)
+                    request = CreateSessionRequest(email=address(kind), password=password)
+                    took = await timed(sign_in, request)
+                    seconds.setdefault((kind, length), []).append(took)
+    table({key: statistics.median(values) for key, values in seconds.items()})
+
+
+async def populate(service: Service, stub: UserServiceStub) -> None:
+    """Create a user of each kind that has one."""
+    for kind in (*LOOKED_AT, "throttled, known"):
+        if kind == "unknown":
+            continue
+        password = "" if kind == "no password" else PASSWORD
+        created = await stub.CreateUser(CreateUserRequest(email=address(kind), password=password))
+        user_id = created.user.user_id
+        if kind == "deleted":
+            await stub.DeleteUser(DeleteUserRequest(user_id=user_id))
+        if kind == "inactive":
+            await stub.DeactivateUser(DeactivateUserRequest(user_id=user_id))
+        if kind == "corrupt hash":
+            await store(service, user_id, "corrupt")
+        if kind == "older hash":
+            await store(service, user_id, "$2b$08$" + "a" * 21 + "e" + "." * 31)
+
+
+async def store(service: Service, user_id: str, password_hash: str) -> None:
+    """Give a user a hash as it is."""
+    async with service.database.transaction() as tx:
+        statement = update(users).where(users.c.id == UUID(user_id))
+        await tx.connection.execute(statement.values(password_hash=password_hash))
+
+
+async def throttle(service: Service, *, blocked: bool) -> None:
+    """Let every account be blocked, or none."""
+    async with service.database.transaction() as tx:
+        if not blocked:
+            await tx.connection.execute(delete(password_attempts))
+            return
+    for kind in THROTTLED:
+        await block(service, kind)
+
+
+async def block(service: Service, kind: str) -> None:
+    """Block an account, known or not."""
+    async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
+        stub = SessionServiceStub(channel)
+        await timed(stub.CreateSession, CreateSessionRequest(email=address(kind), password="x"))
+    async with service.database.transaction() as tx:
+        until = func.now() + func.make_interval(0, 0, 0, 1)
+        await tx.connection.execute(
+            update(password_attempts).values(failures=50, blocked_until=until)
+        )
+
+
+async def timed(
+    call: Callable[[CreateSessionRequest], Awaitable[object]], request: CreateSessionRequest
+) -> float:
+    """Make a call that is refused, and return its seconds."""
+    began = time.perf_counter()
+    try:
+        await call(request)
+    except grpc.aio.AioRpcError:
+        return time.perf_counter() - began
+    raise AssertionError("it was not refused")
+
+
+def table(medians: dict[tuple[str, str], float]) -> None:
+    """Print medians and ratios."""
+    print(f"{'refusal':<20}{'password':<12}{'median':>12}{'ratio':>8}")
+    for (kind, length), median in medians.items():
+        first = THROTTLED[0] if kind in THROTTLED else LOOKED_AT[0]
+        ratio = median / medians[first, "1 byte"]
+        print(f"{kind:<20}{length:<12}{median * 1000:>9.2f} ms{ratio:>8.2f}")
+
+
+def address(kind: str) -> str:
+    """Give the address of the user of a kind."""
+    return kind.replace(" ", "-").replace(",", "") + "@example.com"
+
+
+def say(line: str) -> None:
+    """Tell of the progress."""
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,73 @@
+"""Add user_tokens, password_attempts and the rotation of session tokens."""
+
+from tamatar_auth.maintenance.migration_steps import steps
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+USER_TOKENS = """
+CREATE TABLE IF NOT EXISTS user_tokens (
+    user_id uuid NOT NULL
+        CONSTRAINT fk_user_tokens_user_id_users REFERENCES users (id) ON DELETE CASCADE,
+    purpose varchar(30) NOT NULL,
+    token_digest bytea NOT NULL,
+    email varchar(255) COLLATE "C" NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_user_tokens PRIMARY KEY (user_id, purpose),
+    CONSTRAINT ck_user_tokens_token_digest_is_sha256 CHECK (octet_length(token_digest) = 32)
+)
+"""
+
+PASSWORD_ATTEMPTS = """
+CREATE TABLE IF NOT EXISTS password_attempts (
+    account bytea NOT NULL CONSTRAINT pk_password_attempts PRIMARY KEY,
+    user_id uuid
+        CONSTRAINT fk_password_attempts_user_id_users REFERENCES users (id) ON DELETE CASCADE,
+    failures integer NOT NULL,
+    blocked_until timestamptz NOT NULL,
+    last_tried_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT ck_password_attempts_account_is_sha256 CHECK (octet_length(account) = 32)
+)
+"""
+
+INDEXES = (
+    "CREATE UNIQUE INDEX IF NOT EXISTS uq_user_tokens_token_digest ON user_tokens (token_digest)",
+    "CREATE INDEX IF NOT EXISTS idx_user_token_expires ON user_tokens (expires_at)",
+    "CREATE INDEX IF NOT EXISTS idx_password_attempt_user ON password_attempts (user_id)",
+    "CREATE INDEX IF NOT EXISTS idx_password_attempt_tried ON password_attempts (last_tried_at)",
+)
+
+ROTATION = """
+ALTER TABLE sessions
+    ADD COLUMN IF NOT EXISTS previous_digest bytea,
+    ADD COLUMN IF NOT EXISTS rotation_nonce bytea,
+    ADD COLUMN IF NOT EXISTS rotated_at timestamptz
+"""
+
+NO_BROKEN_INDEX = "DROP INDEX CONCURRENTLY IF EXISTS uq_sessions_previous_digest"
+
+PREVIOUS_DIGEST = """
+CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_sessions_previous_digest
+    ON sessions (previous_digest) WHERE previous_digest IS NOT NULL
+"""
+
+
+def upgrade() -> None:
+    with steps() as step:
+        step.together(USER_TOKENS, PASSWORD_ATTEMPTS, *INDEXES)
+        step.together(ROTATION)
+        step.alone("SET lock_timeout = 0")
+        step.alone(NO_BROKEN_INDEX)
+        step.alone(PREVIOUS_DIGEST)
+
+
+def downgrade() -> None:
+    with steps() as step:
+        step.together(
+            "ALTER TABLE sessions DROP COLUMN IF EXISTS previous_digest,"
+            " DROP COLUMN IF EXISTS rotation_nonce, DROP COLUMN IF EXISTS rotated_at",
+        )
+        step.together("DROP TABLE IF EXISTS password_attempts, user_tokens")

@@ -1,0 +1,49 @@
+"""Which passwords are accepted: long enough, not common, not the user's own name.
+
+There are no rules of composition (NIST SP 800-63B-4, 3.1.1.2): every character counts as one,
+and any is welcome. The list of common passwords is that of zxcvbn, which is drawn from
+published breaches.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+from tamatar_auth.errors import InvalidFields
+
+
+class PasswordPolicy:
+    """Accepts or refuses new passwords."""
+
+    def __init__(self, min_length: int) -> None:
+        self._min_length = min_length
+
+    def check(self, password: str, *, names: Iterable[str], field: str = "password") -> None:
+        """Raise `InvalidFields` with the reason unless the password may be one.
+
+        `names` are the words by which the user is known. Lengths count code points.
+        """
+        if len(unicodedata.normalize("NFC", password)) < self._min_length:
+            raise InvalidFields.field(field, f"must have at least {self._min_length} characters")
+        folded = _folded(password)
+        if folded in _common():
+            raise InvalidFields.field(field, "must not be a common password")
+        if folded in _forms(names):
+            raise InvalidFields.field(field, "must not be the user's own address or name")
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold().strip()
+
+
+def _forms(names: Iterable[str]) -> set[str]:
+    """List each name whole, without its spaces, and an address without its domain."""
+    whole = {_folded(name) for name in names}
+    return whole | {name.partition("@")[0] for name in whole} | {n.replace(" ", "") for n in whole}
+
+
+@cache
+def _common() -> frozenset[str]:
+    return frozenset(map(_folded, FREQUENCY_LISTS["passwords"]))

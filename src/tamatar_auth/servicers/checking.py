@@ -1,0 +1,60 @@
+"""Checks a password, on every path that takes one: counted, and alike in its refusals."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tamatar_auth.errors import Cause, InvalidCredentials, TooManyAttempts
+from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.throttle import account_of_email
+from tamatar_auth.storage.credentials import NOBODY, Credentials
+from tamatar_auth.storage.database import Database, Scope
+
+Find = Callable[[Scope], Awaitable[Credentials]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Credentials whose password was right, and the account its attempts are counted under."""
+
+    credentials: Credentials
+    account: bytes
+
+
+class PasswordCheck:
+    """Finds credentials and checks a password against them."""
+
+    def __init__(self, database: Database, passwords: Passwords) -> None:
+        self._database = database
+        self._passwords = passwords
+
+    async def __call__(self, find: Find, password: str, *, unknown_account: bytes) -> Checked:
+        """Return the credentials when the password is theirs.
+
+        Raise `InvalidCredentials` or `TooManyAttempts`. Whatever the cause, the same two
+        statements run, and one hash is computed unless the attempt is not looked at.
+        """
+        async with self._database.read() as db:
+            credentials = await find(db)
+            user_id = None if credentials is NOBODY else credentials.user_id
+            account = _account(credentials, unknown_account)
+            # Each statement is a transaction of its own here: the attempt is counted
+            # whatever becomes of the call.
+            wait = await db.attempts.begin(account, user_id)
+        if wait is not None:
+            raise TooManyAttempts(wait, user_id)
+        # No connection is held while bcrypt burns its quarter of a second.
+        if not await self._passwords.matches(password, credentials.usable_hash):
+            raise InvalidCredentials(_cause(credentials), user_id)
+        return Checked(credentials, account)
+
+
+def _account(credentials: Credentials, unknown: bytes) -> bytes:
+    return account_of_email(credentials.email) if credentials.email else unknown
+
+
+def _cause(credentials: Credentials) -> Cause:
+    if credentials is NOBODY:
+        return Cause.NO_USER
+    if not credentials.is_active:
+        return Cause.INACTIVE_USER
+    return Cause.NO_PASSWORD if credentials.password_hash is None else Cause.WRONG_PASSWORD

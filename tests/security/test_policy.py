@@ -1,0 +1,56 @@
+"""Which passwords are accepted."""
+
+import pytest
+
+from tamatar_auth.errors import InvalidFields
+from tamatar_auth.security.policy import PasswordPolicy
+
+NAMES = ("ada.lovelace@example.com", "countess-ada-l", "Augusta Ada", "King Lovelace")
+
+
+def reason(password, *, least=12):
+    try:
+        PasswordPolicy(least).check(password, names=NAMES, field="new_password")
+    except InvalidFields as refusal:
+        ((field, description),) = refusal.violations
+        assert field == "new_password"
+        return description
+    return None
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "correct horse battery staple",
+        "TestPass123!",
+        "😀" * 12,
+        "twelve chars",
+        "a" * 256,
+        " " * 12,
+    ],
+)
+def test_a_password_needs_to_be_long_enough_and_nothing_else(password):
+    assert reason(password) is None
+
+
+@pytest.mark.parametrize("password", ["eleven char", "short", "😀" * 11, "e\u0301" * 11])
+def test_characters_count_as_people_count_them(password):
+    assert reason(password) == "must have at least 12 characters"
+
+
+@pytest.mark.parametrize("password", ["1qaz2wsx3edc", "QwErTy123456", "qwerty123456"])
+def test_common_passwords_are_refused_in_any_case(password):
+    assert reason(password) == "must not be a common password"
+
+
+@pytest.mark.parametrize("password", ["password", "iloveyou", "trustno1"])
+def test_short_common_passwords_are_refused_where_short_ones_are_allowed(password):
+    assert reason(password, least=8) == "must not be a common password"
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["ada.lovelace@example.com", "Ada.Lovelace", "COUNTESS-ADA-L", "king lovelace", "KingLovelace"],
+)
+def test_the_users_own_names_are_refused(password):
+    assert reason(password) == "must not be the user's own address or name"
