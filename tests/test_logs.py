@@ -33,7 +33,11 @@ log = structlog.get_logger("tamatar_auth.test")
 
 
 PRODUCTION = Settings.load(
-    environment="production", page_token_key="k" * 32, log_format="auto", log_level=None
+    environment="production",
+    page_token_key="k" * 32,
+    password_keys_file="keys",
+    log_format="auto",
+    log_level=None,
 )
 
 

@@ -167,7 +167,7 @@ async def test_watchers_are_told_and_do_not_hold_the_end(settings):
 
 async def test_no_stream_begins_once_the_others_were_ended(settings):
     async with running(settings) as service, channel_to(service) as channel:
-        service.drain.end_streams()
+        service.parts.drain.end_streams()
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
 

@@ -163,6 +163,10 @@ def test_production_wants_its_secrets_and_a_real_cost(monkeypatch):
     assert "TAMATAR_PAGE_TOKEN_KEY: must be set in production" in complaint()
 
     monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEY", "k" * 32)
+    must = "TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE: must be set in production"
+    assert must in complaint()
+
+    monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
     assert Settings.load().least_log_level == "info"
     monkeypatch.setenv("TAMATAR_BCRYPT_COST", "4")
     assert "TAMATAR_BCRYPT_COST: must be 10 or more" in complaint()

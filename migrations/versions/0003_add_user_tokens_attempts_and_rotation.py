@@ -1,4 +1,7 @@
-"""Add user_tokens, password_attempts and the rotation of session tokens."""
+"""Add user_tokens, password_attempts and the rotation of session tokens.
+
+And indexes by which deleted users are found: idx_user_email, idx_user_username.
+"""
 
 from tamatar_auth.maintenance.migration_steps import steps
 
@@ -21,7 +24,7 @@ CREATE TABLE IF NOT EXISTS user_tokens (
 )
 """
 
-PASSWORD_ATTEMPTS = """
+ATTEMPTS = """
 CREATE TABLE IF NOT EXISTS password_attempts (
     account bytea NOT NULL CONSTRAINT pk_password_attempts PRIMARY KEY,
     user_id uuid
@@ -47,25 +50,35 @@ ALTER TABLE sessions
     ADD COLUMN IF NOT EXISTS rotated_at timestamptz
 """
 
-NO_BROKEN_INDEX = "DROP INDEX CONCURRENTLY IF EXISTS uq_sessions_previous_digest"
-
 PREVIOUS_DIGEST = """
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_sessions_previous_digest
     ON sessions (previous_digest) WHERE previous_digest IS NOT NULL
 """
 
+# On tables that are in use. One that was interrupted left an invalid index behind.
+CONCURRENT_INDEXES = (
+    "DROP INDEX CONCURRENTLY IF EXISTS uq_sessions_previous_digest",
+    PREVIOUS_DIGEST,
+    "DROP INDEX CONCURRENTLY IF EXISTS idx_user_email",
+    "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_email ON users (email)",
+    "DROP INDEX CONCURRENTLY IF EXISTS idx_user_username",
+    "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_username ON users (username)",
+)
+
 
 def upgrade() -> None:
     with steps() as step:
-        step.together(USER_TOKENS, PASSWORD_ATTEMPTS, *INDEXES)
+        step.together(USER_TOKENS, ATTEMPTS, *INDEXES)
         step.together(ROTATION)
-        step.alone("SET lock_timeout = 0")
-        step.alone(NO_BROKEN_INDEX)
-        step.alone(PREVIOUS_DIGEST)
+        step.unhurried(*CONCURRENT_INDEXES)
 
 
 def downgrade() -> None:
     with steps() as step:
+        step.unhurried(
+            "DROP INDEX CONCURRENTLY IF EXISTS idx_user_email",
+            "DROP INDEX CONCURRENTLY IF EXISTS idx_user_username",
+        )
         step.together(
             "ALTER TABLE sessions DROP COLUMN IF EXISTS previous_digest,"
             " DROP COLUMN IF EXISTS rotation_nonce, DROP COLUMN IF EXISTS rotated_at",

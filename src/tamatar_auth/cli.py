@@ -142,7 +142,7 @@ def sweep(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; remove nothing.")] = False,
 ) -> None:
-    """Remove the sessions that are past their retention."""
+    """Remove sessions, one-time secrets and counted attempts that are past their retention."""
     from tamatar_auth import running  # noqa: PLC0415
 
     with _database(_settings()) as settings:

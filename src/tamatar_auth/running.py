@@ -82,7 +82,7 @@ def seed(settings: Settings, report: Report) -> None:
 
 
 def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
-    """Remove the sessions that are past their retention."""
+    """Remove what is past its retention."""
 
     async def run() -> None:
         async with _opened(settings) as database:

@@ -354,6 +354,10 @@ class Settings(BaseSettings):
             return self
         if self.page_token_key is None:
             raise ValueError(f"{PREFIX}PAGE_TOKEN_KEY: must be set in production")
+        if self.password_keys is None and self.password_keys_file is None:
+            raise ValueError(
+                f"{PREFIX}PASSWORD_KEYS or {PREFIX}PASSWORD_KEYS_FILE: must be set in production"
+            )
         if self.bcrypt_cost < 10:  # noqa: PLR2004 - OWASP's least work factor for bcrypt
             raise ValueError(f"{PREFIX}BCRYPT_COST: must be 10 or more in production")
         return self

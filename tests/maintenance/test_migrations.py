@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +23,18 @@ from tamatar_auth.storage.tables import metadata
 from tests.schemas import schema
 
 ROOT = Path(__file__).parents[2]
+HEAD = head_revision()
+NEXT = f"{int(HEAD) + 1:04}"
+
+FIRST, SECOND = "0001 Create users, profiles and sessions", "0002 Add users.full_name"
+
+WAITING = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND query LIKE '%CONCURRENTLY%'
+      AND wait_event_type = 'Lock'
+"""
+
+INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
 
 MIGRATE = """
 import sys
@@ -56,28 +70,28 @@ def test_an_empty_database_is_brought_to_head(empty_database):
 
     migrations.upgrade()
 
-    assert before == (
-        None,
-        "0002",
-        ["0001 Create users, profiles and sessions", "0002 Add users.full_name"],
-    )
-    assert migrations.status() == ("0002", "0002", [])
+    assert before[:2] == (None, HEAD)
+    assert list(before.pending[:2]) == [FIRST, SECOND]
+    assert [line.split()[0] for line in before.pending] == numbers()
+    assert migrations.status() == (HEAD, HEAD, [])
     assert [line.partition(": done in ")[0] for line in lines] == before.pending
 
 
 def test_the_status_reads_well(empty_database):
     migrations = Migrations(empty_database)
-    assert str(migrations.status()).splitlines() == [
+    lines = str(migrations.status()).splitlines()
+    assert lines[:3] == [
         "There are no tables yet. Not yet applied:",
-        "  0001 Create users, profiles and sessions",
-        "  0002 Add users.full_name",
+        f"  {FIRST}",
+        f"  {SECOND}",
     ]
+    assert len(lines) == 1 + len(numbers())
 
     migrations.upgrade("0001")
     assert str(migrations.status()).startswith("The tables are at 0001. Not yet applied:\n")
 
     migrations.upgrade()
-    assert str(migrations.status()) == "The tables are at 0002, the newest revision."
+    assert str(migrations.status()) == f"The tables are at {HEAD}, the newest revision."
 
 
 def test_the_migrated_tables_are_those_of_the_code(migrated_database, empty_database):
@@ -142,7 +156,8 @@ def test_all_goes_down_and_up_again(migrated_database):
 
     migrations.upgrade()
     assert schema(migrated_database) == before
-    assert "0002 Add users.full_name: undone" in lines[0]
+    undone = [line.split()[0] for line in lines if ": undone in " in line]
+    assert undone == numbers()[::-1]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database):
@@ -159,7 +174,7 @@ def test_nothing_to_do_is_said(migrated_database):
 
     Migrations(migrated_database, report=lines.append).upgrade()
 
-    assert lines == ["Nothing to do. The tables are at 0002, the newest revision."]
+    assert lines == [f"Nothing to do. The tables are at {HEAD}, the newest revision."]
 
 
 def test_four_migrators_at_once_all_succeed(empty_database):
@@ -171,7 +186,7 @@ def test_four_migrators_at_once_all_succeed(empty_database):
     said = [migrator.communicate()[0] for migrator in migrators]
 
     assert [migrator.returncode for migrator in migrators] == [0] * 4, said
-    assert sum("0002 Add users.full_name: done" in text for text in said) == 1
+    assert sum(f"{SECOND}: done" in text for text in said) == 1
     assert sum("Nothing to do." in text for text in said) == 3
     assert Migrations(empty_database).check() == []
 
@@ -256,7 +271,7 @@ def test_sql_that_psql_runs_gives_the_same_tables(
     assert schema(empty_database) == schema(migrated_database)
     assert Migrations(empty_database).status().pending == []
 
-    migrations.sql("0002:base")
+    migrations.sql(f"{HEAD}:base")
     psql(empty_database, capsys.readouterr().out, tmp_path)
     assert schema(empty_database) == set()
 
@@ -267,6 +282,48 @@ def test_sql_of_a_part_begins_where_it_is_told(capsys):
     printed = capsys.readouterr().out
     assert "CREATE TABLE" not in printed
     assert "ADD COLUMN IF NOT EXISTS full_name" in printed
+
+
+def test_sql_keeps_the_limit_of_locks_after_what_may_wait(capsys):
+    Migrations("postgresql://").sql()
+
+    limits = [line for line in capsys.readouterr().out.splitlines() if "SET lock_timeout" in line]
+    assert "SET lock_timeout = 0;" in limits
+    assert limits[-1] == limits[0] == "SET lock_timeout = '1200ms';"
+
+
+def test_a_concurrent_index_waits_for_old_transactions_and_blocks_nobody(migrated_database):
+    lines = []
+    migrations = Migrations(migrated_database, report=lines.append)
+    migrations.downgrade("0002")
+    with ThreadPoolExecutor() as pool, psycopg.connect(migrated_database) as old:
+        old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        old.execute("SELECT count(*) FROM users")
+        migration = pool.submit(migrations.upgrade, "0003")
+        deadline = time.monotonic() + 30
+        while not run(migrated_database, WAITING):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.5)  # longer than the limit of locks
+        run(migrated_database, "SET lock_timeout = '1s'", "UPDATE sessions SET is_valid = is_valid")
+        assert not migration.done()
+        old.rollback()
+        migration.result(timeout=30)
+
+    assert not [line for line in lines if "locked" in line]
+    assert run(migrated_database, INVALID) == [(0,)]
+
+
+def test_an_index_whose_building_was_interrupted_is_built_anew(migrated_database):
+    run(migrated_database, "UPDATE alembic_version SET version_num = '0002'")
+    run(
+        migrated_database,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_user_email'::regclass",
+    )
+
+    Migrations(migrated_database).upgrade()
+
+    assert run(migrated_database, INVALID) == [(0,)]
 
 
 def test_sql_fills_the_new_column_of_rows_that_are_there(empty_database, capsys, tmp_path):
@@ -295,15 +352,20 @@ def test_a_new_revision_is_numbered_without_a_database(tmp_path):
     made = alembic("revision", "-m", "Add users.phone", folder=tmp_path)
 
     assert made.returncode == 0, made.stderr
-    text = (folder / "versions/0003_add_users_phone.py").read_text()
+    text = (folder / f"versions/{NEXT}_add_users_phone.py").read_text()
     assert text.startswith('"""Add users.phone.\n')
-    assert 'revision = "0003"' in text
-    assert 'down_revision = "0002"' in text
-    compile(text, "0003", "exec")
+    assert f'revision = "{NEXT}"' in text
+    assert f'down_revision = "{HEAD}"' in text
+    compile(text, NEXT, "exec")
 
 
 def versions():
     return (migrations_folder() / "versions").glob("0*.py")
+
+
+def numbers():
+    """The numbers of all revisions, the first one first."""
+    return sorted(file.name.partition("_")[0] for file in versions())
 
 
 def psql(url, script, folder):

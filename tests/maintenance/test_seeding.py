@@ -127,15 +127,35 @@ async def test_production_wants_a_password_that_nobody_knows(
     assert await everything(database) == [[], []]
 
 
-async def test_a_password_that_cannot_be_hashed_is_refused_by_its_setting(
-    database, production, seeded
+@pytest.mark.parametrize(
+    ("password", "rule"),
+    [
+        ("eleven char", "must have at least 12 characters"),
+        ("x" * 257, "must have at most 256 characters"),
+        ("1qaz2wsx3edc", "must not be a common password"),
+        ("admin@tamatar.dev", "must not be the user's own address or name"),
+        ("a tab in\tthe middle", "must not have control characters"),
+    ],
+)
+async def test_a_password_that_no_caller_could_choose_is_refused_by_its_setting(
+    database, production, seeded, password, rule
 ):
-    long = production.model_copy(update={"seed_admin_password": SecretStr("x" * 73)})
+    refused = production.model_copy(update={"seed_admin_password": SecretStr(password)})
 
-    with pytest.raises(SeedingError, match="TAMATAR_SEED_ADMIN_PASSWORD must have at most"):
-        await seeded(long)
+    with pytest.raises(SeedingError) as refusal:
+        await seeded(refused)
 
+    assert str(refusal.value) == f"TAMATAR_SEED_ADMIN_PASSWORD {rule}."
     assert await everything(database) == [[], []]
+
+
+async def test_the_longest_password_signs_the_administrator_in(
+    database, passwords, production, seeded
+):
+    long = "ä" * 256
+    await seeded(production.model_copy(update={"seed_admin_password": SecretStr(long)}))
+
+    assert await can_sign_in(database, passwords, ADMIN, long)
 
 
 def test_an_account_does_not_show_its_password(production):

@@ -12,7 +12,7 @@ from tamatar_auth.maintenance import sweeping
 from tamatar_auth.maintenance.sweeping import SweepResult, sweep, sweep_periodically
 from tamatar_auth.storage.database import Database, Scope, create_engine
 from tamatar_auth.storage.sweeping import Remains
-from tamatar_auth.storage.tables import sessions
+from tamatar_auth.storage.tables import password_attempts, sessions, user_tokens
 from tamatar_auth.storage.users import NewUser
 
 DAY = timedelta(days=1)
@@ -48,6 +48,38 @@ def add(database, user):
     return add
 
 
+@pytest.fixture
+def leave(database, user):
+    """Leave a secret that expired, and an attempt on an address, some time ago."""
+
+    async def leave(ago, account=b"a" * 32, owner=None):
+        then = func.now() - ago
+        secret = {
+            "user_id": user.id,
+            "purpose": str(uuid4())[:30],
+            "token_digest": uuid4().bytes * 2,
+            "email": user.email,
+            "expires_at": then,
+        }
+        attempt = {
+            "account": account,
+            "user_id": owner,
+            "failures": 3,
+            "blocked_until": then,
+            "last_tried_at": then,
+        }
+        async with database.transaction() as tx:
+            await tx.connection.execute(insert(user_tokens).values(secret))
+            await tx.connection.execute(insert(password_attempts).values(attempt))
+
+    return leave
+
+
+async def remaining(database, table):
+    async with database.read() as db:
+        return (await db.connection.execute(select(func.count()).select_from(table))).scalar_one()
+
+
 def _row(key, user, created, expired, revoked):
     return {
         "id": key,
@@ -80,6 +112,31 @@ async def test_what_is_past_its_retention_goes_and_the_rest_stays(database, sett
     assert await sweep(database, settings) == SweepResult()
 
 
+async def test_a_secret_goes_as_soon_as_it_has_expired(database, settings, leave):
+    await leave(timedelta(0))
+    await leave(-timedelta(minutes=1), account=b"b" * 32)
+
+    assert await sweep(database, settings) == SweepResult(expired_secrets=1)
+    assert await remaining(database, user_tokens) == 1
+
+
+async def test_attempts_on_an_address_that_nobody_has_are_forgotten_after_a_day(
+    database, settings, leave
+):
+    await leave(DAY)
+    await leave(DAY - timedelta(minutes=1), account=b"b" * 32)
+
+    assert (await sweep(database, settings)).forgotten_attempts == 1
+    assert await remaining(database, password_attempts) == 1
+
+
+async def test_attempts_on_a_password_that_somebody_has_are_kept(database, settings, leave, user):
+    await leave(365 * DAY, owner=user.id)
+
+    assert (await sweep(database, settings)).forgotten_attempts == 0
+    assert await remaining(database, password_attempts) == 1
+
+
 async def test_retention_is_a_setting(database, settings, add):
     kept = await add(LIVE, EXPIRED, LONG_REVOKED)
     await add(LONG_REVOKED_AND_EXPIRED)
@@ -89,15 +146,25 @@ async def test_retention_is_a_setting(database, settings, add):
     assert await left(database) == set(kept)
 
 
-async def test_a_dry_run_counts_and_removes_nothing(database, settings, add):
+async def test_a_dry_run_counts_and_removes_nothing(database, settings, add, leave):
     await add(LIVE, EXPIRED, JUST_EXPIRED, REVOKED, LONG_REVOKED)
+    await leave(2 * DAY)
     before, lines = await left(database), []
 
     result = await sweep(database, settings, dry_run=True, report=lines.append)
 
-    assert result == SweepResult(ended_sessions=1, expired_sessions=2)
+    assert result == SweepResult(
+        ended_sessions=1, expired_sessions=2, expired_secrets=1, forgotten_attempts=1
+    )
     assert await left(database) == before
-    assert lines == ["ended sessions: 1 to remove", "expired sessions: 2 to remove"]
+    assert await remaining(database, user_tokens) == 1
+    assert await remaining(database, password_attempts) == 1
+    assert lines == [
+        "ended sessions: 1 to remove",
+        "expired sessions: 2 to remove",
+        "expired secrets: 1 to remove",
+        "forgotten attempts: 1 to remove",
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
@@ -126,7 +193,9 @@ async def test_each_batch_is_a_transaction_and_is_told(database, settings, add):
     await sweep(database, changed(settings, sweep_batch_size=2), report=report)
     await asyncio.gather(*watchers)
 
-    assert lines[1:] == [f"expired sessions: {count} removed" for count in (2, 4, 5)]
+    assert [line for line in lines if line.startswith("expired sessions")] == [
+        f"expired sessions: {count} removed" for count in (2, 4, 5)
+    ]
     assert set(counts) <= {5, 3, 1, 0}
 
 
@@ -206,6 +275,14 @@ async def test_a_cancelled_sweep_stops_and_keeps_the_batches_that_are_done(datab
             "EXPLAIN SELECT id FROM sessions WHERE is_valid AND expires_at <= now()",
             "idx_session_expires",
         ),
+        (
+            "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",
+            "idx_user_token_expires",
+        ),
+        (
+            "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
+            "idx_password_attempt_tried",
+        ),
     ],
 )
 async def test_sweeping_has_its_indexes(database, query, index):
@@ -216,8 +293,9 @@ async def test_sweeping_has_its_indexes(database, query, index):
     assert index in "\n".join(plan)
 
 
-async def test_every_kind_of_remains_is_counted_and_removed(database, add):
+async def test_every_kind_of_remains_is_counted_and_removed(database, add, leave):
     await add(EXPIRED, LONG_REVOKED)
+    await leave(DAY)
     now = dict.fromkeys(Remains, timedelta(0))
 
     async with database.transaction() as tx:

@@ -161,17 +161,25 @@ def test_keys_are_read_from_a_file(tmp_path):
     assert peppers(password_keys_file=file).newest_id == "b"
 
 
-def test_production_wants_a_key():
-    with pytest.raises(PepperError, match="TAMATAR_PASSWORD_KEYS"):
-        peppers(environment="production")
-    assert peppers(environment="production", password_keys=f"a:{key(b'a')}").newest_id == "a"
+def test_development_has_a_key_that_goes_as_soon_as_there_is_another():
+    assert peppers().newest_id == "development"
+    assert "development" not in peppers(password_keys=f"a:{key(b'a')}")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "a:", "a:hunter2hunter2", f"a b:{key(b'a')}", "a:aHVudGVyMg==", "development:" + key(b"a"),
-     f"a:{key(b'a')} a:{key(b'b')}", ":" + key(b"a")],
-)  # fmt: skip
+    [
+        "",
+        "a",
+        "a:",
+        "a:hunter2hunter2",
+        f"a b:{key(b'a')}",
+        "a:aHVudGVyMg==",
+        "development:" + key(b"a"),
+        f"a:{key(b'a')} a:{key(b'b')}",
+        ":" + key(b"a"),
+    ],
+)
 def test_a_wrong_key_is_named_and_not_shown(tmp_path, text):
     file = tmp_path / "keys"
     file.write_text(text)

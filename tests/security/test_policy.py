@@ -38,6 +38,16 @@ def test_characters_count_as_people_count_them(password):
     assert reason(password) == "must have at least 12 characters"
 
 
+@pytest.mark.parametrize("password", ["a" * 257, "😀" * 257])
+def test_a_password_is_no_longer_than_callers_may_send(password):
+    assert reason(password) == "must have at most 256 characters"
+
+
+@pytest.mark.parametrize("control", ["\0", "\t", "\n", "\x7f", "\x85"])
+def test_control_characters_are_refused(control):
+    assert reason(f"correct{control}horse battery") == "must not have control characters"
+
+
 @pytest.mark.parametrize("password", ["1qaz2wsx3edc", "QwErTy123456", "qwerty123456"])
 def test_common_passwords_are_refused_in_any_case(password):
     assert reason(password) == "must not be a common password"

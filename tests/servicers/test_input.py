@@ -18,7 +18,10 @@ from tamatar.auth.v1 import (
     user_pb2,
     user_service_pb2,
 )
-from tests.calls import read_refusal, refused
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server import running
+from tests.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
+from tests.test_server import channel_to
 
 SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
@@ -43,6 +46,15 @@ GOOD: dict[str, dict[str, Any]] = {
     "RevokeSessionRequest": {"session_id": str(uuid4())},
     "CreateSessionRequest": {"email": "ada@example.com", "password": "correct horse"},
     "ValidateSessionRequest": {"session_token": "tms_x"},
+    "RefreshSessionRequest": {"session_token": "tms_x"},
+    "ChangePasswordRequest": {
+        "user_id": str(uuid4()),
+        "current_password": "correct horse battery",
+        "new_password": "correct horse battery",
+    },
+    "VerifyEmailRequest": {"token": "tmu_x"},
+    "CreatePasswordResetRequest": {"email": "ada@example.com"},
+    "ResetPasswordRequest": {"token": "tmu_x", "new_password": "correct horse battery"},
     "GetSessionRequest": {"session_id": str(uuid4())},
 }
 
@@ -213,14 +225,14 @@ async def test_an_empty_condition_does_not_mean_all(users, prefix):
 
 async def test_every_broken_rule_is_named_at_once(users):
     request = user_service_pb2.CreateUserRequest(
-        email="", password="short", username="-", profile=user_pb2.UserProfile(locale="!")
+        email="", password="x" * 257, username="-", profile=user_pb2.UserProfile(locale="!")
     )
 
     said = await refused(users.CreateUser(request))
 
     assert said.fields == {
         "email": "must have at least 1 character",
-        "password": "must have at least 8 characters",
+        "password": "must have at most 256 characters",
         "username": "must have at least 3 characters",
         "profile.locale": "has a character or a form that is not allowed",
     } | {key: value for key, value in said.fields.items() if key == "username"}
@@ -235,16 +247,59 @@ async def test_many_broken_rules_fit_into_a_status(users):
     assert len(said.fields) == 20
 
 
-async def test_a_password_of_more_than_72_bytes_is_refused_as_a_field(users, sessions):
-    long = "ä" * 37
-    created = users.CreateUser(
-        user_service_pb2.CreateUserRequest(email="ada@example.com", password=long)
-    )
-    assert (await refused(created)).fields == {"password": "must have at most 72 bytes"}
-    signed_in = sessions.CreateSession(
-        session_service_pb2.CreateSessionRequest(email="ada@example.com", password=long)
-    )
-    assert (await refused(signed_in)).fields == {"password": "must have at most 72 bytes"}
+LONGEST = "😀" * 256
+
+
+@pytest.mark.parametrize("password", ["ä" * 37, "a" * 73, LONGEST])
+async def test_a_password_of_more_than_72_bytes_is_one(users, sessions, database, password):
+    created = await users.CreateUser(ada(password=password))
+    await verify(database, created.user)
+
+    await sessions.CreateSession(sign_in(password=password))
+    shorter = sign_in(password=password[:-1])
+    assert (await refused(sessions.CreateSession(shorter))).reason == "INVALID_CREDENTIALS"
+
+
+async def test_a_password_of_more_than_256_characters_is_refused_as_a_field(users, sessions):
+    rule = "must have at most 256 characters"
+    for call_, field in (
+        (users.CreateUser(ada(password=LONGEST + "a")), "password"),
+        (sessions.CreateSession(sign_in(password=LONGEST + "a")), "password"),
+        (users.ChangePassword(changed(current_password=LONGEST + "a")), "current_password"),
+        (users.ChangePassword(changed(new_password=LONGEST + "a")), "new_password"),
+        (users.ResetPassword(reset(new_password=LONGEST + "a")), "new_password"),
+    ):
+        assert (await refused(call_)).fields == {field: rule}
+
+
+async def test_a_password_that_is_needed_is_not_empty(users, sessions):
+    rule = "must have at least 1 character"
+    for call_, field in (
+        (sessions.CreateSession(sign_in(password="")), "password"),
+        (users.ChangePassword(changed(current_password="")), "current_password"),
+        (users.ChangePassword(changed(new_password="")), "new_password"),
+        (users.ResetPassword(reset(new_password="")), "new_password"),
+    ):
+        assert (await refused(call_)).fields == {field: rule}
+
+
+async def test_how_short_a_new_password_may_be_is_a_setting(settings, database):
+    short = settings.model_copy(update={"password_min_length": 8})
+    async with running(short) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        await users.CreateUser(ada(password="8 signs!"))
+        refusal = await refused(users.CreateUser(ada(email="b@example.com", password="7 signs")))
+        assert refusal.fields == {"password": "must have at least 8 characters"}
+
+
+def changed(**given):
+    values = {"user_id": str(uuid4()), "current_password": PASSWORD, "new_password": PASSWORD}
+    return user_service_pb2.ChangePasswordRequest(**(values | given))
+
+
+def reset(**given):
+    values = {"token": "tmu_x", "new_password": PASSWORD}
+    return user_service_pb2.ResetPasswordRequest(**(values | given))
 
 
 @pytest.mark.parametrize("address", ["fe80::1%eth0", "127.0.0.1/8", "127.1", "::g", "1.2.3.4:5"])

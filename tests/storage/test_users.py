@@ -133,6 +133,21 @@ async def test_a_batch_holds_the_live_users_of_the_ids(do, ada):
     assert await do("batch", []) == {}
 
 
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("EXPLAIN SELECT id FROM users WHERE email = 'x' ORDER BY deleted_at", "idx_user_email"),
+        ("EXPLAIN SELECT id FROM users WHERE username = 'x'", "idx_user_username"),
+    ],
+)
+async def test_deleted_users_are_found_by_an_index_too(database, query, index):
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = (await tx.connection.execute(text(query))).scalars().all()
+
+    assert index in "\n".join(plan)
+
+
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", ["created_at", "updated_at", "email"])
 async def test_pages_go_through_all_users_in_order(database, column, descending):

@@ -10,7 +10,7 @@ from alembic import op
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from psycopg import errors
 
-from tamatar_auth.maintenance.migration_connection import MigrationError
+from tamatar_auth.maintenance.migration_connection import LIMITS, MigrationError
 
 ATTEMPTS = 10
 PAUSE_SECONDS = 1.0
@@ -71,6 +71,12 @@ class Steps:
     def alone(self, statement: str) -> None:
         """Run a statement that must be in no transaction, or that commits on its way."""
         self._run([statement], together=False)
+
+    def unhurried(self, *statements: str) -> None:
+        """Run statements, each alone, that block nobody however long they wait for a lock."""
+        limit = LIMITS["lock_timeout"]
+        for statement in ("SET lock_timeout = 0", *statements, f"SET lock_timeout = '{limit}'"):
+            self.alone(statement)
 
     def _run(self, statements: tuple[str, ...] | list[str], *, together: bool) -> None:
         if self._context.as_sql:

@@ -1,4 +1,4 @@
-"""Sweeping: removes sessions that ended or expired longer ago than they are kept.
+"""Sweeping: removes sessions, secrets and attempts that nobody needs any more.
 
 A batch is a transaction, and a lock in it lets one process of all replicas sweep at a time.
 """
@@ -69,10 +69,7 @@ async def sweep_periodically(database: Database, settings: Settings) -> None:
         except (SQLAlchemyError, psycopg.Error, OSError) as error:
             log.warning("sweep failed", error=type(error).__name__, sqlstate=faults.sqlstate(error))
         else:
-            log.info(
-                "swept",
-                **asdict(result),
-            )
+            log.info("swept", **asdict(result))
         await asyncio.sleep(interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
 
 

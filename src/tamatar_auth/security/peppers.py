@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Self
 
-from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.settings import Settings, SettingsError
 
 LEAST_BYTES = 32
 MOST_KEYS = 100
@@ -15,7 +15,7 @@ _DEVELOPMENT_ID = "development"
 _DEVELOPMENT_KEY = b"not a secret: for development"
 
 
-class PepperError(OperatorError):
+class PepperError(SettingsError):
     """The keys of passwords cannot be used; the text names the one and what is wrong."""
 
 
@@ -30,16 +30,12 @@ class Peppers:
     def of(cls, settings: Settings) -> Self:
         """Read the keys that the settings name, or raise `PepperError`.
 
-        Development has a key that is no secret, which production does not know.
+        Development has a key that is no secret; settings of production name some.
         """
         keys = {}
         for place, text in _texts(settings):
             keys.update(_read(place, text))
-        if keys:
-            return cls(keys)
-        if settings.environment == "production":
-            raise PepperError("TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE: must be set")
-        return cls({_DEVELOPMENT_ID: _DEVELOPMENT_KEY})
+        return cls(keys or {_DEVELOPMENT_ID: _DEVELOPMENT_KEY})
 
     def __getitem__(self, key_id: str) -> bytes:
         return self._keys[key_id]

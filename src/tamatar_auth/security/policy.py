@@ -13,6 +13,10 @@ from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from tamatar_auth.errors import InvalidFields
 
+MAX_LENGTH = 256
+"""Code points. The protos say so too, and that control characters are none of a password's;
+not every password that is set comes in a call."""
+
 
 class PasswordPolicy:
     """Accepts or refuses new passwords."""
@@ -27,6 +31,10 @@ class PasswordPolicy:
         """
         if len(unicodedata.normalize("NFC", password)) < self._min_length:
             raise InvalidFields.field(field, f"must have at least {self._min_length} characters")
+        if len(password) > MAX_LENGTH:
+            raise InvalidFields.field(field, f"must have at most {MAX_LENGTH} characters")
+        if any(unicodedata.category(character) == "Cc" for character in password):
+            raise InvalidFields.field(field, "must not have control characters")
         folded = _folded(password)
         if folded in _common():
             raise InvalidFields.field(field, "must not be a common password")

@@ -79,6 +79,9 @@ users = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
     Index("uq_users_request_id", "request_id", unique=True),
+    # Of deleted users too, who are in neither unique index.
+    Index("idx_user_email", "email"),
+    Index("idx_user_username", "username"),
     Index("idx_user_status", "email_verified", "is_active"),
     Index("idx_user_created", "created_at"),
     Index("idx_user_active_updated", "is_active", "updated_at"),
