@@ -322,6 +322,7 @@ def test_production_gets_no_sample_users(tmp_path, migrated_database):
         "TAMATAR_ENVIRONMENT": "production",
         "TAMATAR_DATABASE_URL": migrated_database,
         "TAMATAR_PAGE_TOKEN_KEY": KEY,
+        "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
     }
 
     (refused,) = lines(tamatar("serve", "--dev", cwd=tmp_path, code=2, **given))

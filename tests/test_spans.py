@@ -25,7 +25,7 @@ async def recorded(settings, database):
     telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
     with logged(settings.model_copy(update={"log_level": "debug"}), lines):
         async with running(settings, telemetry) as service, channel_to(service) as channel:
-            yield channel, recording, lines, service.drain
+            yield channel, recording, lines, service.parts.drain
 
 
 async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):

@@ -32,7 +32,7 @@ class Peppers:
 
         Development has a key that is no secret; settings of production name some.
         """
-        keys = {}
+        keys: dict[str, bytes] = {}
         for place, text in _texts(settings):
             keys.update(_read(place, text))
         return cls(keys or {_DEVELOPMENT_ID: _DEVELOPMENT_KEY})

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Interval,
     Row,
+    Select,
     bindparam,
     cast,
     func,
@@ -89,7 +90,7 @@ is_idle = sessions.c.last_activity_at <= func.now() - cast(
 )
 """Whether the session rested too long; None where there is no limit."""
 
-with_user = select(
+with_user: Select[Any] = select(
     *SESSION_COLUMNS,
     *USER_COLUMNS,
     (sessions.c.expires_at <= func.now()).label("is_expired"),
@@ -99,7 +100,7 @@ with_user = select(
 """Sessions with their users, and what `good` asks of them."""
 
 # The statement of ValidateSession, built once.
-_validation = with_user.where(is_current | (is_previous & in_grace))
+_validation: Select[Any] = with_user.where(is_current | (is_previous & in_grace))
 _session_ends = len(SESSION_COLUMNS)
 _user_ends = _session_ends + len(USER_COLUMNS)
 
