@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.settings import Settings
 
-LOGGERS = (None, "tamatar_auth", "alembic", "opentelemetry.util.re")
+LOGGERS = (None, "tamatar_auth", "tamatar_auth.audit", "alembic", "opentelemetry.util.re")
 
 
 class Recording:

@@ -4,7 +4,6 @@ The names of events and of their fields are documented in docs/audit.md and stay
 No secret, address or name is in them: users and sessions are told by their ids.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -54,10 +53,11 @@ def record(
 ) -> None:
     """Write an event down, after the transaction that decided it."""
     caller = current_caller.get()
-    who = {
-        "caller": caller.name if caller else None,
-        "user_id": user_id,
-        "session_id": session_id,
-    }
-    known: Mapping[str, str] = {name: str(value) for name, value in who.items() if value}
-    log.info(event.value, audit=True, **known, **facts)
+    known: dict[str, Any] = {"caller": caller.name if caller else None, **facts}
+    known |= {"user_id": _text(user_id), "session_id": _text(session_id)}
+    told = {name: value for name, value in known.items() if value is not None}
+    log.info(event.value, audit=True, **told)
+
+
+def _text(key: UUID | str | None) -> str | None:
+    return str(key) if key else None

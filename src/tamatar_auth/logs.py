@@ -15,6 +15,7 @@ import structlog
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from tamatar_auth import audit
 from tamatar_auth.redaction import described, plain, rendered, without_texts
 from tamatar_auth.settings import Settings
 
@@ -51,6 +52,7 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
 
 def _set_levels(level: int) -> None:
     logging.getLogger("tamatar_auth").setLevel(level)
+    logging.getLogger(audit.LOGGER).setLevel(min(level, logging.INFO))  # whatever else is heard
     for name, least in _LEAST_LEVELS.items():
         logging.getLogger(name).setLevel(max(level, least))
 

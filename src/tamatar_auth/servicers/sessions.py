@@ -72,17 +72,22 @@ class SessionServicer(SessionServiceServicer):
         find, unknown = _who(request)
         checked = await self._check(find, request.password, unknown_account=unknown)
         new_hash = await self._renewed(request.password, checked.credentials)
-        token, session = SessionToken.issue(), None
+        token, session, ended = SessionToken.issue(), None, 0
         async with self._database.transaction() as tx:
             user = await tx.credentials.record_sign_in(checked.credentials, new_hash=new_hash)
             await tx.attempts.forget(checked.account)
             if user.email_verified:
                 new = _new_session(request, user.id, token)
                 session = await tx.sessions.add(new, self._limits.lifetime)
-                await tx.sessions.end_beyond(user.id, self._limits.per_user)
+                ended = await tx.sessions.end_beyond(user.id, self._limits.per_user)
         if session is None:  # the right password is no failed attempt, so that is kept
             raise EmailNotVerified(user.id)
-        audit.record(Event.SIGN_IN_SUCCEEDED, user_id=user.id, session_id=session.id)
+        audit.record(
+            Event.SIGN_IN_SUCCEEDED,
+            user_id=user.id,
+            session_id=session.id,
+            revoked_sessions=ended,
+        )
         return pb.CreateSessionResponse(
             session=session_message(session), user=user_message(user), session_token=token.text
         )

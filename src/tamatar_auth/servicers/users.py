@@ -65,7 +65,8 @@ class UserServicer(CredentialMethods, UserServiceServicer):
                 profile = await tx.profiles.add(user.id, masks.profile_row(request.profile))
             else:
                 profile = await tx.profiles.get(user.id)
-        audit.record(Event.USER_CREATED, user_id=user.id)
+        if user.id == new.id:  # not one that the same request created before
+            audit.record(Event.USER_CREATED, user_id=user.id)
         return pb.CreateUserResponse(user=user_message(user), profile=profile_message(profile))
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
@@ -179,14 +180,17 @@ class UserServicer(CredentialMethods, UserServiceServicer):
         async with self._database.transaction() as tx:
             user = await tx.users.restore(UUID(request.user_id), changes)
         audit.record(Event.USER_RESTORED, user_id=user.id)
+        if "email" in changes:
+            audit.record(Event.EMAIL_CHANGED, user_id=user.id)
         return pb.RestoreUserResponse(user=user_message(user))
 
     async def PurgeUser(
         self, request: pb.PurgeUserRequest, context: Context
     ) -> pb.PurgeUserResponse:
+        user_id = UUID(request.user_id)
         async with self._database.transaction() as tx:
-            await tx.users.purge(UUID(request.user_id))
-        audit.record(Event.USER_PURGED, user_id=request.user_id)
+            await tx.users.purge(user_id)
+        audit.record(Event.USER_PURGED, user_id=user_id)
         return pb.PurgeUserResponse()
 
 
