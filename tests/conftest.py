@@ -14,6 +14,7 @@ from tamatar_auth.server import running
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.tables import metadata
+from tests.calls import PASSWORD
 from tests.databases import TEMPLATE, Postgres, TestServer, forget_environment
 
 SERVER = pytest.StashKey[TestServer]()
@@ -28,6 +29,14 @@ def pytest_configure(config):
 def pytest_configure_node(node):
     """Tell a worker of pytest-xdist where the one server is."""
     node.workerinput["postgres_url"] = node.config.stash[SERVER].url()
+
+
+def pytest_sessionfinish(session):
+    """Fail the whole run if a secret of any test stands in PostgreSQL's own log."""
+    found = session.config.stash[SERVER].secrets_in_log((PASSWORD, "tms_", "tmu_", "$2b$"))
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nFAILED: the log of PostgreSQL has secrets:", *found)  # noqa: T201 - for people
 
 
 def pytest_unconfigure(config):

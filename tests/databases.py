@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,6 +73,13 @@ class TestServer:
             Migrations(template).upgrade()
             _count_statements(template)
         return self._server.url()
+
+    def secrets_in_log(self, secrets: Iterable[str]) -> list[str]:
+        """Tell which of some secrets stand in the server's own log."""
+        if self._folder is None:
+            return []
+        log = (self._folder / "postgres.log").read_text(errors="replace")
+        return [secret for secret in secrets if secret in log]
 
     def stop(self) -> None:
         """Stop the server if it was started, and remove what it leaves."""

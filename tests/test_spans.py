@@ -4,17 +4,20 @@ import io
 
 import pytest
 from opentelemetry.trace import SpanKind
+from sqlalchemy import text
 
 from tamatar.auth.v1 import session_service_pb2
+from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server import running
 from tamatar_auth.telemetry import Telemetry
-from tests.calls import PASSWORD, ada, refused, sign_in, verify
+from tests.calls import PASSWORD, ada, refused, sign_in
 from tests.recording import Recording, logged
 from tests.test_server import channel_to
 
 CREATE_USER = "tamatar.auth.v1.UserService/CreateUser"
+NEW_PASSWORD = "another canary battery"
 SECRETS = (PASSWORD, "ada@example.com", "canary", "$2b$", "tms_")
 
 
@@ -52,20 +55,44 @@ async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
 async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
     channel, recording, lines, drain = recorded
     users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+    secrets = {*SECRETS, NEW_PASSWORD, "tmu_"}
     created = await users.CreateUser(ada(username="canary"))
+    who = {"user_id": created.user.user_id}
     await refused(users.CreateUser(ada()))
+    await refused(users.CreateUser(ada(password="canary")))
     await refused(sessions.CreateSession(sign_in(password="canary canary")))
-    await verify(database, created.user)
+    made = await users.CreateEmailVerification(pb.CreateEmailVerificationRequest(**who))
+    await users.VerifyEmail(pb.VerifyEmailRequest(token=made.token))
+    await refused(users.VerifyEmail(pb.VerifyEmailRequest(token=made.token)))
     started = await sessions.CreateSession(sign_in())
-    await sessions.ValidateSession(
-        session_service_pb2.ValidateSessionRequest(session_token=started.session_token)
+    token = started.session_token
+    valid = session_service_pb2.ValidateSessionRequest(session_token=token)
+    await sessions.ValidateSession(valid)
+    fresh = await sessions.RefreshSession(
+        session_service_pb2.RefreshSessionRequest(session_token=token)
     )
-
+    passwords = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    await users.ChangePassword(pb.ChangePasswordRequest(**who, **passwords))
+    await refused(users.ChangePassword(pb.ChangePasswordRequest(**who, **passwords)))
+    await refused(sessions.ValidateSession(valid))
+    asked = pb.CreatePasswordResetRequest(email="ada@example.com")
+    forgotten = await users.CreatePasswordReset(asked)
+    again = pb.ResetPasswordRequest(token=forgotten.token, new_password=PASSWORD)
+    await users.ResetPassword(again)
+    await refused(users.ResetPassword(again))
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("ALTER TABLE password_attempts RENAME TO hidden"))
+    try:
+        await refused(sessions.CreateSession(sign_in()))
+    finally:
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("ALTER TABLE hidden RENAME TO password_attempts"))
     await drain.finished()
 
     told = recording.text + lines.getvalue()
-    assert "INSERT users" in told
-    assert "rpc.server.call.duration" in told
-    assert "db.client.operation.duration" in told
-    for secret in (*SECRETS, started.session_token):
-        assert secret not in told
+    for expected in ("INSERT users", "rpc.server.call.duration", "db.client.operation.duration"):
+        assert expected in told
+    assert "sign_in.failed" in told
+    assert "call failed" in told
+    secrets |= {token, fresh.session_token, made.token, forgotten.token}
+    assert not [secret for secret in secrets if secret in told]

@@ -10,6 +10,7 @@ import structlog
 from google.protobuf import descriptor_pool
 from grpc import StatusCode
 
+from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 from tamatar_auth.interceptors.callers import CallerInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.security import access
@@ -200,6 +201,14 @@ async def test_a_role_opens_its_methods_and_no_others(channel, path, role):
         assert said not in (UNKNOWN, NOT_ALLOWED)
     else:
         assert said == NOT_ALLOWED
+
+
+async def test_only_an_admin_may_say_that_an_address_is_verified(channel):
+    path = "/tamatar.auth.v1.UserService/CreateUser"
+    request = CreateUserRequest(email="new@example.com", email_verified=True).SerializeToString()
+
+    assert await outcome(channel, path, bearer(TOKENS["accounts"]), request) == NOT_ALLOWED
+    assert await outcome(channel, path, bearer(TOKENS["admin"]), request) == StatusCode.OK
 
 
 @pytest.mark.parametrize("path", OPEN)

@@ -123,6 +123,13 @@ async def test_a_repeated_request_is_known_however_it_is_written(users):
     assert (await users.CreateUser(again)).user == first.user
 
 
+async def test_an_address_that_is_known_to_be_verified_needs_no_secret(users, sessions):
+    created = await users.CreateUser(ada(email_verified=True))
+
+    assert created.user.email_verified
+    await sessions.CreateSession(sign_in())
+
+
 async def test_a_request_id_is_not_reused_for_another_user(users):
     request_id = str(uuid4())
     await users.CreateUser(ada(request_id=request_id))
