@@ -89,8 +89,12 @@ async def test_connections_that_die_at_birth_are_unavailable(settings, database)
             connection.driver_connection.pgconn.finish()
 
         event.listen(service.database.engine.sync_engine, "connect", end)
+        event.listen(service.watch._database.engine.sync_engine, "connect", end)
+        await service.watch._database.close()
         call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
         said = await refused(call)
+        await until(lambda: is_not_serving(channel))
+        assert not any(task.done() for task in service.background)
 
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
@@ -189,6 +193,10 @@ async def read_on(watch):
     while await watch.read() is not grpc.aio.EOF:
         pass
     raise AssertionError("the stream ended well")
+
+
+async def is_not_serving(channel):
+    return await status_of(channel) == NOT_SERVING
 
 
 async def is_serving(channel):

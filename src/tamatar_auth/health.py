@@ -5,6 +5,7 @@ import asyncio
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from tamatar_auth.errors import StorageUnavailable
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults
@@ -71,7 +72,7 @@ async def problem(database: Database, head: str) -> str | None:
     try:
         async with database.read() as db:
             revision = await db.diagnostics.schema_revision()
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, StorageUnavailable) as error:
         state = faults.sqlstate(error)
         return f"the database is not available ({state or type(error).__name__})"
     return _lacking(revision, head)

@@ -197,6 +197,39 @@ async def test_changing_a_password_counts_too(users, sessions, user):
     assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
 
 
+async def test_the_right_password_with_a_weak_new_one_is_no_failure(users, user, database):
+    for _ in range(FREE_ATTEMPTS + 2):
+        assert (await refused(change(users, user, new_password="short"))).reason == "INVALID_FIELDS"
+
+    assert await failures(database) is None
+
+
+async def test_another_address_does_not_start_the_count_anew(users, sessions, user):
+    for number in range(FREE_ATTEMPTS + 1):
+        await refused(change(users, user, current_password="x"))
+        await users.UpdateUser(
+            user_service_pb2.UpdateUserRequest(
+                user_id=user.user_id,
+                email=f"ada{number}@example.com",
+                update_mask={"paths": ["email"]},
+            )
+        )
+
+    assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
+
+
+async def test_a_new_owner_of_an_address_is_not_kept_out_by_the_old_ones_failures(
+    users, sessions, user, database
+):
+    await refused(sessions.CreateSession(sign_in(password="x")))
+    await run(database, update(password_attempts).values(failures=MOST_FAILURES))
+    await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+
+    await users.CreateUser(ada(email_verified=True))
+
+    await sessions.CreateSession(sign_in())
+
+
 async def test_waits_double_and_end_at_a_quarter_of_an_hour(sessions, user, database):
     waits = []
     for _ in range(15):
@@ -426,6 +459,18 @@ async def test_a_reset_ends_every_session_and_every_secret(users, sessions, user
         "SESSION_REVOKED",
     )
     assert (await run(database, select(func.count()).select_from(user_tokens))).scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    ("away", "back"), [("DeactivateUser", "ActivateUser"), ("DeleteUser", "RestoreUser")]
+)
+async def test_a_secret_does_not_come_back_with_its_user(users, user, away, back):
+    token = (await password_reset(users)).token
+    for method in (away, back):
+        request = getattr(user_service_pb2, f"{method}Request")(user_id=user.user_id)
+        await getattr(users, method)(request)
+
+    assert await refusal(reset(users, token)) == TOKEN_INVALID
 
 
 @pytest.mark.parametrize("method", ["DeactivateUser", "DeleteUser"])

@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from tamatar_auth.errors import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults
 from tamatar_auth.storage.database import Database
@@ -66,7 +67,7 @@ async def sweep_periodically(database: Database, settings: Settings) -> None:
     while True:
         try:
             result = await sweep(database, settings)
-        except (SQLAlchemyError, psycopg.Error, OSError) as error:
+        except (SQLAlchemyError, psycopg.Error, OSError, StorageUnavailable) as error:
             log.warning("sweep failed", error=type(error).__name__, sqlstate=faults.sqlstate(error))
         else:
             log.info("swept", **asdict(result))

@@ -1,23 +1,14 @@
 """Checks a password, on every path that takes one: counted, and alike in its refusals."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from tamatar_auth.errors import Cause, InvalidCredentials, TooManyAttempts
 from tamatar_auth.security.passwords import Passwords
-from tamatar_auth.security.throttle import account_of_email
+from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.database import Database, Scope
 
 Find = Callable[[Scope], Awaitable[Credentials]]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Credentials whose password was right, and the account its attempts are counted under."""
-
-    credentials: Credentials
-    account: bytes
 
 
 class PasswordCheck:
@@ -27,7 +18,7 @@ class PasswordCheck:
         self._database = database
         self._passwords = passwords
 
-    async def __call__(self, find: Find, password: str, *, unknown_account: bytes) -> Checked:
+    async def __call__(self, find: Find, password: str, *, unknown_account: bytes) -> Credentials:
         """Return the credentials when the password is theirs.
 
         Raise `InvalidCredentials` or `TooManyAttempts`. Whatever the cause, the same two
@@ -45,11 +36,14 @@ class PasswordCheck:
         # No connection is held while bcrypt burns its quarter of a second.
         if not await self._passwords.matches(password, credentials.usable_hash):
             raise InvalidCredentials(_cause(credentials), user_id)
-        return Checked(credentials, account)
+        # A right password is no attempt, whatever the call goes on to decide.
+        async with self._database.read() as db:
+            await db.attempts.forget(account)
+        return credentials
 
 
 def _account(credentials: Credentials, unknown: bytes) -> bytes:
-    return account_of_email(credentials.email) if credentials.email else unknown
+    return unknown if credentials is NOBODY else account_of_user(credentials.user_id)
 
 
 def _cause(credentials: Credentials) -> Cause:

@@ -14,7 +14,7 @@ from tamatar_auth.messages import timestamp, user_message
 from tamatar_auth.security.emails import normal_email
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.security.policy import PasswordPolicy
-from tamatar_auth.security.throttle import account_of_email, account_of_user_id
+from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.security.tokens import UserToken, token_digest
 from tamatar_auth.servicers.checking import PasswordCheck
 from tamatar_auth.servicers.parsing import optional_id
@@ -61,19 +61,18 @@ class CredentialMethods:
         self, request: pb.ChangePasswordRequest, context: Context
     ) -> pb.ChangePasswordResponse:
         user_id, kept = UUID(request.user_id), optional_id(request.keep_session_id)
-        checked = await self._check(
+        credentials = await self._check(
             lambda db: db.credentials.of_user(user_id),
             request.current_password,
-            unknown_account=account_of_user_id(request.user_id),
+            unknown_account=account_of_user(user_id),
         )
-        new_password, names = request.new_password, checked.credentials.names
+        new_password, names = request.new_password, credentials.names
         self._policy.check(new_password, names=names, field="new_password")
         new_hash = await self._passwords.hash(new_password)
         async with self._database.transaction() as tx:
-            user = await tx.credentials.replace(checked.credentials, new_hash)
+            user = await tx.credentials.replace(credentials, new_hash)
             ended = await tx.sessions.revoke_of_user(user_id, but=kept)
             await tx.user_tokens.revoke(user_id)
-            await tx.attempts.forget(checked.account)
         audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
         return pb.ChangePasswordResponse(user=user_message(user), revoked_session_count=ended)
 
@@ -93,9 +92,12 @@ class CredentialMethods:
     async def VerifyEmail(
         self, request: pb.VerifyEmailRequest, context: Context
     ) -> pb.VerifyEmailResponse:
+        digest = token_digest(request.token)
         async with self._database.transaction() as tx:
-            owner = await tx.user_tokens.take(VERIFICATION, token_digest(request.token))
-            user = await tx.credentials.verify_email(owner)
+            # The user first, as everywhere: who locks two things in one order does not deadlock.
+            # Of several that hold the secret, one takes it; the others are rolled back.
+            user = await tx.credentials.verify_email(await tx.user_tokens.get(VERIFICATION, digest))
+            await tx.user_tokens.take(VERIFICATION, digest)
         audit.record(Event.EMAIL_VERIFIED, user_id=user.id)
         return pb.VerifyEmailResponse(user=user_message(user))
 
@@ -130,10 +132,10 @@ class CredentialMethods:
         self._policy.check(request.new_password, names=found.names, field="new_password")
         new_hash = await self._passwords.hash(request.new_password)
         async with self._database.transaction() as tx:
-            owner = await tx.user_tokens.take(RESET, digest)
             user = await tx.credentials.reset(owner, new_hash)
+            await tx.user_tokens.take(RESET, digest)
             ended = await tx.sessions.revoke_of_user(user.id)
             await tx.user_tokens.revoke(user.id)
-            await tx.attempts.forget(account_of_email(owner.email))
+            await tx.attempts.forget(account_of_user(user.id))
         audit.record(Event.PASSWORD_RESET, user_id=user.id, revoked_sessions=ended)
         return pb.ResetPasswordResponse(user=user_message(user), revoked_session_count=ended)

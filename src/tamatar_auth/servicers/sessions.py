@@ -70,12 +70,11 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
         find, unknown = _who(request)
-        checked = await self._check(find, request.password, unknown_account=unknown)
-        new_hash = await self._renewed(request.password, checked.credentials)
+        credentials = await self._check(find, request.password, unknown_account=unknown)
+        new_hash = await self._renewed(request.password, credentials)
         token, session, ended = SessionToken.issue(), None, 0
         async with self._database.transaction() as tx:
-            user = await tx.credentials.record_sign_in(checked.credentials, new_hash=new_hash)
-            await tx.attempts.forget(checked.account)
+            user = await tx.credentials.record_sign_in(credentials, new_hash=new_hash)
             if user.email_verified:
                 new = _new_session(request, user.id, token)
                 session = await tx.sessions.add(new, self._limits.lifetime)

@@ -134,6 +134,8 @@ class UserServicer(CredentialMethods, UserServiceServicer):
         changes = masks.changes(request)
         async with self._database.transaction() as tx:
             user = await tx.users.update(user_id, changes.user, version=version)
+            if "email" in changes.user:
+                await tx.user_tokens.revoke(user_id)
             if changes.profile:
                 profile = await tx.profiles.update(user_id, changes.profile)
             else:
@@ -149,6 +151,7 @@ class UserServicer(CredentialMethods, UserServiceServicer):
         async with self._database.transaction() as tx:
             user = await tx.users.set_active(user_id, active=False)
             ended = await tx.sessions.revoke_of_user(user_id)
+            await tx.user_tokens.revoke(user_id)
         audit.record(Event.USER_DEACTIVATED, user_id=user.id, revoked_sessions=ended)
         return pb.DeactivateUserResponse(user=user_message(user), revoked_session_count=ended)
 
@@ -170,6 +173,7 @@ class UserServicer(CredentialMethods, UserServiceServicer):
             # next statement looks for sessions, and one that waits for the row finds no user.
             user = await tx.users.delete(user_id, deleted_by=deleted_by, version=version)
             ended = await tx.sessions.revoke_of_user(user_id)
+            await tx.user_tokens.revoke(user_id)
         audit.record(Event.USER_DELETED, user_id=user.id, revoked_sessions=ended)
         return pb.DeleteUserResponse(user=user_message(user), revoked_session_count=ended)
 

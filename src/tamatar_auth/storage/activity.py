@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from tamatar_auth.errors import StorageUnavailable
 from tamatar_auth.storage.database import Database
 
 PAUSE = 2.0
@@ -36,7 +37,7 @@ class Activity:
         try:
             async with database.transaction() as tx:
                 await tx.sessions.touch(list(used))
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, StorageUnavailable) as error:
             log.warning("activity was not written", error=type(error).__name__)
 
     async def write_for_ever(self, database: Database) -> None:
