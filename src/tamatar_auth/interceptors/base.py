@@ -16,7 +16,6 @@ Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
 response, or None after it wrote a stream of them."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Deserializer = Callable[[bytes], Any]
 
 
 class Method(NamedTuple):

@@ -174,9 +174,9 @@ user_tokens = Table(
 
 
 class PasswordAttemptColumns(TypedColumns):
-    """Passwords that were tried since the last right one, by the digest of the address.
+    """Passwords that were tried since the last right one, by the digest of the account.
 
-    Addresses that nobody has are counted too, and are not kept in clear.
+    That is the user, or an address that nobody has: it is counted too, and not kept in clear.
     """
 
     account: Named[bytes] = Column(LargeBinary, primary_key=True)
