@@ -1,17 +1,17 @@
 """Rows as messages: the one place that builds them."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from math import floor
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1.session_pb2 import Session, SessionClient
+from tamatar.auth.v1.session_service_pb2 import SessionValidation
 from tamatar.auth.v1.user_pb2 import User, UserProfile
+from tamatar_auth.errors import Failure
 from tamatar_auth.storage.profiles import ProfileRow
-from tamatar_auth.storage.sessions import SessionRow
+from tamatar_auth.storage.sessions import SessionRow, ValidSession
 from tamatar_auth.storage.users import UserRow
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def user_message(row: UserRow) -> User:
@@ -56,8 +56,17 @@ def session_message(row: SessionRow) -> Session:
         revoke_time=timestamp(row.revoked_at),
         client=SessionClient(
             user_agent=row.user_agent or "",
-            ip_address=str(row.ip_address) if row.ip_address else "",
+            ip_address=row.ip_address or "",
         ),
+    )
+
+
+def validation_message(result: ValidSession | Failure) -> SessionValidation:
+    """Tell what was found out about a session."""
+    if isinstance(result, Failure):
+        return SessionValidation(refusal=result.reason)
+    return SessionValidation(
+        session=session_message(result.session), user=user_message(result.user)
     )
 
 
@@ -65,5 +74,4 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """Give a moment as a message, to the microsecond; None stays None."""
     if moment is None:
         return None
-    seconds, microseconds = divmod((moment - _EPOCH) // _MICROSECOND, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=microseconds * 1000)
+    return Timestamp(seconds=floor(moment.timestamp()), nanos=moment.microsecond * 1000)

@@ -18,6 +18,7 @@ from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.admission import Admission
 from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.audit import AuditInterceptor
+from tamatar_auth.interceptors.base import Chain, HandlerInterceptor
 from tamatar_auth.interceptors.callers import CallerInterceptor
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
@@ -43,6 +44,7 @@ from tamatar_auth.settings import OperatorError, Settings
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
+from tamatar_auth.storage.validation import SessionValidation
 from tamatar_auth.telemetry import Telemetry
 from tamatar_auth.tls import Tls, server_credentials
 from tamatar_auth.watched_files import Watched
@@ -83,6 +85,7 @@ class Parts:
 
     health: HealthServicer
     drain: DrainInterceptor
+    validation: SessionValidation
     activity: Activity
     telemetry: Telemetry
 
@@ -111,6 +114,7 @@ class Service:
         self.parts.drain.end_streams()
         await self.server.stop(self.settings.shutdown_grace.total_seconds())
         await self.parts.drain.finished()
+        await self.parts.validation.close()
         await self.parts.activity.write(self.database)
         await self.watch.close()
         await self.database.close()
@@ -123,14 +127,17 @@ def build_server(
 
     Raises `StartError` if it is not decided of every method who may call it.
     """
-    server = grpc.aio.server(interceptors=_interceptors(parts, callers), options=OPTIONS)
+    chain = Chain(_interceptors(parts, callers))
+    server = grpc.aio.server(interceptors=[chain], options=OPTIONS)
     key = settings.page_token_key
     passwords = Passwords.of(settings)
     policy = PasswordPolicy(settings.password_min_length)
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
-    sessions = SessionServicer(database, passwords, tokens, limits, parts.activity)
+    sessions = SessionServicer(
+        database, passwords, tokens, limits, parts.validation, parts.activity
+    )
     methods: Any = AnsweredMethods(server)
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
@@ -152,7 +159,10 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
-    parts = Parts(HealthServicer(SERVICES), DrainInterceptor(), Activity(), telemetry)
+    validation = SessionValidation(database, settings.session_idle_limit or None)
+    parts = Parts(
+        HealthServicer(SERVICES), DrainInterceptor(), validation, Activity(), telemetry
+    )
     watch = DatabaseWatch(settings, parts.health, head_revision())
     try:
         server = build_server(settings, database, parts, admission.callers)
@@ -221,7 +231,7 @@ async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[No
 
 def _interceptors(
     parts: Parts, callers: Watched[Callers] | None
-) -> Sequence[grpc.aio.ServerInterceptor]:
+) -> Sequence[HandlerInterceptor]:
     """List what every call passes, from the outside in."""
     return [
         TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),

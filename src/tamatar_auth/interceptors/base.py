@@ -1,11 +1,11 @@
 """What the interceptors have in common.
 
-gRPC asks every interceptor for a handler on every call. Ours wrap each method's handler
-once and keep it, and see every method as one kind of function, streams included.
+Ours wrap the handler of each method once, and see every method as one kind of function,
+streams included.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import grpc
@@ -38,34 +38,16 @@ class Method(NamedTuple):
         return not self.takes_stream and not self.answers_stream
 
 
-class HandlerInterceptor(ServerInterceptor, ABC):
-    """Wraps the handler of every method, each once."""
-
-    def __init__(self) -> None:
-        self._wrapped: dict[str, Handler] = {}
+class HandlerInterceptor(ABC):
+    """Wraps the handler of every method."""
 
     @abstractmethod
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
         """Return a handler that does this interceptor's work around the given one."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        """Return the wrapped handler of the method that is called."""
-        handler = await continuation(handler_call_details)
-        if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
-            return None
-        path = handler_call_details.method
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            wrapped = self._wrapped[path] = self.wrap_handler(handler, Method.of(path, handler))
-        return wrapped
-
 
 class Interceptor(HandlerInterceptor):
-    """Wraps the behaviour of every method, each once; requests pass as they are."""
+    """Wraps the behaviour of every method; requests pass as they are."""
 
     @abstractmethod
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
@@ -79,6 +61,38 @@ class Interceptor(HandlerInterceptor):
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+
+
+class Chain(ServerInterceptor):
+    """The interceptors, the outermost first, as the one that gRPC knows.
+
+    gRPC asks for a handler on every call. It is wrapped once and kept, so that a call costs
+    one question, however many interceptors there are.
+    """
+
+    def __init__(self, interceptors: Sequence[HandlerInterceptor]) -> None:
+        self._interceptors = interceptors
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Return the wrapped handler of the method that is called."""
+        path = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
+                return None
+            wrapped = self._wrapped[path] = self._wrap(handler, Method.of(path, handler))
+        return wrapped
+
+    def _wrap(self, handler: Handler, method: Method) -> Handler:
+        for interceptor in reversed(self._interceptors):
+            handler = interceptor.wrap_handler(handler, method)
+        return handler
 
 
 def parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:

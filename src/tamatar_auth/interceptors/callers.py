@@ -41,7 +41,6 @@ class CallerInterceptor(Interceptor):
     """
 
     def __init__(self, callers: Watched[Callers] | None, rules: Rules = RULES) -> None:
-        super().__init__()
         self._callers = callers
         self._rules = rules
 

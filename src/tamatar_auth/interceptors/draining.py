@@ -17,7 +17,6 @@ class DrainInterceptor(Interceptor):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._running: set[asyncio.Task[Any]] = set()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False

@@ -54,7 +54,6 @@ class TelemetryInterceptor(Interceptor):
         meter: Meter | None = None,
         trace_everything: bool = False,
     ) -> None:
-        super().__init__()
         self._tracer = tracer
         self._durations = _durations(meter) if meter is not None else None
         self._trace_everything = trace_everything

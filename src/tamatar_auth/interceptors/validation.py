@@ -31,7 +31,6 @@ class ValidationInterceptor(Interceptor):
     """Refuses a request that breaks a rule of its message."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._validator = Validator()
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:

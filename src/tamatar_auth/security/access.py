@@ -49,6 +49,7 @@ RULES: Rules = MappingProxyType(
         "tamatar.auth.v1.SessionService": {
             "CreateSession": ACCOUNTS,
             "ValidateSession": VALIDATOR,
+            "BatchValidateSessions": VALIDATOR,
             "RefreshSession": ACCOUNTS,
             "GetSession": ACCOUNTS,
             "ListSessions": ACCOUNTS,

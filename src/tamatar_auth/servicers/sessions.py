@@ -13,7 +13,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
 from tamatar_auth import audit
 from tamatar_auth.audit import Event
 from tamatar_auth.errors import EmailNotVerified, SessionReused
-from tamatar_auth.messages import session_message, user_message
+from tamatar_auth.messages import session_message, user_message, validation_message
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
 from tamatar_auth.security.passwords import Passwords
@@ -28,8 +28,9 @@ from tamatar_auth.storage.credentials import Credentials
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.rotation import NewToken
-from tamatar_auth.storage.sessions import NewSession, SessionRow
+from tamatar_auth.storage.sessions import NewSession, SessionRow, ValidSession
 from tamatar_auth.storage.users import UserRow
+from tamatar_auth.storage.validation import SessionValidation
 
 Context = ServicerContext[Any, Any]
 
@@ -58,12 +59,14 @@ class SessionServicer(SessionServiceServicer):
         passwords: Passwords,
         page_tokens: PageTokens,
         limits: SessionLimits,
+        validation: SessionValidation,
         activity: Activity,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._page_tokens = page_tokens
         self._limits = limits
+        self._validation = validation
         self._activity = activity
         self._check = PasswordCheck(database, passwords)
 
@@ -100,14 +103,21 @@ class SessionServicer(SessionServiceServicer):
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
-        digest = token_digest(request.session_token)
-        async with self._database.read() as db:
-            valid = await db.sessions.validate(digest, idle_limit=self._limits.idle)
+        valid = await self._validation.one(token_digest(request.session_token))
         if valid.is_stale:
             self._activity.note(valid.session.id)
         return pb.ValidateSessionResponse(
             session=session_message(valid.session), user=user_message(valid.user)
         )
+
+    async def BatchValidateSessions(
+        self, request: pb.BatchValidateSessionsRequest, context: Context
+    ) -> pb.BatchValidateSessionsResponse:
+        results = await self._validation.each([*map(token_digest, request.session_tokens)])
+        for result in results:
+            if isinstance(result, ValidSession) and result.is_stale:
+                self._activity.note(result.session.id)
+        return pb.BatchValidateSessionsResponse(results=map(validation_message, results))
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: Context

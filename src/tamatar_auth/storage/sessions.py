@@ -3,18 +3,20 @@
 A session is live while it is neither revoked nor expired. The database's clock decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Interval,
+    LargeBinary,
     Row,
     Select,
+    any_,
     bindparam,
     cast,
     func,
@@ -48,10 +50,13 @@ class SessionRow(NamedTuple):
     last_activity_at: datetime
     revoked_at: datetime | None
     user_agent: str | None
-    ip_address: IPv4Address | IPv6Address | None
+    ip_address: str | None
 
 
-SESSION_COLUMNS = tuple(sessions.c[name] for name in SessionRow._fields)
+SESSION_COLUMNS = (
+    *(sessions.c[name] for name in SessionRow._fields[:-1]),
+    func.host(sessions.c.ip_address).label("ip_address"),
+)
 """The one projection of sessions: a token's digest is not in it."""
 
 
@@ -100,9 +105,16 @@ with_user: Select[Any] = select(
 """Sessions with their users, and what `good` asks of them."""
 
 # The statement of ValidateSession, built once.
-_validation: Select[Any] = with_user.where(is_current | (is_previous & in_grace))
+_digests = any_(bindparam("digests", type_=ARRAY(LargeBinary)))
+_validation: Select[Any] = with_user.add_columns(
+    sessions.c.token_digest, sessions.c.previous_digest, in_grace.label("is_in_grace")
+).where((sessions.c.token_digest == _digests) | ((sessions.c.previous_digest == _digests) & in_grace))
 _session_ends = len(SESSION_COLUMNS)
 _user_ends = _session_ends + len(USER_COLUMNS)
+
+
+Found = Row[Any]
+"""A row of `with_user`, which `good` reads."""
 
 
 class SessionRepository:
@@ -127,16 +139,17 @@ class SessionRepository:
         )
         return SessionRow._make(added.one())
 
-    async def validate(
-        self, token_digest: bytes, *, idle_limit: timedelta | None = None
-    ) -> ValidSession:
-        """Return the session of a token and its user, when both are good.
-
-        Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
-        `UserInactive`.
-        """
-        values = {"digest": token_digest, "idle_limit": idle_limit}
-        return good((await self._connection.execute(_validation, values)).one_or_none())
+    async def of_tokens(
+        self, digests: Collection[bytes], *, idle_limit: timedelta | None = None
+    ) -> dict[bytes, Found]:
+        """Return the sessions of tokens and their users, good or not, by the tokens' digests."""
+        values = {"digests": list(digests), "idle_limit": idle_limit}
+        found = {}
+        for row in await self._connection.execute(_validation, values):
+            found[row.token_digest] = row
+            if row.is_in_grace:
+                found[row.previous_digest] = row
+        return found
 
     async def touch(self, session_ids: Sequence[UUID]) -> None:
         """Write down that sessions are in use, where that was long ago."""

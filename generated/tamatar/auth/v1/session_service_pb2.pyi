@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from tamatar.auth.v1 import error_reason_pb2 as _error_reason_pb2
 from tamatar.auth.v1 import session_pb2 as _session_pb2
 from tamatar.auth.v1 import user_pb2 as _user_pb2
 import builtins as _builtins
@@ -145,6 +146,92 @@ class ValidateSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateSessionResponse: _TypeAlias = ValidateSessionResponse  # noqa: Y015
+
+@_typing.final
+class BatchValidateSessionsRequest(_message.Message):
+    """The sessions to check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sessions' secrets, 1 to 1000. Answers about a thousand can be more than
+        the 4 MiB that clients accept unless told otherwise.
+        """
+
+    def __init__(
+        self,
+        *,
+        session_tokens: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_tokens", b"session_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchValidateSessionsRequest: _TypeAlias = BatchValidateSessionsRequest  # noqa: Y015
+
+@_typing.final
+class BatchValidateSessionsResponse(_message.Message):
+    """What is to be said of the sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionValidation]:
+        """A result for each secret, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SessionValidation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchValidateSessionsResponse: _TypeAlias = BatchValidateSessionsResponse  # noqa: Y015
+
+@_typing.final
+class SessionValidation(_message.Message):
+    """What is to be said of one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    refusal: _error_reason_pb2.ErrorReason.ValueType
+    """Why it is not good: the reason with which ValidateSession refuses. Not set
+    if it is good.
+    """
+    @_builtins.property
+    def session(self) -> _session_pb2.Session:
+        """The session, if it is good."""
+
+    @_builtins.property
+    def user(self) -> _user_pb2.User:
+        """Its user, if it is good."""
+
+    def __init__(
+        self,
+        *,
+        session: _session_pb2.Session | None = ...,
+        user: _user_pb2.User | None = ...,
+        refusal: _error_reason_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "session", b"session", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionValidation: _TypeAlias = SessionValidation  # noqa: Y015
 
 @_typing.final
 class RefreshSessionRequest(_message.Message):

@@ -45,6 +45,11 @@ class SessionServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionResponse.FromString,
                 _registered_method=True)
+        self.BatchValidateSessions = channel.unary_unary(
+                '/tamatar.auth.v1.SessionService/BatchValidateSessions',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BatchValidateSessionsRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BatchValidateSessionsResponse.FromString,
+                _registered_method=True)
         self.RefreshSession = channel.unary_unary(
                 '/tamatar.auth.v1.SessionService/RefreshSession',
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RefreshSessionRequest.SerializeToString,
@@ -94,6 +99,14 @@ class SessionServiceServicer(object):
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
         `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchValidateSessions(self, request, context):
+        """Says the same of many sessions at once: a session that is not good is a
+        result, not an error of the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +173,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ValidateSession,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionResponse.SerializeToString,
+            ),
+            'BatchValidateSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchValidateSessions,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BatchValidateSessionsRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BatchValidateSessionsResponse.SerializeToString,
             ),
             'RefreshSession': grpc.unary_unary_rpc_method_handler(
                     servicer.RefreshSession,
@@ -242,6 +260,33 @@ class SessionService(object):
             '/tamatar.auth.v1.SessionService/ValidateSession',
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchValidateSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/BatchValidateSessions',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.BatchValidateSessionsRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.BatchValidateSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class SessionServiceStub:
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
     `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
     """
+    BatchValidateSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]
+    """Says the same of many sessions at once: a session that is not good is a
+    result, not an error of the call.
+    """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]
     """Replaces a session's secret by a new one. The old one works for 10 seconds
     more, and refreshing with it in that time gives the same new secret, so that
@@ -97,6 +101,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
     `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    """
+    BatchValidateSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]  # type: ignore[assignment]
+    """Says the same of many sessions at once: a session that is not good is a
+    result, not an error of the call.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Replaces a session's secret by a new one. The old one works for 10 seconds
@@ -156,6 +164,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
         `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchValidateSessions(
+        self,
+        request: _session_service_pb2.BatchValidateSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.BatchValidateSessionsResponse, _abc.Awaitable[_session_service_pb2.BatchValidateSessionsResponse]]:
+        """Says the same of many sessions at once: a session that is not good is a
+        result, not an error of the call.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,145 @@
+"""Group reads: calls that look for a row each share a statement.
+
+A statement costs the service more than the rest of a call does. Calls that come while others
+are looked up gather, and one statement finds the rows of all of them. It begins after the
+last of them came, so every call reads what was committed before it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from contextvars import Context
+from itertools import islice
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from tamatar_auth.errors import ServiceStopping
+
+Key = TypeVar("Key", bound=Hashable)
+Row = TypeVar("Row")
+
+Take = Callable[[], Collection[Key]]
+"""Gives the keys to look for; those that come later are for the next statement."""
+
+Read = Callable[[Take[Key]], Awaitable[Mapping[Key, Row]]]
+"""Returns the rows of the keys that have one. It takes the keys when it has a connection, as
+more may come while it waits for that, and answers no keys with no rows."""
+
+Waiter: TypeAlias = "asyncio.Future[Any]"
+
+WAIT_PER_KEY, LONGEST_WAIT = 0.000_25, 0.003
+"""Seconds in which a group gathers, by the size of the one before: the more there are at
+once, the more are yet to come."""
+
+COMPANY = 0.05
+"""Seconds after which the group before is forgotten: who comes then is alone."""
+
+SLOW = 0.02
+"""Seconds after which a statement holds up the next one no longer."""
+
+MOST_STATEMENTS = 4
+"""How many statements run at once, so that a slow database leaves connections to others."""
+
+MOST_KEYS = 1000
+"""How many keys a statement looks for."""
+
+
+class GroupRead(Generic[Key, Row]):
+    """Finds the rows of keys, those of calls at the same time by one statement."""
+
+    def __init__(self, read: Read[Key, Row]) -> None:
+        self._read = read
+        self._gathered: dict[Waiter, Key] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
+        """The one of those running that has not taken its keys yet."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_size, self._last_taken = 0, 0.0
+        self._is_closed = False
+
+    async def __call__(self, key: Key) -> Row | None:
+        """Return the row of a key, or None; raise what the statement of its group raised."""
+        if self._is_closed:
+            raise ServiceStopping
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._gathered[waiter] = key
+        if self._opening is None and self._timer is None:
+            self._arrange()
+        try:
+            row: Row | None = await waiter
+        except asyncio.CancelledError:
+            self._gathered.pop(waiter, None)
+            raise
+        return row
+
+    async def close(self) -> None:
+        """Refuse what comes from now on; return when nobody waits and nothing runs."""
+        self._is_closed = True
+        while self._running or self._gathered:
+            if not self._running:
+                self._begin()
+            await asyncio.wait(self._running)
+        self._forget_timer()
+
+    def _arrange(self) -> None:
+        """See to it that a statement begins: at once for who is alone, or else soon."""
+        now = asyncio.get_running_loop().time()
+        if len(self._running) >= MOST_STATEMENTS:
+            return  # the end of one arranges the next
+        if self._running:
+            self._begin_after(SLOW)
+        elif self._last_size > 1 and now - self._last_taken < COMPANY:
+            self._begin_after(min(self._last_size * WAIT_PER_KEY, LONGEST_WAIT))
+        else:
+            self._begin()
+
+    def _begin_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+
+    def _begin(self) -> None:
+        self._forget_timer()
+        # In a context of its own: the statement belongs to no call more than to another.
+        self._opening = asyncio.get_running_loop().create_task(self._run(), context=Context())
+        self._running.add(self._opening)
+        self._opening.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if self._opening is task:
+            self._opening = None
+        if self._opening is None and self._gathered:
+            self._forget_timer()
+            self._arrange()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _run(self) -> None:
+        group: dict[Waiter, Key] = {}
+
+        def take() -> Collection[Key]:
+            group.update(self._take())
+            return set(group.values())
+
+        try:
+            rows = await self._read(take)
+        except asyncio.CancelledError:
+            for waiter in group:
+                waiter.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+            if not group:
+                take()
+            for waiter in group:
+                if not waiter.done():
+                    waiter.set_exception(error)
+        else:
+            for waiter, key in group.items():
+                if not waiter.done():
+                    waiter.set_result(rows.get(key))
+
+    def _take(self) -> Mapping[Waiter, Key]:
+        self._opening = None
+        waiters = list(islice(self._gathered, MOST_KEYS))
+        self._last_size, self._last_taken = len(waiters), asyncio.get_running_loop().time()
+        return {waiter: self._gathered.pop(waiter) for waiter in waiters}

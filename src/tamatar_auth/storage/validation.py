@@ -1,0 +1,52 @@
+"""Validation of sessions: asked most of all, so calls at the same time share a statement."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from tamatar_auth.errors import Failure
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.group_reads import GroupRead, Take
+from tamatar_auth.storage.sessions import Found, ValidSession, good
+
+
+class SessionValidation:
+    """Tells the sessions of tokens and their users, when both are good.
+
+    What is said of a token was read from the database after the call for it came.
+    """
+
+    def __init__(self, database: Database, idle_limit: timedelta | None) -> None:
+        self._database = database
+        self._idle_limit = idle_limit
+        self._find: GroupRead[bytes, Found] = GroupRead(self._found)
+
+    async def one(self, digest: bytes) -> ValidSession:
+        """Return the session of a token and its user.
+
+        Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
+        `UserInactive`.
+        """
+        return good(await self._find(digest))
+
+    async def each(self, digests: Sequence[bytes]) -> Sequence[ValidSession | Failure]:
+        """Return for each token what `one` returns or raises."""
+        found = await self._found(lambda: set(digests))
+        return [_judged(found.get(digest)) for digest in digests]
+
+    async def close(self) -> None:
+        """Return when nobody waits any more."""
+        await self._find.close()
+
+    async def _found(self, take: Take[bytes]) -> Mapping[bytes, Found]:
+        async with self._database.read() as db:
+            digests = take()
+            if not digests:  # whoever wanted to know has gone
+                return {}
+            return await db.sessions.of_tokens(digests, idle_limit=self._idle_limit)
+
+
+def _judged(row: Found | None) -> ValidSession | Failure:
+    try:
+        return good(row)
+    except Failure as failure:
+        return failure
