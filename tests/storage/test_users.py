@@ -173,6 +173,7 @@ async def test_pages_go_through_all_users_in_order(database, column, descending)
         (UserFilter(email_prefix="an"), {"ann", "an_"}),
         (UserFilter(email_prefix="an_"), {"an_"}),
         (UserFilter(email_prefix="%"), set()),
+        (UserFilter(email_prefix="' OR ''='"), set()),
         (UserFilter(email_prefix=""), {"ann", "an_", "bob"}),
         (UserFilter(username_prefix="an_"), {"an_"}),
         (UserFilter(email_verified=True), {"bob"}),
