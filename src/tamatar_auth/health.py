@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.errors import StorageUnavailable
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults

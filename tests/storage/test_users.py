@@ -7,12 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text
 
-from tamatar_auth.errors import (
-    EtagMismatch,
-    RequestIdReused,
-    UserNotDeleted,
-    UserNotFound,
-)
+from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
