@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import socket
+import sys
 from base64 import b64encode
 from urllib.parse import urlsplit
 
@@ -353,6 +355,29 @@ def test_a_dry_sweep_counts_and_a_sweep_removes(tmp_path, migrated_database):
     assert len(rows(migrated_database, "sessions")) == 1
     assert "expired sessions: 1 removed" in sweep()
     assert not rows(migrated_database, "sessions")
+
+
+IMPORTED = """
+import sys
+from tamatar_auth.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("command", ["seed", "sweep"])
+def test_a_job_imports_neither_the_server_nor_the_migrations(tmp_path, command):
+    asked = (sys.executable, "-c", IMPORTED, command)
+    ended = run(*asked, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE)
+
+    imported = ended.stdout.splitlines()
+    assert "tamatar_auth.maintenance.jobs" in imported
+    needless = (
+        r"(tamatar_auth\.(server|servicers|interceptors)|alembic|protovalidate|.*_pb2_grpc)\b"
+    )
+    assert not [name for name in imported if re.match(needless, name)]
 
 
 def test_serving_needs_a_database(tmp_path):

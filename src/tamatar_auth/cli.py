@@ -131,10 +131,10 @@ def migrate_check() -> None:
 @app.command()
 def seed() -> None:
     """Create the administrator, and in development two users to try things with."""
-    from tamatar_auth import running  # noqa: PLC0415
+    from tamatar_auth.maintenance import jobs  # noqa: PLC0415
 
     with _database(_settings()) as settings:
-        running.seed(settings, _say)
+        jobs.seed(settings, _say)
 
 
 @app.command()
@@ -143,10 +143,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; remove nothing.")] = False,
 ) -> None:
     """Remove sessions, one-time secrets and counted attempts that are past their retention."""
-    from tamatar_auth import running  # noqa: PLC0415
+    from tamatar_auth.maintenance import jobs  # noqa: PLC0415
 
     with _database(_settings()) as settings:
-        running.sweep(settings, _say, dry_run=dry_run)
+        jobs.sweep(settings, _say, dry_run=dry_run)
 
 
 @app.command()
