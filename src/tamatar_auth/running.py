@@ -34,8 +34,8 @@ Tamatar Auth {version} answers calls on {address}. Ctrl-C ends it.
 def serve(settings: Settings, welcome: Report | None = None) -> None:
     """Answer calls until SIGTERM or SIGINT. A crash is logged and ends with exit code 1."""
     configure_logs(settings)
-    for variable in Origins(Settings).unknown():
-        log.warning("setting is not known", variable=variable)
+    for variable, place in Origins(Settings).unknown():
+        log.warning("setting is not known", variable=variable, place=place)
 
     def ready(service: Service) -> None:
         if welcome is not None:

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.settings import Settings, without_driver
+from tamatar_auth.setting_fields import without_driver
+from tamatar_auth.settings import Settings
 from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.credentials import CredentialRepository
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
