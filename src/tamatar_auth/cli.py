@@ -65,14 +65,16 @@ def serve(
             help="Where to answer calls, in place of TAMATAR_LISTEN.",
         ),
     ] = None,
-    exit_with_parent: Annotated[bool, typer.Option("--exit-with-parent", hidden=True)] = False,
+    exit_with_parent: Annotated[
+        int | None, typer.Option("--exit-with-parent", metavar="PID", hidden=True)
+    ] = None,
 ) -> None:
     """Answer calls until SIGTERM or Ctrl-C."""
     from tamatar_auth import running  # noqa: PLC0415
 
     settings = _settings(**({"listen": listen} if listen else {}))
-    if exit_with_parent:
-        running.stop_with_parent()
+    if exit_with_parent is not None:
+        running.stop_with_parent(exit_with_parent)
     if dev and settings.environment == "production":
         _fail("--dev makes sample users with published passwords, so it is not for production.", 2)
     if dev:

@@ -61,9 +61,13 @@ def prepare(settings: Settings, report: Report) -> None:
     seed(settings, report)
 
 
-def stop_with_parent() -> None:
-    """Ask this process to stop when its parent is gone, even when that was killed."""
-    parent = os.getppid()
+def stop_with_parent(parent: int) -> None:
+    """Ask this process to stop when its parent is gone, even when that was killed.
+
+    Raises `OperatorError` where the parent was gone before this process looked.
+    """
+    if os.getppid() != parent:
+        raise OperatorError(f"Process {parent} is gone, which this one belongs to.")
 
     def wait() -> None:
         while os.getppid() == parent:
