@@ -27,7 +27,7 @@ PATIENCE = 60.0
 QUICK = {"TAMATAR_BCRYPT_COST": "4", "TAMATAR_DRAIN_DELAY": "0s"}
 """Settings of a server that need not be safe."""
 
-_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
 
 
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:

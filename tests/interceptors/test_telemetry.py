@@ -17,7 +17,7 @@ from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.errors import UserNotFound
+from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.interceptors import telemetry
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor

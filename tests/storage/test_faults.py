@@ -11,15 +11,8 @@ import psycopg
 import pytest
 from sqlalchemy import exc, make_url, text, update
 
-from tamatar_auth.errors import (
-    EmailTaken,
-    InvalidCredentials,
-    StorageUnavailable,
-    TransactionConflict,
-    UsernameTaken,
-    UserNotFound,
-    ValueRefused,
-)
+from tamatar_auth.errors.storage import StorageUnavailable, TransactionConflict, ValueRefused
+from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.faults import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate

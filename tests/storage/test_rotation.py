@@ -6,14 +6,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from tamatar_auth.errors import (
+from tamatar_auth.errors.sessions import (
     SessionExpired,
     SessionIdle,
     SessionRevoked,
     SessionUnknown,
-    TransactionConflict,
     UserInactive,
 )
+from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.rotation import NewToken
 from tamatar_auth.storage.sessions import ROTATION_GRACE
 from tamatar_auth.storage.tables import sessions

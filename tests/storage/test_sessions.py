@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, update
 
-from tamatar_auth.errors import (
+from tamatar_auth.errors.sessions import (
     SessionExpired,
     SessionIdle,
     SessionNotFound,

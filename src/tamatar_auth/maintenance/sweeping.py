@@ -13,7 +13,7 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.errors import StorageUnavailable
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults
 from tamatar_auth.storage.database import Database

@@ -12,7 +12,8 @@ from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
 from tamatar_auth import audit
 from tamatar_auth.audit import Event
-from tamatar_auth.errors import EmailNotVerified, SessionReused
+from tamatar_auth.errors.sessions import SessionReused
+from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.messages import session_message, user_message
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username

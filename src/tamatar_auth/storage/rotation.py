@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import TransactionConflict
+from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.sessions import (
     SESSION_COLUMNS,
     ValidSession,

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import (
+from tamatar_auth.errors.sessions import (
     SessionExpired,
     SessionIdle,
     SessionNotFound,
