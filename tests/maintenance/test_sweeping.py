@@ -12,7 +12,12 @@ from tamatar_auth.maintenance import sweeping
 from tamatar_auth.maintenance.sweeping import SweepResult, sweep, sweep_periodically
 from tamatar_auth.storage.database import Database, Scope, create_engine
 from tamatar_auth.storage.sweeping import Remains
-from tamatar_auth.storage.tables import password_attempts, sessions, user_tokens
+from tamatar_auth.storage.tables import (
+    password_attempts,
+    replaced_tokens,
+    sessions,
+    user_tokens,
+)
 from tamatar_auth.storage.users import NewUser
 
 DAY = timedelta(days=1)
@@ -110,6 +115,19 @@ async def test_what_is_past_its_retention_goes_and_the_rest_stays(database, sett
     assert result == SweepResult(ended_sessions=2, expired_sessions=2)
     assert await left(database) == set(kept)
     assert await sweep(database, settings) == SweepResult()
+
+
+async def test_a_session_takes_its_replaced_tokens_along(database, settings, add):
+    ids = await add(LIVE, EXPIRED, LONG_REVOKED)
+    rows = [{"token_digest": uuid4().bytes * 2, "session_id": key} for key in ids for _ in range(3)]
+    async with database.transaction() as tx:
+        await tx.connection.execute(insert(replaced_tokens), rows)
+
+    await sweep(database, settings)
+
+    async with database.read() as db:
+        kept = await db.connection.execute(select(replaced_tokens.c.session_id))
+    assert kept.scalars().all() == [ids[0]] * 3
 
 
 async def test_a_secret_goes_as_soon_as_it_has_expired(database, settings, leave):
@@ -282,6 +300,10 @@ async def test_a_cancelled_sweep_stops_and_keeps_the_batches_that_are_done(datab
         (
             "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
             "idx_password_attempt_tried",
+        ),
+        (
+            "EXPLAIN SELECT 1 FROM replaced_tokens WHERE session_id = gen_random_uuid()",
+            "idx_replaced_token_session",
         ),
     ],
 )
