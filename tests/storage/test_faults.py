@@ -124,7 +124,9 @@ async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
         "uq_sessions_previous_digest",
         "uq_user_tokens_token_digest",
     }
-    assert set(CONSTRAINTS) == real - digests
+    # A session whose token is replaced cannot go meanwhile: the same statement changed it.
+    held = {"fk_replaced_tokens_session_id_sessions"}
+    assert set(CONSTRAINTS) == real - digests - held
 
 
 # SQLSTATEs

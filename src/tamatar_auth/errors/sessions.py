@@ -39,7 +39,7 @@ class SessionIdle(Failure):
 
 
 class SessionReused(Failure):
-    """A replaced token was used again, so the session was revoked."""
+    """A session was refreshed with a replaced token, so it was revoked."""
 
     code = StatusCode.UNAUTHENTICATED
     reason = ErrorReason.SESSION_REUSED

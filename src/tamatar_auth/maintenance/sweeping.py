@@ -87,6 +87,8 @@ async def _remove(
                 if not await tx.sweeps.begin():
                     report("another process is sweeping: the rest is left to it")
                     return _result(gone, yielded=True)
+                if not await tx.sweeps.lighten(remains, kept, limit=size):
+                    continue
                 count = await tx.sweeps.remove(remains, kept, limit=size)
             gone[remains] += count
             report(f"{_words(remains)}: {gone[remains]} removed")

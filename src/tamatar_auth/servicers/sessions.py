@@ -123,7 +123,7 @@ class SessionServicer(SessionServiceServicer):
                 rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)
                 valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
                 if not rotated.is_in_grace:
-                    await db.sessions.revoke(valid.session.id)
+                    await db.rotations.end_reused(valid.session.id)
                     raise SessionReused(valid.user.id, valid.session.id)
         session, user = valid.session, valid.user
         audit.record(Event.SESSION_REFRESHED, user_id=user.id, session_id=session.id)

@@ -46,13 +46,16 @@ class SessionServiceStub:
     revocation that was answered anywhere is seen.
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+    replaced and no longer works is unknown here, and ends nothing: reuse is for
+    RefreshSession to find.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]
     """Replaces a session's secret by a new one. The old one works for 10 seconds
-    more, and refreshing with it in that time gives the same new secret, so that
-    clients that race each other go on. After that its use reveals a copy in
-    other hands: the session is revoked.
+    more, or until the new one is replaced too, and refreshing with it in that
+    time gives the same new secret, so that clients that race each other go on.
+    After that, refreshing with it or with any other secret that the session had
+    before reveals a copy in other hands: the session is revoked.
 
     Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
@@ -96,13 +99,16 @@ class SessionServiceAsyncStub(SessionServiceStub):
     revocation that was answered anywhere is seen.
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+    replaced and no longer works is unknown here, and ends nothing: reuse is for
+    RefreshSession to find.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Replaces a session's secret by a new one. The old one works for 10 seconds
-    more, and refreshing with it in that time gives the same new secret, so that
-    clients that race each other go on. After that its use reveals a copy in
-    other hands: the session is revoked.
+    more, or until the new one is replaced too, and refreshing with it in that
+    time gives the same new secret, so that clients that race each other go on.
+    After that, refreshing with it or with any other secret that the session had
+    before reveals a copy in other hands: the session is revoked.
 
     Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
@@ -155,7 +161,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         revocation that was answered anywhere is seen.
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+        replaced and no longer works is unknown here, and ends nothing: reuse is for
+        RefreshSession to find.
         """
 
     @_abc_1.abstractmethod
@@ -165,9 +173,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.RefreshSessionResponse, _abc.Awaitable[_session_service_pb2.RefreshSessionResponse]]:
         """Replaces a session's secret by a new one. The old one works for 10 seconds
-        more, and refreshing with it in that time gives the same new secret, so that
-        clients that race each other go on. After that its use reveals a copy in
-        other hands: the session is revoked.
+        more, or until the new one is replaced too, and refreshing with it in that
+        time gives the same new secret, so that clients that race each other go on.
+        After that, refreshing with it or with any other secret that the session had
+        before reveals a copy in other hands: the session is revoked.
 
         Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """
