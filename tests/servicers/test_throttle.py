@@ -1,0 +1,181 @@
+"""Wrong passwords are counted by account, and the next attempt waits."""
+
+import asyncio
+
+import bcrypt
+from sqlalchemy import func, select, update
+
+from tamatar.auth.v1 import user_service_pb2
+from tamatar_auth.storage.attempts import FREE_ATTEMPTS, MOST_FAILURES
+from tamatar_auth.storage.tables import password_attempts
+from tests.calls import (
+    INVALID_CREDENTIALS,
+    NEW_PASSWORD,
+    TOO_MANY_ATTEMPTS,
+    ada,
+    change,
+    password_reset,
+    refusal,
+    refused,
+    reset,
+    sign_in,
+    validate,
+    verify,
+)
+from tests.rows import run
+
+
+async def failures(database):
+    found = await run(database, select(password_attempts.c.failures))
+    return found.scalar_one_or_none()
+
+
+async def test_after_a_few_wrong_passwords_the_next_waits(sessions, user):
+    for _ in range(FREE_ATTEMPTS + 1):
+        assert await refusal(sessions.CreateSession(sign_in(password="x"))) == INVALID_CREDENTIALS
+
+    said = await refused(sessions.CreateSession(sign_in()))
+
+    assert (said.code, said.reason) == TOO_MANY_ATTEMPTS
+    assert said.retry_seconds == 1
+
+
+async def test_an_unknown_address_is_throttled_alike(sessions, user):
+    async def tries(**who):
+        return [
+            await refused(sessions.CreateSession(sign_in(password="x", **who))) for _ in range(6)
+        ]
+
+    assert await tries() == await tries(email="nobody@example.com")
+
+
+async def test_name_and_address_of_a_user_count_together(sessions, user):
+    for who in [{"username": "ada"}, {"email": "ADA@example.com"}] * 2:
+        await refused(sessions.CreateSession(sign_in(password="x", **who)))
+
+    assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+    by_name = sign_in(username="ada")
+    assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
+
+
+async def test_changing_a_password_counts_too(users, sessions, user):
+    for _ in range(FREE_ATTEMPTS + 1):
+        await refused(change(users, user, current_password="x"))
+
+    assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
+    assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+
+
+async def test_the_right_password_with_a_weak_new_one_is_no_failure(users, user, database):
+    for _ in range(FREE_ATTEMPTS + 2):
+        assert (await refused(change(users, user, new_password="short"))).reason == "INVALID_FIELDS"
+
+    assert await failures(database) is None
+
+
+async def test_another_address_does_not_start_the_count_anew(users, sessions, user):
+    for number in range(FREE_ATTEMPTS + 1):
+        await refused(change(users, user, current_password="x"))
+        await users.UpdateUser(
+            user_service_pb2.UpdateUserRequest(
+                user_id=user.user_id,
+                email=f"ada{number}@example.com",
+                update_mask={"paths": ["email"]},
+            )
+        )
+
+    assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
+
+
+async def test_a_new_owner_of_an_address_is_not_kept_out_by_the_old_ones_failures(
+    users, sessions, user, database
+):
+    await refused(sessions.CreateSession(sign_in(password="x")))
+    await run(database, update(password_attempts).values(failures=MOST_FAILURES))
+    await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+
+    await users.CreateUser(ada(email_verified=True))
+
+    await sessions.CreateSession(sign_in())
+
+
+async def test_waits_double_and_end_at_a_quarter_of_an_hour(sessions, user, database):
+    waits = []
+    for _ in range(15):
+        await refused(sessions.CreateSession(sign_in(password="x")))
+        row = await run(
+            database,
+            select(func.round(func.extract("epoch", password_attempts.c.blocked_until
+                                           - password_attempts.c.last_tried_at))),
+        )  # fmt: skip
+        waits.append(int(row.scalar_one()))
+        await run(database, update(password_attempts).values(blocked_until=func.now()))
+
+    assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+
+
+async def test_the_right_password_after_the_wait_forgets_the_wrong_ones(sessions, user, database):
+    for _ in range(FREE_ATTEMPTS + 1):
+        await refused(sessions.CreateSession(sign_in(password="x")))
+    await run(database, update(password_attempts).values(blocked_until=func.now()))
+
+    await sessions.CreateSession(sign_in())
+
+    assert await failures(database) is None
+
+
+async def test_success_forgets_its_own_attempts_and_no_others(users, sessions, user, database):
+    other = await users.CreateUser(ada(email="other@example.com"))
+    await verify(database, other.user)
+    await refused(sessions.CreateSession(sign_in(password="x")))
+
+    await sessions.CreateSession(sign_in(email="other@example.com"))
+
+    assert await failures(database) == 1
+
+
+async def test_the_right_password_of_an_unverified_user_is_no_failure(users, sessions, database):
+    await users.CreateUser(ada())
+
+    for _ in range(6):
+        assert (await refused(sessions.CreateSession(sign_in()))).reason == "EMAIL_NOT_VERIFIED"
+    assert await failures(database) is None
+
+
+async def test_two_hundred_wrong_passwords_at_once_check_no_more_than_allowed(
+    sessions, user, database, monkeypatch
+):
+    session = await sessions.CreateSession(sign_in())
+    checked = []
+    check = bcrypt.checkpw
+
+    def counted(*args):
+        checked.append(1)
+        return check(*args)
+
+    monkeypatch.setattr(bcrypt, "checkpw", counted)
+    outcomes = []
+    for _ in range(4):  # a connection carries 100 calls at once
+        outcomes += await asyncio.gather(
+            *(refusal(sessions.CreateSession(sign_in(password="x"))) for _ in range(50)),
+        )
+    await validate(sessions, session.session_token)
+
+    looked_at = outcomes.count(INVALID_CREDENTIALS)
+    assert looked_at == len(checked) == await failures(database)
+    assert FREE_ATTEMPTS <= looked_at <= FREE_ATTEMPTS + 3
+    assert outcomes.count(TOO_MANY_ATTEMPTS) == 200 - looked_at
+
+
+async def test_a_hundred_wrong_passwords_leave_a_reset_as_the_only_way(
+    users, sessions, user, database
+):
+    await refused(sessions.CreateSession(sign_in(password="x")))
+    await run(
+        database,
+        update(password_attempts).values(failures=MOST_FAILURES, blocked_until=func.now()),
+    )
+
+    assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+    await reset(users, (await password_reset(users)).token)
+    await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
