@@ -1,11 +1,19 @@
 """Wrong passwords are counted by account, and the next attempt waits."""
 
 import asyncio
+import contextlib
+import itertools
+from datetime import timedelta
 
 import bcrypt
+import grpc
+import pytest
 from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.server import running
+from tamatar_auth.servicers.checking import PasswordCheck
 from tamatar_auth.storage.attempts import FREE_ATTEMPTS, MOST_FAILURES
 from tamatar_auth.storage.tables import password_attempts
 from tests.calls import (
@@ -23,11 +31,76 @@ from tests.calls import (
     verify,
 )
 from tests.rows import run
+from tests.test_server import channel_to
 
 
 async def failures(database):
     found = await run(database, select(password_attempts.c.failures))
     return found.scalar_one_or_none()
+
+
+@pytest.fixture
+async def patient(settings):
+    """A server whose calls wait for a connection however slow the machine is."""
+    async with running(settings.model_copy(update={"pool_wait": timedelta(minutes=1)})) as service:
+        yield service
+
+
+async def moment(database):
+    return (await run(database, select(func.clock_timestamp()))).scalar_one()
+
+
+def attempts_allowed_in(elapsed):
+    """Those that need not wait, the one after them, and one after each wait that can have ended."""
+    waits = itertools.accumulate(2**count for count in itertools.count())
+    ended = itertools.takewhile(lambda seconds: seconds <= elapsed.total_seconds(), waits)
+    return FREE_ATTEMPTS + 1 + len(list(ended))
+
+
+def count_checks(monkeypatch):
+    """Count the passwords that bcrypt checks from now on."""
+    checked, check = [], bcrypt.checkpw
+
+    def counted(*args):
+        checked.append(1)
+        return check(*args)
+
+    monkeypatch.setattr(bcrypt, "checkpw", counted)
+    return checked
+
+
+async def validations(sessions, token, burst):
+    """Validate without pause for as long as the burst, and return how often that went well."""
+    done = 0
+    while not burst.done():
+        await validate(sessions, token)
+        done += 1
+    return done
+
+
+def gather_at_the_door(monkeypatch, count):
+    """Check no password before so many calls are there; then they go on together."""
+    door, check = asyncio.Barrier(count), PasswordCheck.__call__
+
+    async def gathered(*args, **named):
+        await door.wait()
+        return await check(*args, **named)
+
+    monkeypatch.setattr(PasswordCheck, "__call__", gathered)
+
+
+@contextlib.asynccontextmanager
+async def four_connections(service):
+    """Sign in over connections of their own; channels share theirs unless told otherwise."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(str(service.addresses[0]), options)
+            )
+            for _ in range(4)
+        ]
+        yield [SessionServiceStub(channel) for channel in channels]
 
 
 async def test_after_a_few_wrong_passwords_the_next_waits(sessions, user):
@@ -143,28 +216,44 @@ async def test_the_right_password_of_an_unverified_user_is_no_failure(users, ses
 
 
 async def test_two_hundred_wrong_passwords_at_once_check_no_more_than_allowed(
-    sessions, user, database, monkeypatch
+    patient, sessions, user, database, monkeypatch
 ):
-    session = await sessions.CreateSession(sign_in())
-    checked = []
-    check = bcrypt.checkpw
-
-    def counted(*args):
-        checked.append(1)
-        return check(*args)
-
-    monkeypatch.setattr(bcrypt, "checkpw", counted)
-    outcomes = []
-    for _ in range(4):  # a connection carries 100 calls at once
-        outcomes += await asyncio.gather(
-            *(refusal(sessions.CreateSession(sign_in(password="x"))) for _ in range(50)),
+    token = (await sessions.CreateSession(sign_in())).session_token
+    checked = count_checks(monkeypatch)
+    gather_at_the_door(monkeypatch, 200)
+    async with four_connections(patient) as others, channel_to(patient) as channel:
+        owner = SessionServiceStub(channel)
+        began = await moment(database)
+        burst = asyncio.gather(
+            *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
         )
-    await validate(sessions, session.session_token)
+        validated = await validations(owner, token, burst)
+        outcomes = await burst
+    allowed = attempts_allowed_in(await moment(database) - began)
 
     looked_at = outcomes.count(INVALID_CREDENTIALS)
-    assert looked_at == len(checked) == await failures(database)
-    assert FREE_ATTEMPTS <= looked_at <= FREE_ATTEMPTS + 3
     assert outcomes.count(TOO_MANY_ATTEMPTS) == 200 - looked_at
+    assert looked_at == len(checked) == await failures(database)
+    assert FREE_ATTEMPTS < looked_at <= allowed
+    assert validated
+
+
+async def test_after_a_long_wait_one_of_two_hundred_wrong_passwords_is_checked(
+    patient, sessions, user, database, monkeypatch
+):
+    await refused(sessions.CreateSession(sign_in(password="x")))
+    due = update(password_attempts).values(failures=20, blocked_until=func.now())
+    await run(database, due)
+    checked = count_checks(monkeypatch)
+    gather_at_the_door(monkeypatch, 200)
+    async with four_connections(patient) as others:
+        outcomes = await asyncio.gather(
+            *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
+        )
+
+    assert outcomes.count(INVALID_CREDENTIALS) == len(checked) == 1
+    assert outcomes.count(TOO_MANY_ATTEMPTS) == 199
+    assert await failures(database) == 21
 
 
 async def test_a_hundred_wrong_passwords_leave_a_reset_as_the_only_way(
