@@ -1,6 +1,7 @@
 """Checks a password, on every path that takes one: counted, and alike in its refusals."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from tamatar_auth.errors import Cause, InvalidCredentials, TooManyAttempts
 from tamatar_auth.security.passwords import Passwords
@@ -8,7 +9,11 @@ from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.database import Database, Scope
 
+Answer = TypeVar("Answer")
 Find = Callable[[Scope], Awaitable[Credentials]]
+Work = Callable[[Credentials], Awaitable[Answer]]
+"""Does what a right password allows, or raises `InvalidCredentials` if the password or its
+user is not as it was checked."""
 
 
 class PasswordCheck:
@@ -18,12 +23,27 @@ class PasswordCheck:
         self._database = database
         self._passwords = passwords
 
-    async def __call__(self, find: Find, password: str, *, unknown_account: bytes) -> Credentials:
-        """Return the credentials when the password is theirs.
+    async def then(
+        self, work: Work[Answer], find: Find, password: str, *, unknown_account: bytes
+    ) -> Answer:
+        """Return what the work makes of the credentials, when the password is theirs.
 
         Raise `InvalidCredentials` or `TooManyAttempts`. Whatever the cause, the same two
         statements run, and one hash is computed unless the attempt is not looked at.
         """
+        checked = await self._counted(find, password, unknown_account)
+        try:
+            return await work(checked)
+        except InvalidCredentials:
+            # Another sign-in may have replaced an outdated hash by one of the same password.
+            async with self._database.read() as db:
+                again = await find(db)
+            if not await self._passwords.matches(password, again.usable_hash):
+                raise
+            return await work(again)
+
+    async def _counted(self, find: Find, password: str, unknown_account: bytes) -> Credentials:
+        """Check a password, and count it as an attempt unless it is right."""
         async with self._database.read() as db:
             credentials = await find(db)
             user_id = None if credentials is NOBODY else credentials.user_id

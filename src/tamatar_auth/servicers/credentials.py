@@ -19,9 +19,10 @@ from tamatar_auth.security.tokens import UserToken, token_digest
 from tamatar_auth.servicers.checking import PasswordCheck
 from tamatar_auth.servicers.parsing import optional_id
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.credentials import NOBODY
+from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.user_tokens import Purpose, TokenOwner
+from tamatar_auth.storage.users import UserRow
 
 Context = ServicerContext[Any, Any]
 
@@ -61,18 +62,22 @@ class CredentialMethods:
         self, request: pb.ChangePasswordRequest, context: Context
     ) -> pb.ChangePasswordResponse:
         user_id, kept = UUID(request.user_id), optional_id(request.keep_session_id)
-        credentials = await self._check(
+        new_password = request.new_password
+
+        async def change(checked: Credentials) -> tuple[UserRow, int]:
+            self._policy.check(new_password, names=checked.names, field="new_password")
+            new_hash = await self._passwords.hash(new_password)
+            async with self._database.transaction() as tx:
+                user = await tx.credentials.replace(checked, new_hash)
+                await tx.user_tokens.revoke(user_id)
+                return user, await tx.sessions.revoke_of_user(user_id, but=kept)
+
+        user, ended = await self._check.then(
+            change,
             lambda db: db.credentials.of_user(user_id),
             request.current_password,
             unknown_account=account_of_user(user_id),
         )
-        new_password, names = request.new_password, credentials.names
-        self._policy.check(new_password, names=names, field="new_password")
-        new_hash = await self._passwords.hash(new_password)
-        async with self._database.transaction() as tx:
-            user = await tx.credentials.replace(credentials, new_hash)
-            ended = await tx.sessions.revoke_of_user(user_id, but=kept)
-            await tx.user_tokens.revoke(user_id)
         audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
         return pb.ChangePasswordResponse(user=user_message(user), revoked_session_count=ended)
 

@@ -28,7 +28,8 @@ from tamatar_auth.storage.credentials import Credentials
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.rotation import NewToken
-from tamatar_auth.storage.sessions import NewSession
+from tamatar_auth.storage.sessions import NewSession, SessionRow
+from tamatar_auth.storage.users import UserRow
 
 Context = ServicerContext[Any, Any]
 
@@ -69,16 +70,21 @@ class SessionServicer(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        find, unknown = _who(request)
-        credentials = await self._check(find, request.password, unknown_account=unknown)
-        new_hash = await self._renewed(request.password, credentials)
-        token, session, ended = SessionToken.issue(), None, 0
-        async with self._database.transaction() as tx:
-            user = await tx.credentials.record_sign_in(credentials, new_hash=new_hash)
-            if user.email_verified:
+        token, (find, unknown) = SessionToken.issue(), _who(request)
+
+        async def sign_in(checked: Credentials) -> tuple[UserRow, SessionRow | None, int]:
+            new_hash = await self._renewed(request.password, checked)
+            async with self._database.transaction() as tx:
+                user = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
+                if not user.email_verified:
+                    return user, None, 0
                 new = _new_session(request, user.id, token)
                 session = await tx.sessions.add(new, self._limits.lifetime)
-                ended = await tx.sessions.end_beyond(user.id, self._limits.per_user)
+                return user, session, await tx.sessions.end_beyond(user.id, self._limits.per_user)
+
+        user, session, ended = await self._check.then(
+            sign_in, find, request.password, unknown_account=unknown
+        )
         if session is None:  # the right password is no failed attempt, so that is kept
             raise EmailNotVerified(user.id)
         audit.record(
