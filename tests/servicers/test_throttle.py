@@ -80,13 +80,13 @@ async def validations(sessions, token, burst):
 
 def gather_at_the_door(monkeypatch, count):
     """Check no password before so many calls are there; then they go on together."""
-    door, check = asyncio.Barrier(count), PasswordCheck.__call__
+    door, check = asyncio.Barrier(count), PasswordCheck.then
 
     async def gathered(*args, **named):
         await door.wait()
         return await check(*args, **named)
 
-    monkeypatch.setattr(PasswordCheck, "__call__", gathered)
+    monkeypatch.setattr(PasswordCheck, "then", gathered)
 
 
 @contextlib.asynccontextmanager
