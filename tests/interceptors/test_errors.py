@@ -86,7 +86,7 @@ async def read(stream):
 
 @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
 async def test_a_fault_says_nothing_but_an_id_that_is_in_the_log(broken, method):
-    secret = "postgres://admin:hunter2@10.0.0.1"
+    secret = "postgres://admin:planted@10.0.0.1"
     with structlog.testing.capture_logs() as logs:
         said = await broken(method, RuntimeError(secret))
 
