@@ -15,6 +15,8 @@ ARGS ?=
 export PYTHON
 
 BIN := .venv/bin
+# Asked while make waits for the answer, so that it is make's for certain.
+MAKE_PID = $(shell echo $$PPID)
 RUNTIME := .venv/.installed .venv/.installed-project
 DEV := $(RUNTIME) .venv/.installed-dev
 ALL := $(DEV) .venv-proto/.installed .venv-oldest/.installed
@@ -32,7 +34,7 @@ setup: $(ALL) ## Install everything that the other targets need.
 	@echo "All is set up."
 
 run: $(RUNTIME) ## Run the service on a PostgreSQL of its own, with sample users.
-	@exec $(BIN)/tamatar-auth serve --dev --exit-with-parent $(ARGS)
+	@exec $(BIN)/tamatar-auth serve --dev --exit-with-parent $(MAKE_PID) $(ARGS)
 
 test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)

@@ -15,6 +15,10 @@ from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.storage.database import Database
 
 PASSWORD = "correct horse battery"
+NEW_PASSWORD = "another horse battery"
+
+INVALID_CREDENTIALS = (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
+TOO_MANY_ATTEMPTS = (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_ATTEMPTS")
 
 
 def ada(**given: Any) -> user_service_pb2.CreateUserRequest:
@@ -28,6 +32,45 @@ def sign_in(**given: Any) -> session_service_pb2.CreateSessionRequest:
     who = {} if "username" in given else {"email": "ada@example.com"}
     values = who | {"password": PASSWORD} | given
     return session_service_pb2.CreateSessionRequest(**values)
+
+
+def validate(sessions: Any, token: str) -> Any:
+    """Ask whose session a token is."""
+    return sessions.ValidateSession(session_service_pb2.ValidateSessionRequest(session_token=token))
+
+
+def refresh(sessions: Any, token: str) -> Any:
+    """Ask for a session's next token."""
+    return sessions.RefreshSession(session_service_pb2.RefreshSessionRequest(session_token=token))
+
+
+def change(users: Any, user: User, **given: Any) -> Any:
+    """Change a user's password."""
+    passwords = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    values = {"user_id": user.user_id} | passwords | given
+    return users.ChangePassword(user_service_pb2.ChangePasswordRequest(**values))
+
+
+def verification(users: Any, user: User) -> Any:
+    """Ask for the secret that verifies a user's address."""
+    request = user_service_pb2.CreateEmailVerificationRequest(user_id=user.user_id)
+    return users.CreateEmailVerification(request)
+
+
+def verify_email(users: Any, token: str) -> Any:
+    """Verify an address by its secret."""
+    return users.VerifyEmail(user_service_pb2.VerifyEmailRequest(token=token))
+
+
+def password_reset(users: Any, email: str = "ada@example.com") -> Any:
+    """Ask for the secret that resets a password."""
+    return users.CreatePasswordReset(user_service_pb2.CreatePasswordResetRequest(email=email))
+
+
+def reset(users: Any, token: str, password: str = NEW_PASSWORD) -> Any:
+    """Reset a password by its secret."""
+    request = user_service_pb2.ResetPasswordRequest(token=token, new_password=password)
+    return users.ResetPassword(request)
 
 
 async def verify(database: Database, user: User) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.canaries import PAGE_TOKEN_KEY, PASSWORD_KEYS, SUITE
 from tests.databases import REQUIRE_INTEROP, TEMPLATE, Postgres
 
 BIN = Path(sys.executable).parent
@@ -24,10 +25,21 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
 """Seconds after which what has not come will not come."""
 
-QUICK = {"TAMATAR_BCRYPT_COST": "4", "TAMATAR_DRAIN_DELAY": "0s"}
+QUICK = {
+    "TAMATAR_BCRYPT_COST": "4",
+    "TAMATAR_DRAIN_DELAY": "0s",
+    "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
+    "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
+}
 """Settings of a server that need not be safe."""
 
-_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
+PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
+"""The commands whose output is a secret: it is seen this once."""
+
+SAMPLE_PASSWORD = "TestPass123!"
+"""What `serve --dev` tells on its start: how to sign in as one of the sample users."""
+
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
 
 
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -55,7 +67,10 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **env: str) -> An
 
 def tamatar(*arguments: str, cwd: Path, code: int | None = 0, **env: str) -> Any:
     """Run a command of ours to its end."""
-    return run(COMMAND, *arguments, cwd=cwd, code=code, **env)
+    ended = run(COMMAND, *arguments, cwd=cwd, code=code, **env)
+    told = ended.stderr if arguments[:2] in PRINTS_A_TOKEN else ended.stdout + ended.stderr
+    SUITE.hear(f"what {arguments[:2]} wrote", told)
+    return ended
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -132,6 +147,12 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        SUITE.hear("what a server wrote", _but_the_welcome(output, [*command, *arguments]))
+
+
+def _but_the_welcome(output: Path, command: Sequence[str | Path]) -> str:
+    told = output.read_text(errors="replace")
+    return told.replace(SAMPLE_PASSWORD, "") if "--dev" in command else told
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -14,15 +15,28 @@ from tamatar_auth.server import running
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.tables import metadata
-from tests.calls import PASSWORD
+from tests.calls import NEW_PASSWORD, PASSWORD
+from tests.canaries import (
+    PAGE_TOKEN_KEY,
+    PASSWORD_KEYS,
+    SECRETS_OF_SETTINGS,
+    SUITE,
+    overhear_channels,
+    overhear_logs,
+)
 from tests.databases import TEMPLATE, Postgres, TestServer, forget_environment
 
 SERVER = pytest.StashKey[TestServer]()
+FOUND = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config):
     forget_environment()
     config.stash[SERVER] = TestServer()
+    config.stash[FOUND] = []
+    SUITE.keep(PASSWORD, NEW_PASSWORD, *SECRETS_OF_SETTINGS)
+    overhear_channels(SUITE)
+    overhear_logs(SUITE)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -31,12 +45,24 @@ def pytest_configure_node(node):
     node.workerinput["postgres_url"] = node.config.stash[SERVER].url()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Take over what a worker of pytest-xdist has found."""
+    node.config.stash[FOUND] += getattr(node, "workeroutput", {}).get("canaries", [])
+
+
 def pytest_sessionfinish(session):
-    """Fail the whole run if a secret of any test stands in PostgreSQL's own log."""
-    found = session.config.stash[SERVER].secrets_in_log((PASSWORD, "tms_", "tmu_", "$2b$"))
+    """Fail the whole run if a secret of any test stands where none may stand."""
+    config = session.config
+    found = config.stash[FOUND] + SUITE.found()
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["canaries"] = found
+        return
+    logged = config.stash[SERVER].secrets_in_log((PASSWORD, NEW_PASSWORD, "tms_", "tmu_", "$2b$"))
+    found += [f"{secret!r} in the log of PostgreSQL" for secret in logged]
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\nFAILED: the log of PostgreSQL has secrets:", *found)  # noqa: T201 - for people
+        print("\nFAILED: secrets were told:", *found, sep="\n  ")  # noqa: T201 - for people
 
 
 def pytest_unconfigure(config):
@@ -47,7 +73,9 @@ def pytest_unconfigure(config):
 def postgres(pytestconfig):
     """The server that all workers share; a test that stops one starts its own."""
     told = getattr(pytestconfig, "workerinput", {}).get("postgres_url")
-    return Postgres(told or pytestconfig.stash[SERVER].url())
+    url = told or pytestconfig.stash[SERVER].url()
+    SUITE.keep(urlsplit(url).password)
+    return Postgres(url)
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +104,8 @@ def settings(database_url):
         _env_file=None,
         database_url=database_url,
         bcrypt_cost=4,
+        page_token_key=PAGE_TOKEN_KEY,
+        password_keys=PASSWORD_KEYS,
         listen="127.0.0.1:0",
         drain_delay=0,
         sweep_interval=0,

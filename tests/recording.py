@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.settings import Settings
+from tests.canaries import SUITE
 
 LOGGERS = (None, "tamatar_auth", "tamatar_auth.audit", "alembic", "opentelemetry.util.re")
 
@@ -30,6 +31,7 @@ class Recording:
         self._metering = MeterProvider([self._reader], shutdown_on_exit=False)
         self.tracer = self._tracing.get_tracer("test")
         self.meter = self._metering.get_meter("test")
+        SUITE.hear_later("spans and metrics", lambda: self.text)
 
     @property
     def spans(self):
@@ -68,6 +70,7 @@ def logged(settings: Settings, stream: io.StringIO | None = None) -> Iterator[io
     try:
         yield stream
     finally:
+        SUITE.hear("the lines of the service", stream.getvalue())
         logging.captureWarnings(capture=False)
         structlog.configure(**before)
         loggers[0].handlers[:] = handlers

@@ -1,11 +1,13 @@
-"""What tests put into the tables: one builder of defaults a row."""
+"""What tests put into the tables, one builder of defaults a row, and what they run there."""
 
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import CursorResult, Executable
 from uuid_utils.compat import uuid7
 
 from tamatar_auth.security.tokens import SessionToken
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.sessions import NewSession
 from tamatar_auth.storage.users import NewUser
 
@@ -20,3 +22,9 @@ def new_session(user_id: UUID, **given: Any) -> NewSession:
     """Make a session with a token of its own."""
     token = SessionToken.issue()
     return NewSession(**{"id": uuid7(), "user_id": user_id, "token_digest": token.digest, **given})
+
+
+async def run(database: Database, statement: Executable) -> CursorResult[Any]:
+    """Run one statement in a transaction of its own."""
+    async with database.transaction() as tx:
+        return await tx.connection.execute(statement)

@@ -352,7 +352,7 @@ def test_strangers_are_kept_out_before_the_server_starts(tmp_path, authority, op
         open_to_all = {"TAMATAR_LISTEN": "0.0.0.0:0", **given}
         said = tamatar("serve", cwd=tmp_path, code=2, **open_to_all).stderr
         (line,) = said.splitlines()[1:]
-        assert line.startswith("TAMATAR_LISTEN: 0.0.0.0:0 can be reached from other machines: ")
+        assert line.startswith("TAMATAR_LISTEN (environment): 0.0.0.0:0 can be reached from other")
         assert line.endswith(f" set {missing}, or use a loopback address or a unix socket")
 
 

@@ -18,7 +18,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth import audit
 from tamatar_auth.audit import Event
-from tamatar_auth.errors import Cause
+from tamatar_auth.errors.users import Cause
 from tamatar_auth.server import running
 from tamatar_auth.storage.attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import sessions as sessions_table

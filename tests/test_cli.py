@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import socket
+import sys
 from base64 import b64encode
 from urllib.parse import urlsplit
 
@@ -205,7 +207,7 @@ def test_the_doctor_needs_no_database_in_development(tmp_path):
     ("given", "what", "words"),
     [
         ({"TAMATAR_POOL_SIZE": "0"}, "settings", "TAMATAR_POOL_SIZE (environment): "),
-        ({"TAMATAR_POOLSIZE": "9"}, "settings", "TAMATAR_POOLSIZE; check the spelling"),
+        ({"TAMATAR_POOLSIZE": "9"}, "settings", "TAMATAR_POOLSIZE (environment); check"),
         ({"TAMATAR_DATABASE_URL": UNREACHABLE}, "database", "Check TAMATAR_DATABASE_URL"),
         ({"TAMATAR_DATABASE_URL": UNREADABLE}, "settings", "TAMATAR_DATABASE_URL (environment): "),
     ],
@@ -355,6 +357,29 @@ def test_a_dry_sweep_counts_and_a_sweep_removes(tmp_path, migrated_database):
     assert not rows(migrated_database, "sessions")
 
 
+IMPORTED = """
+import sys
+from tamatar_auth.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("command", ["seed", "sweep"])
+def test_a_job_imports_neither_the_server_nor_the_migrations(tmp_path, command):
+    asked = (sys.executable, "-c", IMPORTED, command)
+    ended = run(*asked, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE)
+
+    imported = ended.stdout.splitlines()
+    assert "tamatar_auth.maintenance.jobs" in imported
+    needless = (
+        r"(tamatar_auth\.(server|servicers|interceptors)|alembic|protovalidate|.*_pb2_grpc)\b"
+    )
+    assert not [name for name in imported if re.match(needless, name)]
+
+
 def test_serving_needs_a_database(tmp_path):
     said = lines(tamatar("serve", cwd=tmp_path, code=2))
 
@@ -376,15 +401,15 @@ def test_serving_on_a_taken_port_is_one_line(tmp_path, server, taken):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"TAMATAR_LISTEN": "0.0.0.0:50051"}, "TAMATAR_LISTEN: 0.0.0.0:50051 can be reached"),
-        ({"TAMATAR_PAGE_TOKEN_KEY": ""}, "TAMATAR_PAGE_TOKEN_KEY: must be set in production"),
+        ({"TAMATAR_LISTEN": "0.0.0.0:50051"}, "TAMATAR_LISTEN (environment): 0.0.0.0:50051 can"),
+        ({"TAMATAR_PAGE_TOKEN_KEY": ""}, "production needs TAMATAR_PAGE_TOKEN_KEY"),
         (
             {"TAMATAR_PASSWORD_KEYS": ""},
-            "TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE: must be set in production",
+            "production needs TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE",
         ),
         ({"TAMATAR_PASSWORD_KEYS": "1:hunter2"}, "TAMATAR_PASSWORD_KEYS: key 1 must be base64"),
         ({"TAMATAR_PASSWORD_KEYS_FILE": "nothing"}, "TAMATAR_PASSWORD_KEYS_FILE: cannot be read"),
-        ({"TAMATAR_BCRYPT_COST": "4"}, "TAMATAR_BCRYPT_COST: must be 10 or more in production"),
+        ({"TAMATAR_BCRYPT_COST": "4"}, "must be 10 or more in production"),
         ({"TAMATAR_DATABASE_URL": ""}, "TAMATAR_DATABASE_URL is not set"),
     ],
 )

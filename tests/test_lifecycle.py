@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ running.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
 # A parent that starts a server as `make` does, and waits for its end.
-PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+PARENT = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], str(os.getpid())])"
 
 
 def processes_of(folder):
@@ -129,14 +130,25 @@ def test_no_postgres_is_left_when_a_start_is_interrupted_or_a_server_killed(tmp_
         assert server.ended() == -signal.SIGKILL
         until(lambda: not processes_of(data))
 
-    parent = (sys.executable, "-c", PARENT, COMMAND, "serve", "--dev", "--exit-with-parent")
-    with serving(cwd=tmp_path, command=parent) as server:
+    parent = (sys.executable, "-c", PARENT, COMMAND, "serve", "--dev")
+    with serving("--exit-with-parent", cwd=tmp_path, command=parent) as server:
         assert server.addresses
         assert len(processes_of(tmp_path)) > len(processes_of(data)) > 0
         server.ask(signal.SIGKILL)
         assert server.ended() == -signal.SIGKILL
         until(lambda: not processes_of(tmp_path))
         assert server.events("stopped")
+
+
+def test_a_server_whose_parent_is_gone_already_does_not_start(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", ""])
+    parent.wait()
+
+    asked = ("serve", "--dev", "--exit-with-parent", str(parent.pid))
+    refused = tamatar(*asked, cwd=tmp_path, code=1)
+
+    assert refused.stderr == f"Process {parent.pid} is gone, which this one belongs to.\n"
+    assert not list(tmp_path.iterdir())
 
 
 async def test_the_end_waits_for_a_call_in_flight_and_for_no_watcher(tmp_path, migrated_database):

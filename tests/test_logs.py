@@ -21,7 +21,7 @@ from opentelemetry import trace
 from sqlalchemy.exc import IntegrityError
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
-from tamatar_auth.errors import EmailTaken
+from tamatar_auth.errors.users import EmailTaken
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.users import NewUser
@@ -124,7 +124,10 @@ ENDLESS["again"] = ENDLESS
         (Broken(), "<Broken>"),
         (CreateUserRequest(email=CANARY), "<CreateUserRequest>"),
         (NewUser(id=UUID(int=1), email=CANARY), "<NewUser>"),
-        (EmailTaken(), "tamatar_auth.errors.EmailTaken: The email address is already registered."),
+        (
+            EmailTaken(),
+            "tamatar_auth.errors.users.EmailTaken: The email address is already registered.",
+        ),
         (ENDLESS, {"again": {"again": {"again": {"again": "<dict>"}}}}),
     ],
 )

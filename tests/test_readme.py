@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections import Counter
 
 import pytest
 import typer.main
@@ -17,6 +18,7 @@ from tests.commands import ROOT, find_grpcurl, run, sample_server
 ADDRESS = "127.0.0.1:50051"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = PAGES[0].read_text()
+SECURITY = (ROOT / "docs/security.md").read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 SERVICES = {
@@ -141,6 +143,23 @@ def test_every_named_setting_exists():
     named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
 
     assert {row[0].strip("`") for row in rows("Variable")} <= named <= known
+
+
+def test_every_named_test_and_file_of_tests_exists():
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"^(?:async )?def (test_\w+)", code, re.MULTILINE))
+    named = re.findall(r"`((?:tests/|test_)[^`]*)`", TEXT)
+
+    assert named
+    assert not [name for name in named if name not in known and not (ROOT / name).exists()]
+
+
+def test_a_row_of_the_security_requirements_is_met_or_a_deviation_and_not_both():
+    rows = re.findall(r"^\| ([\d., *]+) \|", SECURITY, re.MULTILINE)
+    numbers = Counter(number for row in rows for number in re.findall(r"[\d.]+", row))
+
+    assert numbers
+    assert numbers.most_common(1)[0][1] == 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -160,16 +160,32 @@ def test_an_address_that_others_reach_is_refused(monkeypatch, address):
 
 def test_production_wants_its_secrets_and_a_real_cost(monkeypatch):
     monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
-    assert "TAMATAR_PAGE_TOKEN_KEY: must be set in production" in complaint()
+    production = "TAMATAR_ENVIRONMENT (environment): production needs"
+    assert complaint() == f"{production} TAMATAR_PAGE_TOKEN_KEY"
 
     monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEY", "k" * 32)
-    must = "TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE: must be set in production"
-    assert must in complaint()
+    assert complaint() == f"{production} TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
 
     monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
     assert Settings.load().least_log_level == "info"
     monkeypatch.setenv("TAMATAR_BCRYPT_COST", "4")
-    assert "TAMATAR_BCRYPT_COST: must be 10 or more" in complaint()
+    assert complaint() == "TAMATAR_BCRYPT_COST (environment): must be 10 or more in production"
+
+
+def test_settings_that_do_not_go_together_are_named_with_their_place(monkeypatch):
+    Path(".env").write_text("TAMATAR_TLS_KEY_FILE=key.pem\n")
+    assert complaint() == (
+        "TAMATAR_TLS_KEY_FILE (.env file): needs TAMATAR_TLS_CERTIFICATE_FILE beside it"
+    )
+
+    Path(".env").write_text("TAMATAR_ENVIRONMENT=production\n")
+    assert complaint() == (
+        "TAMATAR_ENVIRONMENT (.env file): production needs TAMATAR_PAGE_TOKEN_KEY"
+    )
+
+    monkeypatch.setenv("TAMATAR_LISTEN", "127.0.0.1:1")
+    said = complaint(listen="0.0.0.0:1")
+    assert said.startswith("TAMATAR_LISTEN (command line): 0.0.0.0:1 can be reached")
 
 
 @pytest.mark.parametrize(
@@ -202,8 +218,12 @@ def test_the_example_file_has_every_setting_and_is_up_to_date(monkeypatch):
 
 def test_a_variable_that_no_setting_reads_is_noticed(monkeypatch):
     monkeypatch.setenv("TAMATAR_BCRYPT_COSTS", "12")
+    Path(".env").write_text("tamatar_pool_sise=3\nTAMATAR_POOL_SIZE=3\nOTHER=1\n")
 
-    assert "TAMATAR_BCRYPT_COSTS" in ORIGINS.unknown()
+    assert ("TAMATAR_BCRYPT_COSTS", "environment") in ORIGINS.unknown()
+    assert [name for name, place in ORIGINS.unknown() if place == ".env file"] == [
+        "tamatar_pool_sise"
+    ]
 
 
 def test_settings_can_be_pointed_at_another_database():

@@ -26,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 
 import tamatar_auth
 from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.database import Database, create_engine
@@ -220,7 +221,7 @@ async def call(telemetry, settings):
         return b""
 
     interceptor = TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter)
-    server = grpc.aio.server(interceptors=[interceptor])
+    server = grpc.aio.server(interceptors=[Chain([interceptor])])
     handlers = {"Create": grpc.unary_unary_rpc_method_handler(create)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.Users", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")

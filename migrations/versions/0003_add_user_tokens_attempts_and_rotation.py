@@ -50,6 +50,21 @@ ALTER TABLE sessions
     ADD COLUMN IF NOT EXISTS rotated_at timestamptz
 """
 
+REPLACED_TOKENS = """
+CREATE TABLE IF NOT EXISTS replaced_tokens (
+    token_digest bytea NOT NULL CONSTRAINT pk_replaced_tokens PRIMARY KEY,
+    session_id uuid NOT NULL
+        CONSTRAINT fk_replaced_tokens_session_id_sessions
+        REFERENCES sessions (id) ON DELETE CASCADE,
+    replaced_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT ck_replaced_tokens_token_digest_is_sha256 CHECK (octet_length(token_digest) = 32)
+)
+"""
+
+INDEX_OF_REPLACED = (
+    "CREATE INDEX IF NOT EXISTS idx_replaced_token_session ON replaced_tokens (session_id)"
+)
+
 PREVIOUS_DIGEST = """
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_sessions_previous_digest
     ON sessions (previous_digest) WHERE previous_digest IS NOT NULL
@@ -69,7 +84,7 @@ CONCURRENT_INDEXES = (
 def upgrade() -> None:
     with steps() as step:
         step.together(USER_TOKENS, ATTEMPTS, *INDEXES)
-        step.together(ROTATION)
+        step.together(ROTATION, REPLACED_TOKENS, INDEX_OF_REPLACED)
         step.unhurried(*CONCURRENT_INDEXES)
 
 
@@ -80,6 +95,7 @@ def downgrade() -> None:
             "DROP INDEX CONCURRENTLY IF EXISTS idx_user_username",
         )
         step.together(
+            "DROP TABLE IF EXISTS replaced_tokens",
             "ALTER TABLE sessions DROP COLUMN IF EXISTS previous_digest,"
             " DROP COLUMN IF EXISTS rotation_nonce, DROP COLUMN IF EXISTS rotated_at",
         )

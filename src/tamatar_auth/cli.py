@@ -65,14 +65,16 @@ def serve(
             help="Where to answer calls, in place of TAMATAR_LISTEN.",
         ),
     ] = None,
-    exit_with_parent: Annotated[bool, typer.Option("--exit-with-parent", hidden=True)] = False,
+    exit_with_parent: Annotated[
+        int | None, typer.Option("--exit-with-parent", metavar="PID", hidden=True)
+    ] = None,
 ) -> None:
     """Answer calls until SIGTERM or Ctrl-C."""
     from tamatar_auth import running  # noqa: PLC0415
 
     settings = _settings(**({"listen": listen} if listen else {}))
-    if exit_with_parent:
-        running.stop_with_parent()
+    if exit_with_parent is not None:
+        running.stop_with_parent(exit_with_parent)
     if dev and settings.environment == "production":
         _fail("--dev makes sample users with published passwords, so it is not for production.", 2)
     if dev:
@@ -131,10 +133,10 @@ def migrate_check() -> None:
 @app.command()
 def seed() -> None:
     """Create the administrator, and in development two users to try things with."""
-    from tamatar_auth import running  # noqa: PLC0415
+    from tamatar_auth.maintenance import jobs  # noqa: PLC0415
 
     with _database(_settings()) as settings:
-        running.seed(settings, _say)
+        jobs.seed(settings, _say)
 
 
 @app.command()
@@ -143,10 +145,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; remove nothing.")] = False,
 ) -> None:
     """Remove sessions, one-time secrets and counted attempts that are past their retention."""
-    from tamatar_auth import running  # noqa: PLC0415
+    from tamatar_auth.maintenance import jobs  # noqa: PLC0415
 
     with _database(_settings()) as settings:
-        running.sweep(settings, _say, dry_run=dry_run)
+        jobs.sweep(settings, _say, dry_run=dry_run)
 
 
 @app.command()

@@ -57,9 +57,8 @@ def examine() -> Sequence[Finding]:
 def _settings(settings: Settings) -> Iterator[Finding]:
     unknown = Origins(Settings).unknown()
     if unknown:
-        yield Finding(
-            "settings", ok=False, text=f"not known: {', '.join(unknown)}; check the spelling"
-        )
+        names = ", ".join(f"{name} ({place})" for name, place in unknown)
+        yield Finding("settings", ok=False, text=f"not known: {names}; check the spelling")
     else:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
 

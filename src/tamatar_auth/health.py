@@ -3,13 +3,11 @@
 import asyncio
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.errors import StorageUnavailable
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage import faults
 from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.readiness import problem
 
 PATIENCE = 1.5
 """Seconds after which a database that has not answered counts as lost."""
@@ -65,24 +63,3 @@ class DatabaseWatch:
             return "the database does not answer"
         self._look = None
         return look.result()
-
-
-async def problem(database: Database, head: str) -> str | None:
-    """Tell why a database cannot be worked with, or None when it can."""
-    try:
-        async with database.read() as db:
-            revision = await db.diagnostics.schema_revision()
-    except (SQLAlchemyError, OSError, StorageUnavailable) as error:
-        state = faults.sqlstate(error)
-        return f"the database is not available ({state or type(error).__name__})"
-    return _lacking(revision, head)
-
-
-def _lacking(revision: str | None, head: str) -> str | None:
-    if revision is None:
-        return "the database has no tables yet: run `tamatar-auth migrate up`"
-    if revision < head:
-        return f"the tables are at {revision}, not at {head}: run `tamatar-auth migrate up`"
-    # Tables of a later release are fine: migrations stay compatible with the release
-    # before them, which may restart while the new one is rolled out.
-    return None

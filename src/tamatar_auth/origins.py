@@ -1,13 +1,14 @@
-"""Where the value of a setting comes from: the environment, a file or the default."""
+"""Where the value of a setting comes from: a command, the environment, a file or the default."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings
 
 PREFIX = "TAMATAR_"
@@ -21,11 +22,20 @@ class Origin(NamedTuple):
     place: str
 
 
-class Origins:
-    """Tells of each field of some settings where its value comes from."""
+def disagreement(field: str, rule: str) -> PydanticCustomError:
+    """Make the error of a field that does not go together with another one."""
+    return PydanticCustomError("disagreement", "{rule}", {"field": field, "rule": rule})
 
-    def __init__(self, settings: type[BaseSettings]) -> None:
+
+class Origins:
+    """Tells of each field of some settings where its value comes from.
+
+    `given` are the fields that the options of a command decide.
+    """
+
+    def __init__(self, settings: type[BaseSettings], given: Collection[str] = ()) -> None:
         self._fields: Mapping[str, FieldInfo] = settings.model_fields
+        self._given = given
 
     def variables(self, field: str) -> Sequence[str]:
         """Name the variables that are read for a field, the first one first."""
@@ -36,31 +46,41 @@ class Origins:
 
     def of(self, field: str) -> Origin:
         """Tell where a field's value comes from."""
-        file = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
-        for place, found in (("environment", os.environ), (f"{ENV_FILE} file", file)):
-            names = {name.upper() for name in found}
-            for variable in self.variables(field):
-                if variable in names:
+        variables = self.variables(field)
+        if field in self._given:
+            return Origin(variables[0], "command line")
+        for place, found in _places():
+            for variable in variables:
+                if variable in {name.upper() for name in found}:
                     return Origin(variable, place)
-        return Origin(self.variables(field)[0], "default")
+        return Origin(variables[0], "default")
 
-    def unknown(self) -> Sequence[str]:
-        """Name the `TAMATAR_` variables of the environment that no field reads."""
+    def unknown(self) -> Sequence[Origin]:
+        """Name the `TAMATAR_` variables that no field reads, and where they stand."""
         known = {variable for field in self._fields for variable in self.variables(field)}
-        ours = {name for name in os.environ if name.upper().startswith(PREFIX)}
-        return sorted(name for name in ours if name.upper() not in known)
+        return [
+            Origin(name, place)
+            for place, found in _places()
+            for name in sorted(found)
+            if name.upper().startswith(PREFIX) and name.upper() not in known
+        ]
 
     def lines(self, error: ValidationError) -> Sequence[str]:
         """Write a line for each value that is wrong: its name, its place and the rule."""
-        lines = []
-        for problem in error.errors(include_input=False, include_url=False):
-            text = problem["msg"].removeprefix("Value error, ")
-            if not problem["loc"]:
-                lines.append(text)
-                continue
-            at = self.of(self._field(str(problem["loc"][0])))
-            lines.append(f"{at.variable} ({at.place}): {text[:1].lower()}{text[1:]}")
-        return lines
+        return [
+            f"{at.variable} ({at.place}): {text[:1].lower()}{text[1:]}"
+            for problem in error.errors(include_input=False, include_url=False)
+            for at in [self.of(self._field(problem))]
+            for text in [problem["msg"].removeprefix("Value error, ")]
+        ]
 
-    def _field(self, name: str) -> str:
+    def _field(self, problem: ErrorDetails) -> str:
+        # A rule about several fields has no place in the model, and tells the field itself.
+        name = str(problem["loc"][0]) if problem["loc"] else problem["ctx"]["field"]
         return next(field for field in self._fields if name in (field, *self.variables(field)))
+
+
+def _places() -> Sequence[tuple[str, Collection[str]]]:
+    """List the names of variables by the place where they stand; the first place wins."""
+    file = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
+    return (("environment", os.environ), (f"{ENV_FILE} file", file))

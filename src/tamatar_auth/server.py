@@ -135,9 +135,7 @@ def build_server(
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
-    sessions = SessionServicer(
-        database, passwords, tokens, limits, parts.validation, parts.activity
-    )
+    sessions = SessionServicer(database, passwords, tokens, limits, parts.validation)
     methods: Any = AnsweredMethods(server)
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
@@ -159,9 +157,13 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
-    validation = SessionValidation(database, settings.session_idle_limit or None)
+    activity = Activity()
     parts = Parts(
-        HealthServicer(SERVICES), DrainInterceptor(), validation, Activity(), telemetry
+        health=HealthServicer(SERVICES),
+        drain=DrainInterceptor(),
+        validation=SessionValidation(database, activity, settings.session_idle_limit or None),
+        activity=activity,
+        telemetry=telemetry,
     )
     watch = DatabaseWatch(settings, parts.health, head_revision())
     try:
@@ -229,9 +231,7 @@ async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[No
         task.result()
 
 
-def _interceptors(
-    parts: Parts, callers: Watched[Callers] | None
-) -> Sequence[HandlerInterceptor]:
+def _interceptors(parts: Parts, callers: Watched[Callers] | None) -> Sequence[HandlerInterceptor]:
     """List what every call passes, from the outside in."""
     return [
         TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),

@@ -1,31 +1,16 @@
 """Settings: `TAMATAR_*` from the environment or a `.env` file, read once and passed down.
 
 A setting that is wrong stops the start with its name and where the value came from. The
-value of a secret is never shown.
+value of a secret is never shown. What a setting is by itself stands in `setting_fields.py`;
+here is what they are together.
 """
 
-import re
-from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import SecretStr, ValidationError, model_validator
 
-from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.durations import Duration, between
-from tamatar_auth.origins import ENV_FILE, PREFIX, Origins
+from tamatar_auth.origins import PREFIX, Origins, disagreement
+from tamatar_auth.setting_fields import SettingFields
 
 
 class OperatorError(Exception):
@@ -40,288 +25,18 @@ class SettingsError(OperatorError):
     exit_code = 2
 
 
-def _addresses(value: object) -> object:
-    if isinstance(value, str):
-        return [ListenAddress.parse(part) for part in value.split(",") if part.strip()]
-    return value
-
-
-def _address(value: object) -> object:
-    return ListenAddress.parse(value) if isinstance(value, str) else value
-
-
-def without_driver(url: str) -> str:
-    """Give a URL as libpq reads it: SQLAlchemy's name of a driver is taken out."""
-    return re.sub(r"^(postgres(?:ql)?)\+psycopg:", r"\1:", url)
-
-
-def _postgresql_only(value: SecretStr | None) -> SecretStr | None:
-    if value is None:
-        return None
-    url = without_driver(value.get_secret_value())
-    if not re.match(r"postgres(ql)?://", url):
-        raise ValueError("must be a URL that begins with postgresql://")
-    try:
-        conninfo_to_dict(url)
-        readable = urlsplit(url).netloc.count("@") <= 1
-    except psycopg.ProgrammingError:  # its text shows parts of the value
-        readable = False
-    if not readable:
-        raise ValueError(
-            "must be a URL that libpq can read, special characters of user and password as %XX"
-        )
-    return value
-
-
-def _absent(value: object) -> object:
-    """Take an empty variable as one that is not set."""
-    return None if value == "" else value
-
-
-_SECOND = timedelta(seconds=1)
-_DAY = timedelta(days=1)
-
-Secret = Annotated[SecretStr | None, BeforeValidator(_absent)]
-OptionalFile = Annotated[Path | None, BeforeValidator(_absent)]
-
-
-class Settings(BaseSettings):
-    """Everything that can be set. Durations are `timedelta`s, secrets have no default."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=ENV_FILE,
-        env_file_encoding="utf-8",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        populate_by_name=True,
-    )
-
-    environment: Annotated[
-        Literal["development", "production"],
-        Field(description="What this process is part of; production wants its secrets."),
-    ] = "development"
-    database_url: Annotated[
-        Secret,
-        AfterValidator(_postgresql_only),
-        Field(
-            description="The PostgreSQL to use, several hosts allowed; DATABASE_URL is read too.",
-            validation_alias=AliasChoices("TAMATAR_DATABASE_URL", "DATABASE_URL"),
-        ),
-    ] = None
-    listen: Annotated[
-        tuple[ListenAddress, ...],
-        NoDecode,
-        BeforeValidator(_addresses),
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Where calls are answered: host:port or unix:path, several with commas.",
-        ),
-    ] = (ListenAddress.parse("127.0.0.1:50051"),)
-    callers_file: Annotated[
-        OptionalFile,
-        Field(
-            description="Who may call (TOML; `tamatar-auth caller add` writes it). Without it"
-            " whoever calls from this machine is an admin."
-        ),
-    ] = None
-    tls_certificate_file: Annotated[
-        OptionalFile,
-        Field(description="The server's certificate and what leads to its CA (PEM)."),
-    ] = None
-    tls_key_file: Annotated[
-        OptionalFile, Field(description="The key of the certificate (PEM, without a password).")
-    ] = None
-    tls_client_ca_file: Annotated[
-        OptionalFile,
-        Field(
-            description="The CAs that sign callers' certificates (PEM); once set, each connection"
-            " but those to unix sockets must show one."
-        ),
-    ] = None
-    metrics_enabled: Annotated[
-        bool,
-        Field(
-            description="Whether metrics are offered to Prometheus; METRICS_ENABLED is read too.",
-            validation_alias=AliasChoices("TAMATAR_METRICS_ENABLED", "METRICS_ENABLED"),
-        ),
-    ] = False
-    metrics_listen: Annotated[
-        ListenAddress,
-        NoDecode,
-        BeforeValidator(_address),
-        Field(description="Where Prometheus finds them: host:port."),
-    ] = ListenAddress.parse("127.0.0.1:9464")
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        BeforeValidator(_absent),
-        Field(description="The least level to log; debug in development, info in production."),
-    ] = None
-    log_format: Annotated[
-        Literal["auto", "json", "console"],
-        Field(description="How log lines look; auto is console on a terminal, json elsewhere."),
-    ] = "auto"
-
-    session_lifetime: Annotated[
-        Duration,
-        between(timedelta(minutes=1), 365 * _DAY),
-        Field(description="How long a session lives."),
-    ] = 7 * _DAY
-    bcrypt_cost: Annotated[
-        int,
-        Field(ge=4, le=16, description="The cost of a password's hash; 10 at least in production."),
-    ] = 12
-    session_idle_limit: Annotated[
-        Duration,
-        between(timedelta(0), 365 * _DAY),
-        Field(description="How long a session may go unused; 0 is as long as it lives."),
-    ] = timedelta(0)
-    sessions_per_user: Annotated[
-        int,
-        Field(ge=1, le=10_000, description="How many live sessions a user has; the oldest goes."),
-    ] = 100
-    password_min_length: Annotated[
-        int, Field(ge=8, le=64, description="The fewest characters of a new password.")
-    ] = 12
-    password_keys: Annotated[
-        Secret,
-        Field(
-            description="Keys under which passwords are hashed: id:base64, with spaces between"
-            " them, the newest last. Old ones stay until no hash names them."
-        ),
-    ] = None
-    password_keys_file: Annotated[
-        Path | None,
-        BeforeValidator(_absent),
-        Field(description="A file with such keys, a line each."),
-    ] = None
-    email_verification_lifetime: Annotated[
-        Duration,
-        between(timedelta(minutes=1), 30 * _DAY),
-        Field(description="How long the secret that verifies an address is good."),
-    ] = _DAY
-    password_reset_lifetime: Annotated[
-        Duration,
-        between(timedelta(minutes=1), _DAY),
-        Field(description="How long the secret that resets a password is good."),
-    ] = timedelta(minutes=10)
-    page_token_key: Annotated[
-        Secret,
-        Field(
-            description="Signs page tokens: 32 characters or more, the same in every replica."
-            " Random in development."
-        ),
-    ] = None
-    seed_admin_password: Annotated[
-        Secret, Field(description="The password that `seed` gives the administrator.")
-    ] = None
-
-    slow_query: Annotated[
-        Duration,
-        between(timedelta(milliseconds=1), timedelta(hours=1)),
-        Field(description="A statement that takes longer is warned about."),
-    ] = _SECOND
-    pool_size: Annotated[
-        int, Field(ge=1, le=500, description="How many connections a process holds at most.")
-    ] = 10
-    pool_wait: Annotated[
-        Duration,
-        between(timedelta(milliseconds=1), _SECOND),
-        Field(description="How long a call waits for a connection, at most 1s."),
-    ] = _SECOND
-    pool_recycle: Annotated[
-        Duration,
-        between(_SECOND, _DAY),
-        Field(description="The age at which a connection is replaced."),
-    ] = timedelta(minutes=30)
-    application_name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=63,
-            pattern=r"^[\x20-\x7e]+$",
-            description="How the service calls itself in pg_stat_activity.",
-        ),
-    ] = "tamatar-auth"
-    connect_timeout: Annotated[
-        Duration,
-        between(2 * _SECOND, 60 * _SECOND),
-        Field(description="How long connecting to PostgreSQL may take, in whole seconds."),
-    ] = 2 * _SECOND
-    tcp_user_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=100), 60 * _SECOND),
-        Field(description="How long PostgreSQL may leave our packets unanswered."),
-    ] = timedelta(milliseconds=1500)
-    statement_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=10), timedelta(minutes=10)),
-        Field(description="How long a statement may take."),
-    ] = 5 * _SECOND
-    lock_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=10), timedelta(minutes=10)),
-        Field(description="How long a statement may wait for a lock."),
-    ] = 2 * _SECOND
-    idle_in_transaction_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=100), timedelta(minutes=10)),
-        Field(description="How long a transaction may rest between statements."),
-    ] = 10 * _SECOND
-
-    health_interval: Annotated[
-        Duration,
-        between(timedelta(milliseconds=50), 2 * _SECOND),
-        Field(description="How often the database is looked at for the health service."),
-    ] = timedelta(milliseconds=500)
-    drain_delay: Annotated[
-        Duration,
-        between(timedelta(0), timedelta(minutes=1)),
-        Field(description="How long NOT_SERVING is said before the port closes."),
-    ] = timedelta(milliseconds=200)
-    shutdown_grace: Annotated[
-        Duration,
-        between(timedelta(0), timedelta(minutes=5)),
-        Field(description="How long calls in flight may take to finish at the end."),
-    ] = 10 * _SECOND
-
-    sweep_interval: Annotated[
-        Duration,
-        between(timedelta(0), 7 * _DAY),
-        Field(description="How often the server removes what is past its retention; 0 is never."),
-    ] = timedelta(hours=1)
-    sweep_batch_size: Annotated[
-        int,
-        Field(ge=1, le=100_000, description="How many rows a sweep removes in one transaction."),
-    ] = 1000
-    ended_session_retention: Annotated[
-        Duration,
-        between(timedelta(0), 3650 * _DAY),
-        Field(description="How long a revoked session is kept."),
-    ] = 30 * _DAY
-    expired_session_retention: Annotated[
-        Duration,
-        between(timedelta(0), 3650 * _DAY),
-        Field(description="How long an expired session is kept."),
-    ] = timedelta(0)
-
-    embedded_directory: Annotated[
-        Path, Field(description="Where the embedded PostgreSQL of `serve --dev` keeps its data.")
-    ] = Path(".tamatar/postgres")
+class Settings(SettingFields):
+    """Everything that is set, and goes together."""
 
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Self:
-        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
-            raise ValueError(
-                f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE: set both or none"
-            )
+        pair = ("tls_certificate_file", "tls_key_file")
+        for field, other in (pair, pair[::-1]):
+            if getattr(self, field) is not None and getattr(self, other) is None:
+                raise disagreement(field, f"needs {PREFIX}{other.upper()} beside it")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
-            raise ValueError(
-                f"{PREFIX}TLS_CLIENT_CA_FILE: needs {PREFIX}TLS_CERTIFICATE_FILE"
-                f" and {PREFIX}TLS_KEY_FILE beside it"
-            )
+            files = f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE"
+            raise disagreement("tls_client_ca_file", f"needs {files} beside it")
         return self
 
     @model_validator(mode="after")
@@ -335,17 +50,11 @@ class Settings(BaseSettings):
         }
         missing = [PREFIX + name for name, file in needed.items() if file is None]
         if outside and missing:
-            raise ValueError(
-                f"{PREFIX}LISTEN: {', '.join(outside)} can be reached from other machines:"
-                f" set {', '.join(missing)}, or use a loopback address or a unix socket"
+            raise disagreement(
+                "listen",
+                f"{', '.join(outside)} can be reached from other machines:"
+                f" set {', '.join(missing)}, or use a loopback address or a unix socket",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _secrets_are_secret(self) -> Self:
-        key = self.page_token_key
-        if key is not None and len(key.get_secret_value()) < 32:  # noqa: PLR2004 - 256 bits as text
-            raise ValueError(f"{PREFIX}PAGE_TOKEN_KEY: must have 32 characters or more")
         return self
 
     @model_validator(mode="after")
@@ -353,13 +62,12 @@ class Settings(BaseSettings):
         if self.environment != "production":
             return self
         if self.page_token_key is None:
-            raise ValueError(f"{PREFIX}PAGE_TOKEN_KEY: must be set in production")
+            raise disagreement("environment", f"production needs {PREFIX}PAGE_TOKEN_KEY")
         if self.password_keys is None and self.password_keys_file is None:
-            raise ValueError(
-                f"{PREFIX}PASSWORD_KEYS or {PREFIX}PASSWORD_KEYS_FILE: must be set in production"
-            )
+            keys = f"{PREFIX}PASSWORD_KEYS or {PREFIX}PASSWORD_KEYS_FILE"
+            raise disagreement("environment", f"production needs {keys}")
         if self.bcrypt_cost < 10:  # noqa: PLR2004 - OWASP's least work factor for bcrypt
-            raise ValueError(f"{PREFIX}BCRYPT_COST: must be 10 or more in production")
+            raise disagreement("bcrypt_cost", "must be 10 or more in production")
         return self
 
     @classmethod
@@ -368,7 +76,7 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as error:
-            raise SettingsError("\n".join(Origins(cls).lines(error))) from None
+            raise SettingsError("\n".join(Origins(cls, given).lines(error))) from None
         except ValueError as error:
             raise SettingsError(str(error)) from None
 

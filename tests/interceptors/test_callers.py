@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool
 from grpc import StatusCode
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
+from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.callers import CallerInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.security import access
@@ -53,6 +54,7 @@ EXPECTED = {
     "SessionService": {
         "CreateSession": ACCOUNTS,
         "ValidateSession": VALIDATOR,
+        "BatchValidateSessions": VALIDATOR,
         "RefreshSession": ACCOUNTS,
         "GetSession": ACCOUNTS,
         "ListSessions": ACCOUNTS,
@@ -298,7 +300,7 @@ async def test_a_method_without_a_rule_is_answered_to_nobody():
         return b"hello"
 
     methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), CallerInterceptor(None)])
+    server = grpc.aio.server(interceptors=[Chain([ErrorInterceptor(), CallerInterceptor(None)])])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -318,7 +320,7 @@ async def test_plaintext_from_elsewhere_is_not_believed(with_file, callers_file,
         CallerInterceptor(callers if with_file else None, {"t.S": {"Hello": access.ADMIN}}),
     ]
     methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
-    server = grpc.aio.server(interceptors=interceptors)
+    server = grpc.aio.server(interceptors=[Chain(interceptors)])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
     port = server.add_insecure_port("0.0.0.0:0")
     await server.start()
@@ -361,7 +363,7 @@ async def test_the_call_knows_who_makes_it(with_file, callers_file):
     )
     rules = {"t.S": {"Who": access.READER}}
     methods = {"Who": grpc.unary_unary_rpc_method_handler(who)}
-    server = grpc.aio.server(interceptors=[CallerInterceptor(callers, rules)])
+    server = grpc.aio.server(interceptors=[Chain([CallerInterceptor(callers, rules)])])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

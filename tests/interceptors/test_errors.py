@@ -12,6 +12,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
 from tamatar_auth.errors import Failure
+from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
 from tests.calls import ada, refused
 
@@ -62,7 +63,7 @@ async def broken():
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
         "Takes": grpc.stream_unary_rpc_method_handler(takes_stream),
     }
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    server = grpc.aio.server(interceptors=[Chain([ErrorInterceptor()])])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.Broken", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -86,7 +87,7 @@ async def read(stream):
 
 @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
 async def test_a_fault_says_nothing_but_an_id_that_is_in_the_log(broken, method):
-    secret = "postgres://admin:hunter2@10.0.0.1"
+    secret = "postgres://admin:planted@10.0.0.1"
     with structlog.testing.capture_logs() as logs:
         said = await broken(method, RuntimeError(secret))
 

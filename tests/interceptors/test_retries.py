@@ -10,6 +10,7 @@ from grpc import StatusCode
 from sqlalchemy import text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
 from tests.calls import ada, refused
@@ -87,7 +88,9 @@ class serving:  # noqa: N801 - reads as a statement
     """Serve some handlers behind the interceptors that matter here."""
 
     def __init__(self, handlers):
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(), RetryInterceptor()])
+        self._server = grpc.aio.server(
+            interceptors=[Chain([ErrorInterceptor(), RetryInterceptor()])]
+        )
         methods = {
             name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
         }

@@ -17,8 +17,9 @@ from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.errors import UserNotFound
+from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.interceptors import telemetry
+from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
@@ -73,7 +74,7 @@ class Service:
         }
         self._drain = DrainInterceptor()
         interceptors = [self._drain, self._interceptor, ErrorInterceptor()]
-        self._server = grpc.aio.server(interceptors=interceptors)
+        self._server = grpc.aio.server(interceptors=[Chain(interceptors)])
         for name in ("t.Service", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"):
             handler = grpc.method_handlers_generic_handler(name, handlers)
             self._server.add_generic_rpc_handlers([handler])

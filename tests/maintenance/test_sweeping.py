@@ -1,18 +1,25 @@
 """Sweeping: what is past its retention goes, a batch at a time, one sweeper at a time."""
 
 import asyncio
+import contextlib
+import re
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 import structlog
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import event, func, insert, select, text
 
 from tamatar_auth.maintenance import sweeping
 from tamatar_auth.maintenance.sweeping import SweepResult, sweep, sweep_periodically
 from tamatar_auth.storage.database import Database, Scope, create_engine
-from tamatar_auth.storage.sweeping import Remains
-from tamatar_auth.storage.tables import password_attempts, sessions, user_tokens
+from tamatar_auth.storage.sweeping import TOKENS_A_SESSION, Remains
+from tamatar_auth.storage.tables import (
+    password_attempts,
+    replaced_tokens,
+    sessions,
+    user_tokens,
+)
 from tamatar_auth.storage.users import NewUser
 
 DAY = timedelta(days=1)
@@ -75,6 +82,29 @@ def leave(database, user):
     return leave
 
 
+@pytest.fixture
+def replace(database):
+    """Replace the tokens of sessions some times."""
+
+    async def replace(ids, times):
+        rows = [
+            {"token_digest": uuid4().bytes * 2, "session_id": key}
+            for key in ids
+            for _ in range(times)
+        ]
+        async with database.transaction() as tx:
+            await tx.connection.execute(insert(replaced_tokens), rows)
+
+    return replace
+
+
+@contextlib.contextmanager
+def listening(target, name, listener):
+    event.listen(target, name, listener)
+    yield
+    event.remove(target, name, listener)
+
+
 async def remaining(database, table):
     async with database.read() as db:
         return (await db.connection.execute(select(func.count()).select_from(table))).scalar_one()
@@ -110,6 +140,46 @@ async def test_what_is_past_its_retention_goes_and_the_rest_stays(database, sett
     assert result == SweepResult(ended_sessions=2, expired_sessions=2)
     assert await left(database) == set(kept)
     assert await sweep(database, settings) == SweepResult()
+
+
+async def test_a_session_takes_its_replaced_tokens_along(database, settings, add, replace):
+    live, *_ = ids = await add(LIVE, EXPIRED, LONG_REVOKED)
+    await replace(ids, 3)
+
+    await sweep(database, settings)
+
+    async with database.read() as db:
+        kept = await db.connection.execute(select(replaced_tokens.c.session_id))
+    assert kept.scalars().all() == [live] * 3
+
+
+async def test_many_replaced_tokens_go_a_part_at_a_time(database, add, replace):
+    expired = (Remains.EXPIRED_SESSIONS, timedelta(0))
+    await replace(await add(EXPIRED, EXPIRED), TOKENS_A_SESSION + 1)
+    await replace(await add(LIVE, LONG_REVOKED), 1)
+
+    async with database.transaction() as tx:
+        assert not await tx.sweeps.lighten(*expired, limit=2)
+    assert await remaining(database, replaced_tokens) == 4
+
+    async with database.transaction() as tx:
+        assert await tx.sweeps.lighten(*expired, limit=2)
+    assert await remaining(database, replaced_tokens) == 2
+
+
+async def test_a_session_goes_after_its_replaced_tokens(database, settings, add, replace):
+    await replace(await add(EXPIRED), 3 * TOKENS_A_SESSION)
+    seen = []
+
+    def see(_connection, _cursor, statement, *_):
+        seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
+
+    with listening(database.engine.sync_engine, "before_cursor_execute", see):
+        result = await sweep(database, changed(settings, sweep_batch_size=1))
+
+    assert result == SweepResult(expired_sessions=1)
+    assert seen[:2] == ["replaced_tokens", "sessions"]  # those that were revoked: none
+    assert seen[2:7] == ["replaced_tokens"] * 4 + ["sessions"]
 
 
 async def test_a_secret_goes_as_soon_as_it_has_expired(database, settings, leave):
@@ -282,6 +352,10 @@ async def test_a_cancelled_sweep_stops_and_keeps_the_batches_that_are_done(datab
         (
             "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
             "idx_password_attempt_tried",
+        ),
+        (
+            "EXPLAIN SELECT 1 FROM replaced_tokens WHERE session_id = gen_random_uuid()",
+            "idx_replaced_token_session",
         ),
     ],
 )

@@ -161,6 +161,20 @@ def test_keys_are_read_from_a_file(tmp_path):
     assert peppers(password_keys_file=file).newest_id == "b"
 
 
+def test_an_id_that_stands_in_both_places_has_one_key(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"a:{key(b'a')} b:{key(b'b')}")
+
+    both = peppers(password_keys_file=file, password_keys=f"b:{key(b'b')} c:{key(b'c')}")
+    assert (both.newest_id, both["b"]) == ("c", b"b" * 32)
+
+    with pytest.raises(PepperError) as refused:
+        peppers(password_keys_file=file, password_keys=f"b:{key(b'c')}")
+    assert str(refused.value) == (
+        "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE: the key b is another one in each"
+    )
+
+
 def test_development_has_a_key_that_goes_as_soon_as_there_is_another():
     assert peppers().newest_id == "development"
     assert "development" not in peppers(password_keys=f"a:{key(b'a')}")

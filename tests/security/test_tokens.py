@@ -1,16 +1,19 @@
-"""Session tokens."""
+"""Tokens of sessions and one-time secrets."""
 
 import hashlib
 import re
 
-from tamatar_auth.security.tokens import SessionToken, token_digest
+import pytest
+
+from tamatar_auth.security.tokens import SessionToken, UserToken, token_digest
 
 
-def test_a_token_is_256_random_bits_with_a_prefix():
-    tokens = {SessionToken.issue().text for _ in range(100)}
+@pytest.mark.parametrize(("kind", "prefix"), [(SessionToken, "tms_"), (UserToken, "tmu_")])
+def test_a_token_is_256_random_bits_with_a_prefix(kind, prefix):
+    tokens = {kind.issue().text for _ in range(100)}
 
     assert len(tokens) == 100
-    assert all(re.fullmatch(r"tms_[A-Za-z0-9_-]{43}", token) for token in tokens)
+    assert all(re.fullmatch(prefix + r"[A-Za-z0-9_-]{43}", token) for token in tokens)
 
 
 def test_a_token_is_stored_as_its_digest():

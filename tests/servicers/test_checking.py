@@ -9,9 +9,7 @@ from sqlalchemy import select, update
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import users as users_table
-from tests.calls import PASSWORD, ada, sign_in, verify
-
-NEW_PASSWORD = "another horse battery"
+from tests.calls import NEW_PASSWORD, PASSWORD, ada, sign_in, verify
 
 
 @pytest.fixture

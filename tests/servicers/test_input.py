@@ -46,6 +46,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "RevokeSessionRequest": {"session_id": str(uuid4())},
     "CreateSessionRequest": {"email": "ada@example.com", "password": "correct horse"},
     "ValidateSessionRequest": {"session_token": "tms_x"},
+    "BatchValidateSessionsRequest": {"session_tokens": ["tms_x"]},
     "RefreshSessionRequest": {"session_token": "tms_x"},
     "ChangePasswordRequest": {
         "user_id": str(uuid4()),

@@ -12,21 +12,7 @@ from sqlalchemy import event, func, select
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.tables import sessions as sessions_table
-from tests.calls import PASSWORD, ada, refusal, sign_in, verify
-
-INVALID_CREDENTIALS = (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
-
-
-@pytest.fixture
-async def user(users, database):
-    """Ada, who can sign in."""
-    created = await users.CreateUser(ada(username="ada"))
-    await verify(database, created.user)
-    return created.user
-
-
-def validate(sessions, token):
-    return sessions.ValidateSession(pb.ValidateSessionRequest(session_token=token))
+from tests.calls import INVALID_CREDENTIALS, PASSWORD, ada, refusal, sign_in, validate
 
 
 async def age(database, session_id, **columns):

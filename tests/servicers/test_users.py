@@ -481,7 +481,7 @@ async def test_no_answer_holds_a_password_hash(users, database):
         found = await db.connection.execute(text("SELECT password_hash FROM users"))
         password_hash = found.scalar_one()
 
-    assert password_hash.startswith("$hmac-sha384$development$2b$04$")
+    assert password_hash.startswith("$hmac-sha384$canary$2b$04$")
     assert PASSWORD not in str(created)
     assert password_hash not in str(await get(users, created.user.user_id, include_profile=True))
     assert not any("password" in field.name for field in created.user.DESCRIPTOR.fields)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from tamatar_auth.errors import Cause, InvalidCredentials, UserTokenInvalid
+from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
 from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_tokens import TokenOwner

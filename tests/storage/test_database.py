@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import exc, text
 
-from tamatar_auth.errors import UserNotFound
+from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.storage.database import Database, PoolState, create_engine, libpq_url
 from tamatar_auth.storage.user_filters import UserFilter, UserOrder
 from tests.rows import new_user

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from tamatar_auth.errors import QueryStatisticsMissing
+from tamatar_auth.errors.storage import QueryStatisticsMissing
 from tamatar_auth.maintenance.migrating import head_revision
 from tamatar_auth.storage.database import Database, create_engine
 

@@ -11,15 +11,8 @@ import psycopg
 import pytest
 from sqlalchemy import exc, make_url, text, update
 
-from tamatar_auth.errors import (
-    EmailTaken,
-    InvalidCredentials,
-    StorageUnavailable,
-    TransactionConflict,
-    UsernameTaken,
-    UserNotFound,
-    ValueRefused,
-)
+from tamatar_auth.errors.storage import StorageUnavailable, TransactionConflict, ValueRefused
+from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.faults import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate
@@ -131,7 +124,9 @@ async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
         "uq_sessions_previous_digest",
         "uq_user_tokens_token_digest",
     }
-    assert set(CONSTRAINTS) == real - digests
+    # A session whose token is replaced cannot go meanwhile: the same statement changed it.
+    held = {"fk_replaced_tokens_session_id_sessions"}
+    assert set(CONSTRAINTS) == real - digests - held
 
 
 # SQLSTATEs

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from tamatar_auth.errors import UserNotFound
+from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.tables import user_profiles
 from tests.rows import new_user

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 import structlog
 from opentelemetry.trace import SpanKind, StatusCode
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.storage import subjects
@@ -275,11 +275,13 @@ async def test_dynamic_statements_leave_no_memory_behind(watched, quiet):
 async def test_statements_are_about_the_tables_they_name(watched, recording, call):
     joined = sessions.join(users).outerjoin(user_profiles, user_profiles.c.user_id == users.c.id)
     old = select(sessions.c.id).limit(1).cte("old")
+    changed = update(users).values(first_name="Ada").returning(users.c.id).cte("changed")
     statements = {
         "SELECT sessions users user_profiles": select(sessions.c.id).select_from(joined),
         "SELECT users": select(users.alias("someone").c.id),
         "SELECT users sessions": select(users.c.id).union(select(sessions.c.id)),
         "DELETE sessions": delete(sessions).where(sessions.c.id.in_(select(old.c.id))),
+        "UPDATE users": select(changed.c.id),
         "INSERT user_profiles": insert(user_profiles).from_select(["user_id"], select(users.c.id)),
         "SELECT": text("  /* why */ -- not\n (select 1)"),
         "SHOW": text("show server_version"),

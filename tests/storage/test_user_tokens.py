@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select, update
 
-from tamatar_auth.errors import UserTokenInvalid
+from tamatar_auth.errors.users import UserTokenInvalid
 from tamatar_auth.storage.tables import user_tokens
 from tamatar_auth.storage.user_tokens import Purpose, TokenOwner
 from tests.rows import new_user

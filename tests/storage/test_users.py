@@ -7,12 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text
 
-from tamatar_auth.errors import (
-    EtagMismatch,
-    RequestIdReused,
-    UserNotDeleted,
-    UserNotFound,
-)
+from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
@@ -173,6 +168,7 @@ async def test_pages_go_through_all_users_in_order(database, column, descending)
         (UserFilter(email_prefix="an"), {"ann", "an_"}),
         (UserFilter(email_prefix="an_"), {"an_"}),
         (UserFilter(email_prefix="%"), set()),
+        (UserFilter(email_prefix="' OR ''='"), set()),
         (UserFilter(email_prefix=""), {"ann", "an_", "bob"}),
         (UserFilter(username_prefix="an_"), {"an_"}),
         (UserFilter(email_verified=True), {"bob"}),

@@ -21,12 +21,8 @@ from grpc.aio import AbortError, ServicerContext
 from grpc_status import rpc_status
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar_auth.errors import (
-    Failure,
-    FieldViolation,
-    InternalFault,
-    StorageTimedOut,
-)
+from tamatar_auth.errors import Failure, FieldViolation, InternalFault
+from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.storage import faults
 

@@ -9,7 +9,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,15 +21,13 @@ from psycopg import sql
 
 from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.embedded_guard import Guarded, give, locked
+from tamatar_auth.maintenance.embedded_ports import free_port, is_free
 from tamatar_auth.settings import OperatorError
 
 OLDEST_VERSION = 15
 USER = DATABASE = "tamatar_auth"
 EXTENSION = "pg_stat_statements"
 READY_SECONDS = 60.0
-# Below the ports that systems give to outgoing connections, or a client that keeps trying to
-# reach a stopped server could be given the server's own port, and connect to itself.
-PORTS = range(15_000, 30_000)
 PORT_ATTEMPTS = 5
 
 SETTINGS = {
@@ -213,15 +210,15 @@ class EmbeddedPostgres:
         for name, value in (SETTINGS | preloads | self._settings).items():
             options += ["-c", f"{name}={value}"]
         for _ in range(PORT_ATTEMPTS):
-            if self._port is None or not _is_free(self._port):
-                self._port = _free_port()
+            if self._port is None or not is_free(self._port):
+                self._port = free_port()
             # The lock says that its writer is gone, even where the pid is by now another's.
             (self._home / "data" / "postmaster.pid").unlink(missing_ok=True)
             self._spawn(lock, "postgres", *options, "-c", f"port={self._port}")
             if self._becomes_ready():
                 return
             self.stop()
-            if _is_free(self._port):
+            if is_free(self._port):
                 break
         raise self._failure()
 
@@ -285,20 +282,3 @@ class EmbeddedPostgres:
     def _advice(self) -> str:
         became = f" (root cannot run it and became {self._identity}: try as an ordinary user)"
         return became if ":" in self._identity else ""
-
-
-def _free_port() -> int:
-    while not _is_free(port := secrets.choice(PORTS)):
-        pass
-    return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As PostgreSQL does: connections that just ended do not keep the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

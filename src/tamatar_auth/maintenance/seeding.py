@@ -14,7 +14,8 @@ from typing import NamedTuple
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from tamatar_auth.errors import EtagMismatch, InvalidFields, UserNotFound
+from tamatar_auth.errors import InvalidFields
+from tamatar_auth.errors.users import EtagMismatch, UserNotFound
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.security.policy import PasswordPolicy
 from tamatar_auth.settings import OperatorError, Settings

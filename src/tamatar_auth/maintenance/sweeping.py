@@ -13,7 +13,7 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.errors import StorageUnavailable
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults
 from tamatar_auth.storage.database import Database
@@ -87,6 +87,8 @@ async def _remove(
                 if not await tx.sweeps.begin():
                     report("another process is sweeping: the rest is left to it")
                     return _result(gone, yielded=True)
+                if not await tx.sweeps.lighten(remains, kept, limit=size):
+                    continue
                 count = await tx.sweeps.remove(remains, kept, limit=size)
             gone[remains] += count
             report(f"{_words(remains)}: {gone[remains]} removed")

@@ -34,7 +34,9 @@ class Peppers:
         """
         keys: dict[str, bytes] = {}
         for place, text in _texts(settings):
-            keys.update(_read(place, text))
+            read = _read(place, text)
+            _agree(keys, read)
+            keys.update(read)
         return cls(keys or {_DEVELOPMENT_ID: _DEVELOPMENT_KEY})
 
     def __getitem__(self, key_id: str) -> bytes:
@@ -60,6 +62,15 @@ def _texts(settings: Settings) -> list[tuple[str, str]]:
     if settings.password_keys is not None:
         texts.append(("TAMATAR_PASSWORD_KEYS", settings.password_keys.get_secret_value()))
     return texts
+
+
+def _agree(filed: Mapping[str, bytes], listed: Mapping[str, bytes]) -> None:
+    for key_id in filed.keys() & listed.keys():
+        if filed[key_id] != listed[key_id]:
+            raise PepperError(
+                "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE:"
+                f" the key {key_id} is another one in each"
+            )
 
 
 def _read(place: str, text: str) -> Mapping[str, bytes]:

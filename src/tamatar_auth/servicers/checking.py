@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tamatar_auth.errors import Cause, InvalidCredentials, TooManyAttempts
+from tamatar_auth.errors.users import Cause, InvalidCredentials, TooManyAttempts
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.storage.credentials import NOBODY, Credentials

@@ -9,7 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1.user_service_pb2 import DeletedFilter as DeletedFilterMessage
 from tamatar.auth.v1.user_service_pb2 import UserFilter as UserFilterMessage
-from tamatar_auth.errors import EtagMismatch, InvalidFields
+from tamatar_auth.errors import InvalidFields
+from tamatar_auth.errors.users import EtagMismatch
 from tamatar_auth.security.emails import folded_prefix
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
 

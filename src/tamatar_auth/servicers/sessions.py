@@ -12,7 +12,8 @@ from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
 from tamatar_auth import audit
 from tamatar_auth.audit import Event
-from tamatar_auth.errors import EmailNotVerified, SessionReused
+from tamatar_auth.errors.sessions import SessionReused
+from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.messages import session_message, user_message, validation_message
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
@@ -23,12 +24,11 @@ from tamatar_auth.servicers.checking import Find, PasswordCheck
 from tamatar_auth.servicers.masks import optional
 from tamatar_auth.servicers.parsing import optional_id
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.credentials import Credentials
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.rotation import NewToken
-from tamatar_auth.storage.sessions import NewSession, SessionRow, ValidSession
+from tamatar_auth.storage.sessions import NewSession, SessionRow
 from tamatar_auth.storage.users import UserRow
 from tamatar_auth.storage.validation import SessionValidation
 
@@ -60,14 +60,12 @@ class SessionServicer(SessionServiceServicer):
         page_tokens: PageTokens,
         limits: SessionLimits,
         validation: SessionValidation,
-        activity: Activity,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._page_tokens = page_tokens
         self._limits = limits
         self._validation = validation
-        self._activity = activity
         self._check = PasswordCheck(database, passwords)
 
     async def CreateSession(
@@ -104,8 +102,6 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
         valid = await self._validation.one(token_digest(request.session_token))
-        if valid.is_stale:
-            self._activity.note(valid.session.id)
         return pb.ValidateSessionResponse(
             session=session_message(valid.session), user=user_message(valid.user)
         )
@@ -114,9 +110,6 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.BatchValidateSessionsRequest, context: Context
     ) -> pb.BatchValidateSessionsResponse:
         results = await self._validation.each([*map(token_digest, request.session_tokens)])
-        for result in results:
-            if isinstance(result, ValidSession) and result.is_stale:
-                self._activity.note(result.session.id)
         return pb.BatchValidateSessionsResponse(results=map(validation_message, results))
 
     async def RefreshSession(
@@ -132,7 +125,7 @@ class SessionServicer(SessionServiceServicer):
                 rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)
                 valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
                 if not rotated.is_in_grace:
-                    await db.sessions.revoke(valid.session.id)
+                    await db.rotations.end_reused(valid.session.id)
                     raise SessionReused(valid.user.id, valid.session.id)
         session, user = valid.session, valid.user
         audit.record(Event.SESSION_REFRESHED, user_id=user.id, session_id=session.id)

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.errors import StorageUnavailable
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
 
 PAUSE = 2.0

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Update, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import Cause, InvalidCredentials, UserTokenInvalid
+from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_tokens import TokenOwner
 from tamatar_auth.storage.users import USER_COLUMNS, UserRow

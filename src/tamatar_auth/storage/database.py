@@ -10,8 +10,9 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from tamatar_auth.errors import StorageUnavailable
-from tamatar_auth.settings import Settings, without_driver
+from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.setting_fields import without_driver
+from tamatar_auth.settings import Settings
 from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.credentials import CredentialRepository
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository

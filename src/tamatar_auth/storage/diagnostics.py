@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import QueryStatisticsMissing
+from tamatar_auth.errors.storage import QueryStatisticsMissing
 
 
 class ConnectionCounts(NamedTuple):

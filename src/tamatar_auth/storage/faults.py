@@ -7,17 +7,14 @@ never matched: they differ by version and language, and they name values.
 import psycopg
 from sqlalchemy import exc
 
-from tamatar_auth.errors import (
+from tamatar_auth.errors import Failure
+from tamatar_auth.errors.storage import (
     ConstraintViolated,
-    EmailTaken,
-    Failure,
-    InvalidCredentials,
     StorageUnavailable,
     TransactionConflict,
-    UsernameTaken,
-    UserNotFound,
     ValueRefused,
 )
+from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
 
 CONSTRAINTS: dict[str, type[Failure]] = {
     "uq_users_email_live": EmailTaken,

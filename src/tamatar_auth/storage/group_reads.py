@@ -128,18 +128,20 @@ class GroupRead(Generic[Key, Row]):
                 waiter.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
-            if not group:
-                take()
-            for waiter in group:
+            for waiter in group or self._take():
                 if not waiter.done():
                     waiter.set_exception(error)
         else:
-            for waiter, key in group.items():
-                if not waiter.done():
-                    waiter.set_result(rows.get(key))
+            _answer(group, rows)
 
     def _take(self) -> Mapping[Waiter, Key]:
         self._opening = None
         waiters = list(islice(self._gathered, MOST_KEYS))
         self._last_size, self._last_taken = len(waiters), asyncio.get_running_loop().time()
         return {waiter: self._gathered.pop(waiter) for waiter in waiters}
+
+
+def _answer(group: Mapping[Waiter, Key], rows: Mapping[Key, Row]) -> None:
+    for waiter, key in group.items():
+        if not waiter.done():
+            waiter.set_result(rows.get(key))

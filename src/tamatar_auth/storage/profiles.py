@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import UserNotFound
+from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.storage.tables import user_profiles
 
 

@@ -1,12 +1,14 @@
-"""Rotation: a session's token is replaced by another one, and the one before is recognised."""
+"""Rotation: a session's token is replaced by another one, and those before are recognised."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import TransactionConflict
+from tamatar_auth.errors.sessions import SessionRevoked
+from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.sessions import (
     SESSION_COLUMNS,
     ValidSession,
@@ -14,12 +16,13 @@ from tamatar_auth.storage.sessions import (
     in_grace,
     is_current,
     is_idle,
+    is_of_token,
     is_previous,
     live,
     session_and_user,
     with_user,
 )
-from tamatar_auth.storage.tables import sessions, users
+from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 from tamatar_auth.storage.users import USER_COLUMNS
 
 
@@ -37,12 +40,12 @@ class Rotated:
 
     valid: ValidSession
     is_in_grace: bool
-    """Whether the token before the present one still works."""
+    """Whether it was the last one that was replaced, and still works."""
     nonce: bytes | None = field(repr=False)
 
 
 # The statements of RefreshSession, built once.
-_replacement = (
+_changed = (
     update(sessions)
     .where(
         is_current,
@@ -53,15 +56,32 @@ _replacement = (
         users.c.is_active,
     )
     .values(
+        token_digest=bindparam("new_digest"),
+        rotation_nonce=bindparam("new_nonce"),
         previous_digest=sessions.c.token_digest,
         rotated_at=func.now(),
         last_activity_at=func.now(),
     )
-    .returning(*SESSION_COLUMNS, *USER_COLUMNS)
+    .returning(
+        *(column.label(f"session_{column.name}") for column in SESSION_COLUMNS),
+        *(column.label(f"user_{column.name}") for column in USER_COLUMNS),
+        sessions.c.previous_digest,
+    )
+    .cte("changed")
 )
+_remembered = (
+    insert(replaced_tokens)
+    .from_select(
+        ["token_digest", "session_id"], select(_changed.c.previous_digest, _changed.c.session_id)
+    )
+    .cte("remembered")
+)
+_replacement = select(_changed).add_cte(_remembered)
 _recognition = with_user.add_columns(
-    is_previous.label("is_previous"), in_grace.label("is_in_grace"), sessions.c.rotation_nonce
-).where(is_current | is_previous)
+    is_current.label("is_current"),
+    (is_previous & in_grace).label("is_in_grace"),
+    sessions.c.rotation_nonce,
+).where(is_of_token)
 
 
 class RotationRepository:
@@ -78,9 +98,13 @@ class RotationRepository:
         Return None, and change nothing, where the token is not the present one of a good
         session with a good user. Of several at once, one replaces it.
         """
-        statement = _replacement.values(token_digest=new.digest, rotation_nonce=new.nonce)
-        values = {"digest": token_digest, "idle_limit": idle_limit}
-        row = (await self._connection.execute(statement, values)).one_or_none()
+        values = {
+            "digest": token_digest,
+            "new_digest": new.digest,
+            "new_nonce": new.nonce,
+            "idle_limit": idle_limit,
+        }
+        row = (await self._connection.execute(_replacement, values)).one_or_none()
         return ValidSession(*session_and_user(row)) if row else None
 
     async def find_rotated(
@@ -88,11 +112,24 @@ class RotationRepository:
     ) -> Rotated:
         """Return the session whose token was replaced, at some time.
 
-        Raise as `SessionRepository.validate` does.
+        Raise as `SessionValidation.one` does.
         """
         values = {"digest": token_digest, "idle_limit": idle_limit}
         row = (await self._connection.execute(_recognition, values)).one_or_none()
         valid = good(row)
-        if row is None or not row.is_previous:  # it came to be good after `rotate` had looked
+        if row is None or row.is_current:  # it came to be good after `rotate` had looked
             raise TransactionConflict
         return Rotated(valid, bool(row.is_in_grace), row.rotation_nonce)
+
+    async def end_reused(self, session_id: UUID) -> None:
+        """End a session whose replaced token was used again.
+
+        Raise `SessionRevoked` where it ended meanwhile: of several at once, one ends it.
+        """
+        ended = await self._connection.execute(
+            update(sessions)
+            .where(sessions.c.id == session_id, sessions.c.is_valid)
+            .values(is_valid=False, revoked_at=func.now())
+        )
+        if not ended.rowcount:
+            raise SessionRevoked

@@ -22,12 +22,13 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import (
+from tamatar_auth.errors.sessions import (
     SessionExpired,
     SessionIdle,
     SessionNotFound,
@@ -36,7 +37,7 @@ from tamatar_auth.errors import (
     UserInactive,
 )
 from tamatar_auth.storage.paging import After, after_condition, any_of
-from tamatar_auth.storage.tables import sessions, users
+from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 from tamatar_auth.storage.users import USER_COLUMNS, UserRow
 
 
@@ -90,6 +91,19 @@ live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
 in_grace = sessions.c.rotated_at > func.now() - ROTATION_GRACE
 is_current = sessions.c.token_digest == bindparam("digest")
 is_previous = sessions.c.previous_digest == bindparam("digest")
+is_of_token = sessions.c.id == (
+    union_all(
+        select(sessions.c.id).where(is_current).correlate(None),
+        select(replaced_tokens.c.session_id).where(
+            replaced_tokens.c.token_digest == bindparam("digest")
+        ),
+    ).scalar_subquery()
+)
+"""Whether it is the session that has the token, or had it once.
+
+The id is found before the session is waited for, so that it does not matter how often its
+token is replaced meanwhile.
+"""
 is_idle = sessions.c.last_activity_at <= func.now() - cast(
     bindparam("idle_limit", type_=Interval), INTERVAL
 )
@@ -108,7 +122,9 @@ with_user: Select[Any] = select(
 _digests = any_(bindparam("digests", type_=ARRAY(LargeBinary)))
 _validation: Select[Any] = with_user.add_columns(
     sessions.c.token_digest, sessions.c.previous_digest, in_grace.label("is_in_grace")
-).where((sessions.c.token_digest == _digests) | ((sessions.c.previous_digest == _digests) & in_grace))
+).where(
+    (sessions.c.token_digest == _digests) | ((sessions.c.previous_digest == _digests) & in_grace)
+)
 _session_ends = len(SESSION_COLUMNS)
 _user_ends = _session_ends + len(USER_COLUMNS)
 
@@ -217,11 +233,8 @@ class SessionRepository:
         return await self._revoke(sessions.c.id == session_id)
 
     async def revoke_by_token(self, token_digest: bytes) -> SessionRow:
-        """End the session of a token, as `revoke` does."""
-        return await self._revoke(
-            (sessions.c.token_digest == token_digest)
-            | ((sessions.c.previous_digest == token_digest) & in_grace)
-        )
+        """End the session that has a token, or had it once, as `revoke` does."""
+        return await self._revoke(is_of_token, digest=token_digest)
 
     async def revoke_of_user(self, user_id: UUID, *, but: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
@@ -233,12 +246,13 @@ class SessionRepository:
         )
         return ended.rowcount
 
-    async def _revoke(self, which: ColumnElement[bool]) -> SessionRow:
+    async def _revoke(self, which: ColumnElement[bool], **values: object) -> SessionRow:
         ended = await self._connection.execute(
             update(sessions)
             .where(which)
             .values(is_valid=False, revoked_at=func.coalesce(sessions.c.revoked_at, func.now()))
-            .returning(*SESSION_COLUMNS)
+            .returning(*SESSION_COLUMNS),
+            values,
         )
         row = ended.one_or_none()
         if row is None:
@@ -247,7 +261,10 @@ class SessionRepository:
 
 
 def good(row: Row[Any] | None) -> ValidSession:
-    """Read a row of `with_user`, or raise as `validate` does."""
+    """Read a row of `with_user`.
+
+    Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or `UserInactive`.
+    """
     if row is None:
         raise SessionUnknown
     session, user = session_and_user(row)

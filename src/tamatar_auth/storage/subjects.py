@@ -5,7 +5,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import CompoundSelect, Delete, Insert, Join, Select, Table, Update
+from sqlalchemy import (
+    CTE,
+    CompoundSelect,
+    Delete,
+    Insert,
+    Join,
+    Select,
+    Table,
+    Update,
+    UpdateBase,
+)
 from sqlalchemy.engine import Compiled
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
@@ -46,9 +56,17 @@ def subject(compiled: Compiled | None, text: str) -> Subject:
 
 
 def _derived(statement: Any, text: str) -> Subject:
+    statement = _change_or_itself(statement)
     operation = _OPERATIONS.get(type(statement)) or _keyword(text)
     tables = list(dict.fromkeys(_tables(statement)))
     return Subject(operation, tables[0] if tables else None, " ".join([operation, *tables]))
+
+
+def _change_or_itself(statement: Any) -> Any:
+    """Return the change whose rows a statement reads, as in WITH … UPDATE … SELECT."""
+    sources = statement.get_final_froms() if isinstance(statement, Select) else ()
+    read = (source.element for source in sources if isinstance(source, CTE))
+    return next((element for element in read if isinstance(element, UpdateBase)), statement)
 
 
 def _keyword(text: str) -> str:

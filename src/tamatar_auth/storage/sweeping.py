@@ -8,7 +8,10 @@ from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
-from tamatar_auth.storage.tables import password_attempts, sessions, user_tokens
+from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
+
+TOKENS_A_SESSION = 10
+"""How many replaced tokens are removed at a time, for each session of a batch."""
 
 
 class Remains(Enum):
@@ -54,6 +57,26 @@ class SweepRepository:
         ]
         found = (await self._connection.execute(select(*counts))).one()
         return dict(zip(kept, found, strict=True))
+
+    async def lighten(self, remains: Remains, kept: timedelta, *, limit: int) -> bool:
+        """Remove replaced tokens of the sessions that `remove` takes next; tell whether all.
+
+        A session that was refreshed often has thousands, and to remove them along with it
+        could take longer than a statement may.
+        """
+        if remains.table is not sessions:
+            return True
+        batch = select(sessions.c.id).where(_past(remains, kept)).limit(limit)
+        most = limit * TOKENS_A_SESSION
+        tokens = (
+            select(replaced_tokens.c.token_digest)
+            .where(replaced_tokens.c.session_id.in_(batch))
+            .limit(most)
+        )
+        removed = await self._connection.execute(
+            delete(replaced_tokens).where(replaced_tokens.c.token_digest.in_(tokens))
+        )
+        return removed.rowcount < most
 
     async def remove(self, remains: Remains, kept: timedelta, *, limit: int) -> int:
         """Remove up to `limit` rows that are past their retention, and return how many.

@@ -147,6 +147,24 @@ sessions = Table(
 )
 
 
+class ReplacedTokenColumns(TypedColumns):
+    """The tokens that sessions had before their present ones. Validating never reads them."""
+
+    token_digest: Named[bytes] = Column(LargeBinary, primary_key=True)
+    session_id: Named[UUID] = Column(Uuid, ForeignKey("sessions.id", ondelete="CASCADE"))
+    replaced_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+
+
+replaced_tokens = Table(
+    "replaced_tokens",
+    metadata,
+    ReplacedTokenColumns,
+    CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
+    # A session that goes takes its tokens along.
+    Index("idx_replaced_token_session", "session_id"),
+)
+
+
 class UserTokenColumns(TypedColumns):
     """One-time secrets that were not used yet: at most one of a purpose for each user.
 

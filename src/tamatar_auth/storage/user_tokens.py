@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import UserTokenInvalid
+from tamatar_auth.errors.users import UserTokenInvalid
 from tamatar_auth.storage.tables import user_tokens
 
 

@@ -14,12 +14,7 @@ from sqlalchemy import ColumnElement, Delete, Row, Select, delete, func, insert,
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import (
-    EtagMismatch,
-    RequestIdReused,
-    UserNotDeleted,
-    UserNotFound,
-)
+from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.paging import After, after_condition, any_of
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder, conditions, liveness

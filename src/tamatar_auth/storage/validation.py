@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from tamatar_auth.errors import Failure
+from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.group_reads import GroupRead, Take
 from tamatar_auth.storage.sessions import Found, ValidSession, good
@@ -15,8 +16,11 @@ class SessionValidation:
     What is said of a token was read from the database after the call for it came.
     """
 
-    def __init__(self, database: Database, idle_limit: timedelta | None) -> None:
+    def __init__(
+        self, database: Database, activity: Activity, idle_limit: timedelta | None
+    ) -> None:
         self._database = database
+        self._activity = activity
         self._idle_limit = idle_limit
         self._find: GroupRead[bytes, Found] = GroupRead(self._found)
 
@@ -26,12 +30,12 @@ class SessionValidation:
         Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
         `UserInactive`.
         """
-        return good(await self._find(digest))
+        return self._noted(good(await self._find(digest)))
 
     async def each(self, digests: Sequence[bytes]) -> Sequence[ValidSession | Failure]:
         """Return for each token what `one` returns or raises."""
         found = await self._found(lambda: set(digests))
-        return [_judged(found.get(digest)) for digest in digests]
+        return [self._judged(found.get(digest)) for digest in digests]
 
     async def close(self) -> None:
         """Return when nobody waits any more."""
@@ -44,9 +48,13 @@ class SessionValidation:
                 return {}
             return await db.sessions.of_tokens(digests, idle_limit=self._idle_limit)
 
+    def _judged(self, row: Found | None) -> ValidSession | Failure:
+        try:
+            return self._noted(good(row))
+        except Failure as failure:
+            return failure
 
-def _judged(row: Found | None) -> ValidSession | Failure:
-    try:
-        return good(row)
-    except Failure as failure:
-        return failure
+    def _noted(self, valid: ValidSession) -> ValidSession:
+        if valid.is_stale:
+            self._activity.note(valid.session.id)
+        return valid

@@ -65,7 +65,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     was made for another address. Which of these it is, is not told.
     """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
-    """UNAUTHENTICATED: no session has this token."""
+    """UNAUTHENTICATED: no session has this token. One that was replaced and no
+    longer works is unknown too, but not to RefreshSession.
+    """
     SESSION_EXPIRED: _ErrorReason.ValueType  # 31
     """UNAUTHENTICATED: the session's life is over."""
     SESSION_REVOKED: _ErrorReason.ValueType  # 32
@@ -77,8 +79,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     SESSION_IDLE: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the session was not in use for longer than it may rest."""
     SESSION_REUSED: _ErrorReason.ValueType  # 36
-    """UNAUTHENTICATED: a token was used again after it had been replaced. Somebody
-    else may have it, so the session was revoked.
+    """UNAUTHENTICATED: a session was refreshed with a token that had been replaced.
+    Somebody else may have it, so the session was revoked.
     """
     TRANSACTION_CONFLICT: _ErrorReason.ValueType  # 40
     """ABORTED: other changes got in the way more than once. `google.rpc.RetryInfo`
@@ -163,7 +165,9 @@ USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
 was made for another address. Which of these it is, is not told.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
-"""UNAUTHENTICATED: no session has this token."""
+"""UNAUTHENTICATED: no session has this token. One that was replaced and no
+longer works is unknown too, but not to RefreshSession.
+"""
 SESSION_EXPIRED: ErrorReason.ValueType  # 31
 """UNAUTHENTICATED: the session's life is over."""
 SESSION_REVOKED: ErrorReason.ValueType  # 32
@@ -175,8 +179,8 @@ SESSION_NOT_FOUND: ErrorReason.ValueType  # 34
 SESSION_IDLE: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the session was not in use for longer than it may rest."""
 SESSION_REUSED: ErrorReason.ValueType  # 36
-"""UNAUTHENTICATED: a token was used again after it had been replaced. Somebody
-else may have it, so the session was revoked.
+"""UNAUTHENTICATED: a session was refreshed with a token that had been replaced.
+Somebody else may have it, so the session was revoked.
 """
 TRANSACTION_CONFLICT: ErrorReason.ValueType  # 40
 """ABORTED: other changes got in the way more than once. `google.rpc.RetryInfo`

@@ -410,7 +410,7 @@ class RevokeSessionRequest(_message.Message):
     session_id: _builtins.str
     """The session's id."""
     session_token: _builtins.str
-    """The session's secret."""
+    """The session's secret, or one that it had before."""
     def __init__(
         self,
         *,

@@ -98,7 +98,9 @@ class SessionServiceServicer(object):
         revocation that was answered anywhere is seen.
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+        replaced and no longer works is unknown here, and ends nothing: reuse is for
+        RefreshSession to find.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,9 +116,10 @@ class SessionServiceServicer(object):
 
     def RefreshSession(self, request, context):
         """Replaces a session's secret by a new one. The old one works for 10 seconds
-        more, and refreshing with it in that time gives the same new secret, so that
-        clients that race each other go on. After that its use reveals a copy in
-        other hands: the session is revoked.
+        more, or until the new one is replaced too, and refreshing with it in that
+        time gives the same new secret, so that clients that race each other go on.
+        After that, refreshing with it or with any other secret that the session had
+        before reveals a copy in other hands: the session is revoked.
 
         Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """

@@ -46,7 +46,9 @@ class SessionServiceStub:
     revocation that was answered anywhere is seen.
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+    replaced and no longer works is unknown here, and ends nothing: reuse is for
+    RefreshSession to find.
     """
     BatchValidateSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]
     """Says the same of many sessions at once: a session that is not good is a
@@ -54,9 +56,10 @@ class SessionServiceStub:
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]
     """Replaces a session's secret by a new one. The old one works for 10 seconds
-    more, and refreshing with it in that time gives the same new secret, so that
-    clients that race each other go on. After that its use reveals a copy in
-    other hands: the session is revoked.
+    more, or until the new one is replaced too, and refreshing with it in that
+    time gives the same new secret, so that clients that race each other go on.
+    After that, refreshing with it or with any other secret that the session had
+    before reveals a copy in other hands: the session is revoked.
 
     Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
@@ -100,7 +103,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     revocation that was answered anywhere is seen.
 
     Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+    replaced and no longer works is unknown here, and ends nothing: reuse is for
+    RefreshSession to find.
     """
     BatchValidateSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]  # type: ignore[assignment]
     """Says the same of many sessions at once: a session that is not good is a
@@ -108,9 +113,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Replaces a session's secret by a new one. The old one works for 10 seconds
-    more, and refreshing with it in that time gives the same new secret, so that
-    clients that race each other go on. After that its use reveals a copy in
-    other hands: the session is revoked.
+    more, or until the new one is replaced too, and refreshing with it in that
+    time gives the same new secret, so that clients that race each other go on.
+    After that, refreshing with it or with any other secret that the session had
+    before reveals a copy in other hands: the session is revoked.
 
     Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
@@ -163,7 +169,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         revocation that was answered anywhere is seen.
 
         Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`.
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
+        replaced and no longer works is unknown here, and ends nothing: reuse is for
+        RefreshSession to find.
         """
 
     @_abc_1.abstractmethod
@@ -183,9 +191,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.RefreshSessionResponse, _abc.Awaitable[_session_service_pb2.RefreshSessionResponse]]:
         """Replaces a session's secret by a new one. The old one works for 10 seconds
-        more, and refreshing with it in that time gives the same new secret, so that
-        clients that race each other go on. After that its use reveals a copy in
-        other hands: the session is revoked.
+        more, or until the new one is replaced too, and refreshing with it in that
+        time gives the same new secret, so that clients that race each other go on.
+        After that, refreshing with it or with any other secret that the session had
+        before reveals a copy in other hands: the session is revoked.
 
         Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """

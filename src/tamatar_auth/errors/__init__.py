@@ -1,0 +1,138 @@
+"""The failures that callers are told about.
+
+    Failure
+    ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
+    ├── CallerUnknown, CallerNotAllowed                       the service that calls
+    ├── ServiceStopping, InternalFault                        this service
+    │
+    │   errors/users.py
+    ├── UserNotFound, EmailTaken, UsernameTaken,
+    │   UserNotDeleted, EtagMismatch, RequestIdReused         users
+    ├── InvalidCredentials, EmailNotVerified, TooManyAttempts,
+    │   UserTokenInvalid                                      their credentials
+    │
+    │   errors/sessions.py
+    ├── SessionUnknown, SessionExpired, SessionIdle,
+    │   SessionRevoked, SessionReused, UserInactive,
+    │   SessionNotFound                                       sessions
+    │
+    │   errors/storage.py
+    └── TransactionConflict, ConstraintViolated, ValueRefused,
+        StorageUnavailable, StorageTimedOut,
+        QueryStatisticsMissing                                the database
+
+A failure is a fact with a name. Its code, its reason and its message are constants,
+so that no value that a caller sent finds its way into a status. The reasons are those
+of the `ErrorReason` enum, one class each; what varies is in `metadata`, `violations`
+and `retry_after`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
+
+from grpc import StatusCode
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+class FieldViolation(NamedTuple):
+    """A field of the request, as a path such as `profile.bio`, and the rule it breaks."""
+
+    field: str
+    description: str
+
+
+class Failure(Exception):  # noqa: N818 - a failure is not an error of this program
+    """A call cannot be answered as the caller hoped."""
+
+    code: ClassVar[StatusCode]
+    reason: ClassVar[ErrorReason.ValueType]
+    message: ClassVar[str]
+    retry_after: float | None = None
+    """Seconds after which the same call may well succeed."""
+
+    metadata: Mapping[str, str] = NO_METADATA
+    kept_back: Mapping[str, str] = NO_METADATA
+    """What the audit trail is told and the caller is not."""
+    violations: Sequence[FieldViolation] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidFields(Failure):
+    """At least one field breaks a rule."""
+
+    code = StatusCode.INVALID_ARGUMENT
+    reason = ErrorReason.INVALID_FIELDS
+    message = "The request has invalid fields."
+
+    def __init__(self, *violations: FieldViolation) -> None:
+        super().__init__()
+        self.violations = violations
+
+    @classmethod
+    def field(cls, field: str, description: str) -> "InvalidFields":
+        """Name the one field that breaks a rule."""
+        return cls(FieldViolation(field, description))
+
+
+class MalformedRequest(Failure):
+    """The bytes of the request are not the message that the method takes."""
+
+    code = StatusCode.INVALID_ARGUMENT
+    reason = ErrorReason.MALFORMED_REQUEST
+    message = "The request cannot be decoded."
+
+
+class InvalidPageToken(Failure):
+    """The page token is not ours, or was made for another query."""
+
+    code = StatusCode.INVALID_ARGUMENT
+    reason = ErrorReason.INVALID_PAGE_TOKEN
+    message = "The page token is not valid for this query."
+    violations = (FieldViolation("page_token", "must come from the page before"),)
+
+
+class CallerUnknown(Failure):
+    """The service that calls did not prove who it is; why is not told."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.CALLER_UNKNOWN
+    message = "The caller is not known."
+
+
+class CallerNotAllowed(Failure):
+    """The service that calls has none of the roles that may call this method."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = ErrorReason.CALLER_NOT_ALLOWED
+    message = "The caller may not call this method."
+
+    def __init__(self, roles: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.metadata = {"roles": ",".join(sorted(roles))}
+
+
+class ServiceStopping(Failure):
+    """This process ends; another one answers."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = ErrorReason.SERVICE_STOPPING
+    message = "This server is stopping: connect again."
+    retry_after = 0.1
+
+
+class InternalFault(Failure):
+    """A fault of this service; `error_id` is in its log."""
+
+    code = StatusCode.INTERNAL
+    reason = ErrorReason.INTERNAL_FAULT
+    message = "The service failed: its log has the error id."
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__()
+        self.metadata = {"error_id": error_id}

@@ -1,0 +1,120 @@
+"""The failures that are about users and their credentials."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from grpc import StatusCode
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth.errors import Failure
+
+
+class Cause(StrEnum):
+    """Why a password was not accepted: what the caller is not told."""
+
+    NO_USER = "no_user"
+    INACTIVE_USER = "inactive_user"
+    NO_PASSWORD = "no_password"  # noqa: S105 - a cause
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a cause
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    CHANGED_MEANWHILE = "changed_meanwhile"
+    EMAIL_NOT_VERIFIED = "email_not_verified"
+
+
+class UserNotFound(Failure):
+    """There is no such user, or it is deleted."""
+
+    code = StatusCode.NOT_FOUND
+    reason = ErrorReason.USER_NOT_FOUND
+    message = "There is no such user."
+
+
+class EmailTaken(Failure):
+    """The address belongs to another live user."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = ErrorReason.EMAIL_TAKEN
+    message = "The email address is already registered."
+
+
+class UsernameTaken(Failure):
+    """The username belongs to another live user."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = ErrorReason.USERNAME_TAKEN
+    message = "The username is already registered."
+
+
+class UserNotDeleted(Failure):
+    """Only a deleted user can be restored."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = ErrorReason.USER_NOT_DELETED
+    message = "The user is not deleted."
+
+
+class EtagMismatch(Failure):
+    """The user was changed since the caller read it."""
+
+    code = StatusCode.ABORTED
+    reason = ErrorReason.ETAG_MISMATCH
+    message = "The user was changed meanwhile: read it again."
+
+
+class RequestIdReused(Failure):
+    """The request id was used for a user with other content."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = ErrorReason.REQUEST_ID_REUSED
+    message = "The request id was used for another user."
+
+
+class InvalidCredentials(Failure):
+    """Nobody signs in with these credentials; why is not told."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.INVALID_CREDENTIALS
+    message = "The credentials are not valid."
+
+    def __init__(self, cause: Cause | None = None, user_id: object = None) -> None:
+        super().__init__()
+        self.kept_back = _kept_back(cause, user_id)
+
+
+class EmailNotVerified(Failure):
+    """The password is right, the address is not verified."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = ErrorReason.EMAIL_NOT_VERIFIED
+    message = "The email address is not verified."
+
+    def __init__(self, user_id: object = None) -> None:
+        super().__init__()
+        self.kept_back = _kept_back(Cause.EMAIL_NOT_VERIFIED, user_id)
+
+
+class TooManyAttempts(Failure):
+    """Too many wrong passwords were tried; `retry_after` seconds from now one is looked at."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = ErrorReason.TOO_MANY_ATTEMPTS
+    message = "Too many attempts: try again later."
+    retry_after = 1.0
+
+    def __init__(self, retry_after: float = 1.0, user_id: object = None) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+        self.kept_back = _kept_back(Cause.TOO_MANY_ATTEMPTS, user_id)
+
+
+class UserTokenInvalid(Failure):
+    """The one-time secret is good for nothing; why is not told."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = ErrorReason.USER_TOKEN_INVALID
+    message = "The secret is not valid."
+
+
+def _kept_back(cause: Cause | None, user_id: object) -> Mapping[str, str]:
+    told = {"cause": cause, "user_id": user_id}
+    return {name: str(value) for name, value in told.items() if value}

@@ -1,0 +1,57 @@
+"""The jobs that commands do on a database, each on an event loop of its own.
+
+They need no server and no migrations, so neither is imported here: a job starts at once.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import uvloop
+from sqlalchemy.exc import SQLAlchemyError
+
+from tamatar_auth.maintenance import seeding, sweeping
+from tamatar_auth.maintenance.revisions import head_revision
+from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.storage import faults
+from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.readiness import problem
+
+Report = Callable[[str], None]
+
+
+def seed(settings: Settings, report: Report) -> None:
+    """Create the first users."""
+
+    async def run() -> None:
+        async with _opened(settings) as database:
+            await seeding.seed(database, Passwords.of(settings), settings, report)
+
+    uvloop.run(run())
+
+
+def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
+    """Remove what is past its retention."""
+
+    async def run() -> None:
+        async with _opened(settings) as database:
+            await sweeping.sweep(database, settings, dry_run=dry_run, report=report)
+
+    uvloop.run(run())
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
+    """Open a database that can be worked with, or raise `OperatorError`."""
+    database = Database(create_engine(settings))
+    try:
+        if why := await problem(database, head_revision()):
+            raise OperatorError(f"{why[:1].upper()}{why[1:]}. `tamatar-auth doctor` tells more.")
+        yield database
+    except SQLAlchemyError as error:
+        failure = faults.failure(error)
+        if failure is None:
+            raise
+        raise OperatorError(failure.message) from None
+    finally:
+        await database.close()

@@ -1,0 +1,28 @@
+"""Whether a database can be worked with: it answers, and has the tables of this release."""
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage import faults
+from tamatar_auth.storage.database import Database
+
+
+async def problem(database: Database, head: str) -> str | None:
+    """Tell why a database cannot be worked with, or None when it can."""
+    try:
+        async with database.read() as db:
+            revision = await db.diagnostics.schema_revision()
+    except (SQLAlchemyError, OSError, StorageUnavailable) as error:
+        state = faults.sqlstate(error)
+        return f"the database is not available ({state or type(error).__name__})"
+    return _lacking(revision, head)
+
+
+def _lacking(revision: str | None, head: str) -> str | None:
+    if revision is None:
+        return "the database has no tables yet: run `tamatar-auth migrate up`"
+    if revision < head:
+        return f"the tables are at {revision}, not at {head}: run `tamatar-auth migrate up`"
+    # Tables of a later release are fine: migrations stay compatible with the release
+    # before them, which may restart while the new one is rolled out.
+    return None
