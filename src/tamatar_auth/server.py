@@ -63,7 +63,8 @@ HEALTH = "grpc.health.v1.Health"
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port is a mistake
     ("grpc.max_receive_message_length", 64 * 1024),
-    ("grpc.max_concurrent_streams", 100),
+    # Beyond it gRPC refuses calls of honest clients, too: theirs do not wait for a free stream.
+    ("grpc.max_concurrent_streams", 1000),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),  # so that clients find new replicas
     ("grpc.max_connection_age_grace_ms", 60 * 1000),

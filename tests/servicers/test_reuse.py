@@ -7,7 +7,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from grpc import StatusCode
-from sqlalchemy import event, func, update
+from sqlalchemy import func, update
 from structlog.testing import capture_logs
 
 from tamatar.auth.v1 import session_service_pb2 as pb
@@ -42,20 +42,6 @@ def age(database):
             await tx.connection.execute(update(sessions_table).values(columns))
 
     return age
-
-
-@pytest.fixture
-def statements(service):
-    """The statements of the server."""
-    seen = []
-
-    def see(_connection, _cursor, statement, *_):
-        seen.append(statement)
-
-    engine = service.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", see)
-    yield seen
-    event.remove(engine, "before_cursor_execute", see)
 
 
 def revoke(sessions, token):

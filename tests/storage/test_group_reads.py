@@ -1,0 +1,293 @@
+"""Group reads: whoever asks is answered, rightly, and from a statement that began later."""
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+
+import pytest
+
+from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.storage import group_reads
+from tamatar_auth.storage.group_reads import MOST_KEYS, MOST_STATEMENTS, GroupRead
+
+
+class Refused(Exception):  # noqa: N818 - as the failures are named
+    """What a statement raises."""
+
+
+class Table:
+    """Rows of all keys but the negative ones. It notes which keys each statement took."""
+
+    def __init__(self):
+        self.taken = []
+        self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
+        self.may_begin.set()
+        self.may_end.set()
+        self.error = None
+        self.read = GroupRead(self._find)
+
+    async def _find(self, take):
+        await self.may_begin.wait()
+        keys = take()
+        self.taken.append(sorted(keys))
+        error, may_end = self.error, self.may_end
+        await asyncio.sleep(0)
+        await may_end.wait()
+        if error is not None:
+            raise error
+        return {key: f"row {key}" for key in keys if key >= 0}
+
+    def ask(self, *keys):
+        return [asyncio.create_task(self.read(key)) for key in keys]
+
+    def hold(self):
+        """Let the statements that begin from now on not end; give what lets them."""
+        self.may_end = asyncio.Event()
+        return self.may_end
+
+
+@pytest.fixture
+async def table():
+    return Table()
+
+
+async def steps():
+    """Let everything that can go on go on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_who_is_alone_is_looked_up_at_once(table):
+    (asked,) = table.ask(1)
+    await steps()
+
+    assert table.taken == [[1]]
+    assert await asked == "row 1"
+
+
+async def test_a_key_without_a_row_is_none(table):
+    assert await table.read(-1) is None
+
+
+async def test_those_who_come_while_a_statement_runs_share_the_next(table):
+    done = table.hold()
+    first = table.ask(1)
+    await steps()
+    later = table.ask(2, 3, 3, -4)
+    await steps()
+    done.set()
+
+    assert await asyncio.gather(*first, *later) == ["row 1", "row 2", "row 3", "row 3", None]
+    assert table.taken == [[1], [-4, 2, 3]]
+
+
+async def test_those_who_come_while_there_is_no_connection_share_it(table):
+    table.may_begin.clear()
+    first = table.ask(1)
+    await steps()
+    later = table.ask(2, 3)
+    await steps()
+    table.may_begin.set()
+
+    await asyncio.gather(*first, *later)
+    assert table.taken == [[1, 2, 3]]
+
+
+async def test_after_company_the_next_ones_are_gathered_for_a_moment(table):
+    done = table.hold()
+    waiting = table.ask(1)
+    await steps()
+    waiting += table.ask(*range(2, 22))
+    await steps()
+    done.set()
+    await asyncio.gather(*waiting)
+
+    again = table.ask(1)
+    await steps()
+    assert len(table.taken) == 2
+    await asyncio.gather(*again, *table.ask(2))
+    assert table.taken[2:] == [[1, 2]]
+
+
+async def test_company_of_long_ago_is_forgotten(table, monkeypatch):
+    monkeypatch.setattr(group_reads, "COMPANY", 0.0)
+    await asyncio.gather(*table.ask(*range(20)))
+
+    table.ask(1)
+    await steps()
+
+    assert table.taken[-1] == [1]
+
+
+async def test_who_went_away_is_not_looked_up(table):
+    done = table.hold()
+    first = table.ask(1)
+    await steps()
+    gone, stays = table.ask(2, 3)
+    await steps()
+    gone.cancel()
+    await steps()
+    done.set()
+
+    assert await asyncio.gather(*first, stays) == ["row 1", "row 3"]
+    assert table.taken == [[1], [3]]
+
+
+async def test_who_goes_away_leaves_the_others_their_statement(table):
+    done = table.hold()
+    gone, stays = table.ask(1, 2)
+    await steps()
+    gone.cancel()
+    await steps()
+    done.set()
+
+    assert await stays == "row 2"
+    assert table.taken == [[1, 2]]
+
+
+async def test_an_error_reaches_its_group_and_no_other(table):
+    done, table.error = table.hold(), Refused()
+    failing = table.ask(1)
+    await steps()
+    table.error = None
+    fine = table.ask(2)
+    await steps()
+    done.set()
+
+    with pytest.raises(Refused):
+        await failing[0]
+    assert await fine[0] == "row 2"
+
+
+async def test_without_a_connection_everybody_who_waits_for_it_is_told():
+    may_fail = asyncio.Event()
+
+    async def find(_take):
+        await may_fail.wait()
+        raise Refused
+
+    read = GroupRead(find)
+    asked = [asyncio.create_task(read(key)) for key in range(3)]
+    await steps()
+    may_fail.set()
+
+    assert {type(end) for end in await asyncio.gather(*asked, return_exceptions=True)} == {Refused}
+
+
+async def test_more_than_a_statement_takes_are_taken_by_several(table):
+    keys = range(2 * MOST_KEYS + 5)
+
+    assert await asyncio.gather(*table.ask(*keys)) == [f"row {key}" for key in keys]
+    assert max(map(len, table.taken)) == MOST_KEYS
+
+
+async def test_a_slow_statement_holds_nobody_up_and_few_run_at_once(table):
+    table.hold()
+    slow = []
+    for key in range(MOST_STATEMENTS):
+        slow += table.ask(key)
+        while len(table.taken) <= key:  # noqa: ASYNC110 - the timer is the code's own
+            await asyncio.sleep(0.001)
+    late = table.ask(100, 101)
+    await asyncio.sleep(3 * group_reads.SLOW)
+    assert len(table.taken) == MOST_STATEMENTS
+
+    table.may_end.set()
+    assert await asyncio.gather(*late) == ["row 100", "row 101"]
+    await asyncio.gather(*slow)
+
+
+async def test_closing_answers_who_waits_and_refuses_who_comes(table):
+    done = table.hold()
+    waiting = table.ask(1)
+    await steps()
+    waiting += table.ask(2, 3)
+    await steps()
+    closing = asyncio.create_task(table.read.close())
+    await steps()
+    with pytest.raises(ServiceStopping):
+        await table.read(4)
+    assert not closing.done()
+
+    done.set()
+    await closing
+    assert await asyncio.gather(*waiting) == ["row 1", "row 2", "row 3"]
+    await table.read.close()
+
+
+async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
+    async def find(take):
+        take()
+        await asyncio.sleep(60)
+
+    read = GroupRead(find)
+    asked = asyncio.create_task(read(1))
+    await steps()
+    (statement,) = [task for task in asyncio.all_tasks() if "_run" in repr(task.get_coro())]
+    statement.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+
+
+class Storm:
+    """Calls that come, wait, go away and are refused at random."""
+
+    def __init__(self, seed):
+        self.chance, self.clock, self.ends = random.Random(seed), itertools.count(), Counter()
+        self.read = GroupRead(self._find)
+
+    async def _find(self, take):
+        for _ in range(self.chance.randrange(4)):
+            await asyncio.sleep(0)
+        self._refuse_sometimes()
+        keys, began = take(), next(self.clock)
+        await asyncio.sleep(self.chance.choice((0, 0, 0.001, 0.01, 0.04)))
+        self._refuse_sometimes()
+        return {key: (key, began) for key in keys if key % 7}
+
+    def _refuse_sometimes(self):
+        if self.chance.random() < 0.05:
+            raise Refused
+
+    async def ask(self, key):
+        came = next(self.clock)
+        try:
+            row = await self.read(key)
+        except (Refused, ServiceStopping, asyncio.CancelledError) as error:
+            self.ends[type(error).__name__] += 1
+            return
+        self.ends["answered"] += 1
+        if key % 7:
+            assert row[0] == key
+            assert row[1] > came
+        else:
+            assert row is None
+
+    async def blow(self):
+        """Ask 1500 times; give the tasks."""
+        tasks = []
+        for _ in range(1500):
+            tasks.append(asyncio.create_task(self.ask(self.chance.randrange(200))))
+            if self.chance.random() < 0.3:
+                await asyncio.sleep(self.chance.choice((0, 0, 0, 0.001, 0.003)))
+            if self.chance.random() < 0.2:
+                self.chance.choice(tasks).cancel()
+        return tasks
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_happens_nobody_is_lost_mixed_up_or_told_of_the_past(seed):
+    storm = Storm(seed)
+    tasks = await storm.blow()
+    tasks.append(asyncio.create_task(storm.read.close()))
+    tasks += [asyncio.create_task(storm.ask(key)) for key in range(20)]
+
+    done, pending = await asyncio.wait(tasks, timeout=30)
+
+    assert not pending
+    assert not [task.exception() for task in done if not task.cancelled() and task.exception()]
+    assert storm.ends["answered"] > 500
+    assert storm.ends["Refused"]
+    assert storm.ends["ServiceStopping"]
