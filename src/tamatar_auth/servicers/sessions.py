@@ -14,7 +14,12 @@ from tamatar_auth import audit
 from tamatar_auth.audit import Event
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
-from tamatar_auth.messages import session_message, user_message, validation_message
+from tamatar_auth.messages import (
+    session_message,
+    user_message,
+    validated_message,
+    validation_message,
+)
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
 from tamatar_auth.security.passwords import Passwords
@@ -101,10 +106,8 @@ class SessionServicer(SessionServiceServicer):
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
-        valid = await self._validation.one(token_digest(request.session_token))
-        return pb.ValidateSessionResponse(
-            session=session_message(valid.session), user=user_message(valid.user)
-        )
+        digest = token_digest(request.session_token)
+        return validated_message(await self._validation.one(digest))
 
     async def BatchValidateSessions(
         self, request: pb.BatchValidateSessionsRequest, context: Context
