@@ -88,6 +88,7 @@ class Parts:
     drain: DrainInterceptor
     validation: SessionValidation
     activity: Activity
+    passwords: Passwords
     telemetry: Telemetry
 
 
@@ -106,7 +107,7 @@ class Service:
     """Tasks that run as long as the server; one that ends is a fault."""
 
     async def stop(self) -> None:
-        """Stop taking calls, finish those in flight, close the pool.
+        """Stop taking calls, finish those in flight and the hashes that run, close the pool.
 
         NOT_SERVING is said first, so that balancers turn away before the port closes.
         """
@@ -115,6 +116,7 @@ class Service:
         self.parts.drain.end_streams()
         await self.server.stop(self.settings.shutdown_grace.total_seconds())
         await self.parts.drain.finished()
+        await self.parts.passwords.close()
         await self.parts.validation.close()
         await self.parts.activity.write(self.database)
         await self.watch.close()
@@ -131,7 +133,7 @@ def build_server(
     chain = Chain(_interceptors(parts, callers))
     server = grpc.aio.server(interceptors=[chain], options=OPTIONS)
     key = settings.page_token_key
-    passwords = Passwords.of(settings)
+    passwords = parts.passwords
     policy = PasswordPolicy(settings.password_min_length)
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
@@ -155,6 +157,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     database is there.
     """
     admission = Admission.of(settings)
+    passwords = Passwords.of(settings, telemetry.meter)
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
@@ -164,6 +167,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
         drain=DrainInterceptor(),
         validation=SessionValidation(database, activity, settings.session_idle_limit or None),
         activity=activity,
+        passwords=passwords,
         telemetry=telemetry,
     )
     watch = DatabaseWatch(settings, parts.health, head_revision())

@@ -155,6 +155,22 @@ class SettingFields(BaseSettings):
         int,
         Field(ge=4, le=16, description="The cost of a password's hash; 10 at least in production."),
     ] = 12
+    hash_threads: Annotated[
+        Annotated[int, Field(ge=1, le=256)] | None,
+        BeforeValidator(_absent),
+        Field(
+            description="How many threads hash passwords; one less than there are cores, and one"
+            " at least."
+        ),
+    ] = None
+    hash_queue: Annotated[
+        Annotated[int, Field(ge=0, le=10_000)] | None,
+        BeforeValidator(_absent),
+        Field(
+            description="How many calls may wait for one of these threads, beyond which they are"
+            " refused at once; 16 a thread."
+        ),
+    ] = None
     session_idle_limit: Annotated[
         Duration,
         between(timedelta(0), 365 * _DAY),
