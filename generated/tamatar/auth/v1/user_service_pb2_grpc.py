@@ -157,7 +157,7 @@ class UserServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUserStats(self, request, context):
-        """Counts the users that a filter describes.
+        """Counts the users that a filter describes. It looks at every one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,7 @@ class UserServiceStub:
     Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
     """
     GetUserStats: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserStatsRequest, _user_service_pb2.GetUserStatsResponse]
-    """Counts the users that a filter describes."""
+    """Counts the users that a filter describes. It looks at every one of them."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
     """Changes the fields that the mask names and no other.
 
@@ -147,7 +147,7 @@ class UserServiceAsyncStub(UserServiceStub):
     Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
     """
     GetUserStats: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserStatsRequest, _user_service_pb2.GetUserStatsResponse]  # type: ignore[assignment]
-    """Counts the users that a filter describes."""
+    """Counts the users that a filter describes. It looks at every one of them."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes the fields that the mask names and no other.
 
@@ -269,7 +269,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetUserStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GetUserStatsResponse, _abc.Awaitable[_user_service_pb2.GetUserStatsResponse]]:
-        """Counts the users that a filter describes."""
+        """Counts the users that a filter describes. It looks at every one of them."""
 
     @_abc_1.abstractmethod
     def UpdateUser(
