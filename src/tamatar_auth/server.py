@@ -29,6 +29,7 @@ from tamatar_auth.interceptors.validation import ValidationInterceptor
 from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
 from tamatar_auth.pagination import PageTokens
+from tamatar_auth.ports import StartError, refuse_if_taken, unusable
 from tamatar_auth.security.access import disagreement
 from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
@@ -40,7 +41,7 @@ from tamatar_auth.servicers.reflection import add_reflection
 from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.services import AnsweredMethods
-from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.settings import Settings
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
@@ -61,7 +62,6 @@ SERVICES = tuple(
 HEALTH = "grpc.health.v1.Health"
 
 OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second server on the port is a mistake
     ("grpc.max_receive_message_length", 64 * 1024),
     # Beyond it gRPC refuses calls of honest clients, too: theirs do not wait for a free stream.
     ("grpc.max_concurrent_streams", 1000),
@@ -74,10 +74,6 @@ log = structlog.get_logger(__name__)
 
 
 NO_TELEMETRY = Telemetry()
-
-
-class StartError(OperatorError):
-    """The server cannot start; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +127,9 @@ def build_server(
     Raises `StartError` if it is not decided of every method who may call it.
     """
     chain = Chain(_interceptors(parts, callers))
-    server = grpc.aio.server(interceptors=[chain], options=OPTIONS)
+    # Unless there are workers, a second server on the port is a mistake.
+    shared = ("grpc.so_reuseport", int(settings.workers > 1))
+    server = grpc.aio.server(interceptors=[chain], options=[shared, *OPTIONS])
     key = settings.page_token_key
     passwords = parts.passwords
     policy = PasswordPolicy(settings.password_min_length)
@@ -173,7 +171,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     watch = DatabaseWatch(settings, parts.health, head_revision())
     try:
         server = build_server(settings, database, parts, admission.callers)
-        addresses = [_bind(server, address, admission.tls) for address in settings.listen]
+        addresses = _bound(server, settings, admission.tls)
     except StartError:
         await database.close()
         raise
@@ -250,21 +248,25 @@ def _interceptors(parts: Parts, callers: Watched[Callers] | None) -> Sequence[Ha
     ]
 
 
+def _bound(
+    server: grpc.aio.Server, settings: Settings, tls: Watched[Tls] | None
+) -> Sequence[ListenAddress]:
+    bound = []
+    for address in settings.listen:
+        if settings.workers == 1:  # for several their supervisor has looked, and keeps the port
+            refuse_if_taken(address)
+        bound.append(_bind(server, address, tls))
+    return bound
+
+
 def _bind(
     server: grpc.aio.Server, address: ListenAddress, tls: Watched[Tls] | None
 ) -> ListenAddress:
-    # Of a name's addresses gRPC is content with one, and a socket it takes from its owner.
-    if address.is_taken:
-        raise StartError(
-            f"{address} is in use by another process: end that, or set TAMATAR_LISTEN."
-        )
     try:
         if tls is None or address.path:
             port = server.add_insecure_port(str(address))
         else:
             port = server.add_secure_port(str(address), server_credentials(tls))
     except RuntimeError:
-        raise StartError(
-            f"{address} cannot be listened on: set TAMATAR_LISTEN to an address of this machine."
-        ) from None
+        raise unusable(address) from None
     return address if address.path else address._replace(port=port)

@@ -102,6 +102,15 @@ class SettingFields(BaseSettings):
             description="Where calls are answered: host:port or unix:path, several with commas.",
         ),
     ] = (ListenAddress.parse("127.0.0.1:50051"),)
+    workers: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="How many processes answer calls. Several share the ports, and each has"
+            " its own pool of connections and its own metrics.",
+        ),
+    ] = 1
     callers_file: Annotated[
         OptionalFile,
         Field(
@@ -134,7 +143,10 @@ class SettingFields(BaseSettings):
         ListenAddress,
         NoDecode,
         BeforeValidator(_address),
-        Field(description="Where Prometheus finds them: host:port."),
+        Field(
+            description="Where Prometheus finds them: host:port. Of several workers the second has"
+            " the next port, and so on."
+        ),
     ] = ListenAddress.parse("127.0.0.1:9464")
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
