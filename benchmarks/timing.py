@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import grpc
@@ -49,7 +50,9 @@ async def main() -> None:
         EmbeddedPostgres(Path(folder), report=say, settings={"fsync": "off"}) as postgres,
     ):
         Migrations(postgres.url()).upgrade()
-        settings = Settings(_env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error")
+        settings = Settings.load(
+            _env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error"
+        )
         configure_logs(settings)
         async with running(settings.with_database(postgres.url())) as service:
             await measure(service)
@@ -76,7 +79,7 @@ async def measure(service: Service) -> None:
     table({key: statistics.median(values) for key, values in seconds.items()})
 
 
-async def populate(service: Service, stub: UserServiceStub) -> None:
+async def populate(service: Service, stub: Any) -> None:
     """Create a user of each kind that has one."""
     for kind in (*LOOKED_AT, "throttled, known"):
         if kind == "unknown":

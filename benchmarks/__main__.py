@@ -1,0 +1,148 @@
+"""Measures the service beside an empty handler: `make bench`, `make bench QUICK=1`.
+
+Both run on this machine at the same time as PostgreSQL and the drivers, and take turns, so that
+the ratios say more than the figures. Prints tables; nothing is asserted.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+import uvloop
+from pydantic import SecretStr
+
+from benchmarks import h2load
+from benchmarks.bench import Bench
+from benchmarks.calls import PASSWORD
+from benchmarks.chart import Series, chart
+from benchmarks.each_call import each_call
+from benchmarks.loading import load
+from benchmarks.machine import machine
+from benchmarks.plan import FULL, QUICK, Plan
+from benchmarks.processes import ROOT
+from benchmarks.report import lines, reaches
+from benchmarks.samples import BenchmarkError
+from benchmarks.scale import scale
+from benchmarks.servers import BCRYPT_COST, Servers
+from benchmarks.signing_in import signing_in
+from benchmarks.statements import SETTINGS
+from benchmarks.throughput import Throughput
+from benchmarks.upkeep import memory, starting, sweeping
+from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.settings import OperatorError, Settings
+
+CHART = ROOT / "build" / "bench.svg"
+POSTGRES = SETTINGS | {"shared_buffers": "256MB", "max_wal_size": "4GB"}
+
+
+def main() -> int:
+    """Measure and print; return the exit code."""
+    signal.signal(signal.SIGTERM, _end)
+    # gRPC's core writes lines of its own to stderr.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        h2load.require()
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        measure(FULL if os.environ.get("QUICK", "") in {"", "0"} else QUICK)
+    except (BenchmarkError, OperatorError) as error:
+        print(f"The benchmark ended early: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def measure(plan: Plan) -> None:
+    """Fill a database, measure everything, print it and draw the chart."""
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {line}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="tamatar-bench-") as name:
+        folder = Path(name)
+        with EmbeddedPostgres(folder / "postgres", settings=POSTGRES) as postgres:
+            say(f"PostgreSQL {postgres.version} is ready")
+            servers = Servers(folder)
+            many, few = _databases(postgres)
+            _fill(servers, plan, many=many, few=few, say=say)
+            where = machine(many)
+            with servers.empty() as empty, servers.real(many) as real:
+                _measure(Bench(plan, servers, many, empty, real, say), few, where)
+    say("done")
+
+
+def _measure(bench: Bench, few: str, where: str) -> None:
+    throughput = Throughput(bench)
+    throughput.run()
+    calls = each_call(bench)
+    rows = [*throughput.rows(), *signing_in(bench)]
+    with bench.servers.real(few) as small:
+        rows += scale(bench, small)
+    rows += [*sweeping(bench), *memory(bench), *starting(bench)]
+    size = f"{bench.plan.users:,} users and as many sessions"
+    print(f"{where}. {size}. Medians of {bench.plan.rounds} rounds of {bench.plan.seconds:g} s.\n")
+    print(reaches(rows))
+    print(f"\nBy {h2load.PROCESSES} processes of h2load, each with a token of its own:\n")
+    print(lines(throughput.lines()))
+    print("\nBy the client for Python, each call about another session or user:\n")
+    print(lines(calls))
+    levels = throughput.levels
+    series = [
+        Series("empty handler", "#9aa5b1", {at: level.empty for at, level in levels.items()}),
+        Series("ValidateSession", "#d1495b", {at: level.ours for at, level in levels.items()}),
+    ]
+    CHART.parent.mkdir(exist_ok=True)
+    CHART.write_text(chart(series, f"{where}; {size}"))
+    print(f"\nThe chart is {CHART.relative_to(ROOT)}.")
+
+
+def _databases(postgres: EmbeddedPostgres) -> tuple[str, str]:
+    """Bring up the tables in two databases, and give their URLs."""
+    urls = postgres.url(), postgres.url("few_users")
+    with psycopg.connect(urls[0], autocommit=True) as connection:
+        connection.execute("CREATE DATABASE few_users")
+    for url in urls:
+        Migrations(url).upgrade()
+    return urls
+
+
+def _fill(servers: Servers, plan: Plan, *, many: str, few: str, say: Callable[[str], None]) -> None:
+    keys = SecretStr(servers.settings["TAMATAR_PASSWORD_KEYS"])
+    settings = Settings.load(_env_file=None, bcrypt_cost=BCRYPT_COST, password_keys=keys)
+    password_hash = str(uvloop.run(Passwords.of(settings).hash(PASSWORD)))
+    load(
+        many,
+        users=plan.users,
+        sessions=plan.users + plan.spare_sessions,
+        password_hash=password_hash,
+        say=say,
+    )
+    load(
+        few,
+        users=plan.few_users,
+        sessions=plan.few_users,
+        password_hash=password_hash,
+        say=say,
+    )
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    """Take SIGTERM for Ctrl-C, so that every process is ended."""
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

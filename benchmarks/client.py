@@ -1,0 +1,131 @@
+"""Drives a server with gRPC's client for Python, each call about another number."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+
+from benchmarks.calls import Call
+from benchmarks.plan import Load
+from benchmarks.processes import cpu_seconds
+from benchmarks.samples import BenchmarkError, Sample
+from benchmarks.servers import Server
+
+CONNECTIONS = 4
+_LOOKED_AT = 20
+"""One answer of so many is decoded and looked at."""
+
+# Left alone, connections to one address are one.
+_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+
+
+@contextlib.asynccontextmanager
+async def methods(server: Server, call: Call, count: int = CONNECTIONS) -> AsyncIterator[list[Any]]:
+    """Open connections; yield what takes and gives bytes, for each of them."""
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(server.address, options=_OPTIONS)
+            )
+            for _ in range(count)
+        ]
+        yield [channel.unary_unary(call.path) for channel in channels]
+
+
+async def answer(server: Server, call: Call, number: int) -> bytes:
+    """Make a call, and return the answer when it is right; or raise `BenchmarkError`."""
+    async with methods(server, call, 1) as (method,):
+        answered: bytes = await method(call.request(number), timeout=10)
+    _look(call, number, answered)
+    return answered
+
+
+async def closed_loop(
+    server: Server,
+    call: Call,
+    numbers: Iterator[int],
+    load: Load,
+) -> Sample:
+    """Call as often as so many calls in flight allow, or raise `BenchmarkError`."""
+    latencies: list[float] = []
+    calls = 0
+    async with methods(server, call) as opened:
+        before, began = cpu_seconds(server.pid), time.perf_counter()
+        counted_from, end = began + load.warm_up, began + load.warm_up + load.seconds
+
+        async def one_after_another(method: Any) -> None:
+            nonlocal calls
+            while (start := time.perf_counter()) < end:
+                number = next(numbers)
+                answered = await _answered(call, method, number)
+                calls += 1
+                now = time.perf_counter()
+                if counted_from <= now < end:
+                    latencies.append(now - start)
+                if calls % _LOOKED_AT == 0:
+                    _look(call, number, answered)
+
+        await asyncio.gather(
+            *(one_after_another(opened[place % len(opened)]) for place in range(load.in_flight))
+        )
+        after = cpu_seconds(server.pid)
+    cpu = None if before is None or after is None else after - before
+    return Sample(latencies=sorted(latencies), seconds=load.seconds, calls=calls, cpu=cpu)
+
+
+async def paced(
+    server: Server,
+    call: Call,
+    numbers: Iterator[int],
+    *,
+    rate: float,
+    until: asyncio.Event,
+) -> Sample:
+    """Call so often a second, however long answers take, or raise `BenchmarkError`.
+
+    The latency of a call counts from the moment at which it was due.
+    """
+    latencies: list[float] = []
+    async with methods(server, call) as opened:
+
+        async def one(method: Any, number: int, due: float) -> None:
+            answered = await _answered(call, method, number)
+            latencies.append(time.perf_counter() - due)
+            _look(call, number, answered)
+
+        await _answered(call, opened[0], next(numbers))  # the connection is none of the latency
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as calls:
+            count = 0
+            while not until.is_set():
+                due = began + count / rate
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                calls.create_task(one(opened[count % len(opened)], next(numbers), due))
+                count += 1
+        took = time.perf_counter() - began
+    return Sample(latencies=sorted(latencies), seconds=took, calls=count)
+
+
+def cycle(numbers: range, *, step: int = 7919) -> Iterator[int]:
+    """Go through numbers again and again, far from one to the next."""
+    place = 0
+    while True:
+        yield numbers[place % len(numbers)]
+        place += step
+
+
+async def _answered(call: Call, method: Any, number: int) -> bytes:
+    try:
+        answered: bytes = await method(call.request(number), timeout=10)
+    except grpc.aio.AioRpcError as error:
+        told = f"{call.name} ended with {error.code().name}: {error.details()}"
+        raise BenchmarkError(told) from None
+    return answered
+
+
+def _look(call: Call, number: int, answered: bytes) -> None:
+    if not call.is_right(number, answered):
+        raise BenchmarkError(f"{call.name} answered what is not right of number {number}")

@@ -1,0 +1,55 @@
+"""Other calls, and ValidateSession with any token: by the client for Python, 32 in flight."""
+
+from collections.abc import Iterator
+
+import uvloop
+
+from benchmarks.bench import Bench
+from benchmarks.calls import EMPTY, GET_USER, Call, session_calls
+from benchmarks.client import closed_loop, cycle
+from benchmarks.report import Line
+from benchmarks.samples import BenchmarkError, Sample, median_ratio, rate
+from benchmarks.servers import Server
+from benchmarks.statements import Statements
+
+IN_FLIGHT = 32
+
+
+def each_call(bench: Bench) -> list[Line]:
+    """Let the baseline and each call take turns, and tell of them."""
+    calls, plan = session_calls(bench.plan.users), bench.plan
+    half = plan.users + plan.spare_sessions // 2
+    numbers: list[tuple[Call, Iterator[int]]] = [
+        (calls["ValidateSession"], cycle(range(plan.users))),
+        (GET_USER, cycle(range(plan.users))),
+        (calls["RefreshSession"], _once(range(plan.users, half))),
+        (calls["RevokeSession"], _once(range(half, plan.users + plan.spare_sessions))),
+    ]
+    baseline: list[Sample] = []
+    samples: dict[str, list[Sample]] = {call.name: [] for call, _ in numbers}
+    spent = dict.fromkeys(samples, Statements())
+    for number in range(plan.rounds):
+        bench.say(f"client for Python, round {number + 1} of {plan.rounds}")
+        baseline.append(_run(bench, bench.empty, EMPTY, cycle(range(plan.users))))
+        for call, of in numbers:
+            before = Statements.so_far(bench.url)
+            samples[call.name].append(_run(bench, bench.real, call, of))
+            more = Statements.so_far(bench.url).since(before)
+            spent[call.name] = spent[call.name].plus(more)
+    lines = [Line("empty handler", IN_FLIGHT, baseline)]
+    for name, each in samples.items():
+        count = sum(sample.calls for sample in each)
+        ratio = median_ratio(each, baseline, rate)
+        statements, trips = spent[name].all / count, spent[name].round_trips / count
+        what = f"{name}, any token" if name == "ValidateSession" else name
+        lines.append(Line(what, IN_FLIGHT, each, ratio, statements, trips))
+    return lines
+
+
+def _run(bench: Bench, server: Server, call: Call, numbers: Iterator[int]) -> Sample:
+    return uvloop.run(closed_loop(server, call, numbers, bench.plan.load(IN_FLIGHT)))
+
+
+def _once(numbers: range) -> Iterator[int]:
+    yield from numbers
+    raise BenchmarkError("there are too few sessions that may be used up: this machine is fast")

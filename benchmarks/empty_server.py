@@ -1,0 +1,46 @@
+"""The baseline: a server whose ValidateSession decodes the request and answers nothing.
+
+It runs on uvloop with the options and the generated code of the real one. Prints its port.
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+import grpc
+import uvloop
+
+from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar.auth.v1.session_service_pb2_grpc import (
+    SessionServiceServicer,
+    add_SessionServiceServicer_to_server,
+)
+from tamatar_auth.running import stop_with_parent
+from tamatar_auth.server import OPTIONS
+
+
+class EmptyServicer(SessionServiceServicer):
+    """Answers at once."""
+
+    async def ValidateSession(
+        self, request: pb.ValidateSessionRequest, context: Any
+    ) -> pb.ValidateSessionResponse:
+        """Answer an empty message."""
+        del request, context
+        return pb.ValidateSessionResponse()
+
+
+async def main() -> None:
+    """Answer calls until the process is ended."""
+    server = grpc.aio.server(options=OPTIONS)
+    # What it does not have is answered with UNIMPLEMENTED.
+    add_SessionServiceServicer_to_server(EmptyServicer(), server)  # type: ignore[abstract]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    stop_with_parent(int(sys.argv[1]))
+    uvloop.run(main())

@@ -1,0 +1,122 @@
+"""Drives a server with h2load, which costs much less than a client in Python.
+
+A process of h2load sends the same body all the time. Several run at once, each with a token
+of its own and with one connection for each 100 calls in flight.
+"""
+
+import contextlib
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.calls import Call
+from benchmarks.plan import Load
+from benchmarks.processes import cpu_seconds, finished, started
+from benchmarks.samples import BenchmarkError, Sample
+from benchmarks.servers import Server
+
+PROCESSES = 8
+_STREAMS = 100
+_PREFIX = 5
+"""Bytes that gRPC puts before a message."""
+_SPREAD = 8
+"""Bytes by which answers about a session may differ: numbers in its times."""
+
+
+def require() -> None:
+    """Raise `BenchmarkError` where h2load is missing."""
+    if shutil.which("h2load") is None:
+        raise BenchmarkError(
+            "h2load is missing: install nghttp2-client (Debian, Ubuntu) or nghttp2 (Homebrew)."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a process of h2load told."""
+
+    requests: int
+    failed: int
+    data: int
+    """Bytes of the answers: an error of gRPC has none."""
+
+    @classmethod
+    def read(cls, text: str) -> "Told":
+        """Read what h2load printed, or raise `BenchmarkError`."""
+        requests = re.search(r"^requests: .*?(\d+) done, (\d+) succeeded", text, re.MULTILINE)
+        data = re.search(r"^traffic: .*\((\d+)\) data$", text, re.MULTILINE)
+        if requests is None or data is None:
+            raise BenchmarkError(f"h2load said what is not understood:\n{text[-500:]}")
+        done, succeeded = int(requests[1]), int(requests[2])
+        return cls(done, done - succeeded, int(data[1]))
+
+
+def drive(
+    server: Server, call: Call, load: Load, *, numbers: Sequence[int], answer_bytes: Sequence[int]
+) -> Sample:
+    """Call as often as so many calls in flight allow, or raise `BenchmarkError`.
+
+    `answer_bytes` are the sizes of the right answers about the numbers: whatever is an error
+    is missing in the bytes that came.
+    """
+    count = min(PROCESSES, load.in_flight, len(numbers))
+    before = cpu_seconds(server.pid)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folders = [Path(name, str(place)) for place in range(count)]
+        running = []
+        for place, folder in enumerate(folders):
+            share = load.in_flight // count + (place < load.in_flight % count)
+            command = _command(server, call, replace(load, in_flight=share), folder)
+            folder.mkdir()
+            (folder / "body").write_bytes(framed(call.request(numbers[place])))
+            running.append(stack.enter_context(started(command, output=folder / "told")))
+        for process, folder in zip(running, folders, strict=True):
+            finished(process, folder / "told")
+        after = cpu_seconds(server.pid)
+        for size, folder in zip(answer_bytes, folders, strict=False):
+            check(call, Told.read((folder / "told").read_text()), size)
+        logs = [(folder / "log").read_text() for folder in folders]
+    cpu = None if before is None or after is None else after - before
+    return sample(logs, warm_up=load.warm_up, cpu=cpu)
+
+
+def framed(message: bytes) -> bytes:
+    """Put before a message what gRPC puts there."""
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+def sample(logs: Sequence[str], *, warm_up: float, cpu: float | None = None) -> Sample:
+    """Read the logs of processes that ran at once: start, status and length of each call."""
+    rows = [tuple(map(int, line.split("\t")[::2])) for log in logs for line in log.splitlines()]
+    if not rows:
+        raise BenchmarkError("not one call was answered")
+    first = min(began for began, _ in rows) + int(warm_up * 1e6)
+    last = max(began + took for began, took in rows)
+    counted = sorted(took / 1e6 for began, took in rows if began + took >= first)
+    return Sample(latencies=counted, seconds=(last - first) / 1e6, calls=len(rows), cpu=cpu)
+
+
+def check(call: Call, told: Told, answer_bytes: int) -> None:
+    """Raise `BenchmarkError` where calls failed, or more came or less than right answers."""
+    expected = told.requests * (_PREFIX + answer_bytes)
+    allowed = told.requests * _SPREAD if answer_bytes else 0
+    if told.failed or abs(expected - told.data) > allowed:
+        raise BenchmarkError(
+            f"{call.name}: {told.failed} of {told.requests} calls failed, and {told.data} bytes"
+            f" came where {expected} are right"
+        )
+
+
+def _command(server: Server, call: Call, load: Load, folder: Path) -> list[str]:
+    connections = -(-load.in_flight // _STREAMS)
+    return [
+        *("h2load", "-D", f"{int((load.warm_up + load.seconds) * 1000)}ms"),
+        *("-c", str(connections), "-m", str(-(-load.in_flight // connections))),
+        *("-d", str(folder / "body"), "--log-file", str(folder / "log")),
+        *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+        f"http://{server.address}{call.path}",
+    ]

@@ -1,0 +1,64 @@
+"""A million users and their sessions, made within PostgreSQL."""
+
+from collections.abc import Callable
+
+import psycopg
+
+from benchmarks.calls import FIRST_CREATED
+
+# What calls.py says of a number: its id, its address, its token.
+_ID = "('01900000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
+_TOKEN = "'tms_' || left(encode(sha256(convert_to('session ' || n, 'UTF8')), 'hex'), 43)"
+
+_USERS = f"""
+INSERT INTO users
+    (id, email, username, first_name, last_name, password_hash, email_verified, created_at)
+SELECT {_ID.format("n")}, 'user' || n || '@example.com', 'user' || n, 'Ada', 'Lovelace',
+    %(hash)s, true, to_timestamp({FIRST_CREATED} + n)
+FROM generate_series(0, %(users)s - 1) AS n
+"""  # noqa: S608 - constants
+
+_PROFILES = "INSERT INTO user_profiles (user_id, display_name) SELECT id, 'Ada' FROM users"
+
+_SESSIONS = f"""
+INSERT INTO sessions (id, user_id, token_digest, expires_at, user_agent, ip_address)
+SELECT {_ID.format("n")}, {_ID.format("n %% %(users)s")}, sha256(convert_to({_TOKEN}, 'UTF8')),
+    now() + interval '7 days', 'Mozilla/5.0 (X11; Linux x86_64)', '192.0.2.1'
+FROM generate_series(0, %(sessions)s - 1) AS n
+"""  # noqa: S608 - constants
+
+_EXPIRED = """
+INSERT INTO sessions (id, user_id, token_digest, created_at, expires_at)
+SELECT gen_random_uuid(), id, sha256(uuid_send(gen_random_uuid())),
+    now() - interval '8 days', now() - interval '1 day'
+FROM generate_series(1, %(rounds)s), LATERAL (SELECT id FROM users LIMIT %(each)s) AS chosen
+"""
+
+
+def load(
+    url: str, *, users: int, sessions: int, password_hash: str, say: Callable[[str], None]
+) -> None:
+    """Fill a database; the first sessions belong to the users of the same numbers."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        values = {"users": users, "sessions": sessions, "hash": password_hash}
+        steps = {f"{users:,} users": _USERS, "their profiles": _PROFILES}
+        for words, statement in (steps | {f"{sessions:,} sessions": _SESSIONS}).items():
+            say(f"loading {words}")
+            connection.execute(statement, values if "%(" in statement else None)
+    say("analysing them")
+    settle(url)
+
+
+def add_expired(url: str, count: int, users: int) -> None:
+    """Add sessions that expired."""
+    each = min(count, users)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_EXPIRED, {"rounds": count // each, "each": each})
+    settle(url)
+
+
+def settle(url: str) -> None:
+    """Do what PostgreSQL would do by itself later, in the middle of the measuring."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")

@@ -1,0 +1,39 @@
+"""What the figures were measured on."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import psycopg
+
+
+def cores() -> int:
+    """Give the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def machine(database_url: str) -> str:
+    """Tell of processor, Python and PostgreSQL in one line."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    postgres = row[0] if row else "unknown"
+    parts = (
+        f"{cores()} cores ({_processor()})",
+        f"{platform.system()} {platform.machine()}",
+        f"Python {platform.python_version()}",
+        f"grpcio {version('grpcio')}",
+        f"PostgreSQL {postgres}",
+    )
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or "processor unknown"

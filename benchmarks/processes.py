@@ -1,0 +1,80 @@
+"""Processes beside this one, which end with it, and what they use."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.samples import BenchmarkError
+
+PATIENCE = 30.0
+"""Seconds after which what has not come will not come."""
+
+ROOT = Path(__file__).resolve().parent.parent
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Give what a process needs of the environment, and nothing that sets anything of ours."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(given)
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str | Path],
+    *,
+    output: Path,
+    given: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a process for as long as the block; what it writes goes to a file."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(given or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process: politely at first, then by force."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+
+
+def finished(process: "subprocess.Popen[bytes]", output: Path) -> None:
+    """Wait for the end of a process, or raise `BenchmarkError` with its last lines."""
+    if process.wait() != 0:
+        last = "\n".join(output.read_text(errors="replace").splitlines()[-5:])
+        raise BenchmarkError(f"{process.args!r} ended with {process.returncode}:\n{last}")
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Tell the processor time that a process has used; None where /proc does not tell."""
+    path = Path(f"/proc/{pid}/stat")
+    if not path.exists():
+        return None
+    fields = path.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Tell the memory that a process has in use."""
+    told = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True
+    )
+    return int(told.stdout) * 1024

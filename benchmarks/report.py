@@ -1,0 +1,86 @@
+"""The tables that are printed; Markdown, so that they can be quoted as they are."""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.samples import Sample, median, p50, p99, rate
+
+
+class Row(NamedTuple):
+    """What was measured, beside what it shall reach."""
+
+    what: str
+    reach: str
+    measured: str
+    reached: bool
+
+
+def at_least(what: str, reach: float, measured: float) -> Row:
+    """Make a row whose figure shall be high."""
+    return Row(what, f">= {reach:.2f}", f"{measured:.2f}", measured >= reach)
+
+
+def at_most(what: str, reach: float, measured: float, *, unit: str = "", digits: int = 2) -> Row:
+    """Make a row whose figure shall be low."""
+    told = f"{measured:.{digits}f}{unit}"
+    return Row(what, f"<= {reach:g}{unit}", told, round(measured, digits) <= reach)
+
+
+class Line(NamedTuple):
+    """A call, as it was measured beside the empty handler."""
+
+    what: str
+    in_flight: int
+    samples: Sequence[Sample]
+    ratio: float | None = None
+    statements: float | None = None
+    round_trips: float | None = None
+
+
+def reaches(rows: Sequence[Row]) -> str:
+    """Write the table of what shall be reached."""
+    header = ("What", "Reach", "Measured", "")
+    cells = [(row.what, row.reach, row.measured, _word(row)) for row in rows]
+    return table(header, cells)
+
+
+def lines(calls: Sequence[Line]) -> str:
+    """Write the table of the calls."""
+    figures = ("calls/s", "of empty", "p50 ms", "p99 ms", "CPU us", "statements", "round trips")
+    header = ("Call", "in flight", *figures)
+    return table(header, [_cells(line) for line in calls])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table of Markdown whose columns are aligned."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in (header, rule, *rows)
+    )
+
+
+def _word(row: Row) -> str:
+    return "ok" if row.reached else "not reached"
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    told = [sample.cpu_per_call for sample in line.samples]
+    cpu = [figure * 1e6 for figure in told if figure is not None]
+    return (
+        line.what,
+        str(line.in_flight),
+        f"{median(line.samples, rate):,.0f}",
+        _figure(line.ratio),
+        f"{median(line.samples, p50) * 1e3:.2f}",
+        f"{median(line.samples, p99) * 1e3:.2f}",
+        f"{statistics.median(cpu):.0f}" if cpu else "",
+        _figure(line.statements),
+        _figure(line.round_trips),
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

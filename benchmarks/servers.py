@@ -1,0 +1,84 @@
+"""The real server and the baseline, each a process of its own."""
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.machine import cores
+from benchmarks.processes import PATIENCE, started
+from benchmarks.samples import BenchmarkError
+from tamatar_auth.settings import Settings
+
+BCRYPT_COST = 12
+
+POOLED = "hash_threads" in Settings.model_fields
+"""Whether passwords are hashed on threads of their own."""
+HASH_THREADS = max(1, cores() - 1) if POOLED else min(32, cores() + 4)
+
+
+def production() -> dict[str, str]:
+    """Give settings as in production, on loopback and without encryption."""
+    threads = {"TAMATAR_HASH_THREADS": str(HASH_THREADS)} if POOLED else {}
+    return threads | {
+        "TAMATAR_ENVIRONMENT": "production",
+        "TAMATAR_PAGE_TOKEN_KEY": secrets.token_urlsafe(32),
+        "TAMATAR_PASSWORD_KEYS": "bench:" + base64.b64encode(secrets.token_bytes(32)).decode(),
+        "TAMATAR_BCRYPT_COST": str(BCRYPT_COST),
+        "TAMATAR_SWEEP_INTERVAL": "0s",  # sweeping is measured by itself
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs."""
+
+    pid: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Starts servers, whose settings and files are those of one run."""
+
+    folder: Path
+    settings: dict[str, str] = field(default_factory=production, repr=False)
+
+    @contextlib.contextmanager
+    def real(self, url: str, **given: str) -> Iterator[Server]:
+        """Run `tamatar-auth serve` for as long as the block."""
+        output = self.folder / f"server-{time.monotonic_ns()}"
+        parent = f"--exit-with-parent={os.getpid()}"
+        command = [sys.executable, "-m", "tamatar_auth", "serve", parent, "--listen=127.0.0.1:0"]
+        given = self.settings | {"TAMATAR_DATABASE_URL": url} | given
+        with started(command, output=output, given=given, folder=self.folder) as process:
+            told = _wait_for(output, b'"listening"', process.poll)
+            yield Server(process.pid, json.loads(told)["addresses"][0])
+
+    @contextlib.contextmanager
+    def empty(self) -> Iterator[Server]:
+        """Run the baseline for as long as the block."""
+        output = self.folder / "empty"
+        command = [sys.executable, "-m", "benchmarks.empty_server", str(os.getpid())]
+        with started(command, output=output) as process:
+            port = int(_wait_for(output, b"", process.poll))
+            yield Server(process.pid, f"127.0.0.1:{port}")
+
+
+def _wait_for(output: Path, words: bytes, ended: Callable[[], int | None]) -> bytes:
+    """Wait for a line that holds some words, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        gone = ended() is not None or time.monotonic() > deadline
+        for line in output.read_bytes().splitlines(keepends=True):
+            if words in line and line.endswith(b"\n"):
+                return line
+        if gone:
+            raise BenchmarkError(f"a server did not start: {output.read_text()[-1000:]}")
+        time.sleep(0.005)

@@ -1,0 +1,70 @@
+"""Clients that sign in without pause, in a process of their own; prints what they met.
+
+A refused client tries again at once, and does not wait as it was told to.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import grpc
+import uvloop
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from benchmarks.calls import PASSWORD, email
+from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+
+
+@dataclass(slots=True)
+class Met:
+    """What the clients met. Times are seconds."""
+
+    signed_in: list[float] = field(default_factory=list)
+    """When each of the sessions was there."""
+    refused: list[float] = field(default_factory=list)
+    """How long it took to be refused because the server was busy."""
+    others: list[str] = field(default_factory=list)
+    """The reasons of all other refusals."""
+
+
+async def sign_in(address: str, clients: int, seconds: float) -> Met:
+    """Sign users in until the time is over; each client is another user."""
+    met, end = Met(), time.perf_counter() + seconds
+
+    async def one(stub: Any, number: int) -> None:
+        request = CreateSessionRequest(email=email(number), password=PASSWORD)
+        while (began := time.perf_counter()) < end:
+            try:
+                await stub.CreateSession(request, timeout=60)
+            except grpc.aio.AioRpcError as error:
+                told = _reason(error)
+                if told == "SERVER_BUSY":
+                    met.refused.append(time.perf_counter() - began)
+                else:
+                    met.others.append(told)
+            else:
+                met.signed_in.append(time.perf_counter())
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = SessionServiceStub(channel)
+        await asyncio.gather(*(one(stub, number) for number in range(clients)))
+    return met
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    status = rpc_status.from_call(cast("grpc.Call", error))
+    for detail in status.details if status else ():
+        told = error_details_pb2.ErrorInfo()
+        if detail.Unpack(told):
+            return str(told.reason)
+    return error.code().name
+
+
+if __name__ == "__main__":
+    _address, _clients, _seconds = sys.argv[1:]
+    print(json.dumps(asdict(uvloop.run(sign_in(_address, int(_clients), float(_seconds))))))

@@ -1,0 +1,140 @@
+"""ValidateSession beside the empty handler: by h2load, at several numbers of calls in flight."""
+
+from dataclasses import dataclass, field
+
+import uvloop
+
+from benchmarks.bench import Bench
+from benchmarks.calls import BATCH, EMPTY, Call, session_calls
+from benchmarks.client import answer
+from benchmarks.collector import SAMPLED, collecting
+from benchmarks.h2load import PROCESSES, drive
+from benchmarks.report import Line, Row, at_least, at_most
+from benchmarks.samples import BenchmarkError, Sample, median_ratio, p50, rate
+from benchmarks.servers import Server
+from benchmarks.statements import Statements
+
+COMPARED = (32, 256)
+"""The numbers of calls in flight that have figures to reach."""
+
+
+@dataclass(slots=True)
+class Level:
+    """What was measured at a number of calls in flight, round by round."""
+
+    empty: list[Sample] = field(default_factory=list)
+    ours: list[Sample] = field(default_factory=list)
+    traced: list[Sample] = field(default_factory=list)
+    batch: list[Sample] = field(default_factory=list)
+    statements: Statements = field(default_factory=Statements)
+
+    @property
+    def calls(self) -> int:
+        """All calls of ours that the statements belong to."""
+        return sum(sample.calls for sample in self.ours)
+
+
+class Throughput:
+    """The rounds, and what they say."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        calls = session_calls(bench.plan.users)
+        self._validate, self._batch = calls["ValidateSession"], calls["BatchValidateSessions"]
+        step = bench.plan.users // PROCESSES
+        self._numbers = range(0, step * PROCESSES, step)
+        self._sizes: dict[tuple[str, str], list[int]] = {}
+        self.levels = {count: Level() for count in bench.plan.in_flight}
+
+    def run(self) -> None:
+        """Let baseline and ours take turns."""
+        bench = self._bench
+        with collecting() as collector, bench.servers.real(bench.url, **collector.settings) as it:
+            for number in range(bench.plan.rounds):
+                for in_flight, level in self.levels.items():
+                    bench.say(
+                        f"h2load, round {number + 1} of {bench.plan.rounds}, {in_flight} in flight"
+                    )
+                    self._round(in_flight, level, it)
+        traced = sum(each.calls for level in self.levels.values() for each in level.traced)
+        if not SAMPLED / 2 < collector.calls / traced < SAMPLED * 2:
+            raise BenchmarkError(f"{collector.calls} of {traced} calls were traced")
+
+    def _round(self, in_flight: int, level: Level, traced: Server) -> None:
+        level.empty.append(self._drive(self._bench.empty, EMPTY, in_flight))
+        before = Statements.so_far(self._bench.url)
+        level.ours.append(self._drive(self._bench.real, self._validate, in_flight))
+        spent = Statements.so_far(self._bench.url).since(before)
+        level.statements = level.statements.plus(spent)
+        if in_flight in COMPARED:
+            level.traced.append(self._drive(traced, self._validate, in_flight))
+        if in_flight == COMPARED[0]:
+            level.batch.append(self._drive(self._bench.real, self._batch, in_flight))
+
+    def _drive(self, server: Server, call: Call, in_flight: int) -> Sample:
+        key = server.address, call.path
+        if key not in self._sizes:
+            self._sizes[key] = [
+                len(uvloop.run(answer(server, call, number))) for number in self._numbers
+            ]
+        return drive(
+            server,
+            call,
+            self._bench.plan.load(in_flight),
+            numbers=self._numbers,
+            answer_bytes=self._sizes[key],
+        )
+
+    def rows(self) -> list[Row]:
+        """Tell what is to be reached."""
+        one, most = self.levels[1], self.levels[COMPARED[-1]]
+        first = self.levels[COMPARED[0]]
+        rows = []
+        for in_flight in COMPARED:
+            level = self.levels[in_flight]
+            what = f"ValidateSession / empty handler, calls a second, {in_flight} in flight"
+            rows.append(at_least(what, 0.75, median_ratio(level.ours, level.empty, rate)))
+        for in_flight in COMPARED:
+            level = self.levels[in_flight]
+            what = f"the same with metrics and 1 % of calls traced, {in_flight} in flight"
+            rows.append(at_least(what, 0.60, median_ratio(level.traced, level.empty, rate)))
+        many = median_ratio(first.batch, first.ours, rate) * BATCH
+        return [
+            *rows,
+            at_most(
+                "ValidateSession / empty handler, median latency, 1 in flight",
+                3,
+                median_ratio(one.ours, one.empty, p50),
+            ),
+            at_most(
+                "statements a ValidateSession, 256 in flight",
+                0.1,
+                most.statements.all / most.calls,
+                digits=3,
+            ),
+            at_most(
+                "statements that write, a ValidateSession, 256 in flight",
+                0,
+                most.statements.writing / most.calls,
+                digits=3,
+            ),
+            at_least(
+                "BatchValidateSessions of 100 / ValidateSession, sessions a second, 32 in flight",
+                8,
+                many,
+            ),
+        ]
+
+    def lines(self) -> list[Line]:
+        """Tell of each call."""
+        lines = []
+        for in_flight, level in self.levels.items():
+            ours, calls = median_ratio(level.ours, level.empty, rate), level.calls
+            trips, each = level.statements.round_trips / calls, level.statements.all / calls
+            lines.append(Line("empty handler", in_flight, level.empty))
+            lines.append(Line("ValidateSession", in_flight, level.ours, ours, each, trips))
+            for name, samples in (("with telemetry", level.traced), ("batch of 100", level.batch)):
+                if samples:
+                    ratio = median_ratio(samples, level.empty, rate)
+                    lines.append(Line(f"ValidateSession, {name}", in_flight, samples, ratio))
+        return lines
