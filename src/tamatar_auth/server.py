@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -217,12 +218,23 @@ async def serve(
         loop.add_signal_handler(signum, stopping.set)
     async with running(settings, telemetry) as service:
         service.admission.reload_on_hangup()
+        await service.database.fill_pool()
+        _settle()
         log.info("listening", addresses=[str(address) for address in service.addresses])
         if ready is not None:
             ready(service)
         await _stopped(stopping, service.background)
         log.info("stopping", grace=settings.shutdown_grace.total_seconds())
     log.info("stopped")
+
+
+def _settle() -> None:
+    """Take what the start has made out of later collections.
+
+    It lives as long as the process, and looking through all of it would hold up every call.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[None]]) -> None:

@@ -84,6 +84,16 @@ class Database:
         assert isinstance(pool, AsyncAdaptedQueuePool)  # noqa: S101 - for the type checker
         return PoolState(pool.checkedout(), pool.size(), self._waiting)
 
+    async def fill_pool(self) -> None:
+        """Open the connections of the pool: calls that come all at once wait for none of them.
+
+        A database that is away, or has no room for so many, costs that and nothing else.
+        """
+        async with contextlib.AsyncExitStack() as opened:
+            with contextlib.suppress(exc.SQLAlchemyError, OSError):
+                for _ in range(self.pool.size):
+                    await opened.enter_async_context(self.engine.connect())
+
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()

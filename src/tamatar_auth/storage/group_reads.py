@@ -26,8 +26,8 @@ more may come while it waits for that, and answers no keys with no rows."""
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
 WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
-"""Seconds in which a group gathers, by the size of the one before: the more there are at
-once, the more are yet to come."""
+"""Seconds in which a group gathers at most, by the size of the one before: it begins as soon
+as there are as many."""
 
 COMPANY = 0.05
 """Seconds after which the group before is forgotten: who comes then is alone."""
@@ -61,7 +61,7 @@ class GroupRead(Generic[Key, Row]):
             raise ServiceStopping
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self._gathered[waiter] = key
-        if self._opening is None and self._timer is None:
+        if self._opening is None:
             self._arrange()
         try:
             row: Row | None = await waiter
@@ -81,18 +81,23 @@ class GroupRead(Generic[Key, Row]):
 
     def _arrange(self) -> None:
         """See to it that a statement begins: at once for who is alone, or else soon."""
-        now = asyncio.get_running_loop().time()
         if len(self._running) >= MOST_STATEMENTS:
             return  # the end of one arranges the next
         if self._running:
             self._begin_after(SLOW)
-        elif self._last_size > 1 and now - self._last_taken < COMPANY:
-            self._begin_after(min(self._last_size * WAIT_PER_KEY, LONGEST_WAIT))
-        else:
+        elif len(self._gathered) >= self._expected():
             self._begin()
+        else:
+            self._begin_after(min(self._last_size * WAIT_PER_KEY, LONGEST_WAIT))
+
+    def _expected(self) -> int:
+        """Give how many to wait for: as many as the last time, unless that is long ago."""
+        now = asyncio.get_running_loop().time()
+        return self._last_size if now - self._last_taken < COMPANY else 1
 
     def _begin_after(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
 
     def _begin(self) -> None:
         self._forget_timer()
