@@ -66,7 +66,8 @@ def test_a_port_for_metrics_that_is_taken_is_refused():
 
 
 def test_a_random_key_of_pages_is_one_for_all_workers():
-    assert len({each["TAMATAR_PAGE_TOKEN_KEY"] for each in given()}) == 1
+    (key,) = {each["TAMATAR_PAGE_TOKEN_KEY"] for each in given()}
+    assert len(key) >= 32
     assert "TAMATAR_PAGE_TOKEN_KEY" not in given(page_token_key="k" * 32)[0]
 
 

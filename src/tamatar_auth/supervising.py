@@ -110,15 +110,19 @@ class Supervisor:
             await asyncio.gather(*(worker.end() for worker in self._started))
 
     async def _work(self, ready: Callable[[], None]) -> None:
-        places = [Place(self._start(number)) for number in range(len(self._environments))]
-        await asyncio.gather(*(self._first_answer(place.worker) for place in places))
+        # The first goes ahead: what keeps it from starting keeps all, and is told at once.
+        first, *others = range(len(self._environments))
+        places = [await self._begin(first)]
+        places += await asyncio.gather(*map(self._begin, others))
         log.info("workers answer", workers=len(places))
         ready()
         await asyncio.gather(self._replace_when_asked(places), *map(self._keep, places))
 
-    async def _first_answer(self, worker: WorkerProcess) -> None:
+    async def _begin(self, number: int) -> Place:
+        """Start the first worker of a place, or raise `WorkerError`."""
+        worker = self._start(number)
         if await worker.answers():
-            return
+            return Place(worker)
         why = await worker.refusal()
         code = await worker.end()
         raise WorkerError(

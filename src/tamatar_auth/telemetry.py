@@ -65,14 +65,13 @@ class Wanted:
 
         OTEL_SDK_DISABLED=true turns everything off, the endpoint for Prometheus too.
         """
+        if (_variable("OTEL_SDK_DISABLED") or "").lower() == "true":
+            return cls(set(), set(), *_PROTOCOLS, metrics_listen=settings.metrics_listen)
         metrics = _exporters("METRICS", {"otlp", "console", "prometheus"})
         if settings.metrics_enabled:
             metrics |= {"prometheus"}
-        spans = _exporters("TRACES", {"otlp", "console"})
-        if (_variable("OTEL_SDK_DISABLED") or "").lower() == "true":
-            spans, metrics = set(), set()
         return cls(
-            spans=spans,
+            spans=_exporters("TRACES", {"otlp", "console"}),
             metrics=metrics,
             spans_protocol=_protocol("TRACES"),
             metrics_protocol=_protocol("METRICS"),
