@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 
 import psycopg
-import uvloop
 from pydantic import SecretStr
 
 from benchmarks import h2load
@@ -36,7 +35,8 @@ from benchmarks.throughput import Throughput
 from benchmarks.upkeep import memory, starting, sweeping
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.passwords import PasswordSchemes
+from tamatar_auth.security.peppers import Peppers
 from tamatar_auth.settings import OperatorError, Settings
 
 CHART = ROOT / "build" / "bench.svg"
@@ -121,7 +121,7 @@ def _databases(postgres: EmbeddedPostgres) -> tuple[str, str]:
 def _fill(servers: Servers, plan: Plan, *, many: str, few: str, say: Callable[[str], None]) -> None:
     keys = SecretStr(servers.settings["TAMATAR_PASSWORD_KEYS"])
     settings = Settings.load(_env_file=None, bcrypt_cost=BCRYPT_COST, password_keys=keys)
-    password_hash = str(uvloop.run(Passwords.of(settings).hash(PASSWORD)))
+    password_hash = PasswordSchemes(BCRYPT_COST, Peppers.of(settings)).hash(PASSWORD)
     load(
         many,
         users=plan.users,

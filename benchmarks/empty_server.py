@@ -15,7 +15,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
     SessionServiceServicer,
     add_SessionServiceServicer_to_server,
 )
-from tamatar_auth.running import stop_with_parent
+from tamatar_auth.parents import stop_with_parent
 from tamatar_auth.server import OPTIONS
 
 

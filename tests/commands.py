@@ -27,11 +27,12 @@ PATIENCE = 60.0
 
 QUICK = {
     "TAMATAR_BCRYPT_COST": "4",
+    "TAMATAR_HASH_QUEUE": "250",
     "TAMATAR_DRAIN_DELAY": "0s",
     "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
     "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
 }
-"""Settings of a server that need not be safe."""
+"""Settings of a server that need not be safe, and refuses nobody because it is busy."""
 
 PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
 """The commands whose output is a secret: it is seen this once."""

@@ -104,6 +104,8 @@ def settings(database_url):
         _env_file=None,
         database_url=database_url,
         bcrypt_cost=4,
+        hash_threads=2,
+        hash_queue=250,  # nobody is refused but by the tests that want it
         page_token_key=PAGE_TOKEN_KEY,
         password_keys=PASSWORD_KEYS,
         listen="127.0.0.1:0",

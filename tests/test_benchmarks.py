@@ -20,7 +20,8 @@ from benchmarks.servers import Server
 from benchmarks.sign_in_clients import sign_in
 from benchmarks.statements import Statements
 from tamatar_auth.maintenance.sweeping import sweep
-from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.passwords import PasswordSchemes
+from tamatar_auth.security.peppers import Peppers
 from tamatar_auth.server import running
 from tamatar_auth.storage.tables import users
 from tests.canaries import SUITE
@@ -46,7 +47,7 @@ async def filled(settings, migrated_database):
         migrated_database,
         users=USERS,
         sessions=USERS + 20,
-        password_hash=await Passwords.of(settings).hash(PASSWORD),
+        password_hash=PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings)).hash(PASSWORD),
         say=lambda _: None,
     )
     async with running(settings.with_database(migrated_database)) as service:

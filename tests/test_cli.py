@@ -391,7 +391,7 @@ def test_serving_needs_a_database(tmp_path):
 def test_serving_on_a_taken_port_is_one_line(tmp_path, server, taken):
     for address in (*server.addresses, taken, taken.replace("127.0.0.1", "localhost")):
         refused = tamatar(
-            "serve", "--listen", address, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE
+            "serve", "--listen", address, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE
         )
         assert lines(refused) == [
             f"{address} is in use by another process: end that, or set TAMATAR_LISTEN."

@@ -221,7 +221,7 @@ async def test_a_server_without_its_database_answers_wherever_it_listens(tmp_pat
                 assert await refusal(user) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
         socket = "unix:auth.sock"
         second = tamatar(
-            "serve", "--listen", socket, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE
+            "serve", "--listen", socket, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE
         )
         assert second.stderr.startswith(f"{socket} is in use by another process")
         asked = tamatar("healthcheck", "--address", socket, cwd=tmp_path, code=1)

@@ -65,6 +65,7 @@ def leaves(command, words=()):
     return {
         key: leaf
         for name, each in below.items()
+        if not each.hidden
         for key, leaf in leaves(each, (*words, name)).items()
     }
 

@@ -15,7 +15,8 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import StartError, running
+from tamatar_auth.ports import StartError
+from tamatar_auth.server import running
 from tests.calls import ada, refusal, refused
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

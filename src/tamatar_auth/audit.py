@@ -10,9 +10,10 @@ from uuid import UUID
 
 import structlog
 
+from tamatar_auth.logs import AUDIT_LOGGER
 from tamatar_auth.security.callers import current_caller
 
-LOGGER = "tamatar_auth.audit"
+LOGGER = AUDIT_LOGGER
 
 log = structlog.get_logger(LOGGER)
 

@@ -10,7 +10,7 @@ import typer
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.cli_callers import callers
-from tamatar_auth.settings import OperatorError, Settings, SettingsError
+from tamatar_auth.settings import OperatorError, Settings
 
 app = typer.Typer(
     help="Users and sessions for services that speak gRPC.",
@@ -44,10 +44,8 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(prog_name="tamatar-auth")
-    except SettingsError as error:
-        _fail(f"The settings are wrong:\n{error}", error.exit_code)
     except OperatorError as error:
-        _fail(str(error), error.exit_code)
+        _fail(error.told(), error.exit_code)
 
 
 @app.command()
@@ -65,24 +63,45 @@ def serve(
             help="Where to answer calls, in place of TAMATAR_LISTEN.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many processes answer, in place of TAMATAR_WORKERS."),
+    ] = None,
     exit_with_parent: Annotated[
         int | None, typer.Option("--exit-with-parent", metavar="PID", hidden=True)
     ] = None,
 ) -> None:
     """Answer calls until SIGTERM or Ctrl-C."""
-    from tamatar_auth import running  # noqa: PLC0415
+    from tamatar_auth.parents import stop_with_parent  # noqa: PLC0415
 
-    settings = _settings(**({"listen": listen} if listen else {}))
+    given = {"listen": listen, "workers": workers}
+    settings = _settings(**{name: value for name, value in given.items() if value is not None})
     if exit_with_parent is not None:
-        running.stop_with_parent(exit_with_parent)
+        stop_with_parent(exit_with_parent)
     if dev and settings.environment == "production":
         _fail("--dev makes sample users with published passwords, so it is not for production.", 2)
-    if dev:
-        with _database(settings) as found:
-            running.prepare(found, _say)
-            running.serve(found, welcome=_say)
-    else:
-        running.serve(_with_database_set(settings))
+    if not dev:
+        _serve(_with_database_set(settings))
+        return
+    from tamatar_auth.maintenance.preparing import prepare  # noqa: PLC0415
+    from tamatar_auth.welcome import welcome  # noqa: PLC0415
+
+    with _database(settings) as found:
+        prepare(found, _say)
+        _serve(found, lambda addresses: _say(welcome(addresses)))
+
+
+@app.command(hidden=True)
+def work(
+    *,
+    number: Annotated[int, typer.Option()],
+    supervisor: Annotated[int, typer.Option()],
+    descriptor: Annotated[int, typer.Option()],
+) -> None:
+    """Answer calls as one of several workers. `serve --workers` starts them."""
+    from tamatar_auth import working  # noqa: PLC0415
+
+    working.work(number, supervisor, descriptor)
 
 
 @migrate.command("up")
@@ -213,6 +232,17 @@ def version() -> None:
     from tamatar_auth import __version__  # noqa: PLC0415
 
     typer.echo(__version__)
+
+
+def _serve(settings: Settings, ready: Any = None) -> None:
+    if settings.workers == 1:
+        from tamatar_auth import running  # noqa: PLC0415
+
+        running.serve(settings, ready)
+    else:
+        from tamatar_auth import supervising  # noqa: PLC0415
+
+        sys.exit(supervising.serve(settings, ready))
 
 
 def _settings(**given: Any) -> Settings:

@@ -32,5 +32,13 @@ POOL_NAME = "db.client.connection.pool.name"
 POOL_STATE = "db.client.connection.state"
 
 # Ours: no convention has them.
+HASH_DURATION = "tamatar.hash.duration"
+HASH_WAIT = "tamatar.hash.wait.duration"
+HASH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""The bounds of the buckets that hashes are counted in."""
+TURN_COUNT = "tamatar.hash.turn.count"
+TURN_MAX = "tamatar.hash.turn.max"
+TURN_STATE = "tamatar.hash.turn.state"
+
 CALL_STATEMENTS = "tamatar.db.statements"
 CALL_SECONDS = "tamatar.db.seconds"

@@ -6,6 +6,7 @@ the same way. A line names the trace and the span that it belongs to.
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,9 +16,11 @@ import structlog
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from tamatar_auth import audit
+from tamatar_auth.origins import Origins
 from tamatar_auth.redaction import described, plain, rendered, without_texts
 from tamatar_auth.settings import Settings
+
+AUDIT_LOGGER = "tamatar_auth.audit"
 
 _HANDLER = "tamatar_auth"
 
@@ -28,12 +31,18 @@ _LEAST_LEVELS = {
 }
 
 
-def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send what is logged from now on to a stream, to standard error if none is given."""
+def configure_logs(
+    settings: Settings, stream: TextIO | None = None, *, worker: int | None = None
+) -> None:
+    """Send what is logged from now on to a stream, to standard error if none is given.
+
+    A worker's lines name it: its number, and its process.
+    """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.set_name(_HANDLER)
-    handler.setFormatter(_Formatter(_renderers(settings.log_format, stream)))
+    names = {} if worker is None else {"worker": worker, "pid": os.getpid()}
+    handler.setFormatter(_Formatter(_renderers(settings.log_format, stream), names))
     root = logging.getLogger()
     for earlier in [known for known in root.handlers if known.get_name() == _HANDLER]:
         root.removeHandler(earlier)
@@ -50,9 +59,16 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
     )
 
 
+def warn_of_unknown_settings() -> None:
+    """Log the variables that look like settings and are none."""
+    log = structlog.get_logger(__name__)
+    for variable, place in Origins(Settings).unknown():
+        log.warning("setting is not known", variable=variable, place=place)
+
+
 def _set_levels(level: int) -> None:
     logging.getLogger("tamatar_auth").setLevel(level)
-    logging.getLogger(audit.LOGGER).setLevel(min(level, logging.INFO))  # whatever else is heard
+    logging.getLogger(AUDIT_LOGGER).setLevel(min(level, logging.INFO))  # whatever else is heard
     for name, least in _LEAST_LEVELS.items():
         logging.getLogger(name).setLevel(max(level, least))
 
@@ -73,9 +89,15 @@ def _renderers(log_format: str, stream: TextIO) -> Sequence[Processor]:
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Makes lines of our events and of what libraries log. It never raises."""
 
-    def __init__(self, renderers: Sequence[Processor]) -> None:
+    def __init__(
+        self, renderers: Sequence[Processor], names: Mapping[str, int] | None = None
+    ) -> None:
+        def named(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+            return {**event, **(names or {})}
+
         processors = [
             _origin,
+            named,
             structlog.contextvars.merge_contextvars,
             _trace,
             _exception,

@@ -1,12 +1,15 @@
-"""Rows as messages: the one place that builds them."""
+"""Rows as messages: the one place that builds them.
+
+A message that becomes part of another one is written in its place: protobuf would copy it.
+"""
 
 from datetime import datetime
 from math import floor
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tamatar.auth.v1.session_pb2 import Session, SessionClient
-from tamatar.auth.v1.session_service_pb2 import SessionValidation
+from tamatar.auth.v1.session_pb2 import Session
+from tamatar.auth.v1.session_service_pb2 import SessionValidation, ValidateSessionResponse
 from tamatar.auth.v1.user_pb2 import User, UserProfile
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.profiles import ProfileRow
@@ -14,25 +17,27 @@ from tamatar_auth.storage.sessions import SessionRow, ValidSession
 from tamatar_auth.storage.users import UserRow
 
 
-def user_message(row: UserRow) -> User:
-    """Tell of a user."""
-    return User(
-        user_id=str(row.id),
-        email=row.email,
-        username=row.username or "",
-        first_name=row.first_name or "",
-        last_name=row.last_name or "",
-        full_name=row.full_name,
-        avatar_url=row.avatar_url or "",
-        email_verified=row.email_verified,
-        is_active=row.is_active,
-        create_time=timestamp(row.created_at),
-        update_time=timestamp(row.updated_at),
-        last_login_time=timestamp(row.last_login_at),
-        delete_time=timestamp(row.deleted_at),
-        deleted_by=row.deleted_by or "",
-        etag=str(row.version),
-    )
+def user_message(row: UserRow, message: User | None = None) -> User:
+    """Tell of a user, in the message that is given or a new one."""
+    told = User() if message is None else message
+    told.user_id = str(row.id)
+    told.email = row.email
+    told.username = row.username or ""
+    told.first_name = row.first_name or ""
+    told.last_name = row.last_name or ""
+    told.full_name = row.full_name
+    told.avatar_url = row.avatar_url or ""
+    told.email_verified = row.email_verified
+    told.is_active = row.is_active
+    _tell(told.create_time, row.created_at)
+    _tell(told.update_time, row.updated_at)
+    if row.last_login_at is not None:
+        _tell(told.last_login_time, row.last_login_at)
+    if row.deleted_at is not None:
+        _tell(told.delete_time, row.deleted_at)
+    told.deleted_by = row.deleted_by or ""
+    told.etag = str(row.version)
+    return told
 
 
 def profile_message(row: ProfileRow) -> UserProfile:
@@ -45,33 +50,49 @@ def profile_message(row: ProfileRow) -> UserProfile:
     )
 
 
-def session_message(row: SessionRow) -> Session:
-    """Tell of a session."""
-    return Session(
-        session_id=str(row.id),
-        user_id=str(row.user_id),
-        create_time=timestamp(row.created_at),
-        expire_time=timestamp(row.expires_at),
-        last_activity_time=timestamp(row.last_activity_at),
-        revoke_time=timestamp(row.revoked_at),
-        client=SessionClient(
-            user_agent=row.user_agent or "",
-            ip_address=row.ip_address or "",
-        ),
-    )
+def session_message(row: SessionRow, message: Session | None = None) -> Session:
+    """Tell of a session, in the message that is given or a new one."""
+    told = Session() if message is None else message
+    told.session_id = str(row.id)
+    told.user_id = str(row.user_id)
+    _tell(told.create_time, row.created_at)
+    _tell(told.expire_time, row.expires_at)
+    _tell(told.last_activity_time, row.last_activity_at)
+    if row.revoked_at is not None:
+        _tell(told.revoke_time, row.revoked_at)
+    told.client.user_agent = row.user_agent or ""
+    told.client.ip_address = row.ip_address or ""
+    return told
+
+
+def validated_message(valid: ValidSession) -> ValidateSessionResponse:
+    """Tell whose session it is."""
+    told = ValidateSessionResponse()
+    session_message(valid.session, told.session)
+    user_message(valid.user, told.user)
+    return told
 
 
 def validation_message(result: ValidSession | Failure) -> SessionValidation:
-    """Tell what was found out about a session."""
+    """Tell what was found out about one session of several."""
+    told = SessionValidation()
     if isinstance(result, Failure):
-        return SessionValidation(refusal=result.reason)
-    return SessionValidation(
-        session=session_message(result.session), user=user_message(result.user)
-    )
+        told.refusal = result.reason
+    else:
+        session_message(result.session, told.session)
+        user_message(result.user, told.user)
+    return told
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """Give a moment as a message, to the microsecond; None stays None."""
     if moment is None:
         return None
-    return Timestamp(seconds=floor(moment.timestamp()), nanos=moment.microsecond * 1000)
+    told = Timestamp()
+    _tell(told, moment)
+    return told
+
+
+def _tell(message: Timestamp, moment: datetime) -> None:
+    message.seconds = floor(moment.timestamp())
+    message.nanos = moment.microsecond * 1000

@@ -29,6 +29,7 @@ from tamatar_auth.interceptors.validation import ValidationInterceptor
 from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
 from tamatar_auth.pagination import PageTokens
+from tamatar_auth.ports import StartError, refuse_if_taken, unusable
 from tamatar_auth.security.access import disagreement
 from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
@@ -40,7 +41,7 @@ from tamatar_auth.servicers.reflection import add_reflection
 from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.services import AnsweredMethods
-from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.settings import Settings
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
@@ -61,7 +62,6 @@ SERVICES = tuple(
 HEALTH = "grpc.health.v1.Health"
 
 OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second server on the port is a mistake
     ("grpc.max_receive_message_length", 64 * 1024),
     # Beyond it gRPC refuses calls of honest clients, too: theirs do not wait for a free stream.
     ("grpc.max_concurrent_streams", 1000),
@@ -76,10 +76,6 @@ log = structlog.get_logger(__name__)
 NO_TELEMETRY = Telemetry()
 
 
-class StartError(OperatorError):
-    """The server cannot start; the text says why and what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the server works with and whoever runs it has to end or to tell."""
@@ -88,6 +84,7 @@ class Parts:
     drain: DrainInterceptor
     validation: SessionValidation
     activity: Activity
+    passwords: Passwords
     telemetry: Telemetry
 
 
@@ -106,7 +103,7 @@ class Service:
     """Tasks that run as long as the server; one that ends is a fault."""
 
     async def stop(self) -> None:
-        """Stop taking calls, finish those in flight, close the pool.
+        """Stop taking calls, finish those in flight and the hashes that run, close the pool.
 
         NOT_SERVING is said first, so that balancers turn away before the port closes.
         """
@@ -115,6 +112,7 @@ class Service:
         self.parts.drain.end_streams()
         await self.server.stop(self.settings.shutdown_grace.total_seconds())
         await self.parts.drain.finished()
+        await self.parts.passwords.close()
         await self.parts.validation.close()
         await self.parts.activity.write(self.database)
         await self.watch.close()
@@ -129,9 +127,11 @@ def build_server(
     Raises `StartError` if it is not decided of every method who may call it.
     """
     chain = Chain(_interceptors(parts, callers))
-    server = grpc.aio.server(interceptors=[chain], options=OPTIONS)
+    # Unless there are workers, a second server on the port is a mistake.
+    shared = ("grpc.so_reuseport", int(settings.workers > 1))
+    server = grpc.aio.server(interceptors=[chain], options=[shared, *OPTIONS])
     key = settings.page_token_key
-    passwords = Passwords.of(settings)
+    passwords = parts.passwords
     policy = PasswordPolicy(settings.password_min_length)
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
@@ -155,6 +155,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     database is there.
     """
     admission = Admission.of(settings)
+    passwords = Passwords.of(settings, telemetry.meter)
     engine = create_engine(settings)
     watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
@@ -164,12 +165,13 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
         drain=DrainInterceptor(),
         validation=SessionValidation(database, activity, settings.session_idle_limit or None),
         activity=activity,
+        passwords=passwords,
         telemetry=telemetry,
     )
     watch = DatabaseWatch(settings, parts.health, head_revision())
     try:
         server = build_server(settings, database, parts, admission.callers)
-        addresses = [_bind(server, address, admission.tls) for address in settings.listen]
+        addresses = _bound(server, settings, admission.tls)
     except StartError:
         await database.close()
         raise
@@ -246,21 +248,25 @@ def _interceptors(parts: Parts, callers: Watched[Callers] | None) -> Sequence[Ha
     ]
 
 
+def _bound(
+    server: grpc.aio.Server, settings: Settings, tls: Watched[Tls] | None
+) -> Sequence[ListenAddress]:
+    bound = []
+    for address in settings.listen:
+        if settings.workers == 1:  # for several their supervisor has looked, and keeps the port
+            refuse_if_taken(address)
+        bound.append(_bind(server, address, tls))
+    return bound
+
+
 def _bind(
     server: grpc.aio.Server, address: ListenAddress, tls: Watched[Tls] | None
 ) -> ListenAddress:
-    # Of a name's addresses gRPC is content with one, and a socket it takes from its owner.
-    if address.is_taken:
-        raise StartError(
-            f"{address} is in use by another process: end that, or set TAMATAR_LISTEN."
-        )
     try:
         if tls is None or address.path:
             port = server.add_insecure_port(str(address))
         else:
             port = server.add_secure_port(str(address), server_credentials(tls))
     except RuntimeError:
-        raise StartError(
-            f"{address} cannot be listened on: set TAMATAR_LISTEN to an address of this machine."
-        ) from None
+        raise unusable(address) from None
     return address if address.path else address._replace(port=port)

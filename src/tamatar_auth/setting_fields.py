@@ -102,6 +102,15 @@ class SettingFields(BaseSettings):
             description="Where calls are answered: host:port or unix:path, several with commas.",
         ),
     ] = (ListenAddress.parse("127.0.0.1:50051"),)
+    workers: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="How many processes answer calls. Several share the ports, and each has"
+            " its own pool of connections and its own metrics.",
+        ),
+    ] = 1
     callers_file: Annotated[
         OptionalFile,
         Field(
@@ -134,7 +143,10 @@ class SettingFields(BaseSettings):
         ListenAddress,
         NoDecode,
         BeforeValidator(_address),
-        Field(description="Where Prometheus finds them: host:port."),
+        Field(
+            description="Where Prometheus finds them: host:port. Of several workers the second has"
+            " the next port, and so on."
+        ),
     ] = ListenAddress.parse("127.0.0.1:9464")
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
@@ -155,6 +167,22 @@ class SettingFields(BaseSettings):
         int,
         Field(ge=4, le=16, description="The cost of a password's hash; 10 at least in production."),
     ] = 12
+    hash_threads: Annotated[
+        Annotated[int, Field(ge=1, le=256)] | None,
+        BeforeValidator(_absent),
+        Field(
+            description="How many threads hash passwords; one less than there are cores, and one"
+            " at least."
+        ),
+    ] = None
+    hash_queue: Annotated[
+        Annotated[int, Field(ge=0, le=10_000)] | None,
+        BeforeValidator(_absent),
+        Field(
+            description="How many calls may wait for one of these threads, beyond which they are"
+            " refused at once; 16 a thread."
+        ),
+    ] = None
     session_idle_limit: Annotated[
         Duration,
         between(timedelta(0), 365 * _DAY),

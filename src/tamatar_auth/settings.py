@@ -18,11 +18,19 @@ class OperatorError(Exception):
 
     exit_code = 1
 
+    def told(self) -> str:
+        """Return what the operator is shown."""
+        return str(self)
+
 
 class SettingsError(OperatorError):
     """The settings are wrong; each line of the text names one and says what it must be."""
 
     exit_code = 2
+
+    def told(self) -> str:
+        """Return the lines below a sentence that says what they are of."""
+        return f"The settings are wrong:\n{self}"
 
 
 class Settings(SettingFields):
@@ -68,6 +76,17 @@ class Settings(SettingFields):
             raise disagreement("environment", f"production needs {keys}")
         if self.bcrypt_cost < 10:  # noqa: PLR2004 - OWASP's least work factor for bcrypt
             raise disagreement("bcrypt_cost", "must be 10 or more in production")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_can_share(self) -> Self:
+        if self.workers == 1:
+            return self
+        if sockets := [str(address) for address in self.listen if address.path]:
+            rule = f"several workers cannot share {', '.join(sockets)}: name host:port only"
+            raise disagreement("listen", rule)
+        if self.metrics_listen.port + self.workers - 1 > 65535:  # noqa: PLR2004 - the largest port
+            raise disagreement("metrics_listen", "leaves too few ports above it for the workers")
         return self
 
     @classmethod

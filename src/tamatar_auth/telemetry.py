@@ -61,31 +61,36 @@ class Wanted:
 
     @classmethod
     def read(cls, settings: Settings) -> Self:
-        """Read the settings and the environment, or raise `TelemetryError`."""
+        """Read the settings and the environment, or raise `TelemetryError`.
+
+        OTEL_SDK_DISABLED=true turns everything off, the endpoint for Prometheus too.
+        """
         metrics = _exporters("METRICS", {"otlp", "console", "prometheus"})
+        if settings.metrics_enabled:
+            metrics |= {"prometheus"}
+        spans = _exporters("TRACES", {"otlp", "console"})
+        if (_variable("OTEL_SDK_DISABLED") or "").lower() == "true":
+            spans, metrics = set(), set()
         return cls(
-            spans=_exporters("TRACES", {"otlp", "console"}),
-            metrics=metrics | {"prometheus"} if settings.metrics_enabled else metrics,
+            spans=spans,
+            metrics=metrics,
             spans_protocol=_protocol("TRACES"),
             metrics_protocol=_protocol("METRICS"),
             metrics_listen=settings.metrics_listen,
         )
 
 
-def configure_telemetry(settings: Settings) -> Telemetry:
+def configure_telemetry(settings: Settings, *, worker: int | None = None) -> Telemetry:
     """Set up what the settings and the OTEL_ variables ask for, or raise `TelemetryError`.
 
-    OTEL_SDK_DISABLED=true turns everything off, the endpoint for Prometheus too. Threads are
-    started: a process that forks does so before.
+    Threads are started: a process that forks does so before.
     """
-    if (_variable("OTEL_SDK_DISABLED") or "").lower() == "true":
-        return Telemetry()
     wanted = Wanted.read(settings)
     if not wanted.spans and not wanted.metrics:
         return Telemetry()
     from tamatar_auth import exporters  # noqa: PLC0415 - only here is the SDK worth its import
 
-    telemetry = exporters.set_up(wanted, environment=settings.environment)
+    telemetry = exporters.set_up(wanted, environment=settings.environment, worker=worker)
     address = telemetry.metrics_address
     told = {"metrics_address": str(address)} if address else {}
     log.info("telemetry", spans=sorted(wanted.spans), metrics=sorted(wanted.metrics), **told)

@@ -314,12 +314,20 @@ def test_a_concurrent_index_waits_for_old_transactions_and_blocks_nobody(migrate
     assert run(migrated_database, INVALID) == [(0,)]
 
 
-def test_an_index_whose_building_was_interrupted_is_built_anew(migrated_database):
-    run(migrated_database, "UPDATE alembic_version SET version_num = '0002'")
-    run(
-        migrated_database,
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_user_email'::regclass",
-    )
+@pytest.mark.parametrize(
+    ("revision", "index"),
+    [
+        ("0002", "idx_user_email"),
+        ("0003", "idx_user_live_created"),
+        ("0003", "idx_session_user_created"),
+    ],
+)
+def test_an_index_whose_building_was_interrupted_is_built_anew(migrated_database, revision, index):
+    with psycopg.connect(migrated_database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+        connection.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [index]
+        )
 
     Migrations(migrated_database).upgrade()
 

@@ -18,8 +18,10 @@ SECRET = "only the operator knows"
 
 
 @pytest.fixture
-def passwords(settings):
-    return Passwords.of(settings)
+async def passwords(settings):
+    passwords = Passwords.of(settings)
+    yield passwords
+    await passwords.close()
 
 
 @pytest.fixture
@@ -62,7 +64,13 @@ async def find(database, email):
 async def can_sign_in(database, passwords, email, password):
     async with database.read() as db:
         credentials = await db.credentials.of_email(email)
-    return await passwords.matches(password, credentials.password_hash)
+    async with passwords.turn() as turn:
+        return await turn.matches(password, credentials.password_hash)
+
+
+async def hashed(passwords, password):
+    async with passwords.turn() as turn:
+        return await turn.hash(password)
 
 
 async def test_development_gets_an_administrator_and_two_users(database, passwords, seeded):
@@ -164,7 +172,7 @@ def test_an_account_does_not_show_its_password(production):
 
 async def test_what_people_changed_stays_changed(database, passwords, seeded):
     await seeded()
-    mine = await passwords.hash("my own password")
+    mine = await hashed(passwords, "my own password")
     async with database.transaction() as tx:
         admin = await tx.users.get_by_email(ADMIN)
         await tx.users.update(
@@ -205,7 +213,7 @@ async def test_an_address_that_somebody_else_took_is_not_verified_for_them(
     database, passwords, seeded
 ):
     await seeded()
-    stranger = await passwords.hash("a stranger's password")
+    stranger = await hashed(passwords, "a stranger's password")
     await change(database, update(users).values(email_verified=False, password_hash=stranger))
     before = await everything(database)
 

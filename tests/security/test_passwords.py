@@ -1,23 +1,34 @@
 """Passwords: a keyed hash under bcrypt, off the event loop."""
 
-import asyncio
 import base64
+import contextlib
 import re
 import threading
 
 import bcrypt
 import pytest
 
-from tamatar_auth.security.passwords import Passwords, StoredHash
+from tamatar_auth.security.passwords import Passwords, PasswordSchemes, StoredHash
 from tamatar_auth.security.peppers import PepperError, Peppers
+from tamatar_auth.security.turns import HashTurns
 from tamatar_auth.settings import Settings
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
 
+@contextlib.asynccontextmanager
+async def hashing(cost=4, **keys):
+    """Give a turn of threads that end with the block."""
+    turns = HashTurns(1, 0)
+    async with Passwords(PasswordSchemes(cost, Peppers(keys)), turns).turn() as turn:
+        yield turn
+    await turns.close()
+
+
 @pytest.fixture
-def passwords():
-    return Passwords(4, Peppers({"old": OLD, "new": NEW}))
+async def passwords():
+    async with hashing(old=OLD, new=NEW) as turn:
+        yield turn
 
 
 async def test_a_hash_knows_its_password_and_no_other(passwords):
@@ -57,15 +68,16 @@ async def test_one_password_in_two_unicode_forms_is_one(passwords):
 
 async def test_a_stolen_hash_is_useless_without_the_key(passwords):
     password_hash = await passwords.hash("correct horse")
-    thief = Passwords(4, Peppers({"new": b"x" * 32}))
 
-    assert not await thief.matches("correct horse", password_hash)
+    async with hashing(new=b"x" * 32) as thief:
+        assert not await thief.matches("correct horse", password_hash)
     inner = password_hash.removeprefix("$hmac-sha384$new")
     assert not bcrypt.checkpw(b"correct horse", inner.encode())
 
 
 async def test_older_keys_verify_and_are_outdated(passwords):
-    before = await Passwords(4, Peppers({"old": OLD})).hash("correct horse")
+    async with hashing(old=OLD) as earlier:
+        before = await earlier.hash("correct horse")
 
     assert await passwords.matches("correct horse", before)
     assert passwords.is_outdated(before)
@@ -73,14 +85,14 @@ async def test_older_keys_verify_and_are_outdated(passwords):
 
 
 async def test_another_cost_is_outdated(passwords):
-    dearer = Passwords(5, Peppers({"old": OLD, "new": NEW}))
-
-    assert dearer.is_outdated(await passwords.hash("x"))
-    assert await dearer.matches("x", await passwords.hash("x"))
+    async with hashing(5, old=OLD, new=NEW) as dearer:
+        assert dearer.is_outdated(await passwords.hash("x"))
+        assert await dearer.matches("x", await passwords.hash("x"))
 
 
 async def test_a_hash_whose_key_is_gone_fits_no_password(passwords):
-    gone = await Passwords(4, Peppers({"gone": OLD})).hash("correct horse")
+    async with hashing(gone=OLD) as earlier:
+        gone = await earlier.hash("correct horse")
 
     assert not await passwords.matches("correct horse", gone)
 
@@ -110,7 +122,6 @@ async def test_no_password_fits_a_hash_that_is_none(passwords, stored):
 
 async def test_a_refusal_costs_the_same_whatever_the_hash_is(monkeypatch):
     """bcrypt's work is 2 to the cost; it is counted here, and timed by `make timing`."""
-    passwords = Passwords(7, Peppers({"new": NEW}))
     work = []
     check = bcrypt.checkpw
 
@@ -120,10 +131,11 @@ async def test_a_refusal_costs_the_same_whatever_the_hash_is(monkeypatch):
 
     monkeypatch.setattr(bcrypt, "checkpw", counted)
     cheaper = bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
-    for stored in (None, "corrupt", await passwords.hash("x"), cheaper):
-        work.clear()
-        assert not await passwords.matches("wrong", stored)
-        assert sum(work) == 2**7
+    async with hashing(7, new=NEW) as passwords:
+        for stored in (None, "corrupt", await passwords.hash("x"), cheaper):
+            work.clear()
+            assert not await passwords.matches("wrong", stored)
+            assert sum(work) == 2**7
 
 
 async def test_hashing_leaves_the_event_loop_free(passwords, monkeypatch):
@@ -133,10 +145,9 @@ async def test_hashing_leaves_the_event_loop_free(passwords, monkeypatch):
         bcrypt, "hashpw", lambda *args: threads.append(threading.current_thread()) or hashpw(*args)
     )
 
-    await asyncio.gather(*(passwords.hash("x") for _ in range(3)))
+    await passwords.hash("x")
 
-    assert threading.main_thread() not in threads
-    assert len(threads) == 3
+    assert [thread.name for thread in threads] == ["hash_0"]
 
 
 def key(letter):

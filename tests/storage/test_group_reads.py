@@ -248,7 +248,7 @@ class Storm:
         return {key: (key, began) for key in keys if key % 7}
 
     def _refuse_sometimes(self):
-        if self.chance.random() < 0.05:
+        if self.chance.random() < 0.2:
             raise Refused
 
     async def ask(self, key):
@@ -288,6 +288,6 @@ async def test_whatever_happens_nobody_is_lost_mixed_up_or_told_of_the_past(seed
 
     assert not pending
     assert not [task.exception() for task in done if not task.cancelled() and task.exception()]
-    assert storm.ends["answered"] > 500
+    assert storm.ends["answered"] > 100
     assert storm.ends["Refused"]
     assert storm.ends["ServiceStopping"]

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.tables import users
-from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
+from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder, after_prefix
 from tamatar_auth.storage.users import USER_COLUMNS, NewUser, UserRow
 from tests.rows import new_session, new_user
 
@@ -131,7 +131,7 @@ async def test_a_batch_holds_the_live_users_of_the_ids(do, ada):
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        ("EXPLAIN SELECT id FROM users WHERE email = 'x' ORDER BY deleted_at", "idx_user_email"),
+        ("EXPLAIN SELECT id FROM users WHERE email = 'x'", "idx_user_email"),
         ("EXPLAIN SELECT id FROM users WHERE username = 'x'", "idx_user_username"),
     ],
 )
@@ -347,3 +347,30 @@ async def test_no_row_holds_a_hash(database, ada):
         assert stored.scalars().all() == [HASH]
 
     assert HASH not in repr(seen)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "above"),
+    [
+        ("ab", "ac"),
+        ("a%", "a&"),
+        ("\ud7ff", "\ue000"),
+        ("a\U0010ffff", "b"),
+        ("\U0010ffff", None),
+        ("", None),
+    ],
+)
+def test_what_is_above_a_prefix_is_the_least_such_text(prefix, above):
+    assert after_prefix(prefix) == above
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "\ud7ff", "a\U0010ffff", "\U0010ffff"])
+async def test_a_prefix_finds_what_begins_with_it(do, prefix):
+    found = [await do("add", new_user(email=prefix + end)) for end in ("!", "\U0010ffff")]
+    await do("add", new_user(email="\u0001"))
+    await do("add", new_user(email="b"))
+
+    page = await do("page", UserFilter(email_prefix=prefix), UserOrder("email"), size=9)
+
+    assert set(found) <= set(page)
+    assert all(user.email.startswith(prefix) for user in page)

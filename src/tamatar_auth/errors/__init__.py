@@ -3,7 +3,7 @@
     Failure
     ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
     ├── CallerUnknown, CallerNotAllowed                       the service that calls
-    ├── ServiceStopping, InternalFault                        this service
+    ├── ServerBusy, ServiceStopping, InternalFault            this service
     │
     │   errors/users.py
     ├── UserNotFound, EmailTaken, UsernameTaken,
@@ -115,6 +115,19 @@ class CallerNotAllowed(Failure):
     def __init__(self, roles: Iterable[str] = ()) -> None:
         super().__init__()
         self.metadata = {"roles": ",".join(sorted(roles))}
+
+
+class ServerBusy(Failure):
+    """As many passwords are being hashed as may be; this one was not looked at."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = ErrorReason.SERVER_BUSY
+    message = "The server is busy with passwords: try again."
+    retry_after = 1.0
+
+    def __init__(self, retry_after: float = 1.0) -> None:
+        super().__init__()
+        self.retry_after = retry_after
 
 
 class ServiceStopping(Failure):

@@ -25,7 +25,11 @@ def seed(settings: Settings, report: Report) -> None:
 
     async def run() -> None:
         async with _opened(settings) as database:
-            await seeding.seed(database, Passwords.of(settings), settings, report)
+            passwords = Passwords.of(settings)
+            try:
+                await seeding.seed(database, passwords, settings, report)
+            finally:
+                await passwords.close()
 
     uvloop.run(run())
 

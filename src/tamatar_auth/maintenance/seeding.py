@@ -152,11 +152,13 @@ class _Seeding:
         except InvalidFields as refusal:
             rule = refusal.violations[0].description
             raise SeedingError(f"TAMATAR_SEED_ADMIN_PASSWORD {rule}.") from None
+        async with self._passwords.turn_in_time() as turn:
+            password_hash = await turn.hash(account.password)
         new = NewUser(
             id=uuid7(),
             email=account.email,
             username=account.username,
-            password_hash=await self._passwords.hash(account.password),
+            password_hash=password_hash,
             first_name=account.first_name,
             last_name=account.last_name,
             email_verified=account.verified,
@@ -180,7 +182,8 @@ class _Seeding:
         return Outcome.MENDED
 
     async def _is_ours(self, credentials: Credentials) -> bool:
-        return await self._passwords.matches(self._account.password, credentials.password_hash)
+        async with self._passwords.turn_in_time() as turn:
+            return await turn.matches(self._account.password, credentials.password_hash)
 
     def _profile(self, user: UserRow) -> ProfileRow:
         return ProfileRow(display_name=user.full_name[:100] or None)

@@ -8,25 +8,35 @@ is useless without the key. A stored hash says how it was made:
     $2b$12$…                         by another program; replaced at the next sign-in
 
 A hash takes about a quarter of a second of a core at cost 12. It runs on a thread, where
-bcrypt releases the interpreter's lock, and never while a connection is held.
+bcrypt releases the interpreter's lock, never while a connection is held, and only for who has
+a turn: see `turns`.
 """
 
-import asyncio
 import base64
+import contextlib
 import hmac
+import os
 import re
+import sys
 import unicodedata
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import bcrypt
 import structlog
+from opentelemetry.metrics import Meter
 
+from tamatar_auth.security.hash_metrics import watch_hashes, watch_turns
 from tamatar_auth.security.peppers import Peppers
+from tamatar_auth.security.turns import HashTurns, Turn
 from tamatar_auth.settings import Settings
 
 _KEYED = "$hmac-sha384$"
 _BCRYPT_BYTES = 72
+_QUEUE_PER_THREAD = 16
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +66,71 @@ class StoredHash:
 
 
 class Passwords:
-    """Hashes and checks passwords, at one cost and with the newest key."""
+    """Hashes and checks passwords, for those who have a turn."""
+
+    def __init__(self, schemes: "PasswordSchemes", turns: HashTurns) -> None:
+        self._schemes = schemes
+        self.turns = turns
+
+    @classmethod
+    def of(cls, settings: Settings, meter: Meter | None = None) -> Self:
+        """Hash as the settings say, or raise `PepperError`."""
+        schemes = PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings))
+        threads = settings.hash_threads or max(1, _cores() - 1)
+        queue = settings.hash_queue
+        turns = HashTurns(
+            threads,
+            _QUEUE_PER_THREAD * threads if queue is None else queue,
+            observe=None if meter is None else watch_hashes(meter),
+        )
+        if meter is not None:
+            watch_turns(turns, meter)
+        return cls(schemes, turns)
+
+    def turn(self) -> AbstractAsyncContextManager["PasswordTurn"]:
+        """Give a turn at once, for as long as the block, or raise `ServerBusy`."""
+        return self._of(self.turns.turn())
+
+    def turn_in_time(self) -> AbstractAsyncContextManager["PasswordTurn"]:
+        """Give a turn for as long as the block, as soon as there is one."""
+        return self._of(self.turns.turn_in_time())
+
+    async def close(self) -> None:
+        """Wait for the hashes that run, and end their threads."""
+        await self.turns.close()
+
+    @contextlib.asynccontextmanager
+    async def _of(self, given: AbstractAsyncContextManager[Turn]) -> AsyncIterator["PasswordTurn"]:
+        async with given as turn:
+            yield PasswordTurn(self._schemes, turn)
+
+
+class PasswordTurn:
+    """A turn in which passwords are hashed and checked, one after the other."""
+
+    def __init__(self, schemes: "PasswordSchemes", turn: Turn) -> None:
+        self._schemes = schemes
+        self._turn = turn
+
+    async def hash(self, password: str) -> str:
+        """Hash a password with the newest key."""
+        return await self._turn.run(partial(self._schemes.hash, password))
+
+    async def matches(self, password: str, password_hash: str | None) -> bool:
+        """Tell whether the password is the one of the hash.
+
+        It takes as long without a hash, or with one that cannot be read.
+        """
+        stored = StoredHash.read(password_hash)
+        return await self._turn.run(partial(self._schemes.matches, password, stored))
+
+    def is_outdated(self, password_hash: str | None) -> bool:
+        """Tell whether a hash was made with another scheme, key or cost than new ones are."""
+        return self._schemes.is_outdated(StoredHash.read(password_hash))
+
+
+class PasswordSchemes:
+    """How passwords are hashed: at one cost and with the newest key. It blocks."""
 
     def __init__(self, cost: int, peppers: Peppers) -> None:
         self._cost = cost
@@ -65,37 +139,22 @@ class Passwords:
         salt = bcrypt.gensalt(cost).decode()
         self._nobodys = StoredHash(peppers.newest_id, salt + "." * 31, cost)
 
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Hash as the settings say, or raise `PepperError`."""
-        return cls(settings.bcrypt_cost, Peppers.of(settings))
-
-    async def hash(self, password: str) -> str:
-        """Hash a password with the newest key."""
-        return await asyncio.to_thread(self._hash, password)
-
-    async def matches(self, password: str, password_hash: str | None) -> bool:
-        """Tell whether the password is the one of the hash.
-
-        It takes as long without a hash, or with one that cannot be read.
-        """
-        return await asyncio.to_thread(self._matches, password, StoredHash.read(password_hash))
-
-    def is_outdated(self, password_hash: str | None) -> bool:
+    def is_outdated(self, stored: StoredHash | None) -> bool:
         """Tell whether a hash was made with another scheme, key or cost than new ones are."""
-        stored = StoredHash.read(password_hash)
         return stored is None or (stored.key_id, stored.cost) != (
             self._peppers.newest_id,
             self._cost,
         )
 
-    def _hash(self, password: str) -> str:
+    def hash(self, password: str) -> str:
+        """Hash a password with the newest key."""
         salt = bcrypt.gensalt(self._cost)
         key_id = self._peppers.newest_id
         hashed = bcrypt.hashpw(self._keyed(password, key_id), salt).decode()
         return str(StoredHash(key_id, hashed, self._cost))
 
-    def _matches(self, password: str, stored: StoredHash | None) -> bool:
+    def matches(self, password: str, stored: StoredHash | None) -> bool:
+        """Tell whether the password is the one of the hash; as slowly where there is none."""
         known = stored is not None and (stored.key_id is None or stored.key_id in self._peppers)
         if stored is not None and not known:
             log.error("password key is missing", key_id=stored.key_id)
@@ -125,6 +184,13 @@ class Passwords:
     def _keyed(self, password: str, key_id: str) -> bytes:
         encoded = normal_password(password).encode()
         return base64.b64encode(hmac.digest(self._peppers[key_id], encoded, "sha384"))
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def normal_password(password: str) -> str:

@@ -4,16 +4,16 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, TooManyAttempts
-from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.passwords import Passwords, PasswordTurn
 from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.database import Database, Scope
 
 Answer = TypeVar("Answer")
 Find = Callable[[Scope], Awaitable[Credentials]]
-Work = Callable[[Credentials], Awaitable[Answer]]
-"""Does what a right password allows, or raises `InvalidCredentials` if the password or its
-user is not as it was checked."""
+Work = Callable[[Credentials, PasswordTurn], Awaitable[Answer]]
+"""Does what a right password allows, in the turn of its check, or raises `InvalidCredentials`
+if the password or its user is not as it was checked."""
 
 
 class PasswordCheck:
@@ -29,20 +29,34 @@ class PasswordCheck:
         """Return what the work makes of the credentials, when the password is theirs.
 
         Raise `InvalidCredentials` or `TooManyAttempts`. Whatever the cause, the same two
-        statements run, and one hash is computed unless the attempt is not looked at.
+        statements run, and one hash is computed unless the attempt is not looked at. Raise
+        `ServerBusy` before anything is read or counted: nobody is locked out by a crowd.
         """
-        checked = await self._counted(find, password, unknown_account)
+        async with self._passwords.turn() as turn:
+            return await self._then(work, find, password, unknown_account, turn)
+
+    async def _then(
+        self,
+        work: Work[Answer],
+        find: Find,
+        password: str,
+        unknown_account: bytes,
+        turn: PasswordTurn,
+    ) -> Answer:
+        checked = await self._counted(find, password, unknown_account, turn)
         try:
-            return await work(checked)
+            return await work(checked, turn)
         except InvalidCredentials:
             # Another sign-in may have replaced an outdated hash by one of the same password.
             async with self._database.read() as db:
                 again = await find(db)
-            if not await self._passwords.matches(password, again.usable_hash):
+            if not await turn.matches(password, again.usable_hash):
                 raise
-            return await work(again)
+            return await work(again, turn)
 
-    async def _counted(self, find: Find, password: str, unknown_account: bytes) -> Credentials:
+    async def _counted(
+        self, find: Find, password: str, unknown_account: bytes, turn: PasswordTurn
+    ) -> Credentials:
         """Check a password, and count it as an attempt unless it is right."""
         async with self._database.read() as db:
             credentials = await find(db)
@@ -54,7 +68,7 @@ class PasswordCheck:
         if wait is not None:
             raise TooManyAttempts(wait, user_id)
         # No connection is held while bcrypt burns its quarter of a second.
-        if not await self._passwords.matches(password, credentials.usable_hash):
+        if not await turn.matches(password, credentials.usable_hash):
             raise InvalidCredentials(_cause(credentials), user_id)
         # A right password is no attempt, whatever the call goes on to decide.
         async with self._database.read() as db:

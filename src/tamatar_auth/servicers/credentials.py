@@ -12,7 +12,7 @@ from tamatar_auth import audit
 from tamatar_auth.audit import Event
 from tamatar_auth.messages import timestamp, user_message
 from tamatar_auth.security.emails import normal_email
-from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.passwords import Passwords, PasswordTurn
 from tamatar_auth.security.policy import PasswordPolicy
 from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.security.tokens import UserToken, token_digest
@@ -64,9 +64,9 @@ class CredentialMethods:
         user_id, kept = UUID(request.user_id), optional_id(request.keep_session_id)
         new_password = request.new_password
 
-        async def change(checked: Credentials) -> tuple[UserRow, int]:
+        async def change(checked: Credentials, turn: PasswordTurn) -> tuple[UserRow, int]:
             self._policy.check(new_password, names=checked.names, field="new_password")
-            new_hash = await self._passwords.hash(new_password)
+            new_hash = await turn.hash(new_password)
             async with self._database.transaction() as tx:
                 user = await tx.credentials.replace(checked, new_hash)
                 await tx.user_tokens.revoke(user_id)
@@ -131,11 +131,12 @@ class CredentialMethods:
         self, request: pb.ResetPasswordRequest, context: Context
     ) -> pb.ResetPasswordResponse:
         digest = token_digest(request.token)
-        async with self._database.snapshot() as db:
-            owner = await db.user_tokens.get(RESET, digest)
-            found = await db.credentials.of_user(owner.user_id)
-        self._policy.check(request.new_password, names=found.names, field="new_password")
-        new_hash = await self._passwords.hash(request.new_password)
+        async with self._passwords.turn() as turn:
+            async with self._database.snapshot() as db:
+                owner = await db.user_tokens.get(RESET, digest)
+                found = await db.credentials.of_user(owner.user_id)
+            self._policy.check(request.new_password, names=found.names, field="new_password")
+            new_hash = await turn.hash(request.new_password)
         async with self._database.transaction() as tx:
             user = await tx.credentials.reset(owner, new_hash)
             await tx.user_tokens.take(RESET, digest)

@@ -14,10 +14,15 @@ from tamatar_auth import audit
 from tamatar_auth.audit import Event
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
-from tamatar_auth.messages import session_message, user_message, validation_message
+from tamatar_auth.messages import (
+    session_message,
+    user_message,
+    validated_message,
+    validation_message,
+)
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
-from tamatar_auth.security.passwords import Passwords
+from tamatar_auth.security.passwords import Passwords, PasswordTurn
 from tamatar_auth.security.throttle import account_of_email, account_of_username
 from tamatar_auth.security.tokens import SessionToken, rotation_nonce, token_digest
 from tamatar_auth.servicers.checking import Find, PasswordCheck
@@ -62,7 +67,6 @@ class SessionServicer(SessionServiceServicer):
         validation: SessionValidation,
     ) -> None:
         self._database = database
-        self._passwords = passwords
         self._page_tokens = page_tokens
         self._limits = limits
         self._validation = validation
@@ -73,8 +77,10 @@ class SessionServicer(SessionServiceServicer):
     ) -> pb.CreateSessionResponse:
         token, (find, unknown) = SessionToken.issue(), _who(request)
 
-        async def sign_in(checked: Credentials) -> tuple[UserRow, SessionRow | None, int]:
-            new_hash = await self._renewed(request.password, checked)
+        async def sign_in(
+            checked: Credentials, turn: PasswordTurn
+        ) -> tuple[UserRow, SessionRow | None, int]:
+            new_hash = await _renewed(request.password, checked, turn)
             async with self._database.transaction() as tx:
                 user = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
                 if not user.email_verified:
@@ -101,10 +107,8 @@ class SessionServicer(SessionServiceServicer):
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
-        valid = await self._validation.one(token_digest(request.session_token))
-        return pb.ValidateSessionResponse(
-            session=session_message(valid.session), user=user_message(valid.user)
-        )
+        digest = token_digest(request.session_token)
+        return validated_message(await self._validation.one(digest))
 
     async def BatchValidateSessions(
         self, request: pb.BatchValidateSessionsRequest, context: Context
@@ -181,11 +185,12 @@ class SessionServicer(SessionServiceServicer):
         audit.record(Event.SESSIONS_REVOKED, user_id=user_id, revoked_sessions=ended)
         return pb.RevokeUserSessionsResponse(revoked_session_count=ended)
 
-    async def _renewed(self, password: str, credentials: Credentials) -> str | None:
-        """Hash a password anew when its hash was made as hashes are not made any more."""
-        if self._passwords.is_outdated(credentials.password_hash):
-            return await self._passwords.hash(password)
-        return None
+
+async def _renewed(password: str, credentials: Credentials, turn: PasswordTurn) -> str | None:
+    """Hash a password anew when its hash was made as hashes are not made any more."""
+    if turn.is_outdated(credentials.password_hash):
+        return await turn.hash(password)
+    return None
 
 
 def _who(request: pb.CreateSessionRequest) -> tuple[Find, bytes]:

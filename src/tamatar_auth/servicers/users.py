@@ -57,7 +57,8 @@ class UserServicer(CredentialMethods, UserServiceServicer):
         if request.password:
             self._policy.check(request.password, names=_names(new))
             # No connection is held while bcrypt burns its quarter of a second.
-            new = replace(new, password_hash=await self._passwords.hash(request.password))
+            async with self._passwords.turn() as turn:
+                new = replace(new, password_hash=await turn.hash(request.password))
         async with self._database.transaction() as tx:
             user = await _created_before(tx, new)
             if user is None:

@@ -25,7 +25,7 @@ more may come while it waits for that, and answers no keys with no rows."""
 
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
-WAIT_PER_KEY, LONGEST_WAIT = 0.000_25, 0.003
+WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
 """Seconds in which a group gathers, by the size of the one before: the more there are at
 once, the more are yet to come."""
 

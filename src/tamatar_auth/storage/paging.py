@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, literal, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, literal, literal_column, tuple_
 
 
 class After(NamedTuple):
@@ -22,6 +22,14 @@ def after_condition(
     row = tuple_(column, id_column)
     place = tuple_(literal(after.value, column.type), literal(after.id, id_column.type))
     return row < place if descending else row > place
+
+
+def rows(number: int) -> ColumnElement[int]:
+    """Give a number of rows for LIMIT or OFFSET, written into the statement.
+
+    As a parameter it would be unknown to a generic plan, which takes it for a tenth of all.
+    """
+    return literal_column(str(int(number)))
 
 
 def any_of(column: ColumnElement[UUID], ids: Sequence[UUID]) -> ColumnElement[bool]:

@@ -36,7 +36,8 @@ from tamatar_auth.errors.sessions import (
     SessionUnknown,
     UserInactive,
 )
-from tamatar_auth.storage.paging import After, after_condition, any_of
+from tamatar_auth.storage.paging import After, after_condition, any_of, rows
+from tamatar_auth.storage.session_lists import all_of, live_of
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 from tamatar_auth.storage.users import USER_COLUMNS, UserRow
 
@@ -205,28 +206,27 @@ class SessionRepository:
 
     async def recent(self, user_id: UUID, *, limit: int) -> Sequence[SessionRow]:
         """Return the live sessions of a user, the newest activity first."""
-        found = await self._connection.execute(
-            select(*SESSION_COLUMNS)
-            .where(sessions.c.user_id == user_id, live)
-            .order_by(sessions.c.last_activity_at.desc(), sessions.c.id.desc())
-            .limit(limit)
+        found = live_of(user_id, SESSION_COLUMNS)
+        page = await self._connection.execute(
+            select(*found.c)
+            .order_by(found.c.last_activity_at.desc(), found.c.id.desc())
+            .limit(rows(limit))
         )
-        return [SessionRow._make(row) for row in found]
+        return [SessionRow._make(row) for row in page]
 
     async def page(
         self, user_id: UUID, *, include_ended: bool, size: int, after: After | None = None
     ) -> Sequence[SessionRow]:
         """Return up to `size` sessions of a user, the newest first, from a place on."""
-        created, key = sessions.c.created_at, sessions.c.id
-        statement = select(*SESSION_COLUMNS).where(sessions.c.user_id == user_id)
-        if not include_ended:
-            statement = statement.where(live)
+        among = (all_of if include_ended else live_of)(user_id, SESSION_COLUMNS)
+        created, key = among.c.created_at, among.c.id
+        statement = select(*among.c)
         if after is not None:
             statement = statement.where(after_condition(created, key, after, descending=True))
-        found = await self._connection.execute(
-            statement.order_by(created.desc(), key.desc()).limit(size)
+        page = await self._connection.execute(
+            statement.order_by(created.desc(), key.desc()).limit(rows(size))
         )
-        return [SessionRow._make(row) for row in found]
+        return [SessionRow._make(row) for row in page]
 
     async def revoke(self, session_id: UUID) -> SessionRow:
         """End a session, or raise `SessionNotFound`. An ended one stays as it is."""

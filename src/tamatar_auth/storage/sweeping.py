@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.storage.paging import rows
 from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
 
 TOKENS_A_SESSION = 10
@@ -66,12 +68,12 @@ class SweepRepository:
         """
         if remains.table is not sessions:
             return True
-        batch = select(sessions.c.id).where(_past(remains, kept)).limit(limit)
+        batch = _batch(remains, kept, limit)
         most = limit * TOKENS_A_SESSION
         tokens = (
             select(replaced_tokens.c.token_digest)
             .where(replaced_tokens.c.session_id.in_(batch))
-            .limit(most)
+            .limit(rows(most))
         )
         removed = await self._connection.execute(
             delete(replaced_tokens).where(replaced_tokens.c.token_digest.in_(tokens))
@@ -84,17 +86,21 @@ class SweepRepository:
         Rows that somebody else has locked are left for the next time.
         """
         key = tuple_(*remains.table.primary_key.columns)
-        batch = (
-            select(*remains.table.primary_key.columns)
-            .where(_past(remains, kept))
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("batch")
-        )
+        batch = _batch(remains, kept, limit).with_for_update(skip_locked=True).cte("batch")
         removed = await self._connection.execute(
             delete(remains.table).where(key.in_(select(*batch.columns)))
         )
         return removed.rowcount
+
+
+def _batch(remains: Remains, kept: timedelta, limit: int) -> Select[Any]:
+    """Find rows that are past their retention along their index, however many there are."""
+    return (
+        select(*remains.table.primary_key.columns)
+        .where(_past(remains, kept))
+        .order_by(_end(remains))
+        .limit(rows(limit))
+    )
 
 
 def _past(remains: Remains, kept: timedelta) -> ColumnElement[bool]:
@@ -104,14 +110,24 @@ def _past(remains: Remains, kept: timedelta) -> ColumnElement[bool]:
     attempts on a password that exists are kept until it is right or reset: they count
     however long they took.
     """
-    limit = func.now() - kept
+    old = _end(remains) <= func.now() - kept
+    match remains:
+        case Remains.EXPIRED_SESSIONS:
+            return sessions.c.is_valid & old
+        case Remains.FORGOTTEN_ATTEMPTS:
+            return password_attempts.c.user_id.is_(None) & old
+        case _:
+            return old
+
+
+def _end(remains: Remains) -> ColumnElement[Any]:
+    """Give the moment from which on a row is kept."""
     match remains:
         case Remains.ENDED_SESSIONS:
-            return sessions.c.revoked_at <= limit
+            return sessions.c.revoked_at
         case Remains.EXPIRED_SESSIONS:
-            return sessions.c.is_valid & (sessions.c.expires_at <= limit)
+            return sessions.c.expires_at
         case Remains.EXPIRED_SECRETS:
-            return user_tokens.c.expires_at <= limit
+            return user_tokens.c.expires_at
         case Remains.FORGOTTEN_ATTEMPTS:
-            unowned = password_attempts.c.user_id.is_(None)
-            return unowned & (password_attempts.c.last_tried_at <= limit)
+            return password_attempts.c.last_tried_at

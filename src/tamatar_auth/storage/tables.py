@@ -39,6 +39,11 @@ metadata = MetaData(
 
 _MOMENT = DateTime(timezone=True)
 
+ORDERS = {"created": "created_at", "updated": "updated_at", "email": "email"}
+"""The orders of lists of users, as indexes are called after them, and their columns."""
+
+LIVE, DELETED = text("deleted_at IS NULL"), text("deleted_at IS NOT NULL")
+
 
 class UserColumns(TypedColumns):
     """Users, live and deleted."""
@@ -71,12 +76,12 @@ users = Table(
     CheckConstraint("deleted_at IS NULL OR NOT is_active", name="deleted_is_inactive"),
     CheckConstraint("email <> ''", name="email_not_empty"),
     CheckConstraint("username <> ''", name="username_not_empty"),
-    Index("uq_users_email_live", "email", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    Index("uq_users_email_live", "email", unique=True, postgresql_where=LIVE),
     Index(
         "uq_users_username_live",
         "username",
         unique=True,
-        postgresql_where=text("deleted_at IS NULL"),
+        postgresql_where=LIVE,
     ),
     Index("uq_users_request_id", "request_id", unique=True),
     # Of deleted users too, who are in neither unique index.
@@ -85,6 +90,24 @@ users = Table(
     Index("idx_user_status", "email_verified", "is_active"),
     Index("idx_user_created", "created_at"),
     Index("idx_user_active_updated", "is_active", "updated_at"),
+    # Lists of live users in each order; that of addresses has uq_users_email_live. Theirs is
+    # NULL in front, which makes an order that idx_user_created is no beginning of.
+    Index("idx_user_live_created", "deleted_at", "created_at", "id"),
+    Index("idx_user_live_updated", "deleted_at", "updated_at", "id"),
+    # The same by flags: few users that are not verified, say, may be far away in those above.
+    *(
+        Index(
+            f"idx_user_flags_{order}",
+            *("email_verified", "is_active", column, "id"),
+            postgresql_where=LIVE,
+        )
+        for order, column in ORDERS.items()
+    ),
+    # Nothing writes these but a deletion and what comes after it.
+    *(
+        Index(f"idx_user_deleted_{order}", column, "id", postgresql_where=DELETED)
+        for order, column in ORDERS.items()
+    ),
 )
 
 
@@ -140,6 +163,8 @@ sessions = Table(
         postgresql_where=text("previous_digest IS NOT NULL"),
     ),
     Index("idx_session_user_valid", "user_id", "is_valid", "expires_at"),
+    # For lists with ended sessions too, of which a user may have any number.
+    Index("idx_session_user_created", "user_id", "created_at", "id"),
     Index("idx_session_expires", "expires_at"),
     Index("idx_session_activity", "last_activity_at"),
     # For the sweep alone, and of revoked sessions alone, so that validating never writes it.

@@ -1,14 +1,19 @@
 """Which users are meant, and in what order: the same for rows, counts and aggregates."""
 
 import enum
-from collections.abc import Sequence
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, and_
 
 from tamatar_auth.storage.tables import users
+
+_SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000
+"""Code points that no text has begin here, and end before there."""
 
 
 class Deleted(enum.Enum):
@@ -39,23 +44,74 @@ class UserOrder(NamedTuple):
     descending: bool = False
 
 
+class Span(NamedTuple):
+    """A range of an indexed column: from `low` on, up to and without `high`."""
+
+    column: ColumnElement[Any]
+    low: datetime | str | None
+    high: datetime | str | None
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """The condition that a row is within."""
+        above = () if self.low is None else (self.column >= self.low,)
+        below = () if self.high is None else (self.column < self.high,)
+        return and_(*above, *below)
+
+
+class Stratum(NamedTuple):
+    """Users that an index of lists holds side by side, in each of its orders."""
+
+    deleted: bool
+    flags: tuple[bool, bool] | None = None
+    """Whether the address is verified and the user is active, None where both may be either."""
+
+
+def strata(matching: UserFilter) -> Sequence[Stratum]:
+    """Give the strata that have all users of a filter. No deleted user is active."""
+    verified, active = matching.email_verified, matching.is_active
+    found: list[Stratum] = []
+    if matching.deleted is not Deleted.ONLY:
+        found += [Stratum(deleted=False, flags=flags) for flags in _flags(verified, active)]
+    if matching.deleted is not Deleted.EXCLUDE and active is not True:
+        found += [Stratum(deleted=True)]
+    return found
+
+
+def _flags(*wanted: bool | None) -> Sequence[tuple[bool, bool] | None]:
+    if wanted == (None, None):
+        return [None]
+    verified, active = ((False, True) if it is None else (it,) for it in wanted)
+    return [*itertools.product(verified, active)]
+
+
 def conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
     """Give the conditions of a filter: rows, counts and aggregates all obey these."""
-    c, want = users.c, matching
-    wanted = [*liveness(want.deleted)]
-    if want.email_prefix is not None:
-        wanted.append(c.email.startswith(want.email_prefix, autoescape=True))
-    if want.username_prefix is not None:
-        wanted.append(c.username.startswith(want.username_prefix, autoescape=True))
-    if want.email_verified is not None:
-        wanted.append(c.email_verified.is_(want.email_verified))
-    if want.is_active is not None:
-        wanted.append(c.is_active.is_(want.is_active))
-    if want.created_from is not None:
-        wanted.append(c.created_at >= want.created_from)
-    if want.created_before is not None:
-        wanted.append(c.created_at < want.created_before)
-    return wanted
+    ranges = [span.condition for span in spans(matching).values()]
+    return [*liveness(matching.deleted), *flag_conditions(matching), *ranges]
+
+
+def flag_conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
+    """Give the conditions on verified addresses and active users."""
+    flags = (
+        (users.c.email_verified, matching.email_verified),
+        (users.c.is_active, matching.is_active),
+    )
+    return [column.is_(wanted) for column, wanted in flags if wanted is not None]
+
+
+def spans(matching: UserFilter) -> Mapping[str, Span]:
+    """Give the conditions that are ranges of an indexed column, by its name."""
+    found = {}
+    # Not LIKE: a prepared statement has one plan for all patterns, so one without an index.
+    for name, prefix in (("email", matching.email_prefix), ("username", matching.username_prefix)):
+        if prefix is not None:
+            found[name] = Span(users.c[name], prefix, after_prefix(prefix))
+    if matching.created_from is not None or matching.created_before is not None:
+        found["created_at"] = Span(
+            users.c.created_at, matching.created_from, matching.created_before
+        )
+    return found
 
 
 def liveness(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
@@ -67,3 +123,15 @@ def liveness(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
             return (users.c.deleted_at.is_not(None),)
         case Deleted.INCLUDE:
             return ()
+
+
+def after_prefix(prefix: str) -> str | None:
+    """Give the least text above all that begin with a prefix, None when there is none.
+
+    In the order of code points, which is the order of the bytes of UTF-8.
+    """
+    stem = prefix.rstrip(chr(sys.maxunicode))
+    if not stem:
+        return None
+    above = ord(stem[-1]) + 1
+    return stem[:-1] + chr(_AFTER_SURROGATES if above == _SURROGATES else above)

@@ -15,9 +15,17 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
-from tamatar_auth.storage.paging import After, after_condition, any_of
+from tamatar_auth.storage.paging import After, any_of
 from tamatar_auth.storage.tables import users
-from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder, conditions, liveness
+from tamatar_auth.storage.user_filters import (
+    Deleted,
+    UserFilter,
+    UserOrder,
+    conditions,
+    liveness,
+    strata,
+)
+from tamatar_auth.storage.user_pages import PageOfUsers
 
 
 class UserRow(NamedTuple):
@@ -123,16 +131,12 @@ class UserRepository:
         self, matching: UserFilter, order: UserOrder, *, size: int, after: After | None = None
     ) -> Sequence[UserRow]:
         """Return up to `size` users that come after a place in the order."""
-        column = users.c[order.column]
-        statement = select(*USER_COLUMNS).where(*conditions(matching)).limit(size)
-        if after is not None:
-            statement = statement.where(
-                after_condition(column, users.c.id, after, descending=order.descending)
-            )
-        keys = (column, users.c.id)
-        found = await self._connection.execute(
-            statement.order_by(*(key.desc() if order.descending else key for key in keys))
-        )
+        if not strata(matching):
+            return []
+        page = PageOfUsers(USER_COLUMNS, matching, order, size, after)
+        few = await self._any_is_narrow(page.probes())
+        statement = page.out_of_a_few() if few else page.along_the_order()
+        found = await self._connection.execute(statement)
         return [UserRow._make(row) for row in found]
 
     async def count(self, matching: UserFilter) -> int:
@@ -194,6 +198,12 @@ class UserRepository:
         statement: Delete = delete(users).where(users.c.id == user_id)
         if (await self._connection.execute(statement)).rowcount == 0:
             raise UserNotFound
+
+    async def _any_is_narrow(self, probes: Sequence[Select[Any]]) -> bool:
+        for probe in probes:
+            if (await self._connection.execute(probe)).first() is None:
+                return True
+        return False
 
     async def _get(self, who: ColumnElement[bool], deleted: Deleted) -> UserRow:
         statement: Select[Any] = select(*USER_COLUMNS).where(who, *liveness(deleted))

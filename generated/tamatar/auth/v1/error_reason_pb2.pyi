@@ -64,6 +64,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: the one-time secret is not known, was used, has expired or
     was made for another address. Which of these it is, is not told.
     """
+    SERVER_BUSY: _ErrorReason.ValueType  # 24
+    """RESOURCE_EXHAUSTED: as many passwords are being hashed as this server takes
+    on. Nothing was read, changed or counted as an attempt. `google.rpc.RetryInfo`
+    says when to try again.
+    """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: no session has this token. One that was replaced and no
     longer works is unknown too, but not to RefreshSession.
@@ -163,6 +168,11 @@ TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 22
 USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
 """UNAUTHENTICATED: the one-time secret is not known, was used, has expired or
 was made for another address. Which of these it is, is not told.
+"""
+SERVER_BUSY: ErrorReason.ValueType  # 24
+"""RESOURCE_EXHAUSTED: as many passwords are being hashed as this server takes
+on. Nothing was read, changed or counted as an attempt. `google.rpc.RetryInfo`
+says when to try again.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: no session has this token. One that was replaced and no

@@ -86,8 +86,9 @@ class SessionServiceServicer(object):
 
         Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
         password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
-        oldest session ends when the user would have more than 100.
+        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
+        `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
+        user would have more than 100.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,9 @@ class SessionServiceStub:
 
     Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
     password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
-    oldest session ends when the user would have more than 100.
+    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
+    `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
+    user would have more than 100.
     """
     ValidateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]
     """Tells whose session a token is, when it is still good at this moment. A
@@ -95,8 +96,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
     password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
-    oldest session ends when the user would have more than 100.
+    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
+    `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
+    user would have more than 100.
     """
     ValidateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]  # type: ignore[assignment]
     """Tells whose session a token is, when it is still good at this moment. A
@@ -155,8 +157,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
         password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords. The
-        oldest session ends when the user would have more than 100.
+        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
+        `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
+        user would have more than 100.
         """
 
     @_abc_1.abstractmethod

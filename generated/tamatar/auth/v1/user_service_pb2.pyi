@@ -386,7 +386,8 @@ class ListUsersRequest(_message.Message):
     """
     include_total: _builtins.bool
     """Whether the answer has the number of all users that the filter describes,
-    counted at the moment the page was read.
+    counted at the moment the page was read. A count looks at every one of them,
+    so it may take longer than the page: ask for it once, with the first page.
     """
     @_builtins.property
     def filter(self) -> Global___UserFilter:

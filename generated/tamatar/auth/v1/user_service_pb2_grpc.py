@@ -125,7 +125,7 @@ class UserServiceServicer(object):
         """Creates a user and its profile, both or neither.
 
         Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-        `REQUEST_ID_REUSED`.
+        `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +157,7 @@ class UserServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUserStats(self, request, context):
-        """Counts the users that a filter describes.
+        """Counts the users that a filter describes. It looks at every one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,8 +228,8 @@ class UserServiceServicer(object):
         that is named.
 
         Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-        `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
-        that is too short, too common or the user's own name.
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
+        a new password that is too short, too common or the user's own name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -268,8 +268,9 @@ class UserServiceServicer(object):
         """Takes the secret back: sets the new password, ends all the user's sessions
         and forgets the wrong passwords that were tried.
 
-        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
-        `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
+        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+        `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
+        `SERVER_BUSY`, after which the secret stays good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class UserServiceStub:
     """Creates a user and its profile, both or neither.
 
     Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-    `REQUEST_ID_REUSED`.
+    `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]
     """Reads one user.
@@ -52,7 +52,7 @@ class UserServiceStub:
     Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
     """
     GetUserStats: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserStatsRequest, _user_service_pb2.GetUserStatsResponse]
-    """Counts the users that a filter describes."""
+    """Counts the users that a filter describes. It looks at every one of them."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
     """Changes the fields that the mask names and no other.
 
@@ -94,8 +94,8 @@ class UserServiceStub:
     that is named.
 
     Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-    `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
-    that is too short, too common or the user's own name.
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
+    a new password that is too short, too common or the user's own name.
     """
     CreateEmailVerification: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]
     """Makes a one-time secret that shows, when it comes back, that the user reads
@@ -118,8 +118,9 @@ class UserServiceStub:
     """Takes the secret back: sets the new password, ends all the user's sessions
     and forgets the wrong passwords that were tried.
 
-    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
-    `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
+    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+    `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
+    `SERVER_BUSY`, after which the secret stays good.
     """
 
 @_typing.type_check_only
@@ -131,7 +132,7 @@ class UserServiceAsyncStub(UserServiceStub):
     """Creates a user and its profile, both or neither.
 
     Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-    `REQUEST_ID_REUSED`.
+    `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]  # type: ignore[assignment]
     """Reads one user.
@@ -146,7 +147,7 @@ class UserServiceAsyncStub(UserServiceStub):
     Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
     """
     GetUserStats: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserStatsRequest, _user_service_pb2.GetUserStatsResponse]  # type: ignore[assignment]
-    """Counts the users that a filter describes."""
+    """Counts the users that a filter describes. It looks at every one of them."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes the fields that the mask names and no other.
 
@@ -188,8 +189,8 @@ class UserServiceAsyncStub(UserServiceStub):
     that is named.
 
     Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-    `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
-    that is too short, too common or the user's own name.
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
+    a new password that is too short, too common or the user's own name.
     """
     CreateEmailVerification: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]  # type: ignore[assignment]
     """Makes a one-time secret that shows, when it comes back, that the user reads
@@ -212,8 +213,9 @@ class UserServiceAsyncStub(UserServiceStub):
     """Takes the secret back: sets the new password, ends all the user's sessions
     and forgets the wrong passwords that were tried.
 
-    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
-    `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
+    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+    `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
+    `SERVER_BUSY`, after which the secret stays good.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -228,7 +230,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a user and its profile, both or neither.
 
         Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-        `REQUEST_ID_REUSED`.
+        `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
         """
 
     @_abc_1.abstractmethod
@@ -267,7 +269,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetUserStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GetUserStatsResponse, _abc.Awaitable[_user_service_pb2.GetUserStatsResponse]]:
-        """Counts the users that a filter describes."""
+        """Counts the users that a filter describes. It looks at every one of them."""
 
     @_abc_1.abstractmethod
     def UpdateUser(
@@ -351,8 +353,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         that is named.
 
         Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-        `TOO_MANY_ATTEMPTS`, INVALID_ARGUMENT `INVALID_FIELDS` for a new password
-        that is too short, too common or the user's own name.
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
+        a new password that is too short, too common or the user's own name.
         """
 
     @_abc_1.abstractmethod
@@ -399,8 +401,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the secret back: sets the new password, ends all the user's sessions
         and forgets the wrong passwords that were tried.
 
-        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`, INVALID_ARGUMENT
-        `INVALID_FIELDS` for a password as in ChangePassword; the secret stays good.
+        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+        `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
+        `SERVER_BUSY`, after which the secret stays good.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
