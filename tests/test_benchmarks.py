@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
+from sqlalchemy import select
 
 from benchmarks import client, h2load, report
 from benchmarks.calls import GET_USER, LIST_USERS, PASSWORD, session_calls, token
@@ -21,6 +23,7 @@ from tamatar_auth.maintenance.sweeping import sweep
 from tamatar_auth.security.passwords import PasswordSchemes
 from tamatar_auth.security.peppers import Peppers
 from tamatar_auth.server import running
+from tamatar_auth.storage.tables import users
 from tests.canaries import SUITE
 from tests.commands import ROOT, run
 
@@ -76,14 +79,22 @@ async def test_an_answer_that_is_an_error_ends_the_measuring(server):
         await client.closed_loop(server, VALIDATE, iter([USERS + 20]), Load(1, 0, 1))
 
 
-async def test_loaded_users_sign_in_without_a_new_hash(server, filled):
-    before = Statements.so_far(filled.settings.database_url.get_secret_value())
-    met = await sign_in(server.address, 1, 0.2)
-    after = Statements.so_far(filled.settings.database_url.get_secret_value())
+async def test_an_answer_that_is_not_right_ends_the_measuring(server):
+    particular = replace(VALIDATE, is_right=lambda _, encoded: encoded == b"")
 
-    assert met.signed_in
+    with pytest.raises(BenchmarkError, match="not right of number 1"):
+        await client.answer(server, particular, 1)
+
+
+async def test_loaded_users_sign_in_without_a_new_hash(server, filled):
+    """A hash that is made anew would cost twice what signing in costs."""
+    met = await sign_in(server.address, 2, 0.2)
+
+    assert len(met.signed_in) >= 2
     assert not met.others
-    assert after.since(before).writing >= len(met.signed_in)
+    async with filled.database.read() as db:
+        found = await db.connection.execute(select(users.c.password_hash).distinct())
+    assert len(found.all()) == 1
 
 
 async def test_expired_sessions_are_all_swept(filled, settings):
@@ -106,6 +117,15 @@ async def test_calls_are_counted_with_their_statements_and_latencies(server, fil
     assert len(looped.latencies) <= looped.calls
     assert looped.calls <= spent.all <= looped.calls + 10  # those that look at the database
     assert spent.writing == 0
+
+
+async def test_statements_that_write_are_counted(server, filled):
+    url = filled.settings.database_url.get_secret_value()
+    before = Statements.so_far(url)
+    await client.answer(server, session_calls(USERS)["RevokeSession"], 1)
+    spent = Statements.so_far(url).since(before)
+
+    assert (spent.writing, spent.plus(spent).writing) == (1, 2)
 
 
 @needs_h2load
