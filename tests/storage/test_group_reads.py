@@ -175,6 +175,49 @@ async def test_without_a_connection_everybody_who_waits_for_it_is_told():
     assert {type(end) for end in await asyncio.gather(*asked, return_exceptions=True)} == {Refused}
 
 
+async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
+    may_begin, may_fail, errors = asyncio.Event(), asyncio.Event(), [Refused()]
+
+    async def find(take):
+        await may_begin.wait()
+        keys = take()
+        if errors:
+            await may_fail.wait()
+            raise errors.pop()
+        return dict.fromkeys(keys, "a row")
+
+    read = GroupRead(find)
+    gone = asyncio.create_task(read(1))
+    await steps()
+    gone.cancel()
+    await steps()
+    may_begin.set()
+    await steps()
+    later = asyncio.create_task(read(2))
+    await steps()
+    may_fail.set()
+
+    assert await later == "a row"
+
+
+async def test_who_came_while_a_statement_ran_waits_for_another_one(table):
+    done = table.hold()
+    first = table.ask(1)
+    await steps()
+    second = table.ask(2)
+    await steps()
+    done.set()
+    await asyncio.gather(*first)
+    await steps()
+    assert table.taken == [[1]]
+
+    third = table.ask(3)
+    await steps()
+
+    assert await asyncio.gather(*second, *third) == ["row 2", "row 3"]
+    assert table.taken == [[1], [2, 3]]
+
+
 async def test_more_than_a_statement_takes_are_taken_by_several(table):
     keys = range(2 * MOST_KEYS + 5)
 

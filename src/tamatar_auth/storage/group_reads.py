@@ -52,7 +52,7 @@ class GroupRead(Generic[Key, Row]):
         self._opening: asyncio.Task[None] | None = None
         """The one of those running that has not taken its keys yet."""
         self._timer: asyncio.TimerHandle | None = None
-        self._last_size, self._last_taken = 0, 0.0
+        self._expected, self._taken_at = 1, 0.0
         self._is_closed = False
 
     async def __call__(self, key: Key) -> Row | None:
@@ -85,15 +85,12 @@ class GroupRead(Generic[Key, Row]):
             return  # the end of one arranges the next
         if self._running:
             self._begin_after(SLOW)
-        elif len(self._gathered) >= self._expected():
+            return
+        is_forgotten = asyncio.get_running_loop().time() - self._taken_at > COMPANY
+        if is_forgotten or len(self._gathered) >= self._expected:
             self._begin()
         else:
-            self._begin_after(min(self._last_size * WAIT_PER_KEY, LONGEST_WAIT))
-
-    def _expected(self) -> int:
-        """Give how many to wait for: as many as the last time, unless that is long ago."""
-        now = asyncio.get_running_loop().time()
-        return self._last_size if now - self._last_taken < COMPANY else 1
+            self._begin_after(min(self._expected * WAIT_PER_KEY, LONGEST_WAIT))
 
     def _begin_after(self, seconds: float) -> None:
         if self._timer is None:
@@ -112,6 +109,8 @@ class GroupRead(Generic[Key, Row]):
             self._opening = None
         if self._opening is None and self._gathered:
             self._forget_timer()
+            # Who came while a statement ran is not alone, and the others are about to come.
+            self._expected = max(self._expected, 2)
             self._arrange()
 
     def _forget_timer(self) -> None:
@@ -120,29 +119,30 @@ class GroupRead(Generic[Key, Row]):
             self._timer = None
 
     async def _run(self) -> None:
-        group: dict[Waiter, Key] = {}
+        group: Mapping[Waiter, Key] | None = None
 
         def take() -> Collection[Key]:
-            group.update(self._take())
+            nonlocal group
+            group = self._take()
             return set(group.values())
 
         try:
             rows = await self._read(take)
         except asyncio.CancelledError:
-            for waiter in group:
+            for waiter in group or ():
                 waiter.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
-            for waiter in group or self._take():
+            for waiter in self._take() if group is None else group:
                 if not waiter.done():
                     waiter.set_exception(error)
         else:
-            _answer(group, rows)
+            _answer(group or {}, rows)
 
     def _take(self) -> Mapping[Waiter, Key]:
         self._opening = None
         waiters = list(islice(self._gathered, MOST_KEYS))
-        self._last_size, self._last_taken = len(waiters), asyncio.get_running_loop().time()
+        self._expected, self._taken_at = len(waiters), asyncio.get_running_loop().time()
         return {waiter: self._gathered.pop(waiter) for waiter in waiters}
 
 
