@@ -15,6 +15,7 @@ from sqlalchemy import event, func, select
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.server import running
 from tamatar_auth.storage.tables import password_attempts
 from tests.calls import PASSWORD, ada, read_refusal, refusal, refused, sign_in, verify
@@ -287,3 +288,32 @@ async def test_a_user_is_created_after_a_refusal_as_if_there_had_been_none(servi
 
     created = await users.CreateUser(request)
     assert (await users.CreateUser(request)).user == created.user
+
+
+async def test_who_went_away_before_the_hash_has_made_no_attempt(
+    service, sessions, user, gate, database
+):
+    tasks = await hold(sessions, service, THREADS)
+    before = await attempts(database)
+    for _ in range(5):
+        impatient = asyncio.create_task(attempt(sessions, 99))
+        await reach(service, taken=THREADS + 1, hashing=THREADS, waiting=1)
+        impatient.cancel()
+        await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
+
+    async def given_back():
+        return await attempts(database) == before
+
+    await until(given_back)
+    gate.open()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_turn_that_was_closed_is_given_to_nobody(service):
+    passwords = service.parts.passwords
+    await passwords.close()
+
+    with pytest.raises(ServiceStopping):
+        async with passwords.turn():
+            pass
+    assert load(service) == (0, 0, 0)

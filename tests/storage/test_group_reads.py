@@ -4,10 +4,12 @@ import asyncio
 import itertools
 import random
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
 from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage import group_reads
 from tamatar_auth.storage.group_reads import MOST_KEYS, MOST_STATEMENTS, GroupRead
 
@@ -257,6 +259,34 @@ async def test_closing_answers_who_waits_and_refuses_who_comes(table):
     await closing
     assert await asyncio.gather(*waiting) == ["row 1", "row 2", "row 3"]
     await table.read.close()
+
+
+async def test_a_statement_that_never_ends_is_given_up_and_the_next_one_runs():
+    stuck = [True]
+
+    async def find(take):
+        keys = take()
+        if stuck:
+            await asyncio.Event().wait()
+        return dict.fromkeys(keys, "a row")
+
+    read = GroupRead(find, longest=timedelta(milliseconds=50))
+    asked = [asyncio.create_task(read(key)) for key in range(3)]
+
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
+    stuck.clear()
+    assert await read(1) == "a row"
+
+
+async def test_closing_gives_up_what_nobody_waits_for(table):
+    table.hold()
+    (gone,) = table.ask(1)
+    await steps()
+    gone.cancel()
+    await steps()
+
+    await asyncio.wait_for(table.read.close(), 30)
 
 
 async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():

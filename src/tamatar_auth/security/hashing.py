@@ -32,6 +32,8 @@ class Hash(Generic[Result]):
     def run(self) -> None:
         """Do the work, on the thread that calls this."""
         self.began = perf_counter()
+        if not self.outcome.set_running_or_notify_cancel():
+            return
         try:
             result = self._context.run(self._work)
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
@@ -74,12 +76,14 @@ class HashThreads:
         if rests:
             self._threads.submit(self._work_off)
 
-    def drop(self, work: Hash[Any]) -> None:
-        """Forget the work if it has not begun."""
+    def drop(self, work: Hash[Any]) -> bool:
+        """Forget the work if it has not begun, and tell whether that was so."""
         with self._lock:
-            if work in self._waiting:
-                self._waiting.remove(work)
-                work.outcome.cancel()
+            if work not in self._waiting:
+                return False
+            self._waiting.remove(work)
+            work.outcome.cancel()
+            return True
 
     async def close(self) -> None:
         """Wait for what runs, and end the threads."""

@@ -112,6 +112,11 @@ class PasswordTurn:
         self._schemes = schemes
         self._turn = turn
 
+    @property
+    def was_dropped(self) -> bool:
+        """Whether the latest hash was cancelled before it began."""
+        return self._turn.was_dropped
+
     async def hash(self, password: str) -> str:
         """Hash a password with the newest key."""
         return await self._turn.run(partial(self._schemes.hash, password))

@@ -12,7 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple, TypeVar
 
-from tamatar_auth.errors import ServerBusy
+from tamatar_auth.errors import ServerBusy, ServiceStopping
 from tamatar_auth.security.hashing import Hash, HashThreads
 
 Result = TypeVar("Result")
@@ -38,6 +38,8 @@ class Turn:
         self._threads = threads
         self._observe = observe
         self._latest: asyncio.Future[Any] | None = None
+        self.was_dropped = False
+        """Whether its latest hash was cancelled before a thread began it."""
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Return what the work returns. Cancelled before a thread began it, it never runs."""
@@ -45,11 +47,13 @@ class Turn:
         self._threads.put(asked)
         outcome = asyncio.wrap_future(asked.outcome)
         outcome.add_done_callback(lambda _: self._observe(asked))
+        # Whoever went away asks for the error no more.
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._latest = outcome
         try:
             return await asyncio.shield(outcome)
         except asyncio.CancelledError:
-            self._threads.drop(asked)
+            self.was_dropped = self._threads.drop(asked)
             raise
 
     def when_over(self, give_back: Callable[[], None]) -> None:
@@ -67,6 +71,7 @@ class HashTurns:
         self.most = threads + queue
         self._threads = HashThreads(threads)
         self._free = asyncio.Semaphore(self.most)
+        self._is_closed = False
         self._taken = 0
         self._tell = observe
         self._mean = _FIRST_GUESS
@@ -88,6 +93,9 @@ class HashTurns:
     async def turn_in_time(self) -> AsyncIterator[Turn]:
         """Give a turn for as long as the block, as soon as there is one."""
         await self._free.acquire()
+        if self._is_closed:
+            self._free.release()
+            raise ServiceStopping
         self._taken += 1
         turn = Turn(self._threads, self._observe)
         try:
@@ -98,6 +106,7 @@ class HashTurns:
 
     async def close(self) -> None:
         """Wait for the hashes that run, and end the threads. No turn is given after that."""
+        self._is_closed = True
         await self._threads.close()
 
     def _give_back(self) -> None:

@@ -1,5 +1,6 @@
 """Checks a password, on every path that takes one: counted, and alike in its refusals."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -68,7 +69,14 @@ class PasswordCheck:
         if wait is not None:
             raise TooManyAttempts(wait, user_id)
         # No connection is held while bcrypt burns its quarter of a second.
-        if not await turn.matches(password, credentials.usable_hash):
+        try:
+            is_right = await turn.matches(password, credentials.usable_hash)
+        except asyncio.CancelledError:
+            if turn.was_dropped:  # nothing was learned, so it was no attempt
+                async with self._database.read() as db:
+                    await db.attempts.give_back(account)
+            raise
+        if not is_right:
             raise InvalidCredentials(_cause(credentials), user_id)
         # A right password is no attempt, whatever the call goes on to decide.
         async with self._database.read() as db:

@@ -7,7 +7,7 @@ number of attempts at once cannot check more passwords than the count allows.
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Integer, case, cast, delete, extract, func, literal, select
+from sqlalchemy import Integer, case, cast, delete, extract, func, literal, select, update
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -88,6 +88,17 @@ class AttemptRepository:
             return None
         # A row that came into being during the statement is not seen by it: None.
         return float(min(max(seconds or 0, 1), LONGEST_WAIT.total_seconds()))
+
+    async def give_back(self, account: bytes) -> None:
+        """Take back the count of an attempt whose password was not looked at after all.
+
+        The wait that it began stays, which is what the next one would have had.
+        """
+        await self._connection.execute(
+            update(password_attempts)
+            .where(_kept.account == account, _kept.failures > 0)
+            .values(failures=_kept.failures - 1)
+        )
 
     async def forget(self, account: bytes) -> None:
         """Forget the attempts of an account: the password was right, or is a new one."""

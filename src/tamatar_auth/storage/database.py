@@ -124,6 +124,10 @@ def connect_arguments(settings: Settings) -> dict[str, Any]:
     return {
         "application_name": settings.application_name,
         "connect_timeout": round(settings.connect_timeout.total_seconds()),
+        # A host that went away after it took a statement is noticed by these alone.
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
         "tcp_user_timeout": round(settings.tcp_user_timeout.total_seconds() * 1000),
         "options": " ".join(
             ["-c timezone=UTC"]

@@ -8,10 +8,12 @@ last of them came, so every call reads what was committed before it.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextvars import Context
+from datetime import timedelta
 from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.errors.storage import StorageUnavailable
 
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
@@ -35,6 +37,10 @@ COMPANY = 0.05
 SLOW = 0.02
 """Seconds after which a statement holds up the next one no longer."""
 
+LONGEST_READ = timedelta(seconds=6)
+"""After which an answer is not waited for any more. A host that went away after it took the
+statement neither answers nor ends the connection."""
+
 MOST_STATEMENTS = 4
 """How many statements run at once, so that a slow database leaves connections to others."""
 
@@ -45,10 +51,12 @@ MOST_KEYS = 1000
 class GroupRead(Generic[Key, Row]):
     """Finds the rows of keys, those of calls at the same time by one statement."""
 
-    def __init__(self, read: Read[Key, Row]) -> None:
+    def __init__(self, read: Read[Key, Row], *, longest: timedelta = LONGEST_READ) -> None:
         self._read = read
+        self._longest = longest.total_seconds()
         self._gathered: dict[Waiter, Key] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Mapping[Waiter, Key]] = {}
+        """The statements, and who waits for each."""
         self._opening: asyncio.Task[None] | None = None
         """The one of those running that has not taken its keys yet."""
         self._timer: asyncio.TimerHandle | None = None
@@ -71,13 +79,20 @@ class GroupRead(Generic[Key, Row]):
         return row
 
     async def close(self) -> None:
-        """Refuse what comes from now on; return when nobody waits and nothing runs."""
+        """Refuse who comes from now on; return when nobody waits and nothing runs.
+
+        A statement that nobody waits for any more is given up.
+        """
         self._is_closed = True
-        while self._running or self._gathered:
+        while self._gathered or any(map(_is_awaited, self._running.values())):
             if not self._running:
                 self._begin()
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         self._forget_timer()
+        for statement in self._running:
+            statement.cancel()
+        if self._running:  # what cannot even be cancelled is left behind
+            await asyncio.wait(self._running, timeout=1)
 
     def _arrange(self) -> None:
         """See to it that a statement begins: at once for who is alone, or else soon."""
@@ -100,11 +115,11 @@ class GroupRead(Generic[Key, Row]):
         self._forget_timer()
         # In a context of its own: the statement belongs to no call more than to another.
         self._opening = asyncio.get_running_loop().create_task(self._run(), context=Context())
-        self._running.add(self._opening)
+        self._running[self._opening] = {}
         self._opening.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
+        del self._running[task]
         if self._opening is task:
             self._opening = None
         if self._opening is None and self._gathered:
@@ -127,15 +142,17 @@ class GroupRead(Generic[Key, Row]):
             return set(group.values())
 
         try:
-            rows = await self._read(take)
+            async with asyncio.timeout(self._longest):
+                rows = await self._read(take)
         except asyncio.CancelledError:
             for waiter in group or ():
                 waiter.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+            told = StorageUnavailable() if isinstance(error, TimeoutError) else error
             for waiter in self._take() if group is None else group:
                 if not waiter.done():
-                    waiter.set_exception(error)
+                    waiter.set_exception(told)
         else:
             _answer(group or {}, rows)
 
@@ -143,7 +160,15 @@ class GroupRead(Generic[Key, Row]):
         self._opening = None
         waiters = list(islice(self._gathered, MOST_KEYS))
         self._expected, self._taken_at = len(waiters), asyncio.get_running_loop().time()
-        return {waiter: self._gathered.pop(waiter) for waiter in waiters}
+        group = {waiter: self._gathered.pop(waiter) for waiter in waiters}
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._running[task] = group
+        return group
+
+
+def _is_awaited(group: Mapping[Waiter, Any]) -> bool:
+    return any(not waiter.done() for waiter in group)
 
 
 def _answer(group: Mapping[Waiter, Key], rows: Mapping[Key, Row]) -> None:
