@@ -28,8 +28,10 @@ more may come while it waits for that, and answers no keys with no rows."""
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
 WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
-"""Seconds in which a group gathers at most, by the size of the one before: it begins as soon
-as there are as many."""
+"""Seconds in which a group gathers at most, by the size of the one before."""
+
+ENOUGH = 32
+"""How many need not wait for more: a statement for them costs each of them little."""
 
 COMPANY = 0.05
 """Seconds after which the group before is forgotten: who comes then is alone."""
@@ -102,7 +104,8 @@ class GroupRead(Generic[Key, Row]):
             self._begin_after(SLOW)
             return
         is_forgotten = asyncio.get_running_loop().time() - self._taken_at > COMPANY
-        if is_forgotten or len(self._gathered) >= self._expected:
+        is_alone = is_forgotten or self._expected <= 1
+        if is_alone or len(self._gathered) >= ENOUGH:
             self._begin()
         else:
             self._begin_after(min(self._expected * WAIT_PER_KEY, LONGEST_WAIT))
