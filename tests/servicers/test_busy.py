@@ -18,14 +18,21 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.server import running
 from tamatar_auth.storage.tables import password_attempts
-from tests.calls import PASSWORD, ada, read_refusal, refusal, refused, sign_in, verify
+from tests.calls import (
+    INVALID_CREDENTIALS,
+    NEW_PASSWORD,
+    PASSWORD,
+    ada,
+    read_refusal,
+    refusal,
+    refused,
+    sign_in,
+)
 from tests.test_server import channel_to, until
 
 THREADS, QUEUE = 2, 5
 TURNS = THREADS + QUEUE
 SERVER_BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
-INVALID_CREDENTIALS = (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
-NEW_PASSWORD = "another horse battery"
 
 
 class Gate:
@@ -59,13 +66,6 @@ async def service(settings, database):
     few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
     async with running(few) as service:
         yield service
-
-
-@pytest.fixture
-async def user(users, database):
-    created = await users.CreateUser(ada())
-    await verify(database, created.user)
-    return created.user
 
 
 def load(service):
