@@ -8,6 +8,7 @@ is asserted.
 
 import asyncio
 import itertools
+import logging
 import random
 import statistics
 import sys
@@ -29,6 +30,7 @@ from tamatar.auth.v1.user_service_pb2 import (
     DeleteUserRequest,
 )
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth import audit
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
@@ -54,6 +56,7 @@ async def main() -> None:
             _env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error"
         )
         configure_logs(settings)
+        logging.getLogger(audit.__name__).setLevel(logging.CRITICAL)  # thousands of refusals
         async with running(settings.with_database(postgres.url())) as service:
             await measure(service)
 
