@@ -13,7 +13,7 @@ from tamatar_auth.maintenance import migration_connection
 from tamatar_auth.maintenance.migration_steps import Progress
 from tamatar_auth.maintenance.revisions import next_revision
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.database import libpq_url
+from tamatar_auth.storage.connecting import libpq_url
 from tamatar_auth.storage.tables import metadata
 
 

@@ -274,7 +274,7 @@ def _database(settings: Settings) -> Iterator[Settings]:
 @contextlib.contextmanager
 def _migrations() -> Iterator[Any]:
     from tamatar_auth.maintenance.migrating import Migrations  # noqa: PLC0415
-    from tamatar_auth.storage.database import libpq_url  # noqa: PLC0415
+    from tamatar_auth.storage.connecting import libpq_url  # noqa: PLC0415
 
     with _database(_settings()) as settings:
         yield Migrations(libpq_url(settings), report=_say)

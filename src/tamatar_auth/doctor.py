@@ -19,7 +19,7 @@ from tamatar_auth.settings import (
     Settings,
     SettingsError,
 )
-from tamatar_auth.storage.database import libpq_url
+from tamatar_auth.storage.connecting import libpq_url
 from tamatar_auth.tls import TlsFiles
 
 OLDEST_POSTGRES = 15

@@ -46,6 +46,7 @@ from tamatar_auth.settings import Settings
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
+from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.validation import SessionValidation
 from tamatar_auth.telemetry import Telemetry
 from tamatar_auth.tls import Tls, server_credentials
@@ -158,13 +159,17 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     admission = Admission.of(settings)
     passwords = Passwords.of(settings, telemetry.meter)
     engine = create_engine(settings)
-    watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
-    database = Database(engine)
+    queries = watch_queries(
+        engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
+    )
+    database, reserved = Database(engine), ReservedConnections(settings, queries)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),
         drain=DrainInterceptor(),
-        validation=SessionValidation(database, activity, settings.session_idle_limit or None),
+        validation=SessionValidation(
+            database, reserved, activity, settings.session_idle_limit or None
+        ),
         activity=activity,
         passwords=passwords,
         telemetry=telemetry,
@@ -219,6 +224,7 @@ async def serve(
     async with running(settings, telemetry) as service:
         service.admission.reload_on_hangup()
         await service.database.fill_pool()
+        await service.parts.validation.prepare()
         _settle()
         log.info("listening", addresses=[str(address) for address in service.addresses])
         if ready is not None:

@@ -1,6 +1,9 @@
 """What the tests of servicers share."""
 
+import logging
+
 import pytest
+import structlog
 from sqlalchemy import event
 
 from tests.calls import ada, verify
@@ -16,7 +19,7 @@ async def user(users, database):
 
 @pytest.fixture
 def statements(service):
-    """The statements of the server."""
+    """The statements of the server, but for those that calls share."""
     seen = []
 
     def see(_connection, _cursor, statement, *_):
@@ -26,3 +29,13 @@ def statements(service):
     event.listen(engine, "before_cursor_execute", see)
     yield seen
     event.remove(engine, "before_cursor_execute", see)
+
+
+@pytest.fixture
+def told(caplog):
+    """The operations and tables of all statements, those that calls share among them."""
+    caplog.set_level(logging.DEBUG, "tamatar_auth.storage.queries")
+    with structlog.testing.capture_logs() as lines:
+        yield lambda: [
+            (line["operation"], line["table"]) for line in lines if line["event"] == "statement"
+        ]

@@ -10,6 +10,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import event
 
+from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.sweeping import Remains
@@ -205,6 +206,15 @@ async def test_sessions_of_a_user_with_many_are_read_along_an_index(database, cr
 
     assert len(sent) == 5
     assert problems(crowded, sent, most=100) == []
+
+
+async def test_sessions_of_tokens_are_found_by_their_indexes(database, crowded, sent):
+    digests = [token_digest(f"tms_{number}") for number in range(30)]
+    async with database.read() as db:
+        await db.sessions.of_tokens(digests, idle_limit=timedelta(hours=1))
+
+    assert len(sent) == 1
+    assert problems(crowded, sent, most=30) == []
 
 
 async def test_a_sweep_reads_its_batch_only(database, crowded, sent):

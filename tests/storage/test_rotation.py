@@ -15,11 +15,9 @@ from tamatar_auth.errors.sessions import (
     UserInactive,
 )
 from tamatar_auth.errors.storage import TransactionConflict
-from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.rotation import NewToken
 from tamatar_auth.storage.sessions import ROTATION_GRACE
 from tamatar_auth.storage.tables import replaced_tokens, sessions
-from tamatar_auth.storage.validation import SessionValidation
 from tests.rows import new_session, new_user
 
 LIFETIME = timedelta(days=7)
@@ -192,15 +190,14 @@ async def test_of_replacements_at_once_one_succeeds(do, session, stored, remembe
     assert await remembered() == {FIRST}
 
 
-async def test_other_sessions_keep_their_tokens(database, do, session, user):
+async def test_other_sessions_keep_their_tokens(database, validation, do, session, user):
     other = new_session(user.id)
     async with database.transaction() as tx:
         before = await tx.sessions.add(other, LIFETIME)
 
     await do("rotate", FIRST, NEXT)
 
-    validation = SessionValidation(database, Activity(), None)
-    assert (await validation.one(other.token_digest)).session == before
+    assert (await validation().one(other.token_digest)).session == before
 
 
 @pytest.mark.parametrize("how", ENDS)

@@ -14,11 +14,9 @@ from tamatar_auth.errors.sessions import (
     SessionUnknown,
     UserInactive,
 )
-from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.sessions import ROTATION_GRACE, SESSION_COLUMNS
 from tamatar_auth.storage.tables import sessions
-from tamatar_auth.storage.validation import SessionValidation
 from tests.rows import new_session, new_user
 
 LIFETIME = timedelta(days=7)
@@ -37,11 +35,11 @@ def do(database):
 
 
 @pytest.fixture
-def validate(database):
+def validate(validation):
     """Validate one token."""
 
     def validate(digest, *, idle_limit=None):
-        return SessionValidation(database, Activity(), idle_limit).one(digest)
+        return validation(idle_limit).one(digest)
 
     return validate
 

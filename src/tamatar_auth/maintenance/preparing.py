@@ -3,7 +3,7 @@
 from tamatar_auth.maintenance.jobs import Report, seed
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.database import libpq_url
+from tamatar_auth.storage.connecting import libpq_url
 
 
 def prepare(settings: Settings, report: Report) -> None:

@@ -1,19 +1,17 @@
 """The engine and the scopes in which every statement runs."""
 
 import contextlib
-import select
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
-import psycopg
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.setting_fields import without_driver
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.attempts import AttemptRepository
+from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.credentials import CredentialRepository
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.profiles import ProfileRepository
@@ -114,47 +112,11 @@ class Database:
             await connection.close()
 
 
-def connect_arguments(settings: Settings) -> dict[str, Any]:
-    """Give what libpq is told beside the URL: https://www.postgresql.org/docs/current/libpq-connect.html."""
-    limits = {
-        "statement_timeout": settings.statement_timeout,
-        "lock_timeout": settings.lock_timeout,
-        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
-    }
-    return {
-        "application_name": settings.application_name,
-        "connect_timeout": round(settings.connect_timeout.total_seconds()),
-        # A host that went away after it took a statement is noticed by these alone.
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 2,
-        "tcp_user_timeout": round(settings.tcp_user_timeout.total_seconds() * 1000),
-        "options": " ".join(
-            ["-c timezone=UTC"]
-            + [f"-c {name}={round(limit.total_seconds() * 1000)}" for name, limit in limits.items()]
-        ),
-    }
-
-
-def libpq_url(settings: Settings) -> str:
-    """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
-    if settings.database_url is None:
-        raise LookupError("no database is set")
-    return without_driver(settings.database_url.get_secret_value())
-
-
 def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncEngine:
     """Create the one pool of this process. It connects when the first scope is opened."""
-    url, arguments = libpq_url(settings), connect_arguments(settings)
-
-    # libpq reads the URL itself: several hosts, target_session_attrs, service files and
-    # certificates mean what its manual says.
-    async def connect() -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(url, **_unless_in(url, arguments))
-
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=connect,
+        async_creator=connecting(settings),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,
@@ -167,29 +129,11 @@ def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncE
     return engine
 
 
-def _unless_in(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Let what the URL says win, but for `options`, which are added to."""
-    said = psycopg.conninfo.conninfo_to_dict(url)
-    kept = {name: value for name, value in arguments.items() if name not in said}
-    if "options" in said:
-        kept["options"] = f"{arguments['options']} {said['options']}"
-    return kept
-
-
 def _replace_if_dead(
     connection: Any,
     _record: ConnectionPoolEntry,
     _proxy: object,
 ) -> None:
-    # A ping would cost every call a round trip. A connection that the server closed can be
-    # read from (the end of the stream), one that rests cannot: asking the kernel costs
-    # microseconds. The pool then opens a new connection in its place.
-    driver: psycopg.AsyncConnection[Any] = connection.driver_connection
-    if driver.closed or _readable(driver.fileno()):
+    # The pool then opens a new connection in its place.
+    if is_dead(connection.driver_connection):
         raise exc.DisconnectionError("closed by the server")
-
-
-def _readable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))

@@ -71,7 +71,7 @@ class GroupRead(Generic[Key, Row]):
             raise ServiceStopping
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self._gathered[waiter] = key
-        if self._opening is None:
+        if self._opening is None and (self._timer is None or len(self._gathered) == ENOUGH):
             self._arrange()
         try:
             row: Row | None = await waiter

@@ -53,9 +53,12 @@ def watch_queries(
     *,
     tracer: Tracer | None = None,
     meter: Meter | None = None,
-) -> None:
-    """Watch every statement of an engine, with spans and metrics if there is what makes them."""
-    watch = _Watch(slow_query.total_seconds(), tracer, meter)
+) -> "QueryWatch":
+    """Watch every statement of an engine, with spans and metrics if there is what makes them.
+
+    Return the watch: statements that do not go through the engine are told to it.
+    """
+    watch = QueryWatch(slow_query.total_seconds(), tracer, meter)
     event.listen(engine.sync_engine, "before_cursor_execute", watch.before)
     event.listen(engine.sync_engine, "after_cursor_execute", watch.after)
     event.listen(engine.sync_engine, "handle_error", watch.failed)
@@ -63,9 +66,10 @@ def watch_queries(
         event.listen(engine.sync_engine, "connect", _remember_place)
     if meter is not None:
         watch_pool(engine, meter)
+    return watch
 
 
-class _Watch:
+class QueryWatch:
     """Follows each statement from before it is sent until its rows are there, or it failed."""
 
     def __init__(self, slow: float, tracer: Tracer | None, meter: Meter | None) -> None:
@@ -82,6 +86,7 @@ class _Watch:
         context: Any,
         _many: Any,
     ) -> None:
+        """Begin to follow a statement of an engine."""
         span = None
         if self._tracer is not None and get_current_span().is_recording():
             span = _start_span(self._tracer, connection, text, context)
@@ -90,6 +95,7 @@ class _Watch:
     def after(
         self, _connection: Any, _cursor: Any, text: str, _values: Any, context: Any, _many: Any
     ) -> None:
+        """End a statement whose rows are there."""
         self._end(context, text, None)
 
     def failed(self, failure: ExceptionContext) -> None:
@@ -109,8 +115,16 @@ class _Watch:
             counted.seconds += seconds
         if span is not None:
             _end_span(span, error)
-        if self._durations is not None or seconds > self._slow or _levels.isEnabledFor(DEBUG):
+        if self._is_told(seconds):
             self._tell(subject(context.compiled, text or ""), seconds, error)
+
+    def told(self, about: Subject, seconds: float, error: BaseException | None) -> None:
+        """Count a statement that belongs to no call, and warn of it when it was slow."""
+        if self._is_told(seconds):
+            self._tell(about, seconds, error)
+
+    def _is_told(self, seconds: float) -> bool:
+        return self._durations is not None or seconds > self._slow or _levels.isEnabledFor(DEBUG)
 
     def _tell(self, about: Subject, seconds: float, error: BaseException | None) -> None:
         if self._durations is not None:

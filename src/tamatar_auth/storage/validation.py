@@ -7,7 +7,15 @@ from tamatar_auth.errors import Failure
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.group_reads import GroupRead, Take
-from tamatar_auth.storage.sessions import Found, ValidSession, good
+from tamatar_auth.storage.reserved import ReservedConnections
+from tamatar_auth.storage.sessions import (
+    Found,
+    ValidSession,
+    by_digest,
+    digests_value,
+    good,
+    of_digests,
+)
 
 
 class SessionValidation:
@@ -17,9 +25,15 @@ class SessionValidation:
     """
 
     def __init__(
-        self, database: Database, activity: Activity, idle_limit: timedelta | None
+        self,
+        database: Database,
+        reserved: ReservedConnections,
+        activity: Activity,
+        idle_limit: timedelta | None,
     ) -> None:
         self._database = database
+        self._reserved = reserved
+        self._statement = reserved.statement(of_digests)
         self._activity = activity
         self._idle_limit = idle_limit
         self._find: GroupRead[bytes, Found] = GroupRead(self._found)
@@ -34,19 +48,29 @@ class SessionValidation:
 
     async def each(self, digests: Sequence[bytes]) -> Sequence[ValidSession | Failure]:
         """Return for each token what `one` returns or raises."""
-        found = await self._found(lambda: set(digests))
+        async with self._database.read() as db:
+            found = await db.sessions.of_tokens(set(digests), idle_limit=self._idle_limit)
         return [self._judged(found.get(digest)) for digest in digests]
+
+    async def prepare(self) -> None:
+        """Get ready for the first call."""
+        await self._reserved.fill()
 
     async def close(self) -> None:
         """Return when nobody waits any more."""
         await self._find.close()
+        await self._reserved.close()
 
     async def _found(self, take: Take[bytes]) -> Mapping[bytes, Found]:
-        async with self._database.read() as db:
+        async with self._reserved.lend() as connection:
             digests = take()
             if not digests:  # whoever wanted to know has gone
                 return {}
-            return await db.sessions.of_tokens(digests, idle_limit=self._idle_limit)
+            return by_digest(
+                await self._statement.rows(
+                    connection, digests=digests_value(digests), idle_limit=self._idle_limit
+                )
+            )
 
     def _judged(self, row: Found | None) -> ValidSession | Failure:
         try:

@@ -1,0 +1,82 @@
+"""How connections to PostgreSQL are opened, and how a dead one is told."""
+
+import select
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import psycopg
+
+from tamatar_auth.setting_fields import without_driver
+from tamatar_auth.settings import Settings
+
+Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
+Connect: TypeAlias = Callable[[], Awaitable[Connection]]
+
+
+def libpq_url(settings: Settings) -> str:
+    """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
+    if settings.database_url is None:
+        raise LookupError("no database is set")
+    return without_driver(settings.database_url.get_secret_value())
+
+
+def connecting(settings: Settings, *, options: str = "", **named: Any) -> Connect:
+    """Return what opens a connection, with more options of PostgreSQL and arguments of psycopg.
+
+    libpq reads the URL itself: several hosts, target_session_attrs, service files and
+    certificates mean what its manual says, and what the URL says wins.
+    """
+    url = libpq_url(settings)
+    arguments = _unless_in(url, _arguments(settings, options))
+
+    async def connect() -> Connection:
+        return await psycopg.AsyncConnection.connect(url, **arguments, **named)
+
+    return connect
+
+
+def is_dead(connection: Connection) -> bool:
+    """Tell whether the server closed a connection that rests.
+
+    A ping would cost every call a round trip. A closed connection can be read from (the end
+    of the stream), one that rests cannot: asking the kernel costs microseconds.
+    """
+    return connection.closed or _readable(connection.fileno())
+
+
+def _arguments(settings: Settings, options: str) -> dict[str, Any]:
+    # https://www.postgresql.org/docs/current/libpq-connect.html
+    limits = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
+    }
+    return {
+        "application_name": settings.application_name,
+        "connect_timeout": round(settings.connect_timeout.total_seconds()),
+        # A host that went away after it took a statement is noticed by these alone.
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
+        "tcp_user_timeout": round(settings.tcp_user_timeout.total_seconds() * 1000),
+        "options": " ".join(
+            ["-c timezone=UTC"]
+            + [f"-c {name}={round(limit.total_seconds() * 1000)}" for name, limit in limits.items()]
+            + [options]
+        ).strip(),
+    }
+
+
+def _unless_in(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Let what the URL says win, but for `options`, which are added to."""
+    said = psycopg.conninfo.conninfo_to_dict(url)
+    kept = {name: value for name, value in arguments.items() if name not in said}
+    if "options" in said:
+        kept["options"] = f"{arguments['options']} {said['options']}"
+    return kept
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,127 @@
+"""Reserved connections: lent one by one, reused, replaced when they are dead, old or in doubt."""
+
+import asyncio
+from datetime import timedelta
+
+import psycopg
+import pytest
+from sqlalchemy import Integer, bindparam, literal, select
+
+from tamatar_auth.storage.connecting import is_dead
+from tamatar_auth.storage.queries import QueryWatch
+from tamatar_auth.storage.reserved import ReservedConnections
+from tests.recording import Recording
+
+
+async def pid(reserved):
+    async with reserved.lend() as connection:
+        return connection.info.backend_pid
+
+
+async def ask(connection, query):
+    return (await (await connection.execute(query)).fetchone())[0]
+
+
+async def test_a_connection_that_came_back_is_lent_again(reserved):
+    first = await pid(reserved)
+
+    assert await pid(reserved) == first
+
+
+async def test_those_lent_at_once_are_several(reserved):
+    async with reserved.lend() as one, reserved.lend() as other:
+        assert one.info.backend_pid != other.info.backend_pid
+
+
+async def test_its_statements_are_transactions_of_their_own_and_planned_once(reserved):
+    async with reserved.lend() as connection:
+        assert connection.autocommit
+        assert await ask(connection, "SHOW plan_cache_mode") == "force_generic_plan"
+        assert await ask(connection, "SHOW enable_seqscan") == "off"
+        assert await ask(connection, "SHOW statement_timeout") == "5s"
+
+
+async def test_one_that_the_server_closed_is_replaced(reserved):
+    async with reserved.lend() as other:
+        first = await pid(reserved)
+        await ask(other, f"SELECT pg_terminate_backend({first}, 5000)")
+
+        assert await pid(reserved) != first
+
+
+async def test_one_whose_statement_failed_is_closed(reserved):
+    with pytest.raises(psycopg.DataError):
+        async with reserved.lend() as connection:
+            await connection.execute("SELECT 1 / 0")
+
+    assert connection.closed
+
+
+async def test_one_whose_statement_was_cancelled_is_closed(reserved):
+    async with reserved.lend() as connection:
+        pass
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), reserved.lend() as again:
+            await again.execute("SELECT pg_sleep(60)")
+
+    assert again is connection
+    assert connection.closed
+
+
+async def test_an_old_one_is_replaced(settings):
+    young = settings.model_copy(update={"pool_recycle": timedelta(0)})
+    reserved = ReservedConnections(young, QueryWatch(60, None, None))
+    first = await pid(reserved)
+
+    assert await pid(reserved) != first
+    await reserved.close()
+
+
+async def test_closing_closes_those_that_rest_and_those_that_come_back(reserved):
+    async with reserved.lend() as lent:
+        async with reserved.lend() as resting:
+            pass
+        await reserved.close()
+        assert resting.closed
+        assert not lent.closed
+
+    assert lent.closed
+
+
+async def test_it_is_filled_before_the_first_call(reserved):
+    await reserved.fill()
+
+    async with reserved.lend() as connection:
+        assert not is_dead(connection)
+        assert connection.info.backend_pid == (await ask(connection, "SELECT pg_backend_pid()"))
+
+
+async def test_a_database_that_is_away_is_told_when_one_is_lent(settings):
+    away = settings.with_database("postgresql://127.0.0.1:1/x")
+    reserved = ReservedConnections(away, QueryWatch(60, None, None))
+
+    await reserved.fill()
+    with pytest.raises(psycopg.OperationalError):
+        await pid(reserved)
+
+
+async def test_rows_are_tuples_and_values_are_given_each_time(reserved):
+    statement = reserved.statement(select(literal("a"), bindparam("number", type_=Integer) + 1))
+    async with reserved.lend() as connection:
+        assert await statement.rows(connection, number=1) == [("a", 2)]
+        assert await statement.rows(connection, number=2) == [("a", 3)]
+
+
+async def test_statements_count_in_the_metrics_of_statements(settings):
+    recording = Recording()
+    reserved = ReservedConnections(settings, QueryWatch(60, None, recording.meter))
+    statement = reserved.statement(select(literal(1) / bindparam("divisor", type_=Integer)))
+    async with reserved.lend() as connection:
+        await statement.rows(connection, divisor=1)
+    with pytest.raises(psycopg.DataError):
+        async with reserved.lend() as connection:
+            await statement.rows(connection, divisor=0)
+
+    points = recording.points("db.client.operation.duration")
+    assert [point.attributes.get("error.type") for point in points] == [None, "22012"]
+    await reserved.close()
