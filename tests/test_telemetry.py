@@ -26,8 +26,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 
 import tamatar_auth
 from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
+from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
@@ -221,9 +221,10 @@ async def call(telemetry, settings):
         return b""
 
     interceptor = TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter)
-    server = grpc.aio.server(interceptors=[Chain([interceptor])])
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, [interceptor])
     handlers = {"Create": grpc.unary_unary_rpc_method_handler(create)}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.Users", handlers)])
+    answered.add_registered_method_handlers("t.Users", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -22,11 +22,15 @@ def user_message(row: UserRow, message: User | None = None) -> User:
     told = User() if message is None else message
     told.user_id = str(row.id)
     told.email = row.email
-    told.username = row.username or ""
-    told.first_name = row.first_name or ""
-    told.last_name = row.last_name or ""
     told.full_name = row.full_name
-    told.avatar_url = row.avatar_url or ""
+    if row.username:
+        told.username = row.username
+    if row.first_name:
+        told.first_name = row.first_name
+    if row.last_name:
+        told.last_name = row.last_name
+    if row.avatar_url:
+        told.avatar_url = row.avatar_url
     told.email_verified = row.email_verified
     told.is_active = row.is_active
     _tell(told.create_time, row.created_at)
@@ -35,7 +39,8 @@ def user_message(row: UserRow, message: User | None = None) -> User:
         _tell(told.last_login_time, row.last_login_at)
     if row.deleted_at is not None:
         _tell(told.delete_time, row.deleted_at)
-    told.deleted_by = row.deleted_by or ""
+    if row.deleted_by:
+        told.deleted_by = row.deleted_by
     told.etag = str(row.version)
     return told
 

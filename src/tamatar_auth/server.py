@@ -19,7 +19,7 @@ from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.admission import Admission
 from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.audit import AuditInterceptor
-from tamatar_auth.interceptors.base import Chain, HandlerInterceptor
+from tamatar_auth.interceptors.base import HandlerInterceptor
 from tamatar_auth.interceptors.callers import CallerInterceptor
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
@@ -128,10 +128,9 @@ def build_server(
 
     Raises `StartError` if it is not decided of every method who may call it.
     """
-    chain = Chain(_interceptors(parts, callers))
     # Unless there are workers, a second server on the port is a mistake.
     shared = ("grpc.so_reuseport", int(settings.workers > 1))
-    server = grpc.aio.server(interceptors=[chain], options=[shared, *OPTIONS])
+    server = grpc.aio.server(options=[shared, *OPTIONS])
     key = settings.page_token_key
     passwords = parts.passwords
     policy = PasswordPolicy(settings.password_min_length)
@@ -139,7 +138,7 @@ def build_server(
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
     sessions = SessionServicer(database, passwords, tokens, limits, parts.validation)
-    methods: Any = AnsweredMethods(server)
+    methods: Any = AnsweredMethods(server, _interceptors(parts, callers))
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)

@@ -1,18 +1,25 @@
-"""Which methods a server answers."""
+"""Which methods a server answers, and what every call of theirs passes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import grpc
 
+from tamatar_auth.interceptors.base import Handler, HandlerInterceptor, Method
+
 ANY = "*"
 
 
 class AnsweredMethods:
-    """Stands before a server while servicers are added, and notes what they answer."""
+    """Stands before a server while servicers are added: notes and wraps what they answer.
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    Handlers are wrapped here, once each. gRPC would ask its interceptors for a handler on
+    every call. The interceptors are given from the outside in.
+    """
+
+    def __init__(self, server: grpc.aio.Server, interceptors: Sequence[HandlerInterceptor]) -> None:
         self._server = server
+        self._interceptors = interceptors
         self._methods: dict[str, Collection[str]] = {}
 
     @property
@@ -20,15 +27,23 @@ class AnsweredMethods:
         """The names of the methods of each service."""
         return self._methods
 
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add a service by its methods."""
         self._methods[service] = tuple(handlers)
-        self._server.add_registered_method_handlers(service, dict(handlers))
+        wrapped = {
+            name: self._wrapped(handler, Method.of(service, name, handler))
+            for name, handler in handlers.items()
+        }
+        self._server.add_registered_method_handlers(service, wrapped)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Add services whose methods are told by the other function."""
+        """Note a service whose methods the other function adds; nothing else answers a call."""
         for handler in handlers:
             name = getattr(handler, "service_name", lambda: ANY)
             # Whatever it may answer: no rule is about that, so the server will not start with it.
             self._methods.setdefault(name(), (ANY,))
-        self._server.add_generic_rpc_handlers(handlers)
+
+    def _wrapped(self, handler: Handler, method: Method) -> Any:
+        for interceptor in reversed(self._interceptors):
+            handler = interceptor.wrap_handler(handler, method)
+        return handler

@@ -11,7 +11,6 @@ from google.protobuf import descriptor_pool
 from grpc import StatusCode
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
-from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.callers import CallerInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.ports import StartError
@@ -21,6 +20,7 @@ from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerToken, Role, current_caller
 from tamatar_auth.server import HEALTH, SERVICES, running
 from tamatar_auth.servicers.reflection import V1, V1ALPHA
+from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.watched_files import Watched
 from tests.calls import read_refusal, refusal
 
@@ -301,8 +301,9 @@ async def test_a_method_without_a_rule_is_answered_to_nobody():
         return b"hello"
 
     methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
-    server = grpc.aio.server(interceptors=[Chain([ErrorInterceptor(), CallerInterceptor(None)])])
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, [ErrorInterceptor(), CallerInterceptor(None)])
+    answered.add_registered_method_handlers("t.S", methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -321,8 +322,9 @@ async def test_plaintext_from_elsewhere_is_not_believed(with_file, callers_file,
         CallerInterceptor(callers if with_file else None, {"t.S": {"Hello": access.ADMIN}}),
     ]
     methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
-    server = grpc.aio.server(interceptors=[Chain(interceptors)])
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, interceptors)
+    answered.add_registered_method_handlers("t.S", methods)
     port = server.add_insecure_port("0.0.0.0:0")
     await server.start()
     answers = []
@@ -364,8 +366,9 @@ async def test_the_call_knows_who_makes_it(with_file, callers_file):
     )
     rules = {"t.S": {"Who": access.READER}}
     methods = {"Who": grpc.unary_unary_rpc_method_handler(who)}
-    server = grpc.aio.server(interceptors=[Chain([CallerInterceptor(callers, rules)])])
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", methods)])
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, [ErrorInterceptor(), CallerInterceptor(callers, rules)])
+    answered.add_registered_method_handlers("t.S", methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

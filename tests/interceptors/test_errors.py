@@ -12,8 +12,8 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
 from tamatar_auth.errors import Failure
-from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
+from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
 
 
@@ -63,8 +63,9 @@ async def broken():
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
         "Takes": grpc.stream_unary_rpc_method_handler(takes_stream),
     }
-    server = grpc.aio.server(interceptors=[Chain([ErrorInterceptor()])])
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.Broken", handlers)])
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, [ErrorInterceptor()])
+    answered.add_registered_method_handlers("t.Broken", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

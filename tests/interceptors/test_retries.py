@@ -10,9 +10,9 @@ from grpc import StatusCode
 from sqlalchemy import text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
-from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
+from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
 
 
@@ -88,15 +88,12 @@ class serving:  # noqa: N801 - reads as a statement
     """Serve some handlers behind the interceptors that matter here."""
 
     def __init__(self, handlers):
-        self._server = grpc.aio.server(
-            interceptors=[Chain([ErrorInterceptor(), RetryInterceptor()])]
-        )
+        self._server = grpc.aio.server()
+        answered = AnsweredMethods(self._server, [ErrorInterceptor(), RetryInterceptor()])
         methods = {
             name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
         }
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("t.Service", methods)]
-        )
+        answered.add_registered_method_handlers("t.Service", methods)
 
     async def __aenter__(self):
         port = self._server.add_insecure_port("127.0.0.1:0")

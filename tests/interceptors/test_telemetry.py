@@ -19,11 +19,11 @@ from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.interceptors import telemetry
-from tamatar_auth.interceptors.base import Chain
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.server import running
+from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.telemetry import Telemetry
 from tests.calls import ada, refusal, sign_in, verify
 from tests.recording import Recording, logged
@@ -74,10 +74,10 @@ class Service:
         }
         self._drain = DrainInterceptor()
         interceptors = [self._drain, self._interceptor, ErrorInterceptor()]
-        self._server = grpc.aio.server(interceptors=[Chain(interceptors)])
+        self._server = grpc.aio.server()
+        answered = AnsweredMethods(self._server, interceptors)
         for name in ("t.Service", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"):
-            handler = grpc.method_handlers_generic_handler(name, handlers)
-            self._server.add_generic_rpc_handlers([handler])
+            answered.add_registered_method_handlers(name, handlers)
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

@@ -5,15 +5,17 @@ streams included.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import grpc
-from grpc.aio import ServerInterceptor, ServicerContext
+from grpc.aio import ServicerContext
 
 Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
 """Answers a call: takes the request (or an iterator of them) and the context. Returns the
-response, or None after it wrote a stream of them."""
+response, or None after it wrote a stream of them. The outermost is a coroutine function, which
+gRPC looks for; one that only does something before the next returns what that returns, as each
+coroutine around a call costs it time."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -27,9 +29,8 @@ class Method(NamedTuple):
     answers_stream: bool
 
     @classmethod
-    def of(cls, path: str, handler: Handler) -> Self:
-        """Read the path of a call, `/package.Service/Method`."""
-        service, _, name = path.lstrip("/").rpartition("/")
+    def of(cls, service: str, name: str, handler: Handler) -> Self:
+        """Describe the method of a service that a handler answers."""
         return cls(service, name, bool(handler.request_streaming), bool(handler.response_streaming))
 
     @property
@@ -61,38 +62,6 @@ class Interceptor(HandlerInterceptor):
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
-
-
-class Chain(ServerInterceptor):
-    """The interceptors, the outermost first, as the one that gRPC knows.
-
-    gRPC asks for a handler on every call. It is wrapped once and kept, so that a call costs
-    one question, however many interceptors there are.
-    """
-
-    def __init__(self, interceptors: Sequence[HandlerInterceptor]) -> None:
-        self._interceptors = interceptors
-        self._wrapped: dict[str, Handler] = {}
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        """Return the wrapped handler of the method that is called."""
-        path = handler_call_details.method
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
-                return None
-            wrapped = self._wrapped[path] = self._wrap(handler, Method.of(path, handler))
-        return wrapped
-
-    def _wrap(self, handler: Handler, method: Method) -> Handler:
-        for interceptor in reversed(self._interceptors):
-            handler = interceptor.wrap_handler(handler, method)
-        return handler
 
 
 def parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:

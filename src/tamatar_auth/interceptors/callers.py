@@ -6,7 +6,7 @@ told by `security/access.py`.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 from grpc.aio import ServicerContext
@@ -50,12 +50,12 @@ class CallerInterceptor(Interceptor):
         if rule.is_open:
             return behaviour
 
-        async def admitted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        def admitted(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
             caller = _Asked(self._callers, method, context).admit(rule)
             # gRPC runs each call in a task of its own, and the value ends with that: the
             # interceptors around this one may still log whose call it was.
             current_caller.set(caller)
-            return await behaviour(request, context)
+            return behaviour(request, context)
 
         return admitted
 

@@ -1,6 +1,6 @@
 """Turns the bytes of requests into messages, once it is known that the caller may call."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -32,15 +32,15 @@ class DecodingInterceptor(HandlerInterceptor):
 
 
 def _decoded(behaviour: Behaviour, decode: Decode) -> Behaviour:
-    async def call(request: bytes, context: ServicerContext[Any, Any]) -> Any:
-        return await behaviour(_message(decode, request), context)
+    def call(request: bytes, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+        return behaviour(_message(decode, request), context)
 
     return call
 
 
 def _each_decoded(behaviour: Behaviour, decode: Decode) -> Behaviour:
-    async def call(requests: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> Any:
-        return await behaviour((_message(decode, request) async for request in requests), context)
+    def call(requests: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+        return behaviour((_message(decode, request) async for request in requests), context)
 
     return call
 

@@ -17,33 +17,14 @@ class DrainInterceptor(Interceptor):
     """
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._in_flight = 0
+        self._none_in_flight = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Keep the call's task for as long as the behaviour runs."""
-        kept = [self._running] if method.is_unary else [self._running, self._streams]
-
-        async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            if self._stopping and not method.is_unary:
-                raise ServiceStopping
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - gRPC runs each call in a task
-            for tasks in kept:
-                tasks.add(task)
-            try:
-                return await behaviour(request, context)
-            except asyncio.CancelledError:
-                if task in self._streams or method.is_unary:
-                    raise
-                task.uncancel()
-                raise ServiceStopping from None
-            finally:
-                for tasks in kept:
-                    tasks.discard(task)
-
-        return counted
+        """Count a call for as long as the behaviour runs."""
+        return self._counted(behaviour if method.is_unary else self._ended(behaviour))
 
     def end_streams(self) -> None:
         """Tell every stream that the server stops, and let none begin.
@@ -56,5 +37,39 @@ class DrainInterceptor(Interceptor):
 
     async def finished(self) -> None:
         """Return when no handler runs any more."""
-        while self._running:
-            await asyncio.wait(set(self._running))
+        while self._in_flight:
+            self._none_in_flight.clear()
+            await self._none_in_flight.wait()
+
+    def _counted(self, behaviour: Behaviour) -> Behaviour:
+        async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            self._in_flight += 1
+            try:
+                return await behaviour(request, context)
+            finally:
+                self._in_flight -= 1
+                if not self._in_flight:
+                    self._none_in_flight.set()
+
+        return counted
+
+    def _ended(self, behaviour: Behaviour) -> Behaviour:
+        """Let streams of a behaviour be ended."""
+
+        async def ended(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            if self._stopping:
+                raise ServiceStopping
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - gRPC runs each call in a task
+            self._streams.add(task)
+            try:
+                return await behaviour(request, context)
+            except asyncio.CancelledError:
+                if task in self._streams:  # it was the caller
+                    raise
+                task.uncancel()
+                raise ServiceStopping from None
+            finally:
+                self._streams.discard(task)
+
+        return ended

@@ -4,6 +4,7 @@ import asyncio
 import random
 from typing import Any
 
+import psycopg
 import structlog
 from grpc.aio import ServicerContext
 from sqlalchemy.exc import DBAPIError
@@ -34,7 +35,7 @@ class RetryInterceptor(Interceptor):
             for attempt in range(MAX_RETRIES):
                 try:
                     return await behaviour(request, context)
-                except DBAPIError as error:
+                except (DBAPIError, psycopg.Error) as error:
                     if faults.sqlstate(error) not in faults.ROLLED_BACK:
                         raise
                     log.info("call runs again", method=method.name, attempt=attempt + 1)

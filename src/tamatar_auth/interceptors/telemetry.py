@@ -84,7 +84,7 @@ class _Followed:
 
     async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
         """Answer a call; its span ends however that goes."""
-        parent = _parent(context)
+        parent = _parent(context) or contexts.Context()
         span = self._start_span(parent)
         counted = Tally()
         status = StatusCode.UNKNOWN
@@ -123,7 +123,7 @@ class _Followed:
 def _within_its_trace(behaviour: Behaviour) -> Behaviour:
     async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
         parent = _parent(context)
-        if not parent:
+        if parent is None:
             return await behaviour(request, context)
         in_trace = contexts.attach(parent)
         try:
@@ -134,15 +134,15 @@ def _within_its_trace(behaviour: Behaviour) -> Behaviour:
     return call
 
 
-def _parent(context: ServicerContext[Any, Any]) -> contexts.Context:
-    """Return the caller's span, or an empty context where it names none that is valid.
+def _parent(context: ServicerContext[Any, Any]) -> contexts.Context | None:
+    """Return the caller's span, or None where it names none that is valid.
 
     Nothing else that callers can put into a trace (its state, its baggage) is believed.
     """
     for key, value in context.invocation_metadata() or ():
         if key == _TRACE_PARENT and len(value) <= _LONGEST_TRACE_PARENT:
-            return _propagator.extract({_TRACE_PARENT: [str(value)]}, contexts.Context())
-    return contexts.Context()
+            return _propagator.extract({_TRACE_PARENT: [str(value)]}, contexts.Context()) or None
+    return None
 
 
 def _why_cancelled(context: ServicerContext[Any, Any]) -> StatusCode:

@@ -1,6 +1,7 @@
 """Checks each request against the rules that stand in the proto, before any work."""
 
 import re
+from collections.abc import Awaitable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -39,11 +40,11 @@ class ValidationInterceptor(Interceptor):
             return behaviour
         find = self._validator.collect_violations
 
-        async def checked(request: Message, context: ServicerContext[Any, Any]) -> Any:
+        def checked(request: Message, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
             violations = find(request)
             if violations:
                 raise InvalidFields(*(_violation(found) for found in violations))
-            return await behaviour(request, context)
+            return behaviour(request, context)
 
         return checked
 

@@ -30,7 +30,7 @@ Waiter: TypeAlias = "asyncio.Future[Any]"
 WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
 """Seconds in which a group gathers at most, by the size of the one before."""
 
-ENOUGH = 32
+ENOUGH = 16
 """How many need not wait for more: a statement for them costs each of them little."""
 
 COMPANY = 0.05
@@ -51,7 +51,10 @@ MOST_KEYS = 1000
 
 
 class GroupRead(Generic[Key, Row]):
-    """Finds the rows of keys, those of calls at the same time by one statement."""
+    """Finds the rows of keys, those of calls at the same time by one statement.
+
+    It belongs to the loop that runs when it is made.
+    """
 
     def __init__(self, read: Read[Key, Row], *, longest: timedelta = LONGEST_READ) -> None:
         self._read = read
@@ -64,12 +67,14 @@ class GroupRead(Generic[Key, Row]):
         self._timer: asyncio.TimerHandle | None = None
         self._expected, self._taken_at = 1, 0.0
         self._is_closed = False
+        # Python asks for the id of the process before it tells the loop that runs.
+        self._loop = asyncio.get_running_loop()
 
     async def __call__(self, key: Key) -> Row | None:
         """Return the row of a key, or None; raise what the statement of its group raised."""
         if self._is_closed:
             raise ServiceStopping
-        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiter: Waiter = self._loop.create_future()
         self._gathered[waiter] = key
         if self._opening is None and (self._timer is None or len(self._gathered) == ENOUGH):
             self._arrange()
@@ -103,7 +108,7 @@ class GroupRead(Generic[Key, Row]):
         if self._running:
             self._begin_after(SLOW)
             return
-        is_forgotten = asyncio.get_running_loop().time() - self._taken_at > COMPANY
+        is_forgotten = self._loop.time() - self._taken_at > COMPANY
         is_alone = is_forgotten or self._expected <= 1
         if is_alone or len(self._gathered) >= ENOUGH:
             self._begin()
@@ -112,12 +117,12 @@ class GroupRead(Generic[Key, Row]):
 
     def _begin_after(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+            self._timer = self._loop.call_later(seconds, self._begin)
 
     def _begin(self) -> None:
         self._forget_timer()
         # In a context of its own: the statement belongs to no call more than to another.
-        self._opening = asyncio.get_running_loop().create_task(self._run(), context=Context())
+        self._opening = self._loop.create_task(self._run(), context=Context())
         self._running[self._opening] = {}
         self._opening.add_done_callback(self._ended)
 
@@ -162,7 +167,7 @@ class GroupRead(Generic[Key, Row]):
     def _take(self) -> Mapping[Waiter, Key]:
         self._opening = None
         waiters = list(islice(self._gathered, MOST_KEYS))
-        self._expected, self._taken_at = len(waiters), asyncio.get_running_loop().time()
+        self._expected, self._taken_at = len(waiters), self._loop.time()
         group = {waiter: self._gathered.pop(waiter) for waiter in waiters}
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
