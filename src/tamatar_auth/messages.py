@@ -65,8 +65,9 @@ def session_message(row: SessionRow, message: Session | None = None) -> Session:
     _tell(told.last_activity_time, row.last_activity_at)
     if row.revoked_at is not None:
         _tell(told.revoke_time, row.revoked_at)
-    told.client.user_agent = row.user_agent or ""
-    told.client.ip_address = row.ip_address or ""
+    client = told.client
+    client.user_agent = row.user_agent or ""
+    client.ip_address = row.ip_address or ""
     return told
 
 

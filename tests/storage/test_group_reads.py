@@ -41,7 +41,7 @@ class Table:
         return {key: f"row {key}" for key in keys if key >= 0}
 
     def ask(self, *keys):
-        return [asyncio.create_task(self.read(key)) for key in keys]
+        return [asyncio.ensure_future(self.read(key)) for key in keys]
 
     def hold(self):
         """Let the statements that begin from now on not end; give what lets them."""
@@ -170,7 +170,7 @@ async def test_without_a_connection_everybody_who_waits_for_it_is_told():
         raise Refused
 
     read = GroupRead(find)
-    asked = [asyncio.create_task(read(key)) for key in range(3)]
+    asked = [asyncio.ensure_future(read(key)) for key in range(3)]
     await steps()
     may_fail.set()
 
@@ -189,13 +189,13 @@ async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
         return dict.fromkeys(keys, "a row")
 
     read = GroupRead(find)
-    gone = asyncio.create_task(read(1))
+    gone = asyncio.ensure_future(read(1))
     await steps()
     gone.cancel()
     await steps()
     may_begin.set()
     await steps()
-    later = asyncio.create_task(read(2))
+    later = asyncio.ensure_future(read(2))
     await steps()
     may_fail.set()
 
@@ -271,7 +271,7 @@ async def test_a_statement_that_never_ends_is_given_up_and_the_next_one_runs():
         return dict.fromkeys(keys, "a row")
 
     read = GroupRead(find, longest=timedelta(milliseconds=50))
-    asked = [asyncio.create_task(read(key)) for key in range(3)]
+    asked = [asyncio.ensure_future(read(key)) for key in range(3)]
 
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
@@ -295,7 +295,7 @@ async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
         await asyncio.sleep(60)
 
     read = GroupRead(find)
-    asked = asyncio.create_task(read(1))
+    asked = asyncio.ensure_future(read(1))
     await steps()
     (statement,) = [task for task in asyncio.all_tasks() if "_run" in repr(task.get_coro())]
     statement.cancel()

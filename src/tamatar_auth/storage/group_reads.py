@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextvars import Context
 from datetime import timedelta
-from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from tamatar_auth.errors import ServiceStopping
@@ -30,7 +29,7 @@ Waiter: TypeAlias = "asyncio.Future[Any]"
 WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
 """Seconds in which a group gathers at most, by the size of the one before."""
 
-ENOUGH = 16
+ENOUGH = 24
 """How many need not wait for more: a statement for them costs each of them little."""
 
 COMPANY = 0.05
@@ -70,20 +69,18 @@ class GroupRead(Generic[Key, Row]):
         # Python asks for the id of the process before it tells the loop that runs.
         self._loop = asyncio.get_running_loop()
 
-    async def __call__(self, key: Key) -> Row | None:
-        """Return the row of a key, or None; raise what the statement of its group raised."""
+    def __call__(self, key: Key) -> "asyncio.Future[Row | None]":
+        """Return the row of a key, or None; raise what the statement of its group raised.
+
+        Whoever stops awaiting it has gone: nothing is looked up for it.
+        """
         if self._is_closed:
             raise ServiceStopping
         waiter: Waiter = self._loop.create_future()
         self._gathered[waiter] = key
         if self._opening is None and (self._timer is None or len(self._gathered) == ENOUGH):
             self._arrange()
-        try:
-            row: Row | None = await waiter
-        except asyncio.CancelledError:
-            self._gathered.pop(waiter, None)
-            raise
-        return row
+        return waiter
 
     async def close(self) -> None:
         """Refuse who comes from now on; return when nobody waits and nothing runs.
@@ -166,9 +163,14 @@ class GroupRead(Generic[Key, Row]):
 
     def _take(self) -> Mapping[Waiter, Key]:
         self._opening = None
-        waiters = list(islice(self._gathered, MOST_KEYS))
-        self._expected, self._taken_at = len(waiters), self._loop.time()
-        group = {waiter: self._gathered.pop(waiter) for waiter in waiters}
+        group: dict[Waiter, Key] = {}
+        for waiter in [*self._gathered]:
+            key = self._gathered.pop(waiter)
+            if not waiter.done():  # or else it has gone
+                group[waiter] = key
+            if len(group) == MOST_KEYS:
+                break
+        self._expected, self._taken_at = len(group), self._loop.time()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         self._running[task] = group
