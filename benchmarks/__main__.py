@@ -22,7 +22,7 @@ from benchmarks.calls import PASSWORD
 from benchmarks.chart import Series, chart
 from benchmarks.each_call import each_call
 from benchmarks.loading import load
-from benchmarks.machine import machine
+from benchmarks.machine import machine, warning
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.processes import ROOT
 from benchmarks.report import lines, reaches
@@ -70,6 +70,8 @@ def measure(plan: Plan) -> None:
     def say(line: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {line}", file=sys.stderr, flush=True)
 
+    if told := warning():
+        print(told, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="tamatar-bench-") as name:
         folder = Path(name)
         with EmbeddedPostgres(folder / "postgres", settings=POSTGRES) as postgres:

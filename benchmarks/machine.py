@@ -15,6 +15,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+def warning(switch: Path = AUTOGROUP) -> str | None:
+    """Warn of a scheduler that is not that of a service, and tell what to do."""
+    if not switch.exists() or switch.read_text().strip() == "0":
+        return None
+    return (
+        "This machine schedules by groups made for desktops: every connection of PostgreSQL is a\n"
+        "group of its own, and waits for the processor up to seconds while others are busy. It\n"
+        "concerns no service in a control group (systemd, containers). To measure without:\n"
+        "    sudo sysctl kernel.sched_autogroup_enabled=0"
+    )
+
+
 def machine(database_url: str) -> str:
     """Tell of processor, Python and PostgreSQL in one line."""
     with psycopg.connect(database_url) as connection:

@@ -14,6 +14,7 @@ from benchmarks import client, h2load, report
 from benchmarks.calls import GET_USER, LIST_USERS, PASSWORD, session_calls, token
 from benchmarks.chart import Series, chart
 from benchmarks.loading import add_expired, load
+from benchmarks.machine import warning
 from benchmarks.plan import Load
 from benchmarks.samples import BenchmarkError, Sample, median_ratio, p50, p99, rate
 from benchmarks.servers import Server
@@ -222,3 +223,12 @@ def test_a_machine_without_h2load_is_told_how_to_install_it(tmp_path):
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
     assert "nghttp2-client" in ended.stderr
+
+
+def test_the_scheduler_of_desktops_is_warned_of(tmp_path):
+    switch = tmp_path / "sched_autogroup_enabled"
+    assert warning(switch) is None
+
+    for value, is_told in (("0\n", False), ("1\n", True)):
+        switch.write_text(value)
+        assert bool(warning(switch)) is is_told

@@ -3,13 +3,17 @@
 A message that becomes part of another one is written in its place: protobuf would copy it.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from math import floor
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1.session_pb2 import Session
-from tamatar.auth.v1.session_service_pb2 import SessionValidation, ValidateSessionResponse
+from tamatar.auth.v1.session_service_pb2 import (
+    BatchValidateSessionsResponse,
+    ValidateSessionResponse,
+)
 from tamatar.auth.v1.user_pb2 import User, UserProfile
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.profiles import ProfileRow
@@ -79,14 +83,16 @@ def validated_message(valid: ValidSession) -> ValidateSessionResponse:
     return told
 
 
-def validation_message(result: ValidSession | Failure) -> SessionValidation:
-    """Tell what was found out about one session of several."""
-    told = SessionValidation()
-    if isinstance(result, Failure):
-        told.refusal = result.reason
-    else:
-        session_message(result.session, told.session)
-        user_message(result.user, told.user)
+def validations_message(results: Iterable[ValidSession | Failure]) -> BatchValidateSessionsResponse:
+    """Tell what was found out about several sessions."""
+    told = BatchValidateSessionsResponse()
+    for result in results:
+        validation = told.results.add()
+        if isinstance(result, Failure):
+            validation.refusal = result.reason
+        else:
+            session_message(result.session, validation.session)
+            user_message(result.user, validation.user)
     return told
 
 

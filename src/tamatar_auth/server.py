@@ -169,9 +169,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     parts = Parts(
         health=HealthServicer(SERVICES),
         drain=DrainInterceptor(),
-        validation=SessionValidation(
-            database, reserved, activity, settings.session_idle_limit or None
-        ),
+        validation=SessionValidation(reserved, activity, settings.session_idle_limit or None),
         activity=activity,
         passwords=passwords,
         telemetry=telemetry,

@@ -112,9 +112,7 @@ async def test_a_lost_connection_is_told_to_those_who_waited_and_then_forgotten(
 # Many in a call
 
 
-async def test_many_are_validated_in_the_order_of_the_request(
-    sessions, started, database, statements
-):
+async def test_many_are_validated_in_the_order_of_the_request(sessions, started, database, told):
     (good, good_id), (ended, ended_id), (old, old_id), (gone, _) = [
         await started() for _ in range(4)
     ]
@@ -125,11 +123,11 @@ async def test_many_are_validated_in_the_order_of_the_request(
     barred = update(users_table).where(users_table.c.id == owner).values(is_active=False)
     await run(database, barred)
     alone = await validate(sessions, good)
-    statements.clear()
+    before = told()
 
     results = (await batch(sessions, good, ended, UNKNOWN, old, gone, good)).results
 
-    assert len(statements) == 1
+    assert told() == [*before, ("SELECT", "sessions")]
     assert [result.session.session_id for result in (results[0], results[5])] == [good_id] * 2
     assert (results[0].session, results[0].user) == (alone.session, alone.user)
     assert results[0].refusal == ErrorReason.ERROR_REASON_UNSPECIFIED

@@ -28,7 +28,7 @@ async def validation(settings, database):
 
         def build(idle_limit=None):
             reserved = ReservedConnections(settings, UNWATCHED)
-            validation = SessionValidation(database, reserved, Activity(), idle_limit)
+            validation = SessionValidation(reserved, Activity(), idle_limit)
             built.push_async_callback(validation.close)
             return validation
 

@@ -14,6 +14,7 @@ from sqlalchemy import event
 from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.paging import After
+from tamatar_auth.storage.sessions import digests_value, of_digests
 from tamatar_auth.storage.sweeping import Remains
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
 from tamatar_auth.storage.user_pages import NARROW
@@ -230,7 +231,9 @@ async def test_sessions_of_a_user_with_many_are_read_along_an_index(database, cr
 async def test_sessions_of_tokens_are_found_by_their_indexes(database, crowded, sent):
     digests = [token_digest(f"tms_{number}") for number in range(30)]
     async with database.read() as db:
-        await db.sessions.of_tokens(digests, idle_limit=timedelta(hours=1))
+        await db.connection.execute(
+            of_digests, {"digests": digests_value(digests), "idle_limit": timedelta(hours=1)}
+        )
 
     assert len(sent) == 1
     assert problems(crowded, sent, most=30) == []

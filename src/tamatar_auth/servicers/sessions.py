@@ -18,7 +18,7 @@ from tamatar_auth.messages import (
     session_message,
     user_message,
     validated_message,
-    validation_message,
+    validations_message,
 )
 from tamatar_auth.pagination import PageTokens, Query, page_size
 from tamatar_auth.security.emails import normal_email, normal_username
@@ -114,7 +114,7 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.BatchValidateSessionsRequest, context: Context
     ) -> pb.BatchValidateSessionsResponse:
         results = await self._validation.each([*map(token_digest, request.session_tokens)])
-        return pb.BatchValidateSessionsResponse(results=map(validation_message, results))
+        return validations_message(results)
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: Context

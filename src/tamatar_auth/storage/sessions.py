@@ -3,7 +3,7 @@
 A session is live while it is neither revoked nor expired. The database's clock decides.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
@@ -158,13 +158,6 @@ class SessionRepository:
             .returning(*SESSION_COLUMNS)
         )
         return SessionRow._make(added.one())
-
-    async def of_tokens(
-        self, digests: Collection[bytes], *, idle_limit: timedelta | None = None
-    ) -> dict[bytes, Found]:
-        """Return the sessions of tokens and their users, good or not, by the tokens' digests."""
-        values = {"digests": digests_value(digests), "idle_limit": idle_limit}
-        return by_digest(await self._connection.execute(of_digests, values))
 
     async def touch(self, session_ids: Sequence[UUID]) -> None:
         """Write down that sessions are in use, where that was long ago."""

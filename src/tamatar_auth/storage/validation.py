@@ -1,11 +1,11 @@
 """Validation of sessions: asked most of all, so calls at the same time share a statement."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.group_reads import GroupRead, Take
 from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.sessions import (
@@ -17,6 +17,9 @@ from tamatar_auth.storage.sessions import (
     of_digests,
 )
 
+MOST_BATCHES = 4
+"""How many batches are looked up at once; others wait for their turn."""
+
 
 class SessionValidation:
     """Tells the sessions of tokens and their users, when both are good.
@@ -26,13 +29,12 @@ class SessionValidation:
 
     def __init__(
         self,
-        database: Database,
         reserved: ReservedConnections,
         activity: Activity,
         idle_limit: timedelta | None,
     ) -> None:
-        self._database = database
         self._reserved = reserved
+        self._batches = asyncio.Semaphore(MOST_BATCHES)
         self._statement = reserved.statement(of_digests)
         self._activity = activity
         self._idle_limit = idle_limit
@@ -48,8 +50,8 @@ class SessionValidation:
 
     async def each(self, digests: Sequence[bytes]) -> Sequence[ValidSession | Failure]:
         """Return for each token what `one` returns or raises."""
-        async with self._database.read() as db:
-            found = await db.sessions.of_tokens(set(digests), idle_limit=self._idle_limit)
+        async with self._batches:
+            found = await self._found(lambda: set(digests))
         return [self._judged(found.get(digest)) for digest in digests]
 
     async def prepare(self) -> None:
