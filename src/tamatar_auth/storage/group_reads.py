@@ -26,7 +26,7 @@ more may come while it waits for that, and answers no keys with no rows."""
 
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
-WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
+WAIT_PER_KEY, LONGEST_WAIT = 0.000_25, 0.004
 """Seconds in which a group gathers at most, by the size of the one before."""
 
 ENOUGH = 24
