@@ -8,10 +8,10 @@ the work of the statement itself, is done once.
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from time import monotonic, perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
-from sqlalchemy import Select
+from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tamatar_auth.settings import Settings
@@ -19,9 +19,12 @@ from tamatar_auth.storage.connecting import Connection, connecting, is_dead
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.subjects import subject
 
-PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 """Options for statements that find rows by an index: planned once, whatever the statistics say,
 as planning takes longer than finding a row."""
+
+
+Query: TypeAlias = Select[Any] | CompoundSelect[Any]
 
 
 class _Resting(NamedTuple):
@@ -42,7 +45,7 @@ class ReservedConnections:
         self._resting: list[_Resting] = []
         self._is_closed = False
 
-    def statement(self, statement: Select[Any]) -> "PlainStatement":
+    def statement(self, statement: Query) -> "PlainStatement":
         """Prepare a statement for these connections."""
         return PlainStatement(statement, self._watch)
 
@@ -85,7 +88,7 @@ class ReservedConnections:
 class PlainStatement:
     """A statement of SQLAlchemy in psycopg's words: compiled once, its rows are tuples."""
 
-    def __init__(self, statement: Select[Any], watch: QueryWatch) -> None:
+    def __init__(self, statement: Query, watch: QueryWatch) -> None:
         compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
         self._text = compiled.string
         self._fixed = compiled.params
