@@ -45,9 +45,10 @@ from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.pool import Pools, of_engine, watch_pools
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.validation import SessionValidation
+from tamatar_auth.storage.validation import MOST_CONNECTIONS, SessionValidation
 from tamatar_auth.telemetry import Telemetry
 from tamatar_auth.tls import Tls, server_credentials
 from tamatar_auth.watched_files import Watched
@@ -164,7 +165,10 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     queries = watch_queries(
         engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
-    database, reserved = Database(engine), ReservedConnections(settings, queries)
+    database, reserved = Database(engine), ReservedConnections(settings, queries, MOST_CONNECTIONS)
+    if telemetry.meter is not None:
+        pools: Pools = {"calls": lambda: of_engine(engine), "validations": reserved.count}
+        watch_pools(telemetry.meter, pools)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),

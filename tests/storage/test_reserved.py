@@ -70,7 +70,7 @@ async def test_one_whose_statement_was_cancelled_is_closed(reserved):
 
 async def test_an_old_one_is_replaced(settings):
     young = settings.model_copy(update={"pool_recycle": timedelta(0)})
-    reserved = ReservedConnections(young, QueryWatch(60, None, None))
+    reserved = ReservedConnections(young, QueryWatch(60, None, None), 8)
     first = await pid(reserved)
 
     assert await pid(reserved) != first
@@ -98,7 +98,7 @@ async def test_it_is_filled_before_the_first_call(reserved):
 
 async def test_a_database_that_is_away_is_told_when_one_is_lent(settings):
     away = settings.with_database("postgresql://127.0.0.1:1/x")
-    reserved = ReservedConnections(away, QueryWatch(60, None, None))
+    reserved = ReservedConnections(away, QueryWatch(60, None, None), 8)
 
     await reserved.fill()
     with pytest.raises(psycopg.OperationalError):
@@ -114,7 +114,7 @@ async def test_rows_are_tuples_and_values_are_given_each_time(reserved):
 
 async def test_statements_count_in_the_metrics_of_statements(settings):
     recording = Recording()
-    reserved = ReservedConnections(settings, QueryWatch(60, None, recording.meter))
+    reserved = ReservedConnections(settings, QueryWatch(60, None, recording.meter), 8)
     statement = reserved.statement(select(literal(1) / bindparam("divisor", type_=Integer)))
     async with reserved.lend() as connection:
         await statement.rows(connection, divisor=1)
@@ -125,3 +125,17 @@ async def test_statements_count_in_the_metrics_of_statements(settings):
     points = recording.points("db.client.operation.duration")
     assert [point.attributes.get("error.type") for point in points] == [None, "22012"]
     await reserved.close()
+
+
+async def test_they_are_counted(reserved):
+    assert reserved.count() == (0, 0, 8)
+
+    async with reserved.lend():
+        async with reserved.lend():
+            pass
+        assert reserved.count() == (1, 1, 8)
+        with pytest.raises(psycopg.DataError):
+            async with reserved.lend() as connection:
+                await connection.execute("SELECT 1 / 0")
+
+    assert reserved.count() == (0, 1, 8)

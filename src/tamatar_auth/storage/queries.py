@@ -20,7 +20,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from tamatar_auth import conventions as names
 from tamatar_auth.storage.faults import sqlstate
-from tamatar_auth.storage.pool import watch_pool
 from tamatar_auth.storage.subjects import Subject, subject
 
 MAX_TEXT = 2048
@@ -64,8 +63,6 @@ def watch_queries(
     event.listen(engine.sync_engine, "handle_error", watch.failed)
     if tracer is not None:
         event.listen(engine.sync_engine, "connect", _remember_place)
-    if meter is not None:
-        watch_pool(engine, meter)
     return watch
 
 

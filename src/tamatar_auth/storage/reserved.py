@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.connecting import Connection, connecting, is_dead
+from tamatar_auth.storage.pool import Connections
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.subjects import subject
 
@@ -35,11 +36,12 @@ class _Resting(NamedTuple):
 class ReservedConnections:
     """Lends connections, opens one when none rests, and throws away what failed.
 
-    It lends as many as are asked for at once: that has its bound where it is asked.
+    It lends as many as are asked for at once: `most` is the bound of those who ask.
     """
 
-    def __init__(self, settings: Settings, watch: QueryWatch) -> None:
+    def __init__(self, settings: Settings, watch: QueryWatch, most: int) -> None:
         self._watch = watch
+        self._most, self._lent = most, 0
         self._connect = connecting(settings, options=PLANS, autocommit=True)
         self._oldest = settings.pool_recycle.total_seconds()
         self._resting: list[_Resting] = []
@@ -53,15 +55,22 @@ class ReservedConnections:
     async def lend(self) -> AsyncIterator[Connection]:
         """Lend a connection whose statements are each a transaction of its own."""
         lent = await self._rested() or _Resting(await self._connect(), monotonic())
+        self._lent += 1
         try:
             yield lent.connection
         except BaseException:  # what state it is in is not known
             await lent.connection.close()
             raise
+        finally:
+            self._lent -= 1
         if self._is_closed:
             await lent.connection.close()
         else:
             self._resting.append(lent)
+
+    def count(self) -> Connections:
+        """Count the connections."""
+        return Connections(self._lent, len(self._resting), self._most)
 
     async def fill(self) -> None:
         """Open a connection, so that the first call does not wait for it."""

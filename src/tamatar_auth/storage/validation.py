@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.group_reads import GroupRead, Take
+from tamatar_auth.storage.group_reads import MOST_STATEMENTS, GroupRead, Take
 from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.sessions import (
     Found,
@@ -19,6 +19,8 @@ from tamatar_auth.storage.sessions import (
 
 MOST_BATCHES = 4
 """How many batches are looked up at once; others wait for their turn."""
+
+MOST_CONNECTIONS = MOST_STATEMENTS + MOST_BATCHES
 
 
 class SessionValidation:
