@@ -21,6 +21,7 @@ from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.audit import AuditInterceptor
 from tamatar_auth.interceptors.base import HandlerInterceptor
 from tamatar_auth.interceptors.callers import CallerInterceptor
+from tamatar_auth.interceptors.deadlines import DeadlineInterceptor, Deadlines
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
@@ -43,6 +44,7 @@ from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import watch_queries
@@ -89,6 +91,7 @@ class Parts:
     drain: DrainInterceptor
     validation: SessionValidation
     activity: Activity
+    abandoned: Abandoned
     passwords: Passwords
     telemetry: Telemetry
 
@@ -122,6 +125,7 @@ class Service:
         await self.parts.activity.write(self.database)
         await self.watch.close()
         await self.database.close()
+        await self.parts.abandoned.close()
 
 
 def build_server(
@@ -141,7 +145,7 @@ def build_server(
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
     sessions = SessionServicer(database, passwords, tokens, limits, parts.validation)
-    methods: Any = AnsweredMethods(server, _interceptors(parts, callers))
+    methods: Any = AnsweredMethods(server, _interceptors(settings, parts, callers))
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
@@ -160,17 +164,20 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     """
     admission = Admission.of(settings)
     passwords = Passwords.of(settings, telemetry.meter)
-    engine = create_engine(settings)
+    abandoned = Abandoned(telemetry.meter)
+    engine = create_engine(settings, abandoned)
     queries = watch_queries(
         engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
-    database, reserved = Database(engine), ReservedConnections(settings, queries)
+    database = Database(engine, abandoned)
+    reserved = ReservedConnections(settings, queries, abandoned)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),
-        drain=DrainInterceptor(),
+        drain=DrainInterceptor(settings.calls_in_flight, telemetry.meter),
         validation=SessionValidation(reserved, activity, settings.session_idle_limit or None),
         activity=activity,
+        abandoned=abandoned,
         passwords=passwords,
         telemetry=telemetry,
     )
@@ -254,12 +261,15 @@ async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[No
         task.result()
 
 
-def _interceptors(parts: Parts, callers: Watched[Callers] | None) -> Sequence[HandlerInterceptor]:
+def _interceptors(
+    settings: Settings, parts: Parts, callers: Watched[Callers] | None
+) -> Sequence[HandlerInterceptor]:
     """List what every call passes, from the outside in."""
     return [
         TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),
         ErrorInterceptor(),
         parts.drain,
+        DeadlineInterceptor(Deadlines.of(settings)),
         CallerInterceptor(callers),
         DecodingInterceptor(),
         AuditInterceptor(),

@@ -57,15 +57,15 @@ async def test_one_whose_statement_failed_is_closed(reserved):
     assert connection.closed
 
 
-async def test_one_whose_statement_was_cancelled_is_closed(reserved):
+async def test_one_whose_statement_was_cancelled_is_not_lent_again(reserved):
     async with reserved.lend() as connection:
-        pass
+        first = connection.info.backend_pid
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2), reserved.lend() as again:
             await again.execute("SELECT pg_sleep(60)")
 
     assert again is connection
-    assert connection.closed
+    assert await pid(reserved) != first
 
 
 async def test_an_old_one_is_replaced(settings):

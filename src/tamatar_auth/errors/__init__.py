@@ -118,11 +118,11 @@ class CallerNotAllowed(Failure):
 
 
 class ServerBusy(Failure):
-    """As many passwords are being hashed as may be; this one was not looked at."""
+    """As many calls are in flight, or passwords hashed, as may be; this one was not looked at."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     reason = ErrorReason.SERVER_BUSY
-    message = "The server is busy with passwords: try again."
+    message = "The server is busy: try again."
     retry_after = 1.0
 
     def __init__(self, retry_after: float = 1.0) -> None:

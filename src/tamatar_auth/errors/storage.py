@@ -41,7 +41,7 @@ class StorageUnavailable(Failure):
 
 
 class StorageTimedOut(Failure):
-    """The call's deadline passed while the database worked."""
+    """The deadline of the call passed, or ours for a call that has none."""
 
     code = StatusCode.DEADLINE_EXCEEDED
     reason = ErrorReason.STORAGE_TIMED_OUT

@@ -8,8 +8,8 @@ import psycopg
 
 from tamatar_auth.setting_fields import without_driver
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned, Connection
 
-Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
 Connect: TypeAlias = Callable[[], Awaitable[Connection]]
 
 
@@ -20,7 +20,9 @@ def libpq_url(settings: Settings) -> str:
     return without_driver(settings.database_url.get_secret_value())
 
 
-def connecting(settings: Settings, *, options: str = "", **named: Any) -> Connect:
+def connecting(
+    settings: Settings, abandoned: Abandoned, *, options: str = "", **named: Any
+) -> Connect:
     """Return what opens a connection, with more options of PostgreSQL and arguments of psycopg.
 
     libpq reads the URL itself: several hosts, target_session_attrs, service files and
@@ -30,7 +32,7 @@ def connecting(settings: Settings, *, options: str = "", **named: Any) -> Connec
     arguments = _unless_in(url, _arguments(settings, options))
 
     async def connect() -> Connection:
-        return await psycopg.AsyncConnection.connect(url, **arguments, **named)
+        return await Connection.open(abandoned, url, **arguments, **named)
 
     return connect
 

@@ -10,6 +10,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.credentials import CredentialRepository
@@ -49,8 +50,9 @@ class Scope:
 class Database:
     """Opens the scopes. Nothing else in the codebase begins, commits or rolls back."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, abandoned: Abandoned | None = None) -> None:
         self.engine = engine
+        self._abandoned = abandoned or Abandoned()
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshot = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -71,7 +73,14 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Scope]:
-        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
+        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled.
+
+        Calls that ended while they committed hold no connection of the pool any more. As many
+        of them as the pool has keep others from beginning: where no commit is answered, there
+        would be no end to them.
+        """
+        if self._abandoned.in_doubt >= self.pool.size:
+            raise StorageUnavailable
         async with self._connection(self.engine) as connection, connection.begin():
             yield Scope(connection)
 
@@ -112,11 +121,13 @@ class Database:
             await connection.close()
 
 
-def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncEngine:
+def create_engine(
+    settings: Settings, abandoned: Abandoned | None = None, *, pool_size: int | None = None
+) -> AsyncEngine:
     """Create the one pool of this process. It connects when the first scope is opened."""
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=connecting(settings),
+        async_creator=connecting(settings, abandoned or Abandoned()),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,

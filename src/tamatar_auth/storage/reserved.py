@@ -15,7 +15,8 @@ from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.connecting import Connection, connecting, is_dead
+from tamatar_auth.storage.abandoned import Abandoned, Connection
+from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.subjects import subject
 
@@ -35,9 +36,13 @@ class ReservedConnections:
     It lends as many as are asked for at once: that has its bound where it is asked.
     """
 
-    def __init__(self, settings: Settings, watch: QueryWatch) -> None:
+    def __init__(
+        self, settings: Settings, watch: QueryWatch, abandoned: Abandoned | None = None
+    ) -> None:
         self._watch = watch
-        self._connect = connecting(settings, options=PLANS, autocommit=True)
+        self._connect = connecting(
+            settings, abandoned or Abandoned(), options=PLANS, autocommit=True
+        )
         self._oldest = settings.pool_recycle.total_seconds()
         self._resting: list[_Resting] = []
         self._is_closed = False
