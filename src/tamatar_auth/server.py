@@ -47,7 +47,7 @@ from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.database import Database, create_engine, when_read_only
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.validation import SessionValidation
@@ -127,6 +127,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     )
     database = Database(engine, abandoned)
     reserved = ReservedConnections(settings, queries, abandoned)
+    when_read_only(engine, reserved.forget)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),
