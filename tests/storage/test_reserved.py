@@ -7,6 +7,8 @@ import psycopg
 import pytest
 from sqlalchemy import Integer, bindparam, literal, select
 
+from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.storage import reserved as module
 from tamatar_auth.storage.connecting import is_dead
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.reserved import ReservedConnections
@@ -57,15 +59,15 @@ async def test_one_whose_statement_failed_is_closed(reserved):
     assert connection.closed
 
 
-async def test_one_whose_statement_was_cancelled_is_closed(reserved):
+async def test_one_whose_statement_was_cancelled_is_not_lent_again(reserved):
     async with reserved.lend() as connection:
-        pass
+        first = connection.info.backend_pid
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2), reserved.lend() as again:
             await again.execute("SELECT pg_sleep(60)")
 
     assert again is connection
-    assert connection.closed
+    assert await pid(reserved) != first
 
 
 async def test_an_old_one_is_replaced(settings):
@@ -139,3 +141,30 @@ async def test_they_are_counted(reserved):
                 await connection.execute("SELECT 1 / 0")
 
     assert reserved.count() == (0, 1, 8)
+
+
+async def plan(connection):
+    cursor = await connection.execute("EXPLAIN (COSTS OFF) EXECUTE found")
+    return str(await cursor.fetchall())
+
+
+async def test_plans_are_made_anew_from_time_to_time(reserved, monkeypatch):
+    async with reserved.lend() as connection:
+        await connection.execute("PREPARE found AS SELECT 1 FROM pg_class WHERE relname = 'x'")
+        assert "Index" in await plan(connection)
+        for setting in ("enable_seqscan = on", "enable_indexscan = off"):
+            await connection.execute(f"SET {setting}")
+        await connection.execute("SET enable_indexonlyscan = off")
+    async with reserved.lend() as connection:
+        assert "Index" in await plan(connection)
+
+    monkeypatch.setattr(module, "PLANS_LAST", -1.0)
+    async with reserved.lend() as connection:
+        assert "Seq Scan" in await plan(connection)
+
+
+async def test_nothing_is_lent_after_the_end(reserved):
+    await reserved.close()
+
+    with pytest.raises(ServiceStopping):
+        await pid(reserved)
