@@ -92,6 +92,7 @@ class GroupRead(Generic[Key, Row]):
             if not self._running:
                 self._begin()
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        self._gathered.clear()
         self._forget_timer()
         for statement in self._running:
             statement.cancel()
