@@ -72,6 +72,17 @@ OPTIONS = (
     # Beyond it gRPC refuses calls of honest clients, too: theirs do not wait for a free stream.
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.server_handshake_timeout_ms", 5_000),
+    # Beyond these gRPC cancels calls of anybody, while one client floods the server.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # Until a client has agreed to our settings, it may send 16 MiB of metadata with each call.
+    ("grpc.http2.settings_timeout", 5_000),
+    # Who has gone without a word is noticed, also between calls.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Honest clients look after their connections, too; who pings more often is thrown out.
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),  # so that clients find new replicas
     ("grpc.max_connection_age_grace_ms", 60 * 1000),
 )
