@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import gc
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,6 +16,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.admission import Admission
+from tamatar_auth.ending import Ending
 from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.audit import AuditInterceptor
 from tamatar_auth.interceptors.base import HandlerInterceptor
@@ -36,6 +36,7 @@ from tamatar_auth.security.access import disagreement
 from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.security.policy import PasswordPolicy
+from tamatar_auth.service import Parts, Service
 from tamatar_auth.servicers.credentials import TokenLifetimes
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.health import HealthServicer, add_health
@@ -46,7 +47,7 @@ from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.database import Database, create_engine, when_read_only
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.validation import SessionValidation
@@ -81,51 +82,6 @@ log = structlog.get_logger(__name__)
 
 
 NO_TELEMETRY = Telemetry()
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the server works with and whoever runs it has to end or to tell."""
-
-    health: HealthServicer
-    drain: DrainInterceptor
-    validation: SessionValidation
-    activity: Activity
-    abandoned: Abandoned
-    passwords: Passwords
-    telemetry: Telemetry
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A server that answers calls, and what it works with."""
-
-    settings: Settings
-    admission: Admission
-    database: Database
-    watch: DatabaseWatch
-    parts: Parts
-    server: grpc.aio.Server
-    addresses: Sequence[ListenAddress]
-    background: Sequence[asyncio.Task[None]] = ()
-    """Tasks that run as long as the server; one that ends is a fault."""
-
-    async def stop(self) -> None:
-        """Stop taking calls, finish those in flight and the hashes that run, close the pool.
-
-        NOT_SERVING is said first, so that balancers turn away before the port closes.
-        """
-        await self.parts.health.enter_graceful_shutdown()
-        await asyncio.sleep(self.settings.drain_delay.total_seconds())
-        self.parts.drain.end_streams()
-        await self.server.stop(self.settings.shutdown_grace.total_seconds())
-        await self.parts.drain.finished()
-        await self.parts.passwords.close()
-        await self.parts.validation.close()
-        await self.parts.activity.write(self.database)
-        await self.watch.close()
-        await self.database.close()
-        await self.parts.abandoned.close()
 
 
 def build_server(
@@ -171,6 +127,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     )
     database = Database(engine, abandoned)
     reserved = ReservedConnections(settings, queries, abandoned)
+    when_read_only(engine, reserved.forget)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),
@@ -220,14 +177,15 @@ async def serve(
     settings: Settings,
     telemetry: Telemetry = NO_TELEMETRY,
     ready: Callable[[Service], None] | None = None,
+    *,
+    is_worker: bool = False,
 ) -> None:
     """Run until SIGTERM or SIGINT; `ready` is told once calls are answered.
 
     An error that is raised here is a crash: all is closed, nothing goes on.
     """
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
+    ending = Ending(settings, is_worker=is_worker)
+    ending.listen()
     async with running(settings, telemetry) as service:
         service.admission.reload_on_hangup()
         await service.database.fill_pool()
@@ -236,8 +194,13 @@ async def serve(
         log.info("listening", addresses=[str(address) for address in service.addresses])
         if ready is not None:
             ready(service)
-        await _stopped(stopping, service.background)
-        log.info("stopping", grace=settings.shutdown_grace.total_seconds())
+        try:
+            await _stopped(ending, service.background)
+            log.info("stopping", grace=settings.shutdown_grace.total_seconds())
+        finally:
+            ending.begin()
+    if not service.left:
+        ending.over()
     log.info("stopped")
 
 
@@ -252,9 +215,9 @@ def _settle() -> None:
     gc.set_threshold(YOUNG, 10, 10)
 
 
-async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[None]]) -> None:
+async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> None:
     """Return when the server shall stop; raise what ended a task in the background."""
-    signalled = asyncio.create_task(stopping.wait())
+    signalled = asyncio.create_task(ending.asked())
     done, _ = await asyncio.wait({signalled, *background}, return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
     for task in done - {signalled}:

@@ -6,7 +6,7 @@ deadline. So the task goes at once, and what is left to do is done here.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import Any, Self, TypeVar
 
@@ -41,6 +41,7 @@ class Abandoned:
         self.in_doubt = 0
         """How many commits the server has not answered yet."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: list[Callable[[], None]] = []
         if meter is not None:
             _watch(self, meter)
 
@@ -52,14 +53,20 @@ class Abandoned:
         """Let a connection commit, and close it; return at once."""
         self._start(self._committed(connection, commit), connection)
 
+    def keep(self, close: Callable[[], None]) -> None:
+        """Remember what closes something else that calls leave behind."""
+        self._kept.append(close)
+
     async def close(self) -> None:
         """Give the statements a moment to end, and go."""
+        for close in self._kept:
+            close()
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=LAST_PATIENCE)
             for task in left:
                 task.cancel()
 
-    def _start(self, work: Any, connection: "Connection") -> None:
+    def _start(self, work: Coroutine[Any, Any, None], connection: "Connection") -> None:
         # In a context of its own: the call that it was for is over.
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)

@@ -1,16 +1,14 @@
 """How connections to PostgreSQL are opened, and how a dead one is told."""
 
 import select
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import psycopg
 
 from tamatar_auth.setting_fields import without_driver
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned, Connection
-
-Connect: TypeAlias = Callable[[], Awaitable[Connection]]
+from tamatar_auth.storage.openings import Connect, Openings
 
 
 def libpq_url(settings: Settings) -> str:
@@ -34,7 +32,9 @@ def connecting(
     async def connect() -> Connection:
         return await Connection.open(abandoned, url, **arguments, **named)
 
-    return connect
+    openings = Openings(connect)
+    abandoned.keep(openings.close)
+    return openings.one
 
 
 def is_dead(connection: Connection) -> bool:

@@ -5,6 +5,7 @@ the pool do not keep them waiting, and what SQLAlchemy does around a statement, 
 the work of the statement itself, is done once.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from time import monotonic, perf_counter
@@ -14,6 +15,7 @@ import psycopg
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.connecting import connecting, is_dead
@@ -45,6 +47,8 @@ class ReservedConnections:
         )
         self._oldest = settings.pool_recycle.total_seconds()
         self._resting: list[_Resting] = []
+        self._patience = settings.pool_wait.total_seconds()
+        self._good_from = 0.0
         self._is_closed = False
 
     def statement(self, statement: Select[Any]) -> "PlainStatement":
@@ -54,22 +58,26 @@ class ReservedConnections:
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Connection]:
         """Lend a connection whose statements are each a transaction of its own."""
-        lent = await self._rested() or _Resting(await self._connect(), monotonic())
+        lent = await self._rested() or await self._opened()
         try:
             yield lent.connection
         except BaseException:  # what state it is in is not known
             await lent.connection.close()
             raise
-        if self._is_closed:
+        if self._is_closed or lent.opened_at < self._good_from:
             await lent.connection.close()
         else:
             self._resting.append(lent)
 
     async def fill(self) -> None:
         """Open a connection, so that the first call does not wait for it."""
-        with contextlib.suppress(psycopg.Error, OSError):
+        with contextlib.suppress(psycopg.Error, OSError, StorageUnavailable):
             async with self.lend():
                 pass
+
+    def forget(self) -> None:
+        """Lend no more what was opened before: it leads to the wrong server."""
+        self._good_from = monotonic()
 
     async def close(self) -> None:
         """Close the connections that rest, and those that are lent when they come back."""
@@ -77,10 +85,17 @@ class ReservedConnections:
         while self._resting:
             await self._resting.pop().connection.close()
 
+    async def _opened(self) -> _Resting:
+        try:
+            async with asyncio.timeout(self._patience):
+                return _Resting(await self._connect(), monotonic())
+        except TimeoutError:
+            raise StorageUnavailable from None
+
     async def _rested(self) -> _Resting | None:
         while self._resting:
             rested = self._resting.pop()
-            is_young = monotonic() - rested.opened_at < self._oldest
+            is_young = rested.opened_at >= max(self._good_from, monotonic() - self._oldest)
             if is_young and not is_dead(rested.connection):
                 return rested
             await rested.connection.close()
