@@ -193,8 +193,13 @@ class Clients:
         return answer
 
 
-async def run(folder: Path, *, seed: int, failovers: int, writes: int) -> Report:
-    """Let clients write through failovers, with as many writes between two; then look."""
+async def run(
+    folder: Path, *, seed: int, failovers: int, writes: int, silent: bool = False
+) -> Report:
+    """Let clients write through failovers, with as many writes between two; then look.
+
+    The primary is killed, or falls silent: its connections stay open and nothing is answered.
+    """
     with Pair(folder) as pair, serving(cwd=folder, TAMATAR_DATABASE_URL=pair.url) as server:
         (address,) = server.addresses
         async with grpc.aio.insecure_channel(address) as channel:
@@ -209,7 +214,7 @@ async def run(folder: Path, *, seed: int, failovers: int, writes: int) -> Report
                     await asyncio.to_thread(pair.part)
                 await asyncio.sleep(pause.uniform(0, 0.2))
                 killed = time.monotonic()
-                await asyncio.to_thread(pair.fail_over)
+                await asyncio.to_thread(pair.fall_silent if silent else pair.fail_over)
                 await clients.acknowledged_after(killed)
                 clients.report.gaps.append(time.monotonic() - killed)
             await clients.acknowledged_after(time.monotonic(), writes)
@@ -270,13 +275,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--failovers", type=int, default=3, help="how many in the run of a seed")
+    parser.add_argument("--silent", action="store_true", help="it is not killed, but silent")
     parser.add_argument("--writes", type=int, default=1500, help="before each, and at the end")
     given = parser.parse_args()
     passed = True
     for seed in range(given.seed, given.seed + given.seeds):
         with tempfile.TemporaryDirectory(prefix="tamatar-failover-") as folder:
             report = asyncio.run(
-                run(Path(folder), seed=seed, failovers=given.failovers, writes=given.writes)
+                run(
+                    Path(folder),
+                    seed=seed,
+                    failovers=given.failovers,
+                    writes=given.writes,
+                    silent=given.silent,
+                )
             )
         print(f"seed {seed}: {report}", *report.wrong[:20], sep="\n  ", flush=True)
         passed = passed and not report.wrong

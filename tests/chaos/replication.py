@@ -1,5 +1,6 @@
 """A primary and a synchronous standby that change places."""
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.embedded_postgres import DATABASE, EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
 from tests.commands import until
+from tests.freezing import frozen
 
 # Processes are killed here, not machines: what was written is with the system.
 SETTINGS = {
@@ -41,6 +43,7 @@ class Pair:
             self._folders[server] = folder / name
             servers.append(server)
         self.primary, self.standby = servers
+        self._frozen = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
@@ -65,14 +68,24 @@ class Pair:
         return f"postgresql://{who}@{hosts}/{DATABASE}?target_session_attrs=read-write"
 
     def stop(self) -> None:
-        """Stop both, the standby last: what the other commits at its end waits for it."""
+        """End both, the standby last: what the other commits at its end waits for it."""
         self.primary.stop()
-        self.standby.stop()
+        self.fence()
 
     def fail_over(self) -> None:
         """Kill the primary with all its processes, and let the standby take its place."""
         self.primary.kill()
         self.promote()
+
+    def fall_silent(self) -> None:
+        """Let the primary answer no more, as if its host were cut off, and promote the standby."""
+        self._frozen.enter_context(frozen(self._folders[self.primary]))
+        self.promote()
+
+    def fence(self) -> None:
+        """Kill the server that is not the primary, so that it never takes a write again."""
+        self.standby.kill()
+        self._frozen.close()
 
     def promote(self) -> None:
         """Make the standby the primary, whatever the other one does."""
@@ -84,6 +97,7 @@ class Pair:
 
         From the beginning on the primary waits for it, so what is written meanwhile waits too.
         """
+        self.fence()
         ask(self.primary, f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
         ask(self.primary, "SELECT pg_reload_conf()")
         # The copy begins with a checkpoint, before which the checkpointer, which lets commits
