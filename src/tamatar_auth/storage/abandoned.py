@@ -96,18 +96,24 @@ INTERVAL = 0.1
 """Seconds after which psycopg looks at a connection of which it has heard nothing."""
 
 
+class UnconfirmedError(psycopg.OperationalError):
+    """Somebody ended a commit's wait for the standbys: it is seen, but may be lost."""
+
+
 class Connection(psycopg.AsyncConnection[Any]):
     """A connection that a cancelled task leaves at once, whatever the server does."""
 
     abandoned: Abandoned
     _is_left = False
     _is_committing = False
+    _is_confirmed = True
 
     @classmethod
     async def open(cls, abandoned: Abandoned, url: str, **arguments: Any) -> Self:
         """Connect to a server."""
         connection = await cls.connect(url, **arguments)
         connection.abandoned = abandoned
+        connection.add_notice_handler(connection._hear)  # noqa: SLF001 - its own
         return connection
 
     async def wait(
@@ -125,17 +131,27 @@ class Connection(psycopg.AsyncConnection[Any]):
             raise
 
     async def commit(self) -> None:
-        """Commit as psycopg does; a commit that was begun is not taken back."""
-        self._is_committing = True
+        """Commit as psycopg does; a commit that was begun is not taken back.
+
+        Raise `UnconfirmedError` where PostgreSQL calls a success what it warns of.
+        """
+        self._is_committing = self._is_confirmed = True
         try:
             await super().commit()
         finally:
             self._is_committing = False
+        if not self._is_confirmed:
+            raise UnconfirmedError
 
     async def close(self) -> None:
         """Close the connection, unless that is left to others."""
         if not self._is_left:
             await super().close()
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        # Its code is that of any warning, and its text is in any language.
+        if notice.source_function == "SyncRepWaitForLSN":
+            self._is_confirmed = False
 
     def _leave(self, gen: PQGen[Any]) -> None:
         self._is_left = True

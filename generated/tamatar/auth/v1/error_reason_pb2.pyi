@@ -94,8 +94,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CONSTRAINT_VIOLATED: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION: the change would break a rule of the stored data."""
     STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE: the database cannot be used at the moment.
-    `google.rpc.RetryInfo` says when to try again.
+    """UNAVAILABLE: the database cannot be used at the moment. What was to be
+    written may have been. `google.rpc.RetryInfo` says when to try again.
     """
     STORAGE_TIMED_OUT: _ErrorReason.ValueType  # 43
     """DEADLINE_EXCEEDED: the call's deadline passed while the database worked, or
@@ -201,8 +201,8 @@ says when to try again.
 CONSTRAINT_VIOLATED: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION: the change would break a rule of the stored data."""
 STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 42
-"""UNAVAILABLE: the database cannot be used at the moment.
-`google.rpc.RetryInfo` says when to try again.
+"""UNAVAILABLE: the database cannot be used at the moment. What was to be
+written may have been. `google.rpc.RetryInfo` says when to try again.
 """
 STORAGE_TIMED_OUT: ErrorReason.ValueType  # 43
 """DEADLINE_EXCEEDED: the call's deadline passed while the database worked, or
