@@ -1,0 +1,22 @@
+"""The service without one of its protections, to show that the harness misses it.
+
+    python -m tests.chaos.sabotage NAME     runs a server as `tamatar-auth serve` does, sabotaged
+
+Nothing of this is part of the service: what is taken out is taken out of this process alone.
+"""
+
+import sys
+
+from tamatar_auth import running
+from tamatar_auth.settings import Settings
+from tests.chaos import sabotaged_answers, sabotaged_sessions, sabotaged_writes
+
+SABOTAGES = {
+    sabotage.__name__: sabotage
+    for module in (sabotaged_writes, sabotaged_sessions, sabotaged_answers)
+    for sabotage in module.SABOTAGES
+}
+
+if __name__ == "__main__":
+    SABOTAGES[sys.argv[1]]()
+    running.serve(Settings.load())
