@@ -61,6 +61,25 @@ class Evidence:
             self.of_user[call.user].append(call)
             self.of_session[call.session].append(call)
 
+    @property
+    def asked_in_vain(self) -> int:
+        """How many validations began after somebody knew that their session was over."""
+        asked = [call for call in self.history.of(*VALIDATIONS) if call.session]
+        over = {call.session: self.over_by(call.session, call.user) for call in asked}
+        return sum(call.began > over[call.session] for call in asked)
+
+    @property
+    def done_in_doubt(self) -> int:
+        """How many changes are there of which no client was told."""
+        told_of = {call.user for call in self.history.of("CreateUser") if call.is_ok}
+        told_of |= {call.session for call in self.history.of("CreateSession") if call.is_ok}
+        rows = sum(key not in told_of for key in (*self.stored.users, *self.stored.sessions))
+        changes = sum(
+            user.version - 1 - len({c.version for c in self.calls_of(user.id, *CHANGES) if c.is_ok})
+            for user in self.stored.users.values()
+        )
+        return rows + changes
+
     def calls_of(self, user: str, *methods: str) -> list[Call]:
         return [call for call in self.of_user[user] if call.method in methods]
 

@@ -11,6 +11,7 @@ import psycopg
 
 from tests.chaos.history import History, Span
 from tests.chaos.house import House
+from tests.chaos.wire import Fault as Wired
 from tests.chaos.world import World
 
 LONGEST_HEAL = 30.0
@@ -19,7 +20,9 @@ LONGEST_HEAL = 30.0
 AT_REST = "after connections were cut at rest"
 """The span in which no call may hear of connections that died while nobody used them."""
 
-KILLED = "servers killed"
+KILLED, RESTARTED = "servers killed", "servers restarted"
+AWAY = {KILLED, RESTARTED}
+"""The spans in which a client may find no server."""
 
 TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -52,6 +55,14 @@ async def kill_servers(scene: Scene) -> None:
     for service in killed:
         await service.kill()
     await asyncio.gather(*(service.start() for service in killed))
+
+
+async def restart_servers(scene: Scene) -> None:
+    """SIGTERM to one server after the other, each of which ends what it began."""
+    for service in scene.house.services:
+        if code := await service.end():
+            scene.history.said.append(f"a server ended with {code}")
+        await service.start()
 
 
 async def kill_database(scene: Scene) -> None:
@@ -135,8 +146,40 @@ async def crowd_database(scene: Scene) -> None:
             await asyncio.sleep(0.1)
 
 
+async def lose_answers(scene: Scene) -> None:
+    """Let the database do what it is asked, and cut the connection before it says so."""
+    wire = scene.house.wire
+    for _ in range(scene.random.randrange(5, 20)):
+        plan = wire.plan(Wired.CUT_AFTER, at=scene.random.randrange(1, 7))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(plan.met.wait(), 1)
+    wire.heal()
+
+
+async def silence_host(scene: Scene) -> None:
+    """Let nothing pass between a server and the database, and no connection end."""
+    scene.house.wire.freeze()
+    await asyncio.sleep(scene.seconds(0.3, 3.0))
+    scene.house.wire.heal()
+
+
+async def delay_answers(scene: Scene) -> None:
+    """Let every answer of the database be late."""
+    scene.house.wire.delay = scene.seconds(0.02, 0.2)
+    await asyncio.sleep(scene.seconds(0.3, 1.5))
+    scene.house.wire.heal()
+
+
+async def make_two(scene: Scene) -> None:
+    """Let a server or its way to the database fail while the database does."""
+    near, far = scene.random.choice(NEAR), scene.random.choice(FAR)
+    with scene.history.during(near), scene.history.during(far):
+        await asyncio.gather(FAULTS[near](scene), FAULTS[far](scene))
+
+
 FAULTS: dict[str, Fault] = {
     KILLED: kill_servers,
+    RESTARTED: restart_servers,
     "database killed": kill_database,
     "database restarted": restart_database,
     "database frozen": freeze_database,
@@ -146,7 +189,17 @@ FAULTS: dict[str, Fault] = {
     "database read only": refuse_writes,
     "users locked": lock_users,
     "connections used up": crowd_database,
+    "answers lost": lose_answers,
+    "host silent": silence_host,
+    "answers late": delay_answers,
+    "two at once": make_two,
 }
+
+NEAR = (KILLED, RESTARTED, "answers lost", "host silent", "answers late")
+FAR = (
+    *("database killed", "database restarted", "database frozen", "connections cut"),
+    *("commits without an answer", "database read only", "users locked"),
+)
 
 
 async def make(name: str, scene: Scene) -> None:

@@ -21,6 +21,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.maintenance.embedded_ports import free_port
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tests.chaos.clients import RECONNECT
+from tests.chaos.wire import Wire
 from tests.commands import COMMAND, ROOT, serving
 
 SABOTAGE = (sys.executable, "-m", "tests.chaos.sabotage")
@@ -149,12 +150,15 @@ class Service:
 
 
 class House:
-    """A PostgreSQL and the servers over one of its databases."""
+    """A PostgreSQL, the servers over one of its databases, and the wire of the last of them."""
 
-    def __init__(self, postgres: Postgres, database: str, services: Sequence[Service]) -> None:
+    def __init__(
+        self, postgres: Postgres, database: str, services: Sequence[Service], wire: Wire
+    ) -> None:
         self.postgres = postgres
         self.database = database
         self.services = services
+        self.wire = wire
 
     async def start(self) -> None:
         """Start all servers."""

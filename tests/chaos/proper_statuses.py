@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from grpc import StatusCode
 
 from tests.chaos.evidence import Evidence, told
-from tests.chaos.faults import AT_REST, KILLED
+from tests.chaos.faults import AT_REST, AWAY
 from tests.chaos.history import IN_DOUBT, INVENTED
 from tests.chaos.sentences import SENTENCES, TELLTALES
 
@@ -28,7 +28,7 @@ def invented(evidence: Evidence) -> Iterator[str]:
 
 
 def leaks(evidence: Evidence) -> Iterator[str]:
-    away = [span for span in evidence.history.faults if span.fault == KILLED]
+    away = [span for span in evidence.history.faults if span.fault in AWAY]
     for call in evidence.history.calls:
         if call.refusal is None or call.method == "BatchValidateSessions":
             continue

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from tests.chaos.bites import Bite
 from tests.chaos.history import Call, Outcome
@@ -9,6 +10,8 @@ from tests.chaos.model import Promise
 from tests.chaos.running import Plan, Result
 
 READS = {"GetUser", "ValidateSession", "BatchValidateSessions", "BatchValidate"}
+DOWN = {"database killed", "database restarted"}
+"""The faults in which connections to the database are refused."""
 MOST_TOLD = 10
 """Of more broken promises of a run the last are not told."""
 WIDEST = 200
@@ -49,15 +52,21 @@ class Report:
         print(f"  {len(_acknowledged(calls)):>8}  writes acknowledged")
         print(f"  {sum(call.is_ok for call in validated):>8}  sessions found good")
         print(f"  {sum(not call.may_have_happened for call in validated):>8}  sessions refused")
+        in_vain = sum(result.evidence.asked_in_vain for result in self._results)
+        print(f"  {in_vain:>8}  asked of after their end was answered")
         print(f"  {_in_doubt(calls):>8}  calls in doubt")
+        done = sum(result.evidence.done_in_doubt for result in self._results)
+        print(f"  {done:>8}  changes of these that had happened")
         self._faults()
         print("\npromised are none of these:")
         for promise in Promise:
             print(f"  {broken[promise]:>8}  {promise}")
         print("\nseconds to an answer:")
-        refused = [c.seconds for c in calls if c.reason == "STORAGE_UNAVAILABLE"]
-        _times("refused as UNAVAILABLE by the service", refused)
-        _times("all others", [call.seconds for call in calls if call.outcome is Outcome.OK])
+        away = [call for result in self._results for call in _refused(result, DOWN)]
+        refused = [call for call in calls if call.reason == "STORAGE_UNAVAILABLE"]
+        _times("refused as UNAVAILABLE, the database being away", away)
+        _times("refused as UNAVAILABLE, all", refused)
+        _times("answered", [call for call in calls if call.outcome is Outcome.OK])
 
     def _faults(self) -> None:
         print("\nfaults, and seconds until all was well again:")
@@ -66,7 +75,7 @@ class Report:
             for fault, seconds in result.history.heals.items():
                 heals.setdefault(fault, []).extend(seconds)
         for fault, seconds in sorted(heals.items()):
-            _times(fault, seconds)
+            print(f"  {len(seconds):>8}  {fault} ({_middle_and_most(seconds)})")
 
 
 def tell_broken(result: Result) -> None:
@@ -101,8 +110,21 @@ def _in_doubt(calls: Sequence[Call]) -> int:
     return sum(call.outcome is Outcome.UNKNOWN for call in calls)
 
 
-def _times(what: str, seconds: Sequence[float]) -> None:
-    if seconds:
-        in_order = sorted(seconds)
-        middle, most = in_order[len(in_order) // 2], in_order[-1]
-        print(f"  {len(seconds):>8}  {what} (median {middle:.2f}, most {most:.2f})")
+def _refused(result: Result, faults: set[str]) -> Sequence[Call]:
+    spans = [span for span in result.history.faults if span.fault in faults]
+    return [
+        call
+        for call in result.history.calls
+        if call.reason == "STORAGE_UNAVAILABLE"
+        and any(span.began <= call.began < span.ended for span in spans)
+    ]
+
+
+def _times(what: str, calls: Sequence[Call]) -> None:
+    if calls:
+        times = _middle_and_most([call.seconds for call in calls])
+        print(f"  {len(calls):>8}  {what} ({times})")
+
+
+def _middle_and_most(seconds: Sequence[float]) -> str:
+    return f"median {median(seconds):.2f}, most {max(seconds):.2f}"

@@ -21,6 +21,7 @@ from tests.chaos.faults import FAULTS, Scene, make
 from tests.chaos.history import History
 from tests.chaos.house import House, Postgres, Service
 from tests.chaos.model import Violation, broken
+from tests.chaos.wire import Wire
 from tests.chaos.world import World
 
 TEMPLATE = "chaos_template"
@@ -52,8 +53,13 @@ class Result:
     """What came of a run."""
 
     plan: Plan
-    history: History
+    evidence: Evidence
     violations: Sequence[Violation]
+
+    @property
+    def history(self) -> History:
+        """What was asked, and what was done."""
+        return self.evidence.history
 
 
 @contextlib.asynccontextmanager
@@ -73,21 +79,23 @@ async def run(plan: Plan, postgres: Postgres, folder: Path) -> Result:
     """Let clients call and faults happen, and judge what is left."""
     database = f"chaos_{uuid4().hex}"
     await postgres.administer(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE}")
-    url = postgres.url(database)
-    services = [Service(folder, url, plan.sabotage) for _ in range(plan.servers)]
-    house, history = House(postgres, database, services), History()
-    await house.start()
-    try:
-        await _call_and_disturb(plan, house, history)
-    finally:
-        codes = await house.end()
+    history = History()
+    async with Wire.to(postgres.url(database)) as wire:
+        urls = [postgres.url(database)] * (plan.servers - 1) + [wire.url]
+        services = [Service(folder, url, plan.sabotage) for url in urls]
+        house = House(postgres, database, services, wire)
+        await house.start()
+        try:
+            await _call_and_disturb(plan, house, history)
+        finally:
+            codes = await house.end()
     if any(codes):
         history.said.append(f"servers ended with {codes}")
     for service in services:
         history.said += [f"a server logged {fault}" for fault in service.failed]
-    stored = await _stored(postgres, database)
+    evidence = Evidence(history, await _stored(postgres, database))
     await postgres.administer(f"DROP DATABASE {database} WITH (FORCE)")
-    return Result(plan, history, broken(Evidence(history, stored)))
+    return Result(plan, evidence, broken(evidence))
 
 
 async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
@@ -119,7 +127,7 @@ async def _disturb(plan: Plan, scene: Scene, calling: "asyncio.Future[list[None]
             return
         if fault:
             await make(fault, scene)
-        await asyncio.sleep(scene.seconds(0.1, 0.8))
+        await asyncio.sleep(scene.seconds(0.2, 1.2))
 
 
 def _without_end(faults: Sequence[str], random: Random) -> Iterable[str]:

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -51,6 +52,21 @@ def answers_before_the_commit() -> None:
 def runs_lost_commits_again() -> None:
     """A call whose connection broke runs again, although its commit may have happened."""
     swap(faults, "ROLLED_BACK", faults.ROLLED_BACK | {"57P01", None})
+
+
+def forgets_request_ids() -> None:
+    """A creation that is repeated is another one."""
+
+    async def found(_self: Any, *_request: Any) -> None:
+        return None
+
+    add = UserRepository.add
+
+    async def anonymous(self: Any, new: Any) -> Any:
+        return await add(self, replace(new, request_id=None, request_digest=None))
+
+    swap(UserRepository, "find_created_by", found)
+    swap(UserRepository, "add", anonymous)
 
 
 def looks_before_it_adds() -> None:
@@ -119,6 +135,7 @@ SABOTAGES = (
     forgets_commits,
     answers_before_the_commit,
     runs_lost_commits_again,
+    forgets_request_ids,
     looks_before_it_adds,
     loses_updates,
     creates_by_halves,

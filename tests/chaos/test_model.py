@@ -203,3 +203,14 @@ def test_a_server_is_away_only_when_it_was_killed():
 
 def test_what_does_not_heal_breaks_a_promise():
     assert judged(said=["database restarted: not healed"]) == {Promise.HEALED}
+
+
+def test_a_creation_that_is_repeated_is_not_refused_because_of_itself():
+    taken = Refusal(StatusCode.ALREADY_EXISTS, "The email address is already registered.")
+    taken = replace(taken, reason="EMAIL_TAKEN")
+    lost = in_doubt("CreateUser", 4, 5, user="", address="new", request="r")
+    again = refused("CreateUser", 6, 7, taken, user="", address="new", request="r")
+    other = ok("CreateUser", 4, 5, user="eve", address="new", value="Eve", version=1)
+
+    assert judged(lost, again) == {Promise.REASONED}
+    assert Promise.REASONED not in judged(lost, other, again)

@@ -1,6 +1,6 @@
 """Rules of answers: what ended stays so, and refusals have their reasons."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
 from tests.chaos.evidence import GRACE, SLACK, VALIDATIONS, Evidence, told
@@ -58,23 +58,40 @@ def stale_reads(evidence: Evidence) -> Iterator[str]:
 
 def unreasoned(evidence: Evidence) -> Iterator[str]:
     for call in evidence.history.calls:
-        if problem := _without_reason(evidence, call):
-            yield f"{told(call)}: {problem}"
+        for reasons, is_justified, problem in JUSTIFICATIONS:
+            if call.reason in reasons and not is_justified(evidence, call):
+                yield f"{told(call)}: {problem}"
 
 
-def _without_reason(evidence: Evidence, call: Call) -> str:
-    barred = ("DeactivateUser", "DeleteUser")
-    match call.reason:
-        case "SESSION_REVOKED" if not evidence.may_have_ended(call.session, call.user, call.ended):
-            return "nobody revoked it"
-        case "USER_INACTIVE" | "USER_NOT_FOUND" if not evidence.was_asked(call, *barred):
-            return "nobody barred or deleted the user"
-        case "SESSION_UNKNOWN" | "SESSION_REUSED" if not evidence.was_replaced(call):
-            return "it was never replaced"
-        case "SESSION_EXPIRED" | "SESSION_IDLE":
-            return "it lives for days"
-        case "INVALID_CREDENTIALS" if not (
-            evidence.was_asked(call, *barred) or evidence.is_password_in_doubt(call)
-        ):
-            return "nobody changed the password"
-    return ""
+def _is_contested(evidence: Evidence, call: Call) -> bool:
+    """Tell whether another creation may have the address; one that is repeated is the same."""
+    return any(
+        other.address == call.address
+        and other.may_have_happened
+        and other.began < call.ended
+        and (other.request or other) != (call.request or call)
+        for other in evidence.history.of("CreateUser")
+    )
+
+
+def _is_barred(evidence: Evidence, call: Call) -> bool:
+    return evidence.was_asked(call, "DeactivateUser", "DeleteUser")
+
+
+def _is_ended(evidence: Evidence, call: Call) -> bool:
+    return evidence.may_have_ended(call.session, call.user, call.ended)
+
+
+JUSTIFICATIONS: tuple[tuple[set[str], Callable[[Evidence, Call], bool], str], ...] = (
+    ({"SESSION_REVOKED"}, _is_ended, "nobody revoked it"),
+    ({"SESSION_UNKNOWN", "SESSION_REUSED"}, Evidence.was_replaced, "it was never replaced"),
+    ({"SESSION_EXPIRED", "SESSION_IDLE"}, lambda *_: False, "it lives for days"),
+    ({"USER_INACTIVE", "USER_NOT_FOUND"}, _is_barred, "nobody barred or deleted the user"),
+    ({"EMAIL_TAKEN"}, _is_contested, "nobody else wanted the address"),
+    (
+        {"INVALID_CREDENTIALS"},
+        lambda evidence, call: _is_barred(evidence, call) or evidence.is_password_in_doubt(call),
+        "nobody changed the password",
+    ),
+)
+"""Refusals, what may have led to them, and what is said where nothing did."""
