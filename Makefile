@@ -41,7 +41,7 @@ test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 
 chaos: $(DEV) ## Break things while clients call: make chaos SEEDS=20 SECONDS=30, or SEED=123 again
 	@$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED)) $(addprefix --seeds ,$(SEEDS)) \
-		$(addprefix --seconds ,$(SECONDS)) $(if $(BITE),--bite) $(ARGS)
+		$(addprefix --seconds ,$(SECONDS)) $(if $(BITE),--bite $(filter-out 1,$(BITE))) $(ARGS)
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks

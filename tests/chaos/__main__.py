@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.chaos.bites import ATTEMPTS, BITES, Bite
+from tests.chaos.bites import ATTEMPTS, BITES, SECONDS, Bite
 from tests.chaos.house import Postgres
 from tests.chaos.report import Report, tell_bite
 from tests.chaos.running import Plan, database_server, run
@@ -29,8 +29,13 @@ async def chaos(seeds: list[int], seconds: float) -> bool:
 async def bite(names: list[str]) -> bool:
     """Run the service without one protection after the other; return whether each is missed."""
     missed = True
+    control = Plan(secrets.randbelow(1_000_000), 3 * SECONDS, servers=1)
     with tempfile.TemporaryDirectory(prefix="tamatar-chaos-") as folder:
         async with database_server(Path(folder)) as postgres:
+            if not names:  # nothing is missed where nothing was taken out
+                report = Report()
+                report.add(await run(control, postgres, Path(folder)))
+                missed &= report.is_good
             for bite in BITES:
                 if not names or bite.sabotage in names:
                     missed &= await _is_found(bite, postgres, Path(folder))

@@ -20,7 +20,7 @@ from tamatar.auth.v1.user_service_pb2 import GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.maintenance.embedded_ports import free_port
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tests.chaos.clients import RECONNECT
+from tests.chaos.asking import RECONNECT
 from tests.chaos.wire import Wire
 from tests.commands import COMMAND, ROOT, serving
 

@@ -9,7 +9,7 @@ from tests.chaos.faults import AT_REST, AWAY
 from tests.chaos.history import IN_DOUBT, INVENTED
 from tests.chaos.sentences import SENTENCES, TELLTALES
 
-RECONNECTING = 3.0
+RECONNECTING = 5.0
 """Seconds after the return of a server in which a client may not have found it again."""
 
 

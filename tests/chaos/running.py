@@ -15,7 +15,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from tamatar_auth.maintenance.migrating import Migrations
-from tests.chaos.clients import RECONNECT, Client, Server
+from tests.chaos.asking import RECONNECT, Server
+from tests.chaos.clients import Client
 from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
 from tests.chaos.faults import FAULTS, Scene, make
 from tests.chaos.history import History
