@@ -11,35 +11,38 @@ import uvloop
 from tests.chaos.bites import ATTEMPTS, BITES, SECONDS, Bite
 from tests.chaos.house import Postgres
 from tests.chaos.report import Report, tell_bite
-from tests.chaos.running import Plan, database_server, run
+from tests.chaos.running import Ground, Plan, database_server, run
+from tests.chaos.small_disk import small_disk
 
 
-async def chaos(seeds: list[int], seconds: float) -> bool:
+async def chaos(ground: Ground, seeds: list[int], seconds: float) -> bool:
     """Run every seed, tell of each, print the table, and return whether all was kept."""
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="tamatar-chaos-") as folder:
-        async with database_server(Path(folder)) as postgres:
-            for seed in seeds:
-                result = await run(Plan(seed, seconds), postgres, Path(folder))
-                report.add(result)
+    async with database_server(ground) as postgres:
+        for seed in seeds:
+            plan = Plan(seed, seconds)
+            report.begin(plan)
+            report.add(await run(plan, postgres, ground.folder))
     report.table()
     return report.is_good
 
 
-async def bite(names: list[str]) -> bool:
+async def bite(ground: Ground, names: list[str]) -> bool:
     """Run the service without one protection after the other; return whether each is missed."""
-    missed = True
-    control = Plan(secrets.randbelow(1_000_000), 3 * SECONDS, servers=1)
-    with tempfile.TemporaryDirectory(prefix="tamatar-chaos-") as folder:
-        async with database_server(Path(folder)) as postgres:
-            if not names:  # nothing is missed where nothing was taken out
-                report = Report()
-                report.add(await run(control, postgres, Path(folder)))
-                missed &= report.is_good
-            for bite in BITES:
-                if not names or bite.sabotage in names:
-                    missed &= await _is_found(bite, postgres, Path(folder))
+    async with database_server(ground) as postgres:
+        # Where nothing was taken out nothing is missed.
+        missed = bool(names) or await _is_well(postgres, ground.folder)
+        for bite in BITES:
+            if not names or bite.sabotage in names:
+                missed &= await _is_found(bite, postgres, ground.folder)
     return missed
+
+
+async def _is_well(postgres: Postgres, folder: Path) -> bool:
+    report, plan = Report(), Plan(secrets.randbelow(1_000_000), 3 * SECONDS, servers=1)
+    report.begin(plan)
+    report.add(await run(plan, postgres, folder))
+    return report.is_good
 
 
 async def _is_found(bite: Bite, postgres: Postgres, folder: Path) -> bool:
@@ -58,11 +61,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, action="append", help="this seed, again")
     parser.add_argument("--seeds", type=int, default=3, help="how many, chosen at random")
     parser.add_argument("--seconds", type=float, default=20, help="how long each run disturbs")
-    parser.add_argument("--bite", nargs="*", help="sabotage the service, in these ways or in all")
+    names = [bite.sabotage for bite in BITES]
+    parser.add_argument(
+        "--bite",
+        nargs="*",
+        choices=names,
+        metavar="SABOTAGE",
+        help="sabotage the service, in these ways or in all",
+    )
     given = parser.parse_args()
     seeds = given.seed or [secrets.randbelow(1_000_000) for _ in range(given.seeds)]
-    work = chaos(seeds, given.seconds) if given.bite is None else bite(given.bite)
-    return 0 if uvloop.run(work) else 1
+    with tempfile.TemporaryDirectory(prefix="tamatar-chaos-") as name:
+        small = Path(name, "small")
+        small.mkdir()
+        with small_disk(small) as disk:
+            if disk is None:
+                print("No disk can be filled here: that fault is left out.")
+            ground = Ground(Path(name), disk)
+            asked = given.bite is not None
+            work = bite(ground, given.bite) if asked else chaos(ground, seeds, given.seconds)
+            return 0 if uvloop.run(work) else 1
 
 
 if __name__ == "__main__":

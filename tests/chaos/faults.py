@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
@@ -11,6 +11,7 @@ import psycopg
 
 from tests.chaos.history import History, Span
 from tests.chaos.house import House
+from tests.chaos.small_disk import filled
 from tests.chaos.wire import Fault as Wired
 from tests.chaos.world import World
 
@@ -21,6 +22,7 @@ AT_REST = "after connections were cut at rest"
 """The span in which no call may hear of connections that died while nobody used them."""
 
 KILLED, RESTARTED = "servers killed", "servers restarted"
+FULL = "disk full"
 AWAY = {KILLED, RESTARTED}
 """The spans in which a client may find no server."""
 
@@ -146,6 +148,14 @@ async def crowd_database(scene: Scene) -> None:
             await asyncio.sleep(0.1)
 
 
+async def fill_disk(scene: Scene) -> None:
+    """Leave no room for new pages of tables and indexes."""
+    disk = scene.house.postgres.disk
+    assert disk is not None
+    with filled(disk):
+        await asyncio.sleep(scene.seconds(0.5, 2.0))
+
+
 async def lose_answers(scene: Scene) -> None:
     """Let the database do what it is asked, and cut the connection before it says so."""
     wire = scene.house.wire
@@ -172,7 +182,7 @@ async def delay_answers(scene: Scene) -> None:
 
 async def make_two(scene: Scene) -> None:
     """Let a server or its way to the database fail while the database does."""
-    near, far = scene.random.choice(NEAR), scene.random.choice(FAR)
+    near, far = scene.random.choice(NEAR), scene.random.choice(possible(FAR, scene.house))
     with scene.history.during(near), scene.history.during(far):
         await asyncio.gather(FAULTS[near](scene), FAULTS[far](scene))
 
@@ -189,6 +199,7 @@ FAULTS: dict[str, Fault] = {
     "database read only": refuse_writes,
     "users locked": lock_users,
     "connections used up": crowd_database,
+    FULL: fill_disk,
     "answers lost": lose_answers,
     "host silent": silence_host,
     "answers late": delay_answers,
@@ -199,7 +210,13 @@ NEAR = (KILLED, RESTARTED, "answers lost", "host silent", "answers late")
 FAR = (
     *("database killed", "database restarted", "database frozen", "connections cut"),
     *("commits without an answer", "database read only", "users locked"),
+    FULL,
 )
+
+
+def possible(faults: Sequence[str], house: House) -> Sequence[str]:
+    """Leave out what cannot be made here."""
+    return [fault for fault in faults if fault != FULL or house.postgres.disk]
 
 
 async def make(name: str, scene: Scene) -> None:

@@ -47,7 +47,9 @@ MODEST = {
 class Postgres:
     """A PostgreSQL that can be killed, stopped and frozen."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Path | None = None) -> None:
+        self.disk = disk
+        """The small file system that databases are on; None where there is none."""
         self._folder = folder
         self._embedded = EmbeddedPostgres(folder, settings=DURABLE)
         # The guard of the server dies with the thread that started it.
@@ -110,7 +112,9 @@ class Service:
         self._folder = folder
         self._env = {"TAMATAR_LISTEN": self.address, "TAMATAR_DATABASE_URL": url, **MODEST}
         self._env["PYTHONPATH"] = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        self._command = (*SABOTAGE, sabotage) if sabotage else (COMMAND, "serve")
+        command = (*SABOTAGE, sabotage) if sabotage else (COMMAND, "serve")
+        # Whoever ends this process leaves no servers behind.
+        self._command = (*command, "--exit-with-parent", str(os.getpid()))
         self._life = contextlib.ExitStack()
         self._server: Any = None
         self.failed: list[Any] = []

@@ -24,12 +24,16 @@ class Report:
     def __init__(self) -> None:
         self._results: list[Result] = []
 
+    def begin(self, plan: Plan) -> None:
+        """Tell of a run that begins: it may be that it never ends."""
+        print(f"seed {plan.seed:>6}: ", end="", flush=True)
+
     def add(self, result: Result) -> None:
         """Take a run in, and tell of it."""
         self._results.append(result)
         calls = result.history.calls
         print(
-            f"seed {result.plan.seed:>6}: {len(calls)} calls,"
+            f"{len(calls)} calls,"
             f" {len(_acknowledged(calls))} writes acknowledged,"
             f" {_in_doubt(calls)} in doubt, {len(result.history.faults)} faults,"
             f" {len(result.violations)} promises broken",

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 from uuid import uuid4
 
 import grpc
@@ -18,7 +19,7 @@ from tamatar_auth.maintenance.migrating import Migrations
 from tests.chaos.asking import RECONNECT, Server
 from tests.chaos.clients import Client
 from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
-from tests.chaos.faults import FAULTS, Scene, make
+from tests.chaos.faults import FAULTS, Scene, make, possible
 from tests.chaos.history import History
 from tests.chaos.house import House, Postgres, Service
 from tests.chaos.model import Violation, broken
@@ -63,12 +64,22 @@ class Result:
         return self.evidence.history
 
 
+class Ground(NamedTuple):
+    """Where runs keep their files, and the small disk for their databases, if there is one."""
+
+    folder: Path
+    disk: Path | None
+
+
 @contextlib.asynccontextmanager
-async def database_server(folder: Path) -> AsyncIterator[Postgres]:
+async def database_server(ground: Ground) -> AsyncIterator[Postgres]:
     """Run a PostgreSQL with a template of all tables."""
-    postgres = Postgres(folder)
+    postgres, disk = Postgres(ground.folder, ground.disk), ground.disk
     await postgres.start()
     try:
+        if disk is not None:
+            (disk / "tables").mkdir()
+            await postgres.administer(f"CREATE TABLESPACE small LOCATION '{disk / 'tables'}'")
         await postgres.administer(f"CREATE DATABASE {TEMPLATE}")
         await asyncio.to_thread(Migrations(postgres.url(TEMPLATE)).upgrade)
         yield postgres
@@ -79,7 +90,8 @@ async def database_server(folder: Path) -> AsyncIterator[Postgres]:
 async def run(plan: Plan, postgres: Postgres, folder: Path) -> Result:
     """Let clients call and faults happen, and judge what is left."""
     database = f"chaos_{uuid4().hex}"
-    await postgres.administer(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE}")
+    where = "TABLESPACE small" if postgres.disk else ""
+    await postgres.administer(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE} {where}")
     history = History()
     async with Wire.to(postgres.url(database)) as wire:
         urls = [postgres.url(database)] * (plan.servers - 1) + [wire.url]
@@ -123,7 +135,7 @@ async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
 async def _disturb(plan: Plan, scene: Scene, calling: "asyncio.Future[list[None]]") -> None:
     until = time.monotonic() + plan.seconds
     await asyncio.sleep(scene.seconds(0.3, 0.8))
-    for fault in _without_end(plan.faults, scene.random):
+    for fault in _without_end(possible(plan.faults, scene.house), scene.random):
         if time.monotonic() > until or calling.done():
             return
         if fault:

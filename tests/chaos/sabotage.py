@@ -1,6 +1,8 @@
 """The service without one of its protections, to show that the harness misses it.
 
-    python -m tests.chaos.sabotage NAME     runs a server as `tamatar-auth serve` does, sabotaged
+    python -m tests.chaos.sabotage NAME --exit-with-parent PID
+
+runs a server as `tamatar-auth serve` does, sabotaged.
 
 Nothing of this is part of the service: what is taken out is taken out of this process alone.
 """
@@ -8,6 +10,7 @@ Nothing of this is part of the service: what is taken out is taken out of this p
 import sys
 
 from tamatar_auth import running
+from tamatar_auth.parents import stop_with_parent
 from tamatar_auth.settings import Settings
 from tests.chaos import sabotaged_answers, sabotaged_sessions, sabotaged_writes
 
@@ -18,5 +21,7 @@ SABOTAGES = {
 }
 
 if __name__ == "__main__":
-    SABOTAGES[sys.argv[1]]()
+    name, _, parent = sys.argv[1:]
+    stop_with_parent(int(parent))
+    SABOTAGES[name]()
     running.serve(Settings.load())
