@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import grpc
@@ -117,7 +118,9 @@ def settings(database_url):
 @pytest.fixture
 async def database(settings):
     """The scopes over this worker's database, which is empty."""
-    database = Database(create_engine(settings))
+    # A test that is not about it fails for no busy machine.
+    patient = settings.model_copy(update={"pool_wait": timedelta(seconds=30)})
+    database = Database(create_engine(patient))
     async with database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             await tx.connection.execute(delete(table))

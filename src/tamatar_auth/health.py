@@ -6,6 +6,7 @@ import structlog
 
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.readiness import problem
 
@@ -21,8 +22,13 @@ class DatabaseWatch:
     It has a connection of its own: a pool that is in full use is no lost database.
     """
 
-    def __init__(self, settings: Settings, health: HealthServicer, head: str) -> None:
-        self._database = Database(create_engine(settings, pool_size=1))
+    def __init__(
+        self, settings: Settings, health: HealthServicer, head: str, abandoned: Abandoned
+    ) -> None:
+        # It decides by itself what is too long.
+        patient = settings.model_copy(update={"pool_wait": settings.connect_timeout})
+        engine = create_engine(patient, abandoned, pool_size=1)
+        self._database = Database(engine, abandoned)
         self._interval = settings.health_interval.total_seconds()
         self._health = health
         self._head = head

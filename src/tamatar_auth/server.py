@@ -153,7 +153,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
         passwords=passwords,
         telemetry=telemetry,
     )
-    watch = DatabaseWatch(settings, parts.health, head_revision())
+    watch = DatabaseWatch(settings, parts.health, head_revision(), abandoned)
     try:
         server = build_server(settings, database, parts, admission.callers)
         addresses = _bound(server, settings, admission.tls)

@@ -165,6 +165,43 @@ async def test_a_commit_whose_call_has_gone_is_not_ended(committing, abandoned):
     assert (abandoned.ended, abandoned.left, abandoned.commits) == (0, 0, 1)
 
 
+async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing, abandoned):
+    pids = asyncio.get_running_loop().create_future()
+
+    async def insert():
+        async with committing.statements() as db:
+            pids.set_result((await db.connection.execute(PID)).scalar_one())
+            await db.connection.execute(text("INSERT INTO slow VALUES (1)"))
+
+    async with committing.read() as holder:
+        await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
+        task = asyncio.create_task(insert())
+        pid = await pids
+        await until(lambda: waits(committing, pid))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert abandoned.in_doubt == 1
+        await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
+
+    await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
+    assert await rows(committing) == 1
+
+
+async def test_a_connection_that_comes_back_is_read_by_again(settings, abandoned, database):
+    single = Database(create_engine(settings, abandoned, pool_size=1), abandoned)
+    async with single.statements() as db:
+        first = (await db.connection.execute(PID)).scalar_one()
+    task, pid = await begun(single, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
+    await until(lambda: sleeps(database, pid))
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert pid == first
+    await until(lambda: gone(database, pid))
+    await single.close()
+
+
 async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned):
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))

@@ -123,7 +123,7 @@ class SessionServicer(SessionServiceServicer):
         successor = token.successor(nonce)
         new, idle = NewToken(successor.digest, nonce), self._limits.idle
         # Each statement is a transaction of its own: nothing waits for who else refreshes.
-        async with self._database.read() as db:
+        async with self._database.statements() as db:
             valid = await db.rotations.rotate(token.digest, new, idle_limit=idle)
             if valid is None:
                 rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)

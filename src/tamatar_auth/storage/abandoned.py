@@ -104,6 +104,8 @@ class Connection(psycopg.AsyncConnection[Any]):
     """A connection that a cancelled task leaves at once, whatever the server does."""
 
     abandoned: Abandoned
+    commits_at_once = False
+    """Whether its statements write, and are each a transaction of its own."""
     _is_left = False
     _is_committing = False
     _is_confirmed = True
@@ -155,7 +157,7 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     def _leave(self, gen: PQGen[Any]) -> None:
         self._is_left = True
-        if self._is_committing:
+        if self._is_committing or self.commits_at_once:
             self.abandoned.wait(self, gen)
         else:
             self.abandoned.end(self)

@@ -13,7 +13,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults
-from tamatar_auth.storage.abandoned import Abandoned
+from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.credentials import CredentialRepository
@@ -70,6 +70,22 @@ class Database:
             yield Scope(connection)
 
     @contextlib.asynccontextmanager
+    async def statements(self) -> AsyncIterator[Scope]:
+        """Open a scope whose statements write, and are each a transaction of its own.
+
+        They are as commits: one whose call has gone is not taken back.
+        """
+        self._refuse_if_in_doubt()
+        async with self._connection(self._autocommit) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, Connection)  # noqa: S101 - for the type checker
+            driver.commits_at_once = True
+            try:
+                yield Scope(connection)
+            finally:
+                driver.commits_at_once = False
+
+    @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Scope]:
         """Open a scope for several reads that all see the same moment."""
         async with self._connection(self._snapshot) as connection, connection.begin():
@@ -77,14 +93,8 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Scope]:
-        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled.
-
-        Calls that ended while they committed hold no connection of the pool any more. As many
-        of them as the pool has keep others from beginning: where no commit is answered, there
-        would be no end to them.
-        """
-        if self._abandoned.in_doubt >= self.pool.size:
-            raise StorageUnavailable
+        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
+        self._refuse_if_in_doubt()
         async with self._connection(self.engine) as connection, connection.begin():
             yield Scope(connection)
 
@@ -107,6 +117,12 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+    def _refuse_if_in_doubt(self) -> None:
+        # Calls that ended while they committed hold no connection of the pool any more. Where
+        # no commit is answered, there would be no end to them.
+        if self._abandoned.in_doubt >= self.pool.size:
+            raise StorageUnavailable
 
     @contextlib.asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
