@@ -20,8 +20,11 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
 from tests.calls import ada, refusal, sign_in
 from tests.commands import COMMAND, PATIENCE, serving, tamatar, until
+from tests.freezing import frozen
 
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
 PASSWORD = "TestPass123!"
@@ -292,6 +295,30 @@ async def test_a_handler_that_never_ends_does_not_hold_the_end(tmp_path):
                 await call
         assert [line["what"] for line in server.events("left behind")] == ["calls"]
         assert server.events("ended late: something did not end")
+
+
+async def test_a_frozen_database_does_not_hold_the_end(tmp_path):
+    folder = tmp_path / "postgres"
+    with EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres:
+        Migrations(postgres.url()).upgrade()
+        given = {"TAMATAR_DATABASE_URL": postgres.url(), "TAMATAR_SHUTDOWN_GRACE": "100ms"}
+        with serving(cwd=tmp_path, **given) as server:
+            async with channel_to(server) as channel:
+                assert await status_of(channel) == SERVING
+                with frozen(folder):
+                    users = UserServiceStub(channel)
+                    calls = [users.GetUser(GetUserRequest(username="ada")) for _ in range(3)]
+                    ended = asyncio.gather(*calls, return_exceptions=True)
+                    await eventually(lambda: is_not_served(channel))
+                    server.ask(signal.SIGTERM)
+                    assert await asyncio.to_thread(server.ended) == 0
+                    assert all(isinstance(error, grpc.aio.AioRpcError) for error in await ended)
+            assert server.events("stopped")
+            assert not server.events("left behind")
+
+
+async def is_not_served(channel):
+    return await status_of(channel) == NOT_SERVING
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

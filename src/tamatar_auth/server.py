@@ -48,9 +48,10 @@ from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine, when_read_only
+from tamatar_auth.storage.pool import Pools, of_engine, watch_pools
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.validation import SessionValidation
+from tamatar_auth.storage.validation import MOST_CONNECTIONS, SessionValidation
 from tamatar_auth.telemetry import Telemetry
 from tamatar_auth.tls import Tls, server_credentials
 from tamatar_auth.watched_files import Watched
@@ -71,6 +72,17 @@ OPTIONS = (
     # Beyond it gRPC refuses calls of honest clients, too: theirs do not wait for a free stream.
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.server_handshake_timeout_ms", 5_000),
+    # Beyond these gRPC cancels calls of anybody, while one client floods the server.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # Until a client has agreed to our settings, it may send 16 MiB of metadata with each call.
+    ("grpc.http2.settings_timeout", 5_000),
+    # Who has gone without a word is noticed, also between calls.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Honest clients look after their connections, too; who pings more often is thrown out.
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),  # so that clients find new replicas
     ("grpc.max_connection_age_grace_ms", 60 * 1000),
 )
@@ -126,8 +138,11 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
         engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
     database = Database(engine, abandoned)
-    reserved = ReservedConnections(settings, queries, abandoned)
+    reserved = ReservedConnections(settings, queries, MOST_CONNECTIONS, abandoned)
     when_read_only(engine, reserved.forget)
+    if telemetry.meter is not None:
+        pools: Pools = {"calls": lambda: of_engine(engine), "validations": reserved.count}
+        watch_pools(telemetry.meter, pools)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),

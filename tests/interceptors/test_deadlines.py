@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.interceptors.deadlines import HASHES, DeadlineInterceptor, Deadlines
 from tamatar_auth.interceptors.draining import DrainInterceptor
@@ -21,7 +22,7 @@ from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.server import running
 from tamatar_auth.services import AnsweredMethods
-from tests.calls import ada, read_refusal, refusal, refused
+from tests.calls import ada, read_refusal, refusal, refused, sign_in
 from tests.freezing import frozen
 from tests.recording import Recording
 from tests.test_server import channel_to, until
@@ -196,6 +197,29 @@ async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
             return True
 
         await until(answers)
+
+
+async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_their_caller(
+    settings, own_postgres, tmp_path
+):
+    mine = settings.with_database(own_postgres.url())
+    async with running(mine) as service, channel_to(service) as channel:
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        await service.database.fill_pool()
+        with frozen(tmp_path):
+            calls = [
+                refused(users.GetUserStats(pb.GetUserStatsRequest(), timeout=0.5)),
+                refused(users.CreateUser(ada(), timeout=0.5)),
+                refused(sessions.CreateSession(sign_in(), timeout=0.5)),
+            ]
+            said = await asyncio.gather(*calls)
+            assert {each.code for each in said} == {StatusCode.DEADLINE_EXCEEDED}
+            # psycopg would hold them for ten seconds.
+            await until(lambda: nothing_is_held_by(service), tries=40)
+
+
+async def nothing_is_held_by(service):
+    return service.database.pool.in_use == service.parts.drain.in_flight == 0
 
 
 async def test_a_deadline_of_ours_that_passes_leaves_nothing_behind(settings, database):

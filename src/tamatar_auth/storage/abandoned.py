@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 PATIENCE = 2.0
 """Seconds in which a server has to take the request to end a statement."""
 
-LAST_PATIENCE = 0.2
+LAST_PATIENCE = 0.1
 """Seconds for what is left when the process ends."""
 
 

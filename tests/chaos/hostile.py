@@ -1,0 +1,160 @@
+"""What hostile clients do to a server: each attack lasts as long as its block."""
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from itertools import count, islice
+
+from tests.chaos.frames import (
+    INITIAL_WINDOW_SIZE,
+    PING,
+    Connection,
+    frame,
+    headers,
+    message,
+    reset,
+    settings,
+)
+
+VALIDATE = "/tamatar.auth.v1.SessionService/ValidateSession"
+REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+NO_SESSION = b"\n\x05tms_x"
+"""A ValidateSessionRequest whose token nobody has."""
+LIST_SERVICES = b"\x3a\x01*"
+"""A ServerReflectionRequest that asks for the services."""
+MIB = 2**20
+
+Attack = Callable[[str], AbstractAsyncContextManager[None]]
+
+
+def streams() -> Iterator[int]:
+    """Number the calls of a client."""
+    return count(1, 2)
+
+
+@contextlib.asynccontextmanager
+async def _on(address: str, number: int) -> AsyncIterator[list[Connection]]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Connection.to(address)) for _ in range(number)]
+
+
+@contextlib.asynccontextmanager
+async def half_sent(address: str) -> AsyncIterator[None]:
+    """Begin 1,000 calls on 10 connections, and send no request."""
+    async with _on(address, 10) as connections:
+        for connection in connections:
+            await connection.greet()
+            await connection.say(*(headers(n, VALIDATE) for n in islice(streams(), 100)))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def byte_by_byte(address: str) -> AsyncIterator[None]:
+    """Send calls on 20 connections, each byte by itself and later than the one before."""
+
+    async def trickle(connection: Connection) -> None:
+        for byte in headers(1, VALIDATE) + message(1, NO_SESSION):
+            await connection.say(bytes([byte]))
+            await asyncio.sleep(0.005)
+
+    async with _on(address, 20) as connections:
+        for connection in connections:
+            await connection.greet()
+        trickling = asyncio.gather(*map(trickle, connections))
+        yield
+        await trickling
+
+
+@contextlib.asynccontextmanager
+async def stalled(address: str) -> AsyncIterator[None]:
+    """Ask on 10 connections, 100 times each, and take not a byte of the answers."""
+    async with _on(address, 10) as connections:
+        for connection in connections:
+            await connection.greet({INITIAL_WINDOW_SIZE: 0})
+            for stream in islice(streams(), 100):
+                await connection.say(headers(stream, REFLECT), message(stream, LIST_SERVICES))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def bombs(address: str) -> AsyncIterator[None]:
+    """Send requests of 60 KiB that are 60 MiB, and one of 100 KiB that is 100 MiB."""
+    packed = [gzip.compress(bytes(size * MIB)) for size in (60, 100)]
+    async with _on(address, 10) as connections:
+        for connection in connections:
+            await connection.greet()
+            for stream in islice(streams(), 10):
+                began = headers(stream, VALIDATE, grpc_encoding="gzip")
+                body = packed[stream == 1]
+                await connection.say(began, message(stream, body, compressed=True))
+        yield
+
+
+async def _flood(address: str, burst: Callable[[Iterator[int]], bytes], times: int) -> None:
+    """Send bursts, while the answers are read; it is no harm to be thrown out."""
+
+    async def send(connection: Connection) -> None:
+        await connection.greet()
+        numbers = streams()
+        for _ in range(times):
+            await connection.say(burst(numbers))
+
+    async with _on(address, 4) as connections:
+        for connection in connections:
+            reading = asyncio.create_task(connection.ended())
+            with contextlib.suppress(OSError):
+                await send(connection)
+            reading.cancel()
+
+
+def _flooding(burst: Callable[[Iterator[int]], bytes], times: int) -> Attack:
+    @contextlib.asynccontextmanager
+    async def attack(address: str) -> AsyncIterator[None]:
+        await _flood(address, burst, times)
+        yield
+
+    return attack
+
+
+def _reset_calls(numbers: Iterator[int]) -> bytes:
+    return b"".join(headers(n, VALIDATE) + reset(n) for n in islice(numbers, 100))
+
+
+def _reset_requests(numbers: Iterator[int]) -> bytes:
+    return b"".join(
+        headers(n, VALIDATE) + message(n, NO_SESSION) + reset(n) for n in islice(numbers, 100)
+    )
+
+
+def _ping(_numbers: Iterator[int]) -> bytes:
+    return frame(PING, payload=bytes(8)) * 1000
+
+
+def _set(_numbers: Iterator[int]) -> bytes:
+    return settings() * 1000
+
+
+def _long_metadata(numbers: Iterator[int]) -> bytes:
+    stream = next(numbers)
+    return headers(stream, VALIDATE, x_long="x" * 17 * 1024) + message(stream, NO_SESSION)
+
+
+def _long_message(numbers: Iterator[int]) -> bytes:
+    stream = next(numbers)
+    return headers(stream, VALIDATE) + message(stream, bytes(5 * MIB))
+
+
+ATTACKS: dict[str, Attack] = {
+    "half sent": half_sent,
+    "byte by byte": byte_by_byte,
+    "stalled readers": stalled,
+    "compression bombs": bombs,
+    "resets of calls": _flooding(_reset_calls, 50),
+    "resets of requests": _flooding(_reset_requests, 20),
+    "pings": _flooding(_ping, 50),
+    "settings": _flooding(_set, 50),
+    "17 KiB of metadata": _flooding(_long_metadata, 100),
+    "messages of 5 MiB": _flooding(_long_message, 3),
+}

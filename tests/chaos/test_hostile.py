@@ -1,0 +1,138 @@
+"""Clients that mean harm: honest calls go on meanwhile, and nothing of theirs stays."""
+
+import asyncio
+import contextlib
+import gzip
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tests.calls import ada, sign_in, validate
+from tests.chaos.frames import ACK, HEADERS, SETTINGS, Connection, frame, headers, message
+from tests.chaos.hostile import ATTACKS, MIB, NO_SESSION, VALIDATE
+from tests.commands import serving
+from tests.databases import TEMPLATE
+from tests.test_server import until
+
+HONEST = 50
+"""How many calls are answered while an attack goes on, and after it."""
+
+MEMORY = 32 * MIB
+"""By how much more memory may be in use after an attack than after the same one before it."""
+
+BOMB = gzip.compress(bytes(60 * MIB))
+"""A request of 60 KiB that is 60 MiB."""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+
+class Process:
+    """A server process, seen from outside."""
+
+    def __init__(self, server):
+        self.address = server.addresses[0]
+        self._folder = Path(f"/proc/{server.process.pid}")
+
+    @property
+    def files(self):
+        return len([*(self._folder / "fd").iterdir()])
+
+    @property
+    def memory(self):
+        told = (self._folder / "status").read_text().partition("VmRSS:")[2]
+        return int(told.split()[0]) * 1024
+
+
+@pytest.fixture(scope="module")
+def process(postgres, tmp_path_factory):
+    name = f"hostile_{uuid4().hex}"
+    given = {
+        "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
+        "TAMATAR_LOG_LEVEL": "info",
+    }
+    with serving(cwd=tmp_path_factory.mktemp("server"), **given) as server:
+        yield Process(server)
+    postgres.drop(name)
+
+
+@pytest.fixture
+async def honest(process):
+    """A client that asks all the time, and the answers it got; a refusal ends the test."""
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        email, sessions = f"{uuid4()}@example.com", SessionServiceStub(channel)
+        await UserServiceStub(channel).CreateUser(ada(email=email, email_verified=True))
+        token = (await sessions.CreateSession(sign_in(email=email))).session_token
+        answers = []
+
+        async def ask():
+            while True:
+                answers.append(await validate(sessions, token))
+
+        asking = asyncio.create_task(ask())
+        yield answers
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_honest_calls_go_on_and_nothing_stays_behind(process, honest, attack):
+    files = process.files
+    await attacked(process, honest, attack)
+    memory = process.memory
+    await attacked(process, honest, attack)
+
+    await until(lambda: is_let_go(process, files=files + 2, memory=memory + MEMORY))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        headers(1, VALIDATE, x_long="x" * 17 * 1024) + message(1, NO_SESSION),
+        headers(1, VALIDATE) + message(1, bytes(65 * 1024)),
+        headers(1, VALIDATE) + message(1, bytes(3 * MIB)),
+        headers(1, VALIDATE, grpc_encoding="gzip") + message(1, BOMB, compressed=True),
+    ],
+    ids=["17 KiB of metadata", "a message of 65 KiB", "a message of 3 MiB", "a bomb"],
+)
+async def test_what_is_too_long_is_refused(process, call):
+    async with Connection.to(process.address) as connection:
+        await connection.greet()
+        await heard_of(connection, SETTINGS)
+        await connection.say(frame(SETTINGS, ACK), call)
+        answer = await heard_of(connection, HEADERS)
+    refused = f"grpc-status\x01{StatusCode.RESOURCE_EXHAUSTED.value[0]}".encode()
+    assert refused in answer.payload
+
+
+async def heard_of(connection, kind):
+    """Read until a frame of a kind comes, and return it."""
+    async with asyncio.timeout(10):
+        while (heard := await connection.hear()).kind != kind:
+            pass
+    return heard
+
+
+async def answers_go_on(answers):
+    enough = len(answers) + HONEST
+
+    async def are_enough():
+        return len(answers) >= enough
+
+    await until(are_enough)
+
+
+async def attacked(process, honest, attack):
+    async with attack(process.address):
+        await answers_go_on(honest)
+    await answers_go_on(honest)
+
+
+async def is_let_go(process, *, files, memory):
+    return process.files <= files and process.memory <= memory
