@@ -40,7 +40,8 @@ test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
 
 failover: $(DEV) ## Kill the primary under clients that write, again and again: make failover SEEDS=20
-	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) $(ARGS)
+	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) \
+		$(if $(SILENT),--silent) $(ARGS)
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks
