@@ -44,7 +44,8 @@ chaos: $(DEV) ## Break things while clients call: make chaos SEEDS=20 SECONDS=30
 		$(addprefix --seconds ,$(SECONDS)) $(if $(BITE),--bite $(filter-out 1,$(BITE))) $(ARGS)
 
 failover: $(DEV) ## Kill the primary under clients that write, again and again: make failover SEEDS=20
-	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) $(ARGS)
+	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) \
+		$(if $(SILENT),--silent) $(ARGS)
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks
