@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test bench timing soak check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover bench timing soak check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,13 @@ run: $(RUNTIME) ## Run the service on a PostgreSQL of its own, with sample users
 
 test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
+
+chaos: $(DEV) ## Break things while clients call: make chaos SEEDS=20 SECONDS=30, or SEED=123 again
+	@$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED)) $(addprefix --seeds ,$(SEEDS)) \
+		$(addprefix --seconds ,$(SECONDS)) $(if $(BITE),--bite $(filter-out 1,$(BITE))) $(ARGS)
+
+failover: $(DEV) ## Kill the primary under clients that write, again and again: make failover SEEDS=20
+	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) $(ARGS)
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks

@@ -34,7 +34,8 @@ from tamatar_auth import audit
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import Service, running
+from tamatar_auth.server import running
+from tamatar_auth.service import Service
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.tables import password_attempts, users
 

@@ -49,7 +49,13 @@ def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | dict(given or {})
 
 
-def run(*command: str | Path, cwd: Path, code: int | None = 0, **env: str) -> Any:
+def run(
+    *command: str | Path,
+    cwd: Path,
+    code: int | None = 0,
+    patience: float = PATIENCE,
+    **env: str,
+) -> Any:
     """Run a program to its end, which must be one with this exit code (None: with any)."""
     ended = subprocess.run(
         command,
@@ -58,7 +64,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **env: str) -> An
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         check=False,
     )
     assert code in (ended.returncode, None), (ended.returncode, ended.stdout, ended.stderr)
@@ -68,7 +74,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **env: str) -> An
 
 def tamatar(*arguments: str, cwd: Path, code: int | None = 0, **env: str) -> Any:
     """Run a command of ours to its end."""
-    ended = run(COMMAND, *arguments, cwd=cwd, code=code, **env)
+    ended = run(COMMAND, *arguments, cwd=cwd, code=code, patience=PATIENCE, **env)
     told = ended.stderr if arguments[:2] in PRINTS_A_TOKEN else ended.stdout + ended.stderr
     SUITE.hear(f"what {arguments[:2]} wrote", told)
     return ended

@@ -10,15 +10,21 @@ from pathlib import Path
 
 import grpc
 import psycopg
+import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tamatar.auth.v1.diagnostics_service_pb2 import GetDatabaseInfoRequest
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
 from tests.calls import ada, refusal, sign_in
 from tests.commands import COMMAND, PATIENCE, serving, tamatar, until
+from tests.freezing import frozen
 
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
 PASSWORD = "TestPass123!"
@@ -252,3 +258,84 @@ def test_an_unexpected_error_is_logged_and_ends_the_server(tmp_path):
         assert (last["event"], last["level"]) == ("crashed", "critical")
         assert "LookupError: lost" in last["exception"]
         assert "hunter2" not in server.said
+
+
+# A method that does not end, whatever it is told.
+STUCK = """
+import asyncio
+from tamatar_auth import running
+from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
+from tamatar_auth.settings import Settings
+
+async def hang(self, request, context):
+    print("stuck", flush=True)
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+DiagnosticsServicer.GetDatabaseInfo = hang
+running.serve(Settings.load(listen="127.0.0.1:0"))
+"""
+
+
+async def test_a_handler_that_never_ends_does_not_hold_the_end(tmp_path):
+    stuck = (sys.executable, "-c", STUCK)
+    given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_SHUTDOWN_GRACE": "100ms"}
+    with serving(cwd=tmp_path, command=stuck, **given) as server:
+        async with channel_to(server) as channel:
+            asked = DiagnosticsServiceStub(channel).GetDatabaseInfo(GetDatabaseInfoRequest())
+            call = asyncio.ensure_future(asked)
+            await eventually(lambda: asyncio.sleep(0, "stuck" in server.said))
+            server.ask(signal.SIGTERM)
+
+            assert await asyncio.to_thread(server.ended) == 1
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        assert [line["what"] for line in server.events("left behind")] == ["calls"]
+        assert server.events("ended late: something did not end")
+
+
+async def test_a_frozen_database_does_not_hold_the_end(tmp_path):
+    folder = tmp_path / "postgres"
+    with EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres:
+        Migrations(postgres.url()).upgrade()
+        given = {"TAMATAR_DATABASE_URL": postgres.url(), "TAMATAR_SHUTDOWN_GRACE": "100ms"}
+        with serving(cwd=tmp_path, **given) as server:
+            async with channel_to(server) as channel:
+                assert await status_of(channel) == SERVING
+                with frozen(folder):
+                    users = UserServiceStub(channel)
+                    calls = [users.GetUser(GetUserRequest(username="ada")) for _ in range(3)]
+                    ended = asyncio.gather(*calls, return_exceptions=True)
+                    await eventually(lambda: is_not_served(channel))
+                    server.ask(signal.SIGTERM)
+                    assert await asyncio.to_thread(server.ended) == 0
+                    assert all(isinstance(error, grpc.aio.AioRpcError) for error in await ended)
+            assert server.events("stopped")
+            assert not server.events("left behind")
+
+
+async def is_not_served(channel):
+    return await status_of(channel) == NOT_SERVING
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_a_second_signal_ends_a_server_at_once(tmp_path, signum, code):
+    stuck = (sys.executable, "-c", STUCK)
+    given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_SHUTDOWN_GRACE": "5m"}
+    with serving(cwd=tmp_path, command=stuck, **given) as server:
+        async with channel_to(server) as channel:
+            asked = DiagnosticsServiceStub(channel).GetDatabaseInfo(GetDatabaseInfoRequest())
+            call = asyncio.ensure_future(asked)
+            await eventually(lambda: asyncio.sleep(0, "stuck" in server.said))
+            server.ask(signal.SIGTERM)
+            await eventually(lambda: asyncio.sleep(0, server.events("stopping")))
+            assert server.process.poll() is None
+            server.ask(signum)
+
+            assert await asyncio.to_thread(server.ended) == code
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        assert server.events("ended at once")

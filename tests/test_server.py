@@ -17,7 +17,10 @@ from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.ports import StartError
 from tamatar_auth.server import running
+from tamatar_auth.storage.validation import MOST_CONNECTIONS
+from tamatar_auth.telemetry import Telemetry
 from tests.calls import ada, refusal, refused
+from tests.recording import Recording
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -236,3 +239,19 @@ class held_connections:  # noqa: N801 - reads as a statement
     async def __aexit__(self, *_):
         for connection in self._held:
             await connection.close()
+
+
+async def test_the_connections_of_both_pools_are_counted(settings, database):
+    recording = Recording()
+    async with running(settings, Telemetry(meter=recording.meter)) as service:
+        async with service.database.read():
+            counted = recording.points("db.client.connection.count")
+        most = recording.points("db.client.connection.max")
+
+    name, state = "db.client.connection.pool.name", "db.client.connection.state"
+    used = {at.attributes[name]: at.value for at in counted if at.attributes[state] == "used"}
+    assert used == {"calls": 1, "validations": 0}
+    assert {at.attributes[name]: at.value for at in most} == {
+        "calls": settings.pool_size,
+        "validations": MOST_CONNECTIONS,
+    }

@@ -275,6 +275,24 @@ async def test_the_end_waits_for_the_calls_of_all_workers(tmp_path, migrated_dat
     assert not [pid for pid in pids if state(pid)]
 
 
+async def test_a_worker_that_the_system_tells_to_end_too_finishes_its_calls(
+    tmp_path, migrated_database
+):
+    async with held_calls(tmp_path, migrated_database) as (server, calls, let_go):
+        pids = workers_of(server)
+        # As systemd does: every process of a service is told.
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        server.ask(signal.SIGTERM)
+        await eventually(lambda: len(server.events("stopping")) == len(pids))
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        let_go()
+        assert len(await asyncio.gather(*calls)) == CHANNELS
+        assert await asyncio.to_thread(server.ended) == 0
+
+
 async def test_a_second_signal_ends_at_once(tmp_path, migrated_database):
     async with held_calls(tmp_path, migrated_database) as (server, calls, _):
         pids = workers_of(server)

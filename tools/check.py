@@ -75,6 +75,7 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
         ],
         "hadolint": [hadolint, "Dockerfile"],
         "mypy": [sys.executable, "-m", "mypy"],
+        "migrations hold nobody up": [sys.executable, "tools/migrations.py"],
         # On a PostgreSQL of its own, whichever database the environment or .env may name.
         "migrations say what the tables are": [
             *("env", "TAMATAR_ENVIRONMENT=development", "TAMATAR_DATABASE_URL=", "DATABASE_URL="),

@@ -63,6 +63,7 @@ $$
 
 NOT_NULL_CHECK = """
 ALTER TABLE users
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT IF EXISTS ck_users_full_name_not_null,
     ADD CONSTRAINT ck_users_full_name_not_null CHECK (full_name IS NOT NULL) NOT VALID
 """
@@ -70,9 +71,15 @@ ALTER TABLE users
 VALIDATION = "ALTER TABLE users VALIDATE CONSTRAINT ck_users_full_name_not_null"
 
 # PostgreSQL believes the validated constraint and does not read the table under the lock.
-NOT_NULL = "ALTER TABLE users ALTER full_name SET NOT NULL, ALTER full_name SET DEFAULT ''"
+NOT_NULL = """
+-- squawk-ignore prefer-robust-stmts
+ALTER TABLE users ALTER full_name SET NOT NULL, ALTER full_name SET DEFAULT ''
+"""
 
-NO_CHECK = "ALTER TABLE users DROP CONSTRAINT ck_users_full_name_not_null"
+NO_CHECK = """
+-- squawk-ignore ban-drop-constraint
+ALTER TABLE users DROP CONSTRAINT IF EXISTS ck_users_full_name_not_null
+"""
 
 
 def upgrade() -> None:

@@ -40,5 +40,12 @@ TURN_COUNT = "tamatar.hash.turn.count"
 TURN_MAX = "tamatar.hash.turn.max"
 TURN_STATE = "tamatar.hash.turn.state"
 
+CALLS = "tamatar.call.count"
+CALLS_MAX = "tamatar.call.max"
+CALLS_REFUSED = "tamatar.call.refused"
+ABANDONED = "tamatar.db.abandoned"
+ABANDONED_OUTCOME = "tamatar.db.abandoned.outcome"
+IN_DOUBT = "tamatar.db.in_doubt"
+
 CALL_STATEMENTS = "tamatar.db.statements"
 CALL_SECONDS = "tamatar.db.seconds"

@@ -8,8 +8,8 @@ import uvloop
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.logs import configure_logs, warn_of_unknown_settings
-from tamatar_auth.server import Service
 from tamatar_auth.server import serve as run_server
+from tamatar_auth.service import Service
 from tamatar_auth.settings import OperatorError, Settings
 from tamatar_auth.telemetry import configure_telemetry
 
@@ -34,7 +34,7 @@ def serve(settings: Settings, ready: Ready | None = None, *, worker: int | None 
 
     telemetry = configure_telemetry(settings, worker=worker)
     try:
-        uvloop.run(run_server(settings, telemetry, tell))
+        uvloop.run(run_server(settings, telemetry, tell, is_worker=worker is not None))
     except OperatorError:
         raise
     except Exception:

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import gc
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,10 +16,12 @@ from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.admission import Admission
+from tamatar_auth.ending import Ending
 from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.audit import AuditInterceptor
 from tamatar_auth.interceptors.base import HandlerInterceptor
 from tamatar_auth.interceptors.callers import CallerInterceptor
+from tamatar_auth.interceptors.deadlines import DeadlineInterceptor, Deadlines
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
@@ -35,6 +36,7 @@ from tamatar_auth.security.access import disagreement
 from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.security.policy import PasswordPolicy
+from tamatar_auth.service import Parts, Service
 from tamatar_auth.servicers.credentials import TokenLifetimes
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.health import HealthServicer, add_health
@@ -43,11 +45,13 @@ from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.database import Database, create_engine, when_read_only
+from tamatar_auth.storage.pool import Pools, of_engine, watch_pools
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.validation import SessionValidation
+from tamatar_auth.storage.validation import MOST_CONNECTIONS, SessionValidation
 from tamatar_auth.telemetry import Telemetry
 from tamatar_auth.tls import Tls, server_credentials
 from tamatar_auth.watched_files import Watched
@@ -92,49 +96,6 @@ log = structlog.get_logger(__name__)
 NO_TELEMETRY = Telemetry()
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the server works with and whoever runs it has to end or to tell."""
-
-    health: HealthServicer
-    drain: DrainInterceptor
-    validation: SessionValidation
-    activity: Activity
-    passwords: Passwords
-    telemetry: Telemetry
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A server that answers calls, and what it works with."""
-
-    settings: Settings
-    admission: Admission
-    database: Database
-    watch: DatabaseWatch
-    parts: Parts
-    server: grpc.aio.Server
-    addresses: Sequence[ListenAddress]
-    background: Sequence[asyncio.Task[None]] = ()
-    """Tasks that run as long as the server; one that ends is a fault."""
-
-    async def stop(self) -> None:
-        """Stop taking calls, finish those in flight and the hashes that run, close the pool.
-
-        NOT_SERVING is said first, so that balancers turn away before the port closes.
-        """
-        await self.parts.health.enter_graceful_shutdown()
-        await asyncio.sleep(self.settings.drain_delay.total_seconds())
-        self.parts.drain.end_streams()
-        await self.server.stop(self.settings.shutdown_grace.total_seconds())
-        await self.parts.drain.finished()
-        await self.parts.passwords.close()
-        await self.parts.validation.close()
-        await self.parts.activity.write(self.database)
-        await self.watch.close()
-        await self.database.close()
-
-
 def build_server(
     settings: Settings, database: Database, parts: Parts, callers: Watched[Callers] | None
 ) -> grpc.aio.Server:
@@ -152,7 +113,7 @@ def build_server(
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
     sessions = SessionServicer(database, passwords, tokens, limits, parts.validation)
-    methods: Any = AnsweredMethods(server, _interceptors(parts, callers))
+    methods: Any = AnsweredMethods(server, _interceptors(settings, parts, callers))
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
@@ -171,17 +132,24 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     """
     admission = Admission.of(settings)
     passwords = Passwords.of(settings, telemetry.meter)
-    engine = create_engine(settings)
+    abandoned = Abandoned(telemetry.meter)
+    engine = create_engine(settings, abandoned)
     queries = watch_queries(
         engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
-    database, reserved = Database(engine), ReservedConnections(settings, queries)
+    database = Database(engine, abandoned)
+    reserved = ReservedConnections(settings, queries, MOST_CONNECTIONS, abandoned)
+    when_read_only(engine, reserved.forget)
+    if telemetry.meter is not None:
+        pools: Pools = {"calls": lambda: of_engine(engine), "validations": reserved.count}
+        watch_pools(telemetry.meter, pools)
     activity = Activity()
     parts = Parts(
         health=HealthServicer(SERVICES),
-        drain=DrainInterceptor(),
+        drain=DrainInterceptor(settings.calls_in_flight, telemetry.meter),
         validation=SessionValidation(reserved, activity, settings.session_idle_limit or None),
         activity=activity,
+        abandoned=abandoned,
         passwords=passwords,
         telemetry=telemetry,
     )
@@ -224,14 +192,15 @@ async def serve(
     settings: Settings,
     telemetry: Telemetry = NO_TELEMETRY,
     ready: Callable[[Service], None] | None = None,
+    *,
+    is_worker: bool = False,
 ) -> None:
     """Run until SIGTERM or SIGINT; `ready` is told once calls are answered.
 
     An error that is raised here is a crash: all is closed, nothing goes on.
     """
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
+    ending = Ending(settings, is_worker=is_worker)
+    ending.listen()
     async with running(settings, telemetry) as service:
         service.admission.reload_on_hangup()
         await service.database.fill_pool()
@@ -240,8 +209,13 @@ async def serve(
         log.info("listening", addresses=[str(address) for address in service.addresses])
         if ready is not None:
             ready(service)
-        await _stopped(stopping, service.background)
-        log.info("stopping", grace=settings.shutdown_grace.total_seconds())
+        try:
+            await _stopped(ending, service.background)
+            log.info("stopping", grace=settings.shutdown_grace.total_seconds())
+        finally:
+            ending.begin()
+    if not service.left:
+        ending.over()
     log.info("stopped")
 
 
@@ -256,21 +230,24 @@ def _settle() -> None:
     gc.set_threshold(YOUNG, 10, 10)
 
 
-async def _stopped(stopping: asyncio.Event, background: Sequence[asyncio.Task[None]]) -> None:
+async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> None:
     """Return when the server shall stop; raise what ended a task in the background."""
-    signalled = asyncio.create_task(stopping.wait())
+    signalled = asyncio.create_task(ending.asked())
     done, _ = await asyncio.wait({signalled, *background}, return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
     for task in done - {signalled}:
         task.result()
 
 
-def _interceptors(parts: Parts, callers: Watched[Callers] | None) -> Sequence[HandlerInterceptor]:
+def _interceptors(
+    settings: Settings, parts: Parts, callers: Watched[Callers] | None
+) -> Sequence[HandlerInterceptor]:
     """List what every call passes, from the outside in."""
     return [
         TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),
         ErrorInterceptor(),
         parts.drain,
+        DeadlineInterceptor(Deadlines.of(settings)),
         CallerInterceptor(callers),
         DecodingInterceptor(),
         AuditInterceptor(),

@@ -35,6 +35,10 @@ class AnsweredMethods:
             for name, handler in handlers.items()
         }
         self._server.add_registered_method_handlers(service, wrapped)
+        # grpcio before 1.84 answers by these alone; later ones ask the others first.
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(service, wrapped)]
+        )
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Note a service whose methods the other function adds; nothing else answers a call."""

@@ -158,6 +158,26 @@ class SettingFields(BaseSettings):
         Field(description="How log lines look; auto is console on a terminal, json elsewhere."),
     ] = "auto"
 
+    call_deadline: Annotated[
+        Duration,
+        between(timedelta(milliseconds=100), timedelta(minutes=10)),
+        Field(description="How long a call may take whose caller has set no deadline."),
+    ] = 5 * _SECOND
+    password_call_deadline: Annotated[
+        Duration,
+        between(timedelta(milliseconds=100), timedelta(minutes=10)),
+        Field(description="The same for a call that has a password hashed."),
+    ] = 10 * _SECOND
+    calls_in_flight: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="How many calls a process works on at once; more are refused. Health and"
+            " reflection are always answered.",
+        ),
+    ] = 1000
+
     session_lifetime: Annotated[
         Duration,
         between(timedelta(minutes=1), 365 * _DAY),

@@ -12,6 +12,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
 from tamatar_auth.errors import Failure
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
 from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
@@ -106,7 +107,16 @@ async def test_a_failure_is_told_as_it_is(broken, failure, method):
 
     assert (said.code, said.reason) == (failure.code, ErrorReason.Name(failure.reason))
     assert said.message == failure.message
-    assert said.retry_seconds == failure.retry_after
+    if failure.retry_after is None:
+        assert said.retry_seconds is None
+    else:
+        assert 0 <= said.retry_seconds - failure.retry_after <= failure.spread * failure.retry_after
+
+
+async def test_callers_that_are_refused_together_do_not_come_back_together(broken):
+    told = [(await broken("Unary", StorageUnavailable())).retry_seconds for _ in range(20)]
+
+    assert len(set(told)) > 10
 
 
 async def test_an_unforeseen_database_error_is_internal_and_tells_no_sql(users, database):

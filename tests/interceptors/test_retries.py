@@ -4,6 +4,7 @@ import asyncio
 from uuid import UUID
 
 import grpc
+import psycopg
 import pytest
 import structlog
 from grpc import StatusCode
@@ -65,6 +66,24 @@ async def test_a_call_that_is_always_rolled_back_is_aborted_with_a_retry(databas
     assert said.retry_seconds
     assert len(runs) == 1 + MAX_RETRIES
     assert len([entry for entry in logs if entry["event"] == "call runs again"]) == MAX_RETRIES
+
+
+async def test_a_statement_without_sqlalchemy_runs_again_too(database_url):
+    runs = []
+
+    async def once(_request, _context):
+        runs.append(1)
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            if len(runs) == 1:
+                await connection.execute(
+                    "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"
+                )
+        return b"answered"
+
+    async with serving({"Once": once}) as call:
+        assert await call("Once") == b"answered"
+
+    assert len(runs) == 2
 
 
 @pytest.mark.parametrize("sqlstate", ["57P01", "55P03", "23505"])

@@ -72,7 +72,7 @@ class Service:
             "Stream": grpc.unary_stream_rpc_method_handler(stream),
             "Takes": grpc.stream_unary_rpc_method_handler(takes),
         }
-        self._drain = DrainInterceptor()
+        self._drain = DrainInterceptor(1000)
         interceptors = [self._drain, self._interceptor, ErrorInterceptor()]
         self._server = grpc.aio.server()
         answered = AnsweredMethods(self._server, interceptors)

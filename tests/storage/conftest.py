@@ -16,7 +16,7 @@ UNWATCHED = QueryWatch(timedelta(hours=1).total_seconds(), None, None)
 @pytest.fixture
 async def reserved(settings):
     """Connections that are kept for one kind of statement."""
-    reserved = ReservedConnections(settings, UNWATCHED)
+    reserved = ReservedConnections(settings, UNWATCHED, 8)
     yield reserved
     await reserved.close()
 
@@ -27,7 +27,7 @@ async def validation(settings, database):
     async with contextlib.AsyncExitStack() as built:
 
         def build(idle_limit=None):
-            reserved = ReservedConnections(settings, UNWATCHED)
+            reserved = ReservedConnections(settings, UNWATCHED, 8)
             validation = SessionValidation(reserved, Activity(), idle_limit)
             built.push_async_callback(validation.close)
             return validation

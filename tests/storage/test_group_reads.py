@@ -289,6 +289,21 @@ async def test_closing_gives_up_what_nobody_waits_for(table):
     await asyncio.wait_for(table.read.close(), 30)
 
 
+async def test_closing_does_not_wait_for_those_who_have_gone():
+    async def find(take):
+        take()
+        await asyncio.Event().wait()
+
+    read = GroupRead(find)
+    first = asyncio.ensure_future(read(1))
+    await steps()
+    gathered = asyncio.ensure_future(read(2))
+    for gone in (first, gathered):
+        gone.cancel()
+
+    await asyncio.wait_for(read.close(), 30)
+
+
 async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
     async def find(take):
         take()
@@ -297,7 +312,9 @@ async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
     read = GroupRead(find)
     asked = asyncio.ensure_future(read(1))
     await steps()
-    (statement,) = [task for task in asyncio.all_tasks() if "_run" in repr(task.get_coro())]
+    (statement,) = [
+        task for task in asyncio.all_tasks() if "GroupRead._run" in repr(task.get_coro())
+    ]
     statement.cancel()
 
     with pytest.raises(asyncio.CancelledError):

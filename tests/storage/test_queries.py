@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.storage import subjects
 from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.pool import of_engine, watch_pools
 from tamatar_auth.storage.queries import Tally, tally, watch_queries
 from tamatar_auth.storage.tables import sessions, user_profiles, users
 from tamatar_auth.storage.users import NewUser
@@ -33,6 +34,7 @@ async def watched(settings, database, recording):
     """A database whose statements are watched in every way."""
     engine = create_engine(settings)
     watch_queries(engine, SLOW, tracer=recording.tracer, meter=recording.meter)
+    watch_pools(recording.meter, {"calls": lambda: of_engine(engine)})
     yield Database(engine)
     await engine.dispose()
 
@@ -158,6 +160,7 @@ async def test_connections_of_the_pool_are_counted(watched, settings, recording)
 
     (most,) = recording.points("db.client.connection.max")
     assert most.value == settings.pool_size
+    assert most.attributes == {"db.client.connection.pool.name": "calls"}
 
 
 def connections(recording):

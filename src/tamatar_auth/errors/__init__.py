@@ -53,6 +53,9 @@ class Failure(Exception):  # noqa: N818 - a failure is not an error of this prog
     message: ClassVar[str]
     retry_after: float | None = None
     """Seconds after which the same call may well succeed."""
+    spread: ClassVar[float] = 0.0
+    """By what share of them a caller is told to wait longer, at random: those that are refused
+    together are not to come back together."""
 
     metadata: Mapping[str, str] = NO_METADATA
     kept_back: Mapping[str, str] = NO_METADATA
@@ -118,12 +121,13 @@ class CallerNotAllowed(Failure):
 
 
 class ServerBusy(Failure):
-    """As many passwords are being hashed as may be; this one was not looked at."""
+    """As many calls are in flight, or passwords hashed, as may be; this one was not looked at."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     reason = ErrorReason.SERVER_BUSY
-    message = "The server is busy with passwords: try again."
+    message = "The server is busy: try again."
     retry_after = 1.0
+    spread = 0.5
 
     def __init__(self, retry_after: float = 1.0) -> None:
         super().__init__()
@@ -137,6 +141,7 @@ class ServiceStopping(Failure):
     reason = ErrorReason.SERVICE_STOPPING
     message = "This server is stopping: connect again."
     retry_after = 0.1
+    spread = 1.0
 
 
 class InternalFault(Failure):

@@ -13,6 +13,7 @@ class TransactionConflict(Failure):
     reason = ErrorReason.TRANSACTION_CONFLICT
     message = "Another change got in the way: try again."
     retry_after = 0.1
+    spread = 1.0
 
 
 class ConstraintViolated(Failure):
@@ -38,10 +39,11 @@ class StorageUnavailable(Failure):
     reason = ErrorReason.STORAGE_UNAVAILABLE
     message = "The database is not available: try again."
     retry_after = 1.0
+    spread = 1.0
 
 
 class StorageTimedOut(Failure):
-    """The call's deadline passed while the database worked."""
+    """The deadline of the call passed, or ours for a call that has none."""
 
     code = StatusCode.DEADLINE_EXCEEDED
     reason = ErrorReason.STORAGE_TIMED_OUT

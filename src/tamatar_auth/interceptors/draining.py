@@ -1,12 +1,19 @@
-"""Knows the calls in flight, so that the server can end without cutting one off."""
+"""Knows the calls in flight: refuses more than there may be, and ends without cutting one off."""
 
 import asyncio
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from grpc.aio import ServicerContext
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from tamatar_auth.errors import ServiceStopping
+from tamatar_auth import conventions as names
+from tamatar_auth.errors import ServerBusy, ServiceStopping
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+
+OURS = "tamatar."
+"""How the services begin whose calls are bounded: a busy server still tells its health."""
 
 
 class DrainInterceptor(Interceptor):
@@ -16,15 +23,27 @@ class DrainInterceptor(Interceptor):
     be closed until `finished` returns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, meter: Meter | None = None) -> None:
+        self.most = most
+        self.refused = 0
+        """How many calls found that many others in flight."""
         self._in_flight = 0
         self._none_in_flight = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        if meter is not None:
+            _watch(self, meter)
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Count a call for as long as the behaviour runs."""
-        return self._counted(behaviour if method.is_unary else self._ended(behaviour))
+        if not method.is_unary:
+            return self._counted(self._ended(behaviour))
+        return self._counted(behaviour, is_bounded=method.service.startswith(OURS))
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls there are."""
+        return self._in_flight
 
     def end_streams(self) -> None:
         """Tell every stream that the server stops, and let none begin.
@@ -41,8 +60,13 @@ class DrainInterceptor(Interceptor):
             self._none_in_flight.clear()
             await self._none_in_flight.wait()
 
-    def _counted(self, behaviour: Behaviour) -> Behaviour:
+    def _counted(self, behaviour: Behaviour, *, is_bounded: bool = False) -> Behaviour:
+        most = self.most if is_bounded else math.inf
+
         async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            if self._in_flight >= most:
+                self.refused += 1
+                raise ServerBusy
             self._in_flight += 1
             try:
                 return await behaviour(request, context)
@@ -73,3 +97,27 @@ class DrainInterceptor(Interceptor):
                 self._streams.discard(task)
 
         return ended
+
+
+def _watch(drain: DrainInterceptor, meter: Meter) -> None:
+    def count(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(drain.in_flight)
+
+    def most(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(drain.most)
+
+    def refused(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(drain.refused)
+
+    meter.create_observable_up_down_counter(
+        names.CALLS, [count], unit="{call}", description="The calls in flight."
+    )
+    meter.create_observable_up_down_counter(
+        names.CALLS_MAX, [most], unit="{call}", description="The calls that there may be."
+    )
+    meter.create_observable_counter(
+        names.CALLS_REFUSED,
+        [refused],
+        unit="{call}",
+        description="The calls that were refused because there were as many as there may be.",
+    )

@@ -6,6 +6,7 @@ exception reaches a caller. Errors follow AIP-193 (https://google.aip.dev/193).
 
 import asyncio
 import logging
+import random
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -63,7 +64,8 @@ def status(failure: Failure) -> Status:
         details.append(_bad_request(failure.violations[:MAX_VIOLATIONS]))
     if failure.retry_after is not None:
         delay = Duration()
-        delay.FromMilliseconds(round(failure.retry_after * 1000))
+        longer = random.uniform(1, 1 + failure.spread)  # noqa: S311 - jitter
+        delay.FromMilliseconds(round(failure.retry_after * longer * 1000))
         details.append(RetryInfo(retry_delay=delay))
     answer = Status(code=Code.Value(failure.code.name), message=failure.message)
     for detail in details:

@@ -17,14 +17,15 @@ def migrations_folder() -> Path:
 
 def head_revision() -> str:
     """Return the newest revision: the one that this release of the code needs."""
-    return _numbers()[-1]
+    return revisions()[-1]
 
 
 def next_revision() -> str:
     """Return the number of a revision that is about to be written."""
-    return f"{int(_numbers()[-1]) + 1:04}"
+    return f"{int(revisions()[-1]) + 1:04}"
 
 
-def _numbers() -> list[str]:
+def revisions() -> list[str]:
+    """Return all revisions, the first one first."""
     files = (migrations_folder() / "versions").glob("*.py")
     return sorted(found[1] for file in files if (found := re.match(r"(\d{4})_", file.name)))

@@ -1,6 +1,7 @@
 """Checks a password, on every path that takes one: counted, and alike in its refusals."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -9,6 +10,9 @@ from tamatar_auth.security.passwords import Passwords, PasswordTurn
 from tamatar_auth.security.throttle import account_of_user
 from tamatar_auth.storage.credentials import NOBODY, Credentials
 from tamatar_auth.storage.database import Database, Scope
+
+GIVING_BACK = 1.0
+"""Seconds in which an attempt is given back; a database that is away keeps no call for it."""
 
 Answer = TypeVar("Answer")
 Find = Callable[[Scope], Awaitable[Credentials]]
@@ -73,8 +77,7 @@ class PasswordCheck:
             is_right = await turn.matches(password, credentials.usable_hash)
         except asyncio.CancelledError:
             if turn.was_dropped:  # nothing was learned, so it was no attempt
-                async with self._database.read() as db:
-                    await db.attempts.give_back(account)
+                await self._give_back(account)
             raise
         if not is_right:
             raise InvalidCredentials(_cause(credentials), user_id)
@@ -82,6 +85,11 @@ class PasswordCheck:
         async with self._database.read() as db:
             await db.attempts.forget(account)
         return credentials
+
+    async def _give_back(self, account: bytes) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GIVING_BACK), self._database.read() as db:
+                await db.attempts.give_back(account)
 
 
 def _account(credentials: Credentials, unknown: bytes) -> bytes:

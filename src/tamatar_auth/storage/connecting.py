@@ -1,16 +1,14 @@
 """How connections to PostgreSQL are opened, and how a dead one is told."""
 
 import select
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import psycopg
 
 from tamatar_auth.setting_fields import without_driver
 from tamatar_auth.settings import Settings
-
-Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
-Connect: TypeAlias = Callable[[], Awaitable[Connection]]
+from tamatar_auth.storage.abandoned import Abandoned, Connection
+from tamatar_auth.storage.openings import Connect, Openings
 
 
 def libpq_url(settings: Settings) -> str:
@@ -20,7 +18,9 @@ def libpq_url(settings: Settings) -> str:
     return without_driver(settings.database_url.get_secret_value())
 
 
-def connecting(settings: Settings, *, options: str = "", **named: Any) -> Connect:
+def connecting(
+    settings: Settings, abandoned: Abandoned, *, options: str = "", **named: Any
+) -> Connect:
     """Return what opens a connection, with more options of PostgreSQL and arguments of psycopg.
 
     libpq reads the URL itself: several hosts, target_session_attrs, service files and
@@ -30,9 +30,11 @@ def connecting(settings: Settings, *, options: str = "", **named: Any) -> Connec
     arguments = _unless_in(url, _arguments(settings, options))
 
     async def connect() -> Connection:
-        return await psycopg.AsyncConnection.connect(url, **arguments, **named)
+        return await Connection.open(abandoned, url, **arguments, **named)
 
-    return connect
+    openings = Openings(connect)
+    abandoned.keep(openings.close)
+    return openings.one
 
 
 def is_dead(connection: Connection) -> bool:

@@ -1,15 +1,19 @@
 """The engine and the scopes in which every statement runs."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 from sqlalchemy import event, exc
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage import faults
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.credentials import CredentialRepository
@@ -49,12 +53,14 @@ class Scope:
 class Database:
     """Opens the scopes. Nothing else in the codebase begins, commits or rolls back."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, abandoned: Abandoned | None = None) -> None:
         self.engine = engine
+        self._abandoned = abandoned or Abandoned()
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshot = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
+        self._patience = _pool(engine).timeout()
         self._waiting = 0
 
     @contextlib.asynccontextmanager
@@ -71,15 +77,21 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Scope]:
-        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
+        """Open a scope that commits when it ends, and rolls back when it raises or is cancelled.
+
+        Calls that ended while they committed hold no connection of the pool any more. As many
+        of them as the pool has keep others from beginning: where no commit is answered, there
+        would be no end to them.
+        """
+        if self._abandoned.in_doubt >= self.pool.size:
+            raise StorageUnavailable
         async with self._connection(self.engine) as connection, connection.begin():
             yield Scope(connection)
 
     @property
     def pool(self) -> PoolState:
         """What the pool holds at this moment."""
-        pool = self.engine.pool
-        assert isinstance(pool, AsyncAdaptedQueuePool)  # noqa: S101 - for the type checker
+        pool = _pool(self.engine)
         return PoolState(pool.checkedout(), pool.size(), self._waiting)
 
     async def fill_pool(self) -> None:
@@ -100,9 +112,12 @@ class Database:
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         self._waiting += 1
         try:
-            connection = await engine.connect()
-        except exc.InvalidRequestError:
-            # Each of several new connections was closed before it could be used.
+            # The pool has a limit of its own for who waits, but none for who connects.
+            async with asyncio.timeout(self._patience):
+                connection = await engine.connect()
+        except (exc.InvalidRequestError, exc.TimeoutError, TimeoutError):
+            # Each of several new connections was closed before it could be used; all are lent;
+            # or none was opened in time.
             raise StorageUnavailable from None
         finally:
             self._waiting -= 1
@@ -112,11 +127,18 @@ class Database:
             await connection.close()
 
 
-def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncEngine:
+def _pool(engine: AsyncEngine) -> AsyncAdaptedQueuePool:
+    assert isinstance(engine.pool, AsyncAdaptedQueuePool)  # noqa: S101 - for the type checker
+    return engine.pool
+
+
+def create_engine(
+    settings: Settings, abandoned: Abandoned | None = None, *, pool_size: int | None = None
+) -> AsyncEngine:
     """Create the one pool of this process. It connects when the first scope is opened."""
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=connecting(settings),
+        async_creator=connecting(settings, abandoned or Abandoned()),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,
@@ -126,6 +148,7 @@ def create_engine(settings: Settings, *, pool_size: int | None = None) -> AsyncE
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_dead)
+    event.listen(engine.sync_engine, "handle_error", _forget_if_read_only)
     return engine
 
 
@@ -137,3 +160,20 @@ def _replace_if_dead(
     # The pool then opens a new connection in its place.
     if is_dead(connection.driver_connection):
         raise exc.DisconnectionError("closed by the server")
+
+
+def _forget_if_read_only(failure: ExceptionContext) -> None:
+    # It writes no more, so its connections lead to the wrong server: with several hosts in the
+    # URL the next ones lead to another.
+    if faults.sqlstate(failure.original_exception) == faults.READ_ONLY:
+        failure.is_disconnect = True  # for the whole pool, unless it is said otherwise
+
+
+def when_read_only(engine: AsyncEngine, tell: Callable[[], None]) -> None:
+    """Tell when a server has refused to write."""
+
+    def look(failure: ExceptionContext) -> None:
+        if faults.sqlstate(failure.original_exception) == faults.READ_ONLY:
+            tell()
+
+    event.listen(engine.sync_engine, "handle_error", look)

@@ -49,6 +49,9 @@ CLASSES: dict[str, type[Failure]] = {
     "53": StorageUnavailable,  # insufficient resources
 }
 
+READ_ONLY = "25006"
+"""The server does not write: a standby, or a primary that was told so."""
+
 ROLLED_BACK = frozenset({"40001", "40P01"})
 """The transaction is undone, whole and for certain: running it again is safe."""
 
@@ -63,8 +66,8 @@ def sqlstate(error: BaseException) -> str | None:
 
 def failure(error: BaseException) -> Failure | None:
     """Translate an error of the storage; None when it is a fault of this program."""
-    if isinstance(error, (exc.TimeoutError, ConnectionError)):
-        return StorageUnavailable()  # the pool is exhausted, or a socket broke
+    if isinstance(error, ConnectionError):
+        return StorageUnavailable()  # a socket broke
     cause = _cause(error)
     if not isinstance(cause, psycopg.Error):
         return None

@@ -26,7 +26,7 @@ more may come while it waits for that, and answers no keys with no rows."""
 
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
-WAIT_PER_KEY, LONGEST_WAIT = 0.000_5, 0.004
+WAIT_PER_KEY, LONGEST_WAIT = 0.000_25, 0.004
 """Seconds in which a group gathers at most, by the size of the one before."""
 
 ENOUGH = 24
@@ -43,7 +43,7 @@ LONGEST_READ = timedelta(seconds=6)
 statement neither answers nor ends the connection."""
 
 MOST_STATEMENTS = 4
-"""How many statements run at once, so that a slow database leaves connections to others."""
+"""How many statements run at once: the next ones wait, and share one."""
 
 MOST_KEYS = 1000
 """How many keys a statement looks for."""
@@ -88,10 +88,11 @@ class GroupRead(Generic[Key, Row]):
         A statement that nobody waits for any more is given up.
         """
         self._is_closed = True
-        while self._gathered or any(map(_is_awaited, self._running.values())):
+        while any(map(_is_awaited, [self._gathered, *self._running.values()])):
             if not self._running:
                 self._begin()
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        self._gathered.clear()
         self._forget_timer()
         for statement in self._running:
             statement.cancel()

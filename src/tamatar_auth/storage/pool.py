@@ -1,7 +1,7 @@
-"""The pool's connections as metrics."""
+"""The connections of this process as metrics, by what they are for."""
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeAlias, cast
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from sqlalchemy import QueuePool
@@ -9,29 +9,47 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tamatar_auth import conventions as names
 
-_POOL = "tamatar_auth"
+
+class Connections(NamedTuple):
+    """How many connections are lent, rest, and may be there."""
+
+    used: int
+    idle: int
+    most: int
 
 
-def watch_pool(engine: AsyncEngine, meter: Meter) -> None:
-    """Count the connections whenever metrics are read. It assumes a pool without overflow."""
+Pools: TypeAlias = Mapping[str, Callable[[], Connections]]
+"""What counts the connections, by the names of pools."""
+
+
+def of_engine(engine: AsyncEngine) -> Connections:
+    """Count the connections of an engine. It assumes a pool without overflow."""
+    pool = cast("QueuePool", engine.pool)
+    return Connections(pool.checkedout(), pool.checkedin(), pool.size())
+
+
+def watch_pools(meter: Meter, pools: Pools) -> None:
+    """Count the connections whenever metrics are read."""
 
     def count(_options: CallbackOptions) -> Iterable[Observation]:
-        pool = cast("QueuePool", engine.pool)
-        yield Observation(pool.checkedout(), {names.POOL_NAME: _POOL, names.POOL_STATE: "used"})
-        yield Observation(pool.checkedin(), {names.POOL_NAME: _POOL, names.POOL_STATE: "idle"})
+        for name, counted in pools.items():
+            used, idle, _ = counted()
+            yield Observation(used, {names.POOL_NAME: name, names.POOL_STATE: "used"})
+            yield Observation(idle, {names.POOL_NAME: name, names.POOL_STATE: "idle"})
 
     def most(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(cast("QueuePool", engine.pool).size(), {names.POOL_NAME: _POOL})
+        for name, counted in pools.items():
+            yield Observation(counted().most, {names.POOL_NAME: name})
 
     meter.create_observable_up_down_counter(
         names.POOL_COUNT,
         [count],
         unit="{connection}",
-        description="The connections of the pool that are lent and that rest.",
+        description="The connections of a pool that are lent and that rest.",
     )
     meter.create_observable_up_down_counter(
         names.POOL_MAX,
         [most],
         unit="{connection}",
-        description="The connections that the pool may hold.",
+        description="The connections that a pool may hold.",
     )

@@ -4,12 +4,14 @@ Parameters and the texts of errors are looked at nowhere in here: they hold what
 """
 
 import logging
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from logging import DEBUG, WARNING
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
+import psycopg
 import structlog
 from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
@@ -20,7 +22,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from tamatar_auth import conventions as names
 from tamatar_auth.storage.faults import sqlstate
-from tamatar_auth.storage.pool import watch_pool
 from tamatar_auth.storage.subjects import Subject, subject
 
 MAX_TEXT = 2048
@@ -64,9 +65,14 @@ def watch_queries(
     event.listen(engine.sync_engine, "handle_error", watch.failed)
     if tracer is not None:
         event.listen(engine.sync_engine, "connect", _remember_place)
-    if meter is not None:
-        watch_pool(engine, meter)
     return watch
+
+
+class Watched(NamedTuple):
+    """A statement that runs."""
+
+    started: float
+    span: Span | None
 
 
 class QueryWatch:
@@ -88,40 +94,59 @@ class QueryWatch:
     ) -> None:
         """Begin to follow a statement of an engine."""
         span = None
-        if self._tracer is not None and get_current_span().is_recording():
-            span = _start_span(self._tracer, connection, text, context)
-        context.watched = perf_counter(), span
+        if self._is_traced():
+            about, place = subject(context.compiled, text), connection.info.get(_PLACE, {})
+            # What was not compiled may have its values in the text.
+            span = self._start_span(about, None if context.compiled is None else text, place)
+        context.watched = Watched(perf_counter(), span)
 
     def after(
         self, _connection: Any, _cursor: Any, text: str, _values: Any, context: Any, _many: Any
     ) -> None:
         """End a statement whose rows are there."""
-        self._end(context, text, None)
+        self._ended(context, text, None)
 
     def failed(self, failure: ExceptionContext) -> None:
         """End a statement that failed or was cancelled."""
         if failure.execution_context is not None:
-            self._end(failure.execution_context, failure.statement, failure.original_exception)
+            self._ended(failure.execution_context, failure.statement, failure.original_exception)
 
-    def _end(self, context: Any, text: str | None, error: BaseException | None) -> None:
-        started, span = getattr(context, "watched", None) or (None, None)
-        if started is None:  # it failed before it was sent, or after it had ended
+    def begin(self, about: Subject, text: str, info: psycopg.ConnectionInfo) -> "Watched":
+        """Begin to follow a statement that no engine runs. Its text has no values."""
+        span = self._start_span(about, text, _place(info)) if self._is_traced() else None
+        return Watched(perf_counter(), span)
+
+    def end(self, watched: "Watched", about: Subject, error: BaseException | None) -> None:
+        """End such a statement."""
+        seconds = _end(watched, error)
+        if self._is_told(seconds):
+            self._tell(about, seconds, error)
+
+    def _ended(self, context: Any, text: str | None, error: BaseException | None) -> None:
+        watched: Watched | None = getattr(context, "watched", None)
+        if watched is None:  # it failed before it was sent, or after it had ended
             return
         context.watched = None
-        seconds = perf_counter() - started
-        counted = tally.get()
-        if counted is not None:
-            counted.statements += 1
-            counted.seconds += seconds
-        if span is not None:
-            _end_span(span, error)
+        seconds = _end(watched, error)
         if self._is_told(seconds):
             self._tell(subject(context.compiled, text or ""), seconds, error)
 
-    def told(self, about: Subject, seconds: float, error: BaseException | None) -> None:
-        """Count a statement that belongs to no call, and warn of it when it was slow."""
-        if self._is_told(seconds):
-            self._tell(about, seconds, error)
+    def _is_traced(self) -> bool:
+        return self._tracer is not None and get_current_span().is_recording()
+
+    def _start_span(self, about: Subject, text: str | None, place: Mapping[str, Any]) -> Span:
+        assert self._tracer is not None  # noqa: S101 - for the type checker
+        facts = {
+            names.DB_SYSTEM: _SYSTEM,
+            names.DB_OPERATION: about.operation,
+            names.DB_SUMMARY: about.summary,
+            **place,
+        }
+        if about.table is not None:
+            facts[names.DB_COLLECTION] = about.table
+        if text is not None:
+            facts[names.DB_TEXT] = text[:MAX_TEXT]
+        return self._tracer.start_span(about.summary, kind=SpanKind.CLIENT, attributes=facts)
 
     def _is_told(self, seconds: float) -> bool:
         return self._durations is not None or seconds > self._slow or _levels.isEnabledFor(DEBUG)
@@ -156,20 +181,16 @@ def _durations(meter: Meter) -> Histogram:
     )
 
 
-def _start_span(tracer: Tracer, connection: Connection, text: str, context: Any) -> Span:
-    about = subject(context.compiled, text)
-    facts = {
-        names.DB_SYSTEM: _SYSTEM,
-        names.DB_OPERATION: about.operation,
-        names.DB_SUMMARY: about.summary,
-        **connection.info.get(_PLACE, {}),
-    }
-    if about.table is not None:
-        facts[names.DB_COLLECTION] = about.table
-    # What was not compiled may have its values in the text.
-    if context.compiled is not None:
-        facts[names.DB_TEXT] = text[:MAX_TEXT]
-    return tracer.start_span(about.summary, kind=SpanKind.CLIENT, attributes=facts)
+def _end(watched: Watched, error: BaseException | None) -> float:
+    """End a statement; give the seconds that it took."""
+    seconds = perf_counter() - watched.started
+    counted = tally.get()
+    if counted is not None:
+        counted.statements += 1
+        counted.seconds += seconds
+    if watched.span is not None:
+        _end_span(watched.span, error)
+    return seconds
 
 
 def _end_span(span: Span, error: BaseException | None) -> None:
@@ -192,9 +213,12 @@ def _labels(about: Subject, error: BaseException | None) -> dict[str, str]:
 
 def _remember_place(connection: Any, record: ConnectionPoolEntry) -> None:
     # Asked once: with several hosts in the URL each connection may lead elsewhere.
-    place = connection.driver_connection.info
-    record.info[_PLACE] = {
-        names.DB_NAMESPACE: place.dbname,
-        names.SERVER_ADDRESS: place.host,
-        names.SERVER_PORT: place.port,
+    record.info[_PLACE] = _place(connection.driver_connection.info)
+
+
+def _place(info: psycopg.ConnectionInfo) -> Mapping[str, Any]:
+    return {
+        names.DB_NAMESPACE: info.dbname,
+        names.SERVER_ADDRESS: info.host,
+        names.SERVER_PORT: info.port,
     }

@@ -5,66 +5,99 @@ the pool do not keep them waiting, and what SQLAlchemy does around a statement, 
 the work of the statement itself, is done once.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from time import monotonic, perf_counter
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, TypeAlias
 
 import psycopg
-from sqlalchemy import Select
+from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.connecting import Connection, connecting, is_dead
+from tamatar_auth.storage.abandoned import Abandoned, Connection
+from tamatar_auth.storage.connecting import connecting, is_dead
+from tamatar_auth.storage.pool import Connections
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.subjects import subject
 
-PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 """Options for statements that find rows by an index: planned once, whatever the statistics say,
 as planning takes longer than finding a row."""
 
+PLANS_LAST = 10.0
+"""Seconds after which a connection plans anew: what was planned for a table of a few rows may
+read all of it."""
 
-class _Resting(NamedTuple):
+Query: TypeAlias = Select[Any] | CompoundSelect[Any]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A connection, and when it was opened and has begun to plan."""
+
     connection: Connection
-    opened_at: float
+    opened_at: float = field(default_factory=monotonic)
+    planned_at: float = field(default_factory=monotonic)
 
 
 class ReservedConnections:
     """Lends connections, opens one when none rests, and throws away what failed.
 
-    It lends as many as are asked for at once: that has its bound where it is asked.
+    It lends as many as are asked for at once: `most` is the bound of those who ask.
     """
 
-    def __init__(self, settings: Settings, watch: QueryWatch) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        watch: QueryWatch,
+        most: int,
+        abandoned: Abandoned | None = None,
+    ) -> None:
         self._watch = watch
-        self._connect = connecting(settings, options=PLANS, autocommit=True)
+        self._most, self._lent = most, 0
+        self._connect = connecting(
+            settings, abandoned or Abandoned(), options=PLANS, autocommit=True
+        )
         self._oldest = settings.pool_recycle.total_seconds()
-        self._resting: list[_Resting] = []
+        self._resting: list[_Kept] = []
+        self._patience = settings.pool_wait.total_seconds()
+        self._good_from = 0.0
         self._is_closed = False
 
-    def statement(self, statement: Select[Any]) -> "PlainStatement":
+    def statement(self, statement: Query) -> "PlainStatement":
         """Prepare a statement for these connections."""
         return PlainStatement(statement, self._watch)
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Connection]:
         """Lend a connection whose statements are each a transaction of its own."""
-        lent = await self._rested() or _Resting(await self._connect(), monotonic())
-        try:
-            yield lent.connection
-        except BaseException:  # what state it is in is not known
-            await lent.connection.close()
-            raise
         if self._is_closed:
-            await lent.connection.close()
-        else:
-            self._resting.append(lent)
+            raise ServiceStopping
+        self._lent += 1
+        try:
+            async with self._kept() as connection:
+                yield connection
+        finally:
+            self._lent -= 1
+
+    def count(self) -> Connections:
+        """Count the connections."""
+        return Connections(self._lent, len(self._resting), self._most)
 
     async def fill(self) -> None:
         """Open a connection, so that the first call does not wait for it."""
-        with contextlib.suppress(psycopg.Error, OSError):
+        with contextlib.suppress(psycopg.Error, OSError, StorageUnavailable):
             async with self.lend():
                 pass
+
+    def forget(self) -> None:
+        """Lend no more what was opened before: it leads to the wrong server."""
+        self._good_from = monotonic()
 
     async def close(self) -> None:
         """Close the connections that rest, and those that are lent when they come back."""
@@ -72,20 +105,49 @@ class ReservedConnections:
         while self._resting:
             await self._resting.pop().connection.close()
 
-    async def _rested(self) -> _Resting | None:
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[Connection]:
+        """Take a connection, and keep it again unless it failed."""
+        kept = await self._rested() or await self._opened()
+        try:
+            await _plan_anew(kept)
+            yield kept.connection
+        except BaseException:  # what state it is in is not known
+            await kept.connection.close()
+            raise
+        if self._is_closed or kept.opened_at < self._good_from:
+            await kept.connection.close()
+        else:
+            self._resting.append(kept)
+
+    async def _opened(self) -> _Kept:
+        try:
+            async with asyncio.timeout(self._patience):
+                return _Kept(await self._connect())
+        except TimeoutError:
+            raise StorageUnavailable from None
+
+    async def _rested(self) -> _Kept | None:
         while self._resting:
-            rested = self._resting.pop()
-            is_young = monotonic() - rested.opened_at < self._oldest
-            if is_young and not is_dead(rested.connection):
-                return rested
-            await rested.connection.close()
+            kept = self._resting.pop()
+            is_young = kept.opened_at >= max(self._good_from, monotonic() - self._oldest)
+            if is_young and not is_dead(kept.connection):
+                return kept
+            await kept.connection.close()
         return None
+
+
+async def _plan_anew(kept: _Kept) -> None:
+    """Forget plans that are old."""
+    if monotonic() - kept.planned_at > PLANS_LAST:
+        await kept.connection.execute("DISCARD PLANS", prepare=False)
+        kept.planned_at = monotonic()
 
 
 class PlainStatement:
     """A statement of SQLAlchemy in psycopg's words: compiled once, its rows are tuples."""
 
-    def __init__(self, statement: Select[Any], watch: QueryWatch) -> None:
+    def __init__(self, statement: Query, watch: QueryWatch) -> None:
         compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
         self._text = compiled.string
         self._fixed = compiled.params
@@ -94,13 +156,12 @@ class PlainStatement:
 
     async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
         """Return the rows, or raise what psycopg raises."""
-        started = perf_counter()
-        error: BaseException | None = None
+        watched = self._watch.begin(self._about, self._text, connection.info)
         try:
             cursor = await connection.execute(self._text, {**self._fixed, **values}, binary=True)
-            return await cursor.fetchall()
-        except BaseException as raised:
-            error = raised
+            rows: Sequence[tuple[Any, ...]] = await cursor.fetchall()
+        except BaseException as error:
+            self._watch.end(watched, self._about, error)
             raise
-        finally:
-            self._watch.told(self._about, perf_counter() - started, error)
+        self._watch.end(watched, self._about, None)
+        return rows

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    CompoundSelect,
     Interval,
     LargeBinary,
     Select,
@@ -120,12 +121,17 @@ with_user: Select[Any] = select(
 """Sessions with their users, and what `good` asks of them."""
 
 _digests = any_(cast(bindparam("digests", type_=Text), ARRAY(LargeBinary)))
-of_digests: Select[Any] = with_user.add_columns(
+_with_digests = with_user.add_columns(
     sessions.c.token_digest, sessions.c.previous_digest, in_grace.label("is_in_grace")
-).where(
-    (sessions.c.token_digest == _digests) | ((sessions.c.previous_digest == _digests) & in_grace)
 )
-"""The sessions of tokens, good or not. `digests_value` gives the value of `digests`."""
+of_digests: CompoundSelect[Any] = union_all(
+    _with_digests.where(sessions.c.token_digest == _digests),
+    _with_digests.where(sessions.c.previous_digest == _digests, in_grace),
+)
+"""The sessions of tokens, good or not. `digests_value` gives the value of `digests`.
+
+Either kind of token by itself: with an OR, PostgreSQL compares each row with every digest.
+"""
 
 _session_ends = len(SESSION_COLUMNS)
 _user_ends = _session_ends + len(USER_COLUMNS)

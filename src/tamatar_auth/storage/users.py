@@ -95,8 +95,12 @@ class UserRepository:
         """
         key = func.hashtextextended(str(request_id), 0)
         await self._connection.execute(select(func.pg_advisory_xact_lock(key)))
+        # Locked, which is a write: what is found here is answered as done, so its commit has to
+        # be confirmed by the standbys too, whatever became of the call that did it.
         found = await self._connection.execute(
-            select(*USER_COLUMNS, users.c.request_digest).where(users.c.request_id == request_id)
+            select(*USER_COLUMNS, users.c.request_digest)
+            .where(users.c.request_id == request_id)
+            .with_for_update(read=True)
         )
         row = found.one_or_none()
         if row is None:

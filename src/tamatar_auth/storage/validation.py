@@ -1,12 +1,14 @@
 """Validation of sessions: asked most of all, so calls at the same time share a statement."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
 from tamatar_auth.errors import Failure
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.group_reads import GroupRead, Take
+from tamatar_auth.storage.group_reads import LONGEST_READ, MOST_STATEMENTS, GroupRead, Take
 from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.sessions import (
     Found,
@@ -19,6 +21,11 @@ from tamatar_auth.storage.sessions import (
 
 MOST_BATCHES = 4
 """How many batches are looked up at once; others wait for their turn."""
+
+LONGEST_WAIT = 1.0
+"""Seconds that a batch waits for its turn."""
+
+MOST_CONNECTIONS = MOST_STATEMENTS + MOST_BATCHES
 
 
 class SessionValidation:
@@ -50,7 +57,7 @@ class SessionValidation:
 
     async def each(self, digests: Sequence[bytes]) -> Sequence[ValidSession | Failure]:
         """Return for each token what `one` returns or raises."""
-        async with self._batches:
+        async with self._turn():
             found = await self._found(lambda: set(digests))
         return [self._judged(found.get(digest)) for digest in digests]
 
@@ -62,6 +69,20 @@ class SessionValidation:
         """Return when nobody waits any more."""
         await self._find.close()
         await self._reserved.close()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Let few batches in at once, and none stay for ever."""
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                await self._batches.acquire()
+            try:
+                async with asyncio.timeout(LONGEST_READ.total_seconds()):
+                    yield
+            finally:
+                self._batches.release()
+        except TimeoutError:
+            raise StorageUnavailable from None
 
     async def _found(self, take: Take[bytes]) -> Mapping[bytes, Found]:
         async with self._reserved.lend() as connection:

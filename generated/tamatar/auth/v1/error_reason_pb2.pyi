@@ -65,9 +65,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     was made for another address. Which of these it is, is not told.
     """
     SERVER_BUSY: _ErrorReason.ValueType  # 24
-    """RESOURCE_EXHAUSTED: as many passwords are being hashed as this server takes
-    on. Nothing was read, changed or counted as an attempt. `google.rpc.RetryInfo`
-    says when to try again.
+    """RESOURCE_EXHAUSTED: as many calls are in flight, or as many passwords are
+    being hashed, as this server takes on. Nothing was read, changed or counted
+    as an attempt. `google.rpc.RetryInfo` says when to try again.
     """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: no session has this token. One that was replaced and no
@@ -94,11 +94,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CONSTRAINT_VIOLATED: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION: the change would break a rule of the stored data."""
     STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE: the database cannot be used at the moment.
-    `google.rpc.RetryInfo` says when to try again.
+    """UNAVAILABLE: the database cannot be used at the moment. What was to be
+    written may have been. `google.rpc.RetryInfo` says when to try again.
     """
     STORAGE_TIMED_OUT: _ErrorReason.ValueType  # 43
-    """DEADLINE_EXCEEDED: the call's deadline passed while the database worked."""
+    """DEADLINE_EXCEEDED: the call's deadline passed while the database worked, or
+    the server's own for a call without one. What was to be written may have been.
+    """
     VALUE_REFUSED: _ErrorReason.ValueType  # 44
     """INVALID_ARGUMENT: the database refused a value, which none of the rules of
     the fields foresaw.
@@ -170,9 +172,9 @@ USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
 was made for another address. Which of these it is, is not told.
 """
 SERVER_BUSY: ErrorReason.ValueType  # 24
-"""RESOURCE_EXHAUSTED: as many passwords are being hashed as this server takes
-on. Nothing was read, changed or counted as an attempt. `google.rpc.RetryInfo`
-says when to try again.
+"""RESOURCE_EXHAUSTED: as many calls are in flight, or as many passwords are
+being hashed, as this server takes on. Nothing was read, changed or counted
+as an attempt. `google.rpc.RetryInfo` says when to try again.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: no session has this token. One that was replaced and no
@@ -199,11 +201,13 @@ says when to try again.
 CONSTRAINT_VIOLATED: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION: the change would break a rule of the stored data."""
 STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 42
-"""UNAVAILABLE: the database cannot be used at the moment.
-`google.rpc.RetryInfo` says when to try again.
+"""UNAVAILABLE: the database cannot be used at the moment. What was to be
+written may have been. `google.rpc.RetryInfo` says when to try again.
 """
 STORAGE_TIMED_OUT: ErrorReason.ValueType  # 43
-"""DEADLINE_EXCEEDED: the call's deadline passed while the database worked."""
+"""DEADLINE_EXCEEDED: the call's deadline passed while the database worked, or
+the server's own for a call without one. What was to be written may have been.
+"""
 VALUE_REFUSED: ErrorReason.ValueType  # 44
 """INVALID_ARGUMENT: the database refused a value, which none of the rules of
 the fields foresaw.

@@ -1,0 +1,109 @@
+"""Ends unary calls that take too long and whose caller has set no deadline."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from grpc.aio import ServicerContext
+
+from tamatar_auth.errors.storage import StorageTimedOut
+from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.settings import Settings
+
+HASHES = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
+"""The methods that wait for a thread that hashes."""
+
+INSISTENCE = 0.03
+"""Seconds after which a call that was told to end, and goes on, is told again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long calls may take."""
+
+    others: timedelta
+    hashes: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take what the settings say."""
+        return cls(settings.call_deadline, settings.password_call_deadline)
+
+
+class DeadlineInterceptor(Interceptor):
+    """Gives a deadline to unary calls that have none. gRPC itself ends those that have one."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._others = _Limit(deadlines.others.total_seconds())
+        self._hashes = _Limit(deadlines.hashes.total_seconds())
+
+    def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
+        """Limit a unary method; streams may go on for ever."""
+        if not method.is_unary:
+            return behaviour
+        limit = self._hashes if method.name in HASHES else self._others
+
+        def limited(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+            answer = behaviour(request, context)
+            return answer if context.time_remaining() is not None else limit.within(answer)
+
+        return limited
+
+
+class _Limit:
+    """One and the same time for many calls.
+
+    So they end in the order in which they began, and one timer serves them all: a timer of its
+    own would cost each call more than the rest of what is done here.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends: dict[asyncio.Task[Any], float] = {}
+        self._overdue: dict[asyncio.Task[Any], int] = {}
+        """How often each was told to end."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def within(self, answer: Awaitable[Any]) -> Any:
+        """Return the answer, or raise `StorageTimedOut` when it takes too long."""
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - gRPC runs each call in a task
+        self._ends[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look, loop)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if task not in self._overdue or self._take_back(task):  # the caller went away, too
+                raise
+            raise StorageTimedOut from None
+        finally:
+            self._ends.pop(task, None)
+            self._take_back(task)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the calls whose time is over, and look again when that of the next one is."""
+        now = loop.time()
+        while self._ends:
+            task, end = next(iter(self._ends.items()))
+            if end > now:
+                break
+            del self._ends[task]
+            self._overdue[task] = 0
+        for task in self._overdue:
+            self._overdue[task] += 1
+            task.cancel()
+        if self._overdue:
+            self._timer = loop.call_later(INSISTENCE, self._look, loop)
+        elif self._ends:
+            self._timer = loop.call_at(next(iter(self._ends.values())), self._look, loop)
+        else:
+            self._timer = None
+
+    def _take_back(self, task: "asyncio.Task[Any]") -> int:
+        """Forget how often a call was told to end; return how often others told it so."""
+        for _ in range(self._overdue.pop(task, 0)):
+            task.uncancel()
+        return task.cancelling()

@@ -1,0 +1,87 @@
+"""python -m tests.chaos: runs from seeds, and the table of what is promised."""
+
+import argparse
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from tests.chaos.bites import ATTEMPTS, BITES, SECONDS, Bite
+from tests.chaos.house import Postgres
+from tests.chaos.report import Report, tell_bite
+from tests.chaos.running import Ground, Plan, database_server, run
+from tests.chaos.small_disk import small_disk
+
+
+async def chaos(ground: Ground, seeds: list[int], seconds: float) -> bool:
+    """Run every seed, tell of each, print the table, and return whether all was kept."""
+    report = Report()
+    async with database_server(ground) as postgres:
+        for seed in seeds:
+            plan = Plan(seed, seconds)
+            report.begin(plan)
+            report.add(await run(plan, postgres, ground.folder))
+    report.table()
+    return report.is_good
+
+
+async def bite(ground: Ground, names: list[str]) -> bool:
+    """Run the service without one protection after the other; return whether each is missed."""
+    async with database_server(ground) as postgres:
+        # Where nothing was taken out nothing is missed.
+        missed = bool(names) or await _is_well(postgres, ground.folder)
+        for bite in BITES:
+            if not names or bite.sabotage in names:
+                missed &= await _is_found(bite, postgres, ground.folder)
+    return missed
+
+
+async def _is_well(postgres: Postgres, folder: Path) -> bool:
+    report, plan = Report(), Plan(secrets.randbelow(1_000_000), 3 * SECONDS, servers=1)
+    report.begin(plan)
+    report.add(await run(plan, postgres, folder))
+    return report.is_good
+
+
+async def _is_found(bite: Bite, postgres: Postgres, folder: Path) -> bool:
+    for attempt in range(1, ATTEMPTS + 1):
+        result = await run(bite.plan(secrets.randbelow(1_000_000)), postgres, folder)
+        if bite.is_found_in(result):
+            tell_bite(bite, result, attempt)
+            return True
+    print(f"NOT FOUND  {bite.sabotage}", flush=True)
+    return False
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("--seed", type=int, action="append", help="this seed, again")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, chosen at random")
+    parser.add_argument("--seconds", type=float, default=20, help="how long each run disturbs")
+    names = [bite.sabotage for bite in BITES]
+    parser.add_argument(
+        "--bite",
+        nargs="*",
+        choices=names,
+        metavar="SABOTAGE",
+        help="sabotage the service, in these ways or in all",
+    )
+    given = parser.parse_args()
+    seeds = given.seed or [secrets.randbelow(1_000_000) for _ in range(given.seeds)]
+    with tempfile.TemporaryDirectory(prefix="tamatar-chaos-") as name:
+        small = Path(name, "small")
+        small.mkdir()
+        with small_disk(small) as disk:
+            if disk is None:
+                print("No disk can be filled here: that fault is left out.")
+            ground = Ground(Path(name), disk)
+            asked = given.bite is not None
+            work = bite(ground, given.bite) if asked else chaos(ground, seeds, given.seconds)
+            return 0 if uvloop.run(work) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

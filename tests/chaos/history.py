@@ -1,0 +1,139 @@
+"""What was asked, when, and what came of it."""
+
+import time
+from collections.abc import Awaitable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+from typing import Any
+
+import grpc
+from grpc import StatusCode
+
+from tests.calls import Refusal, read_refusal
+
+
+class Outcome(StrEnum):
+    """What the client knows of a call."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    """It has not happened."""
+    UNKNOWN = "unknown"
+    """It may have happened, or may still happen."""
+
+
+IN_DOUBT = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
+"""How calls end of which nobody can say whether they happened."""
+
+INVENTED = {StatusCode.UNKNOWN, StatusCode.INTERNAL, StatusCode.DATA_LOSS}
+"""How no call may end; whether it happened is not known either."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call: what it was about, when it was, and what it said."""
+
+    method: str
+    user: str = ""
+    session: str = ""
+    token: str = ""
+    address: str = ""
+    request: str = ""
+    """The request id, under which a creation is repeated."""
+    value: str = ""
+    """What was written, or the password that was shown; nobody writes it twice."""
+    old: str = ""
+    """The password before a change."""
+    began: float = 0.0
+    ended: float = inf
+    outcome: Outcome = Outcome.UNKNOWN
+    version: int = 0
+    refusal: Refusal | None = None
+    status: bytes = b""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the answer was the one that was hoped for."""
+        return self.outcome is Outcome.OK
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether it was not refused."""
+        return self.outcome is not Outcome.REFUSED
+
+    @property
+    def reason(self) -> str:
+        """The reason of a refusal."""
+        return self.refusal.reason if self.refusal else ""
+
+    @property
+    def done_by(self) -> float:
+        """When at the latest it happened, if it happened."""
+        return self.ended if self.is_ok else inf
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.began
+
+    def refuse(self, refusal: Refusal, status: bytes) -> None:
+        """Note how it was refused."""
+        self.refusal, self.status = refusal, status
+        in_doubt = refusal.code in IN_DOUBT | INVENTED
+        self.outcome = Outcome.UNKNOWN if in_doubt else Outcome.REFUSED
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time in which something was wrong."""
+
+    fault: str
+    began: float
+    ended: float
+
+
+@dataclass
+class History:
+    """The calls and the faults of a run."""
+
+    calls: list[Call] = field(default_factory=list)
+    faults: list[Span] = field(default_factory=list)
+    heals: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds after the end of each fault until all was well again, by fault."""
+    said: list[str] = field(default_factory=list)
+    """What else went wrong, such as a server that did not heal."""
+
+    async def record(self, call: Call, answer: Awaitable[Any]) -> Any:
+        """Wait for an answer and note it; return it, or None where there is none."""
+        call.began = time.monotonic()
+        self.calls.append(call)
+        try:
+            answered = await answer
+        except grpc.aio.AioRpcError as error:
+            call.refuse(read_refusal(error), _status(error))
+            return None
+        else:
+            call.outcome = Outcome.OK
+            return answered
+        finally:
+            call.ended = time.monotonic()
+
+    @contextmanager
+    def during(self, fault: str) -> Iterator[None]:
+        """Note that something is wrong for as long as the block."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.faults.append(Span(fault, began, time.monotonic()))
+
+    def of(self, *methods: str) -> Iterable[Call]:
+        """Return the calls of some methods, in the order in which they began."""
+        return (call for call in self.calls if call.method in methods)
+
+
+def _status(error: grpc.aio.AioRpcError) -> bytes:
+    packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    return packed if isinstance(packed, bytes) else packed.encode()

@@ -1,0 +1,169 @@
+"""A primary and a synchronous standby that change places."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psycopg
+
+from tamatar_auth.maintenance.embedded_binaries import Installation
+from tamatar_auth.maintenance.embedded_postgres import DATABASE, EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
+from tests.commands import until
+from tests.freezing import frozen
+
+# Processes are killed here, not machines: what was written is with the system.
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "on",
+    "wal_keep_size": "512MB",
+    "max_connections": "60",
+}
+
+STANDBY = "standby"
+
+_CAUGHT_UP = """
+    SELECT count(*) FROM pg_stat_replication
+    WHERE sync_state IN ('sync', 'quorum') AND flush_lsn >= %s
+"""
+
+
+class Pair:
+    """Two servers with one set of data: commits of the one wait until the other has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folders = {}
+        servers = []
+        for name in ("first", "second"):
+            server = EmbeddedPostgres(folder / name, settings=SETTINGS)
+            self._folders[server] = folder / name
+            servers.append(server)
+        self.primary, self.standby = servers
+        self._frozen = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self.primary.start()
+            Migrations(self.primary.url()).upgrade()
+            self.restore()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The URL that leads to whichever of the two takes writes."""
+        primary = urlsplit(self.primary.url())
+        who = primary.netloc.rpartition("@")[0]
+        ports = sorted((self.primary.port, self.standby.port))
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        return f"postgresql://{who}@{hosts}/{DATABASE}?target_session_attrs=read-write"
+
+    def stop(self) -> None:
+        """End both, the standby last: what the other commits at its end waits for it."""
+        self.primary.stop()
+        self.fence()
+
+    def fail_over(self) -> None:
+        """Kill the primary with all its processes, and let the standby take its place."""
+        self.primary.kill()
+        self.promote()
+
+    def fall_silent(self) -> None:
+        """Let the primary answer no more, as if its host were cut off, and promote the standby."""
+        self._frozen.enter_context(frozen(self._folders[self.primary]))
+        self.promote()
+
+    def fence(self) -> None:
+        """Kill the server that is not the primary, so that it never takes a write again."""
+        self.standby.kill()
+        self._frozen.close()
+
+    def promote(self) -> None:
+        """Make the standby the primary, whatever the other one does."""
+        self.primary, self.standby = self.standby, self.primary
+        ask(self.primary, "SELECT pg_promote(true, 60)")
+
+    def restore(self) -> None:
+        """Make a standby of the server that is not the primary; it forgets what it had.
+
+        From the beginning on the primary waits for it, so what is written meanwhile waits too.
+        """
+        self.fence()
+        ask(self.primary, f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
+        ask(self.primary, "SELECT pg_reload_conf()")
+        # The copy begins with a checkpoint, before which the checkpointer, which lets commits
+        # wait, has read the settings: nothing that comes after it is confirmed too early.
+        self._copy()
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Start the standby, and wait until it confirms what the primary commits."""
+        self.standby.start()
+        written = ask(self.primary, "SELECT pg_current_wal_insert_lsn()")
+        until(lambda: ask(self.primary, _CAUGHT_UP, written))
+
+    def part(self) -> None:
+        """Let the standby receive nothing any more, though it runs: what is late shows then."""
+        ask(self.standby, "ALTER SYSTEM SET primary_conninfo = ''")
+        ask(self.standby, "SELECT pg_reload_conf()")
+        until(lambda: not ask(self.primary, "SELECT count(*) FROM pg_stat_replication"))
+
+    def stop_waiting(self) -> None:
+        """Let the primary commit without its standby, as a failover manager does in the end."""
+        ask(self.primary, "ALTER SYSTEM RESET synchronous_standby_names")
+        ask(self.primary, "SELECT pg_reload_conf()")
+
+    def _copy(self) -> None:
+        home = self._home(self.standby)
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(mode=0o700, parents=True)
+        shutil.copy2(self._home(self.primary) / "password", home / "password")
+        data = home / "data"
+        installation = Installation.find(self.primary.version)
+        assert installation is not None
+        subprocess.run(
+            [
+                *(installation.binaries / "pg_basebackup", "--pgdata", data, "--no-sync"),
+                *("--dbname", self.primary.url("postgres"), "--checkpoint", "fast"),
+            ],
+            capture_output=True,
+            check=True,
+        )
+        (data / "standby.signal").touch()
+        source = f"{self.primary.url('postgres')}?application_name={STANDBY}"
+        (data / "postgresql.auto.conf").write_text(f"primary_conninfo = '{source}'\n")
+
+    def _home(self, server: EmbeddedPostgres) -> Path:
+        return self._folders[server] / str(server.version)
+
+
+def ask(server: EmbeddedPostgres, query: str, *values: object) -> Any:
+    """Run a statement on one server and return its first value, None if there is none."""
+    with psycopg.connect(server.url(), autocommit=True, connect_timeout=5) as connection:
+        cursor = connection.execute(query.encode(), values or None)
+        row = cursor.fetchone() if cursor.description else None
+    return row[0] if row else None
+
+
+def waiting(server: EmbeddedPostgres) -> int:
+    """Count the connections of the service whose commits wait for a standby."""
+    count: int = ask(
+        server,
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'",
+    )
+    return count
+
+
+def until_waiting(server: EmbeddedPostgres, enough: Callable[[int], bool] = bool) -> None:
+    """Wait until a commit waits for a standby, or until enough of them do."""
+    until(lambda: enough(waiting(server)))

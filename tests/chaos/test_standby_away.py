@@ -1,0 +1,140 @@
+"""The synchronous standby is away: what a caller hears of a write is true."""
+
+import asyncio
+import contextlib
+import signal
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server import running
+from tests.calls import ada, refusal, sign_in, validate
+from tests.chaos.replication import Pair, ask, until_waiting
+from tests.commands import serving, until
+
+UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+NO_ANSWER = (StatusCode.DEADLINE_EXCEEDED, "")
+
+END_THE_WAIT = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+END_THE_CONNECTION = END_THE_WAIT.replace("cancel", "terminate")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    with Pair(tmp_path_factory.mktemp("pair")) as pair:
+        yield pair
+
+
+@pytest.fixture
+def away(pair):
+    """The pair; its standby comes back at the end."""
+    yield pair
+    pair.rejoin()
+
+
+@pytest.fixture
+async def stubs(pair, settings):
+    async with (
+        running(settings.with_database(pair.url)) as service,
+        grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
+    ):
+        yield UserServiceStub(channel), SessionServiceStub(channel)
+
+
+@pytest.fixture
+def request_of_ada():
+    key = uuid4()
+    return ada(email=f"{key}@example.com", request_id=str(key), email_verified=True)
+
+
+def seen(pair, request):
+    return ask(pair.primary, "SELECT count(*) FROM users WHERE request_id = %s", request.request_id)
+
+
+async def test_a_write_that_was_given_up_is_seen_only_when_the_standby_has_it(
+    away, stubs, request_of_ada
+):
+    users, _ = stubs
+    away.standby.stop()
+
+    assert await refusal(users.CreateUser(request_of_ada, timeout=1)) == NO_ANSWER
+    await asyncio.to_thread(until_waiting, away.primary)
+    assert seen(away, request_of_ada) == 0
+    code, _ = await refusal(users.CreateUser(request_of_ada, timeout=4))
+    assert code in {StatusCode.ABORTED, StatusCode.DEADLINE_EXCEEDED}
+
+    await asyncio.to_thread(away.rejoin)
+    created = await users.CreateUser(request_of_ada)
+    assert seen(away, request_of_ada) == 1
+    assert created.user.email == request_of_ada.email
+
+
+async def test_a_write_whose_wait_somebody_ended_is_not_acknowledged(away, stubs, request_of_ada):
+    users, _ = stubs
+    away.standby.stop()
+    call = asyncio.ensure_future(refusal(users.CreateUser(request_of_ada)))
+    await asyncio.to_thread(until_waiting, away.primary)
+
+    ask(away.primary, END_THE_WAIT)
+
+    assert await call == UNAVAILABLE
+    assert seen(away, request_of_ada) == 1
+    assert await refusal(users.CreateUser(request_of_ada, timeout=1)) == NO_ANSWER
+    await asyncio.to_thread(away.rejoin)
+    await users.CreateUser(request_of_ada)
+
+
+async def test_a_write_whose_connection_was_ended_is_not_acknowledged(away, stubs, request_of_ada):
+    users, _ = stubs
+    away.standby.stop()
+    call = asyncio.ensure_future(refusal(users.CreateUser(request_of_ada)))
+    await asyncio.to_thread(until_waiting, away.primary)
+
+    ask(away.primary, END_THE_CONNECTION)
+
+    assert await call == UNAVAILABLE
+
+
+async def test_sessions_are_validated_while_writes_wait(away, stubs, request_of_ada):
+    users, sessions = stubs
+    await users.CreateUser(request_of_ada)
+    started = await sessions.CreateSession(sign_in(email=request_of_ada.email))
+    away.standby.stop()
+    waiting = [
+        asyncio.ensure_future(users.CreateUser(ada(email=f"{uuid4()}@example.com")))
+        for _ in range(12)
+    ]
+    await asyncio.to_thread(until_waiting, away.primary, lambda count: count >= 10)
+
+    await validate(sessions, started.session_token)
+
+    await asyncio.to_thread(away.rejoin)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) >= 10
+
+
+async def test_a_server_that_stops_leaves_commits_that_wait_to_postgresql(
+    away, request_of_ada, tmp_path
+):
+    given = {"TAMATAR_DATABASE_URL": away.url, "TAMATAR_SHUTDOWN_GRACE": "1s"}
+    with serving(cwd=tmp_path, **given) as server:
+        (address,) = server.addresses
+        async with grpc.aio.insecure_channel(address) as channel:
+            away.standby.stop()
+            call = asyncio.ensure_future(
+                UserServiceStub(channel).CreateUser(request_of_ada, timeout=30)
+            )
+            await asyncio.to_thread(until_waiting, away.primary)
+            server.ask(signal.SIGTERM)
+            assert await asyncio.to_thread(server.ended) == 0
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await call
+        assert "Traceback" not in server.said
+    assert seen(away, request_of_ada) == 0
+
+    await asyncio.to_thread(away.rejoin)
+    await asyncio.to_thread(until, lambda: seen(away, request_of_ada) == 1)

@@ -1,0 +1,97 @@
+"""Rules of answers: what ended stays so, and refusals have their reasons."""
+
+from collections.abc import Callable, Iterator
+from math import inf
+
+from tests.chaos.evidence import GRACE, SLACK, VALIDATIONS, Evidence, told
+from tests.chaos.history import Call
+
+
+def good_after_end(evidence: Evidence) -> Iterator[str]:
+    over_by: dict[str, float] = {}
+    for call in evidence.history.of(*VALIDATIONS):
+        if not call.is_ok:
+            continue
+        if call.session not in over_by:
+            over_by[call.session] = evidence.over_by(call.session, call.user)
+        if call.began > over_by[call.session]:
+            yield f"{told(call)} of session {call.session}, which was over"
+        replaced = [
+            one.ended
+            for one in evidence.of_session[call.session]
+            if one.method == "RefreshSession" and one.is_ok and one.token == call.token
+        ]
+        if replaced and call.began > min(replaced) + GRACE + SLACK:
+            yield f"{told(call)} with a token that was replaced long ago"
+
+
+def old_passwords(evidence: Evidence) -> Iterator[str]:
+    changed = {
+        (call.user, call.old): call.ended
+        for call in evidence.history.of("ChangePassword")
+        if call.is_ok
+    }
+    for call in evidence.history.of("CreateSession"):
+        if call.is_ok and call.began > changed.get((call.user, call.value), inf):
+            yield f"{told(call)} with a password that was changed"
+
+
+def used_after_deletion(evidence: Evidence) -> Iterator[str]:
+    for calls in evidence.of_user.values():
+        gone = [call.ended for call in calls if call.method == "DeleteUser" and call.is_ok]
+        for call in calls:
+            # A session that ended may be ended again.
+            ended = call.method in {"DeleteUser", "CreateUser", "RevokeSession"}
+            if call.is_ok and not ended and call.began > min(gone, default=inf):
+                yield f"{told(call)} of user {call.user}, who was deleted"
+
+
+def stale_reads(evidence: Evidence) -> Iterator[str]:
+    for calls in evidence.of_user.values():
+        versions = sorted((c.ended, c.version) for c in calls if c.is_ok and c.version)
+        for call in calls:
+            if call.method == "GetUser" and call.is_ok:
+                known = [version for ended, version in versions if ended < call.began]
+                if call.version < max(known, default=0):
+                    yield f"{told(call)} told of version {call.version}, not {max(known)}"
+
+
+def unreasoned(evidence: Evidence) -> Iterator[str]:
+    for call in evidence.history.calls:
+        for reasons, is_justified, problem in JUSTIFICATIONS:
+            if call.reason in reasons and not is_justified(evidence, call):
+                yield f"{told(call)}: {problem}"
+
+
+def _is_contested(evidence: Evidence, call: Call) -> bool:
+    """Tell whether another creation may have the address; one that is repeated is the same."""
+    return any(
+        other.address == call.address
+        and other.may_have_happened
+        and other.began < call.ended
+        and (other.request or other) != (call.request or call)
+        for other in evidence.history.of("CreateUser")
+    )
+
+
+def _is_barred(evidence: Evidence, call: Call) -> bool:
+    return evidence.was_asked(call, "DeactivateUser", "DeleteUser")
+
+
+def _is_ended(evidence: Evidence, call: Call) -> bool:
+    return evidence.may_have_ended(call.session, call.user, call.ended)
+
+
+JUSTIFICATIONS: tuple[tuple[set[str], Callable[[Evidence, Call], bool], str], ...] = (
+    ({"SESSION_REVOKED"}, _is_ended, "nobody revoked it"),
+    ({"SESSION_UNKNOWN", "SESSION_REUSED"}, Evidence.was_replaced, "it was never replaced"),
+    ({"SESSION_EXPIRED", "SESSION_IDLE"}, lambda *_: False, "it lives for days"),
+    ({"USER_INACTIVE", "USER_NOT_FOUND"}, _is_barred, "nobody barred or deleted the user"),
+    ({"EMAIL_TAKEN"}, _is_contested, "nobody else wanted the address"),
+    (
+        {"INVALID_CREDENTIALS"},
+        lambda evidence, call: _is_barred(evidence, call) or evidence.is_password_in_doubt(call),
+        "nobody changed the password",
+    ),
+)
+"""Refusals, what may have led to them, and what is said where nothing did."""

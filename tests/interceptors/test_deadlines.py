@@ -1,0 +1,289 @@
+"""Calls whose callers set no deadline, and calls beyond those that there may be."""
+
+import asyncio
+from datetime import timedelta
+from itertools import count
+
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from sqlalchemy import text
+
+from tamatar.auth.v1 import session_service_pb2 as session_pb
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.interceptors.deadlines import HASHES, DeadlineInterceptor, Deadlines
+from tamatar_auth.interceptors.draining import DrainInterceptor
+from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.server import running
+from tamatar_auth.services import AnsweredMethods
+from tests.calls import ada, read_refusal, refusal, refused, sign_in
+from tests.freezing import frozen
+from tests.recording import Recording
+from tests.test_server import channel_to, until
+
+TIMED_OUT = (StatusCode.DEADLINE_EXCEEDED, "STORAGE_TIMED_OUT")
+SHORT, LONG = timedelta(milliseconds=50), timedelta(minutes=10)
+PATIENCE = 30.0
+
+
+class Service:
+    """Answers calls as a test says, behind the interceptors that matter here."""
+
+    def __init__(self, behaviour, *, others=SHORT, hashes=LONG, most=1000, meter=None):
+        self.ends = []
+        """How each call ended, in the handler."""
+        self._server = grpc.aio.server()
+        self.drain = DrainInterceptor(most, meter)
+        deadlines = DeadlineInterceptor(Deadlines(others, hashes))
+
+        async def answer(request, context):
+            try:
+                return await behaviour(request, context) or b""
+            except BaseException as error:
+                self.ends.append(type(error))
+                raise
+
+        async def stream(request, context):
+            await behaviour(request, context)
+            yield b""
+
+        answered = AnsweredMethods(self._server, [ErrorInterceptor(), self.drain, deadlines])
+        methods = {
+            "Any": grpc.unary_unary_rpc_method_handler(answer),
+            "CreateSession": grpc.unary_unary_rpc_method_handler(answer),
+            "Stream": grpc.unary_stream_rpc_method_handler(stream),
+        }
+        for service in ("tamatar.Service", "grpc.health.v1.Health"):
+            answered.add_registered_method_handlers(service, methods)
+
+    async def __aenter__(self):
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        return self
+
+    async def __aexit__(self, *_):
+        await self._channel.close()
+        await self._server.stop(0)
+        await self.drain.finished()
+
+    def call(self, method="Any", service="tamatar.Service", **options):
+        return self._channel.unary_unary(f"/{service}/{method}")(b"", **options)
+
+    def stream(self):
+        return self._channel.unary_stream("/tamatar.Service/Stream")(b"")
+
+
+async def for_ever(_request, _context):
+    await asyncio.Event().wait()
+
+
+async def test_a_call_without_a_deadline_ends_all_the_same():
+    async with Service(for_ever) as service:
+        assert await refusal(service.call()) == TIMED_OUT
+        assert service.ends == [asyncio.CancelledError]
+
+
+async def test_calls_that_began_one_after_the_other_all_end():
+    async with Service(for_ever) as service:
+        calls = []
+        for _ in range(5):
+            calls.append(asyncio.ensure_future(refusal(service.call())))
+            await asyncio.sleep(0.02)
+
+        assert await asyncio.gather(*calls) == [TIMED_OUT] * 5
+        assert await refusal(service.call()) == TIMED_OUT
+
+
+async def test_the_deadline_of_the_caller_counts_where_it_has_one():
+    async def slow(_request, _context):
+        await asyncio.sleep(0.3)
+
+    async with Service(slow) as service:
+        assert await service.call(timeout=PATIENCE) == b""
+    async with Service(for_ever, others=LONG) as service:
+        assert (await refused(service.call(timeout=0.05))).code is StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_call_that_hashes_has_longer_and_a_stream_has_for_ever():
+    async def slow(_request, _context):
+        await asyncio.sleep(0.3)
+
+    async with Service(slow) as service:
+        assert await service.call("CreateSession") == b""
+        assert [answer async for answer in service.stream()] == [b""]
+
+
+async def test_a_call_that_clears_up_for_ever_ends_all_the_same():
+    async def stubborn(_request, _context):
+        for _ in range(3):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+        await asyncio.Event().wait()
+
+    async with Service(stubborn) as service:
+        assert await refusal(service.call()) == TIMED_OUT
+
+
+async def test_a_call_that_goes_on_and_answers_is_answered():
+    answers = count()
+
+    async def stubborn(_request, _context):
+        try:
+            await asyncio.sleep(0.1 if next(answers) else 60)
+        except asyncio.CancelledError:
+            return b"late"
+        return b"in time"
+
+    async with Service(stubborn, others=timedelta(milliseconds=500)) as service:
+        assert await service.call() == b"late"
+        assert await service.call() == b"in time"
+
+
+async def test_a_caller_that_goes_away_is_no_deadline_that_passes():
+    async with Service(for_ever, others=LONG) as service:
+        call = service.call()
+        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 1))
+        call.cancel()
+        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 0))
+
+    assert service.ends == [asyncio.CancelledError]
+
+
+def test_the_methods_that_hash_are_methods():
+    services = (
+        pb.DESCRIPTOR.services_by_name["UserService"],
+        session_pb.DESCRIPTOR.services_by_name["SessionService"],
+    )
+    assert {name for service in services for name in service.methods_by_name} >= HASHES
+
+
+@pytest.fixture
+def own_postgres(tmp_path):
+    """A server that a test may freeze."""
+    with EmbeddedPostgres(tmp_path, settings={"fsync": "off"}) as postgres:
+        Migrations(postgres.url()).upgrade()
+        yield postgres
+
+
+async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
+    settings, own_postgres, tmp_path
+):
+    hasty = {"call_deadline": timedelta(milliseconds=500), "health_interval": timedelta(seconds=1)}
+    mine = settings.with_database(own_postgres.url()).model_copy(update=hasty)
+    async with running(mine) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        await service.database.fill_pool()
+        await users.GetUserStats(pb.GetUserStatsRequest())
+        with frozen(tmp_path):
+            calls = [refusal(users.GetUserStats(pb.GetUserStatsRequest())) for _ in range(5)]
+            said = await asyncio.wait_for(asyncio.gather(*calls), 5)
+            assert said == [TIMED_OUT] * 5
+            assert service.database.pool.in_use == 0
+
+        async def answers():
+            try:
+                await users.GetUserStats(pb.GetUserStatsRequest())
+            except grpc.aio.AioRpcError:
+                return False
+            return True
+
+        await until(answers)
+
+
+async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_their_caller(
+    settings, own_postgres, tmp_path
+):
+    mine = settings.with_database(own_postgres.url())
+    async with running(mine) as service, channel_to(service) as channel:
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        await service.database.fill_pool()
+        with frozen(tmp_path):
+            calls = [
+                refused(users.GetUserStats(pb.GetUserStatsRequest(), timeout=0.5)),
+                refused(users.CreateUser(ada(), timeout=0.5)),
+                refused(sessions.CreateSession(sign_in(), timeout=0.5)),
+            ]
+            said = await asyncio.gather(*calls)
+            assert {each.code for each in said} == {StatusCode.DEADLINE_EXCEEDED}
+            # psycopg would hold them for ten seconds.
+            await until(lambda: nothing_is_held_by(service), tries=40)
+
+
+async def nothing_is_held_by(service):
+    return service.database.pool.in_use == service.parts.drain.in_flight == 0
+
+
+async def test_a_deadline_of_ours_that_passes_leaves_nothing_behind(settings, database):
+    hasty = settings.model_copy(update={"password_call_deadline": timedelta(milliseconds=300)})
+    async with running(hasty) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
+            )
+            assert await refusal(users.CreateUser(ada(username="ada"))) == TIMED_OUT
+            await tx.connection.rollback()
+        assert service.database.pool.in_use == 0
+        assert (await users.CreateUser(ada(username="ada"))).user.username == "ada"
+
+
+# Calls in flight
+
+
+async def test_more_calls_than_there_may_be_are_refused_at_once():
+    opened, recording = asyncio.Event(), Recording()
+
+    async def held(_request, _context):
+        await opened.wait()
+
+    async with Service(held, others=LONG, most=3, meter=recording.meter) as service:
+        calls = [asyncio.ensure_future(service.call()) for _ in range(3)]
+        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 3))
+        said = await refused(service.call())
+        assert (said.code, said.reason) == (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+        assert said.retry_seconds
+        assert value(recording, "tamatar.call.count") == 3
+
+        healthy = asyncio.ensure_future(service.call(service="grpc.health.v1.Health"))
+        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 4))
+        opened.set()
+        assert await asyncio.gather(healthy, *calls) == [b""] * 4
+        assert await service.call() == b""
+
+    assert value(recording, "tamatar.call.count") == 0
+    assert value(recording, "tamatar.call.max") == 3
+    assert value(recording, "tamatar.call.refused") == 1
+
+
+def value(recording, name):
+    (point,) = recording.points(name)
+    return point.value
+
+
+async def test_a_crowded_server_refuses_before_it_looks_and_tells_its_health(settings, database):
+    few = settings.model_copy(update={"calls_in_flight": 2})
+    async with running(few) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("LOCK TABLE users"))
+            calls = [
+                asyncio.ensure_future(users.GetUserStats(pb.GetUserStatsRequest()))
+                for _ in range(2)
+            ]
+            await until(lambda: asyncio.sleep(0, service.parts.drain.in_flight == 2))
+            broken = channel.unary_unary("/tamatar.auth.v1.UserService/GetUser")(b"\xff")
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await broken
+            assert read_refusal(raised.value).reason == "SERVER_BUSY"
+            answer = await HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        await asyncio.gather(*calls)

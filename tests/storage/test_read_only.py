@@ -1,0 +1,75 @@
+"""A server that writes no more: its connections are given up, all of them at once."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from grpc import StatusCode
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.server import running
+from tests.calls import ada, refusal, refused, sign_in, validate, verify
+from tests.test_server import channel_to
+
+UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two servers that both have the tables."""
+    with (
+        EmbeddedPostgres(tmp_path / "first", settings={"fsync": "off"}) as first,
+        EmbeddedPostgres(tmp_path / "second", settings={"fsync": "off"}) as second,
+    ):
+        for postgres in (first, second):
+            Migrations(postgres.url()).upgrade()
+        yield first, second
+
+
+def make_read_only(postgres):
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def either(passwords, *servers):
+    """The URL of whichever server writes."""
+    urls = [urlsplit(server.url()) for server in servers]
+    passwords.write_text(
+        "".join(f"{url.hostname}:{url.port}:*:{url.username}:{url.password}\n" for url in urls)
+    )
+    passwords.chmod(0o600)
+    places = ",".join(f"{url.hostname}:{url.port}" for url in urls)
+    found = f"postgresql://{urls[0].username}@{places}{urls[0].path}"
+    return f"{found}?passfile={passwords}&target_session_attrs=read-write"
+
+
+async def test_a_server_that_became_read_only_is_left_for_the_other_one(settings, two, tmp_path):
+    mine = settings.with_database(either(tmp_path / "passwords", *two))
+    async with running(mine) as service, channel_to(service) as channel:
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        await service.database.fill_pool()
+        created = await users.CreateUser(ada())
+        await verify(service.database, created.user)
+        started = await sessions.CreateSession(sign_in())
+        await validate(sessions, started.session_token)
+
+        await asyncio.to_thread(make_read_only, two[0])
+        said = await refused(until_it_is_refused(users))
+        assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+        assert said.retry_seconds
+
+        # Every connection leads to the other server now: the one of validations, too.
+        assert await refusal(validate(sessions, started.session_token)) == UNKNOWN
+        calls = [users.CreateUser(ada(email=f"{n}@example.com", password="")) for n in range(20)]
+        assert len(await asyncio.gather(*calls)) == 20
+
+
+async def until_it_is_refused(users):
+    """Create users until the server has read its settings again."""
+    for number in range(1000):
+        await users.CreateUser(ada(email=f"before{number}@example.com", password=""))

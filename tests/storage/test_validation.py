@@ -1,0 +1,78 @@
+"""Batches of validations: few at once, none for ever, and each a statement of its call."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage import validation as module
+from tamatar_auth.storage.activity import Activity
+from tamatar_auth.storage.queries import QueryWatch, Tally, tally
+from tamatar_auth.storage.reserved import ReservedConnections
+from tamatar_auth.storage.validation import MOST_BATCHES, SessionValidation
+from tests.recording import Recording
+
+UNKNOWN = b"x" * 32
+
+
+async def waiting(database):
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with database.read() as db:
+        return (await db.connection.execute(text(query))).scalar_one()
+
+
+@pytest.fixture
+def patient(settings):
+    minute = timedelta(minutes=1)
+    return settings.model_copy(update={"lock_timeout": minute, "statement_timeout": minute})
+
+
+async def test_a_batch_waits_for_its_turn_and_not_for_ever(patient, database, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_WAIT", 0.1)
+    reserved = ReservedConnections(patient, QueryWatch(60, None, None), 8)
+    validation = SessionValidation(reserved, Activity(), None)
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("LOCK TABLE sessions"))
+        stuck = [asyncio.create_task(validation.each([UNKNOWN])) for _ in range(MOST_BATCHES)]
+        while await waiting(database) < MOST_BATCHES:  # noqa: ASYNC110 - locks tell nobody
+            await asyncio.sleep(0.01)
+        with pytest.raises(StorageUnavailable):
+            await validation.each([UNKNOWN])
+
+    await asyncio.gather(*stuck)
+    assert len(await validation.each([UNKNOWN])) == 1
+    await validation.close()
+
+
+async def test_a_batch_that_is_stuck_is_given_up(patient, database, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_READ", timedelta(seconds=0.1))
+    validation = SessionValidation(
+        ReservedConnections(patient, QueryWatch(60, None, None), 8), Activity(), None
+    )
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("LOCK TABLE sessions"))
+        with pytest.raises(StorageUnavailable):
+            await validation.each([UNKNOWN])
+
+    await validation.close()
+
+
+async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
+    recording = Recording()
+    watch = QueryWatch(60, recording.tracer, recording.meter)
+    validation = SessionValidation(ReservedConnections(settings, watch, 8), Activity(), None)
+    counted = Tally()
+    token = tally.set(counted)
+    with recording.tracer.start_as_current_span("call") as call:
+        await validation.each([UNKNOWN])
+    tally.reset(token)
+    await validation.close()
+
+    span = recording.span("SELECT sessions users")
+    assert span.parent.span_id == call.get_span_context().span_id
+    assert span.attributes["db.namespace"]
+    assert span.attributes["server.port"]
+    assert "%(digests)s" in span.attributes["db.query.text"]
+    assert counted.statements == 1
