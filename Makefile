@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover bench timing check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover bench timing soak check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUI
 
 timing: $(RUNTIME) ## Show that refused sign-ins take the same time, whatever their cause.
 	@$(BIN)/python benchmarks/timing.py
+
+soak: $(DEV) ## See whether anything grows while calls are cancelled: make soak MINUTES=30
+	@$(BIN)/python -m tests.chaos.soak $(or $(MINUTES),30)
 
 check: $(ALL) ## Run every check, and tell which failed.
 	@$(BIN)/python tools/check.py $(ARGS)
