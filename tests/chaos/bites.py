@@ -54,6 +54,6 @@ BITES = (
     _bite("does_not_wait_for_the_disk", Promise.KEPT, faults=("database killed",)),
     _bite("lets_exceptions_out", Promise.STATUS),
     _bite("tells_texts_of_exceptions", Promise.SILENT, faults=("users locked",)),
-    _bite("tells_no_time_to_retry", Promise.RETRY, faults=("users locked",)),
+    _bite("tells_no_time_to_retry", Promise.RETRY, faults=("database restarted",)),
     _bite("looks_at_its_database_once", Promise.HEALED, faults=("database restarted",)),
 )

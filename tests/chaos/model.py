@@ -23,7 +23,7 @@ class Promise(StrEnum):
     REASONED = "refusals without a reason in the history"
     STATUS = "calls that ended UNKNOWN or INTERNAL"
     SILENT = "statuses that tell more than they should"
-    RETRY = "UNAVAILABLE or ABORTED without RetryInfo"
+    RETRY = "refusals that will pass, without RetryInfo"
     HEALED = "faults that did not heal by themselves"
 
 

@@ -9,6 +9,12 @@ from tests.chaos.faults import AT_REST, AWAY
 from tests.chaos.history import IN_DOUBT, INVENTED
 from tests.chaos.sentences import SENTENCES, TELLTALES
 
+PASSING = {
+    *("STORAGE_UNAVAILABLE", "SERVICE_STOPPING", "TRANSACTION_CONFLICT"),
+    *("SERVER_BUSY", "TOO_MANY_ATTEMPTS"),
+}
+"""Reasons that say when to come again."""
+
 RECONNECTING = 5.0
 """Seconds after the return of a server in which a client may not have found it again."""
 
@@ -47,6 +53,5 @@ def leaks(evidence: Evidence) -> Iterator[str]:
 def without_retry(evidence: Evidence) -> Iterator[str]:
     for call in evidence.history.calls:
         said = call.refusal
-        wants = {"STORAGE_UNAVAILABLE", "SERVICE_STOPPING", "TRANSACTION_CONFLICT"}
-        if said and said.reason in wants and said.retry_seconds is None:
+        if said and said.reason in PASSING and said.retry_seconds is None:
             yield told(call)
