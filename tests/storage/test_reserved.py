@@ -168,3 +168,16 @@ async def test_nothing_is_lent_after_the_end(reserved):
 
     with pytest.raises(ServiceStopping):
         await pid(reserved)
+
+
+async def test_those_that_nobody_needs_any_more_are_closed(reserved, monkeypatch):
+    async with reserved.lend() as needed:
+        async with reserved.lend() as spare, reserved.lend() as another:
+            pass
+        assert reserved.count() == (1, 2, 8)
+        monkeypatch.setattr(module, "LONGEST_REST", 0.0)
+
+    assert reserved.count() == (0, 1, 8)
+    assert spare.closed
+    assert another.closed
+    assert not needed.closed

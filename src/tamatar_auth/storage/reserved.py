@@ -33,16 +33,20 @@ PLANS_LAST = 10.0
 """Seconds after which a connection plans anew: what was planned for a table of a few rows may
 read all of it."""
 
+LONGEST_REST = 30.0
+"""Seconds after which a connection that nobody has needed is closed."""
+
 Query: TypeAlias = Select[Any] | CompoundSelect[Any]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A connection, and when it was opened and has begun to plan."""
+    """A connection, and when it was opened, has begun to plan, and came back."""
 
     connection: Connection
     opened_at: float = field(default_factory=monotonic)
     planned_at: float = field(default_factory=monotonic)
+    rests_since: float = 0.0
 
 
 class ReservedConnections:
@@ -118,7 +122,15 @@ class ReservedConnections:
         if self._is_closed or kept.opened_at < self._good_from:
             await kept.connection.close()
         else:
+            kept.rests_since = monotonic()
             self._resting.append(kept)
+            await self._close_what_rests_long()
+
+    async def _close_what_rests_long(self) -> None:
+        # The last that came back is lent first, so those that are not needed stay in front.
+        longest = monotonic() - LONGEST_REST
+        while len(self._resting) > 1 and self._resting[0].rests_since < longest:
+            await self._resting.pop(0).connection.close()
 
     async def _opened(self) -> _Kept:
         try:
