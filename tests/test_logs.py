@@ -25,6 +25,7 @@ from tamatar_auth.errors.users import EmailTaken
 from tamatar_auth.logs import configure_logs
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.users import NewUser
+from tests.canaries import FORMS
 from tests.recording import logged
 
 CANARY = "canary-5e0d@example.com"
@@ -79,7 +80,11 @@ def test_a_line_tells_when_how_bad_where_and_what(stream):
     ]
 
 
-@given(st.text(), st.text())
+# Hypothesis tries the constants of the code, too: a form of our secrets would be taken for one.
+ANY_TEXT = st.text().filter(lambda text: not FORMS.search(text))
+
+
+@given(ANY_TEXT, ANY_TEXT)
 @pytest.mark.parametrize("lone", ["", "\ud800", "\x00\r\n\u2028\x85\x7f\x1b[2J"])
 def test_any_text_is_one_line(lone, event, value):
     with logged(PRODUCTION) as stream:
