@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
+from tamatar.auth.v1.session_service_pb2 import RefreshSessionRequest, RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server import running
@@ -106,6 +106,20 @@ async def test_a_revocation_whose_wait_somebody_ended_is_acknowledged_when_it_is
     assert await refusal(sessions.RevokeSession(request, timeout=1)) == NO_ANSWER
     await asyncio.to_thread(away.rejoin)
     await sessions.RevokeSession(request)
+
+
+async def test_a_refresh_whose_wait_somebody_ended_is_not_acknowledged(away, stubs, request_of_ada):
+    users, sessions = stubs
+    await users.CreateUser(request_of_ada)
+    started = await sessions.CreateSession(sign_in(email=request_of_ada.email))
+    request = RefreshSessionRequest(session_token=started.session_token)
+    away.standby.stop()
+    call = asyncio.ensure_future(refusal(sessions.RefreshSession(request, timeout=60)))
+    await asyncio.to_thread(until_waiting, away.primary)
+
+    ask(away.primary, END_THE_WAIT)
+
+    assert await call == UNAVAILABLE
 
 
 async def test_a_write_whose_connection_was_ended_is_not_acknowledged(away, stubs, request_of_ada):

@@ -124,13 +124,20 @@ class Connection(psycopg.AsyncConnection[Any]):
         interval: float = INTERVAL,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's
     ) -> Result:
-        """Wait as psycopg does, but no longer than the task that waits."""
+        """Wait as psycopg does, but no longer than the task that waits.
+
+        Raise `UnconfirmedError` as `commit` does, where a statement is a commit too.
+        """
         try:
-            return await wait_async(gen, self.pgconn.socket, interval, timeout)
+            result = await wait_async(gen, self.pgconn.socket, interval, timeout)
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._leave(gen)
             raise
+        if self.commits_at_once and not self._is_confirmed:
+            self._is_confirmed = True
+            raise UnconfirmedError
+        return result
 
     async def commit(self) -> None:
         """Commit as psycopg does; a commit that was begun is not taken back.
