@@ -1,9 +1,12 @@
 """The server and its database: lost, back again, not yet migrated; calls in flight at the end."""
 
 import asyncio
+import os
+import signal
 import socket
 
 import grpc
+import psycopg
 import pytest
 import structlog
 from grpc import StatusCode
@@ -69,6 +72,26 @@ async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_
         assert (await watch.read()).status == SERVING
         found = await users.GetUser(pb.GetUserRequest(email="ada@example.com"))
         assert found.user.email == "ada@example.com"
+        watch.cancel()
+
+
+async def test_health_does_not_wait_for_connections_that_are_never_answered(settings, own_postgres):
+    mine = settings.with_database(own_postgres.url())
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
+    async with running(mine) as service, channel_to(service) as channel:
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        with psycopg.connect(own_postgres.url()) as connection:
+            pids = [pid for (pid,) in connection.execute(ours, [mine.application_name])]
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert (await watch.read()).status == NOT_SERVING
+            assert (await watch.read()).status == SERVING
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
         watch.cancel()
 
 

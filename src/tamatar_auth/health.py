@@ -33,7 +33,6 @@ class DatabaseWatch:
         self._health = health
         self._head = head
         self._said: str | None = "not looked at yet"
-        self._look: asyncio.Task[str | None] | None = None
 
     async def run(self) -> None:
         """Look for as long as the server runs."""
@@ -55,17 +54,12 @@ class DatabaseWatch:
 
     async def close(self) -> None:
         """Give the connection back."""
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait({self._look}, timeout=PATIENCE)
         await self._database.close()
 
     async def _problem_in_time(self) -> str | None:
-        # A frozen server can hold even a cancelled statement for seconds, so the look is
-        # not cancelled: the next round goes on waiting for it.
-        look = self._look = self._look or asyncio.create_task(problem(self._database, self._head))
-        done, _ = await asyncio.wait({look}, timeout=PATIENCE)
-        if not done:
+        # A connection whose server answers no more is left: the next look has another one.
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await problem(self._database, self._head)
+        except TimeoutError:
             return "the database does not answer"
-        self._look = None
-        return look.result()

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.storage import abandoned as module
 from tamatar_auth.storage.abandoned import PATIENCE, Abandoned
 from tamatar_auth.storage.connecting import connecting
 from tamatar_auth.storage.database import Database, create_engine
@@ -163,6 +164,22 @@ async def test_a_commit_whose_call_has_gone_is_not_ended(committing, abandoned):
     await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
     assert await rows(committing) == 1
     assert (abandoned.ended, abandoned.left, abandoned.commits) == (0, 0, 1)
+
+
+async def test_a_commit_is_not_waited_for_for_ever(committing, abandoned, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_DOUBT", 0.1)
+    async with committing.read() as holder:
+        await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
+        task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
+        await until(lambda: waits(committing, pid))
+        task.cancel()
+        await asyncio.wait({task})
+
+        await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
+        assert await waits(committing, pid)
+        await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
+
+    await until(lambda: rows(committing))
 
 
 async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing, abandoned):

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.errors.users import Cause, InvalidCredentials, TooManyAttempts
 from tamatar_auth.security.passwords import Passwords, PasswordTurn
 from tamatar_auth.security.throttle import account_of_user
@@ -87,7 +88,7 @@ class PasswordCheck:
         return credentials
 
     async def _give_back(self, account: bytes) -> None:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, StorageUnavailable):
             async with asyncio.timeout(GIVING_BACK), self._database.read() as db:
                 await db.attempts.give_back(account)
 

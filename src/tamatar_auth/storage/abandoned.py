@@ -8,6 +8,7 @@ deadline. So the task goes at once, and what is left to do is done here.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
+from time import monotonic
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -22,6 +23,10 @@ Result = TypeVar("Result")
 
 PATIENCE = 2.0
 """Seconds in which a server has to take the request to end a statement."""
+
+LONGEST_DOUBT = 30.0
+"""Seconds after which a commit is not waited for any more: its server may never come back, and
+another one write in its place. The commit goes on waiting there."""
 
 LAST_PATIENCE = 0.1
 """Seconds for what is left when the process ends."""
@@ -51,6 +56,8 @@ class Abandoned:
 
     def wait(self, connection: "Connection", commit: PQGen[Any]) -> None:
         """Let a connection commit, and close it; return at once."""
+        self.commits += 1
+        self.in_doubt += 1
         self._start(self._committed(connection, commit), connection)
 
     def keep(self, close: Callable[[], None]) -> None:
@@ -82,11 +89,10 @@ class Abandoned:
             self.ended += 1
 
     async def _committed(self, connection: "Connection", commit: PQGen[Any]) -> None:
-        self.commits += 1
-        self.in_doubt += 1
         try:
-            await wait_async(commit, connection.pgconn.socket, INTERVAL)
-        except (psycopg.Error, OSError):
+            async with asyncio.timeout(LONGEST_DOUBT):
+                await wait_async(commit, connection.pgconn.socket, INTERVAL)
+        except (psycopg.Error, OSError, TimeoutError):
             pass  # the call's outcome stays unknown, as its caller was told
         finally:
             self.in_doubt -= 1
@@ -104,6 +110,8 @@ class Connection(psycopg.AsyncConnection[Any]):
     """A connection that a cancelled task leaves at once, whatever the server does."""
 
     abandoned: Abandoned
+    began_at: float
+    """When it was begun to be opened."""
     commits_at_once = False
     """Whether its statements write, and are each a transaction of its own."""
     _is_left = False
@@ -113,8 +121,9 @@ class Connection(psycopg.AsyncConnection[Any]):
     @classmethod
     async def open(cls, abandoned: Abandoned, url: str, **arguments: Any) -> Self:
         """Connect to a server."""
+        began_at = monotonic()
         connection = await cls.connect(url, **arguments)
-        connection.abandoned = abandoned
+        connection.abandoned, connection.began_at = abandoned, began_at
         connection.add_notice_handler(connection._hear)  # noqa: SLF001 - its own
         return connection
 
@@ -128,6 +137,8 @@ class Connection(psycopg.AsyncConnection[Any]):
 
         Raise `UnconfirmedError` as `commit` does, where a statement is a commit too.
         """
+        if self.commits_at_once:
+            self._is_confirmed = True
         try:
             result = await wait_async(gen, self.pgconn.socket, interval, timeout)
         except asyncio.CancelledError:
@@ -135,7 +146,6 @@ class Connection(psycopg.AsyncConnection[Any]):
                 self._leave(gen)
             raise
         if self.commits_at_once and not self._is_confirmed:
-            self._is_confirmed = True
             raise UnconfirmedError
         return result
 

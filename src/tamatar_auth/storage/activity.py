@@ -12,6 +12,9 @@ from tamatar_auth.storage.database import Database
 PAUSE = 2.0
 """Seconds in which uses gather before they are written."""
 
+LONGEST_WRITE = 10.0
+"""Seconds after which a write is given up."""
+
 MOST = 10_000
 """How many sessions are remembered meanwhile; the use of others is written the next time."""
 
@@ -35,9 +38,9 @@ class Activity:
         if not used:
             return
         try:
-            async with database.transaction() as tx:
+            async with asyncio.timeout(LONGEST_WRITE), database.transaction() as tx:
                 await tx.sessions.touch(list(used))
-        except (SQLAlchemyError, OSError, StorageUnavailable) as error:
+        except (SQLAlchemyError, OSError, StorageUnavailable, TimeoutError) as error:
             log.warning("activity was not written", error=type(error).__name__)
 
     async def write_for_ever(self, database: Database) -> None:

@@ -95,8 +95,10 @@ class Database:
     async def transaction(self) -> AsyncIterator[Scope]:
         """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
         self._refuse_if_in_doubt()
-        async with self._connection(self.engine) as connection, connection.begin():
-            yield Scope(connection)
+        async with self._connection(self.engine) as connection:
+            self._refuse_if_in_doubt()  # others have waited meanwhile, too
+            async with connection.begin():
+                yield Scope(connection)
 
     @property
     def pool(self) -> PoolState:
@@ -110,9 +112,10 @@ class Database:
         A database that is away, or has no room for so many, costs that and nothing else.
         """
         async with contextlib.AsyncExitStack() as opened:
-            with contextlib.suppress(exc.SQLAlchemyError, OSError):
+            with contextlib.suppress(exc.SQLAlchemyError, OSError, TimeoutError):
                 for _ in range(self.pool.size):
-                    await opened.enter_async_context(self.engine.connect())
+                    async with asyncio.timeout(self._patience):
+                        await opened.enter_async_context(self.engine.connect())
 
     async def close(self) -> None:
         """Close every connection."""

@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from time import monotonic
 from typing import Any, TypeAlias
 
 from tamatar_auth.storage.abandoned import Connection
+
+FRESH = 5.0
+"""Seconds from its beginning in which a connection is given that nobody waited for."""
 
 Connect: TypeAlias = Callable[[], Coroutine[Any, Any, Connection]]
 
@@ -23,10 +27,7 @@ class Openings:
 
     async def one(self) -> Connection:
         """Return a connection that was just opened, or raise what psycopg raises."""
-        if self._unclaimed:
-            opening = self._unclaimed.pop(0)
-        else:
-            opening = asyncio.create_task(self._connect(), context=Context())
+        opening = self._begun() or asyncio.create_task(self._connect(), context=Context())
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -34,6 +35,19 @@ class Openings:
                 self._unclaimed.append(opening)
                 opening.add_done_callback(self._forget_if_failed)
             raise
+
+    def _begun(self) -> "asyncio.Task[Connection] | None":
+        """Give an opening that nobody waits for, but none that has been ready for long."""
+        while self._unclaimed:
+            opening = self._unclaimed.pop(0)
+            if not opening.done():
+                return opening
+            if opening.cancelled() or opening.exception() is not None:
+                continue
+            if opening.result().began_at > monotonic() - FRESH:
+                return opening
+            opening.result().pgconn.finish()
+        return None
 
     def close(self) -> None:
         """Close the connections that nobody has come for."""

@@ -44,7 +44,7 @@ class _Kept:
     """A connection, and when it was opened, has begun to plan, and came back."""
 
     connection: Connection
-    opened_at: float = field(default_factory=monotonic)
+    opened_at: float
     planned_at: float = field(default_factory=monotonic)
     rests_since: float = 0.0
 
@@ -135,7 +135,8 @@ class ReservedConnections:
     async def _opened(self) -> _Kept:
         try:
             async with asyncio.timeout(self._patience):
-                return _Kept(await self._connect())
+                connection = await self._connect()
+                return _Kept(connection, connection.began_at)
         except TimeoutError:
             raise StorageUnavailable from None
 
