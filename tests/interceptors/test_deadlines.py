@@ -287,3 +287,17 @@ async def test_a_crowded_server_refuses_before_it_looks_and_tells_its_health(set
             answer = await HealthStub(channel).Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         await asyncio.gather(*calls)
+
+
+async def test_streams_that_stay_leave_room_for_calls(settings, database):
+    one = settings.model_copy(update={"calls_in_flight": 1})
+    async with running(one) as service, channel_to(service) as channel:
+        watches = [HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
+        for watch in watches:
+            await watch.read()
+        assert service.parts.drain.in_flight == 3
+
+        await UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
+
+        for watch in watches:
+            watch.cancel()

@@ -1,7 +1,6 @@
 """Knows the calls in flight: refuses more than there may be, and ends without cutting one off."""
 
 import asyncio
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,7 +26,7 @@ class DrainInterceptor(Interceptor):
         self.most = most
         self.refused = 0
         """How many calls found that many others in flight."""
-        self._in_flight = 0
+        self._in_flight = self._of_bounded = 0
         self._none_in_flight = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -38,7 +37,9 @@ class DrainInterceptor(Interceptor):
         """Count a call for as long as the behaviour runs."""
         if not method.is_unary:
             return self._counted(self._ended(behaviour))
-        return self._counted(behaviour, is_bounded=method.service.startswith(OURS))
+        if not method.service.startswith(OURS):
+            return self._counted(behaviour)
+        return self._bounded(behaviour)
 
     @property
     def in_flight(self) -> int:
@@ -60,22 +61,40 @@ class DrainInterceptor(Interceptor):
             self._none_in_flight.clear()
             await self._none_in_flight.wait()
 
-    def _counted(self, behaviour: Behaviour, *, is_bounded: bool = False) -> Behaviour:
-        most = self.most if is_bounded else math.inf
-
+    def _counted(self, behaviour: Behaviour) -> Behaviour:
         async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            if self._in_flight >= most:
-                self.refused += 1
-                raise ServerBusy
             self._in_flight += 1
             try:
                 return await behaviour(request, context)
             finally:
-                self._in_flight -= 1
-                if not self._in_flight:
-                    self._none_in_flight.set()
+                self._one_less()
 
         return counted
+
+    def _bounded(self, behaviour: Behaviour) -> Behaviour:
+        """Count a call of ours, and refuse more than there may be.
+
+        Streams and other services do not count: who holds a thousand of them locks nobody out.
+        """
+
+        async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            if self._of_bounded >= self.most:
+                self.refused += 1
+                raise ServerBusy
+            self._in_flight += 1
+            self._of_bounded += 1
+            try:
+                return await behaviour(request, context)
+            finally:
+                self._of_bounded -= 1
+                self._one_less()
+
+        return bounded
+
+    def _one_less(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._none_in_flight.set()
 
     def _ended(self, behaviour: Behaviour) -> Behaviour:
         """Let streams of a behaviour be ended."""
