@@ -26,6 +26,10 @@ from tamatar_auth.storage.user_tokens import UserTokenRepository
 from tamatar_auth.storage.users import UserRepository
 
 
+LONGEST_OPENING = 10.0
+"""Seconds that the start waits for a connection, beyond which it goes on without."""
+
+
 class PoolState(NamedTuple):
     """The connections of this process: lent, allowed, and calls that wait for one."""
 
@@ -114,7 +118,7 @@ class Database:
         async with contextlib.AsyncExitStack() as opened:
             with contextlib.suppress(exc.SQLAlchemyError, OSError, TimeoutError):
                 for _ in range(self.pool.size):
-                    async with asyncio.timeout(self._patience):
+                    async with asyncio.timeout(LONGEST_OPENING):
                         await opened.enter_async_context(self.engine.connect())
 
     async def close(self) -> None:
