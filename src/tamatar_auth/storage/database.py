@@ -25,7 +25,6 @@ from tamatar_auth.storage.sweeping import SweepRepository
 from tamatar_auth.storage.user_tokens import UserTokenRepository
 from tamatar_auth.storage.users import UserRepository
 
-
 LONGEST_OPENING = 10.0
 """Seconds that the start waits for a connection, beyond which it goes on without."""
 
