@@ -4,6 +4,7 @@ import argparse
 import secrets
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -15,12 +16,11 @@ from tests.chaos.running import Ground, Plan, database_server, run
 from tests.chaos.small_disk import small_disk
 
 
-async def chaos(ground: Ground, seeds: list[int], seconds: float) -> bool:
-    """Run every seed, tell of each, print the table, and return whether all was kept."""
+async def chaos(ground: Ground, plans: Sequence[Plan]) -> bool:
+    """Run every plan, tell of each, print the table, and return whether all was kept."""
     report = Report()
     async with database_server(ground) as postgres:
-        for seed in seeds:
-            plan = Plan(seed, seconds)
+        for plan in plans:
             report.begin(plan)
             report.add(await run(plan, postgres, ground.folder))
     report.table()
@@ -61,6 +61,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, action="append", help="this seed, again")
     parser.add_argument("--seeds", type=int, default=3, help="how many, chosen at random")
     parser.add_argument("--seconds", type=float, default=20, help="how long each run disturbs")
+    parser.add_argument(
+        "--writes", type=int, default=0, help="go on until so many writes of a run are acknowledged"
+    )
     names = [bite.sabotage for bite in BITES]
     parser.add_argument(
         "--bite",
@@ -71,6 +74,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     seeds = given.seed or [secrets.randbelow(1_000_000) for _ in range(given.seeds)]
+    plans = [Plan(seed, given.seconds, given.writes) for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="tamatar-chaos-") as name:
         small = Path(name, "small")
         small.mkdir()
@@ -79,7 +83,7 @@ def main() -> int:
                 print("No disk can be filled here: that fault is left out.")
             ground = Ground(Path(name), disk)
             asked = given.bite is not None
-            work = bite(ground, given.bite) if asked else chaos(ground, seeds, given.seconds)
+            work = bite(ground, given.bite) if asked else chaos(ground, plans)
             return 0 if uvloop.run(work) else 1
 
 

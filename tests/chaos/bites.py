@@ -16,7 +16,7 @@ class Bite:
 
     def plan(self, seed: int) -> Plan:
         """Say how it is looked for."""
-        return Plan(seed, SECONDS, self.faults, servers=1, sabotage=self.sabotage)
+        return Plan(seed, SECONDS, faults=self.faults, servers=1, sabotage=self.sabotage)
 
     def is_found_in(self, result: Result) -> bool:
         """Tell whether a run shows it."""

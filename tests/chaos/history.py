@@ -27,6 +27,9 @@ class Outcome(StrEnum):
 IN_DOUBT = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
 """How calls end of which nobody can say whether they happened."""
 
+READS = {"GetUser", "ValidateSession", "BatchValidateSessions", "BatchValidate"}
+"""The methods that change nothing."""
+
 INVENTED = {StatusCode.UNKNOWN, StatusCode.INTERNAL, StatusCode.DATA_LOSS}
 """How no call may end; whether it happened is not known either."""
 
@@ -57,6 +60,11 @@ class Call:
     def is_ok(self) -> bool:
         """Whether the answer was the one that was hoped for."""
         return self.outcome is Outcome.OK
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether it wrote, and said so."""
+        return self.is_ok and self.method not in READS
 
     @property
     def may_have_happened(self) -> bool:
@@ -104,6 +112,11 @@ class History:
     """Seconds after the end of each fault until all was well again, by fault."""
     said: list[str] = field(default_factory=list)
     """What else went wrong, such as a server that did not heal."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How many calls wrote, and said so."""
+        return sum(call.is_acknowledged for call in self.calls)
 
     async def record(self, call: Call, answer: Awaitable[Any]) -> Any:
         """Wait for an answer and note it; return it, or None where there is none."""

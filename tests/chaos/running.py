@@ -30,6 +30,9 @@ TEMPLATE = "chaos_template"
 SETTLED = 30.0
 """Seconds after which a connection that is still there will stay."""
 
+LONGEST = 900.0
+"""Seconds after which a run ends that was to have more writes."""
+
 _USERS = """
     SELECT u.id::text, email, coalesce(first_name, '') AS first_name, is_active,
         deleted_at IS NOT NULL AS is_deleted, version, p.user_id IS NOT NULL AS has_profile
@@ -44,6 +47,8 @@ class Plan:
 
     seed: int
     seconds: float
+    writes: int = 0
+    """How many have to be acknowledged before it ends, for which it gets `LONGEST` seconds."""
     faults: Sequence[str] = tuple(FAULTS)
     clients: int = 10
     servers: int = 2
@@ -133,14 +138,20 @@ async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
 
 
 async def _disturb(plan: Plan, scene: Scene, calling: "asyncio.Future[list[None]]") -> None:
-    until = time.monotonic() + plan.seconds
+    began = time.monotonic()
     await asyncio.sleep(scene.seconds(0.3, 0.8))
     for fault in _without_end(possible(plan.faults, scene.house), scene.random):
-        if time.monotonic() > until or calling.done():
+        if _is_enough(plan, time.monotonic() - began, scene.history) or calling.done():
             return
         if fault:
             await make(fault, scene)
         await asyncio.sleep(scene.seconds(0.2, 1.2))
+
+
+def _is_enough(plan: Plan, seconds: float, history: History) -> bool:
+    if seconds <= plan.seconds:
+        return False
+    return history.acknowledged >= plan.writes or seconds > LONGEST
 
 
 def _without_end(faults: Sequence[str], random: Random) -> Iterable[str]:
