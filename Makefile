@@ -80,7 +80,7 @@ wheel: $(DEV) ## Build the wheel into dist/.
 	@$(BIN)/python -m hatchling build --target wheel
 
 lock: .venv-lock/.installed ## Renew requirements/ after pyproject.toml: make lock ARGS=--upgrade
-	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt --extra server
 	@$(COMPILE) pyproject.toml --output-file requirements/local.txt \
 		--extra embedded --group build --constraints requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --output-file requirements/dev.txt \

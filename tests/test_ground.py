@@ -13,13 +13,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tamatar_auth
+from tests.commands import run
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
 
-RUNTIME = PROJECT["project"]["dependencies"]
-LOCAL = [*RUNTIME, *PROJECT["project"]["optional-dependencies"]["embedded"], *GROUPS["build"]]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+
+
+def of_extra(name: str) -> list[str]:
+    """What an extra asks for, with those that it includes."""
+    asked = [(line, re.fullmatch(r"tamatar-auth\[(\w+)\]", line)) for line in EXTRAS[name]]
+    return [one for line, more in asked for one in (of_extra(more[1]) if more else [line])]
+
+
+RUNTIME = [*PROJECT["project"]["dependencies"], *of_extra("server")]
+LOCAL = [*PROJECT["project"]["dependencies"], *of_extra("embedded"), *GROUPS["build"]]
 LOCKED = {
     "runtime": RUNTIME,
     "local": LOCAL,
@@ -126,6 +136,22 @@ def test_the_wheel_offers_the_command(environment: Path, tmp_path: Path) -> None
     said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
 
     assert tamatar_auth.__version__ in said
+
+
+def test_a_command_of_the_service_says_what_to_install_where_only_the_client_is(
+    tmp_path: Path,
+) -> None:
+    # -S leaves out all packages that are installed.
+    said = run(
+        *(sys.executable, "-S", "-m", "tamatar_auth", "serve"),
+        cwd=tmp_path,
+        code=2,
+        PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'generated'}",
+    )
+
+    assert said.stderr.splitlines() == [
+        "typer is missing, which comes with the service: pip install 'tamatar-auth[server]'"
+    ]
 
 
 def test_callers_find_the_stubs_typed_for_both_kinds_of_channel(

@@ -73,6 +73,10 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
             *("env", "PYTHONPATH=generated", OLDEST_PYTHON, "-B", "-c"),
             f"import {', '.join(sorted(generated_modules()))}",
         ],
+        "the client loads beside these alone": [
+            *("env", "PYTHONPATH=src:generated", OLDEST_PYTHON, "-B", "-c"),
+            f"import {', '.join(sorted(client_modules()))}",
+        ],
         "hadolint": [hadolint, "Dockerfile"],
         "mypy": [sys.executable, "-m", "mypy"],
         "migrations hold nobody up": [sys.executable, "tools/migrations.py"],
@@ -87,9 +91,18 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
 
 def generated_modules() -> Iterable[str]:
     """Return the dotted names of the modules in generated/."""
-    generated = ROOT / "generated"
-    for module in generated.rglob("*.py"):
-        yield ".".join(module.relative_to(generated).with_suffix("").parts)
+    return modules(ROOT / "generated", ROOT / "generated")
+
+
+def client_modules() -> Iterable[str]:
+    """Return the dotted names of the modules of the client."""
+    return modules(ROOT / "src/tamatar_auth/client", ROOT / "src")
+
+
+def modules(folder: Path, root: Path) -> Iterable[str]:
+    """Return the dotted names of the modules in a folder; its root is on the path."""
+    for module in folder.rglob("*.py"):
+        yield ".".join(module.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
 def run(name: str, command: list[str | Path]) -> Outcome:

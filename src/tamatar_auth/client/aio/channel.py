@@ -1,0 +1,104 @@
+"""A channel for asyncio, which gives calls deadlines and raises `AuthError`."""
+
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, Self
+
+import grpc
+from grpc.aio import AioRpcError
+
+from tamatar_auth.client.channel import Metadata
+from tamatar_auth.client.errors import auth_error
+from tamatar_auth.client.methods import defaults
+
+
+class AuthChannel(grpc.aio.Channel):
+    """Stands before a channel of gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
+        self._channel = channel
+        self._metadata = metadata
+
+    def unary_unary(self, method: str, *args: Any, **named: Any) -> Any:
+        """Return what calls a method."""
+        return self._calling(method, self._channel.unary_unary(method, *args, **named))
+
+    def unary_stream(self, method: str, *args: Any, **named: Any) -> Any:
+        """Return what calls a method that answers more than once."""
+        return self._calling(method, self._channel.unary_stream(method, *args, **named))
+
+    def stream_unary(self, method: str, *args: Any, **named: Any) -> Any:
+        """Return what calls a method with many requests."""
+        return self._calling(method, self._channel.stream_unary(method, *args, **named))
+
+    def stream_stream(self, method: str, *args: Any, **named: Any) -> Any:
+        """Return what calls a method with many requests and answers."""
+        return self._calling(method, self._channel.stream_stream(method, *args, **named))
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - gRPC's
+        """Tell how the connection is."""
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Return when it is otherwise."""
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Return when there is a connection."""
+        await self._channel.channel_ready()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the connections; calls in flight are cancelled after `grace` seconds."""
+        await self._channel.close(grace)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _calling(self, method: str, made: Callable[..., Any]) -> Callable[..., Any]:
+        given = defaults(method)
+
+        def call(request: Any = None, timeout: float | None = None, **named: Any) -> Any:
+            named["timeout"] = given.timeout if timeout is None else timeout
+            named["metadata"] = (*self._metadata(), *(named.get("metadata") or ()))
+            return _Call(made(given.prepared(request), **named))
+
+        return call
+
+
+class _Call:
+    """A call in flight: is awaited, or asked for its answers."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            return (yield from self._call.__await__())
+        except AioRpcError as error:
+            raise auth_error(error) from None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for answer in self._call:
+                yield answer
+        except AioRpcError as error:
+            raise auth_error(error) from None
+
+    async def read(self) -> Any:
+        """Return the next answer, or `grpc.aio.EOF`."""
+        try:
+            return await self._call.read()
+        except AioRpcError as error:
+            raise auth_error(error) from None
+
+    async def write(self, request: Any) -> None:
+        """Send the next request."""
+        try:
+            await self._call.write(request)
+        except AioRpcError as error:
+            raise auth_error(error) from None

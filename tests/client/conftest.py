@@ -1,0 +1,31 @@
+"""Clients of the real service, of both kinds, and of one that does what a test says."""
+
+import grpc
+import pytest
+
+from tamatar_auth import client
+from tamatar_auth.client import aio
+from tests.client.scripted import Scripted
+
+
+@pytest.fixture
+async def auth(service):
+    async with aio.connect(str(service.addresses[0])) as auth:
+        yield auth
+
+
+@pytest.fixture
+def blocking(service):
+    """A client to call from other threads."""
+    with client.connect(str(service.addresses[0])) as auth:
+        yield auth
+
+
+@pytest.fixture
+async def scripted():
+    server, script = grpc.aio.server(), Scripted()
+    server.add_generic_rpc_handlers([script])
+    script.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    yield script
+    await server.stop(None)

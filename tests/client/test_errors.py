@@ -1,0 +1,134 @@
+"""What the client raises when the real service refuses, on both kinds of channel."""
+
+import asyncio
+import pickle
+
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_status import rpc_status
+
+from tamatar.auth.v1.session_service_pb2 import GetSessionRequest, ValidateSessionRequest
+from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, UpdateUserRequest
+from tamatar_auth import client
+from tamatar_auth.client import ErrorReason
+from tamatar_auth.client.errors import auth_error
+from tamatar_auth.errors import Failure, storage, users  # noqa: F401 - whose classes are found
+from tamatar_auth.errors.sessions import SessionRevoked
+from tamatar_auth.interceptors.errors import status
+from tests.calls import ada, sign_in
+
+UNKNOWN = ValidateSessionRequest(session_token="tms_nobody-has-this")
+
+
+def failures(parent=Failure):
+    for child in parent.__subclasses__():
+        yield child
+        yield from failures(child)
+
+
+async def raised(call):
+    with pytest.raises(grpc.RpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_a_refusal_tells_its_reason_and_status(auth, blocking):
+    await auth.users.CreateUser(ada())
+
+    for error in (
+        await raised(auth.users.CreateUser(ada())),
+        await raised(asyncio.to_thread(blocking.users.CreateUser, ada())),
+    ):
+        assert isinstance(error, client.AlreadyExistsError)
+        assert (error.status, error.reason) == (
+            StatusCode.ALREADY_EXISTS,
+            ErrorReason.EMAIL_TAKEN,
+        )
+        assert str(error).startswith("ALREADY_EXISTS EMAIL_TAKEN: ")
+
+
+async def test_a_refused_request_tells_its_fields(auth):
+    error = await raised(auth.users.CreateUser(CreateUserRequest(password="short")))
+
+    assert isinstance(error, client.InvalidRequestError)
+    assert error.reason == ErrorReason.INVALID_FIELDS
+    assert set(error.fields) == {"email"}
+    assert all(error.fields.values())
+
+
+async def test_every_kind_of_refusal_has_a_class_of_its_own(auth):
+    await auth.users.CreateUser(ada())
+    nobody = GetSessionRequest(session_id="0190d9a0-0000-7000-8000-000000000000")
+    refusals = {
+        client.SessionError: auth.sessions.ValidateSession(UNKNOWN),
+        client.CredentialsError: auth.sessions.CreateSession(sign_in(password="a wrong one")),
+        client.NotFoundError: auth.sessions.GetSession(nobody),
+        client.InvalidRequestError: auth.users.UpdateUser(UpdateUserRequest()),
+        client.PreconditionError: auth.sessions.CreateSession(sign_in()),
+    }
+
+    assert [type(await raised(call)) for call in refusals.values()] == list(refusals)
+
+
+async def test_the_ways_of_grpc_to_handle_an_error_work_as_before(auth, blocking):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await auth.sessions.ValidateSession(UNKNOWN)
+    assert caught.value.code() is StatusCode.UNAUTHENTICATED
+    assert rpc_status.from_call(caught.value).message == caught.value.details()
+
+    future = blocking.sessions.ValidateSession.future(UNKNOWN)
+    error = await asyncio.to_thread(future.exception)
+    assert isinstance(error, client.SessionError)
+    assert future.code() is StatusCode.UNAUTHENTICATED
+    assert isinstance(await raised(asyncio.to_thread(future.result)), client.SessionError)
+    called = asyncio.to_thread(blocking.sessions.ValidateSession.with_call, UNKNOWN)
+    assert isinstance(await raised(called), client.SessionError)
+
+
+async def test_an_error_survives_the_way_to_another_process(auth):
+    error = await raised(auth.sessions.ValidateSession(UNKNOWN))
+
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own
+
+    assert (type(copy), copy.reason, str(copy)) == (type(error), error.reason, str(error))
+
+
+async def test_a_service_that_is_not_there_is_unavailable_without_a_reason(scripted):
+    scripted.refusals = [StatusCode.UNAVAILABLE] * 9
+    async with client.aio.connect(scripted.address) as auth:
+        error = await raised(auth.sessions.ValidateSession(UNKNOWN))
+
+    assert isinstance(error, client.UnavailableError)
+    assert (error.reason, error.reason_name) == (0, "")
+    assert len(scripted.asked) == 5
+
+
+@pytest.mark.parametrize("kind", list(failures()), ids=lambda kind: kind.__name__)
+def test_every_failure_of_the_service_is_read(kind):
+    failure = kind.__new__(kind)  # what its class says is enough
+    error = auth_error(of_failure(failure))
+
+    assert (error.status, error.reason) == (failure.code, failure.reason)
+    assert error.reason_name == ErrorReason.Name(failure.reason)
+    assert error.metadata == dict(failure.metadata)
+    assert (error.retry_after is None) == (failure.retry_after is None)
+    assert type(error) is not client.AuthError or failure.code is StatusCode.INTERNAL
+
+
+def test_a_reason_that_is_newer_than_the_client_keeps_its_name():
+    failed = of_failure(
+        SessionRevoked(), lambda told: told.replace(b"SESSION_REVOKED", b"SESSION_REVIVED")
+    )
+
+    error = auth_error(failed)
+
+    assert (error.reason, error.reason_name) == (0, "SESSION_REVIVED")
+    assert isinstance(error, client.AuthError)
+
+
+def of_failure(failure, changed=lambda told: told):
+    """The error that gRPC makes of a failure."""
+    told = rpc_status.to_status(status(failure))
+    trailing = grpc.aio.Metadata(*((key, changed(value)) for key, value in told.trailing_metadata))
+    return grpc.aio.AioRpcError(told.code, grpc.aio.Metadata(), trailing, told.details)
