@@ -13,12 +13,14 @@ from tamatar.auth.v1.session_pb2 import Session
 from tamatar.auth.v1.session_service_pb2 import (
     BatchValidateSessionsResponse,
     ValidateSessionResponse,
+    WatchSessionsResponse,
 )
 from tamatar.auth.v1.user_pb2 import User, UserProfile
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.sessions import SessionRow, ValidSession
 from tamatar_auth.storage.users import UserRow
+from tamatar_auth.storage.watchers import SessionEnd
 
 
 def user_message(row: UserRow, message: User | None = None) -> User:
@@ -93,6 +95,14 @@ def validations_message(results: Iterable[ValidSession | Failure]) -> BatchValid
         else:
             session_message(result.session, validation.session)
             user_message(result.user, validation.user)
+    return told
+
+
+def ends_message(ends: Iterable[SessionEnd] = ()) -> WatchSessionsResponse:
+    """Tell which sessions ended."""
+    told = WatchSessionsResponse()
+    for user_id, session_id in ends:
+        told.ends.add(user_id=str(user_id), session_id=str(session_id or ""))
     return told
 
 

@@ -41,7 +41,7 @@ from tamatar_auth.servicers.credentials import TokenLifetimes
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.health import HealthServicer, add_health
 from tamatar_auth.servicers.reflection import add_reflection
-from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer
+from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer, SessionSources
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.services import AnsweredMethods
 from tamatar_auth.settings import Settings
@@ -51,6 +51,7 @@ from tamatar_auth.storage.database import Database, create_engine, when_read_onl
 from tamatar_auth.storage.pool import Pools, of_engine, watch_pools
 from tamatar_auth.storage.queries import watch_queries
 from tamatar_auth.storage.reserved import ReservedConnections
+from tamatar_auth.storage.session_ends import SessionEnds
 from tamatar_auth.storage.validation import MOST_CONNECTIONS, SessionValidation
 from tamatar_auth.telemetry import Telemetry
 from tamatar_auth.tls import Tls, server_credentials
@@ -112,7 +113,8 @@ def build_server(
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
-    sessions = SessionServicer(database, passwords, tokens, limits, parts.validation)
+    sources = SessionSources(parts.validation, parts.ends)
+    sessions = SessionServicer(database, passwords, tokens, limits, sources)
     methods: Any = AnsweredMethods(server, _interceptors(settings, parts, callers))
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
@@ -139,7 +141,9 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     )
     database = Database(engine, abandoned)
     reserved = ReservedConnections(settings, queries, MOST_CONNECTIONS, abandoned)
+    ends = SessionEnds(settings, abandoned)
     when_read_only(engine, reserved.forget)
+    when_read_only(engine, ends.forget)
     if telemetry.meter is not None:
         pools: Pools = {"calls": lambda: of_engine(engine), "validations": reserved.count}
         watch_pools(telemetry.meter, pools)
@@ -149,6 +153,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
         drain=DrainInterceptor(settings.calls_in_flight, telemetry.meter),
         validation=SessionValidation(reserved, activity, settings.session_idle_limit or None),
         activity=activity,
+        ends=ends,
         abandoned=abandoned,
         passwords=passwords,
         telemetry=telemetry,

@@ -18,6 +18,7 @@ from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.session_ends import SessionEnds
 from tamatar_auth.storage.validation import SessionValidation
 from tamatar_auth.telemetry import Telemetry
 
@@ -35,6 +36,7 @@ class Parts:
     drain: DrainInterceptor
     validation: SessionValidation
     activity: Activity
+    ends: SessionEnds
     abandoned: Abandoned
     passwords: Passwords
     telemetry: Telemetry
@@ -69,7 +71,9 @@ class Service:
         parts = self.parts
         await self._end(calls=parts.drain.finished(), hashes=parts.passwords.close())
         await self._end(
-            validations=parts.validation.close(), activity=parts.activity.write(self.database)
+            validations=parts.validation.close(),
+            activity=parts.activity.write(self.database),
+            listener=parts.ends.close(),
         )
         await self._end(watch=self.watch.close(), connections=self.database.close())
         await self._end(statements=parts.abandoned.close())

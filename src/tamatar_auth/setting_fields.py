@@ -92,6 +92,14 @@ class SettingFields(BaseSettings):
             validation_alias=AliasChoices("TAMATAR_DATABASE_URL", "DATABASE_URL"),
         ),
     ] = None
+    listener_database_url: Annotated[
+        Secret,
+        AfterValidator(_postgresql_only),
+        Field(
+            description="The same database without a pooler between, for the connection that hears"
+            " of ended sessions; TAMATAR_DATABASE_URL unless set."
+        ),
+    ] = None
     listen: Annotated[
         tuple[ListenAddress, ...],
         NoDecode,
@@ -177,6 +185,25 @@ class SettingFields(BaseSettings):
             " reflection are always answered.",
         ),
     ] = 1000
+
+    streams: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="How many streams of WatchSessions a process holds at once; more are"
+            " refused.",
+        ),
+    ] = 1000
+    streams_per_connection: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="How many of them one connection holds. A proxy carries those of all"
+            " callers behind it.",
+        ),
+    ] = 100
 
     session_lifetime: Annotated[
         Duration,

@@ -61,6 +61,7 @@ EXPECTED = {
         "ListSessions": ACCOUNTS,
         "RevokeSession": ACCOUNTS,
         "RevokeUserSessions": ACCOUNTS,
+        "WatchSessions": VALIDATOR,
     },
     "DiagnosticsService": {"GetDatabaseInfo": NONE, "ListSlowestQueries": NONE},
     "ServerReflection": {"ServerReflectionInfo": NONE},

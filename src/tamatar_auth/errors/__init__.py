@@ -3,7 +3,8 @@
     Failure
     ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
     ├── CallerUnknown, CallerNotAllowed                       the service that calls
-    ├── ServerBusy, ServiceStopping, InternalFault            this service
+    ├── ServerBusy, ServiceStopping, StreamInterrupted,
+    │   InternalFault                                         this service
     │
     │   errors/users.py
     ├── UserNotFound, EmailTaken, UsernameTaken,
@@ -142,6 +143,16 @@ class ServiceStopping(Failure):
     message = "This server is stopping: connect again."
     retry_after = 0.1
     spread = 1.0
+
+
+class StreamInterrupted(Failure):
+    """What a stream tells may lack something from here on."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = ErrorReason.STREAM_INTERRUPTED
+    message = "The stream may lack something from here on: begin another one."
+    retry_after = 0.1
+    spread = 5.0
 
 
 class InternalFault(Failure):

@@ -4,12 +4,19 @@ Ours wrap the handler of each method once, and see every method as one kind of f
 streams included.
 """
 
+import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import grpc
 from grpc.aio import ServicerContext
+
+from tamatar_auth.errors import StreamInterrupted
+
+LONGEST_WRITE = 30.0
+"""Seconds that a client may leave a response of a stream untaken."""
 
 Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
 """Answers a call: takes the request (or an iterator of them) and the context. Returns the
@@ -86,7 +93,18 @@ def _written(behaviour: Callable[..., Any] | None) -> Behaviour:
         if not hasattr(answer, "__aiter__"):
             await answer
             return
-        async for response in answer:
-            await context.write(response)
+        # Left to itself it would end some time after the call.
+        async with contextlib.aclosing(answer):
+            async for response in answer:
+                await _taken(context.write(response))
 
     return write
+
+
+async def _taken(writing: Awaitable[None]) -> None:
+    """Wait for a response to be taken, or raise `StreamInterrupted`."""
+    try:
+        async with asyncio.timeout(LONGEST_WRITE):
+            await writing
+    except TimeoutError:
+        raise StreamInterrupted from None

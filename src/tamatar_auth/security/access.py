@@ -55,6 +55,7 @@ RULES: Rules = MappingProxyType(
             "ListSessions": ACCOUNTS,
             "RevokeSession": ACCOUNTS,
             "RevokeUserSessions": ACCOUNTS,
+            "WatchSessions": VALIDATOR,
         },
         "tamatar.auth.v1.DiagnosticsService": {
             "GetDatabaseInfo": ADMIN,

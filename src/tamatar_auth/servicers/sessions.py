@@ -1,5 +1,6 @@
 """SessionService. The comments in the proto are the documentation of its methods."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -15,6 +16,7 @@ from tamatar_auth.audit import Event
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.messages import (
+    ends_message,
     session_message,
     user_message,
     validated_message,
@@ -33,9 +35,13 @@ from tamatar_auth.storage.credentials import Credentials
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.rotation import NewToken
+from tamatar_auth.storage.session_ends import SessionEnds
 from tamatar_auth.storage.sessions import NewSession, SessionRow
 from tamatar_auth.storage.users import UserRow
 from tamatar_auth.storage.validation import SessionValidation
+
+SIGN_OF_LIFE = 5.0
+"""Seconds without an end after which a watcher is told that there was none."""
 
 Context = ServicerContext[Any, Any]
 
@@ -55,6 +61,14 @@ class SessionLimits:
         return cls(settings.session_lifetime, idle, settings.sessions_per_user)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSources:
+    """What tells which sessions are good, and which have ended."""
+
+    validation: SessionValidation
+    ends: SessionEnds
+
+
 class SessionServicer(SessionServiceServicer):
     """Answers SessionService."""
 
@@ -64,12 +78,13 @@ class SessionServicer(SessionServiceServicer):
         passwords: Passwords,
         page_tokens: PageTokens,
         limits: SessionLimits,
-        validation: SessionValidation,
+        sources: SessionSources,
     ) -> None:
         self._database = database
         self._page_tokens = page_tokens
         self._limits = limits
-        self._validation = validation
+        self._validation = sources.validation
+        self._ends = sources.ends
         self._check = PasswordCheck(database, passwords)
 
     async def CreateSession(
@@ -184,6 +199,14 @@ class SessionServicer(SessionServiceServicer):
             ended = await tx.sessions.revoke_of_user(user_id, but=kept)
         audit.record(Event.SESSIONS_REVOKED, user_id=user_id, revoked_sessions=ended)
         return pb.RevokeUserSessionsResponse(revoked_session_count=ended)
+
+    async def WatchSessions(
+        self, request: pb.WatchSessionsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSessionsResponse]:
+        async with self._ends.watch() as watcher:
+            yield ends_message()
+            while True:
+                yield ends_message(await watcher.take(SIGN_OF_LIFE))
 
 
 async def _renewed(password: str, credentials: Credentials, turn: PasswordTurn) -> str | None:

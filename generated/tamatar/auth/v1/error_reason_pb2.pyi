@@ -65,9 +65,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     was made for another address. Which of these it is, is not told.
     """
     SERVER_BUSY: _ErrorReason.ValueType  # 24
-    """RESOURCE_EXHAUSTED: as many calls are in flight, or as many passwords are
-    being hashed, as this server takes on. Nothing was read, changed or counted
-    as an attempt. `google.rpc.RetryInfo` says when to try again.
+    """RESOURCE_EXHAUSTED: as many calls are in flight, as many passwords are being
+    hashed, or as many streams are open, as this server takes on. Nothing was
+    read, changed or counted as an attempt. `google.rpc.RetryInfo` says when to try again.
     """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: no session has this token. One that was replaced and no
@@ -111,6 +111,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SERVICE_STOPPING: _ErrorReason.ValueType  # 47
     """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
+    STREAM_INTERRUPTED: _ErrorReason.ValueType  # 48
+    """UNAVAILABLE: from here on this stream may lack something, because the
+    connection to the database was lost or the messages were not taken in time.
+    Begin another one.
+    """
     INTERNAL_FAULT: _ErrorReason.ValueType  # 46
     """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
     CALLER_UNKNOWN: _ErrorReason.ValueType  # 50
@@ -172,9 +177,9 @@ USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
 was made for another address. Which of these it is, is not told.
 """
 SERVER_BUSY: ErrorReason.ValueType  # 24
-"""RESOURCE_EXHAUSTED: as many calls are in flight, or as many passwords are
-being hashed, as this server takes on. Nothing was read, changed or counted
-as an attempt. `google.rpc.RetryInfo` says when to try again.
+"""RESOURCE_EXHAUSTED: as many calls are in flight, as many passwords are being
+hashed, or as many streams are open, as this server takes on. Nothing was
+read, changed or counted as an attempt. `google.rpc.RetryInfo` says when to try again.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: no session has this token. One that was replaced and no
@@ -218,6 +223,11 @@ The message says how to install it.
 """
 SERVICE_STOPPING: ErrorReason.ValueType  # 47
 """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
+STREAM_INTERRUPTED: ErrorReason.ValueType  # 48
+"""UNAVAILABLE: from here on this stream may lack something, because the
+connection to the database was lost or the messages were not taken in time.
+Begin another one.
+"""
 INTERNAL_FAULT: ErrorReason.ValueType  # 46
 """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
 CALLER_UNKNOWN: ErrorReason.ValueType  # 50

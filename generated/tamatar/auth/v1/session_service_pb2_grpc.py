@@ -75,6 +75,11 @@ class SessionServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RevokeUserSessionsRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RevokeUserSessionsResponse.FromString,
                 _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/tamatar.auth.v1.SessionService/WatchSessions',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -165,6 +170,31 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSessions(self, request, context):
+        """Tells of each session that ends, whoever ended it, as soon as that is
+        committed. For services that keep answers of ValidateSession for a while: an
+        answer may be kept from the first message on, and until the stream tells of
+        it or ends.
+
+        The first message is empty, and says that from now on nothing is missed: an
+        answer to a call that was begun before it must not be kept. Whenever
+        something may be missed the stream ends, with UNAVAILABLE
+        `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
+        all answers then, also when no message came for 10 seconds, and ask for each
+        until another stream has said its first message.
+
+        Not told is what an answer tells by itself or changes slowly: that a session
+        reached its `expire_time` or was idle for too long, that its token was
+        replaced, and what else changed of its user. So keep an answer for some
+        seconds only.
+
+        Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
+        as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -207,6 +237,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.RevokeUserSessions,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RevokeUserSessionsRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.RevokeUserSessionsResponse.SerializeToString,
+            ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.WatchSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -426,6 +461,33 @@ class SessionService(object):
             '/tamatar.auth.v1.SessionService/RevokeUserSessions',
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.RevokeUserSessionsRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.RevokeUserSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/WatchSessions',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,27 @@ class SessionServiceStub:
 
     Refuses with NOT_FOUND `USER_NOT_FOUND`.
     """
+    WatchSessions: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
+    """Tells of each session that ends, whoever ended it, as soon as that is
+    committed. For services that keep answers of ValidateSession for a while: an
+    answer may be kept from the first message on, and until the stream tells of
+    it or ends.
+
+    The first message is empty, and says that from now on nothing is missed: an
+    answer to a call that was begun before it must not be kept. Whenever
+    something may be missed the stream ends, with UNAVAILABLE
+    `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
+    all answers then, also when no message came for 10 seconds, and ask for each
+    until another stream has said its first message.
+
+    Not told is what an answer tells by itself or changes slowly: that a session
+    reached its `expire_time` or was idle for too long, that its token was
+    replaced, and what else changed of its user. So keep an answer for some
+    seconds only.
+
+    Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
+    as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -142,6 +163,27 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Ends all live sessions of a user, or all but one.
 
     Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    """
+    WatchSessions: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
+    """Tells of each session that ends, whoever ended it, as soon as that is
+    committed. For services that keep answers of ValidateSession for a while: an
+    answer may be kept from the first message on, and until the stream tells of
+    it or ends.
+
+    The first message is empty, and says that from now on nothing is missed: an
+    answer to a call that was begun before it must not be kept. Whenever
+    something may be missed the stream ends, with UNAVAILABLE
+    `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
+    all answers then, also when no message came for 10 seconds, and ask for each
+    until another stream has said its first message.
+
+    Not told is what an answer tells by itself or changes slowly: that a session
+    reached its `expire_time` or was idle for too long, that its token was
+    replaced, and what else changed of its user. So keep an answer for some
+    seconds only.
+
+    Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
+    as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -245,6 +287,33 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends all live sessions of a user, or all but one.
 
         Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSessions(
+        self,
+        request: _session_service_pb2.WatchSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionsResponse]]:
+        """Tells of each session that ends, whoever ended it, as soon as that is
+        committed. For services that keep answers of ValidateSession for a while: an
+        answer may be kept from the first message on, and until the stream tells of
+        it or ends.
+
+        The first message is empty, and says that from now on nothing is missed: an
+        answer to a call that was begun before it must not be kept. Whenever
+        something may be missed the stream ends, with UNAVAILABLE
+        `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
+        all answers then, also when no message came for 10 seconds, and ask for each
+        until another stream has said its first message.
+
+        Not told is what an answer tells by itself or changes slowly: that a session
+        reached its `expire_time` or was idle for too long, that its token was
+        replaced, and what else changed of its user. So keep an answer for some
+        seconds only.
+
+        Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
+        as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,204 @@
+"""The ends of sessions, heard from PostgreSQL and told to all who watch.
+
+Triggers of revision 0005 tell of them (NOTIFY) in the transactions that decide them. One
+connection of this process hears of all. Whatever may have kept it from hearing one interrupts
+all who watch: they begin anew, and so does the connection.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextvars import Context
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage import faults
+from tamatar_auth.storage.abandoned import Abandoned, Connection
+from tamatar_auth.storage.connecting import connecting
+from tamatar_auth.storage.watchers import Cause, SessionEnd, Watcher
+
+CHANNEL = "tamatar_session_ends"
+
+INTERVAL = 1.0
+"""Seconds between two looks at the connection; its silence is noticed by these alone."""
+
+PATIENCE = 2.0
+"""Seconds after which a connection that was looked at, and has not answered, is lost."""
+
+LONGEST_REST = 30.0
+"""Seconds after which the connection is closed when nobody watches."""
+
+# A server that became a standby, or was told to write no more, has no ends to tell; nor has one
+# whose triggers are not there yet, or were switched off.
+_TELLS = """
+    SELECT current_setting('transaction_read_only') = 'off' AND count(*) = 4
+    FROM pg_trigger
+    WHERE tgrelid IN (to_regclass('sessions'), to_regclass('users')) AND tgenabled IN ('O', 'A')
+      AND tgname IN ('sessions_tell_end', 'sessions_tell_deletion', 'sessions_tell_truncation',
+                     'users_tell_end')
+"""
+
+log = structlog.get_logger(__name__)
+
+
+class NothingToldError(Exception):
+    """The server is one that tells of no ends."""
+
+
+class SessionEnds:
+    """Hears of the ends of sessions while somebody watches."""
+
+    def __init__(self, settings: Settings, abandoned: Abandoned) -> None:
+        mine = {
+            "database_url": settings.listener_database_url or settings.database_url,
+            "application_name": f"{settings.application_name[:54]} listener",
+        }
+        self._connect = connecting(
+            settings.model_copy(update=mine), abandoned, autocommit=True, prepare_threshold=None
+        )
+        self._patience = settings.pool_wait.total_seconds()
+        self._hearing: _Hearing | None = None
+        self._is_closed = False
+        self.heard = 0
+        """How many ends were told of."""
+        self.stopped = dict.fromkeys(Cause, 0)
+        """How many stopped watching."""
+
+    @property
+    def watching(self) -> int:
+        """How many watch."""
+        return len(self._hearing.watchers) if self._hearing else 0
+
+    @contextlib.asynccontextmanager
+    async def watch(self) -> AsyncIterator[Watcher]:
+        """Tell of each end from now on, or raise `StorageUnavailable`."""
+        hearing, watcher = await self._heard(), Watcher()
+        hearing.watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            hearing.watchers.discard(watcher)
+            hearing.needed_at = monotonic()
+            self.stopped[watcher.interrupted or Cause.LEFT] += 1
+
+    def forget(self) -> None:
+        """Hear no more of the server that is heard: it is the wrong one."""
+        if self._hearing is not None:
+            self._hearing.task.cancel()
+
+    async def close(self) -> None:
+        """Interrupt all who watch, and close the connection."""
+        self._is_closed = True
+        if self._hearing is not None:
+            self._hearing.task.cancel()
+            await asyncio.wait([self._hearing.task])
+
+    async def _heard(self) -> "_Hearing":
+        """Return the connection that hears now, a new one if there is none."""
+        if self._is_closed:
+            raise ServiceStopping
+        hearing = self._hearing = self._hearing or _Hearing(self._hear)
+        hearing.needed_at = monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                await hearing.decided.wait()
+        # Nothing is waited for after this, until the watcher is told of what comes.
+        if not hearing.is_live:
+            raise StorageUnavailable
+        return hearing
+
+    async def _hear(self, hearing: "_Hearing") -> None:
+        """Hear until the connection is lost, or nobody needs it."""
+        try:
+            async with self._listening() as connection:
+                hearing.begin()
+                while hearing.is_needed:
+                    async for told in connection.notifies(timeout=INTERVAL):
+                        self._tell(hearing, told.payload)
+                    await _look(connection)
+                self._end(hearing)
+        except (psycopg.Error, OSError, TimeoutError, NothingToldError) as error:
+            why = faults.sqlstate(error) or type(error).__name__
+            log.warning("ends of sessions are not heard", why=why, watchers=len(hearing.watchers))
+        finally:
+            self._end(hearing)
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[Connection]:
+        connection = await self._connect()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await connection.execute(f"LISTEN {CHANNEL}")
+            await _look(connection)
+            yield connection
+        finally:
+            await connection.close()
+
+    def _tell(self, hearing: "_Hearing", payload: str) -> None:
+        self.heard += 1
+        end = _read(payload)
+        for watcher in hearing.watchers:
+            if end is not None:
+                watcher.tell(end)
+            else:  # sessions ended, but which?
+                watcher.interrupt(Cause.LOST)
+
+    def _end(self, hearing: "_Hearing") -> None:
+        if self._hearing is hearing:
+            self._hearing = None
+        hearing.end()
+
+
+class _Hearing:
+    """One connection that hears, from before it is opened to its end."""
+
+    def __init__(self, hear: Callable[["_Hearing"], Coroutine[Any, Any, None]]) -> None:
+        self.watchers: set[Watcher] = set()
+        self.needed_at = monotonic()
+        self.decided = asyncio.Event()
+        """Set when it is known whether it hears."""
+        self.is_live = False
+        # In a context of its own: the call that it is opened for ends before it.
+        self.task = asyncio.get_running_loop().create_task(hear(self), context=Context())
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether somebody watches, or did so lately."""
+        return bool(self.watchers) or monotonic() - self.needed_at < LONGEST_REST
+
+    def begin(self) -> None:
+        """Hear from now on."""
+        self.is_live = True
+        self.decided.set()
+
+    def end(self) -> None:
+        """Hear no more, and say so."""
+        self.is_live = False
+        self.decided.set()
+        for watcher in self.watchers:
+            watcher.interrupt(Cause.LOST)
+
+
+async def _look(connection: Connection) -> None:
+    """Raise what psycopg raises, `TimeoutError` or `NothingToldError` unless ends are heard."""
+    async with asyncio.timeout(PATIENCE):
+        told = await connection.execute(_TELLS)
+        row = await told.fetchone()
+    if row != (True,):
+        raise NothingToldError
+
+
+def _read(payload: str) -> SessionEnd | None:
+    """Read what a trigger told; None where that is something else."""
+    user_id, _, session_id = payload.partition(" ")
+    try:
+        return SessionEnd(UUID(user_id), UUID(session_id) if session_id else None)
+    except ValueError:
+        return None
