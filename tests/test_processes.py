@@ -27,6 +27,7 @@ from tests.calls import (
 )
 from tests.commands import serving
 from tests.databases import TEMPLATE
+from tests.watching import End, watching
 
 UNAUTHENTICATED = StatusCode.UNAUTHENTICATED
 
@@ -142,6 +143,16 @@ async def test_a_session_that_one_process_ended_is_refused_by_the_other(scene, e
     sessions, token = scene.second.sessions, scene.started.session_token
     assert await refusal(validate(sessions, token)) == (UNAUTHENTICATED, reason)
     assert await refusal(refresh(sessions, token)) == (UNAUTHENTICATED, reason)
+
+
+@pytest.mark.parametrize("end", [change_password, delete, purge, revoke])
+async def test_a_session_that_one_process_ended_is_told_by_both(scene, end):
+    told = End(scene.user.user_id, scene.started.session.session_id)
+    async with watching(scene.first.sessions) as one, watching(scene.second.sessions) as other:
+        await end(scene)
+
+        await one.heard(told)
+        await other.heard(told)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ import psycopg
 import pytest
 from grpc import StatusCode
 
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tests.calls import ada, sign_in
 from tests.commands import PATIENCE, serving, tamatar, until
 from tests.databases import TEMPLATE
+from tests.watching import End, watching
 
 CHANNELS = 16
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
@@ -214,6 +216,30 @@ async def test_of_a_killed_worker_only_the_calls_in_flight_are_lost(server):
     assert before - {victim} < workers_of(server)
     assert len({number for number, _ in clients.failed}) <= held, clients.failed
     assert {code for _, code in clients.failed} <= {StatusCode.UNAVAILABLE}
+
+
+async def test_who_watches_hears_of_ends_from_whichever_worker(server):
+    email = f"{uuid4()}@example.com"
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(server.addresses[0], options=OWN)
+            )
+            for _ in range(CHANNELS)
+        ]
+        await UserServiceStub(channels[0]).CreateUser(ada(email=email, email_verified=True))
+        every = [SessionServiceStub(channel) for channel in channels]
+        watches = [await stack.enter_async_context(watching(sessions)) for sessions in every]
+        held = [connections(pid, port_of(server)) for pid in workers_of(server)]
+        for sessions in every:
+            started = await sessions.CreateSession(sign_in(email=email))
+            session_id = started.session.session_id
+            await sessions.RevokeSession(RevokeSessionRequest(session_id=session_id))
+            for watch in watches:
+                await watch.heard(End(started.user.user_id, session_id))
+
+    assert len(held) == 2
+    assert all(held)
 
 
 async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(server):

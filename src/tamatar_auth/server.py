@@ -26,6 +26,7 @@ from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import RetryInterceptor
+from tamatar_auth.interceptors.streams import StreamInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.interceptors.validation import ValidationInterceptor
 from tamatar_auth.maintenance.revisions import head_revision
@@ -141,7 +142,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     )
     database = Database(engine, abandoned)
     reserved = ReservedConnections(settings, queries, MOST_CONNECTIONS, abandoned)
-    ends = SessionEnds(settings, abandoned)
+    ends = SessionEnds(settings, abandoned, telemetry.meter)
     when_read_only(engine, reserved.forget)
     when_read_only(engine, ends.forget)
     if telemetry.meter is not None:
@@ -254,6 +255,7 @@ def _interceptors(
         parts.drain,
         DeadlineInterceptor(Deadlines.of(settings)),
         CallerInterceptor(callers),
+        StreamInterceptor(settings.streams, settings.streams_per_connection, parts.telemetry.meter),
         DecodingInterceptor(),
         AuditInterceptor(),
         RetryInterceptor(),

@@ -5,15 +5,16 @@ certificate of its connection. Nothing else that it sends is believed. Who may c
 told by `security/access.py`.
 """
 
+import asyncio
 import re
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 from grpc.aio import ServicerContext
 
 from tamatar_auth import audit
 from tamatar_auth.audit import Event
-from tamatar_auth.errors import CallerNotAllowed, CallerUnknown
+from tamatar_auth.errors import CallerNotAllowed, CallerUnknown, Failure
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.security.access import NOBODY, RULES, Rule, Rules
 from tamatar_auth.security.callers import (
@@ -25,6 +26,9 @@ from tamatar_auth.security.callers import (
     dns_name,
 )
 from tamatar_auth.watched_files import Watched
+
+INTERVAL = 5.0
+"""Seconds after which it is looked whether the caller of a stream may still call."""
 
 _BEARER = re.compile(rf"(?i:bearer) ({PREFIX}[A-Za-z0-9_-]{{43}})")
 
@@ -50,6 +54,9 @@ class CallerInterceptor(Interceptor):
         if rule.is_open:
             return behaviour
 
+        if not method.is_unary:
+            return self._for_as_long(behaviour, method, rule)
+
         def admitted(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
             caller = _Asked(self._callers, method, context).admit(rule)
             # gRPC runs each call in a task of its own, and the value ends with that: the
@@ -58,6 +65,53 @@ class CallerInterceptor(Interceptor):
             return behaviour(request, context)
 
         return admitted
+
+    def _for_as_long(self, behaviour: Behaviour, method: Method, rule: Rule) -> Behaviour:
+        """Let a stream go on for as long as its caller may call."""
+
+        async def admitted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            asked = _Asked(self._callers, method, context)
+            current_caller.set(asked.admit(rule))
+            answer = behaviour(request, context)
+            return await _Admission(lambda: asked.admit(rule)).during(answer)
+
+        return admitted
+
+
+class _Admission:
+    """Ends a stream whose caller was taken out, lost its role or let its token expire."""
+
+    def __init__(self, admit: Callable[[], object]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - gRPC runs each call in a task
+        self._task = task
+        self._admit = admit
+        self._refusal: Failure | None = None
+        self._look_later()
+
+    async def during(self, answer: Awaitable[Any]) -> Any:
+        """Return the answer, or raise what the caller is told by now."""
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if self._refusal is None:
+                raise
+            self._task.uncancel()
+            raise self._refusal from None
+        finally:
+            self._timer.cancel()
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look)
+
+    def _look(self) -> None:
+        try:
+            self._admit()
+        except Failure as refusal:
+            self._refusal = refusal
+            self._task.cancel()
+        else:
+            self._look_later()
 
 
 class _Asked:

@@ -7,7 +7,7 @@ all who watch: they begin anew, and so does the connection.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextvars import Context
 from time import monotonic
 from typing import Any
@@ -15,7 +15,9 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from tamatar_auth import conventions as names
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
@@ -55,7 +57,9 @@ class NothingToldError(Exception):
 class SessionEnds:
     """Hears of the ends of sessions while somebody watches."""
 
-    def __init__(self, settings: Settings, abandoned: Abandoned) -> None:
+    def __init__(
+        self, settings: Settings, abandoned: Abandoned, meter: Meter | None = None
+    ) -> None:
         mine = {
             "database_url": settings.listener_database_url or settings.database_url,
             "application_name": f"{settings.application_name[:54]} listener",
@@ -67,14 +71,11 @@ class SessionEnds:
         self._hearing: _Hearing | None = None
         self._is_closed = False
         self.heard = 0
-        """How many ends were told of."""
-        self.stopped = dict.fromkeys(Cause, 0)
-        """How many stopped watching."""
-
-    @property
-    def watching(self) -> int:
-        """How many watch."""
-        return len(self._hearing.watchers) if self._hearing else 0
+        """How many ends PostgreSQL told of."""
+        self.ended = dict.fromkeys(Cause, 0)
+        """How many do not watch any more."""
+        if meter is not None:
+            _watch(self, meter)
 
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[Watcher]:
@@ -86,19 +87,21 @@ class SessionEnds:
         finally:
             hearing.watchers.discard(watcher)
             hearing.needed_at = monotonic()
-            self.stopped[watcher.interrupted or Cause.LEFT] += 1
+            self.ended[watcher.interrupted or Cause.LEFT] += 1
 
     def forget(self) -> None:
         """Hear no more of the server that is heard: it is the wrong one."""
         if self._hearing is not None:
             self._hearing.task.cancel()
+            self._end(self._hearing)
 
     async def close(self) -> None:
         """Interrupt all who watch, and close the connection."""
         self._is_closed = True
         if self._hearing is not None:
-            self._hearing.task.cancel()
-            await asyncio.wait([self._hearing.task])
+            task = self._hearing.task
+            self.forget()
+            await asyncio.wait([task])
 
     async def _heard(self) -> "_Hearing":
         """Return the connection that hears now, a new one if there is none."""
@@ -202,3 +205,25 @@ def _read(payload: str) -> SessionEnd | None:
         return SessionEnd(UUID(user_id), UUID(session_id) if session_id else None)
     except ValueError:
         return None
+
+
+def _watch(ends: SessionEnds, meter: Meter) -> None:
+    def heard(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(ends.heard)
+
+    def ended(_options: CallbackOptions) -> Iterable[Observation]:
+        for cause, count in ends.ended.items():
+            yield Observation(count, {names.WATCH_CAUSE: cause.value})
+
+    meter.create_observable_counter(
+        names.ENDS_HEARD,
+        [heard],
+        unit="{end}",
+        description="The ends of sessions that the database told of.",
+    )
+    meter.create_observable_counter(
+        names.WATCHES_ENDED,
+        [ended],
+        unit="{stream}",
+        description="The streams of WatchSessions that have ended.",
+    )
