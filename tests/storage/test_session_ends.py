@@ -8,17 +8,18 @@ import psycopg
 import pytest
 from grpc import StatusCode
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.interceptors import base
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.server import running
-from tamatar_auth.storage import session_ends
+from tamatar_auth.storage import listening, session_ends
 from tamatar_auth.storage.watchers import MOST_AT_ONCE, MOST_PENDING
 from tamatar_auth.telemetry import Telemetry
 from tests.calls import refusal
-from tests.chaos.wire import Wire
+from tests.chaos.wire import Side, Wire
 from tests.recording import Recording
 from tests.test_server import channel_to, own_postgres, until
 from tests.watching import End, watching
@@ -46,7 +47,7 @@ END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b3020
 def hasty(monkeypatch):
     """Look more often, and lose patience sooner."""
     monkeypatch.setattr(session_ends, "INTERVAL", 0.1)
-    monkeypatch.setattr(session_ends, "PATIENCE", 0.5)
+    monkeypatch.setattr(listening, "PATIENCE", 0.5)
 
 
 @pytest.fixture
@@ -140,6 +141,25 @@ async def test_a_connection_that_is_cut_off_without_a_word_interrupts_too(
         if harm != "cut":
             assert await refusal(begin(over_wire)) == UNAVAILABLE
     wire.heal()
+    await hears_again(over_wire, sql)
+
+
+async def test_a_pooler_in_between_is_not_trusted(over_wire, sql, monkeypatch):
+    read = Side.message
+
+    async def as_a_pooler(side):
+        message = await read(side)
+        # BackendKeyData: a pooler makes up its own.
+        return message[:8] + b"\xff" + message[9:] if message[:1] == b"K" else message
+
+    monkeypatch.setattr(Side, "message", as_a_pooler)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert await refusal(begin(over_wire)) == UNAVAILABLE
+    (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+    assert "TAMATAR_LISTENER_DATABASE_URL" in told
+
+    monkeypatch.setattr(Side, "message", read)
     await hears_again(over_wire, sql)
 
 

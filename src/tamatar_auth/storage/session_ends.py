@@ -22,36 +22,17 @@ from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage import faults
-from tamatar_auth.storage.abandoned import Abandoned, Connection
-from tamatar_auth.storage.connecting import connecting
+from tamatar_auth.storage.abandoned import Abandoned
+from tamatar_auth.storage.listening import NothingToldError, listener, listening, look
 from tamatar_auth.storage.watchers import Cause, SessionEnd, Watcher
-
-CHANNEL = "tamatar_session_ends"
 
 INTERVAL = 1.0
 """Seconds between two looks at the connection; its silence is noticed by these alone."""
 
-PATIENCE = 2.0
-"""Seconds after which a connection that was looked at, and has not answered, is lost."""
-
 LONGEST_REST = 30.0
 """Seconds after which the connection is closed when nobody watches."""
 
-# A server that became a standby, or was told to write no more, has no ends to tell; nor has one
-# whose triggers are not there yet, or were switched off.
-_TELLS = """
-    SELECT current_setting('transaction_read_only') = 'off' AND count(*) = 4
-    FROM pg_trigger
-    WHERE tgrelid IN (to_regclass('sessions'), to_regclass('users')) AND tgenabled IN ('O', 'A')
-      AND tgname IN ('sessions_tell_end', 'sessions_tell_deletion', 'sessions_tell_truncation',
-                     'users_tell_end')
-"""
-
 log = structlog.get_logger(__name__)
-
-
-class NothingToldError(Exception):
-    """The server is one that tells of no ends."""
 
 
 class SessionEnds:
@@ -60,16 +41,11 @@ class SessionEnds:
     def __init__(
         self, settings: Settings, abandoned: Abandoned, meter: Meter | None = None
     ) -> None:
-        mine = {
-            "database_url": settings.listener_database_url or settings.database_url,
-            "application_name": f"{settings.application_name[:54]} listener",
-        }
-        self._connect = connecting(
-            settings.model_copy(update=mine), abandoned, autocommit=True, prepare_threshold=None
-        )
+        self._connect = listener(settings, abandoned)
         self._patience = settings.pool_wait.total_seconds()
         self._hearing: _Hearing | None = None
         self._is_closed = False
+        self._said: str | None = "nobody watches"
         self.heard = 0
         """How many ends PostgreSQL told of."""
         self.ended = dict.fromkeys(Cause, 0)
@@ -120,29 +96,21 @@ class SessionEnds:
     async def _hear(self, hearing: "_Hearing") -> None:
         """Hear until the connection is lost, or nobody needs it."""
         try:
-            async with self._listening() as connection:
+            async with listening(self._connect) as connection:
+                self._say(None)
                 hearing.begin()
                 while hearing.is_needed:
                     async for told in connection.notifies(timeout=INTERVAL):
                         self._tell(hearing, told.payload)
-                    await _look(connection)
+                    await look(connection)
                 self._end(hearing)
-        except (psycopg.Error, OSError, TimeoutError, NothingToldError) as error:
-            why = faults.sqlstate(error) or type(error).__name__
-            log.warning("ends of sessions are not heard", why=why, watchers=len(hearing.watchers))
+                self._said = "nobody watches"
+        except NothingToldError as error:
+            self._say(str(error))
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            self._say(f"the connection is lost ({faults.sqlstate(error) or type(error).__name__})")
         finally:
             self._end(hearing)
-
-    @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator[Connection]:
-        connection = await self._connect()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await connection.execute(f"LISTEN {CHANNEL}")
-            await _look(connection)
-            yield connection
-        finally:
-            await connection.close()
 
     def _tell(self, hearing: "_Hearing", payload: str) -> None:
         self.heard += 1
@@ -152,6 +120,16 @@ class SessionEnds:
                 watcher.tell(end)
             else:  # sessions ended, but which?
                 watcher.interrupt(Cause.LOST)
+
+    def _say(self, why: str | None) -> None:
+        """Log what changed: that ends are heard, or why they are not."""
+        if why == self._said:
+            return
+        self._said = why
+        if why is None:
+            log.info("session ends are heard")
+        else:
+            log.warning("session ends are not heard", why=why)
 
     def _end(self, hearing: "_Hearing") -> None:
         if self._hearing is hearing:
@@ -187,15 +165,6 @@ class _Hearing:
         self.decided.set()
         for watcher in self.watchers:
             watcher.interrupt(Cause.LOST)
-
-
-async def _look(connection: Connection) -> None:
-    """Raise what psycopg raises, `TimeoutError` or `NothingToldError` unless ends are heard."""
-    async with asyncio.timeout(PATIENCE):
-        told = await connection.execute(_TELLS)
-        row = await told.fetchone()
-    if row != (True,):
-        raise NothingToldError
 
 
 def _read(payload: str) -> SessionEnd | None:

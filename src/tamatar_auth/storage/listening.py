@@ -1,0 +1,66 @@
+"""A connection on which PostgreSQL tells of the ends of sessions, and whether it still does."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned, Connection
+from tamatar_auth.storage.connecting import connecting
+from tamatar_auth.storage.openings import Connect
+
+CHANNEL = "tamatar_session_ends"
+
+PATIENCE = 2.0
+"""Seconds after which a connection that was looked at, and has not answered, is lost."""
+
+_LOOK = """
+    SELECT current_setting('transaction_read_only') = 'off', count(*) = 4, pg_backend_pid()
+    FROM pg_trigger
+    WHERE tgrelid IN (to_regclass('sessions'), to_regclass('users')) AND tgenabled IN ('O', 'A')
+      AND tgname IN ('sessions_tell_end', 'sessions_tell_deletion', 'sessions_tell_truncation',
+                     'users_tell_end')
+"""
+
+
+class NothingToldError(Exception):
+    """The connection is good, and yet no end would be heard on it."""
+
+
+def listener(settings: Settings, abandoned: Abandoned) -> Connect:
+    """Return what opens a connection for the listener, which goes past a pooler if told so."""
+    mine = {
+        "database_url": settings.listener_database_url or settings.database_url,
+        "application_name": f"{settings.application_name[:54]} listener",
+    }
+    return connecting(
+        settings.model_copy(update=mine), abandoned, autocommit=True, prepare_threshold=None
+    )
+
+
+@contextlib.asynccontextmanager
+async def listening(connect: Connect) -> AsyncIterator[Connection]:
+    """Listen on a new connection for as long as the block. Raise as `look` does."""
+    connection = await connect()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await connection.execute(f"LISTEN {CHANNEL}")
+        await look(connection)
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def look(connection: Connection) -> None:
+    """Raise `NothingToldError`, `TimeoutError` or what psycopg raises where ends are not heard."""
+    async with asyncio.timeout(PATIENCE):
+        found = await connection.execute(_LOOK)
+        row = await found.fetchone()
+    writes, has_triggers, process = row or (False, False, 0)
+    if not writes:
+        raise NothingToldError("the server does not write")
+    if not has_triggers:
+        raise NothingToldError("a trigger of revision 0005 is missing or switched off")
+    if process != connection.info.backend_pid:
+        # It gives each statement to the server it likes, and the ends to nobody.
+        raise NothingToldError("a pooler is between: set TAMATAR_LISTENER_DATABASE_URL")
