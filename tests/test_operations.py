@@ -67,7 +67,7 @@ def test_every_setting_is_one_that_postgresql_takes(tmp_path):
 
 def test_there_are_enough_connections_for_the_service_of_the_page():
     pool = SettingFields.model_fields["pool_size"].default
-    most = 4 * 2 * (pool + 8 + 1)
+    most = 4 * 2 * (pool + 8 + 2)
 
     assert f"= {most} at most, and {4 * 2 * pool} more" in PAGE
     assert most + 4 * 2 * pool < int(dict(values())["max_connections"])

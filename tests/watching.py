@@ -39,14 +39,16 @@ class Watch:
 
     async def heard(self, *ends: End) -> None:
         """Wait until these ends were told."""
-        while not set(ends) <= set(self.told):
-            await self.read()
+        async with asyncio.timeout(PATIENCE):
+            while not set(ends) <= set(self.told):
+                await self.read()
 
     async def refusal(self) -> Refusal:
         """Wait for the end of the stream."""
         try:
-            while True:
-                await self.read()
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    await self.read()
         except grpc.aio.AioRpcError as error:
             return read_refusal(error)
 

@@ -12,13 +12,14 @@ from structlog.testing import capture_logs
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.interceptors import base
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.server import running
 from tamatar_auth.storage import listening, session_ends
 from tamatar_auth.storage.watchers import MOST_AT_ONCE, MOST_PENDING
 from tamatar_auth.telemetry import Telemetry
-from tests.calls import refusal
+from tests.calls import ada, refusal
 from tests.chaos.wire import Side, Wire
 from tests.recording import Recording
 from tests.test_server import channel_to, own_postgres, until
@@ -97,6 +98,13 @@ async def hears_again(sessions, sql):
     await until(can)
 
 
+async def test_from_the_first_message_on_nothing_is_missed(over_wire, wire, sql):
+    wire.delay = 0.15
+    async with watching(over_wire) as watch:
+        await sql(TELL, *END)
+        await watch.heard(END)
+
+
 async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql):
     async with watching(sessions) as one, watching(sessions) as other:
         (pid,) = await sql(LISTENERS)
@@ -167,18 +175,23 @@ async def begin(sessions):
     return await sessions.WatchSessions(pb.WatchSessionsRequest()).read()
 
 
-async def test_a_server_that_writes_no_more_is_heard_no_more(settings, own_postgres, sql):
-    mine = settings.with_database(own_postgres.url())
-    async with running(mine) as service, channel_to(service) as channel:
+@pytest.mark.parametrize("found_by", ["the listener", "a call"])
+async def test_a_server_that_writes_no_more_is_heard_no_more(
+    settings, own_postgres, sql, monkeypatch, found_by
+):
+    if found_by == "a call":
+        monkeypatch.setattr(session_ends, "INTERVAL", 60)
+    url = own_postgres.url()
+    async with running(settings.with_database(url)) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
-            for read_only in ("on", "off"):
-                command = f"ALTER SYSTEM SET default_transaction_read_only = {read_only}"
-                await sql(command, url=own_postgres.url())
-                await sql("SELECT pg_reload_conf()", url=own_postgres.url())
-                if read_only == "on":
-                    assert await said(watch) == INTERRUPTED
-                    assert await refusal(begin(sessions)) == UNAVAILABLE
+            await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
+            await sql("SELECT pg_reload_conf()", url=url)
+            if found_by == "a call":
+                assert await refusal(UserServiceStub(channel).CreateUser(ada())) == UNAVAILABLE
+
+            assert await said(watch) == INTERRUPTED
+            assert await refusal(begin(sessions)) == UNAVAILABLE
 
 
 @pytest.mark.parametrize(
