@@ -5,6 +5,7 @@ import pytest
 
 from tamatar_auth import client
 from tamatar_auth.client import aio
+from tests.calls import ada, sign_in, verify
 from tests.client.scripted import Scripted
 
 
@@ -29,3 +30,15 @@ async def scripted():
     await server.start()
     yield script
     await server.stop(None)
+
+
+@pytest.fixture
+async def signed_in(auth, database):
+    """Signs users in; returns what the service answered."""
+
+    async def start(email="ada@example.com"):
+        user = (await auth.users.CreateUser(ada(email=email))).user
+        await verify(database, user)
+        return await auth.sessions.CreateSession(sign_in(email=email))
+
+    return start

@@ -19,8 +19,12 @@ from tamatar_auth.client.errors import (
     SessionError,
     UnavailableError,
 )
+from tamatar_auth.client.guard import SessionGuard
+from tamatar_auth.client.guarding import OPEN_METHODS
+from tamatar_auth.client.sessions import CurrentSession, current_session, find_current_session
 
 __all__ = [
+    "OPEN_METHODS",
     "AlreadyExistsError",
     "AuthClient",
     "AuthError",
@@ -28,11 +32,15 @@ __all__ = [
     "CallerError",
     "ConflictError",
     "CredentialsError",
+    "CurrentSession",
     "ErrorReason",
     "InvalidRequestError",
     "NotFoundError",
     "PreconditionError",
     "SessionError",
+    "SessionGuard",
     "UnavailableError",
     "connect",
+    "current_session",
+    "find_current_session",
 ]

@@ -1,0 +1,155 @@
+"""Keeps calls without a good session from the methods of a server on asyncio."""
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import grpc
+
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar_auth.client import guard as blocking
+from tamatar_auth.client.aio.connecting import AuthClient
+from tamatar_auth.client.guarding import (
+    AUTHORIZATION,
+    CHECK_ERRORS,
+    OPEN_METHODS,
+    RECHECK,
+    Need,
+    Refused,
+    Rules,
+    find_token,
+)
+from tamatar_auth.client.sessions import CurrentSession, enter
+
+
+class SessionGuard(grpc.aio.ServerInterceptor):
+    """Lets calls in that bring the token of a good session, as the one for blocking servers does.
+
+    A stream is checked again every `recheck` seconds, and ended if its session is not good any
+    more. Handlers that are no coroutines run on threads, and are guarded too.
+
+    >>> guard = SessionGuard(connect("auth.example.com:50051", token=token))
+    >>> server = grpc.aio.server(interceptors=[guard])
+    """
+
+    def __init__(
+        self,
+        auth: AuthClient,
+        *,
+        open_methods: Iterable[str] = OPEN_METHODS,
+        optional_methods: Iterable[str] = (),
+        metadata_key: str = AUTHORIZATION,
+        recheck: float = RECHECK,
+    ) -> None:
+        self._auth = auth
+        self._rules = Rules(open_methods, optional_methods)
+        self._key = metadata_key
+        self.recheck = recheck
+
+    async def session(self, token: str) -> CurrentSession:
+        """Return the session of a token, or raise `Refused`."""
+        request = ValidateSessionRequest(session_token=token)
+        try:
+            valid = await self._auth.sessions.ValidateSession(request)
+        except CHECK_ERRORS as error:
+            raise Refused.because(error) from None
+        return CurrentSession(valid.session, valid.user)
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return the method's handler behind a check."""
+        handler = await continuation(handler_call_details)
+        need = self._rules.need(handler_call_details.method)
+        if handler is None or need is Need.NOTHING:
+            return handler
+        behaviour = _behaviour(handler)
+        if inspect.isasyncgenfunction(behaviour):
+            behaviour = _written(behaviour)
+        if inspect.iscoroutinefunction(behaviour):
+            return _replaced(handler, self._guarded(handler, behaviour, need))
+        return blocking.guarded(handler, self._on_a_thread(asyncio.get_running_loop(), need))
+
+    def _guarded(self, handler: Any, behaviour: Any, need: Need) -> Any:
+        is_unary = not (handler.request_streaming or handler.response_streaming)
+
+        async def call(request: Any, context: Any) -> Any:
+            session, token = await self._enter(context, need)
+            enter(session)  # gRPC runs each call in a task of its own
+            if is_unary or token is None:
+                return await behaviour(request, context)
+            async with self._watched(context, token):
+                return await behaviour(request, context)
+
+        return call
+
+    async def _enter(self, context: Any, need: Need) -> tuple[CurrentSession | None, str | None]:
+        """Return session and token of a call, or end it."""
+        try:
+            token = find_token(context.invocation_metadata(), self._key)
+            if token is None and need is Need.A_SESSION:
+                raise Refused.unknown()
+            return (await self.session(token) if token else None), token
+        except Refused as refused:
+            await refused.end_soon(context)
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, context: Any, token: str) -> AsyncIterator[None]:
+        """Check a session for as long as the block, and end the call when it is not good."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - gRPC runs each call in a task
+        refusals: list[Refused] = []
+        watching = asyncio.create_task(self._watch(token, task, refusals))
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not refusals:  # it was the caller
+                raise
+            task.uncancel()
+            await refusals[0].end_soon(context)
+        finally:
+            watching.cancel()
+
+    async def _watch(self, token: str, task: "asyncio.Task[Any]", refusals: list[Refused]) -> None:
+        while not refusals:
+            await asyncio.sleep(self.recheck)
+            try:
+                await self.session(token)
+            except Refused as refused:
+                refusals.append(refused)
+                task.cancel()
+
+    def _on_a_thread(self, loop: asyncio.AbstractEventLoop, need: Need) -> blocking.Enter:
+        def session_of(token: str) -> CurrentSession:
+            return asyncio.run_coroutine_threadsafe(self.session(token), loop).result()
+
+        return blocking.entering(session_of, self._key, need, self.recheck)
+
+
+def _behaviour(handler: Any) -> Callable[..., Any]:
+    kind = ("unary", "stream")
+    name = f"{kind[handler.request_streaming]}_{kind[handler.response_streaming]}"
+    behaviour: Callable[..., Any] = getattr(handler, name)
+    return behaviour
+
+
+def _written(behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a behaviour that yields its answers into one that writes them.
+
+    Who ends it then ends it in its own code, not in gRPC's.
+    """
+
+    async def write(request: Any, context: Any) -> None:
+        async with contextlib.aclosing(behaviour(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+
+    return write
+
+
+def _replaced(handler: Any, behaviour: Any) -> Any:
+    """Return a handler of the same kind with another behaviour."""
+    kind = ("unary", "stream")
+    name = f"{kind[handler.request_streaming]}_{kind[handler.response_streaming]}"
+    build = getattr(grpc, f"{name}_rpc_method_handler")
+    return build(behaviour, handler.request_deserializer, handler.response_serializer)

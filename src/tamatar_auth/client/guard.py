@@ -1,0 +1,160 @@
+"""Keeps calls without a good session from the methods of a blocking server."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar_auth.client.connecting import AuthClient
+from tamatar_auth.client.guarding import (
+    AUTHORIZATION,
+    CHECK_ERRORS,
+    OPEN_METHODS,
+    RECHECK,
+    Need,
+    Pace,
+    Refused,
+    Rules,
+    find_token,
+)
+from tamatar_auth.client.sessions import CurrentSession, entered
+
+Check = Callable[[], None]
+
+
+class SessionGuard(grpc.ServerInterceptor):
+    """Lets calls in that bring the token of a good session, and tells handlers whose it is.
+
+    Others end UNAUTHENTICATED with the reason of the service, or UNAVAILABLE where it cannot be
+    asked. Messages of a stream pass for at most `recheck` seconds without another check.
+
+    >>> guard = SessionGuard(connect("auth.example.com:50051", token=token))
+    >>> server = grpc.server(ThreadPoolExecutor(), interceptors=[guard])
+    """
+
+    def __init__(
+        self,
+        auth: AuthClient,
+        *,
+        open_methods: Iterable[str] = OPEN_METHODS,
+        optional_methods: Iterable[str] = (),
+        metadata_key: str = AUTHORIZATION,
+        recheck: float = RECHECK,
+    ) -> None:
+        """Guard by a client of the service.
+
+        - `open_methods`: what needs no session: `shop.v1.Shop/List`, or a whole `shop.v1.Shop`.
+        - `optional_methods`: what can be called without a session, but not with a bad one.
+        - `metadata_key`: where the token is. Only under `authorization` it follows `Bearer`.
+        """
+        self._auth = auth
+        self._rules = Rules(open_methods, optional_methods)
+        self._key = metadata_key
+        self._recheck = recheck
+
+    def session(self, token: str) -> CurrentSession:
+        """Return the session of a token, or raise `Refused`."""
+        try:
+            valid = self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
+        except CHECK_ERRORS as error:
+            raise Refused.because(error) from None
+        return CurrentSession(valid.session, valid.user)
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return the method's handler behind a check."""
+        handler = continuation(handler_call_details)
+        need = self._rules.need(handler_call_details.method)
+        if handler is None or need is Need.NOTHING:
+            return handler
+        # The check is made where the handler runs: here it would hold up the calls of others.
+        return guarded(handler, entering(self.session, self._key, need, self._recheck))
+
+
+Enter = Callable[[Any], tuple[CurrentSession | None, Check]]
+"""Returns the session of a call and what checks it again, or ends the call."""
+
+
+def entering(
+    session_of: Callable[[str], CurrentSession], key: str, need: Need, recheck: float
+) -> Enter:
+    """Return what lets calls in whose metadata has the token of a good session under a key."""
+
+    def enter(context: Any) -> tuple[CurrentSession | None, Check]:
+        def check(token: str | None) -> CurrentSession | None:
+            if token is None and need is Need.A_SESSION:
+                raise Refused.unknown()
+            return session_of(token) if token else None
+
+        def again() -> None:
+            if pace.is_due():
+                try:
+                    check(token)
+                except Refused as refused:
+                    refused.end(context)
+
+        pace = Pace(recheck)
+        try:
+            token = find_token(context.invocation_metadata(), key)
+            return check(token), again
+        except Refused as refused:
+            refused.end(context)
+
+    return enter
+
+
+def guarded(handler: Any, enter: Enter) -> Any:
+    """Return a blocking handler behind a check."""
+    streams = handler.request_streaming
+    if handler.response_streaming:
+        behaviour = handler.stream_stream if streams else handler.unary_stream
+        kinds = grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        wrapped: Any = streaming(behaviour, enter, streams=streams)
+    else:
+        behaviour = handler.stream_unary if streams else handler.unary_unary
+        kinds = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+        wrapped = answering_once(behaviour, enter, streams=streams)
+    return kinds[streams](wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+def answering_once(behaviour: Any, enter: Enter, *, streams: bool) -> Any:
+    """Check before a behaviour answers."""
+
+    def call(request: Any, context: Any) -> Any:
+        session, check = enter(context)
+        with entered(session):
+            return behaviour(_checked(request, check) if streams else request, context)
+
+    return call
+
+
+def streaming(behaviour: Any, enter: Enter, *, streams: bool) -> Any:
+    """Check before a behaviour answers, and between its answers.
+
+    They are made one by one, each perhaps on another thread, so each is entered anew.
+    """
+
+    def call(request: Any, context: Any) -> Iterator[Any]:
+        session, check = enter(context)
+        with entered(session):
+            answers = iter(behaviour(_checked(request, check) if streams else request, context))
+        try:
+            while True:
+                with entered(session):
+                    try:
+                        answer = next(answers)
+                    except StopIteration:
+                        return
+                check()
+                yield answer
+        finally:
+            with entered(session):
+                getattr(answers, "close", lambda: None)()
+
+    return call
+
+
+def _checked(requests: Iterable[Any], check: Check) -> Iterator[Any]:
+    for request in requests:
+        check()
+        yield request

@@ -1,0 +1,159 @@
+"""What the guards have in common: which calls need a session, and what a refusal says."""
+
+import enum
+import logging
+import re
+import time
+from collections.abc import Iterable
+from typing import Any, NoReturn, Self
+
+import grpc
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth.client.errors import DETAILS, DOMAIN, AuthError, InvalidRequestError, SessionError
+
+OPEN_METHODS = (
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+"""What a guard lets everybody call unless told otherwise: health and reflection."""
+
+AUTHORIZATION = "authorization"
+RECHECK = 30.0
+"""Seconds after which a stream that goes on is checked again."""
+
+_TOKEN = re.compile(r"[!-~]{1,128}")
+_BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.DOTALL)
+
+log = logging.getLogger("tamatar_auth.client")
+
+
+class Need(enum.Enum):
+    """What a call has to bring."""
+
+    NOTHING = enum.auto()
+    A_GOOD_SESSION_OR_NONE = enum.auto()
+    A_SESSION = enum.auto()
+
+
+class Rules:
+    """Says of each method what it needs: a session, unless it is named.
+
+    `shop.v1.Shop/List` names a method, `shop.v1.Shop` all of a service.
+    """
+
+    def __init__(self, open_methods: Iterable[str], optional_methods: Iterable[str]) -> None:
+        self._open = _names(open_methods)
+        self._optional = _names(optional_methods)
+
+    def need(self, path: str) -> Need:
+        """Return what a method such as `/shop.v1.Shop/List` needs."""
+        names = {path.lstrip("/"), path.lstrip("/").partition("/")[0]}
+        if names & self._open:
+            return Need.NOTHING
+        return Need.A_GOOD_SESSION_OR_NONE if names & self._optional else Need.A_SESSION
+
+
+class Refused(Exception):  # noqa: N818 - the caller's, not ours
+    """A call is not let in."""
+
+    def __init__(
+        self, code: StatusCode, message: str, reason: str = "", details: bytes = b""
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.details = details
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """Refuse a call that brought no token, or one that cannot be any."""
+        reason = ErrorReason.Name(ErrorReason.SESSION_UNKNOWN)
+        message, packed = "The session is not known.", Packed()
+        packed.Pack(ErrorInfo(reason=reason, domain=DOMAIN))
+        status = Status(code=StatusCode.UNAUTHENTICATED.value[0], message=message, details=[packed])
+        return cls(StatusCode.UNAUTHENTICATED, message, reason, status.SerializeToString())
+
+    @classmethod
+    def because(cls, error: Exception) -> Self:
+        """Refuse a call because its session is not good, or because nobody can tell."""
+        if isinstance(error, InvalidRequestError):
+            return cls.unknown()
+        if not isinstance(error, SessionError):
+            log.warning("a session cannot be checked: %s", error)
+            return cls(StatusCode.UNAVAILABLE, "The session cannot be checked at the moment.")
+        told = error.trailing_metadata().get(DETAILS) or b""
+        return cls(
+            StatusCode.UNAUTHENTICATED,
+            error.details() or "",
+            error.reason_name,
+            told if isinstance(told, bytes) else told.encode(),
+        )
+
+    @property
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """What is sent with the status."""
+        return ((DETAILS, self.details),) if self.details else ()
+
+    def end(self, context: Any) -> NoReturn:
+        """End a call that runs on a thread; for coroutines await `end_soon`."""
+        # Contexts on the threads of a server on asyncio have no abort_with_status.
+        context.set_trailing_metadata(self.trailing_metadata)
+        context.abort(self.code, self.message)
+        raise self
+
+    async def end_soon(self, context: Any) -> NoReturn:
+        """End a call that runs on asyncio."""
+        await context.abort(self.code, self.message, self.trailing_metadata)
+        raise self
+
+
+class Pace:
+    """When a stream is to be checked again."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether the last check is too long ago; it is no more after this."""
+        if time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+CHECK_ERRORS = (AuthError, grpc.RpcError)
+"""What a check raises that could not be made, or whose session is not good."""
+
+
+def find_token(metadata: Iterable[Any], key: str) -> str | None:
+    """Return the session's token that a call brings, or None if it brings nothing under the key.
+
+    Raises `Refused` if that cannot be a token, or if there are several.
+    """
+    values = [value for name, value in metadata if name == key]
+    if not values:
+        return None
+    if len(values) > 1 or not isinstance(values[0], str):
+        raise Refused.unknown()
+    return token_in(values[0], is_bearer=key == AUTHORIZATION)
+
+
+def token_in(value: str, *, is_bearer: bool) -> str:
+    """Return the token in a header's value, or raise `Refused`."""
+    found = _BEARER.fullmatch(value) if is_bearer else None
+    token = found[1] if found else value
+    if (is_bearer and not found) or not _TOKEN.fullmatch(token):
+        raise Refused.unknown()
+    return token
+
+
+def _names(methods: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.lstrip("/") for name in methods)

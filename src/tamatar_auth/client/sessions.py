@@ -1,0 +1,64 @@
+"""Whose session the call in hand belongs to."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from tamatar.auth.v1.session_pb2 import Session
+from tamatar.auth.v1.user_pb2 import User
+
+_CURRENT: ContextVar["CurrentSession | None"] = ContextVar("tamatar_auth_session", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentSession:
+    """A session that was found good, and its user as of then. It does not hold the token."""
+
+    session: Session
+    user: User
+
+    @property
+    def session_id(self) -> str:
+        """The id of the session."""
+        return self.session.session_id
+
+    @property
+    def user_id(self) -> str:
+        """The id of its user."""
+        return self.user.user_id
+
+
+def current_session() -> CurrentSession:
+    """Return the session of the call in hand.
+
+    Raises `LookupError` where there is none: in methods that are open, in calls without a session
+    to methods where it is optional, and outside of calls.
+
+    >>> current_session().user.email
+    'ada@example.com'
+    """
+    session = _CURRENT.get()
+    if session is None:
+        raise LookupError("there is no session: the guard lets calls without one in here")
+    return session
+
+
+def find_current_session() -> CurrentSession | None:
+    """Return the session of the call in hand, or None where there is none."""
+    return _CURRENT.get()
+
+
+def enter(session: CurrentSession | None) -> None:
+    """Let `current_session` return a session in the rest of this task."""
+    _CURRENT.set(session)
+
+
+@contextlib.contextmanager
+def entered(session: CurrentSession | None) -> Iterator[None]:
+    """Let `current_session` return a session for as long as the block."""
+    token = _CURRENT.set(session)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

@@ -1,0 +1,192 @@
+"""The middleware for ASGI, called as a server of ASGI calls it."""
+
+import asyncio
+import json
+
+import pytest
+
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
+from tamatar_auth.client import aio, find_current_session
+from tamatar_auth.client.asgi import SESSION, SessionMiddleware
+
+
+async def application(scope, receive, send):
+    """Answers with who is signed in."""
+    session = find_current_session()
+    assert scope.get(SESSION) is session
+    body = session.user.email.encode() if session else b"nobody"
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        await send({"type": "websocket.send", "text": "not to be seen"})
+        assert message["type"] == "websocket.disconnect"
+    else:
+        await send({"type": f"{scope['type']}.startup.complete"})
+
+
+async def asked(app, path="/", headers=(), kind="http"):
+    """What an application sends, as a server hears it."""
+    sent = []
+
+    async def receive():
+        return {"type": f"{kind}.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": kind, "path": path, "headers": [*headers]}
+    await app(scope, receive, send)
+    return sent
+
+
+async def answer(app, *args, **named):
+    """The status of an answer over HTTP, and its body."""
+    start, body = await asked(app, *args, **named)
+    assert all(isinstance(part, bytes) for header in start["headers"] for part in header)
+    return start["status"], body["body"]
+
+
+async def refusal(app, *args, **named):
+    """The status of a refusal over HTTP, and its reason."""
+    status, body = await answer(app, *args, **named)
+    problem = json.loads(body)
+    assert problem["status"] == status
+    return status, problem.get("reason")
+
+
+def bearer(token):
+    return (b"authorization", b"Bearer " + token.encode())
+
+
+def cookies(text):
+    return (b"cookie", text.encode())
+
+
+@pytest.fixture
+def guard(auth):
+    return aio.SessionGuard(auth, recheck=0)
+
+
+@pytest.fixture
+def app(guard):
+    return SessionMiddleware(
+        application,
+        guard,
+        open_paths=["/health", "/static/*"],
+        optional_paths=["/home"],
+        cookie="session",
+    )
+
+
+async def test_a_request_with_a_good_session_is_its_users(app, signed_in):
+    token = (await signed_in()).session_token
+
+    assert await answer(app, headers=[bearer(token)]) == (200, b"ada@example.com")
+    there = [cookies(f"a=b; session={token}"), cookies("c=d")]
+    assert await answer(app, headers=there) == (200, b"ada@example.com")
+    assert find_current_session() is None
+
+
+async def test_a_request_without_a_good_session_is_told_why(app, auth, signed_in):
+    token = (await signed_in()).session_token
+    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+    assert await refusal(app, headers=[bearer(token)]) == (401, "SESSION_REVOKED")
+    for headers in (
+        [],
+        [bearer("")],
+        [bearer("tms_nobody")],
+        [(b"authorization", b"Basic " + token.encode())],
+        [bearer(token), bearer(token)],
+        [cookies("session=")],
+        [cookies(f"session={token}; session=tms_other")],
+        [cookies(f"sessions={token}")],
+    ):
+        assert await refusal(app, headers=headers) == (401, "SESSION_UNKNOWN")
+    (start, _) = await asked(app)
+    assert (b"www-authenticate", b"Bearer") in start["headers"]
+
+
+async def test_a_cookie_counts_only_where_it_is_named(guard, signed_in):
+    token = (await signed_in()).session_token
+    app = SessionMiddleware(application, guard)
+
+    assert (await refusal(app, headers=[cookies(f"session={token}")]))[0] == 401
+
+
+async def test_a_header_goes_before_a_cookie(app, signed_in):
+    token = (await signed_in()).session_token
+
+    headers = [bearer("tms_nobody"), cookies(f"session={token}")]
+    assert (await refusal(app, headers=headers))[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/health", "/static/style.css", "/static/a/b"])
+async def test_open_paths_need_no_session(app, path):
+    assert await answer(app, path) == (200, b"nobody")
+    assert await answer(app, path, headers=[bearer("tms_nobody")]) == (200, b"nobody")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/health/", "/healthy", "/static", "/statically", "/Health"),
+        *("/static/../orders", "/static/..", "/static//orders", "/static/./x", "/static/\\..\\x"),
+    ],
+)
+async def test_nothing_beside_them_is_open(app, path):
+    assert (await refusal(app, path))[0] == 401
+
+
+async def test_a_session_may_be_optional_but_not_bad(app, signed_in):
+    token = (await signed_in()).session_token
+
+    assert await answer(app, "/home") == (200, b"nobody")
+    assert await answer(app, "/home", [bearer(token)]) == (200, b"ada@example.com")
+    assert (await refusal(app, "/home", [bearer("tms_nobody")]))[0] == 401
+
+
+async def test_nobody_is_let_in_while_the_service_cannot_be_asked():
+    async with aio.connect("127.0.0.1:1") as auth:
+        app = SessionMiddleware(application, aio.SessionGuard(auth))
+
+        assert await refusal(app, headers=[bearer("tms_one")]) == (503, None)
+        (closed,) = await asked(app, headers=[bearer("tms_one")], kind="websocket")
+    assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
+
+
+async def test_a_websocket_without_a_good_session_is_closed_before_it_is_open(app):
+    (closed,) = await asked(app, kind="websocket")
+
+    assert closed == {"type": "websocket.close", "code": 4401, "reason": "SESSION_UNKNOWN"}
+
+
+async def test_a_websocket_is_closed_when_its_session_is_revoked(app, auth, signed_in):
+    token = (await signed_in()).session_token
+    said, sent = asyncio.Queue(), asyncio.Queue()
+    said.put_nowait({"type": "websocket.connect"})
+    scope = {"type": "websocket", "path": "/", "headers": [bearer(token)]}
+    talking = asyncio.create_task(app(scope, said.get, sent.put))
+    assert (await sent.get())["type"] == "websocket.accept"
+
+    said.put_nowait({"type": "websocket.receive", "text": "one"})
+    assert (await sent.get())["text"] == "one"
+    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+    said.put_nowait({"type": "websocket.receive", "text": "two"})
+
+    assert await sent.get() == {
+        "type": "websocket.close",
+        "code": 4401,
+        "reason": "SESSION_REVOKED",
+    }
+    await talking
+    assert sent.empty()
+
+
+async def test_the_start_of_the_application_passes(app):
+    assert await asked(app, kind="lifespan") == [{"type": "lifespan.startup.complete"}]

@@ -1,0 +1,215 @@
+"""Guards: whoever calls a guarded server is the user of a good session, or is kept out."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest, RevokeUserSessionsRequest
+from tamatar_auth import client
+from tamatar_auth.client import SessionGuard, aio, current_session
+from tests.calls import refusal
+from tests.client.shop import (
+    KINDS,
+    SHOP,
+    Asyncio,
+    Blocking,
+    Customer,
+    Writing,
+    aio_shop,
+    blocking_shop,
+)
+
+UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
+REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
+SHOPS = {
+    "blocking": None,
+    "coroutines": Asyncio,
+    "coroutines that write": Writing,
+    "blocking on asyncio": Blocking,
+}
+
+
+@contextlib.asynccontextmanager
+async def shop(kind, address, **options):
+    """A guarded shop whose guard asks the service at an address; yields a channel to it."""
+    async with contextlib.AsyncExitStack() as stack:
+        if SHOPS[kind] is None:
+            auth = stack.enter_context(client.connect(address))
+            running = blocking_shop(SessionGuard(auth, **options))
+        else:
+            auth = await stack.enter_async_context(aio.connect(address))
+            running = aio_shop(aio.SessionGuard(auth, **options), SHOPS[kind]())
+        at = await stack.enter_async_context(running)
+        yield await stack.enter_async_context(grpc.aio.insecure_channel(at))
+
+
+@pytest.fixture(params=SHOPS)
+async def channel(request, service):
+    """A channel to a shop that asks the real service."""
+    methods = {
+        "open_methods": ["shop.v1.Shop/Open"],
+        "optional_methods": ["/shop.v1.Shop/Optional"],
+    }
+    async with shop(request.param, str(service.addresses[0]), **methods) as channel:
+        yield channel
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_of_call_knows_who_is_signed_in(channel, signed_in, kind):
+    customer = Customer(channel, (await signed_in()).session_token)
+
+    answers = await customer.ask(kind)
+
+    assert answers
+    assert {answer.split()[0] for answer in answers} == {b"ada@example.com"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_kind_of_call_is_answered_without_a_good_session(channel, auth, signed_in, kind):
+    token = (await signed_in()).session_token
+    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+    assert await Customer(channel, token).refused(kind) == REVOKED
+    for unknown in (None, "", "tms_nobody", "x" * 129, "tms_a b"):
+        assert await Customer(channel, unknown).refused(kind) == UNKNOWN
+
+
+async def test_the_token_follows_bearer_in_any_case_and_nothing_else(channel, signed_in):
+    token = (await signed_in()).session_token
+
+    assert await Customer(channel, token, scheme="bEARER  ").ask("unary_unary")
+    for scheme in ("", "Basic ", "Bearer"):
+        assert await refusal(Customer(channel, token, scheme=scheme).ask("unary_unary")) == UNKNOWN
+    two = Customer(channel, token)
+    two.metadata += Customer(channel, "tms_another").metadata
+    assert await refusal(two.ask("unary_unary")) == UNKNOWN
+
+
+async def test_open_methods_need_no_session_and_have_none(channel, signed_in):
+    token = (await signed_in()).session_token
+
+    for given in (None, "tms_nobody", token):
+        assert await Customer(channel, given).ask("unary_unary", "Open") == [b"nobody 1"]
+
+
+async def test_a_session_may_be_optional_but_not_bad(channel, signed_in):
+    token = (await signed_in()).session_token
+
+    assert await Customer(channel).ask("unary_unary", "Optional") == [b"nobody 1"]
+    assert await Customer(channel, token).ask("unary_unary", "Optional") == [b"ada@example.com 1"]
+    bad = Customer(channel, "tms_nobody").ask("unary_unary", "Optional")
+    assert await refusal(bad) == UNKNOWN
+
+
+async def test_a_method_that_does_not_exist_is_unimplemented_for_all(channel):
+    call = channel.unary_unary(SHOP + "Nothing")(b"")
+
+    assert (await refusal(call))[0] is StatusCode.UNIMPLEMENTED
+
+
+async def test_calls_of_many_users_at_once_are_never_mixed_up(channel, signed_in):
+    emails = [f"user{number}@example.com" for number in range(8)]
+    tokens = [(await signed_in(email)).session_token for email in emails]
+
+    async def several(email, token):
+        for kind in KINDS * 3:
+            answers = await Customer(channel, token).ask(kind)
+            assert {answer.split()[0].decode() for answer in answers} == {email}
+
+    await asyncio.gather(*map(several, emails, tokens))
+    assert await refusal(Customer(channel).ask("unary_unary")) == UNKNOWN
+
+
+def test_outside_of_a_call_there_is_no_session():
+    with pytest.raises(LookupError):
+        current_session()
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+async def test_a_stream_whose_session_is_revoked_ends(service, auth, signed_in, kind):
+    started = await signed_in()
+    async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
+        stream = Customer(channel, started.session_token).stream()
+        await stream.write(b"1")
+        assert await stream.read() == b"ada@example.com 1"
+        request = RevokeUserSessionsRequest(user_id=started.user.user_id)
+        await auth.sessions.RevokeUserSessions(request)
+
+        async def talk():
+            while True:
+                await stream.write(b"2")
+                if await stream.read() is grpc.aio.EOF:
+                    await stream
+                await asyncio.sleep(0.01)
+
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+            await talk()
+        assert await stream.code() is StatusCode.UNAUTHENTICATED
+        assert "revoked" in await stream.details()
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+async def test_answers_end_when_the_session_is_revoked(service, auth, signed_in, kind):
+    token = (await signed_in()).session_token
+    async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
+        metadata = Customer(channel, token).metadata
+        answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
+        assert await anext(aiter(answers)) == b"ada@example.com"
+        await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+        async def read_all():
+            async for _ in answers:
+                await asyncio.sleep(0.001)
+
+        assert await refusal(read_all()) == REVOKED
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+async def test_a_stream_whose_session_stays_good_goes_on(service, signed_in, kind):
+    token = (await signed_in()).session_token
+    async with shop(kind, str(service.addresses[0]), recheck=0.01) as channel:
+        stream = Customer(channel, token).stream()
+        for number in range(20):
+            await stream.write(str(number).encode())
+            assert await stream.read() == f"ada@example.com {number}".encode()
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED])
+async def test_nobody_is_let_in_while_the_service_cannot_be_asked(scripted, kind, code, caplog):
+    scripted.refusals = [code] * 100
+    async with shop(kind, scripted.address) as channel:
+        assert await refusal(Customer(channel, "tms_one").ask("unary_unary")) == (
+            StatusCode.UNAVAILABLE,
+            "",
+        )
+    assert "a session cannot be checked" in caplog.text
+    assert "tms_one" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+async def test_the_token_may_stand_under_another_key(service, signed_in, kind):
+    token = (await signed_in()).session_token
+    async with shop(kind, str(service.addresses[0]), metadata_key="x-session") as channel:
+        there = Customer(channel, token, key="x-session", scheme="")
+        assert await there.ask("unary_unary") == [b"ada@example.com 1"]
+        assert await refusal(Customer(channel, token).ask("unary_unary")) == UNKNOWN
+
+
+def test_health_and_reflection_are_open_unless_told_otherwise():
+    def handler_of(guard, method):
+        return guard.intercept_service(lambda _: handler, SimpleNamespace(method=method))
+
+    handler = grpc.unary_unary_rpc_method_handler(lambda *_: b"")
+    with client.connect("localhost:1") as auth:
+        guard, strict = SessionGuard(auth), SessionGuard(auth, open_methods=())
+
+        assert handler_of(guard, "/grpc.health.v1.Health/Check") is handler
+        assert handler_of(guard, "/grpc.reflection.v1.ServerReflection/Any") is handler
+        assert handler_of(guard, "/grpc.health.v1.HealthCare/Check") is not handler
+        assert handler_of(strict, "/grpc.health.v1.Health/Check") is not handler
