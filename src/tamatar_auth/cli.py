@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -223,6 +224,19 @@ def config_example() -> None:
     from tamatar_auth import configuration  # noqa: PLC0415
 
     typer.echo(configuration.example(), nl=False)
+
+
+@app.command()
+def protoset(
+    file: Annotated[Path, typer.Argument(help="Where to write it, such as auth.protoset.")],
+) -> None:
+    """Write what the service answers, for tools that may not ask it (grpcurl -protoset)."""
+    from tamatar_auth import describing  # noqa: PLC0415
+
+    try:
+        file.write_bytes(describing.protoset())
+    except OSError as error:
+        _fail(f"{file} cannot be written: {error.strerror}.")
 
 
 @app.command()
