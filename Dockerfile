@@ -35,7 +35,7 @@ COPY --from=build /opt/tamatar-auth /opt/tamatar-auth
 
 # Calls are answered on loopback, as everywhere: what shares the container's network (its pod) can
 # make them. For others TAMATAR_LISTEN names 0.0.0.0:50051 once there are certificate and callers;
-# where callers have to show certificates, a unix socket beside it is for the health check.
+# probes without certificates ask TAMATAR_HEALTH_LISTEN.
 ENV PATH=/opt/tamatar-auth/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

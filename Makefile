@@ -70,8 +70,9 @@ migrate: $(RUNTIME) ## Bring the database's schema up to date.
 seed: $(RUNTIME) ## Put the first users into the database.
 	@$(BIN)/tamatar-auth seed $(ARGS)
 
-proto: .venv-proto/.installed ## Generate generated/ from protos/.
+proto: $(RUNTIME) .venv-proto/.installed ## Generate generated/ and docs/api.md from protos/.
 	@.venv-proto/bin/python tools/protos.py generate
+	@$(BIN)/python -m tools.api_docs generate
 
 proto-release: .venv-proto/.installed ## Take protos/ as released: later checks compare with it.
 	@.venv-proto/bin/python tools/protos.py image protos/released.binpb

@@ -69,6 +69,9 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
             *("--against", "protos/released.binpb"),
         ],
         "generated code is up to date": [PROTOC_PYTHON, "tools/protos.py", "check"],
+        "docs/api.md is up to date": [
+            *(sys.executable, "-m", "tools.api_docs", "check", "--image", image),
+        ],
         "generated code loads beside the oldest grpcio and protobuf": [
             *("env", "PYTHONPATH=generated", OLDEST_PYTHON, "-B", "-c"),
             f"import {', '.join(sorted(generated_modules()))}",
@@ -78,6 +81,13 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
             f"import {', '.join(sorted(client_modules()))}",
         ],
         "hadolint": [hadolint, "Dockerfile"],
+        "yaml": [TOOLS / "yamllint", "--strict", "--config-file", ".yamllint.yaml", "deploy"],
+        "compose file": [
+            *(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"),
+            "deploy/compose.yaml",
+        ],
+        "manifests, for the oldest Kubernetes that probes over gRPC": manifests("1.27"),
+        "manifests, for a new Kubernetes": manifests("1.37"),
         "mypy": [sys.executable, "-m", "mypy"],
         "migrations hold nobody up": [sys.executable, "tools/migrations.py"],
         # On a PostgreSQL of its own, whichever database the environment or .env may name.
@@ -103,6 +113,14 @@ def modules(folder: Path, root: Path) -> Iterable[str]:
     """Return the dotted names of the modules in a folder; its root is on the path."""
     for module in folder.rglob("*.py"):
         yield ".".join(module.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def manifests(version: str) -> list[str | Path]:
+    """Return the command that holds the manifests against the schemas of a Kubernetes."""
+    # The kustomization has no schema: kubectl alone reads it.
+    files = [p for p in (ROOT / "deploy/kubernetes").glob("*.yaml") if p.stem != "kustomization"]
+    options = ("--strict", "--quiet", "--kubernetes-version", version)
+    return [TOOLS / "kubernetes-validate", *options, *files]
 
 
 def run(name: str, command: list[str | Path]) -> Outcome:

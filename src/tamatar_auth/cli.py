@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -177,18 +178,17 @@ def healthcheck(
         typer.Option(
             parser=_address,
             metavar="ADDRESS",
-            help="The server; a unix socket of TAMATAR_LISTEN, or else its first.",
+            help="The server; TAMATAR_HEALTH_LISTEN, or else one of TAMATAR_LISTEN.",
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
 ) -> None:
     """Ask a server whether it can do its work; exit code 0 if so, else 1."""
     from tamatar_auth import probing  # noqa: PLC0415
-    from tamatar_auth.tls import TlsFiles  # noqa: PLC0415
 
     settings = _settings()
     address = address or probing.probed_address(settings)
-    status = probing.health(address, timeout, TlsFiles.of(settings))
+    status = probing.health(address, timeout, probing.shown_there(settings, address))
     typer.echo(status)
     raise typer.Exit(0 if status == "SERVING" else 1)
 
@@ -224,6 +224,19 @@ def config_example() -> None:
     from tamatar_auth import configuration  # noqa: PLC0415
 
     typer.echo(configuration.example(), nl=False)
+
+
+@app.command()
+def protoset(
+    file: Annotated[Path, typer.Argument(help="Where to write it, such as auth.protoset.")],
+) -> None:
+    """Write what the service answers, for tools that may not ask it (grpcurl -protoset)."""
+    from tamatar_auth import describing  # noqa: PLC0415
+
+    try:
+        file.write_bytes(describing.protoset())
+    except OSError as error:
+        _fail(f"{file} cannot be written: {error.strerror}.")
 
 
 @app.command()

@@ -11,7 +11,8 @@ import psycopg
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.maintenance.migration_connection import connect
 from tamatar_auth.origins import Origins
-from tamatar_auth.probing import health
+from tamatar_auth.ports import HEALTH_LISTEN, LISTEN
+from tamatar_auth.probing import health, shown_there
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import Credentials
 from tamatar_auth.settings import (
@@ -157,13 +158,15 @@ def _tables(settings: Settings) -> Iterator[Finding]:
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
-    for address in settings.listen:
+    health_listen = () if settings.health_listen is None else (settings.health_listen,)
+    for address in (*settings.listen, *health_listen):
         if not address.is_taken:
             yield Finding("port", ok=True, text=f"{address} is free")
             continue
-        status = health(address, timeout=2, tls=TlsFiles.of(settings))
+        status = health(address, timeout=2, tls=shown_there(settings, address))
         if status in ("SERVING", "NOT_SERVING"):
             text = f"{address} is answered by a server that is {status}"
         else:
-            text = f"{status}, but something has it: end that, or set TAMATAR_LISTEN"
+            setting = LISTEN if address in settings.listen else HEALTH_LISTEN
+            text = f"{status}, but something has it: end that, or set {setting}"
         yield Finding("port", status == "SERVING", text)

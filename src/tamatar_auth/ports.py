@@ -10,6 +10,7 @@ from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.settings import OperatorError
 
 LISTEN = "TAMATAR_LISTEN"
+HEALTH_LISTEN = "TAMATAR_HEALTH_LISTEN"
 
 
 class StartError(OperatorError):

@@ -18,9 +18,16 @@ _NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 
 def probed_address(settings: Settings) -> ListenAddress:
-    """Choose where to ask: a unix socket, which needs no certificate, or the first address."""
+    """Choose where to ask: what needs no certificate, or else the first address."""
+    if settings.health_listen is not None:
+        return settings.health_listen
     sockets = [address for address in settings.listen if address.path]
     return (sockets or settings.listen)[0]
+
+
+def shown_there(settings: Settings, address: ListenAddress) -> TlsFiles | None:
+    """Name the certificate that a server shows at an address; None where it shows none."""
+    return None if address == settings.health_listen else TlsFiles.of(settings)
 
 
 def health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) -> str:

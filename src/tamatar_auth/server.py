@@ -14,8 +14,8 @@ from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_s
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceServicer_to_server
 from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
-from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.admission import Admission
+from tamatar_auth.binding import bind_calls, bind_health
 from tamatar_auth.ending import Ending
 from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors.audit import AuditInterceptor
@@ -32,7 +32,7 @@ from tamatar_auth.interceptors.validation import ValidationInterceptor
 from tamatar_auth.maintenance.revisions import head_revision
 from tamatar_auth.maintenance.sweeping import sweep_periodically
 from tamatar_auth.pagination import PageTokens
-from tamatar_auth.ports import StartError, refuse_if_taken, unusable
+from tamatar_auth.ports import StartError
 from tamatar_auth.security.access import disagreement
 from tamatar_auth.security.callers import Callers
 from tamatar_auth.security.passwords import Passwords
@@ -55,7 +55,6 @@ from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.session_ends import SessionEnds
 from tamatar_auth.storage.validation import MOST_CONNECTIONS, SessionValidation
 from tamatar_auth.telemetry import Telemetry
-from tamatar_auth.tls import Tls, server_credentials
 from tamatar_auth.watched_files import Watched
 
 SERVICES = tuple(
@@ -105,9 +104,7 @@ def build_server(
 
     Raises `StartError` if it is not decided of every method who may call it.
     """
-    # Unless there are workers, a second server on the port is a mistake.
-    shared = ("grpc.so_reuseport", int(settings.workers > 1))
-    server = grpc.aio.server(options=[shared, *OPTIONS])
+    server = _empty_server(settings)
     key = settings.page_token_key
     passwords = parts.passwords
     policy = PasswordPolicy(settings.password_min_length)
@@ -124,6 +121,15 @@ def build_server(
     add_reflection([*SERVICES, HEALTH], methods)
     if problem := disagreement(methods.by_service):
         raise StartError(problem)
+    return server
+
+
+def build_health_server(settings: Settings, parts: Parts) -> grpc.aio.Server:
+    """Put together what answers health and nothing else: who probes it need show nothing."""
+    server = _empty_server(settings)
+    interceptors = [ErrorInterceptor(), parts.drain, DecodingInterceptor()]
+    methods: Any = AnsweredMethods(server, interceptors)
+    add_health(parts.health, methods)
     return server
 
 
@@ -162,13 +168,17 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Serv
     watch = DatabaseWatch(settings, parts.health, head_revision(), abandoned)
     try:
         server = build_server(settings, database, parts, admission.callers)
-        addresses = _bound(server, settings, admission.tls)
+        addresses = bind_calls(server, settings, admission.tls)
+        health = build_health_server(settings, parts)
+        health_address = bind_health(health, settings)
     except StartError:
         await database.close()
         raise
     await server.start()
+    await health.start()
     await watch.look()
-    return Service(settings, admission, database, watch, parts, server, addresses)
+    bound = (server, addresses, health, health_address)
+    return Service(settings, admission, database, watch, parts, *bound)
 
 
 @contextlib.asynccontextmanager
@@ -212,7 +222,7 @@ async def serve(
         await service.database.fill_pool()
         await service.parts.validation.prepare()
         _settle()
-        log.info("listening", addresses=[str(address) for address in service.addresses])
+        log.info("listening", **service.told_addresses)
         if ready is not None:
             ready(service)
         try:
@@ -245,6 +255,12 @@ async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> 
         task.result()
 
 
+def _empty_server(settings: Settings) -> grpc.aio.Server:
+    # Unless there are workers, a second server on the port is a mistake.
+    shared = ("grpc.so_reuseport", int(settings.workers > 1))
+    return grpc.aio.server(options=[shared, *OPTIONS])
+
+
 def _interceptors(
     settings: Settings, parts: Parts, callers: Watched[Callers] | None
 ) -> Sequence[HandlerInterceptor]:
@@ -261,27 +277,3 @@ def _interceptors(
         RetryInterceptor(),
         ValidationInterceptor(),
     ]
-
-
-def _bound(
-    server: grpc.aio.Server, settings: Settings, tls: Watched[Tls] | None
-) -> Sequence[ListenAddress]:
-    bound = []
-    for address in settings.listen:
-        if settings.workers == 1:  # for several their supervisor has looked, and keeps the port
-            refuse_if_taken(address)
-        bound.append(_bind(server, address, tls))
-    return bound
-
-
-def _bind(
-    server: grpc.aio.Server, address: ListenAddress, tls: Watched[Tls] | None
-) -> ListenAddress:
-    try:
-        if tls is None or address.path:
-            port = server.add_insecure_port(str(address))
-        else:
-            port = server.add_secure_port(str(address), server_credentials(tls))
-    except RuntimeError:
-        raise unusable(address) from None
-    return address if address.path else address._replace(port=port)

@@ -1,7 +1,7 @@
 """A server that runs, what it works with, and how it stops."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +53,19 @@ class Service:
     parts: Parts
     server: grpc.aio.Server
     addresses: Sequence[ListenAddress]
+    health_server: grpc.aio.Server
+    """Answers health and nothing else, where that is asked for."""
+    health_address: ListenAddress | None
     background: Sequence[asyncio.Task[None]] = ()
     """Tasks that run as long as the server; one that ends is a fault."""
     left: list[str] = field(default_factory=list)
     """What had not ended when the server had to go."""
+
+    @property
+    def told_addresses(self) -> Mapping[str, Any]:
+        """Where it answers, as the log tells it."""
+        told: dict[str, Any] = {"addresses": [str(address) for address in self.addresses]}
+        return told if self.health_address is None else told | {"health": str(self.health_address)}
 
     async def stop(self) -> None:
         """Stop taking calls, finish those in flight and the hashes that run, close the pool.
@@ -67,7 +76,8 @@ class Service:
         await self.parts.health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_delay.total_seconds())
         self.parts.drain.end_streams()
-        await self.server.stop(self.settings.shutdown_grace.total_seconds())
+        grace = self.settings.shutdown_grace.total_seconds()
+        await asyncio.gather(self.server.stop(grace), self.health_server.stop(grace))
         parts = self.parts
         await self._end(calls=parts.drain.finished(), hashes=parts.passwords.close())
         await self._end(

@@ -49,6 +49,10 @@ def _postgresql_only(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _optional_address(value: object) -> object:
+    return _address(_absent(value))
+
+
 def _long_enough(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value()) < 32:  # noqa: PLR2004 - 256 bits as text
         raise ValueError("must have 32 characters or more")
@@ -110,6 +114,15 @@ class SettingFields(BaseSettings):
             description="Where calls are answered: host:port or unix:path, several with commas.",
         ),
     ] = (ListenAddress.parse("127.0.0.1:50051"),)
+    health_listen: Annotated[
+        ListenAddress | None,
+        NoDecode,
+        BeforeValidator(_optional_address),
+        Field(
+            description="Where health is answered, and nothing else, to whoever asks and without"
+            " TLS: host:port, for the probes of an orchestrator."
+        ),
+    ] = None
     workers: Annotated[
         int,
         Field(

@@ -82,9 +82,11 @@ class Settings(SettingFields):
     def _workers_can_share(self) -> Self:
         if self.workers == 1:
             return self
-        if sockets := [str(address) for address in self.listen if address.path]:
-            rule = f"several workers cannot share {', '.join(sockets)}: name host:port only"
-            raise disagreement("listen", rule)
+        health = () if self.health_listen is None else (self.health_listen,)
+        for field, addresses in (("listen", self.listen), ("health_listen", health)):
+            if sockets := [str(address) for address in addresses if address.path]:
+                rule = f"several workers cannot share {', '.join(sockets)}: name host:port only"
+                raise disagreement(field, rule)
         if self.metrics_listen.port + self.workers - 1 > 65535:  # noqa: PLR2004 - the largest port
             raise disagreement("metrics_listen", "leaves too few ports above it for the workers")
         return self

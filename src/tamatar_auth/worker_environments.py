@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.ports import reserved
+from tamatar_auth.ports import HEALTH_LISTEN, reserved
 from tamatar_auth.settings import Settings
 from tamatar_auth.telemetry import Wanted
 
@@ -33,6 +33,9 @@ def environments(
             for address in _metrics(settings)
         ]
         decided = _decided(settings, addresses)
+        if settings.health_listen is not None:
+            health = kept.enter_context(reserved(settings.health_listen, HEALTH_LISTEN))
+            decided[HEALTH_LISTEN] = str(health)
         given = [decided | own for own in metrics or [{}] * settings.workers]
         yield addresses, [{**_inherited(but=own.keys()), **own} for own in given]
 

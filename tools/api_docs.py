@@ -1,0 +1,209 @@
+"""Write docs/api.md from the compiled protos, the rules of access and the failures.
+
+    python -m tools.api_docs generate    write it
+    python -m tools.api_docs check       tell whether it is what the protos say
+
+Runs in `.venv`, and has `.venv-proto` compile the protos. `--image FILE` is one that is compiled.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from buf.validate import validate_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth import errors
+from tamatar_auth.security.access import RULES
+from tools.api_protos import PACKAGE, Part, Protos, type_name
+from tools.api_rules import rules_in_words
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/api.md"
+PROTOC_PYTHON = ROOT / ".venv-proto/bin/python"
+
+INTRODUCTION = """\
+# The API
+
+Every call of `tamatar.auth.v1`, its rules, and the reasons with which it refuses. `make proto` writes this page from [protos/](../protos/tamatar/auth/v1), from [the rules of access](../src/tamatar_auth/security/access.py) and from [the failures](../src/tamatar_auth/errors); `make check` holds it against them.
+
+Any call may be refused with `INVALID_FIELDS`, `MALFORMED_REQUEST`, `CALLER_UNKNOWN`, `CALLER_NOT_ALLOWED`, `SERVER_BUSY`, `STORAGE_UNAVAILABLE`, `STORAGE_TIMED_OUT`, `TRANSACTION_CONFLICT` or `INTERNAL_FAULT`; with the call stand the reasons that are its own. [Reasons](#reasons) explains them all. Beside these services there are `grpc.health.v1.Health` for everybody, and reflection for admins.
+"""  # noqa: E501 - a paragraph of the page is a line of it
+
+IDEMPOTENCY = {
+    MethodOptions.NO_SIDE_EFFECTS: "Changes nothing.",
+    MethodOptions.IDEMPOTENT: "May be repeated.",
+}
+
+
+def main() -> int:
+    """Do what the command line says, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("command", choices=("generate", "check"))
+    parser.add_argument("--image", type=Path)
+    options = parser.parse_args()
+    image = options.image.read_bytes() if options.image else compiled()
+    page = Page(Protos(image)).text()
+    if options.command == "generate":
+        PAGE.write_text(page)
+        return 0
+    if PAGE.exists() and PAGE.read_text() == page:
+        return 0
+    print("docs/api.md is not what the protos say: `make proto` writes it.")
+    return 1
+
+
+def compiled() -> bytes:
+    """Return the image of the protos, with comments."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder, "protos.binpb")
+        command: list[str | Path] = [PROTOC_PYTHON, "tools/protos.py", "image", "--comments", image]
+        subprocess.run(command, cwd=ROOT, check=True)
+        return image.read_bytes()
+
+
+def failures() -> Mapping[str, type[errors.Failure]]:
+    """Return the classes of failures by their reasons."""
+    for module in pkgutil.iter_modules(errors.__path__):
+        importlib.import_module(f"{errors.__name__}.{module.name}")
+    ours = (e for e in errors.Failure.__subclasses__() if e.__module__.startswith(errors.__name__))
+    return {ErrorReason.Name(each.reason): each for each in ours}
+
+
+class Page:
+    """The text of docs/api.md."""
+
+    def __init__(self, protos: Protos) -> None:
+        self._protos = protos
+        self._reasons = {value.name: value for value in protos.enums["ErrorReason"].parts}
+        self._methods = {m.name: m for service in protos.services for m in service.parts}
+
+    def text(self) -> str:
+        """Return the whole page."""
+        parts = [INTRODUCTION, *self._index()]
+        for service in self._protos.services:
+            parts += [f"## {service.name}", service.comment]
+            for method in service.parts:
+                parts += self._method(service, method)
+        parts += ["## Messages", *self._shared(), "## Enums", *self._enums()]
+        parts += ["## Reasons", self._protos.enums["ErrorReason"].comment, *self._reason_table()]
+        return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+    def _index(self) -> Iterator[str]:
+        for service in self._protos.services:
+            rows = [
+                [
+                    f"[{method.name}](#{method.name.lower()})",
+                    _roles(service, method),
+                    ", ".join(f"`{name}`" for name in self._reasons_of(method)),
+                ]
+                for method in service.parts
+            ]
+            yield f"**{service.name}**"
+            yield _table(["Call", "Who may", "Refuses with"], rows)
+
+    def _method(self, service: Part, method: Part) -> Iterator[str]:
+        options = method.proto.options
+        about = IDEMPOTENCY.get(options.idempotency_level, "")
+        yield f"### {method.name}"
+        yield method.comment
+        yield f"Who may: {_roles(service, method)}. {about}".strip()
+        for kind, streams in (
+            ("input_type", method.proto.client_streaming),
+            ("output_type", method.proto.server_streaming),
+        ):
+            name = getattr(method.proto, kind).removeprefix(f".{PACKAGE}.")
+            yield from self._message(self._protos.messages[name], streams=streams)
+
+    def _message(self, message: Part, *, streams: bool = False) -> Iterator[str]:
+        prefix = "A stream of " if streams else ""
+        if not message.parts:
+            yield f"{prefix}`{message.name}`, without fields. {message.comment}"
+            return
+        yield f"{prefix}`{message.name}`: {message.comment}"
+        rows = [
+            [f"`{field.name}`", self._type(field.proto), self._rules(message, field), field.comment]
+            for field in message.parts
+        ]
+        yield _table(["Field", "Type", "Rules", ""], rows)
+
+    def _type(self, field: FieldDescriptorProto) -> str:
+        name = type_name(field)
+        known = name in self._protos.messages or name in self._protos.enums
+        linked = f"[{name}](#{name.lower()})" if known else name.rpartition(".")[2]
+        is_list = field.label == FieldDescriptorProto.LABEL_REPEATED
+        return f"list of {linked}" if is_list else linked
+
+    def _rules(self, message: Part, field: Part) -> str:
+        words = rules_in_words(field.proto)
+        if field.proto.proto3_optional:
+            words.insert(0, "optional")
+        elif field.proto.HasField("oneof_index"):
+            oneof = message.oneofs[field.proto.oneof_index]
+            needed = oneof.proto.options.Extensions[validate_pb2.oneof].required
+            words.insert(0, f"{'exactly' if needed else 'at most'} one of `{oneof.name}`")
+        if field.proto.options.debug_redact:
+            words.append("a secret")
+        return "; ".join(words)
+
+    def _shared(self) -> Iterator[str]:
+        own = {
+            name.removeprefix(f".{PACKAGE}.")
+            for method in self._methods.values()
+            for name in (method.proto.input_type, method.proto.output_type)
+        }
+        for name, message in sorted(self._protos.messages.items()):
+            if name not in own:
+                yield f"### {name}"
+                yield from self._message(message)
+
+    def _enums(self) -> Iterator[str]:
+        for name, enum in sorted(self._protos.enums.items()):
+            if name == "ErrorReason":
+                yield "### ErrorReason\n\nThe [reasons](#reasons) below."
+                continue
+            rows = [[f"`{value.name}`", value.comment] for value in enum.parts]
+            yield f"### {name}"
+            yield enum.comment
+            yield _table(["Value", ""], rows)
+
+    def _reasons_of(self, method: Part) -> list[str]:
+        named = re.findall(r"`([A-Z_]+)`", method.comment)
+        for other in re.findall(r"as (\w+) does", method.comment):
+            named = [*self._reasons_of(self._methods[other]), *named]
+        return list(dict.fromkeys(name for name in named if name in self._reasons))
+
+    def _status(self, reason: str) -> str:
+        return failures()[reason].code.name
+
+    def _reason_table(self) -> Iterator[str]:
+        rows = []
+        for name, value in self._reasons.items():
+            if value.proto.number:
+                status, _, means = value.comment.partition(": ")
+                if status != self._status(name):
+                    sys.exit(f"{name} is {self._status(name)}, and its comment says {status}.")
+                rows.append([f"`{name}`", status, means[:1].upper() + means[1:]])
+        yield _table(["Reason", "Status", "Means"], rows)
+
+
+def _roles(service: Part, method: Part) -> str:
+    roles = RULES[f"{PACKAGE}.{service.name}"][method.name].roles
+    return ", ".join(f"`{role.value}`" for role in sorted(roles, reverse=True))
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    cells = [[cell.replace("\n\n", " ").replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

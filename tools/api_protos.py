@@ -1,0 +1,117 @@
+"""Read compiled protos: what is in them, and the comment of each part."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    ServiceDescriptorProto,
+)
+
+PACKAGE = "tamatar.auth.v1"
+
+# The numbers of fields in descriptor.proto, of which the paths to comments are made.
+MESSAGES, ENUMS, SERVICES = 4, 5, 6
+FIELDS, NESTED, NESTED_ENUMS, ONEOFS = 2, 3, 4, 8
+METHODS = VALUES = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A service, method, message, field or enum value, with its comment."""
+
+    proto: Any
+    comment: str
+    parts: tuple["Part", ...] = ()
+    oneofs: tuple["Part", ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name, without the package."""
+        return str(self.proto.name)
+
+
+class Protos:
+    """The protos of our package in an image that has comments."""
+
+    def __init__(self, image: bytes) -> None:
+        files = FileDescriptorSet.FromString(image).file
+        self._files = [_File(file) for file in files if file.package == PACKAGE]
+
+    @cached_property
+    def services(self) -> list[Part]:
+        """The services, each with its methods."""
+        return [part for file in self._files for part in file.services()]
+
+    @cached_property
+    def messages(self) -> Mapping[str, Part]:
+        """The messages by their names, each with its fields."""
+        return {part.name: part for file in self._files for part in file.messages()}
+
+    @cached_property
+    def enums(self) -> Mapping[str, Part]:
+        """The enums by their names, each with its values."""
+        return {part.name: part for file in self._files for part in file.enums()}
+
+
+def type_name(field: FieldDescriptorProto) -> str:
+    """Name the type of a field: a message or an enum without our package, or a scalar."""
+    if field.type_name:
+        return field.type_name.removeprefix(".").removeprefix(f"{PACKAGE}.")
+    return FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+
+
+class _File:
+    def __init__(self, file: FileDescriptorProto) -> None:
+        self._file = file
+        self._comments = {
+            tuple(place.path): _paragraphs(place.leading_comments)
+            for place in file.source_code_info.location
+        }
+
+    def services(self) -> Iterator[Part]:
+        for number, service in enumerate(self._file.service):
+            yield self._service(service, (SERVICES, number))
+
+    def messages(self) -> Iterator[Part]:
+        for number, message in enumerate(self._file.message_type):
+            yield from self._message(message, (MESSAGES, number))
+
+    def enums(self) -> Iterator[Part]:
+        for number, enum in enumerate(self._file.enum_type):
+            yield self._enum(enum, (ENUMS, number))
+        for number, message in enumerate(self._file.message_type):
+            for inner, enum in enumerate(message.enum_type):
+                yield self._enum(enum, (MESSAGES, number, NESTED_ENUMS, inner))
+
+    def _service(self, service: ServiceDescriptorProto, path: tuple[int, ...]) -> Part:
+        return self._part(service, path, self._parts(service.method, (*path, METHODS)))
+
+    def _message(self, message: DescriptorProto, path: tuple[int, ...]) -> Iterator[Part]:
+        fields = self._parts(message.field, (*path, FIELDS))
+        oneofs = self._parts(message.oneof_decl, (*path, ONEOFS))
+        yield self._part(message, path, fields, oneofs)
+        for number, nested in enumerate(message.nested_type):
+            yield from self._message(nested, (*path, NESTED, number))
+
+    def _enum(self, enum: EnumDescriptorProto, path: tuple[int, ...]) -> Part:
+        return self._part(enum, path, self._parts(enum.value, (*path, VALUES)))
+
+    def _parts(self, protos: Any, path: tuple[int, ...]) -> tuple[Part, ...]:
+        return tuple(self._part(each, (*path, number)) for number, each in enumerate(protos))
+
+    def _part(self, proto: Any, path: tuple[int, ...], *inner: tuple[Part, ...]) -> Part:
+        return Part(proto, self._comments.get(path, ""), *inner)
+
+
+def _paragraphs(comment: str) -> str:
+    """Put each paragraph of a comment into one line."""
+    paragraphs = re.split(r"\n\s*\n", comment.strip())
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
