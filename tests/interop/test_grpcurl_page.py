@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -41,7 +42,8 @@ def guarded(postgres, tmp_path_factory):
         "TOKEN": callers.add(validator, DAY).text,
         "ADMIN_TOKEN": callers.add(NewCaller("operator", [Role.ADMIN]), DAY).text,
     }
-    url = postgres.create("grpcurl_page", TEMPLATE)
+    database = f"grpcurl_{uuid4().hex}"  # a worker each
+    url = postgres.create(database, TEMPLATE)
     settings = {
         "TAMATAR_DATABASE_URL": url,
         "TAMATAR_CALLERS_FILE": str(file),
@@ -49,7 +51,7 @@ def guarded(postgres, tmp_path_factory):
         "TAMATAR_TLS_KEY_FILE": str(folder / "server.key"),
     }
     yield folder, settings, tokens
-    postgres.drop("grpcurl_page")
+    postgres.drop(database)
 
 
 @pytest.fixture(scope="module")
