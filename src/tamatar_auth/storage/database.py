@@ -159,12 +159,19 @@ def _pool(engine: AsyncEngine) -> AsyncAdaptedQueuePool:
 
 
 def create_engine(
-    settings: Settings, abandoned: Abandoned | None = None, *, pool_size: int | None = None
+    settings: Settings,
+    abandoned: Abandoned | None = None,
+    *,
+    pool_size: int | None = None,
+    left: float | None = None,
 ) -> AsyncEngine:
-    """Create the one pool of this process. It connects when the first scope is opened."""
+    """Create the one pool of this process. It connects when the first scope is opened.
+
+    `left` is what `connecting` says.
+    """
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=connecting(settings, abandoned or Abandoned()),
+        async_creator=connecting(settings, abandoned or Abandoned(), left=left),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,
