@@ -14,6 +14,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server import running
 from tamatar_auth.settings import Settings
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.tables import metadata
 from tests.calls import NEW_PASSWORD, PASSWORD
@@ -120,12 +121,14 @@ async def database(settings):
     """The scopes over this worker's database, which is empty."""
     # A test that is not about it fails for no busy machine.
     patient = settings.model_copy(update={"pool_wait": timedelta(seconds=30)})
-    database = Database(create_engine(patient))
+    abandoned = Abandoned()
+    database = Database(create_engine(patient, abandoned), abandoned)
     async with database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             await tx.connection.execute(delete(table))
     yield database
     await database.close()
+    await abandoned.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.readiness import problem
+from tamatar_auth.storage.silence import SUSPICIOUS
 
 PATIENCE = 1.5
 """Seconds after which a database that has not answered counts as lost."""
@@ -27,7 +28,7 @@ class DatabaseWatch:
     ) -> None:
         # It decides by itself what is too long.
         patient = settings.model_copy(update={"pool_wait": settings.connect_timeout})
-        engine = create_engine(patient, abandoned, pool_size=1)
+        engine = create_engine(patient, abandoned, pool_size=1, left=SUSPICIOUS)
         self._database = Database(engine, abandoned)
         self._interval = settings.health_interval.total_seconds()
         self._health = health

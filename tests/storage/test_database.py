@@ -165,6 +165,17 @@ async def test_a_pool_of_dead_connections_heals(database, settings):
     await pool.close()
 
 
+async def test_a_connection_that_comes_back_after_the_end_is_closed(settings):
+    database = Database(create_engine(settings))
+    async with database.read() as db:
+        raw = await db.connection.get_raw_connection()
+        driver = raw.driver_connection
+        await database.close()
+        assert not driver.closed
+
+    assert driver.closed
+
+
 async def test_the_pool_tells_what_it_holds(database, settings):
     assert database.pool == PoolState(in_use=0, size=settings.pool_size, waiting=0)
     async with database.read(), database.transaction():

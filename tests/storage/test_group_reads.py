@@ -22,7 +22,7 @@ class Table:
     """Rows of all keys but the negative ones. It notes which keys each statement took."""
 
     def __init__(self):
-        self.taken = []
+        self.taken, self.ended = [], []
         self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
         self.may_begin.set()
         self.may_end.set()
@@ -35,7 +35,11 @@ class Table:
         self.taken.append(sorted(keys))
         error, may_end = self.error, self.may_end
         await asyncio.sleep(0)
-        await may_end.wait()
+        try:
+            await may_end.wait()
+        except asyncio.CancelledError:
+            self.ended.append(sorted(keys))
+            raise
         if error is not None:
             raise error
         return {key: f"row {key}" for key in keys if key >= 0}
@@ -381,3 +385,24 @@ async def test_whatever_happens_nobody_is_lost_mixed_up_or_told_of_the_past(seed
     assert storm.ends["answered"] > 100
     assert storm.ends["Refused"]
     assert storm.ends["ServiceStopping"]
+
+
+async def test_a_statement_that_nobody_waits_for_any_more_is_ended(monkeypatch):
+    monkeypatch.setattr(group_reads, "LOOK", 0.01)
+    table = Table()
+    table.hold()
+    (alone,) = table.ask(1)
+    await steps()
+    one, other = table.ask(2, 3)
+    await asyncio.sleep(0.1)
+    assert table.taken == [[1], [2, 3]]
+    assert table.ended == []
+
+    alone.cancel()
+    one.cancel()
+    await asyncio.sleep(0.1)
+    assert table.ended == [[1]]
+
+    other.cancel()
+    await asyncio.sleep(0.1)
+    assert table.ended == [[1], [2, 3]]

@@ -1,13 +1,16 @@
 """Connections that take long to open: no call waits for them, and the next one goes on."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
+from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage import openings as module
 from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.connecting import connecting
 from tamatar_auth.storage.database import Database, create_engine
@@ -41,7 +44,7 @@ async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x")
     abandoned = Abandoned()
     database = Database(create_engine(mine, abandoned), abandoned)
-    reserved = ReservedConnections(mine, QueryWatch(60, None, None), abandoned)
+    reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
     for lend in (database.read, database.transaction, reserved.lend):
         with pytest.raises(StorageUnavailable):
             async with lend():
@@ -78,24 +81,83 @@ async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
     await abandoned.close()
 
 
-async def test_what_nobody_came_for_is_closed(settings):
-    opened = asyncio.get_running_loop().create_future()
+@pytest.fixture
+async def slow(settings):
+    """Openings whose one connection is opened when it is told to, and that connection."""
     connect = connecting(settings, Abandoned())
+    go_on, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def slow():
+    async def open_slowly():
+        # As with psycopg, being cancelled may come too late.
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on.wait()
         opened.set_result(await connect())
         return opened.result()
 
-    openings = Openings(slow)
+    return Openings(open_slowly), go_on, opened
+
+
+async def left(openings):
+    """Have somebody wait for a connection, and go."""
     task = asyncio.create_task(openings.one())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
+
+
+async def is_closed(opened):
     connection = await opened
+    for _ in range(1000):
+        if connection.closed:
+            return True
+        await asyncio.sleep(0.001)
+    return False
+
+
+async def test_what_nobody_came_for_is_closed_at_the_end(slow):
+    openings, go_on, opened = slow
+    await left(openings)
+    go_on.set()
+    await opened
     await asyncio.sleep(0)
     openings.close()
 
-    assert connection.closed
+    assert await is_closed(opened)
+
+
+async def test_what_is_opened_although_the_end_has_come_is_closed(slow):
+    openings, _, opened = slow
+    await left(openings)
+    openings.close()
+
+    assert await is_closed(opened)
+
+
+async def test_what_is_left_after_the_end_is_closed(slow):
+    openings, _, opened = slow
+    task = asyncio.create_task(openings.one())
+    await asyncio.sleep(0)
+    openings.close()
+    task.cancel()
+
+    assert await is_closed(opened)
+
+
+async def test_what_nobody_comes_for_is_closed_after_a_while(slow, monkeypatch):
+    monkeypatch.setattr(module, "FRESH", 0.05)
+    openings, go_on, opened = slow
+    await left(openings)
+    go_on.set()
+
+    assert await is_closed(opened)
+
+
+async def test_nothing_is_opened_after_the_end(slow):
+    openings, _, _ = slow
+    openings.close()
+
+    with pytest.raises(ServiceStopping):
+        await openings.one()
 
 
 async def test_what_failed_unnoticed_is_told_to_nobody():

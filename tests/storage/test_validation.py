@@ -76,3 +76,24 @@ async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
     assert span.attributes["server.port"]
     assert "%(digests)s" in span.attributes["db.query.text"]
     assert counted.statements == 1
+
+
+async def test_an_end_that_takes_too_long_still_closes_the_connections_that_rest(patient, database):
+    reserved = ReservedConnections(patient, QueryWatch(60, None, None), 8)
+    validation = SessionValidation(reserved, Activity(), None)
+    async with reserved.lend() as resting:
+        await reserved.fill()
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("LOCK TABLE sessions"))
+        stuck = asyncio.ensure_future(validation.one(UNKNOWN))
+        while not await waiting(database):  # noqa: ASYNC110 - locks tell nobody
+            await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await validation.close()
+
+        assert reserved.count().idle == 0
+        assert not stuck.done()
+
+    await asyncio.wait({stuck})
+    assert resting.closed

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -18,6 +18,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
 
 from tamatar_auth import conventions as names
+from tamatar_auth.storage.silence import (
+    SUSPICIOUS,
+    Answer,
+    Patience,
+    Silence,
+    SilentServerError,
+    has_heard,
+)
 
 Result = TypeVar("Result")
 
@@ -45,6 +53,7 @@ class Abandoned:
         how many were commits."""
         self.in_doubt = 0
         """How many commits the server has not answered yet."""
+        self.silence = Silence()
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: list[Callable[[], None]] = []
         if meter is not None:
@@ -85,6 +94,7 @@ class Abandoned:
             await connection.cancel_safe(timeout=PATIENCE)
         except (psycopg.Error, OSError):
             self.left += 1
+            self.silence.since(connection.asked_at)
         else:
             self.ended += 1
 
@@ -110,8 +120,11 @@ class Connection(psycopg.AsyncConnection[Any]):
     """A connection that a cancelled task leaves at once, whatever the server does."""
 
     abandoned: Abandoned
+    patience: Patience
     began_at: float
     """When it was begun to be opened."""
+    asked_at: float
+    """When the last statement began."""
     commits_at_once = False
     """Whether its statements write, and are each a transaction of its own."""
     _is_left = False
@@ -119,11 +132,14 @@ class Connection(psycopg.AsyncConnection[Any]):
     _is_confirmed = True
 
     @classmethod
-    async def open(cls, abandoned: Abandoned, url: str, **arguments: Any) -> Self:
+    async def open(
+        cls, abandoned: Abandoned, url: str, patience: Patience, **arguments: Any
+    ) -> Self:
         """Connect to a server."""
         began_at = monotonic()
         connection = await cls.connect(url, **arguments)
-        connection.abandoned, connection.began_at = abandoned, began_at
+        connection.abandoned, connection.patience = abandoned, patience
+        connection.began_at = connection.asked_at = began_at
         connection.add_notice_handler(connection._hear)  # noqa: SLF001 - its own
         return connection
 
@@ -135,15 +151,29 @@ class Connection(psycopg.AsyncConnection[Any]):
     ) -> Result:
         """Wait as psycopg does, but no longer than the task that waits.
 
-        Raise `UnconfirmedError` as `commit` does, where a statement is a commit too.
+        Raise `UnconfirmedError` as `commit` does, where a statement is a commit too, and
+        `SilentServerError`.
         """
         if self.commits_at_once:
             self._is_confirmed = True
+        self.asked_at = monotonic()
         try:
-            result = await wait_async(gen, self.pgconn.socket, interval, timeout)
+            first = next(gen)
+        except StopIteration as end:
+            # psycopg would let others run first. Whoever is cancelled there has a connection
+            # that is in order, and SQLAlchemy loses it where it only changes what it is set to.
+            nothing_asked: Result = end.value
+            return nothing_asked
+        answer = cast("PQGen[Result]", Answer(self, gen, first))
+        try:
+            result = await wait_async(answer, self.pgconn.socket, interval, timeout)
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self._suspect()
                 self._leave(gen)
+            raise
+        except SilentServerError:
+            self._leave(gen)
             raise
         if self.commits_at_once and not self._is_confirmed:
             raise UnconfirmedError
@@ -167,14 +197,43 @@ class Connection(psycopg.AsyncConnection[Any]):
         if not self._is_left:
             await super().close()
 
+    @property
+    def broken(self) -> bool:
+        """Whether it is no use any more although nobody has closed it."""
+        return self._is_left or super().broken
+
+    def refuse_silence(self) -> None:
+        """Raise `SilentServerError` where the server has been silent for too long."""
+        if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            return  # nothing was asked: it waits to be told something
+        waited = monotonic() - self.asked_at
+        longest = self.patience.longest
+        # A commit may wait for a standby longer than any statement may take.
+        if longest is not None and waited > longest and not self._commits:
+            self.abandoned.silence.since(self.asked_at)
+            raise SilentServerError
+        if waited > SUSPICIOUS and self.abandoned.silence.is_around(self):
+            raise SilentServerError
+
     def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
         # Its code is that of any warning, and its text is in any language.
         if notice.source_function == "SyncRepWaitForLSN":
             self._is_confirmed = False
 
+    def _suspect(self) -> None:
+        longest = self.patience.left
+        is_late = longest is not None and monotonic() - self.asked_at > longest
+        # It may be this process that was late.
+        if is_late and not has_heard(self.pgconn.socket):
+            self.abandoned.silence.since(self.asked_at)
+
+    @property
+    def _commits(self) -> bool:
+        return self._is_committing or self.commits_at_once
+
     def _leave(self, gen: PQGen[Any]) -> None:
         self._is_left = True
-        if self._is_committing or self.commits_at_once:
+        if self._commits:
             self.abandoned.wait(self, gen)
         else:
             self.abandoned.end(self)

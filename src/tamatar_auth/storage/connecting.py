@@ -1,6 +1,5 @@
 """How connections to PostgreSQL are opened, and how a dead one is told."""
 
-import select
 from typing import Any
 
 import psycopg
@@ -9,6 +8,10 @@ from tamatar_auth.setting_fields import without_driver
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.openings import Connect, Openings
+from tamatar_auth.storage.silence import Patience, has_heard
+
+LATE = 1.0
+"""Seconds after which what PostgreSQL should have ended itself is not waited for any more."""
 
 
 def libpq_url(settings: Settings) -> str:
@@ -19,18 +22,27 @@ def libpq_url(settings: Settings) -> str:
 
 
 def connecting(
-    settings: Settings, abandoned: Abandoned, *, options: str = "", **named: Any
+    settings: Settings,
+    abandoned: Abandoned,
+    *,
+    options: str = "",
+    left: float | None = None,
+    **named: Any,
 ) -> Connect:
     """Return what opens a connection, with more options of PostgreSQL and arguments of psycopg.
+
+    Where a statement waits for nothing, a server is silent that has not answered it after `left`
+    seconds when nobody waits any more.
 
     libpq reads the URL itself: several hosts, target_session_attrs, service files and
     certificates mean what its manual says, and what the URL says wins.
     """
     url = libpq_url(settings)
     arguments = _unless_in(url, _arguments(settings, options))
+    patience = Patience(_longest(settings, arguments["options"]), left)
 
     async def connect() -> Connection:
-        return await Connection.open(abandoned, url, **arguments, **named)
+        return await Connection.open(abandoned, url, patience, **arguments, **named)
 
     openings = Openings(connect)
     abandoned.keep(openings.close)
@@ -38,12 +50,13 @@ def connecting(
 
 
 def is_dead(connection: Connection) -> bool:
-    """Tell whether the server closed a connection that rests.
+    """Tell whether the server closed a connection that rests, or has fallen silent.
 
     A ping would cost every call a round trip. A closed connection can be read from (the end
     of the stream), one that rests cannot: asking the kernel costs microseconds.
     """
-    return connection.closed or _readable(connection.fileno())
+    is_lost = connection.closed or connection.abandoned.silence.is_around(connection)
+    return is_lost or has_heard(connection.fileno())
 
 
 def _arguments(settings: Settings, options: str) -> dict[str, Any]:
@@ -78,7 +91,8 @@ def _unless_in(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _readable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+def _longest(settings: Settings, options: str) -> float | None:
+    """Tell after how many seconds PostgreSQL must have answered; None where nobody knows."""
+    seconds = settings.statement_timeout.total_seconds()
+    is_ours = options.count("statement_timeout") == 1  # the URL says nothing else
+    return seconds + LATE if seconds and is_ours else None

@@ -65,6 +65,7 @@ class Database:
         )
         self._patience = _pool(engine).timeout()
         self._waiting = 0
+        self._is_closed = False
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Scope]:
@@ -121,7 +122,8 @@ class Database:
                         await opened.enter_async_context(self.engine.connect())
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close the connections that rest, and those that are lent when they come back."""
+        self._is_closed = True
         await self.engine.dispose()
 
     def _refuse_if_in_doubt(self) -> None:
@@ -146,6 +148,8 @@ class Database:
         try:
             yield connection
         finally:
+            if self._is_closed:  # there is no pool any more that would keep it
+                await connection.invalidate()
             await connection.close()
 
 
@@ -155,12 +159,19 @@ def _pool(engine: AsyncEngine) -> AsyncAdaptedQueuePool:
 
 
 def create_engine(
-    settings: Settings, abandoned: Abandoned | None = None, *, pool_size: int | None = None
+    settings: Settings,
+    abandoned: Abandoned | None = None,
+    *,
+    pool_size: int | None = None,
+    left: float | None = None,
 ) -> AsyncEngine:
-    """Create the one pool of this process. It connects when the first scope is opened."""
+    """Create the one pool of this process. It connects when the first scope is opened.
+
+    `left` is what `connecting` says.
+    """
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=connecting(settings, abandoned or Abandoned()),
+        async_creator=connecting(settings, abandoned or Abandoned(), left=left),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,

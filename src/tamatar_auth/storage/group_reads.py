@@ -38,9 +38,13 @@ COMPANY = 0.05
 SLOW = 0.02
 """Seconds after which a statement holds up the next one no longer."""
 
-LONGEST_READ = timedelta(seconds=6)
+LONGEST_READ = timedelta(seconds=2.5)
 """After which an answer is not waited for any more. A host that went away after it took the
-statement neither answers nor ends the connection."""
+statement neither answers nor ends the connection; one that is there says by then what has kept
+it, as a lock is waited for no longer than 2 seconds."""
+
+LOOK = 0.25
+"""Seconds between two looks for statements that nobody waits for any more."""
 
 MOST_STATEMENTS = 4
 """How many statements run at once: the next ones wait, and share one."""
@@ -64,6 +68,7 @@ class GroupRead(Generic[Key, Row]):
         self._opening: asyncio.Task[None] | None = None
         """The one of those running that has not taken its keys yet."""
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._expected, self._taken_at = 1, 0.0
         self._is_closed = False
         # Python asks for the id of the process before it tells the loop that runs.
@@ -122,7 +127,17 @@ class GroupRead(Generic[Key, Row]):
         # In a context of its own: the statement belongs to no call more than to another.
         self._opening = self._loop.create_task(self._run(), context=Context())
         self._running[self._opening] = {}
+        if self._look is None:
+            self._look = self._loop.call_later(LOOK, self._end_unawaited)
         self._opening.add_done_callback(self._ended)
+
+    def _end_unawaited(self) -> None:
+        """End the statements that nobody waits for any more: others need their turns."""
+        for statement, group in self._running.items():
+            if group and not _is_awaited(group):
+                statement.cancel()
+        is_needed = self._running and not self._is_closed
+        self._look = self._loop.call_later(LOOK, self._end_unawaited) if is_needed else None
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         del self._running[task]

@@ -6,6 +6,7 @@ from contextvars import Context
 from time import monotonic
 from typing import Any, TypeAlias
 
+from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.storage.abandoned import Connection
 
 FRESH = 5.0
@@ -24,16 +25,20 @@ class Openings:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._unclaimed: list[asyncio.Task[Connection]] = []
+        self._is_closed = False
 
     async def one(self) -> Connection:
-        """Return a connection that was just opened, or raise what psycopg raises."""
+        """Return a connection that was just opened, or raise what psycopg raises.
+
+        Raise `ServiceStopping` after the end.
+        """
+        if self._is_closed:
+            raise ServiceStopping
         opening = self._begun() or asyncio.create_task(self._connect(), context=Context())
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            if not opening.cancelled():
-                self._unclaimed.append(opening)
-                opening.add_done_callback(self._forget_if_failed)
+            self._leave(opening)
             raise
 
     def _begun(self) -> "asyncio.Task[Connection] | None":
@@ -42,7 +47,7 @@ class Openings:
             opening = self._unclaimed.pop(0)
             if not opening.done():
                 return opening
-            if opening.cancelled() or opening.exception() is not None:
+            if _has_failed(opening):
                 continue
             if opening.result().began_at > monotonic() - FRESH:
                 return opening
@@ -50,14 +55,43 @@ class Openings:
         return None
 
     def close(self) -> None:
-        """Close the connections that nobody has come for."""
+        """Close the connections that nobody has come for, and those that nobody waits for."""
+        self._is_closed = True
         while self._unclaimed:
-            opening = self._unclaimed.pop()
-            opening.cancel()
-            if opening.done() and not opening.cancelled() and not opening.exception():
-                opening.result().pgconn.finish()
+            _end(self._unclaimed.pop())
 
-    def _forget_if_failed(self, opening: "asyncio.Task[Connection]") -> None:
-        has_failed = opening.cancelled() or opening.exception() is not None
-        if has_failed and opening in self._unclaimed:
+    def _leave(self, opening: "asyncio.Task[Connection]") -> None:
+        """Leave an opening to whoever comes, but not for long."""
+        if self._is_closed:
+            _end(opening)
+            return
+        self._unclaimed.append(opening)
+        opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: "asyncio.Task[Connection]") -> None:
+        if opening not in self._unclaimed:  # somebody came for it
+            return
+        if _has_failed(opening):
             self._unclaimed.remove(opening)
+        else:
+            asyncio.get_running_loop().call_later(FRESH, self._forget, opening)
+
+    def _forget(self, opening: "asyncio.Task[Connection]") -> None:
+        if opening in self._unclaimed:
+            self._unclaimed.remove(opening)
+            _close(opening)
+
+
+def _end(opening: "asyncio.Task[Connection]") -> None:
+    # One that is about to succeed may do so although it was told to end.
+    opening.cancel()
+    opening.add_done_callback(_close)
+
+
+def _close(opening: "asyncio.Task[Connection]") -> None:
+    if not _has_failed(opening):
+        opening.result().pgconn.finish()
+
+
+def _has_failed(opening: "asyncio.Task[Connection]") -> bool:
+    return opening.cancelled() or opening.exception() is not None

@@ -23,6 +23,7 @@ from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.pool import Connections
 from tamatar_auth.storage.queries import QueryWatch
+from tamatar_auth.storage.silence import SUSPICIOUS
 from tamatar_auth.storage.subjects import subject
 
 PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
@@ -65,7 +66,7 @@ class ReservedConnections:
         self._watch = watch
         self._most, self._lent = most, 0
         self._connect = connecting(
-            settings, abandoned or Abandoned(), options=PLANS, autocommit=True
+            settings, abandoned or Abandoned(), options=PLANS, left=SUSPICIOUS, autocommit=True
         )
         self._oldest = settings.pool_recycle.total_seconds()
         self._resting: list[_Kept] = []

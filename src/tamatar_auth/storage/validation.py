@@ -66,9 +66,11 @@ class SessionValidation:
         await self._reserved.fill()
 
     async def close(self) -> None:
-        """Return when nobody waits any more."""
-        await self._find.close()
-        await self._reserved.close()
+        """Return when nobody waits any more; close the connections also when told to end sooner."""
+        try:
+            await self._find.close()
+        finally:
+            await self._reserved.close()
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -1,0 +1,86 @@
+"""Servers that fall silent: their connections stay open, and nothing is answered on them.
+
+The kernel notices a host that is gone, as nobody acknowledges what is sent. It does not notice
+a process that is frozen, or a proxy that holds what is said. A server from which one statement
+has heard nothing for too long has answered no other one either: all connections that were opened
+before are left, so that the next ones lead to a host that answers.
+"""
+
+import select
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+
+Result = TypeVar("Result")
+
+SUSPICIOUS = 1.0
+"""Seconds in which a server answers what waits for nothing, if it is there."""
+
+
+class SilentServerError(psycopg.OperationalError):
+    """The server has answered nothing for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When a server that has answered nothing to a statement has fallen silent."""
+
+    longest: float | None = None
+    """Seconds after which it has; None: the statement may take any time."""
+    left: float | None = None
+    """Seconds after which it has if nobody waits any more; None: that proves nothing."""
+
+
+class Asking(Protocol):
+    """A connection on which a statement runs."""
+
+    began_at: float
+    asked_at: float
+
+    def refuse_silence(self) -> None:
+        """Raise `SilentServerError` where there is nothing to wait for."""
+
+
+class Silence:
+    """Knows since when nothing was heard of the server that fell silent last."""
+
+    def __init__(self) -> None:
+        self._since = float("-inf")
+
+    def since(self, moment: float) -> None:
+        """Count what was opened before a moment as leading to a silent server.
+
+        What was opened later was answered later.
+        """
+        self._since = max(self._since, moment)
+
+    def is_around(self, connection: Asking) -> bool:
+        """Tell whether a connection leads to a silent server."""
+        return connection.began_at < self._since
+
+
+class Answer(Generic[Result]):
+    """What psycopg does to have a statement answered; it looks up whenever nothing was heard."""
+
+    __slots__ = ("_connection", "_first", "_gen")
+
+    def __init__(self, connection: Asking, gen: PQGen[Result], first: Any) -> None:
+        self._connection, self._gen, self._first = connection, gen, first
+
+    def __next__(self) -> Any:
+        return self._first
+
+    def send(self, ready: Any) -> Any:
+        """Go on with what was heard."""
+        if not ready:
+            self._connection.refuse_silence()
+        return self._gen.send(ready)
+
+
+def has_heard(descriptor: int) -> bool:
+    """Tell whether there is something to read on a socket: an answer, or its end."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
