@@ -1,0 +1,80 @@
+"""How the fake service refuses: with the statuses and reasons of the real one."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+from uuid import UUID
+
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth.client.errors import DETAILS, DOMAIN
+
+_CODES = {
+    ErrorReason.INVALID_FIELDS: StatusCode.INVALID_ARGUMENT,
+    ErrorReason.USER_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorReason.SESSION_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorReason.STORAGE_UNAVAILABLE: StatusCode.UNAVAILABLE,
+    ErrorReason.STREAM_INTERRUPTED: StatusCode.UNAVAILABLE,
+    ErrorReason.SERVICE_STOPPING: StatusCode.UNAVAILABLE,
+}
+"""The status of each reason; of others it is UNAUTHENTICATED."""
+
+_RETRY_SECONDS = 0.1
+_LONGEST_TOKEN = 128
+
+
+class RefusedError(Exception):
+    """A call is refused for a reason; `fields` are the broken ones."""
+
+    def __init__(self, reason: ErrorReason.ValueType, *fields: str) -> None:
+        super().__init__(ErrorReason.Name(reason))
+        self.reason = reason
+        self.fields = fields
+
+    def end(self, context: Any) -> NoReturn:
+        """End a call with the status that the real service answers."""
+        code = _CODES.get(self.reason, StatusCode.UNAUTHENTICATED)
+        name = ErrorReason.Name(self.reason)
+        message = f"The fake service says {name}."
+        status = Status(code=code.value[0], message=message)
+        info = ErrorInfo(reason=name, domain=DOMAIN)
+        for detail in (info, *_fields(self.fields), *_retry(code)):
+            packed = Packed()
+            packed.Pack(detail)
+            status.details.append(packed)
+        context.set_trailing_metadata(((DETAILS, status.SerializeToString()),))
+        context.abort(code, message)
+        raise self
+
+
+def checked_id(field: str, text: str) -> str:
+    """Return a UUID in its normal form, or refuse."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise RefusedError(ErrorReason.INVALID_FIELDS, field) from None
+
+
+def checked_token(field: str, text: str) -> str:
+    """Return what can be a token, or refuse."""
+    if not 1 <= len(text) <= _LONGEST_TOKEN or not text.isprintable():
+        raise RefusedError(ErrorReason.INVALID_FIELDS, field)
+    return text
+
+
+def _fields(names: Sequence[str]) -> list[BadRequest]:
+    violations = [
+        BadRequest.FieldViolation(field=name, description="breaks a rule") for name in names
+    ]
+    return [BadRequest(field_violations=violations)] if violations else []
+
+
+def _retry(code: StatusCode) -> list[RetryInfo]:
+    if code is not StatusCode.UNAVAILABLE:
+        return []
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(round(_RETRY_SECONDS * 1000))
+    return [retry]
