@@ -15,6 +15,7 @@ from sqlalchemy import func, text, update
 
 from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth import audit
 from tamatar_auth.audit import Event
@@ -296,6 +297,22 @@ async def purged(scene):
     await scene.of_user("PurgeUser")
 
 
+async def imported(scene):
+    user_id = str(uuid4())
+    user = PortableUser(user_id=user_id, email="new@example.com")
+    bad = PortableUser(email="nobody")
+    request = pb.ImportUsersRequest(users=[user, bad, user])
+    yield {"user_ids": [user_id]}
+    async for _ in scene.users.ImportUsers(iter([request])):
+        pass
+
+
+async def exported(scene):
+    yield {"users": 1, "password_hashes": 0}
+    async for _ in scene.users.ExportUsers(pb.ExportUsersRequest(include_password_hashes=True)):
+        pass
+
+
 SCENES = {
     Event.SIGN_IN_SUCCEEDED: signed_in,
     Event.SIGN_IN_FAILED: refused_sign_in,
@@ -318,6 +335,8 @@ SCENES = {
     Event.USER_DELETED: deleted,
     Event.USER_RESTORED: restored,
     Event.USER_PURGED: purged,
+    Event.USERS_IMPORTED: imported,
+    Event.USERS_EXPORTED: exported,
 }
 """What leads to each event; after the `yield`, which gives the facts it has, comes the call."""
 

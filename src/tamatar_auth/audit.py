@@ -42,6 +42,8 @@ class Event(StrEnum):
     USER_DELETED = "user.deleted"
     USER_RESTORED = "user.restored"
     USER_PURGED = "user.purged"
+    USERS_IMPORTED = "users.imported"
+    USERS_EXPORTED = "users.exported"
     CALLER_REFUSED = "caller.refused"
 
 

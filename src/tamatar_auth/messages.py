@@ -6,6 +6,7 @@ A message that becomes part of another one is written in its place: protobuf wou
 from collections.abc import Iterable
 from datetime import datetime
 from math import floor
+from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,7 +17,9 @@ from tamatar.auth.v1.session_service_pb2 import (
     WatchSessionsResponse,
 )
 from tamatar.auth.v1.user_pb2 import User, UserProfile
+from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult
 from tamatar_auth.errors import Failure
+from tamatar_auth.storage.imports import Arrival
 from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.sessions import SessionRow, ValidSession
 from tamatar_auth.storage.users import UserRow
@@ -104,6 +107,21 @@ def ends_message(ends: Iterable[SessionEnd] = ()) -> WatchSessionsResponse:
     for user_id, session_id in ends:
         told.ends.add(user_id=str(user_id), session_id=str(session_id or ""))
     return told
+
+
+def import_result(result: ImportResult, what: Arrival | UUID | Failure) -> None:
+    """Tell what became of a user that was to be imported: it is new, it was there, or why not."""
+    if isinstance(what, Failure):
+        result.outcome = ImportOutcome.IMPORT_OUTCOME_REFUSED
+        result.reason = what.reason
+        for field, description in what.violations:
+            result.broken_rules.add(field=field, description=description)
+    elif isinstance(what, UUID):
+        result.outcome = ImportOutcome.IMPORT_OUTCOME_EXISTS
+        result.user_id = str(what)
+    else:
+        result.outcome = ImportOutcome.IMPORT_OUTCOME_CREATED
+        result.user_id = str(what.user.id)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

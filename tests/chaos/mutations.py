@@ -1,6 +1,7 @@
 """Every call that changes something, and what has to be there before it is made."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import func, update
 
 from tamatar.auth.v1 import session_service_pb2, user_pb2, user_service_pb2
+from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tests.calls import (
@@ -104,6 +106,27 @@ async def purge_user(scene: Scene) -> Call:
     return scene.of_user("PurgeUser", await scene.busy_user())
 
 
+async def import_users(scene: Scene) -> Call:
+    users = [PortableUser(email=f"{uuid4()}@example.com") for _ in range(2)]
+    request = user_service_pb2.ImportUsersRequest(users=users)
+    return lambda: Answered(scene.users.ImportUsers(iter([request])))
+
+
+class Answered:
+    """A stream that is read to its end, as if it was one answer."""
+
+    def __init__(self, stream: Any) -> None:
+        self.code, self.cancel = stream.code, stream.cancel
+        self._reading = asyncio.ensure_future(_read(stream))
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._reading.__await__()
+
+
+async def _read(stream: Any) -> Any:
+    return [answer async for answer in stream]
+
+
 async def change_password(scene: Scene) -> Call:
     user = await scene.busy_user()
     return lambda: change(scene.users, user)
@@ -180,6 +203,7 @@ MUTATIONS: dict[str, tuple[Prepare, ...]] = {
     "DeleteUser": (delete_user,),
     "RestoreUser": (restore_user,),
     "PurgeUser": (purge_user,),
+    "ImportUsers": (import_users,),
     "ChangePassword": (change_password,),
     "CreateEmailVerification": (create_email_verification,),
     "VerifyEmail": (verify_address,),

@@ -51,6 +51,8 @@ EXPECTED = {
         "VerifyEmail": ACCOUNTS,
         "CreatePasswordReset": ACCOUNTS,
         "ResetPassword": ACCOUNTS,
+        "ImportUsers": NONE,
+        "ExportUsers": NONE,
     },
     "SessionService": {
         "CreateSession": ACCOUNTS,

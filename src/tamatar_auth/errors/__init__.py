@@ -8,7 +8,8 @@
     │
     │   errors/users.py
     ├── UserNotFound, EmailTaken, UsernameTaken,
-    │   UserNotDeleted, EtagMismatch, RequestIdReused         users
+    │   UserNotDeleted, EtagMismatch, RequestIdReused,
+    │   UserIdTaken, ImportedDifferently                      users
     ├── InvalidCredentials, EmailNotVerified, TooManyAttempts,
     │   UserTokenInvalid                                      their credentials
     │

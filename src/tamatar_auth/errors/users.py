@@ -69,6 +69,22 @@ class RequestIdReused(Failure):
     message = "The request id was used for another user."
 
 
+class UserIdTaken(Failure):
+    """The id that a user was to be imported with belongs to another one."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = ErrorReason.USER_ID_TAKEN
+    message = "The user id belongs to another user."
+
+
+class ImportedDifferently(Failure):
+    """The user was imported before from other content."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = ErrorReason.IMPORTED_DIFFERENTLY
+    message = "The user was imported before with other content."
+
+
 class InvalidCredentials(Failure):
     """Nobody signs in with these credentials; why is not told."""
 

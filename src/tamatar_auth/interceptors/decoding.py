@@ -1,5 +1,6 @@
 """Turns the bytes of requests into messages, once it is known that the caller may call."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -40,9 +41,23 @@ def _decoded(behaviour: Behaviour, decode: Decode) -> Behaviour:
 
 def _each_decoded(behaviour: Behaviour, decode: Decode) -> Behaviour:
     def call(requests: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> Awaitable[Any]:
-        return behaviour((_message(decode, request) async for request in requests), context)
+        return behaviour((_message(decode, request) async for request in _read(requests)), context)
 
     return call
+
+
+async def _read(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Give the requests of a stream as they come.
+
+    Whoever waits for one may be cancelled, the reading itself may not: gRPC would put what it
+    reads where memory has been freed. It ends with the call.
+    """
+    while True:
+        reading = asyncio.ensure_future(anext(requests, None))
+        request = await asyncio.shield(reading)
+        if request is None:
+            return
+        yield request
 
 
 def _message(decode: Decode, request: bytes) -> Any:

@@ -1,70 +1,32 @@
 """Checks each request against the rules that stand in the proto, before any work."""
 
-import re
 from collections.abc import Awaitable
 from typing import Any
 
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
-from protovalidate import Validator, Violation
 
-from tamatar_auth.errors import FieldViolation, InvalidFields
+from tamatar_auth.errors import InvalidFields
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-
-_TEXTS = {
-    "required": "must be set",
-    "string.pattern": "has a character or a form that is not allowed",
-    "string.max_len": "must have at most {} characters",
-    "string.max_bytes": "must have at most {} bytes",
-    "string.min_len": "must have at least {} characters",
-    "string.uuid": "must be a UUID",
-    "string.uuid_empty": "must be a UUID",
-    "string.ip": "must be an IPv4 or IPv6 address",
-    "string.ip_empty": "must be an IPv4 or IPv6 address",
-    "enum.defined_only": "must be one of the values of the enum",
-    "int32.gte": "must be {} or more",
-    "repeated.min_items": "must have at least {} items",
-    "repeated.max_items": "must have at most {} items",
-}
+from tamatar_auth.rules import Rules, told
 
 
 class ValidationInterceptor(Interceptor):
     """Refuses a request that breaks a rule of its message."""
 
     def __init__(self) -> None:
-        self._validator = Validator()
+        self._rules = Rules()
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Check the one request of a call; streams are checked where they are read."""
         if method.takes_stream or not method.service.startswith("tamatar."):
             return behaviour
-        find = self._validator.collect_violations
+        find = self._rules.find
 
         def checked(request: Message, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
             violations = find(request)
             if violations:
-                raise InvalidFields(*(_violation(found) for found in violations))
+                raise InvalidFields(*told(violations))
             return behaviour(request, context)
 
         return checked
-
-
-def _violation(found: Violation) -> FieldViolation:
-    violation = found.proto
-    text = _TEXTS.get(violation.rule_id)
-    # protovalidate's own words serve for rules that have none here: they name the rule and
-    # its bound, never the value.
-    description = text.format(found.rule_value) if text else violation.message
-    return FieldViolation(
-        _path(found), re.sub(r"\b1 (character|byte|item)s\b", r"1 \1", description)
-    )
-
-
-def _path(found: Violation) -> str:
-    """Write the path of a field as `profile.bio` or `user_ids[3]`."""
-    field = found.proto.field
-    parts = []
-    for element in field.elements if field else ():
-        index = element.subscript
-        parts.append(element.field_name + (f"[{index.value}]" if index is not None else ""))
-    return ".".join(parts)

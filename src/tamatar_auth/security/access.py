@@ -45,6 +45,8 @@ RULES: Rules = MappingProxyType(
             "VerifyEmail": ACCOUNTS,
             "CreatePasswordReset": ACCOUNTS,
             "ResetPassword": ACCOUNTS,
+            "ImportUsers": ADMIN,
+            "ExportUsers": ADMIN,
         },
         "tamatar.auth.v1.SessionService": {
             "CreateSession": ACCOUNTS,

@@ -45,8 +45,11 @@ def version_of(etag: str) -> int | None:
     return int(etag)
 
 
-def moment(field: str, message: Message, name: str) -> datetime | None:
-    """Read a timestamp that may be left out, or raise `InvalidFields`."""
+def moment(message: Message, name: str, *, within: str = "") -> datetime | None:
+    """Read a timestamp that may be left out, or raise `InvalidFields`.
+
+    `within` is the path of the message, such as `filter.`.
+    """
     if not message.HasField(name):
         return None
     stamp = cast("Timestamp", getattr(message, name))
@@ -57,7 +60,7 @@ def moment(field: str, message: Message, name: str) -> datetime | None:
         return stamp.ToDatetime(tzinfo=UTC) + below
     except (ValueError, OverflowError):
         raise InvalidFields.field(
-            f"{field}.{name}", "must be a time of the years 1 to 9999"
+            f"{within}{name}", "must be a time of the years 1 to 9999"
         ) from None
 
 
@@ -68,8 +71,8 @@ def user_filter(message: UserFilterMessage) -> UserFilter:
         username_prefix=_prefix(message, "username_prefix"),
         email_verified=message.email_verified if message.HasField("email_verified") else None,
         is_active=message.is_active if message.HasField("is_active") else None,
-        created_from=moment("filter", message, "created_from"),
-        created_before=moment("filter", message, "created_before"),
+        created_from=moment(message, "created_from", within="filter."),
+        created_before=moment(message, "created_before", within="filter."),
         deleted=_DELETED[message.deleted],
     )
 

@@ -23,6 +23,7 @@ from tamatar_auth.security.policy import PasswordPolicy
 from tamatar_auth.servicers import masks
 from tamatar_auth.servicers.credentials import CredentialMethods, TokenLifetimes
 from tamatar_auth.servicers.parsing import user_filter, user_order, version_of
+from tamatar_auth.servicers.transfers import TransferMethods
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.profiles import ProfileRow
@@ -34,7 +35,7 @@ RECENT_SESSIONS = 10
 Context = ServicerContext[Any, Any]
 
 
-class UserServicer(CredentialMethods, UserServiceServicer):
+class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
     """Answers UserService."""
 
     def __init__(
@@ -45,7 +46,8 @@ class UserServicer(CredentialMethods, UserServiceServicer):
         page_tokens: PageTokens,
         lifetimes: TokenLifetimes,
     ) -> None:
-        super().__init__(database, passwords, policy, lifetimes)
+        CredentialMethods.__init__(self, database, passwords, policy, lifetimes)
+        TransferMethods.__init__(self, database)
         self._page_tokens = page_tokens
 
     async def CreateUser(

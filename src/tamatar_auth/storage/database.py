@@ -18,6 +18,8 @@ from tamatar_auth.storage.attempts import AttemptRepository
 from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.credentials import CredentialRepository
 from tamatar_auth.storage.diagnostics import DiagnosticsRepository
+from tamatar_auth.storage.exports import ExportRepository
+from tamatar_auth.storage.imports import ImportRepository
 from tamatar_auth.storage.profiles import ProfileRepository
 from tamatar_auth.storage.rotation import RotationRepository
 from tamatar_auth.storage.sessions import SessionRepository
@@ -49,6 +51,8 @@ class Scope:
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)
         self.attempts = AttemptRepository(connection)
+        self.imports = ImportRepository(connection)
+        self.exports = ExportRepository(connection)
         self.sweeps = SweepRepository(connection)
         self.diagnostics = DiagnosticsRepository(connection)
 
@@ -103,6 +107,13 @@ class Database:
             self._refuse_if_in_doubt()  # others have waited meanwhile, too
             async with connection.begin():
                 yield Scope(connection)
+
+    @contextlib.asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Scope]:
+        """Open a scope like that of a transaction, of which nothing is kept."""
+        async with self._connection(self.engine) as connection, connection.begin() as transaction:
+            yield Scope(connection)
+            await transaction.rollback()
 
     @property
     def pool(self) -> PoolState:

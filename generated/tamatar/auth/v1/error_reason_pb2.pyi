@@ -48,6 +48,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: the user was changed since the `etag` was read. Read it again."""
     REQUEST_ID_REUSED: _ErrorReason.ValueType  # 15
     """ALREADY_EXISTS: the `request_id` was used for a user with other content."""
+    USER_ID_TAKEN: _ErrorReason.ValueType  # 16
+    """ALREADY_EXISTS: another user has the id. Only users who are imported bring
+    one along.
+    """
+    IMPORTED_DIFFERENTLY: _ErrorReason.ValueType  # 17
+    """ALREADY_EXISTS: a user with this id, or without one with this address, was
+    imported before from other content.
+    """
     INVALID_CREDENTIALS: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED: the address, the name or the password is wrong, or the user
     cannot sign in. Which of these it is, is not told.
@@ -160,6 +168,14 @@ ETAG_MISMATCH: ErrorReason.ValueType  # 14
 """ABORTED: the user was changed since the `etag` was read. Read it again."""
 REQUEST_ID_REUSED: ErrorReason.ValueType  # 15
 """ALREADY_EXISTS: the `request_id` was used for a user with other content."""
+USER_ID_TAKEN: ErrorReason.ValueType  # 16
+"""ALREADY_EXISTS: another user has the id. Only users who are imported bring
+one along.
+"""
+IMPORTED_DIFFERENTLY: ErrorReason.ValueType  # 17
+"""ALREADY_EXISTS: a user with this id, or without one with this address, was
+imported before from other content.
+"""
 INVALID_CREDENTIALS: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED: the address, the name or the password is wrong, or the user
 cannot sign in. Which of these it is, is not told.

@@ -115,6 +115,16 @@ class UserServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordResponse.FromString,
                 _registered_method=True)
+        self.ImportUsers = channel.stream_stream(
+                '/tamatar.auth.v1.UserService/ImportUsers',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
+                _registered_method=True)
+        self.ExportUsers = channel.unary_stream(
+                '/tamatar.auth.v1.UserService/ExportUsers',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ExportUsersRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ExportUsersResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer(object):
@@ -276,6 +286,32 @@ class UserServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportUsers(self, request_iterator, context):
+        """Creates users in bulk, as they come from elsewhere. Each request is answered
+        when its users are committed, all of them that are not refused at once. A
+        user that cannot be created keeps no other from it.
+
+        Users that were answered for are there. Whoever lost an answer sends the
+        request again, in another stream: a user whom an import created is not
+        created twice, also when it was changed or deleted since, but for one that
+        was purged. No user is changed by an import.
+
+        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
+        too many, and ends then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUsers(self, request, context):
+        """Reads all live users, in the order of their ids. Each response is a reading
+        of its own: users that are created, changed or deleted meanwhile may be told
+        of or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -358,6 +394,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ResetPassword,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'ImportUsers': grpc.stream_stream_rpc_method_handler(
+                    servicer.ImportUsers,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ImportUsersRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ImportUsersResponse.SerializeToString,
+            ),
+            'ExportUsers': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsers,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ExportUsersRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ExportUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -793,6 +839,60 @@ class UserService(object):
             '/tamatar.auth.v1.UserService/ResetPassword',
             tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_user__service__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tamatar.auth.v1.UserService/ImportUsers',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/ExportUsers',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ExportUsersRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ExportUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -122,6 +122,24 @@ class UserServiceStub:
     `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
     `SERVER_BUSY`, after which the secret stays good.
     """
+    ImportUsers: _grpc.StreamStreamMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]
+    """Creates users in bulk, as they come from elsewhere. Each request is answered
+    when its users are committed, all of them that are not refused at once. A
+    user that cannot be created keeps no other from it.
+
+    Users that were answered for are there. Whoever lost an answer sends the
+    request again, in another stream: a user whom an import created is not
+    created twice, also when it was changed or deleted since, but for one that
+    was purged. No user is changed by an import.
+
+    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
+    too many, and ends then.
+    """
+    ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
+    """Reads all live users, in the order of their ids. Each response is a reading
+    of its own: users that are created, changed or deleted meanwhile may be told
+    of or not.
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
@@ -216,6 +234,24 @@ class UserServiceAsyncStub(UserServiceStub):
     Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
     `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
     `SERVER_BUSY`, after which the secret stays good.
+    """
+    ImportUsers: _aio.StreamStreamMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]  # type: ignore[assignment]
+    """Creates users in bulk, as they come from elsewhere. Each request is answered
+    when its users are committed, all of them that are not refused at once. A
+    user that cannot be created keeps no other from it.
+
+    Users that were answered for are there. Whoever lost an answer sends the
+    request again, in another stream: a user whom an import created is not
+    created twice, also when it was changed or deleted since, but for one that
+    was purged. No user is changed by an import.
+
+    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
+    too many, and ends then.
+    """
+    ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
+    """Reads all live users, in the order of their ids. Each response is a reading
+    of its own: users that are created, changed or deleted meanwhile may be told
+    of or not.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -404,6 +440,36 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
         `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
         `SERVER_BUSY`, after which the secret stays good.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportUsers(
+        self,
+        request_iterator: _MaybeAsyncIterator[_user_service_pb2.ImportUsersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ImportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ImportUsersResponse]]:
+        """Creates users in bulk, as they come from elsewhere. Each request is answered
+        when its users are committed, all of them that are not refused at once. A
+        user that cannot be created keeps no other from it.
+
+        Users that were answered for are there. Whoever lost an answer sends the
+        request again, in another stream: a user whom an import created is not
+        created twice, also when it was changed or deleted since, but for one that
+        was purged. No user is changed by an import.
+
+        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
+        too many, and ends then.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUsers(
+        self,
+        request: _user_service_pb2.ExportUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ExportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ExportUsersResponse]]:
+        """Reads all live users, in the order of their ids. Each response is a reading
+        of its own: users that are created, changed or deleted meanwhile may be told
+        of or not.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

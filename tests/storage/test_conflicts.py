@@ -1,0 +1,60 @@
+"""Work that other transactions got in the way of is done again, and no other work is."""
+
+import asyncio
+
+import psycopg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from tamatar_auth.errors.storage import StorageTimedOut, TransactionConflict
+from tamatar_auth.storage.conflicts import MOST_RUNS, settled
+
+
+def deadlock():
+    return OperationalError("", {}, psycopg.errors.DeadlockDetected())
+
+
+def broken():
+    return OperationalError("", {}, psycopg.OperationalError())
+
+
+def failing(*errors):
+    """Work that raises these in turn and then has an answer, and how often it ran."""
+    runs = []
+
+    async def work():
+        runs.append(1)
+        if len(runs) <= len(errors):
+            raise errors[len(runs) - 1]
+        return "done"
+
+    return work, runs
+
+
+@pytest.mark.parametrize("error", [deadlock(), TransactionConflict()], ids=["deadlock", "conflict"])
+async def test_what_was_rolled_back_runs_again(error):
+    work, runs = failing(*[error] * (MOST_RUNS - 1))
+
+    assert await settled(work, within=60) == "done"
+    assert len(runs) == MOST_RUNS
+
+
+async def test_it_is_given_up_in_the_end():
+    work, runs = failing(*[TransactionConflict()] * MOST_RUNS)
+
+    with pytest.raises(TransactionConflict):
+        await settled(work, within=60)
+    assert len(runs) == MOST_RUNS
+
+
+async def test_what_may_have_been_done_does_not_run_again():
+    work, runs = failing(broken())
+
+    with pytest.raises(OperationalError):
+        await settled(work, within=60)
+    assert len(runs) == 1
+
+
+async def test_what_takes_too_long_is_told_so():
+    with pytest.raises(StorageTimedOut):
+        await settled(lambda: asyncio.sleep(60), within=0.01)
