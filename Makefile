@@ -93,6 +93,7 @@ lock: .venv-lock/.installed ## Renew requirements/ after pyproject.toml: make lo
 	@$(COMPILE) --group lock --output-file requirements/lock.txt
 
 CLEANED = $(wildcard .venv .venv-proto .venv-oldest .venv-lock .tamatar .tools build dist \
+	examples/*/auth.binpb examples/*/gen examples/typescript/build examples/typescript/node_modules \
 	.coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache)
 
 clean: ## Remove environments, caches and the data of `make run`.

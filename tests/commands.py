@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -178,9 +178,11 @@ def sample_server(postgres: Postgres, folder: Path) -> Iterator[str]:
 def find_grpcurl() -> str:
     """Return where grpcurl is; without it skip the test, or fail where it is required."""
     found = shutil.which("grpcurl") or shutil.which("grpcurl", path=ROOT / ".tools" / "bin")
-    if found is None:
-        missing = "grpcurl is missing: .ci/run installs it into .tools/bin"
-        if os.environ.get(REQUIRE_INTEROP) == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
+    return found or missing_tool("grpcurl is missing: .ci/run installs it into .tools/bin")
+
+
+def missing_tool(why: str) -> NoReturn:
+    """Skip a test that lacks a tool from elsewhere, or fail it where that is required."""
+    if os.environ.get(REQUIRE_INTEROP) == "1":
+        pytest.fail(why)
+    pytest.skip(why)

@@ -9,8 +9,8 @@ from tests.commands import tamatar
 
 
 def test_it_describes_every_service_and_all_that_they_import(tmp_path):
-    tamatar("protoset", "auth.protoset", cwd=tmp_path)
-    described = FileDescriptorSet.FromString((tmp_path / "auth.protoset").read_bytes())
+    tamatar("protoset", "auth.binpb", cwd=tmp_path)
+    described = FileDescriptorSet.FromString((tmp_path / "auth.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in described.file:
         pool.Add(file)
@@ -25,6 +25,6 @@ def test_it_describes_every_service_and_all_that_they_import(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
-    refused = tamatar("protoset", "missing/auth.protoset", cwd=tmp_path, code=1)
+    refused = tamatar("protoset", "missing/auth.binpb", cwd=tmp_path, code=1)
 
-    assert refused.stderr == "missing/auth.protoset cannot be written: No such file or directory.\n"
+    assert refused.stderr == "missing/auth.binpb cannot be written: No such file or directory.\n"

@@ -16,12 +16,15 @@ from tamatar_auth.settings import Settings
 from tests.commands import ROOT, find_grpcurl, run, sample_server
 
 ADDRESS = "127.0.0.1:50051"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "protos/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 README = PAGES[0].read_text()
 SECURITY = (ROOT / "docs/security.md").read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
-OTHER_PROGRAMS = ("docker", "kubectl")
+OTHER_PROGRAMS = ("buf", "docker", "kubectl")
 """Programs of others, with options that a page names and none of our commands has."""
 
 SERVICES = {

@@ -228,7 +228,7 @@ def config_example() -> None:
 
 @app.command()
 def protoset(
-    file: Annotated[Path, typer.Argument(help="Where to write it, such as auth.protoset.")],
+    file: Annotated[Path, typer.Argument(help="Where to write it, such as auth.binpb.")],
 ) -> None:
     """Write what the service answers, for tools that may not ask it (grpcurl -protoset)."""
     from tamatar_auth import describing  # noqa: PLC0415
