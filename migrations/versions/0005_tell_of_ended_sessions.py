@@ -11,29 +11,24 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-SESSION_FUNCTION = """
-CREATE OR REPLACE FUNCTION sessions_tell_end() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify('tamatar_session_ends', OLD.user_id || ' ' || OLD.id);
-    RETURN NULL;
-END
-$$
-"""
-
-USER_FUNCTION = """
-CREATE OR REPLACE FUNCTION users_tell_end() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify('tamatar_session_ends', OLD.id::text);
-    RETURN NULL;
-END
-$$
-"""
-
+# Transactions with a NOTIFY commit one after the other, so it is left out where nobody listens.
+# Each listener shares all the locks from 0 to 63. Who gets one for itself knows that nobody
+# listens, nor will before this transaction has ended: a listener waits for the lock first.
 # What goes all at once is no session's end: who listens takes it as a gap.
-ALL_FUNCTION = """
-CREATE OR REPLACE FUNCTION sessions_tell_end_of_all() RETURNS trigger LANGUAGE plpgsql AS $$
+FUNCTION = """
+CREATE OR REPLACE FUNCTION tell_session_end() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    told text := 'all';
 BEGIN
-    PERFORM pg_notify('tamatar_session_ends', 'all');
+    IF pg_try_advisory_xact_lock(1953330277, pg_backend_pid() % 64) THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'TRUNCATE' AND TG_TABLE_NAME = 'users' THEN
+        told := OLD.id;
+    ELSIF TG_OP <> 'TRUNCATE' THEN
+        told := OLD.user_id || ' ' || OLD.id;
+    END IF;
+    PERFORM pg_notify('tamatar_session_ends', told);
     RETURN NULL;
 END
 $$
@@ -44,43 +39,40 @@ WHEN_ENDED = """
 CREATE OR REPLACE TRIGGER sessions_tell_end
 AFTER UPDATE OF is_valid, expires_at ON sessions FOR EACH ROW
 WHEN (OLD.is_valid AND NOT NEW.is_valid OR NEW.expires_at < OLD.expires_at)
-EXECUTE FUNCTION sessions_tell_end()
+EXECUTE FUNCTION tell_session_end()
 """
 
 # A sweep removes those that ended before.
 WHEN_DELETED = """
 CREATE OR REPLACE TRIGGER sessions_tell_deletion
 AFTER DELETE ON sessions FOR EACH ROW WHEN (OLD.is_valid AND OLD.expires_at > now())
-EXECUTE FUNCTION sessions_tell_end()
+EXECUTE FUNCTION tell_session_end()
 """
 
 WHEN_TRUNCATED = """
 CREATE OR REPLACE TRIGGER sessions_tell_truncation
-AFTER TRUNCATE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION sessions_tell_end_of_all()
+AFTER TRUNCATE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION tell_session_end()
 """
 
 WHEN_INACTIVE = """
 CREATE OR REPLACE TRIGGER users_tell_end
 AFTER UPDATE OF is_active ON users FOR EACH ROW WHEN (OLD.is_active AND NOT NEW.is_active)
-EXECUTE FUNCTION users_tell_end()
+EXECUTE FUNCTION tell_session_end()
 """
 
 
 def upgrade() -> None:
     with steps() as step:
-        step.together(SESSION_FUNCTION, ALL_FUNCTION, WHEN_ENDED, WHEN_DELETED, WHEN_TRUNCATED)
-        step.together(USER_FUNCTION, WHEN_INACTIVE)
+        step.together(FUNCTION, WHEN_ENDED, WHEN_DELETED, WHEN_TRUNCATED)
+        step.together(WHEN_INACTIVE)
 
 
 def downgrade() -> None:
     with steps() as step:
-        step.together(
-            "DROP TRIGGER IF EXISTS users_tell_end ON users",
-            "DROP FUNCTION IF EXISTS users_tell_end()",
-        )
+        step.together("DROP TRIGGER IF EXISTS users_tell_end ON users")
         step.together(
             "DROP TRIGGER IF EXISTS sessions_tell_end ON sessions",
             "DROP TRIGGER IF EXISTS sessions_tell_deletion ON sessions",
             "DROP TRIGGER IF EXISTS sessions_tell_truncation ON sessions",
-            "DROP FUNCTION IF EXISTS sessions_tell_end(), sessions_tell_end_of_all()",
+            "DROP FUNCTION IF EXISTS tell_session_end()",
         )

@@ -53,7 +53,7 @@ class Asking:
 
     def __init__(self, world: World, servers: Sequence[Server], random: Random) -> None:
         self._world = world
-        self._servers = servers
+        self.servers = servers
         self._random = random
 
     async def _read(self, person: Person) -> None:
@@ -128,7 +128,7 @@ class Asking:
             self._world.history.calls.append(call)
 
     async def _ask(self, call: Call, request: Any, *, method: str = "") -> Any:
-        server = self._random.choice(self._servers)
+        server = self._random.choice(self.servers)
         name = method or call.method
         stub = server.sessions if hasattr(server.sessions, name) else server.users
         seldom = self._random.random() < 0.02

@@ -42,6 +42,7 @@ BITES = (
         faults=("answers lost",),
     ),
     _bite("validates_from_a_cache", Promise.ENDED),
+    _bite("goes_on_after_a_gap", Promise.TOLD, faults=("connections cut",)),
     _bite("joins_statements_that_run", Promise.ENDED),
     _bite("keeps_sessions_of_changed_passwords", Promise.KEPT, Promise.ENDED),
     _bite("keeps_sessions_of_deleted_users", Promise.WHOLE),

@@ -54,6 +54,17 @@ class Client(Asking):
         for session in self._world.sessions[-RECENT:]:
             await self._validate(session)
 
+    async def end_one(self) -> str:
+        """Start a session and end it, and return its id."""
+        while True:
+            person = self._random.choice(self._world.here)
+            started = await self._sign_in(person, person.passwords[0])
+            end = Call("RevokeSession", user=started.user, session=started.session)
+            if started.is_ok:
+                await self._ask(end, session_pb.RevokeSessionRequest(session_id=end.session))
+            if end.is_ok:
+                return end.session
+
     async def create(self) -> None:
         """Create a user, and ask again with the same request id while it is not known of."""
         if len(self._world.here) > PEOPLE:

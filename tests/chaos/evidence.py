@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
-from tests.chaos.history import Call, History
+from tests.chaos.history import Call, History, Watch
 
 USER_ENDS = ("RevokeUserSessions", "ChangePassword", "DeactivateUser", "DeleteUser")
 CHANGES = ("UpdateUser", "ChangePassword", "DeactivateUser", "ActivateUser", "DeleteUser")
@@ -89,6 +89,36 @@ class Evidence:
         started = [call for call in self.of_session[session] if call.method == "CreateSession"]
         known_by = started[0].ended if started else inf
         return own + [call for call in self.calls_of(user, *USER_ENDS) if call.began >= known_by]
+
+    def to_be_told(self, watch: Watch) -> dict[str, Call]:
+        """Return the sessions that a watch had to tell of, and what ended each for certain.
+
+        It tells in the order of commits. What was answered before the end of another session
+        was asked for, of which it told, came before that.
+        """
+        later = max((self._asked_to_end(session) for session in watch.told), default=0.0)
+        return {
+            session.id: end
+            for session in self.stored.sessions.values()
+            for end in self.ends_of(session.id, session.user)
+            if end.is_ok
+            and watch.began <= end.began
+            and end.ended < later
+            and not self.may_have_ended(session.id, session.user, watch.began)
+        }
+
+    def _asked_to_end(self, session: str) -> float:
+        """Tell when somebody first asked for a session's end, or for what led to it."""
+        user = self.stored.sessions[session].user
+        asked = [
+            call
+            for call in self.of_session[session]
+            if call.method == "RevokeSession" or call.reason == "SESSION_REUSED"
+        ]
+        started = [call for call in self.of_session[session] if call.method == "CreateSession"]
+        since = started[0].began if started else inf
+        asked += [call for call in self.calls_of(user, *USER_ENDS) if call.done_by >= since]
+        return min((call.began for call in asked), default=0.0)
 
     def may_have_ended(self, session: str, user: str, moment: float) -> bool:
         ends = [call for call in self.of_session[session] if call.method == "RevokeSession"]

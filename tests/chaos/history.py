@@ -103,6 +103,17 @@ class Span:
 
 
 @dataclass
+class Watch:
+    """A stream of WatchSessions."""
+
+    began: float
+    """When its first message was read."""
+    told: set[str] = field(default_factory=set)
+    """The sessions that it told of."""
+    is_over: bool = False
+
+
+@dataclass
 class History:
     """The calls and the faults of a run."""
 
@@ -112,6 +123,7 @@ class History:
     """Seconds after the end of each fault until all was well again, by fault."""
     said: list[str] = field(default_factory=list)
     """What else went wrong, such as a server that did not heal."""
+    watches: list[Watch] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> int:

@@ -17,6 +17,7 @@ class Promise(StrEnum):
     KEPT = "acknowledged writes that were lost"
     NOTHING_ELSE = "changes that nobody was told of, or that were refused"
     ENDED = "sessions, passwords and users good after their end was answered"
+    TOLD = "ends of sessions that a watcher was not told of"
     STALE = "reads that miss what was answered before"
     ALONE = "addresses with two live users"
     WHOLE = "changes that happened by halves"
@@ -43,6 +44,7 @@ RULES: dict[Promise, tuple[Rule, ...]] = {
         told_truths.old_passwords,
         told_truths.used_after_deletion,
     ),
+    Promise.TOLD: (told_truths.untold_ends,),
     Promise.STALE: (told_truths.stale_reads,),
     Promise.ALONE: (kept_writes.shared_addresses,),
     Promise.WHOLE: (kept_writes.halves,),

@@ -58,6 +58,12 @@ class Report:
         print(f"  {sum(not call.may_have_happened for call in validated):>8}  sessions refused")
         in_vain = sum(result.evidence.asked_in_vain for result in self._results)
         print(f"  {in_vain:>8}  asked of after their end was answered")
+        to_tell = [
+            len(result.evidence.to_be_told(watch))
+            for result in self._results
+            for watch in result.history.watches
+        ]
+        print(f"  {sum(to_tell):>8}  ends that {len(to_tell)} watches had to tell of")
         print(f"  {_in_doubt(calls):>8}  calls in doubt")
         done = sum(result.evidence.done_in_doubt for result in self._results)
         print(f"  {done:>8}  changes of these that had happened")

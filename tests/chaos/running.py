@@ -23,12 +23,16 @@ from tests.chaos.faults import FAULTS, Scene, make, possible
 from tests.chaos.history import History
 from tests.chaos.house import House, Postgres, Service
 from tests.chaos.model import Violation, broken
+from tests.chaos.watchers import hear_last, watch
 from tests.chaos.wire import Wire
 from tests.chaos.world import World
 
 TEMPLATE = "chaos_template"
 SETTLED = 30.0
 """Seconds after which a connection that is still there will stay."""
+
+WATCHERS = 2
+"""How many of the clients watch sessions, at each server."""
 
 LONGEST = 900.0
 """Seconds after which a run ends that was to have more writes."""
@@ -126,6 +130,11 @@ async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
                 for service in house.services
             ]
             clients.append(Client(world, servers, Random(f"{plan.seed} {number}")))
+        watching = [
+            asyncio.ensure_future(watch(world, server))
+            for client in clients[:WATCHERS]
+            for server in client.servers
+        ]
         calling = asyncio.gather(*(client.run() for client in clients))
         try:
             scene = Scene(house, world, history, Random(plan.seed))
@@ -135,6 +144,12 @@ async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
             await calling
         await _forget_attempts(house)
         await clients[0].look_back()
+        await hear_last(history, await asyncio.wait_for(clients[0].end_one(), SETTLED))
+        for each in watching:
+            each.cancel()
+        for outcome in await asyncio.gather(*watching, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
 
 
 async def _disturb(plan: Plan, scene: Scene, calling: "asyncio.Future[list[None]]") -> None:

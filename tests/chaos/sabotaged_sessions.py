@@ -11,6 +11,7 @@ from sqlalchemy import update
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionResponse
 from tamatar_auth.servicers.sessions import SessionServicer
 from tamatar_auth.storage.credentials import CredentialRepository
+from tamatar_auth.storage.session_ends import SessionEnds, _Hearing
 from tamatar_auth.storage.sessions import SessionRepository
 from tamatar_auth.storage.tables import sessions
 from tamatar_auth.storage.users import UserRepository
@@ -118,7 +119,22 @@ def revives_sessions() -> None:
     swap(UserRepository, "set_active", reviving)
 
 
+def goes_on_after_a_gap() -> None:
+    """Who watches is not told that the listener was away."""
+
+    def kept(self: Any, hearing: Any) -> None:
+        if self._hearing is hearing:
+            hearing.is_live = False
+            hearing.decided.set()
+            self._hearing = None if self._is_closed else _Hearing(self._hear)
+        if self._hearing is not None:
+            self._hearing.watchers = hearing.watchers
+
+    swap(SessionEnds, "_end", kept)
+
+
 SABOTAGES = (
+    goes_on_after_a_gap,
     revokes_after_the_answer,
     validates_from_a_cache,
     joins_statements_that_run,

@@ -8,7 +8,7 @@ from grpc import StatusCode
 from tests.calls import Refusal
 from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
 from tests.chaos.faults import AT_REST, KILLED
-from tests.chaos.history import Call, History, Outcome, Span
+from tests.chaos.history import Call, History, Outcome, Span, Watch
 from tests.chaos.model import Promise, broken
 
 ADA = "ada@chaos.example"
@@ -50,6 +50,24 @@ def judged(*calls, user=USER, session=SESSION, more=(), faults=(), said=()):
     sessions = [one for one in (session, *more) if one]
     stored = Stored({user.id: user} if user else {}, {one.id: one for one in sessions})
     return {violation.promise for violation in broken(Evidence(history, stored))}
+
+
+def watched(*told):
+    """Tell which promises a history breaks with a watch from 4 on, and two ends in it."""
+    calls = [
+        ok("RevokeSession", 4.5, 5, session="s"),
+        ok("CreateSession", 2, 3, session="other", token="o", value="old"),
+        ok("RevokeSession", 6, 7, session="other"),
+    ]
+    history = History([*BEGINNING, *calls], watches=[Watch(4, set(told))])
+    ended = [replace(SESSION, id=id_, is_valid=False) for id_ in ("s", "other")]
+    stored = Stored({"ada": USER}, {one.id: one for one in ended})
+    return {violation.promise for violation in broken(Evidence(history, stored))}
+
+
+def test_who_is_told_of_an_end_was_told_of_those_before():
+    assert watched() == watched("s") == watched("s", "other") == set()
+    assert watched("other") == {Promise.TOLD}
 
 
 def validated(began, ended):

@@ -46,6 +46,13 @@ def used_after_deletion(evidence: Evidence) -> Iterator[str]:
                 yield f"{told(call)} of user {call.user}, who was deleted"
 
 
+def untold_ends(evidence: Evidence) -> Iterator[str]:
+    for watch in evidence.history.watches:
+        for session, end in evidence.to_be_told(watch).items():
+            if session not in watch.told:
+                yield f"{told(end)} of session {session} was not told"
+
+
 def stale_reads(evidence: Evidence) -> Iterator[str]:
     for calls in evidence.of_user.values():
         versions = sorted((c.ended, c.version) for c in calls if c.is_ok and c.version)

@@ -19,7 +19,7 @@ from tamatar_auth.server import running
 from tamatar_auth.storage import listening, session_ends
 from tamatar_auth.storage.watchers import MOST_AT_ONCE, MOST_PENDING
 from tamatar_auth.telemetry import Telemetry
-from tests.calls import ada, refusal
+from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.wire import Side, Wire
 from tests.recording import Recording
 from tests.test_server import channel_to, own_postgres, until
@@ -103,6 +103,41 @@ async def test_from_the_first_message_on_nothing_is_missed(over_wire, wire, sql)
     async with watching(over_wire) as watch:
         await sql(TELL, *END)
         await watch.heard(END)
+
+
+async def test_what_ended_without_a_word_is_over_before_the_first_message(
+    service, sessions, user, database_url
+):
+    started = await sessions.CreateSession(sign_in())
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
+        watch = sessions.WatchSessions(pb.WatchSessionsRequest())
+        first = asyncio.ensure_future(watch.read())
+        done, _ = await asyncio.wait([first], timeout=0.3)
+        assert not done
+        await connection.commit()
+
+        await first
+    assert await refusal(validate(sessions, started.session_token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_REVOKED",
+    )
+    watch.cancel()
+
+
+async def test_where_nobody_listens_nothing_is_told(sessions, user, database_url):
+    started = await sessions.CreateSession(sign_in())
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("LISTEN tamatar_session_ends")
+        request = pb.RevokeSessionRequest(session_id=started.session.session_id)
+        await sessions.RevokeSession(request)
+        assert not [told async for told in connection.notifies(timeout=0.3)]
+
+
+@pytest.fixture
+async def user(users, database):
+    """Ada, who can sign in."""
+    return (await users.CreateUser(ada(email_verified=True))).user
 
 
 async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql):

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.connecting import connecting
+from tamatar_auth.storage.locks import LISTENER_LOCKS, LISTENER_NAMESPACE
 from tamatar_auth.storage.openings import Connect
 
 CHANNEL = "tamatar_session_ends"
 
 PATIENCE = 2.0
 """Seconds after which a connection that was looked at, and has not answered, is lost."""
+
+_SHARE = "SELECT pg_advisory_lock_shared(%s, number) FROM generate_series(0, %s) AS number"
 
 _LOOK = """
     SELECT current_setting('transaction_read_only') = 'off', count(*) = 4, pg_backend_pid()
@@ -45,6 +48,8 @@ async def listening(connect: Connect) -> AsyncIterator[Connection]:
     try:
         async with asyncio.timeout(PATIENCE):
             await connection.execute(f"LISTEN {CHANNEL}")
+            # After it: what found no lock taken and told nobody is over before the last is got.
+            await connection.execute(_SHARE, [LISTENER_NAMESPACE, LISTENER_LOCKS - 1])
         await look(connection)
         yield connection
     finally:

@@ -10,5 +10,11 @@ class AdvisoryLock(IntEnum):
     SWEEP = 2
 
 
+LISTENER_NAMESPACE = 0x746D7465
+"""The first number of the locks that listeners share, by which triggers know that some listen."""
+
+LISTENER_LOCKS = 64
+"""How many of them there are, so that transactions that end sessions seldom meet in one."""
+
 LOCK_NAMESPACE = 0x746D7472
 """The first number, so that no other program of the database meets our locks."""
