@@ -48,7 +48,7 @@ async def listening(connect: Connect) -> AsyncIterator[Connection]:
     try:
         async with asyncio.timeout(PATIENCE):
             await connection.execute(f"LISTEN {CHANNEL}")
-            # After it: what found no lock taken and told nobody is over before the last is got.
+            # Who found none of them taken, and told nobody, is over before the last is got.
             await connection.execute(_SHARE, [LISTENER_NAMESPACE, LISTENER_LOCKS - 1])
         await look(connection)
         yield connection
