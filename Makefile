@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover bench timing soak check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover fuzz bench timing soak check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ chaos: $(DEV) ## Break things while clients call: make chaos SEEDS=20 SECONDS=30
 failover: $(DEV) ## Kill the primary under clients that write, again and again: make failover SEEDS=20
 	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) \
 		$(if $(SILENT),--silent) $(ARGS)
+
+fuzz: $(DEV) ## Make calls that nobody would make on purpose: make fuzz CALLS=1000000, or SEED=123 again
+	@$(BIN)/python -m tests.chaos.fuzzing $(addprefix --calls ,$(CALLS)) $(addprefix --seed ,$(SEED))
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks
