@@ -3,19 +3,29 @@
 import os
 import re
 import shlex
+from base64 import b64encode
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import grpc
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.server import running
 from tamatar_auth.setting_fields import SettingFields
 from tamatar_auth.settings import Settings
-from tamatar_auth.storage.connecting import libpq_url
-from tests.commands import BIN, QUICK, ROOT, run
+from tamatar_auth.storage.abandoned import Abandoned
+from tamatar_auth.storage.connecting import connecting, libpq_url
+from tests.calls import ada, sign_in
+from tests.certificates import Authority
+from tests.commands import BIN, QUICK, ROOT, run, tamatar
 from tests.schemas import schema
 
 PAGE = (ROOT / "docs/operations.md").read_text()
@@ -34,6 +44,10 @@ def values():
     """The settings of PostgreSQL that the page gives."""
     lines = "".join(blocks("ini")).splitlines()
     return [tuple(part.strip(" '") for part in line.split("=", 1)) for line in lines]
+
+
+def channel_to(service):
+    return grpc.aio.insecure_channel(str(service.addresses[0]))
 
 
 def fill(url):
@@ -83,9 +97,8 @@ def test_every_default_of_the_page_is_the_one_of_the_settings(tmp_path):
 
 
 def test_the_url_of_the_page_is_understood():
-    (line,) = blocks("text")
-    name, _, url = line.strip().partition("=")
-    assert name == "TAMATAR_DATABASE_URL"
+    (line,) = (text for text in blocks("text") if text.startswith("TAMATAR_DATABASE_URL="))
+    url = line.strip().partition("=")[2]
 
     said = psycopg.conninfo.conninfo_to_dict(libpq_url(Settings(_env_file=None, database_url=url)))
 
@@ -100,6 +113,8 @@ def test_the_sql_of_the_page_runs_and_keeps_the_tables(migrated_database, number
     with psycopg.connect(migrated_database) as connection:
         for statement in blocks("sql")[number].strip().split(";\n"):
             connection.execute(statement.encode())
+        if "ALTER ROLE" in blocks("sql")[number]:  # other tests have the same role
+            connection.rollback()
 
     assert Migrations(migrated_database).check() == []
 
@@ -113,6 +128,69 @@ def test_after_a_restore_no_session_is_good(migrated_database):
         live = connection.execute("SELECT count(*) FROM sessions WHERE is_valid").fetchone()
 
     assert live == (0,)
+
+
+async def test_password_keys_are_rotated_as_the_page_says(settings, migrated_database):
+    old, new = (f"{name}:{b64encode(name.encode() * 8).decode()}" for name in ("2026", "2027"))
+    (count,) = blocks("sql", section("Password keys"))
+    named = []
+
+    async def sign_in_with(*keys):
+        secret = SecretStr(" ".join(keys))
+        mine = settings.with_database(migrated_database)
+        mine = mine.model_copy(update={"password_keys": secret})
+        async with running(mine) as service, channel_to(service) as channel:
+            if not named:
+                await UserServiceStub(channel).CreateUser(ada(email_verified=True))
+            await SessionServiceStub(channel).CreateSession(sign_in())
+        with psycopg.connect(migrated_database) as connection:
+            named.append(connection.execute(count.encode()).fetchall())
+
+    for keys in ([old], [new, old], [old, new], [new]):
+        await sign_in_with(*keys)
+
+    assert named == [[("2026", 1)], [("2026", 1)], [("2027", 1)], [("2027", 1)]]
+
+
+def test_tokens_of_callers_are_rotated_as_the_page_says(tmp_path):
+    given = {"TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml")}
+    tamatar("caller", "add", "gateway", "--role", "validator", cwd=tmp_path, **given)
+    (commands,) = blocks("console", section("Callers"))
+
+    said = [tamatar(*line.split()[1:], cwd=tmp_path, **given) for line in commands.splitlines()]
+
+    assert said[0].stdout.startswith("tmc_")
+    assert "gateway" in said[1].stdout
+
+
+def test_the_end_of_a_certificate_is_told_as_the_page_says(tmp_path):
+    certificate, _ = Authority.make().sign("localhost").write(tmp_path)
+    (command,) = blocks("console", section("Certificates"))
+
+    told = run("sh", "-c", command, cwd=tmp_path, TAMATAR_TLS_CERTIFICATE_FILE=str(certificate))
+
+    assert re.fullmatch(r"notAfter=.* GMT\n", told.stdout)
+
+
+async def test_a_file_with_the_password_of_the_database_is_read_with_each_connection(
+    settings, migrated_database, tmp_path
+):
+    url = urlsplit(migrated_database)
+    passfile = tmp_path / "pgpass"
+    bare = url._replace(netloc=f"{url.username}@{url.hostname}:{url.port}")
+    mine = settings.with_database(bare._replace(query=f"passfile={passfile}").geturl())
+
+    async def connects(password):
+        passfile.write_text(f"*:*:*:*:{password}\n")
+        passfile.chmod(0o600)
+        try:
+            await (await connecting(mine, Abandoned())()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    assert not await connects("another one")
+    assert await connects(url.password)
 
 
 def test_a_dump_is_restored_as_the_page_says(migrated_database, postgres, tmp_path):
