@@ -1,74 +1,28 @@
 """Each setting: its form, its default, and what it does."""
 
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.durations import Duration, between
 from tamatar_auth.origins import ENV_FILE, PREFIX
-
-
-def _addresses(value: object) -> object:
-    if isinstance(value, str):
-        return [ListenAddress.parse(part) for part in value.split(",") if part.strip()]
-    return value
-
-
-def _address(value: object) -> object:
-    return ListenAddress.parse(value) if isinstance(value, str) else value
-
-
-def without_driver(url: str) -> str:
-    """Give a URL as libpq reads it: SQLAlchemy's name of a driver is taken out."""
-    return re.sub(r"^(postgres(?:ql)?)\+psycopg:", r"\1:", url)
-
-
-def _postgresql_only(value: SecretStr | None) -> SecretStr | None:
-    if value is None:
-        return None
-    url = without_driver(value.get_secret_value())
-    if not re.match(r"postgres(ql)?://", url):
-        raise ValueError("must be a URL that begins with postgresql://")
-    try:
-        conninfo_to_dict(url)
-        readable = urlsplit(url).netloc.count("@") <= 1
-    except psycopg.ProgrammingError:  # its text shows parts of the value
-        readable = False
-    if not readable:
-        raise ValueError(
-            "must be a URL that libpq can read, special characters of user and password as %XX"
-        )
-    return value
-
-
-def _optional_address(value: object) -> object:
-    return _address(_absent(value))
-
-
-def _long_enough(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and len(value.get_secret_value()) < 32:  # noqa: PLR2004 - 256 bits as text
-        raise ValueError("must have 32 characters or more")
-    return value
-
-
-def _absent(value: object) -> object:
-    """Take an empty variable as one that is not set."""
-    return None if value == "" else value
-
+from tamatar_auth.setting_forms import (
+    Address,
+    Addresses,
+    DatabaseUrl,
+    Key,
+    OptionalAddress,
+    OptionalFile,
+    Secret,
+    absent,
+)
 
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
-
-Secret = Annotated[SecretStr | None, BeforeValidator(_absent)]
-OptionalFile = Annotated[Path | None, BeforeValidator(_absent)]
 
 
 class SettingFields(BaseSettings):
@@ -89,35 +43,27 @@ class SettingFields(BaseSettings):
         Field(description="What this process is part of; production wants its secrets."),
     ] = "development"
     database_url: Annotated[
-        Secret,
-        AfterValidator(_postgresql_only),
+        DatabaseUrl,
         Field(
             description="The PostgreSQL to use, several hosts allowed; DATABASE_URL is read too.",
             validation_alias=AliasChoices("TAMATAR_DATABASE_URL", "DATABASE_URL"),
         ),
     ] = None
     listener_database_url: Annotated[
-        Secret,
-        AfterValidator(_postgresql_only),
+        DatabaseUrl,
         Field(
             description="The same database without a pooler between, for the connection that hears"
             " of ended sessions; TAMATAR_DATABASE_URL unless set."
         ),
     ] = None
     listen: Annotated[
-        tuple[ListenAddress, ...],
-        NoDecode,
-        BeforeValidator(_addresses),
+        Addresses,
         Field(
-            min_length=1,
-            max_length=16,
             description="Where calls are answered: host:port or unix:path, several with commas.",
         ),
     ] = (ListenAddress.parse("127.0.0.1:50051"),)
     health_listen: Annotated[
-        ListenAddress | None,
-        NoDecode,
-        BeforeValidator(_optional_address),
+        OptionalAddress,
         Field(
             description="Where health is answered, and nothing else, to whoever asks and without"
             " TLS: host:port, for the probes of an orchestrator."
@@ -161,9 +107,7 @@ class SettingFields(BaseSettings):
         ),
     ] = False
     metrics_listen: Annotated[
-        ListenAddress,
-        NoDecode,
-        BeforeValidator(_address),
+        Address,
         Field(
             description="Where Prometheus finds them: host:port. Of several workers the second has"
             " the next port, and so on."
@@ -171,7 +115,7 @@ class SettingFields(BaseSettings):
     ] = ListenAddress.parse("127.0.0.1:9464")
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        BeforeValidator(_absent),
+        BeforeValidator(absent),
         Field(description="The least level to log; debug in development, info in production."),
     ] = None
     log_format: Annotated[
@@ -229,7 +173,7 @@ class SettingFields(BaseSettings):
     ] = 12
     hash_threads: Annotated[
         Annotated[int, Field(ge=1, le=256)] | None,
-        BeforeValidator(_absent),
+        BeforeValidator(absent),
         Field(
             description="How many threads hash passwords; one less than there are cores, and one"
             " at least."
@@ -237,7 +181,7 @@ class SettingFields(BaseSettings):
     ] = None
     hash_queue: Annotated[
         Annotated[int, Field(ge=0, le=10_000)] | None,
-        BeforeValidator(_absent),
+        BeforeValidator(absent),
         Field(
             description="How many calls may wait for one of these threads, beyond which they are"
             " refused at once; 16 a thread."
@@ -263,8 +207,7 @@ class SettingFields(BaseSettings):
         ),
     ] = None
     password_keys_file: Annotated[
-        Path | None,
-        BeforeValidator(_absent),
+        OptionalFile,
         Field(description="A file with such keys, a line each."),
     ] = None
     email_verification_lifetime: Annotated[
@@ -278,8 +221,7 @@ class SettingFields(BaseSettings):
         Field(description="How long the secret that resets a password is good."),
     ] = timedelta(minutes=10)
     page_token_key: Annotated[
-        Secret,
-        AfterValidator(_long_enough),
+        Key,
         Field(
             description="Signs page tokens: 32 characters or more, the same in every replica."
             " Random in development."

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from tamatar_auth.setting_fields import without_driver
+from tamatar_auth.setting_forms import without_driver
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.openings import Connect, Openings
