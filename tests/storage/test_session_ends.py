@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from urllib.parse import urlsplit
 
 import grpc
 import psycopg
@@ -21,6 +22,7 @@ from tamatar_auth.storage.watchers import MOST_AT_ONCE, MOST_PENDING
 from tamatar_auth.telemetry import Telemetry
 from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.wire import Side, Wire
+from tests.databases import Postgres
 from tests.recording import Recording
 from tests.test_server import channel_to, own_postgres, until
 from tests.watching import End, watching
@@ -204,6 +206,21 @@ async def test_a_pooler_in_between_is_not_trusted(over_wire, sql, monkeypatch):
 
     monkeypatch.setattr(Side, "message", read)
     await hears_again(over_wire, sql)
+
+
+@pytest.mark.parametrize("other", ["the database", "the server"])
+async def test_a_listener_at_another_database_is_not_trusted(
+    settings, migrated_database, own_postgres, database_url, other
+):
+    url = migrated_database
+    if other == "the server":
+        url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
+    mine = settings.model_copy(update={"listener_database_url": SecretStr(url)})
+    with capture_logs() as logs:
+        async with running(mine) as service, channel_to(service) as channel:
+            assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
+    (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+    assert told == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
 
 
 async def begin(sessions):

@@ -15,6 +15,8 @@ CHANNEL = "tamatar_session_ends"
 PATIENCE = 2.0
 """Seconds after which a connection that was looked at, and has not answered, is lost."""
 
+_WHERE = "SELECT pg_postmaster_start_time(), current_database()"
+
 _SHARE = "SELECT pg_advisory_lock_shared(%s, number) FROM generate_series(0, %s) AS number"
 
 _LOOK = """
@@ -32,13 +34,24 @@ class NothingToldError(Exception):
 
 def listener(settings: Settings, abandoned: Abandoned) -> Connect:
     """Return what opens a connection for the listener, which goes past a pooler if told so."""
-    mine = {
-        "database_url": settings.listener_database_url or settings.database_url,
-        "application_name": f"{settings.application_name[:54]} listener",
-    }
-    return connecting(
-        settings.model_copy(update=mine), abandoned, autocommit=True, prepare_threshold=None
-    )
+    named = {"application_name": f"{settings.application_name[:54]} listener"}
+    mine = settings.model_copy(update=named)
+    connect = _connecting(mine, abandoned)
+    url = settings.listener_database_url
+    if url is None:
+        return connect
+    past_poolers = _connecting(mine.model_copy(update={"database_url": url}), abandoned)
+
+    async def connect_past_poolers() -> Connection:
+        connection = await past_poolers()
+        try:
+            await _compare(connection, await connect())
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    return connect_past_poolers
 
 
 @contextlib.asynccontextmanager
@@ -54,6 +67,21 @@ async def listening(connect: Connect) -> AsyncIterator[Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+def _connecting(settings: Settings, abandoned: Abandoned) -> Connect:
+    return connecting(settings, abandoned, autocommit=True, prepare_threshold=None)
+
+
+async def _compare(connection: Connection, other: Connection) -> None:
+    """Raise `NothingToldError` unless two connections lead to one database; close the other."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = [await (await one.execute(_WHERE)).fetchone() for one in (connection, other)]
+    finally:
+        await other.close()
+    if found[0] != found[1]:
+        raise NothingToldError("TAMATAR_LISTENER_DATABASE_URL leads to another database")
 
 
 async def look(connection: Connection) -> None:
