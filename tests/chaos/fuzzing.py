@@ -12,6 +12,7 @@ import base64
 import contextlib
 import itertools
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -114,6 +115,10 @@ class Fuzzer:
             ]
             await asyncio.gather(*workers)
         return self.tally
+
+    def stop(self) -> None:
+        """Begin no more calls."""
+        self._left = 0
 
     async def _work(self, channel: grpc.aio.Channel, chance: random.Random) -> None:
         while self._left > 0:
@@ -235,6 +240,8 @@ async def fuzz(folder: Path, seed: int, calls: int) -> Tally:
         with serving(cwd=folder, TAMATAR_DATABASE_URL=url) as server:
             fuzzer = Fuzzer(server.addresses[0], seed)
             running = asyncio.create_task(_told(fuzzer, calls))
+            # Whoever is tired of it still hears what came of it.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, fuzzer.stop)
             tally = await fuzzer.run(calls)
             running.cancel()
             if server.process.poll() is not None:
