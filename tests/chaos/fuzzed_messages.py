@@ -106,18 +106,19 @@ class Messages:
 
     def _value(self, field: FieldDescriptor, chance: random.Random, spoilt: float) -> Any:
         if field.type == FieldDescriptor.TYPE_STRING:
-            return self._text(field.name, chance, spoilt)
+            return self._text(field.name, field.containing_type.name, chance, spoilt)
         if field.type == FieldDescriptor.TYPE_ENUM:
             kind: Any = field.enum_type
             numbers = [value.number for value in kind.values]
             return chance.choice([*numbers, 99, -1] if chance.random() < spoilt else numbers)
         return _NUMBERS[field.cpp_type](chance, spoilt)
 
-    def _text(self, name: str, chance: random.Random, spoilt: float) -> str:
+    def _text(self, name: str, owner: str, chance: random.Random, spoilt: float) -> str:
         if chance.random() < spoilt:
             return chance.choice(TEXTS)
         known = self._known.get(_topic(name))
-        if known and chance.random() < 0.7:
+        # Most of those who are created are new.
+        if known and chance.random() < (0.1 if owner == "CreateUserRequest" else 0.7):
             return chance.choice(known)
         return _sensible(name, chance)
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 import bcrypt
 import grpc
@@ -10,7 +11,7 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, text
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
@@ -307,6 +308,33 @@ async def test_who_went_away_before_the_hash_has_made_no_attempt(
     await until(given_back)
     gate.open()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_call_may(
+    settings, database, gate
+):
+    hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=0.5)}
+    async with (
+        running(settings.model_copy(update=hasty)) as service,
+        channel_to(service) as channel,
+    ):
+        sessions = SessionServiceStub(channel)
+        hashing = asyncio.create_task(attempt(sessions, 1, timeout=30))
+        await reach(service, taken=1, hashing=1, waiting=0)
+        waiting = asyncio.create_task(attempt(sessions, 2))
+        await reach(service, taken=2, hashing=1, waiting=1)
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("LOCK password_attempts IN EXCLUSIVE MODE"))
+            outcomes = await asyncio.gather(waiting, return_exceptions=True)
+            assert {said(it)[0] for it in outcomes} == {StatusCode.DEADLINE_EXCEEDED}
+            await asyncio.sleep(0.1)
+
+        async def given_back():
+            return await attempts(database) == 1
+
+        await until(given_back)
+        gate.open()
+        await asyncio.gather(hashing, return_exceptions=True)
 
 
 async def test_a_turn_that_was_closed_is_given_to_nobody(service):

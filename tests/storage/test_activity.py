@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 import structlog
-from sqlalchemy import event, func, update
+from sqlalchemy import event, func, text, update
 
 from tamatar_auth.storage import activity
 from tamatar_auth.storage.activity import Activity
@@ -106,6 +106,21 @@ async def test_a_database_that_is_away_costs_the_activity_and_is_told(settings, 
     assert (entry["event"], entry["log_level"]) == ("activity was not written", "warning")
     assert str(rested[0]) not in str(entry)
     await gathered.write(database)
+    assert await used(database, rested) == [False, False, False]
+
+
+async def test_a_write_that_takes_too_long_is_given_up(database, rested, monkeypatch):
+    monkeypatch.setattr(activity, "LONGEST_WRITE", 0.1)
+    gathered = Activity()
+    gathered.note(rested[0])
+    with structlog.testing.capture_logs() as logs:
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("LOCK sessions"))
+            await gathered.write(database)
+
+    assert [(it["event"], it["error"]) for it in logs] == [
+        ("activity was not written", "TimeoutError")
+    ]
     assert await used(database, rested) == [False, False, False]
 
 

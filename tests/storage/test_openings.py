@@ -81,6 +81,38 @@ async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
     await abandoned.close()
 
 
+async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, monkeypatch):
+    monkeypatch.setattr("tamatar_auth.storage.database.LONGEST_OPENING", 0.1)
+    port, taken = silent
+    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
+    abandoned = Abandoned()
+    database = Database(create_engine(mine, abandoned), abandoned)
+    async with asyncio.timeout(20):
+        await database.fill_pool()
+
+    assert len(taken) == 1
+    assert database.pool.in_use == 0
+    await database.close()
+    await abandoned.close()
+
+
+async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, silent, database_url):
+    port, _ = silent
+    hosts = "".join(f"127.0.0.1:{port}," for _ in range(3))
+    several = database_url.replace("@127.0.0.1:", f"@{hosts}127.0.0.1:")
+    abandoned = Abandoned()
+    reserved = ReservedConnections(
+        hasty.with_database(several), QueryWatch(60, None, None), 8, abandoned
+    )
+    for _ in range(200):
+        with contextlib.suppress(StorageUnavailable):
+            async with reserved.lend() as connection:
+                break
+    assert not connection.closed
+    await reserved.close()
+    await abandoned.close()
+
+
 @pytest.fixture
 async def slow(settings):
     """Openings whose one connection is opened when it is told to, and that connection."""

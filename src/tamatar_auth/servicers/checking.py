@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import TypeVar
 
-from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.errors.users import Cause, InvalidCredentials, TooManyAttempts
 from tamatar_auth.security.passwords import Passwords, PasswordTurn
 from tamatar_auth.security.throttle import account_of_user
@@ -28,6 +28,7 @@ class PasswordCheck:
     def __init__(self, database: Database, passwords: Passwords) -> None:
         self._database = database
         self._passwords = passwords
+        self._giving_back: set[asyncio.Task[None]] = set()
 
     async def then(
         self, work: Work[Answer], find: Find, password: str, *, unknown_account: bytes
@@ -78,7 +79,7 @@ class PasswordCheck:
             is_right = await turn.matches(password, credentials.usable_hash)
         except asyncio.CancelledError:
             if turn.was_dropped:  # nothing was learned, so it was no attempt
-                await self._give_back(account)
+                self._give_back_later(account)
             raise
         if not is_right:
             raise InvalidCredentials(_cause(credentials), user_id)
@@ -87,8 +88,15 @@ class PasswordCheck:
             await db.attempts.forget(account)
         return credentials
 
+    def _give_back_later(self, account: bytes) -> None:
+        # In a task and a context of its own: the call is over, and is told so until it ends.
+        task = asyncio.get_running_loop().create_task(self._give_back(account), context=Context())
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
+
     async def _give_back(self, account: bytes) -> None:
-        with contextlib.suppress(TimeoutError, StorageUnavailable):
+        # Whatever keeps it from being given back, it counts then.
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(GIVING_BACK), self._database.read() as db:
                 await db.attempts.give_back(account)
 
