@@ -82,3 +82,9 @@ def settings_of(environment: Mapping[str, str], places: Mapping[str, Path]) -> d
             value = value.replace(mounted, str(place))  # noqa: PLW2901 - one folder after another
         moved[name] = value
     return moved
+
+
+def anchors(page: str) -> set[str]:
+    """The headlines of a page as links name them."""
+    headlines = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headlines}

@@ -7,6 +7,7 @@ import shutil
 import socket
 import urllib.request
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import promql_parser
@@ -25,6 +26,7 @@ from tests.databases import TEMPLATE
 from tests.deploying import (
     KUBERNETES,
     alerts,
+    anchors,
     compose,
     container,
     manifest,
@@ -51,12 +53,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def anchors(page):
-    """The headlines of a page as links name them."""
-    headlines = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headlines}
-
-
 @pytest.fixture(scope="module")
 def made_secrets(tmp_path_factory):
     """What the page's commands make."""
@@ -76,8 +72,9 @@ def environment(made_secrets):
 
 @pytest.fixture
 def database(postgres):
-    yield postgres.create("deployed", TEMPLATE)
-    postgres.drop("deployed")
+    name = f"deployed_{uuid4().hex}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
 
 
 def test_every_variable_is_a_setting_and_the_settings_agree(environment, made_secrets):
@@ -222,14 +219,15 @@ def test_the_commands_make_the_secrets_that_pods_read(made_secrets):
 def exported(postgres, tmp_path_factory):
     """What a server's page has: of each metric its labels and their values."""
     folder = tmp_path_factory.mktemp("exported")
-    url = postgres.create("exported", TEMPLATE)
+    name = f"exported_{uuid4().hex}"
+    url = postgres.create(name, TEMPLATE)
     listen = f"127.0.0.1:{free_port()}"
     metrics = {"TAMATAR_METRICS_ENABLED": "true", "TAMATAR_METRICS_LISTEN": listen}
     with serving("--dev", cwd=folder, TAMATAR_DATABASE_URL=url, **metrics) as server:
         make_calls(*server.addresses, folder)
         with urllib.request.urlopen(f"http://{listen}/metrics") as answer:
             page = answer.read().decode()
-    postgres.drop("exported")
+    postgres.drop(name)
     found = {"up": {}}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:

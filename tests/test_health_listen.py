@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -103,7 +104,7 @@ async def test_a_port_for_health_that_is_taken_is_refused(guarded):
 
 
 def test_commands_ask_there_and_workers_share_it(guarded, postgres, tmp_path):
-    name = "health_listen"
+    name = f"health_{uuid4().hex}"
     given = {
         "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
         "TAMATAR_TLS_CERTIFICATE_FILE": str(guarded.tls_certificate_file),

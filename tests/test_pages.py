@@ -10,7 +10,8 @@ import pytest
 from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
 from tests.certificates import DAY
-from tests.commands import BIN, ROOT, serving, tamatar
+from tests.commands import BIN, ROOT, run, serving, tamatar
+from tests.deploying import anchors
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
@@ -21,16 +22,17 @@ PAGES = {
 }
 
 RUN_BY = {
-    "README.md": "tests/test_readme.py",
-    "docs/audit.md": "tests/test_audit.py",
-    "docs/deploying.md": "tests/test_deploying.py",
-    "docs/grpcurl.md": "tests/interop/test_grpcurl_page.py",
-    "docs/incidents.md": "tests/test_pages.py",
-    "docs/operations.md": "tests/test_operations.py",
-    "docs/telemetry.md": "tests/test_pages.py",
-    "protos/README.md": "tests/interop/test_languages.py",
+    "README.md": ("tests/test_readme.py", {"console", "go", "python", "typescript"}),
+    "docs/audit.md": ("tests/test_audit.py", {"json"}),
+    "docs/deploying.md": ("tests/test_deploying.py", {"console"}),
+    "docs/grpcurl.md": ("tests/interop/test_grpcurl_page.py", {"console", "text"}),
+    "docs/incidents.md": ("tests/test_pages.py", {"console", "sql"}),
+    "docs/operations.md": ("tests/test_operations.py", {"console", "ini", "sql", "text"}),
+    "docs/running.md": ("tests/test_pages.py", {"console"}),
+    "docs/telemetry.md": ("tests/test_pages.py", {"console"}),
+    "protos/README.md": ("tests/interop/test_languages.py", {"console"}),
 }
-"""The test that runs the code of a page, all but what is listed below."""
+"""The test that runs the code of a page, and which languages: all but what is listed below."""
 
 NOT_RUN = {
     ("README.md", "make run "): "what it starts is started by tests/conftest.py and test_cli.py",
@@ -52,12 +54,21 @@ def excused(page, block):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_is_run_or_excused(page):
-    left = [block.splitlines()[0] for block in blocks(page) if not excused(page, block)]
-    assert page in RUN_BY or left == [], "name the test that runs them in RUN_BY"
-    if page in RUN_BY:
+    test, languages = RUN_BY.get(page, ("", set()))
+    found = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", PAGES[page])
+    left = {language for language, block in found if not excused(page, block)}
+
+    assert left == languages, "have a test run them, and name it in RUN_BY"
+    if test:
         name = page.rpartition("/")[2] if page.startswith("docs/") else page
-        assert left, "nothing is left to run: take the page out of RUN_BY"
-        assert name in (ROOT / RUN_BY[page]).read_text()
+        assert name in (ROOT / test).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_to_a_headline_leads_to_one(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)\s#]*)#([^)]+)\)", PAGES[page]):
+        there = (ROOT / page).parent / target if target else ROOT / page
+        assert anchor in anchors(there.read_text()), (target, anchor)
 
 
 def test_every_excuse_is_of_a_block():
@@ -71,6 +82,17 @@ def test_the_sql_for_incidents_runs(migrated_database, number):
     with psycopg.connect(migrated_database) as connection:
         for statement in blocks("docs/incidents.md", "sql")[number].strip().split(";\n"):
             connection.execute(statement.encode())
+
+
+def test_callers_are_kept_as_the_page_says(tmp_path):
+    (commands,) = blocks("docs/running.md", "console")
+
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    told = run("sh", "-e", "-c", commands, cwd=tmp_path, PATH=path).stdout.splitlines()
+
+    assert [line[:4] for line in told[:2]] == ["tmc_", "tmc_"]
+    assert told[0] != told[1]
+    assert "gateway" in "".join(told[2:])
 
 
 def test_the_leaked_token_of_a_caller_ends_at_once(tmp_path):

@@ -2,20 +2,26 @@
 
 import re
 import shlex
+import socket
+import subprocess
 import sys
 from collections import Counter
 
+import grpc
 import pytest
 import typer.main
 from grpc_health.v1 import health_pb2
 
 from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli import app
+from tamatar_auth.client import connect
 from tamatar_auth.origins import Origins
 from tamatar_auth.settings import Settings
-from tests.commands import ROOT, find_grpcurl, run, sample_server
+from tests.commands import ROOT, SAMPLE_PASSWORD, environment, find_grpcurl, run, sample_server
 
 ADDRESS = "127.0.0.1:50051"
+OWN_ADDRESS = "127.0.0.1:50060"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "protos/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -57,8 +63,8 @@ def lines_of(program):
 
 
 def rows(first_header):
-    """The rows of the README's table whose first header is this, without the header."""
-    table = re.search(rf"^\| {first_header} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    """The rows of the first table whose first header is this, without the header."""
+    table = re.search(rf"^\| {first_header} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
     assert table is not None
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
 
@@ -83,7 +89,7 @@ OPTIONS = {
 
 
 def test_the_example_in_python_prints_who_is_signed_in(address, tmp_path):
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     assert ADDRESS in code
     example = tmp_path / "example.py"
     example.write_text(code.replace(ADDRESS, address))
@@ -91,6 +97,44 @@ def test_the_example_in_python_prints_who_is_signed_in(address, tmp_path):
     printed = run(sys.executable, "-W", "error", example, cwd=tmp_path).stdout
 
     assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
+
+
+def test_the_guarded_service_greets_who_is_signed_in_and_nobody_else(address, tmp_path):
+    _, code = blocks("python")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        mine = f"127.0.0.1:{probe.getsockname()[1]}"
+    assert OWN_ADDRESS in code
+    example = tmp_path / "example.py"
+    example.write_text(code.replace(ADDRESS, address).replace(OWN_ADDRESS, mine))
+    with connect(address) as auth:
+        who = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
+        token = auth.sessions.CreateSession(who).session_token
+
+    server = subprocess.Popen([sys.executable, example], cwd=tmp_path, env=environment())
+    try:
+        with grpc.insecure_channel(mine) as channel:
+            grpc.channel_ready_future(channel).result(30)
+            hello = channel.unary_unary("/shop.v1.Shop/Hello")
+            bearer = (("authorization", f"Bearer {token}"),)
+            assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Test User1!"
+            with pytest.raises(grpc.RpcError) as refused:
+                hello(b"", timeout=20)
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize(
+    ("language", "example"), [("go", "go/main.go"), ("typescript", "typescript/validate.ts")]
+)
+def test_the_clients_in_other_languages_are_those_that_are_run(language, example):
+    (code,) = blocks(language)
+    run_lines = iter((ROOT / "examples" / example).read_text().splitlines())
+
+    # Each line stands there, in this order: `in` takes the lines up to the one it looks for.
+    stripped = map(str.strip, run_lines)
+    assert [line for line in code.splitlines() if line.strip() not in stripped] == []
 
 
 def test_the_calls_with_grpcurl_are_answered(address, tmp_path):
