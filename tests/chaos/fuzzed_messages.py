@@ -106,7 +106,8 @@ class Messages:
 
     def _value(self, field: FieldDescriptor, chance: random.Random, spoilt: float) -> Any:
         if field.type == FieldDescriptor.TYPE_STRING:
-            return self._text(field.name, field.containing_type.name, chance, spoilt)
+            owner: Any = field.containing_type
+            return self._text(field.name, owner.name, chance, spoilt)
         if field.type == FieldDescriptor.TYPE_ENUM:
             kind: Any = field.enum_type
             numbers = [value.number for value in kind.values]
