@@ -5,6 +5,7 @@ import pytest
 
 from tamatar_auth import client
 from tamatar_auth.client import aio
+from tamatar_auth.client.testing import FakeAuthServer
 from tests.calls import ada, sign_in, verify
 from tests.client.scripted import Scripted
 
@@ -42,3 +43,10 @@ async def signed_in(auth, database):
         return await auth.sessions.CreateSession(sign_in(email=email))
 
     return start
+
+
+@pytest.fixture
+def fake():
+    """The service in memory, whose streams speak often."""
+    with FakeAuthServer(sign_of_life=0.2) as fake:
+        yield fake

@@ -8,7 +8,11 @@ import pytest
 from grpc import StatusCode
 from grpc_status import rpc_status
 
-from tamatar.auth.v1.session_service_pb2 import GetSessionRequest, ValidateSessionRequest
+from tamatar.auth.v1.session_service_pb2 import (
+    GetSessionRequest,
+    ValidateSessionRequest,
+    WatchSessionsRequest,
+)
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, UpdateUserRequest
 from tamatar_auth import client
 from tamatar_auth.client import ErrorReason
@@ -84,6 +88,17 @@ async def test_the_ways_of_grpc_to_handle_an_error_work_as_before(auth, blocking
     assert isinstance(await raised(asyncio.to_thread(future.result)), client.SessionError)
     called = asyncio.to_thread(blocking.sessions.ValidateSession.with_call, UNKNOWN)
     assert isinstance(await raised(called), client.SessionError)
+
+
+def test_a_stream_that_was_cancelled_here_says_so(fake):
+    with client.connect(fake.address) as auth:
+        stream = auth.sessions.WatchSessions(WatchSessionsRequest())
+        next(stream)
+        stream.cancel()
+        with pytest.raises(client.AuthError) as caught:
+            list(stream)
+
+    assert caught.value.status is StatusCode.CANCELLED
 
 
 async def test_an_error_survives_the_way_to_another_process(auth):

@@ -171,12 +171,6 @@ async def tell(story):
     return story.told
 
 
-@pytest.fixture
-def fake():
-    with FakeAuthServer() as fake:
-        yield fake
-
-
 async def test_the_fake_tells_the_same_story_as_the_service(auth, database, fake):
     real = await tell(Story(auth, Real(auth, database)))
     async with aio.connect(fake.address) as there:

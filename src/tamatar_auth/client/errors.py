@@ -174,12 +174,14 @@ def auth_error(error: grpc.RpcError) -> grpc.RpcError:
     trailing = _metadata(ended.trailing_metadata())
     info, _, _ = _read(trailing)
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(ended.code(), AuthError)
+    # For a blocking call that this side has cancelled gRPC would wait for ever for these two.
+    is_whole = isinstance(error, AioRpcError) or ended.code() is not StatusCode.CANCELLED
     return kind(
         ended.code(),
-        _metadata(ended.initial_metadata()),
+        _metadata(ended.initial_metadata() if is_whole else ()),
         trailing,
         ended.details(),
-        ended.debug_error_string(),
+        ended.debug_error_string() if is_whole else None,
     )
 
 

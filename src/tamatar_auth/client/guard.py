@@ -1,24 +1,23 @@
 """Keeps calls without a good session from the methods of a blocking server."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 import grpc
 
-from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
 from tamatar_auth.client.connecting import AuthClient
 from tamatar_auth.client.guarding import (
-    AUTHORIZATION,
     CHECK_ERRORS,
-    OPEN_METHODS,
-    RECHECK,
+    Given,
+    GuardOptions,
     Need,
     Pace,
     Refused,
-    Rules,
     find_token,
 )
-from tamatar_auth.client.sessions import CurrentSession, entered
+from tamatar_auth.client.sessions import CurrentSession, current, entered
+from tamatar_auth.client.watching import Watch
 
 Check = Callable[[], None]
 
@@ -33,33 +32,39 @@ class SessionGuard(grpc.ServerInterceptor):
     >>> server = grpc.server(ThreadPoolExecutor(), interceptors=[guard])
     """
 
-    def __init__(
-        self,
-        auth: AuthClient,
-        *,
-        open_methods: Iterable[str] = OPEN_METHODS,
-        optional_methods: Iterable[str] = (),
-        metadata_key: str = AUTHORIZATION,
-        recheck: float = RECHECK,
-    ) -> None:
-        """Guard by a client of the service.
-
-        - `open_methods`: what needs no session: `shop.v1.Shop/List`, or a whole `shop.v1.Shop`.
-        - `optional_methods`: what can be called without a session, but not with a bad one.
-        - `metadata_key`: where the token is. Only under `authorization` it follows `Bearer`.
-        """
+    def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
+        """Guard by a client of the service; `GuardOptions` explains the options."""
+        given = Given(**options)
         self._auth = auth
-        self._rules = Rules(open_methods, optional_methods)
-        self._key = metadata_key
-        self._recheck = recheck
+        self._rules = given.rules
+        self._key = given.metadata_key
+        self.recheck = given.recheck
+        """Seconds after which what goes on is checked again."""
+        self._cache = given.cache
+        self._following = Watch(auth, self._cache) if self._cache is not None else None
 
     def session(self, token: str) -> CurrentSession:
         """Return the session of a token, or raise `Refused`."""
+        if self._cache is None or self._following is None:
+            return current(self._ask(token))
+        self._following.begin()
+        answer = self._cache.find(token)
+        if answer is None:
+            ticket = self._cache.begin()
+            answer = self._ask(token)
+            self._cache.keep(ticket, token, answer)
+        return current(answer)
+
+    def close(self) -> None:
+        """Use no answer again; calls are still guarded."""
+        if self._following is not None:
+            self._following.close()
+
+    def _ask(self, token: str) -> ValidateSessionResponse:
         try:
-            valid = self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
+            return self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
         except CHECK_ERRORS as error:
             raise Refused.because(error) from None
-        return CurrentSession(valid.session, valid.user)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the method's handler behind a check."""
@@ -68,7 +73,7 @@ class SessionGuard(grpc.ServerInterceptor):
         if handler is None or need is Need.NOTHING:
             return handler
         # The check is made where the handler runs: here it would hold up the calls of others.
-        return guarded(handler, entering(self.session, self._key, need, self._recheck))
+        return guarded(handler, entering(self.session, self._key, need, self.recheck))
 
 
 Enter = Callable[[Any], tuple[CurrentSession | None, Check]]

@@ -5,7 +5,8 @@ import logging
 import re
 import time
 from collections.abc import Iterable
-from typing import Any, NoReturn, Self
+from dataclasses import dataclass
+from typing import Any, NoReturn, Self, TypedDict
 
 import grpc
 from google.protobuf.any_pb2 import Any as Packed
@@ -14,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.errors import DETAILS, DOMAIN, AuthError, InvalidRequestError, SessionError
 
 OPEN_METHODS = (
@@ -27,10 +29,58 @@ AUTHORIZATION = "authorization"
 RECHECK = 30.0
 """Seconds after which a stream that goes on is checked again."""
 
+MAX_AGE = 30.0
+"""Seconds for which an answer may be used again."""
+
+CACHE_SIZE = 10_000
+"""How many answers are kept: about 2 KB each."""
+
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.DOTALL)
 
 log = logging.getLogger("tamatar_auth.client")
+
+
+class GuardOptions(TypedDict, total=False):
+    """What a guard may be told; all of it is optional."""
+
+    open_methods: Iterable[str]
+    """What needs no session: `shop.v1.Shop/List`, or a whole `shop.v1.Shop`."""
+    optional_methods: Iterable[str]
+    """What can be called without a session, but not with a bad one."""
+    metadata_key: str
+    """Where the token is. Only under `authorization` it follows `Bearer`."""
+    recheck: float
+    """Seconds after which a stream that goes on is checked again."""
+    max_age: float
+    """Seconds for which an answer of the service may be used again. The service tells at once
+    which sessions end; while it cannot, it is asked each time. 0: it always is."""
+    cache_size: int
+    """About how many sessions at most an answer is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The same, with what stands for what is not given; refuses everything else."""
+
+    open_methods: Iterable[str] = OPEN_METHODS
+    optional_methods: Iterable[str] = ()
+    metadata_key: str = AUTHORIZATION
+    recheck: float = RECHECK
+    max_age: float = MAX_AGE
+    cache_size: int = CACHE_SIZE
+
+    @property
+    def rules(self) -> "Rules":
+        """What each method needs."""
+        return Rules(self.open_methods, self.optional_methods)
+
+    @property
+    def cache(self) -> SessionCache | None:
+        """A new cache, or None if the service is always asked."""
+        if not self.max_age or not self.cache_size:
+            return None
+        return SessionCache(max_age=self.max_age, size=self.cache_size)
 
 
 class Need(enum.Enum):

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from tamatar.auth.v1.session_pb2 import Session
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionResponse
 from tamatar.auth.v1.user_pb2 import User
 
 _CURRENT: ContextVar["CurrentSession | None"] = ContextVar("tamatar_auth_session", default=None)
@@ -47,6 +48,14 @@ def current_session() -> CurrentSession:
 def find_current_session() -> CurrentSession | None:
     """Return the session of the call in hand, or None where there is none."""
     return _CURRENT.get()
+
+
+def current(answer: ValidateSessionResponse) -> CurrentSession:
+    """Return the session of an answer: a copy, whatever its handler does with it."""
+    session, user = Session(), User()
+    session.CopyFrom(answer.session)
+    user.CopyFrom(answer.user)
+    return CurrentSession(session, user)
 
 
 def enter(session: CurrentSession | None) -> None:

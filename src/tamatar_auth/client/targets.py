@@ -51,6 +51,19 @@ class How(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
+class _Given:
+    """The same, with what stands for what is not given; refuses everything else."""
+
+    token: Token | None = None
+    plaintext: bool | None = None
+    root_certificates: bytes | Path | None = None
+    certificate: bytes | Path | None = None
+    private_key: bytes | Path | None = None
+    server_name: str | None = None
+    options: Sequence[tuple[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A service that can be connected to."""
 
@@ -63,11 +76,12 @@ class Target:
 def target(address: str, how: How) -> Target:
     """Decide how an address is connected to.
 
-    Raises `ValueError` for arguments that do not go together.
+    Raises `ValueError` for arguments that do not go together, `TypeError` for unknown ones.
     """
-    plaintext = how.get("plaintext")
-    certificate, private_key = how.get("certificate"), how.get("private_key")
-    root_certificates, server_name = how.get("root_certificates"), how.get("server_name")
+    given = _Given(**how)
+    plaintext, server_name = given.plaintext, given.server_name
+    certificate, private_key = given.certificate, given.private_key
+    root_certificates = given.root_certificates
     shown = (root_certificates, certificate, private_key)
     if (certificate is None) != (private_key is None):
         raise ValueError("a certificate goes with its private key")
@@ -81,7 +95,7 @@ def target(address: str, how: How) -> Target:
         root, chain, key = (_content(given) for given in shown)
         credentials = grpc.ssl_channel_credentials(root, key, chain)
     config = ("grpc.service_config", service_config())
-    return Target(address, credentials, [config, *OPTIONS, *named, *how.get("options", ())])
+    return Target(address, credentials, [config, *OPTIONS, *named, *given.options])
 
 
 def is_local(address: str) -> bool:

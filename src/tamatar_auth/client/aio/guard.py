@@ -3,25 +3,24 @@
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Unpack
 
 import grpc
 
-from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
 from tamatar_auth.client import guard as blocking
 from tamatar_auth.client.aio.connecting import AuthClient
+from tamatar_auth.client.aio.watching import Watch
 from tamatar_auth.client.guarding import (
-    AUTHORIZATION,
     CHECK_ERRORS,
-    OPEN_METHODS,
-    RECHECK,
+    Given,
+    GuardOptions,
     Need,
     Refused,
-    Rules,
     find_token,
 )
-from tamatar_auth.client.sessions import CurrentSession, enter
+from tamatar_auth.client.sessions import CurrentSession, current, enter
 
 
 class SessionGuard(grpc.aio.ServerInterceptor):
@@ -34,28 +33,40 @@ class SessionGuard(grpc.aio.ServerInterceptor):
     >>> server = grpc.aio.server(interceptors=[guard])
     """
 
-    def __init__(
-        self,
-        auth: AuthClient,
-        *,
-        open_methods: Iterable[str] = OPEN_METHODS,
-        optional_methods: Iterable[str] = (),
-        metadata_key: str = AUTHORIZATION,
-        recheck: float = RECHECK,
-    ) -> None:
+    def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
+        """Guard by a client of the service; `GuardOptions` explains the options."""
+        given = Given(**options)
         self._auth = auth
-        self._rules = Rules(open_methods, optional_methods)
-        self._key = metadata_key
-        self.recheck = recheck
+        self._rules = given.rules
+        self._key = given.metadata_key
+        self.recheck = given.recheck
+        """Seconds after which what goes on is checked again."""
+        self._cache = given.cache
+        self._following = Watch(auth, self._cache) if self._cache is not None else None
 
     async def session(self, token: str) -> CurrentSession:
         """Return the session of a token, or raise `Refused`."""
+        if self._cache is None or self._following is None:
+            return current(await self._ask(token))
+        self._following.begin()
+        answer = self._cache.find(token)
+        if answer is None:
+            ticket = self._cache.begin()
+            answer = await self._ask(token)
+            self._cache.keep(ticket, token, answer)
+        return current(answer)
+
+    async def close(self) -> None:
+        """Use no answer again; calls are still guarded."""
+        if self._following is not None:
+            await self._following.close()
+
+    async def _ask(self, token: str) -> ValidateSessionResponse:
         request = ValidateSessionRequest(session_token=token)
         try:
-            valid = await self._auth.sessions.ValidateSession(request)
+            return await self._auth.sessions.ValidateSession(request)
         except CHECK_ERRORS as error:
             raise Refused.because(error) from None
-        return CurrentSession(valid.session, valid.user)
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the method's handler behind a check."""
@@ -121,6 +132,9 @@ class SessionGuard(grpc.aio.ServerInterceptor):
 
     def _on_a_thread(self, loop: asyncio.AbstractEventLoop, need: Need) -> blocking.Enter:
         def session_of(token: str) -> CurrentSession:
+            answer = self._cache.find(token) if self._cache is not None else None
+            if answer is not None:
+                return current(answer)
             return asyncio.run_coroutine_threadsafe(self.session(token), loop).result()
 
         return blocking.entering(session_of, self._key, need, self.recheck)

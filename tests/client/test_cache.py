@@ -1,0 +1,295 @@
+"""The cache against a model of the service: whatever the order of things, no ended session."""
+
+from collections import deque
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+)
+
+from tamatar.auth.v1.session_pb2 import Session
+from tamatar.auth.v1.session_service_pb2 import SessionEnd, ValidateSessionResponse
+from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.client import cache as cache_module
+from tamatar_auth.client.cache import SILENCE, SessionCache
+
+MAX_AGE = 30
+LIFE = 100
+USERS = ("ada", "bob")
+SESSIONS = {f"{user}{n}": user for user in USERS for n in range(3)}
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def answer(session, life=LIFE):
+    """What the service says of a good session."""
+    told = Session(session_id=session, user_id=SESSIONS[session])
+    told.expire_time.FromDatetime(datetime.fromtimestamp(life, UTC))
+    return ValidateSessionResponse(session=told, user=User(user_id=SESSIONS[session]))
+
+
+def end(session):
+    return SessionEnd(user_id=SESSIONS[session], session_id=session)
+
+
+def end_of_all(user):
+    return SessionEnd(user_id=user)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def cache(clock):
+    return SessionCache(max_age=MAX_AGE, size=3, clock=clock, wall_clock=clock)
+
+
+def kept(cache, session):
+    """Ask for a session, and keep the answer."""
+    cache.keep(cache.begin(), session, answer(session))
+    return cache.find(session) is not None
+
+
+def test_an_answer_is_used_again_until_its_session_ends(cache):
+    cache.opened()
+
+    assert kept(cache, "ada0")
+    assert kept(cache, "ada1")
+    cache.heard([end("ada0")])
+    assert cache.find("ada0") is None
+    assert cache.find("ada1") == answer("ada1")
+
+
+def test_all_answers_about_a_user_are_dropped_together(cache):
+    cache.opened()
+    assert all(kept(cache, session) for session in ("ada0", "ada1", "bob0"))
+
+    cache.heard([end_of_all("ada")])
+
+    assert [cache.find(each) is None for each in ("ada0", "ada1", "bob0")] == [True, True, False]
+    assert len(cache) == 1
+
+
+@pytest.mark.parametrize("ended", [end("ada0"), end_of_all("ada")])
+def test_an_answer_that_crossed_its_end_is_not_kept(cache, ended):
+    cache.opened()
+    ticket, other = cache.begin(), cache.begin()
+
+    cache.heard([ended])
+    cache.keep(ticket, "ada0", answer("ada0"))
+    cache.keep(other, "bob0", answer("bob0"))
+
+    assert cache.find("ada0") is None
+    assert cache.find("bob0") is not None
+
+
+def test_an_end_is_remembered_among_many(cache, monkeypatch):
+    monkeypatch.setattr(cache_module, "MOST_ENDS", 2)
+    cache.opened()
+    ticket, later = cache.begin(), None
+
+    cache.heard([end("ada0")])
+    cache.heard([end("bob0"), end("bob1")])
+    later = cache.begin()
+    cache.keep(ticket, "ada0", answer("ada0"))
+    assert cache.find("ada0") is None
+    cache.keep(later, "ada1", answer("ada1"))
+    assert cache.find("ada1") is not None
+
+
+@pytest.mark.parametrize("gap", ["before", "between", "broken"])
+def test_an_answer_from_before_a_stream_is_not_kept(cache, gap):
+    if gap != "before":
+        cache.opened()
+    ticket = cache.begin()
+    if gap != "before":
+        cache.broken()
+    if gap != "broken":
+        cache.opened()
+
+    cache.keep(ticket, "ada0", answer("ada0"))
+
+    assert len(cache) == 0
+
+
+def test_nothing_is_used_again_after_a_stream_broke_or_fell_silent(cache, clock):
+    cache.opened()
+    assert kept(cache, "ada0")
+    clock.seconds += SILENCE
+    assert cache.find("ada0") is not None
+    clock.seconds += 0.1
+    assert cache.find("ada0") is None
+    cache.heard([])
+    assert cache.find("ada0") is not None
+
+    cache.broken()
+    cache.opened()
+
+    assert cache.find("ada0") is None
+
+
+def test_an_answer_lives_for_its_max_age_from_the_question_or_to_the_end_of_the_session(
+    cache, clock
+):
+    def live(session, life):
+        cache.opened()
+        ticket = cache.begin()
+        clock.seconds += 1
+        asked = clock.seconds - 1
+        cache.keep(ticket, session, answer(session, asked + life))
+        for _ in range(MAX_AGE + 2):
+            if cache.find(session) is None:
+                return clock.seconds - asked
+            clock.seconds += 1
+            cache.heard([])
+        return None
+
+    assert live("ada0", LIFE) == MAX_AGE
+    assert live("ada1", 12) == 12
+    assert live("ada2", 0.5) == 1
+
+
+def test_the_answer_that_was_used_longest_ago_makes_room(cache):
+    cache.opened()
+    assert all(kept(cache, session) for session in ("ada0", "ada1", "ada2"))
+    assert cache.find("ada0") is not None
+
+    assert kept(cache, "bob0")
+
+    assert len(cache) == 3
+    assert cache.find("ada1") is None
+    assert cache.find("ada0") is not None
+
+
+def test_no_token_is_kept(cache):
+    cache.opened()
+    assert kept(cache, "ada0")
+
+    assert all("ada0" not in str(key) for key in cache._entries)
+
+
+ANY_SESSION = st.sampled_from(sorted(SESSIONS)[:4])
+
+
+class Service(RuleBasedStateMachine):
+    """The service ends sessions, streams tell of it late, and questions take their time."""
+
+    def __init__(self):
+        super().__init__()
+        self.clock = Clock()
+        self.cache = SessionCache(max_age=MAX_AGE, size=4, clock=self.clock, wall_clock=self.clock)
+        self.ended = set()
+        self.stream = None  # the ends on their way; its first message is None
+        self.questions = []
+        self.asked_at = {}
+        self.watch(first_is_told=True)
+
+    @rule(session=ANY_SESSION, steps=st.sampled_from([0, 1, 2, 2]))
+    def ask(self, session, steps):
+        self.questions.append([session, self.cache.begin(), self.clock.seconds, False])
+        for _ in range(steps):
+            self._go_on(-1)
+
+    @precondition(lambda self: self.questions)
+    @rule(which=st.integers(0, 99))
+    def go_on(self, which):
+        self._go_on(which % len(self.questions))
+
+    def _go_on(self, which):
+        """Let the service read what it is asked for, or let its answer arrive."""
+        if not self.questions:
+            return
+        session, ticket, at, was_read = self.questions.pop(which)
+        if was_read:
+            before = self.cache.find(session)
+            self.cache.keep(ticket, session, answer(session))
+            if self.cache.find(session) is not before:
+                self.asked_at[session] = at
+        elif session not in self.ended:
+            self.questions.append([session, ticket, at, True])
+
+    @rule(session=ANY_SESSION)
+    def revoke(self, session):
+        self._end(end(session), {session})
+
+    @rule(user=st.sampled_from(USERS))
+    def revoke_all(self, user):
+        self._end(end_of_all(user), {each for each, of in SESSIONS.items() if of == user})
+
+    def _end(self, told, sessions):
+        self.ended |= sessions
+        if self.stream is not None:
+            self.stream.append(told)
+
+    @precondition(lambda self: self.stream is None)
+    @rule(first_is_told=st.booleans())
+    def watch(self, first_is_told):
+        self.stream = deque([None])
+        if first_is_told:
+            self.tell()
+
+    @precondition(lambda self: self.stream)
+    @rule()
+    def tell(self):
+        told = self.stream.popleft()
+        if told is None:
+            self.cache.opened()
+        else:
+            self.cache.heard([told])
+
+    @precondition(lambda self: self.stream is not None)
+    @rule(luck=st.integers(0, 1))
+    def break_off(self, luck):
+        if luck:
+            return
+        self.stream = None
+        self.cache.broken()
+
+    @rule(seconds=st.sampled_from([1, 4, 7]))
+    def wait(self, seconds):
+        self.clock.seconds += seconds
+
+    @precondition(lambda self: self.stream is not None and None not in self.stream)
+    @rule()
+    def give_a_sign_of_life(self):
+        self.cache.heard([])
+
+    @invariant()
+    def uses_no_answer_too_long(self):
+        for session, user in SESSIONS.items():
+            found = self.cache.find(session)
+            if found is None:
+                continue
+            assert found == answer(session)
+            assert self.stream is not None
+            assert None not in self.stream
+            assert self.clock.seconds - self.asked_at[session] < MAX_AGE
+            assert self.clock.seconds < LIFE
+            on_its_way = {each.session_id or each.user_id for each in self.stream}
+            assert session not in self.ended or {session, user} & on_its_way
+
+    @invariant()
+    def is_small(self):
+        assert len(self.cache) <= 4
+        keys = set().union(*self.cache._of.values())
+        assert keys == set(self.cache._entries)
+
+
+TestService = Service.TestCase
+TestService.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)

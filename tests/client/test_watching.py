@@ -1,0 +1,228 @@
+"""Guards that use answers again: for as long as the service tells them which sessions end."""
+
+import asyncio
+import threading
+
+import grpc
+import pytest
+
+from tamatar_auth import client
+from tamatar_auth.client import SessionGuard, aio, cache, watching
+from tamatar_auth.client.guarding import Refused
+from tests.client.shop import Blocking, Customer, aio_shop
+
+
+async def eventually(condition):
+    """Wait for what must come."""
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
+class Guarded:
+    """A guard of either kind, asked from a test's event loop."""
+
+    def __init__(self, guard, is_blocking):
+        self.guard, self._is_blocking = guard, is_blocking
+
+    async def ask(self, token):
+        """Return who is signed in, or why nobody is."""
+        try:
+            if self._is_blocking:
+                return (await asyncio.to_thread(self.guard.session, token)).user.email
+            return (await self.guard.session(token)).user.email
+        except Refused as refused:
+            return refused.reason or refused.code.name
+
+    async def close(self):
+        await (asyncio.to_thread(self.guard.close) if self._is_blocking else self.guard.close())
+
+    async def until(self, token, expected):
+        """Ask until the answer is this."""
+        for _ in range(2000):
+            if (await self.ask(token)).startswith(expected):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("waited in vain")
+
+    async def live(self):
+        """Wait for a stream."""
+        await self.ask("tms_nobody")
+        await eventually(lambda: self.guard._cache.is_live)
+
+
+@pytest.fixture
+def ada(fake):
+    return fake.add_user("ada@example.com")
+
+
+@pytest.fixture
+def token(fake, ada):
+    return fake.start_session(ada)
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+async def guarded(request, fake):
+    if request.param == "blocking":
+        with client.connect(fake.address) as auth:
+            guarded = Guarded(SessionGuard(auth), is_blocking=True)
+            yield guarded
+            await guarded.close()
+    else:
+        async with aio.connect(fake.address) as auth:
+            guarded = Guarded(aio.SessionGuard(auth), is_blocking=False)
+            yield guarded
+            await guarded.close()
+
+
+def asked(fake):
+    return fake.calls["ValidateSession"]
+
+
+async def test_the_service_is_asked_once_for_a_session_that_stays_good(fake, guarded, token):
+    await guarded.live()
+    before = asked(fake)
+
+    assert {await guarded.ask(token) for _ in range(10)} == {"ada@example.com"}
+
+    assert asked(fake) == before + 1
+
+
+@pytest.mark.parametrize("way", ["revoke", "revoke_all", "deactivate", "delete", "expire"])
+async def test_a_session_that_ends_is_refused_soon(fake, guarded, ada, token, way):
+    await guarded.live()
+    other = fake.start_session(fake.add_user("bob@example.com"))
+    assert await guarded.ask(token) == "ada@example.com"
+    assert await guarded.ask(other) == "bob@example.com"
+    before = asked(fake)
+
+    getattr(fake, way)(ada if way in {"revoke_all", "deactivate", "delete"} else token)
+
+    await guarded.until(token, "SESSION_")
+    assert await guarded.ask(other) == "bob@example.com"
+    assert asked(fake) == before + 1
+
+
+async def test_refusals_are_asked_for_each_time(fake, guarded, token):
+    await guarded.live()
+    fake.revoke(token)
+    before = asked(fake)
+
+    assert {await guarded.ask(token) for _ in range(3)} == {"SESSION_REVOKED"}
+
+    assert asked(fake) == before + 3
+
+
+async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, token, monkeypatch):
+    await guarded.live()
+    assert await guarded.ask(token) == "ada@example.com"
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 60)
+
+    fake.break_streams()
+
+    await eventually(lambda: not guarded.guard._cache.is_live)
+    before = asked(fake)
+    assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+    assert asked(fake) == before + 3
+    fake.revoke(token)
+    assert await guarded.ask(token) == "SESSION_REVOKED"
+
+
+async def test_a_stream_that_broke_is_begun_anew(fake, guarded, token):
+    await guarded.live()
+    for again in (fake.break_streams, lambda: (fake.stop(), fake.start())):
+        before = fake.calls["WatchSessions"]
+        await asyncio.to_thread(again)
+        await eventually(lambda: fake.calls["WatchSessions"] > before)  # noqa: B023 - at once
+        await eventually(lambda: guarded.guard._cache.is_live)
+        assert await guarded.ask(token) == "ada@example.com"
+
+
+async def test_nobody_is_let_in_by_an_old_answer_while_the_service_is_away(fake, guarded, token):
+    await guarded.live()
+    assert await guarded.ask(token) == "ada@example.com"
+
+    await asyncio.to_thread(fake.stop)
+
+    await guarded.until(token, "UNAVAILABLE")
+    await asyncio.to_thread(fake.start)
+    await guarded.until(token, "ada@example.com")
+
+
+async def test_a_stream_that_falls_silent_is_given_up(guarded, fake, token, monkeypatch):
+    await guarded.live()
+    fake.break_streams()
+    for module in (cache, watching, aio.watching):
+        monkeypatch.setattr(module, "SILENCE", 0.05)
+    monkeypatch.setattr(watching, "GLANCE", 0.02)
+    before = fake.calls["WatchSessions"]
+
+    await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)
+
+    assert await guarded.ask(token) == "ada@example.com"
+
+
+async def test_a_service_that_lets_nobody_watch_is_asked_each_time(scripted, caplog):
+    async with aio.connect(scripted.address) as auth:
+        guard = aio.SessionGuard(auth)
+        before = len(scripted.asked)
+        for _ in range(3):
+            await guard.session("tms_one")
+            await asyncio.sleep(0.05)
+        await guard.close()
+
+    asked = [each.method for each in scripted.asked[before:]]
+    assert asked.count("ValidateSession") == 3
+    assert not len(guard._cache)
+
+
+async def test_without_an_age_nothing_is_kept_and_nobody_watches(fake, token):
+    async with aio.connect(fake.address) as auth:
+        guard = aio.SessionGuard(auth, max_age=0)
+        for _ in range(3):
+            assert await guard.session(token)
+        await guard.close()
+
+    assert fake.calls == {"ValidateSession": 3}
+
+
+async def test_a_handler_may_change_what_it_was_given(fake, guarded, token):
+    await guarded.live()
+    session = guarded.guard.session(token)
+    given = await session if asyncio.iscoroutine(session) else session
+    given.user.email = "eve@example.com"
+    given.session.user_id = "eve"
+
+    assert await guarded.ask(token) == "ada@example.com"
+
+
+async def test_handlers_on_threads_of_an_event_loop_use_answers_again(fake, token):
+    async with aio.connect(fake.address) as auth:
+        guard = aio.SessionGuard(auth)
+        guarded = Guarded(guard, is_blocking=False)
+        await guarded.live()
+        async with (
+            aio_shop(guard, Blocking()) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            customer = Customer(channel, token)
+            await customer.ask("unary_unary")
+            before = asked(fake)
+            for _ in range(5):
+                assert await customer.ask("unary_unary") == [b"ada@example.com 1"]
+        await guard.close()
+
+    assert asked(fake) == before
+
+
+async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, guarded, token):
+    await guarded.live()
+    await guarded.close()
+    before = asked(fake)
+
+    assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+
+    assert asked(fake) == before + 3
+    assert not [each for each in threading.enumerate() if each.name == "watch sessions"]
