@@ -87,7 +87,7 @@ async def test_every_service_is_healthy(channel, name):
 async def test_health_lists_the_services(channel):
     listed = await HealthStub(channel).List(health_pb2.HealthListRequest())
 
-    assert set(listed.statuses) == {"", *SERVICES}
+    assert set(listed.statuses) == {"", "liveness", *SERVICES}
 
 
 async def test_the_health_of_an_unknown_service_is_not_found(channel):
