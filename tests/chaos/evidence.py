@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
-from tests.chaos.history import Call, History, Watch
+from tests.chaos.history import Call, History, Outcome, Watch
 
 USER_ENDS = ("RevokeUserSessions", "ChangePassword", "DeactivateUser", "DeleteUser")
 CHANGES = ("UpdateUser", "ChangePassword", "DeactivateUser", "ActivateUser", "DeleteUser")
@@ -110,11 +110,8 @@ class Evidence:
     def _asked_to_end(self, session: str) -> float:
         """Tell when somebody first asked for a session's end, or for what led to it."""
         user = self.stored.sessions[session].user
-        asked = [
-            call
-            for call in self.of_session[session]
-            if call.method == "RevokeSession" or call.reason == "SESSION_REUSED"
-        ]
+        asked = [call for call in self.of_session[session] if call.method == "RevokeSession"]
+        asked += self._may_have_found_reuse(session)
         started = [call for call in self.of_session[session] if call.method == "CreateSession"]
         since = started[0].began if started else inf
         asked += [call for call in self.calls_of(user, *USER_ENDS) if call.done_by >= since]
@@ -123,15 +120,19 @@ class Evidence:
     def may_have_ended(self, session: str, user: str, moment: float) -> bool:
         ends = [call for call in self.of_session[session] if call.method == "RevokeSession"]
         ends += self.calls_of(user, *USER_ENDS)
-        reused = [call for call in self.of_session[session] if call.reason == "SESSION_REUSED"]
-        refreshed = [
+        reused = self._may_have_found_reuse(session)
+        return any(call.may_have_happened and call.began < moment for call in ends + reused) or any(
+            call.reason == "SESSION_REUSED" for call in reused
+        )
+
+    def _may_have_found_reuse(self, session: str) -> list[Call]:
+        """Return the calls that ended a session if a token of theirs had been replaced."""
+        return [
             call
             for call in self.of_session[session]
-            if call.method == "RefreshSession" and call.outcome == "unknown"
+            if call.reason == "SESSION_REUSED"
+            or (call.method == "RefreshSession" and call.outcome is Outcome.UNKNOWN)
         ]
-        return any(
-            call.may_have_happened and call.began < moment for call in ends + refreshed
-        ) or bool(reused)
 
     def was_asked(self, call: Call, *methods: str) -> bool:
         return any(

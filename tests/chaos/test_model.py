@@ -52,12 +52,13 @@ def judged(*calls, user=USER, session=SESSION, more=(), faults=(), said=()):
     return {violation.promise for violation in broken(Evidence(history, stored))}
 
 
-def watched(*told):
+def watched(*told, more=()):
     """Tell which promises a history breaks with a watch from 4 on, and two ends in it."""
     calls = [
         ok("RevokeSession", 4.5, 5, session="s"),
         ok("CreateSession", 2, 3, session="other", token="o", value="old"),
         ok("RevokeSession", 6, 7, session="other"),
+        *more,
     ]
     history = History([*BEGINNING, *calls], watches=[Watch(4, set(told))])
     ended = [replace(SESSION, id=id_, is_valid=False) for id_ in ("s", "other")]
@@ -68,6 +69,12 @@ def watched(*told):
 def test_who_is_told_of_an_end_was_told_of_those_before():
     assert watched() == watched("s") == watched("s", "other") == set()
     assert watched("other") == {Promise.TOLD}
+
+
+def test_a_refresh_in_doubt_may_have_ended_a_session_before_it_was_revoked():
+    refresh = in_doubt("RefreshSession", 4.1, 4.2, session="other", token="o")
+
+    assert watched("other", more=[refresh]) == set()
 
 
 def validated(began, ended):
