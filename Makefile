@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover fuzz bench timing soak check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover fuzz bench guarding timing soak check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ fuzz: $(DEV) ## Make calls that nobody would make on purpose: make fuzz CALLS=10
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks
+
+guarding: $(RUNTIME) ## Measure how late the guards of callers refuse, and how much they save.
+	@$(BIN)/python -m benchmarks.guarding
 
 timing: $(RUNTIME) ## Show that refused sign-ins take the same time, whatever their cause.
 	@$(BIN)/python benchmarks/timing.py

@@ -176,3 +176,41 @@ def test_callers_find_the_stubs_typed_for_both_kinds_of_channel(
 
     output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
     output(python, "-W", "error", caller, cwd=tmp_path)
+
+
+def test_callers_find_the_client_typed(environment: Path, tmp_path: Path) -> None:
+    caller = tmp_path / "caller.py"
+    caller.write_text(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "\n"
+        "import grpc\n"
+        "from tamatar.auth.v1 import session_service_pb2 as pb\n"
+        "from tamatar_auth.client import SessionError, SessionGuard, aio\n"
+        "from tamatar_auth.client import connect, current_session\n"
+        "from tamatar_auth.client.testing import FakeAuthServer\n"
+        "\n"
+        "REQUEST = pb.ValidateSessionRequest(session_token='tms_nobody')\n"
+        "\n"
+        "\n"
+        "async def validated(address: str) -> pb.ValidateSessionResponse:\n"
+        "    async with aio.connect(address, token=lambda: 'tmc_') as auth:\n"
+        "        grpc.aio.server(interceptors=[aio.SessionGuard(auth, recheck=5)])\n"
+        "        return await auth.sessions.ValidateSession(REQUEST)\n"
+        "\n"
+        "\n"
+        "def who() -> str:\n"
+        "    return current_session().user.email\n"
+        "\n"
+        "\n"
+        "with FakeAuthServer() as fake, connect(fake.address, plaintext=True) as auth:\n"
+        "    grpc.server(ThreadPoolExecutor(1), interceptors=[SessionGuard(auth, max_age=10)])\n"
+        "    try:\n"
+        "        answer: pb.ValidateSessionResponse = auth.sessions.ValidateSession(REQUEST)\n"
+        "    except SessionError as error:\n"
+        "        fields: int = len(error.fields)\n"
+    )
+    python = environment / "bin/python"
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+
+    output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
+    output(python, "-W", "error", caller, cwd=tmp_path)

@@ -1,0 +1,96 @@
+"""The guarded service of examples/, as a process of its own beside two of the service."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest, RevokeSessionRequest
+from tamatar_auth import client
+from tests.commands import ROOT, SAMPLE_PASSWORD, environment, serving, until
+from tests.databases import TEMPLATE
+
+EXAMPLE = ROOT / "examples" / "guarded_service.py"
+SIGN_IN = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def two(postgres, tmp_path_factory):
+    """Two processes of the service on one database, which has the sample users."""
+    name = f"guarded_{uuid4().hex}"
+    url = postgres.create(name, TEMPLATE)
+    folders = [tmp_path_factory.mktemp("server") for _ in range(2)]
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(serving("--dev", cwd=folder, TAMATAR_DATABASE_URL=url))
+            for folder in folders
+        ]
+    postgres.drop(name)
+
+
+@contextlib.contextmanager
+def guarded(address, folder):
+    """Run the example; yield what asks it who a token's user is."""
+    said = folder / "said"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", EXAMPLE, address, "127.0.0.1:0"],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        until(lambda: said.read_text().endswith("\n") or process.poll() is not None)
+        port = said.read_text().split()[-1]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            method = channel.unary_unary(
+                "/example.Shop/WhoAmI", StringValue.SerializeToString, StringValue.FromString
+            )
+            yield lambda token: asked(method, token)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def asked(method, token):
+    """Who is signed in, or the status with which nobody is."""
+    try:
+        answer = method(StringValue(), metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+    except grpc.RpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    return answer.value
+
+
+def test_who_is_revoked_in_one_place_is_refused_in_another(two, tmp_path):
+    (one,), (other,) = (server.addresses for server in two)
+    with client.connect(other) as auth, guarded(one, tmp_path) as who:
+        for _ in range(5):
+            token = auth.sessions.CreateSession(SIGN_IN).session_token
+            assert [who(token) for _ in range(20)] == ["test1@example.com"] * 20
+
+            auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+            until(lambda: who(token) == "UNAUTHENTICATED: The session was revoked.")  # noqa: B023
+            assert "revoked" in who(token)
+        assert who("tms_nobody") == "UNAUTHENTICATED: The session is not known."
+
+
+def test_a_guard_goes_on_with_another_process_when_one_is_killed(two, tmp_path):
+    ports = [server.addresses[0].removeprefix("127.0.0.1:") for server in two]
+    both = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    with client.connect(two[1].addresses[0]) as auth, guarded(both, tmp_path) as who:
+        kept, revoked = (auth.sessions.CreateSession(SIGN_IN).session_token for _ in range(2))
+        assert {who(token) for token in (kept, revoked) * 20} == {"test1@example.com"}
+
+        os.kill(two[0].process.pid, 9)
+        two[0].process.wait()
+        auth.sessions.RevokeSession(RevokeSessionRequest(session_token=revoked))
+
+        until(lambda: "revoked" in who(revoked))
+        assert {who(kept) for _ in range(20)} == {"test1@example.com"}
