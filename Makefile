@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover fuzz bench timing soak check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover fuzz bench timing importing soak check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUI
 
 timing: $(RUNTIME) ## Show that refused sign-ins take the same time, whatever their cause.
 	@$(BIN)/python benchmarks/timing.py
+
+importing: $(RUNTIME) ## Import 100,000 users beside a COPY of the same rows: make importing USERS=10000
+	@$(BIN)/python -m benchmarks.importing $(USERS)
 
 soak: $(DEV) ## See whether anything grows while calls are cancelled: make soak MINUTES=30
 	@$(BIN)/python -m tests.chaos.soak $(or $(MINUTES),30)
