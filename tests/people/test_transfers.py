@@ -5,15 +5,20 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections import Counter
 from uuid import uuid4
 
 import pytest
 
-from tests.commands import COMMAND, environment, until
+from tests.commands import COMMAND, environment, serving, until
+from tests.databases import TEMPLATE
 
 HASH = "$2b$04$6A3byn0SPNdbsDnUgJ4Vc.xKO5G9UwVQB9VhgGwgdw/zziH8oPAW."
+
+LONG = pytest.mark.timeout(300)
+"""Ten thousand rows, and the machine may be busy with other tests."""
 
 BAD = {
     2: ('{"email": "nowhere"}', "INVALID_FIELDS", "email"),
@@ -68,6 +73,7 @@ def mark():
     return f"m{uuid4().hex[:12]}-"
 
 
+@LONG
 async def test_each_row_is_reported_and_a_second_run_changes_nothing(cli, tmp_path, users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 10_000, BAD)
     report = tmp_path / "crowd.jsonl.report.jsonl"
@@ -94,6 +100,7 @@ async def test_each_row_is_reported_and_a_second_run_changes_nothing(cli, tmp_pa
     assert mark not in report.read_text() + first.stderr
 
 
+@LONG
 @pytest.mark.parametrize("options", [("--resume",), ()], ids=["resumed", "begun again"])
 async def test_an_import_that_was_killed_ends_with_every_user_once(
     cli, tmp_path, surroundings, users, mark, options
@@ -127,6 +134,46 @@ async def test_an_import_that_was_killed_ends_with_every_user_once(
     )
     if options:
         assert results[: len(done)] == done
+
+
+@LONG
+def test_an_import_outlives_its_server(postgres, tmp_path, mark):
+    file = write_crowd(tmp_path / "crowd.jsonl", mark, 10_000)
+    report = tmp_path / "crowd.jsonl.report.jsonl"
+    name = f"outlived_{os.getpid()}"
+    given = {
+        "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
+        "TAMATAR_LISTEN": f"127.0.0.1:{free_port()}",
+    }
+    context = tmp_path / "contexts.toml"
+    context.write_text(f'current = "x"\n[contexts.x]\naddress = "{given["TAMATAR_LISTEN"]}"\n')
+    with serving(cwd=tmp_path, **given) as first:
+        assert first.addresses
+        importing = subprocess.Popen(
+            [COMMAND, "import", str(file), "--patience", "120"],
+            cwd=tmp_path,
+            env=environment({"TAMATAR_CONTEXTS_FILE": str(context)}),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: report.exists() and report.read_text().count("\n") > 1500)
+    assert importing.poll() is None
+    with serving(cwd=tmp_path, **given) as second:
+        assert second.addresses
+        said = importing.communicate()[1]
+    postgres.drop(name)
+
+    assert importing.returncode == 0, said
+    assert "Trying again: UNAVAILABLE" in said
+    results = reported(report)
+    assert [line["line"] for line in results] == list(range(1, 10_001))
+    assert len({line["user_id"] for line in results}) == 10_000
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 def reported_whole(report):
@@ -313,6 +360,7 @@ def test_cells_are_read_as_people_write_them(cli, tmp_path, mark):
     assert shown["profile"]["bio"] == "two\nlines"
 
 
+@LONG
 @pytest.mark.skipif(os.environ.get("TAMATAR_SLOW") != "1", reason="slow: TAMATAR_SLOW=1 has it run")
 async def test_a_hundred_thousand_users_are_imported(cli, tmp_path, users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 100_000, BAD)
