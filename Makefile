@@ -25,7 +25,8 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover fuzz bench guarding timing soak check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover fuzz bench guarding timing importing soak check format migrate seed \
+	proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +59,9 @@ guarding: $(RUNTIME) ## Measure how late the guards of callers refuse, and how m
 
 timing: $(RUNTIME) ## Show that refused sign-ins take the same time, whatever their cause.
 	@$(BIN)/python benchmarks/timing.py
+
+importing: $(RUNTIME) ## Import 100,000 users beside a COPY of the same rows: make importing USERS=10000
+	@$(BIN)/python -m benchmarks.importing $(USERS)
 
 soak: $(DEV) ## See whether anything grows while calls are cancelled: make soak MINUTES=30
 	@$(BIN)/python -m tests.chaos.soak $(or $(MINUTES),30)

@@ -54,14 +54,18 @@ def run(
     cwd: Path,
     code: int | None = 0,
     patience: float = PATIENCE,
+    entered: str = "",
     **env: str,
 ) -> Any:
-    """Run a program to its end, which must be one with this exit code (None: with any)."""
+    """Run a program to its end, which must be one with this exit code (None: with any).
+
+    What is entered is its input; nobody is at a terminal.
+    """
     ended = subprocess.run(
         command,
         cwd=cwd,
         env=environment(env),
-        stdin=subprocess.DEVNULL,
+        input=entered,
         capture_output=True,
         text=True,
         timeout=patience,
@@ -72,10 +76,11 @@ def run(
     return ended
 
 
-def tamatar(*arguments: str, cwd: Path, code: int | None = 0, **env: str) -> Any:
+def tamatar(*arguments: str, cwd: Path, code: int | None = 0, entered: str = "", **env: str) -> Any:
     """Run a command of ours to its end."""
-    ended = run(COMMAND, *arguments, cwd=cwd, code=code, patience=PATIENCE, **env)
-    told = ended.stderr if arguments[:2] in PRINTS_A_TOKEN else ended.stdout + ended.stderr
+    ended = run(COMMAND, *arguments, cwd=cwd, code=code, patience=PATIENCE, entered=entered, **env)
+    prints_a_token = arguments[:2] in PRINTS_A_TOKEN or "--print-token" in arguments
+    told = ended.stderr if prints_a_token else ended.stdout + ended.stderr
     SUITE.hear(f"what {arguments[:2]} wrote", told)
     return ended
 

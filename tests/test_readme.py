@@ -16,7 +16,7 @@ from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_s
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli import app
 from tamatar_auth.client import connect
-from tamatar_auth.origins import Origins
+from tamatar_auth.origins import OF_CALLING_COMMANDS, Origins
 from tamatar_auth.settings import Settings
 from tests.commands import ROOT, SAMPLE_PASSWORD, environment, find_grpcurl, run, sample_server
 
@@ -71,9 +71,9 @@ def rows(first_header):
 
 def leaves(command, words=()):
     """The commands below a command, by the words that call them."""
-    below = getattr(command, "commands", None)
-    if below is None:
+    if not hasattr(command, "commands"):
         return {words: command}
+    below = {name: command.get_command(None, name) for name in command.list_commands(None)}
     return {
         key: leaf
         for name, each in below.items()
@@ -84,7 +84,10 @@ def leaves(command, words=()):
 
 COMMANDS = leaves(typer.main.get_command(app))
 OPTIONS = {
-    option for command in COMMANDS.values() for each in command.params for option in each.opts
+    option
+    for command in (typer.main.get_command(app), *COMMANDS.values())
+    for each in command.params
+    for option in (*each.opts, *each.secondary_opts)
 }
 
 
@@ -192,6 +195,7 @@ def test_every_named_target_of_make_exists():
 def test_every_named_setting_exists():
     origins = Origins(Settings)
     known = {variable for field in Settings.model_fields for variable in origins.variables(field)}
+    known |= OF_CALLING_COMMANDS
     named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
 
     assert {row[0].strip("`") for row in rows("Variable")} <= named <= known

@@ -5,15 +5,20 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.cli_callers import callers
-from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.commands.failing import CommandError
+from tamatar_auth.commands.lazy import LazyGroup
+
+if TYPE_CHECKING:
+    from tamatar_auth.settings import Settings
 
 app = typer.Typer(
+    cls=LazyGroup,
     help="Users and sessions for services that speak gRPC.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -45,7 +50,13 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(prog_name="tamatar-auth")
-    except OperatorError as error:
+    except CommandError as error:
+        _fail(str(error), error.exit_code)
+    except Exception as error:
+        from tamatar_auth.settings import OperatorError  # noqa: PLC0415
+
+        if not isinstance(error, OperatorError):
+            raise
         _fail(error.told(), error.exit_code)
 
 
@@ -247,7 +258,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _serve(settings: Settings, ready: Any = None) -> None:
+def _serve(settings: "Settings", ready: Any = None) -> None:
     if settings.workers == 1:
         from tamatar_auth import running  # noqa: PLC0415
 
@@ -258,11 +269,13 @@ def _serve(settings: Settings, ready: Any = None) -> None:
         sys.exit(supervising.serve(settings, ready))
 
 
-def _settings(**given: Any) -> Settings:
+def _settings(**given: Any) -> "Settings":
+    from tamatar_auth.settings import Settings  # noqa: PLC0415
+
     return Settings.load(**given)
 
 
-def _with_database_set(settings: Settings) -> Settings:
+def _with_database_set(settings: "Settings") -> "Settings":
     if settings.database_url is None:
         _fail(
             "TAMATAR_DATABASE_URL is not set: name a PostgreSQL, such as"
@@ -273,7 +286,7 @@ def _with_database_set(settings: Settings) -> Settings:
 
 
 @contextlib.contextmanager
-def _database(settings: Settings) -> Iterator[Settings]:
+def _database(settings: "Settings") -> "Iterator[Settings]":
     """Yield settings that name a database: the one that is set, or an embedded one."""
     if settings.database_url is not None or settings.environment == "production":
         yield _with_database_set(settings)

@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tamatar_auth.durations import read_duration, write_duration
-from tamatar_auth.settings import Settings, SettingsError
-
 if TYPE_CHECKING:
     from tamatar_auth.maintenance.caller_edits import CallerFile
     from tamatar_auth.security.callers import CallerToken
@@ -28,6 +25,8 @@ def _overlap(text: str) -> timedelta:
 
 
 def _duration(text: str, shortest: timedelta, longest: timedelta) -> timedelta:
+    from tamatar_auth.durations import read_duration, write_duration  # noqa: PLC0415
+
     try:
         value = read_duration(text)
     except ValueError as error:
@@ -127,6 +126,8 @@ def _file(file: Path | None) -> "CallerFile":
 
 
 def _path(file: Path | None) -> Path:
+    from tamatar_auth.settings import Settings, SettingsError  # noqa: PLC0415
+
     path = file or Settings.load().callers_file
     if path is None:
         raise SettingsError("TAMATAR_CALLERS_FILE: set it, or name a file with --file")

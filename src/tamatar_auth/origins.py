@@ -12,6 +12,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings
 
 PREFIX = "TAMATAR_"
+
+OF_CALLING_COMMANDS = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE"})
+"""What the commands read that call a service: no settings of a server, and no mistakes."""
 ENV_FILE = ".env"
 
 
@@ -58,6 +61,7 @@ class Origins:
     def unknown(self) -> Sequence[Origin]:
         """Name the `TAMATAR_` variables that no field reads, and where they stand."""
         known = {variable for field in self._fields for variable in self.variables(field)}
+        known |= OF_CALLING_COMMANDS
         return [
             Origin(name, place)
             for place, found in _places()

@@ -50,7 +50,8 @@ def untold_ends(evidence: Evidence) -> Iterator[str]:
     for watch in evidence.history.watches:
         for session, end in evidence.to_be_told(watch).items():
             if session not in watch.told:
-                yield f"{told(end)} of session {session} was not told by the watch from {watch.began:.3f}"
+                since = f"the watch from {watch.began:.3f}"
+                yield f"{told(end)} of session {session} was not told by {since}"
 
 
 def stale_reads(evidence: Evidence) -> Iterator[str]:

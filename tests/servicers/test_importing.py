@@ -361,12 +361,18 @@ async def test_five_hundred_come_at_once_and_no_more(users, database):
     assert await count(database) == (500, 500)
 
 
-async def test_requests_without_users_and_messages_that_are_none_end_the_stream(users, channel):
-    path = "/tamatar.auth.v1.UserService/ImportUsers"
-    raw = channel.stream_stream(path)
-    for data, reason in ((b"", "INVALID_FIELDS"), (b"\x0a\xff", "MALFORMED_REQUEST")):
-        said = await refused(anext(aiter(raw(iter([data])))))
-        assert (said.code, said.reason) == (StatusCode.INVALID_ARGUMENT, reason)
+async def test_a_request_without_users_is_answered_without_results(users):
+    empty, one = await send(users, [], [grace()])
+
+    assert (len(empty.results), len(one.results)) == (0, 1)
+
+
+async def test_a_message_that_is_none_ends_the_stream(channel):
+    raw = channel.stream_stream("/tamatar.auth.v1.UserService/ImportUsers")
+
+    said = await refused(anext(aiter(raw(iter([b"\x0a\xff"])))))
+
+    assert (said.code, said.reason) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 
 
 async def test_imports_of_the_same_users_at_once_create_each_once(settings, users, database):

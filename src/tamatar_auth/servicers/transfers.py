@@ -1,9 +1,10 @@
 """The methods of UserService that move many users. The proto's comments document them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from grpc.aio import ServicerContext
@@ -34,6 +35,7 @@ IDS_IN_EVENT = 100
 _TURN = 50  # users, between which other calls have their turn
 
 Context = ServicerContext[Any, Any]
+Ready = TypeVar("Ready")
 
 
 class TransferMethods:
@@ -46,16 +48,18 @@ class TransferMethods:
     async def ImportUsers(
         self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context
     ) -> AsyncIterator[pb.ImportUsersResponse]:
-        async for request in request_iterator:
-            read = await self._read(request)
-            new = [one for one in read if isinstance(one, Arrival)]
-            work = partial(self._import, new, kept=not request.validate_only)
-            outcomes = await settled(work, within=LONGEST)
-            answer = pb.ImportUsersResponse()
-            for one in read:
-                what = outcomes.get(one, one) if isinstance(one, Arrival) else one
-                import_result(answer.results.add(), what)
-            yield answer
+        readings = self._readings(request_iterator)
+        # While PostgreSQL writes the users of a request, those of the next are read.
+        async with contextlib.aclosing(ahead(readings)) as ready:
+            async for read, kept in ready:
+                new = [one for one in read if isinstance(one, Arrival)]
+                work = partial(self._import, new, kept=kept)
+                outcomes = await settled(work, within=LONGEST) if new else {}
+                answer = pb.ImportUsersResponse()
+                for one in read:
+                    what = outcomes.get(one, one) if isinstance(one, Arrival) else one
+                    import_result(answer.results.add(), what)
+                yield answer
 
     async def ExportUsers(
         self, request: pb.ExportUsersRequest, context: Context
@@ -68,13 +72,17 @@ class TransferMethods:
             yield pb.ExportUsersResponse(users=users)
             after = page[len(users) - 1].user.id
 
-    async def _read(self, request: pb.ImportUsersRequest) -> Sequence[Arrival | Failure]:
-        read: list[Arrival | Failure] = []
-        for one in arrivals(request, self._rules):
-            if len(read) % _TURN == 0:
-                await asyncio.sleep(0)
-            read.append(one)
-        return read
+    async def _readings(
+        self, requests: AsyncIterator[pb.ImportUsersRequest]
+    ) -> AsyncIterator[tuple[Sequence[Arrival | Failure], bool]]:
+        """Read the users of each request; tell whether they are to be kept."""
+        async for request in requests:
+            read: list[Arrival | Failure] = []
+            for one in arrivals(request, self._rules):
+                if len(read) % _TURN == 0:
+                    await asyncio.sleep(0)
+                read.append(one)
+            yield read, not request.validate_only
 
     async def _import(
         self, arrivals: Sequence[Arrival], *, kept: bool
@@ -93,6 +101,18 @@ class TransferMethods:
     async def _page(self, after: UUID | None) -> Sequence[Departure]:
         async with self._database.read() as db:
             return await db.exports.page(after, size=AT_ONCE)
+
+
+async def ahead(source: AsyncIterator[Ready]) -> AsyncGenerator[Ready, None]:
+    """Give what comes from a source, with the next one under way meanwhile."""
+    following = asyncio.ensure_future(anext(source, None))
+    try:
+        while (one := await following) is not None:
+            following = asyncio.ensure_future(anext(source, None))
+            yield one
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 def _record(created: Collection[UUID]) -> None:

@@ -1167,7 +1167,7 @@ class ImportUsersRequest(_message.Message):
     """
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_portable_user_pb2.PortableUser]:
-        """1 to 500 users. A request may have 64 KiB, which is about 300 users with
+        """Up to 500 users. A request may have 64 KiB, which is about 300 users with
         hashes of passwords.
         """
 

@@ -296,8 +296,8 @@ class UserServiceServicer(object):
         created twice, also when it was changed or deleted since, but for one that
         was purged. No user is changed by an import.
 
-        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
-        too many, and ends then.
+        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
+        users, and ends then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -132,8 +132,8 @@ class UserServiceStub:
     created twice, also when it was changed or deleted since, but for one that
     was purged. No user is changed by an import.
 
-    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
-    too many, and ends then.
+    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
+    users, and ends then.
     """
     ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
     """Reads all live users, in the order of their ids. Each response is a reading
@@ -245,8 +245,8 @@ class UserServiceAsyncStub(UserServiceStub):
     created twice, also when it was changed or deleted since, but for one that
     was purged. No user is changed by an import.
 
-    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
-    too many, and ends then.
+    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
+    users, and ends then.
     """
     ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
     """Reads all live users, in the order of their ids. Each response is a reading
@@ -457,8 +457,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         created twice, also when it was changed or deleted since, but for one that
         was purged. No user is changed by an import.
 
-        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with no users or
-        too many, and ends then.
+        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
+        users, and ends then.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,46 @@
+"""Commands that call a server, each as a process of its own."""
+
+import os
+
+import grpc
+import pytest
+
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tests.commands import serving, tamatar
+from tests.databases import TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def address(postgres, tmp_path_factory):
+    """Where a server answers that nobody else asks."""
+    name = f"people_{os.getpid()}"
+    url = postgres.create(name, TEMPLATE)
+    with serving(cwd=tmp_path_factory.mktemp("server"), TAMATAR_DATABASE_URL=url) as server:
+        (found,) = server.addresses
+        yield found
+    postgres.drop(name)
+
+
+@pytest.fixture
+def surroundings(tmp_path, address):
+    """The variables of a person whose current context is the server."""
+    file = tmp_path / "contexts.toml"
+    file.write_text(f'current = "here"\n[contexts.here]\naddress = "{address}"\n')
+    return {"TAMATAR_CONTEXTS_FILE": str(file)}
+
+
+@pytest.fixture
+def cli(tmp_path, surroundings):
+    """Runs a command."""
+
+    def ask(*arguments, code=0, entered="", **env):
+        given = surroundings | env
+        return tamatar(*arguments, cwd=tmp_path, code=code, entered=entered, **given)
+
+    return ask
+
+
+@pytest.fixture
+async def users(address):
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield UserServiceStub(channel)
