@@ -42,7 +42,7 @@ test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 
 chaos: $(DEV) ## Break things while clients call: make chaos SEEDS=20 SECONDS=30, or SEED=123 again
 	@$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED)) $(addprefix --seeds ,$(SEEDS)) \
-		$(addprefix --seconds ,$(SECONDS)) $(addprefix --writes ,$(WRITES)) $(if $(BITE),--bite $(filter-out 1,$(BITE))) $(ARGS)
+		$(addprefix --seconds ,$(SECONDS)) $(addprefix --writes ,$(WRITES)) $(if $(BITE),--bite $(filter-out 1,$(BITE)),$(if $(SEED),,--promises)) $(ARGS)
 
 failover: $(DEV) ## Kill the primary under clients that write, again and again: make failover SEEDS=20
 	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) \

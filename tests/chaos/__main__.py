@@ -9,22 +9,26 @@ from pathlib import Path
 
 import uvloop
 
+from tests.chaos import promise_rows
 from tests.chaos.bites import ATTEMPTS, BITES, SECONDS, Bite
 from tests.chaos.house import Postgres
+from tests.chaos.promises import tried
 from tests.chaos.report import Report, tell_bite
-from tests.chaos.running import Ground, Plan, database_server, run
+from tests.chaos.running import TEMPLATE, Ground, Plan, database_server, run
 from tests.chaos.small_disk import small_disk
 
 
-async def chaos(ground: Ground, plans: Sequence[Plan]) -> bool:
+async def chaos(ground: Ground, plans: Sequence[Plan], *, promises: bool) -> bool:
     """Run every plan, tell of each, print the table, and return whether all was kept."""
     report = Report()
     async with database_server(ground) as postgres:
         for plan in plans:
             report.begin(plan)
             report.add(await run(plan, postgres, ground.folder))
-    report.table()
-    return report.is_good
+        if plans:
+            report.table()
+        alone = not promises or await tried(promise_rows.Ground(postgres, TEMPLATE, ground.folder))
+    return report.is_good and alone
 
 
 async def bite(ground: Ground, names: list[str]) -> bool:
@@ -64,6 +68,9 @@ def main() -> int:
     parser.add_argument(
         "--writes", type=int, default=0, help="go on until so many writes of a run are acknowledged"
     )
+    parser.add_argument(
+        "--promises", action="store_true", help="try also each of the other promises by itself"
+    )
     names = [bite.sabotage for bite in BITES]
     parser.add_argument(
         "--bite",
@@ -83,7 +90,9 @@ def main() -> int:
                 print("No disk can be filled here: that fault is left out.")
             ground = Ground(Path(name), disk)
             asked = given.bite is not None
-            work = bite(ground, given.bite) if asked else chaos(ground, plans)
+            work = (
+                bite(ground, given.bite) if asked else chaos(ground, plans, promises=given.promises)
+            )
             return 0 if uvloop.run(work) else 1
 
 

@@ -107,10 +107,10 @@ class Postgres:
 class Service:
     """A server process that is started again after its end, on the same port."""
 
-    def __init__(self, folder: Path, url: str, sabotage: str = "") -> None:
+    def __init__(self, folder: Path, url: str, sabotage: str = "", **env: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self._folder = folder
-        self._env = {"TAMATAR_LISTEN": self.address, "TAMATAR_DATABASE_URL": url, **MODEST}
+        self._env = {"TAMATAR_LISTEN": self.address, "TAMATAR_DATABASE_URL": url, **MODEST, **env}
         self._env["PYTHONPATH"] = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
         command = (*SABOTAGE, sabotage) if sabotage else (COMMAND, "serve")
         # Whoever ends this process leaves no servers behind.

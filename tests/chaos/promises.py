@@ -1,0 +1,296 @@
+"""The promises that are not about what is kept, each tried by itself and told in a line.
+
+What must not happen fails the run. Times are told, and fail nothing: they are the machine's.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from tamatar.auth.v1.user_service_pb2 import GetUserRequest, UpdateUserRequest
+from tamatar_auth.client import AuthError
+from tamatar_auth.client.aio import AuthClient, connect
+from tests.calls import ada, sign_in, validate
+from tests.chaos.hostile import ATTACKS
+from tests.chaos.house import Service
+from tests.chaos.promise_rows import (
+    Ground,
+    Row,
+    are_well,
+    health,
+    house,
+    nobody,
+    outcome,
+    pool_is_free,
+    says,
+    servers_of,
+    timed,
+    until,
+)
+from tests.commands import COMMAND, environment
+
+ROUNDS, CALLERS = 20, 50
+WAITING = 8
+"""Calls at once that PostgreSQL lets wait; as many as the pool has connections."""
+SHORT = 0.3
+"""Seconds that these are given."""
+PAUSE = 5.0
+"""Seconds between the restarts of two servers. It is longer than the client may take to connect to
+the first one again (3 s): whoever restarts both within that time has no server for a moment."""
+STORM = 8.0
+"""Seconds that people sign in without pause."""
+
+
+async def one_live_user(ground: Ground) -> Row:
+    """Let many create a user of one address at once, at two servers."""
+    row = Row("one live user of an address", f"{CALLERS} callers at 2 servers, {ROUNDS} times")
+    async with house(ground, 2) as (services, _), servers_of(services) as servers:
+        for _ in range(ROUNDS):
+            letters = f"ada.{uuid4().hex[:12]}"
+            emails = itertools.cycle([letters.upper(), letters, letters.title()])
+            calls = [
+                outcome(servers[number % 2].users.CreateUser(ada(email=f"{email}@example.com")))
+                for number, email in zip(range(CALLERS), emails, strict=False)
+            ]
+            told = Counter(await asyncio.gather(*calls))
+            row.calls += CALLERS
+            row.forbidden["created twice"] += max(0, told.pop("OK", 0) - 1)
+            row.forbidden["created by nobody"] += told.pop("EMAIL_TAKEN", 0) == CALLERS
+            row.forbidden += told
+    return row
+
+
+async def deadlines(ground: Ground) -> Row:
+    """Let PostgreSQL wait for a lock, and be frozen, beyond the deadlines of calls."""
+    row = Row(
+        "a call ends at its deadline",
+        f"{WAITING} calls of {SHORT} s wait for a lock, or for a frozen server, 10 times each",
+    )
+    late: list[float] = []
+    freed: list[float] = []
+    async with house(ground, 1) as (services, url), servers_of(services) as (server,):
+
+        async def wait() -> None:
+            asked = [timed(server.users.GetUser(nobody(), timeout=SHORT)) for _ in range(WAITING)]
+            for code, seconds in await asyncio.gather(*asked):
+                row.calls += 1
+                late.append(seconds - SHORT)
+                if code not in {"DEADLINE_EXCEEDED", "STORAGE_UNAVAILABLE"}:
+                    row.forbidden[code] += 1
+
+        for _ in range(10):
+            async with await psycopg.AsyncConnection.connect(url) as holder:
+                await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+                await wait()
+                freed.append(await until(lambda: pool_is_free(server)))
+        for _ in range(10):
+            with ground.postgres.frozen():
+                await wait()
+            await until(lambda: pool_is_free(server))
+    row.times = {"answered after the deadline by": late, "connections free after": freed}
+    return row
+
+
+async def database_gone(ground: Ground) -> Row:
+    """Kill the database, ask, and start it again."""
+    row = Row("the database is gone", "killed and started again 5 times")
+    refused: list[float] = []
+    noticed: list[float] = []
+    healed: list[float] = []
+    async with house(ground, 1) as (services, _), servers_of(services) as (server,):
+        for _ in range(5):
+            await ground.postgres.kill()
+            calls = [timed(server.users.GetUser(nobody(), timeout=5)) for _ in range(20)]
+            noticing = asyncio.create_task(until(lambda: says(server, serving=False)))
+            for code, seconds in await asyncio.gather(*calls):
+                row.calls += 1
+                refused.append(seconds)
+                if code != "STORAGE_UNAVAILABLE":
+                    row.forbidden[code] += 1
+            noticed.append(await noticing)
+            await ground.postgres.start()
+            healed.append(await until(lambda: says(server, serving=True)))
+            row.forbidden["not healed"] += not await services[0].is_well()
+    row.times = {"UNAVAILABLE after": refused, "NOT_SERVING after": noticed, "healed after": healed}
+    return row
+
+
+async def rolling_restart(ground: Ground) -> Row:
+    """Restart two servers, one after the other, under the load of the shipped client."""
+    row = Row("a rolling restart with the shipped client", "each of 2 servers restarted 3 times")
+    ended: list[float] = []
+    changes: Counter[str] = Counter()
+    async with house(ground, 2) as (services, _):
+        address = "ipv4:" + ",".join(service.address for service in services)
+        async with connect(address) as client:
+            loading = asyncio.Event()
+            load = [asyncio.create_task(_load(client, loading, row, changes)) for _ in range(10)]
+            for service in [*services] * 3:
+                await asyncio.sleep(PAUSE)
+                began = time.monotonic()
+                row.forbidden["exit codes"] += bool(await service.end())
+                ended.append(time.monotonic() - began)
+                await service.start()
+            await asyncio.sleep(1)
+            loading.set()
+            await asyncio.gather(*load)
+    row.injected += f" (changes that the client does not repeat: {dict(changes)})"
+    row.times = {"a server ended after": ended}
+    return row
+
+
+async def all_at_once(ground: Ground) -> Row:
+    """Start four migrators and four servers at once on an empty database."""
+    row = Row("four migrators and four servers at once", "on an empty database, 3 times")
+    took: list[float] = []
+    for _ in range(3):
+        name = f"empty_{uuid4().hex}"
+        await ground.postgres.administer(f"CREATE DATABASE {name}")
+        url = ground.postgres.url(name)
+        services = [Service(ground.folder, url) for _ in range(4)]
+        began = time.monotonic()
+        starting = asyncio.gather(*(service.start() for service in services))
+        codes = await asyncio.gather(*(_migrated(ground.folder, url) for _ in range(4)))
+        await starting
+        row.calls += 8
+        row.forbidden["migrators that failed"] += sum(map(bool, codes))
+        await until(partial(are_well, services))
+        took.append(time.monotonic() - began)
+        codes = await asyncio.gather(*(service.end() for service in services))
+        row.forbidden["servers that failed"] += sum(map(bool, codes))
+    row.times = {"all serve after": took}
+    return row
+
+
+async def sign_in_storm(ground: Ground) -> Row:
+    """Let people sign in without pause, and others validate meanwhile."""
+    row = Row("a storm of sign-ins", f"{CALLERS} clients for {STORM:.0f} s, bcrypt of cost 12")
+    times: dict[str, list[float]] = {"ValidateSession": [], "health": [], "refused": []}
+    checked = 0
+    env = {"TAMATAR_BCRYPT_COST": "12", "TAMATAR_HASH_QUEUE": "10"}
+    async with house(ground, 1, **env) as (services, _), servers_of(services) as (server,):
+        await server.users.CreateUser(ada(email_verified=True))
+        token = (await server.sessions.CreateSession(sign_in())).session_token
+        end = time.monotonic() + STORM
+
+        async def sign_in_again_and_again() -> None:
+            nonlocal checked
+            while time.monotonic() < end:
+                # That of nobody takes as long, and is no second attempt of anybody.
+                stranger = sign_in(email=f"{uuid4()}@example.com")
+                code, seconds = await timed(server.sessions.CreateSession(stranger, timeout=60))
+                row.calls += 1
+                if code == "SERVER_BUSY":
+                    times["refused"].append(seconds)
+                    await asyncio.sleep(0.1)
+                elif code == "INVALID_CREDENTIALS":
+                    checked += 1
+                else:
+                    row.forbidden[code] += 1
+
+        async def ask(what: str, call: Callable[[], Awaitable[Any]]) -> None:
+            while time.monotonic() < end:
+                code, seconds = await timed(call())
+                row.calls += 1
+                times[what].append(seconds)
+                if code != "OK":
+                    row.forbidden[f"{what}: {code}"] += 1
+                await asyncio.sleep(0.005)
+
+        await asyncio.gather(
+            *(sign_in_again_and_again() for _ in range(CALLERS)),
+            ask("ValidateSession", lambda: validate(server.sessions, token)),
+            ask("health", lambda: health(server)),
+        )
+    row.injected += f" ({checked / STORM:.1f} passwords a second)"
+    row.times = dict(times)
+    return row
+
+
+async def hostile_clients(ground: Ground) -> Row:
+    """Attack a server while honest calls go on."""
+    row = Row("hostile clients", ", ".join(ATTACKS))
+    answered: list[float] = []
+    async with house(ground, 1) as (services, _), servers_of(services) as (server,):
+        await server.users.CreateUser(ada(email_verified=True))
+        token = (await server.sessions.CreateSession(sign_in())).session_token
+        for name, attack in ATTACKS.items():
+            is_over = asyncio.Event()
+
+            async def ask(name: str = name, is_over: asyncio.Event = is_over) -> None:
+                while not is_over.is_set():
+                    code, seconds = await timed(validate(server.sessions, token))
+                    row.calls += 1
+                    answered.append(seconds)
+                    if code != "OK":
+                        row.forbidden[f"{name}: {code}"] += 1
+
+            asking = [asyncio.create_task(ask()) for _ in range(4)]
+            async with attack(services[0].address):
+                await asyncio.sleep(1)
+            is_over.set()
+            await asyncio.gather(*asking)
+    row.times = {"honest calls": answered}
+    return row
+
+
+PROMISES: Sequence[Callable[[Ground], Awaitable[Row]]] = (
+    *(one_live_user, deadlines, database_gone, rolling_restart),
+    *(all_at_once, sign_in_storm, hostile_clients),
+)
+
+
+async def tried(ground: Ground) -> bool:
+    """Try each promise, tell of each in a line, and return whether all were kept."""
+    print("\nand, each by itself:", flush=True)
+    kept = True
+    for promise in PROMISES:
+        row = await promise(ground)
+        row.forbidden = +row.forbidden
+        print(row, flush=True)
+        kept = kept and not row.forbidden
+    return kept
+
+
+async def _load(
+    client: AuthClient, is_over: asyncio.Event, row: Row, changes: "Counter[str]"
+) -> None:
+    """Create a user, and read, sign in, validate and change until it is over."""
+    email = f"{uuid4()}@example.com"
+    user = (await client.users.CreateUser(ada(email=email, email_verified=True))).user
+    token = (await client.sessions.CreateSession(sign_in(email=email))).session_token
+    change = UpdateUserRequest(user_id=user.user_id, first_name="Ada")
+    change.update_mask.paths.append("first_name")
+    repeated: dict[str, Callable[[], Awaitable[Any]]] = {
+        "ValidateSession": lambda: validate(client.sessions, token),
+        "GetUser": lambda: client.users.GetUser(GetUserRequest(user_id=user.user_id)),
+        "CreateSession": lambda: client.sessions.CreateSession(sign_in(email=email)),
+    }
+    while not is_over.is_set():
+        for name, call in repeated.items():
+            row.calls += 1
+            try:
+                await call()
+            except AuthError as error:
+                row.forbidden[f"{name}: {error}"] += 1
+        # Nobody but its caller knows whether a change may be made twice.
+        changes[await outcome(client.users.UpdateUser(change))] += 1
+
+
+async def _migrated(folder: Path, url: str) -> int:
+    process = await asyncio.create_subprocess_exec(
+        *(COMMAND, "migrate", "up"),
+        cwd=folder,
+        env=environment({"TAMATAR_DATABASE_URL": url}),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait()
