@@ -135,13 +135,29 @@ def test_nothing_is_used_again_after_a_stream_broke_or_fell_silent(cache, clock)
     assert cache.find("ada0") is not None
     clock.seconds += 0.1
     assert cache.find("ada0") is None
-    cache.heard([])
-    assert cache.find("ada0") is not None
+    cache.opened()
+    assert kept(cache, "ada0")
 
     cache.broken()
     cache.opened()
 
     assert cache.find("ada0") is None
+
+
+def test_what_comes_after_a_silence_revives_no_answer(cache, clock):
+    cache.opened()
+    assert kept(cache, "ada0")
+    assert cache.heard([]) is True
+    clock.seconds += SILENCE + 0.1
+
+    # Both were told in time, and arrive together.
+    assert cache.heard([]) is False
+    assert cache.find("ada0") is None
+    assert cache.heard([end("ada0")]) is False
+
+    assert not kept(cache, "ada1")
+    cache.opened()
+    assert kept(cache, "ada1")
 
 
 def test_an_answer_lives_for_its_max_age_from_the_question_or_to_the_end_of_the_session(
@@ -250,8 +266,8 @@ class Service(RuleBasedStateMachine):
         told = self.stream.popleft()
         if told is None:
             self.cache.opened()
-        else:
-            self.cache.heard([told])
+        elif not self.cache.heard([told]):
+            self.stream = None
 
     @precondition(lambda self: self.stream is not None)
     @rule(luck=st.integers(0, 1))
@@ -268,7 +284,8 @@ class Service(RuleBasedStateMachine):
     @precondition(lambda self: self.stream is not None and None not in self.stream)
     @rule()
     def give_a_sign_of_life(self):
-        self.cache.heard([])
+        if not self.cache.heard([]):
+            self.stream = None
 
     @invariant()
     def uses_no_answer_too_long(self):

@@ -41,7 +41,7 @@ class SessionCache:
     """Keeps answers of ValidateSession, as a stream of WatchSessions allows it.
 
     For each stream: `opened` at its first message, `heard` at each later one, `broken` at its
-    end. For each question: `begin` before it is asked, `keep` with its answer. A question that
+    end, or when `heard` returns False. For each question: `begin` before it is asked, `keep` with its answer. A question that
     was under way when its session's end came, or when the stream was opened or broken, leaves
     nothing. Threads may share a cache.
     """
@@ -126,9 +126,16 @@ class SessionCache:
             self._is_open = True
             self._heard_at = self._clock()
 
-    def heard(self, ends: Iterable[SessionEnd]) -> None:
-        """Drop the answers about what has ended; no ends are a sign of life."""
+    def heard(self, ends: Iterable[SessionEnd]) -> bool:
+        """Drop the answers about what has ended; no ends are a sign of life.
+
+        Return whether to go on with the stream. What comes after a silence is late: behind it
+        may be more, such as the end of a session that is kept.
+        """
         with self._lock:
+            if not self.is_live:
+                self._break()
+                return False
             self._heard_at = self._clock()
             for end in ends:
                 self._ends += 1
@@ -139,12 +146,16 @@ class SessionCache:
                     self._drop(key)
             while len(self._ended) > MOST_ENDS:
                 self._forgotten = self._ended.popitem(last=False)[1]
+            return True
 
     def broken(self) -> None:
         """Drop all answers, and keep none until a stream is opened."""
         with self._lock:
-            self._forget_all()
-            self._is_open = False
+            self._break()
+
+    def _break(self) -> None:
+        self._forget_all()
+        self._is_open = False
 
     def _forget_all(self) -> None:
         self._stream += 1

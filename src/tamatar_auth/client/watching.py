@@ -103,7 +103,8 @@ class Watch:
             pauses.worked()
             for message in call:
                 self._heard_at = now()
-                self._cache.heard(message.ends)
+                if not self._cache.heard(message.ends):
+                    return
         finally:
             call.cancel()
 

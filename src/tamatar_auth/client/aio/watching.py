@@ -53,12 +53,12 @@ class Watch:
         try:
             is_open = False
             while (message := await _next(call)) is not None:
-                if is_open:
-                    self._cache.heard(message.ends)
-                else:
+                if not is_open:
                     self._cache.opened()
                     pauses.worked()
                     is_open = True
+                elif not self._cache.heard(message.ends):
+                    return
         finally:
             call.cancel()
 
