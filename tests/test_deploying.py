@@ -40,6 +40,8 @@ PAGE = (ROOT / "docs/deploying.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that are not of our page."""
 
+WATCHES = ("tamatar.auth.v1.SessionService/WatchSessions", "grpc.health.v1.Health/Watch")
+
 OF_FAILED_CALLS = names.ERROR_TYPE.replace(".", "_")
 """The label of calls that fail by the fault of the server, of which there are none here."""
 
@@ -259,6 +261,18 @@ def test_what_is_asked_for_is_what_a_server_exports(where, exported):
             assert matcher.name in labels, selector
             if matcher.op == promql_parser.MatchOp.Equal:
                 assert matcher.value in known.get(matcher.name, labels[matcher.name])
+
+
+@pytest.mark.parametrize("method", WATCHES)
+def test_streams_that_end_with_their_server_are_no_failures(method):
+    failed = {(OF_FAILED_CALLS, ""), ("rpc_response_status_code", "UNAVAILABLE")}
+    for where, query in queries().items():
+        for selector in selectors(query):
+            matchers = selector.matchers.matchers
+            if failed & {(matcher.name, matcher.value) for matcher in matchers}:
+                (of_methods,) = [each for each in matchers if each.name == "rpc_method"]
+                assert of_methods.op == promql_parser.MatchOp.NotRe
+                assert re.fullmatch(of_methods.value, method), where
 
 
 def test_every_metric_is_on_the_dashboard(exported):
