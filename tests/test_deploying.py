@@ -162,6 +162,14 @@ def test_selectors_find_the_pods_and_the_volumes_their_secrets():
     }
 
 
+def test_the_migration_of_compose_waits_for_the_postgresql_that_stays():
+    # The image's first server, which ends when the volume is prepared, has a socket only.
+    words = compose()["postgres"]["healthcheck"]["test"]
+
+    assert words[:3] == ["CMD", "pg_isready", "--host=127.0.0.1"]
+    assert compose()["migration"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
 def test_containers_may_do_no_more_than_they_need():
     (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for name in ("deployment.yaml", "migration.yaml"):
