@@ -40,6 +40,8 @@ PAGE = (ROOT / "docs/deploying.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that are not of our page."""
 
+WATCHES = ("tamatar.auth.v1.SessionService/WatchSessions", "grpc.health.v1.Health/Watch")
+
 OF_FAILED_CALLS = names.ERROR_TYPE.replace(".", "_")
 """The label of calls that fail by the fault of the server, of which there are none here."""
 
@@ -160,6 +162,14 @@ def test_selectors_find_the_pods_and_the_volumes_their_secrets():
     }
 
 
+def test_the_migration_of_compose_waits_for_the_postgresql_that_stays():
+    # The image's first server, which ends when the volume is prepared, has a socket only.
+    words = compose()["postgres"]["healthcheck"]["test"]
+
+    assert words[:3] == ["CMD", "pg_isready", "--host=127.0.0.1"]
+    assert compose()["migration"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
 def test_containers_may_do_no_more_than_they_need():
     (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for name in ("deployment.yaml", "migration.yaml"):
@@ -259,6 +269,18 @@ def test_what_is_asked_for_is_what_a_server_exports(where, exported):
             assert matcher.name in labels, selector
             if matcher.op == promql_parser.MatchOp.Equal:
                 assert matcher.value in known.get(matcher.name, labels[matcher.name])
+
+
+@pytest.mark.parametrize("method", WATCHES)
+def test_streams_that_end_with_their_server_are_no_failures(method):
+    failed = {(OF_FAILED_CALLS, ""), ("rpc_response_status_code", "UNAVAILABLE")}
+    for where, query in queries().items():
+        for selector in selectors(query):
+            matchers = selector.matchers.matchers
+            if failed & {(matcher.name, matcher.value) for matcher in matchers}:
+                (of_methods,) = [each for each in matchers if each.name == "rpc_method"]
+                assert of_methods.op == promql_parser.MatchOp.NotRe
+                assert re.fullmatch(of_methods.value, method), where
 
 
 def test_every_metric_is_on_the_dashboard(exported):
