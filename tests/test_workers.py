@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
@@ -18,8 +17,9 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar.auth.v1.user_service_pb2 import GetUserRequest
+from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.client.aio import connect
 from tests.calls import ada, sign_in
 from tests.commands import PATIENCE, serving, tamatar, until
 from tests.databases import TEMPLATE
@@ -30,21 +30,6 @@ UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
 
 # A connection of its own for each channel, as if each were another process.
 OWN = [("grpc.use_local_subchannel_pool", 1)]
-# A call that reaches a server which has just closed is CANCELLED by gRPC's core: it never ran.
-RETRYING = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-            },
-        }
-    ]
-}
 
 ESTABLISHED = "01"
 
@@ -123,24 +108,40 @@ async def eventually(condition):
 class Load:
     """Clients that call without pause, one call at a time on a connection of each's own."""
 
-    def __init__(self, server, email, retrying):
+    def __init__(self, server, email, shipped):
         self.answered = [0] * CHANNELS
         self.failed = []
-        config = [("grpc.service_config", json.dumps(RETRYING))] if retrying else []
-        self._options = OWN + config
+        self._shipped = shipped
         self._address = server.addresses[0]
         self._request = GetUserRequest(email=email)
         self._over = False
 
     async def client(self, number):
-        async with grpc.aio.insecure_channel(self._address, options=self._options) as channel:
-            users = UserServiceStub(channel)
-            while not self._over:
-                try:
-                    await users.GetUser(self._request, wait_for_ready=True, timeout=PATIENCE)
-                    self.answered[number] += 1
-                except grpc.aio.AioRpcError as error:
-                    self.failed.append((number, error.code()))
+        if self._shipped:
+            async with connect(self._address, options=OWN) as auth:
+                await self._read_and_write(number, auth.users)
+        else:
+            async with grpc.aio.insecure_channel(self._address, options=OWN) as channel:
+                await self._read(number, UserServiceStub(channel))
+
+    async def _read(self, number, users):
+        while not self._over:
+            call = users.GetUser(self._request, wait_for_ready=True, timeout=PATIENCE)
+            await self._count(number, call)
+
+    async def _read_and_write(self, number, users):
+        """Call as callers do who leave it to the client what to do when a server goes."""
+        while not self._over:
+            await self._count(number, users.GetUser(self._request, timeout=PATIENCE))
+            someone = CreateUserRequest(email=f"{uuid4()}@example.com")
+            await self._count(number, users.CreateUser(someone, timeout=PATIENCE))
+
+    async def _count(self, number, call):
+        try:
+            await call
+            self.answered[number] += 1
+        except grpc.aio.AioRpcError as error:
+            self.failed.append((number, error.code()))
 
     async def goes_on(self):
         """Wait until each client has had more answers."""
@@ -155,11 +156,11 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def load(server, *, retrying):
+async def load(server, *, shipped=False):
     email = f"{uuid4()}@example.com"
     async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
         await UserServiceStub(channel).CreateUser(ada(email=email), wait_for_ready=True)
-    clients = Load(server, email, retrying)
+    clients = Load(server, email, shipped)
     running = [asyncio.ensure_future(clients.client(number)) for number in range(CHANNELS)]
     try:
         await clients.goes_on()
@@ -169,7 +170,7 @@ async def load(server, *, retrying):
 
 
 async def test_calls_are_answered_by_all_workers(server):
-    async with load(server, retrying=False) as clients:
+    async with load(server) as clients:
         held = [connections(pid, port_of(server)) for pid in workers_of(server)]
         pages = {line["worker"]: line["metrics_address"] for line in server.events("telemetry")}
         read = [await asyncio.to_thread(page, address) for address in pages.values()]
@@ -204,7 +205,7 @@ def test_the_supervisor_holds_nothing_of_grpc(server):
 
 
 async def test_of_a_killed_worker_only_the_calls_in_flight_are_lost(server):
-    async with load(server, retrying=False) as clients:
+    async with load(server) as clients:
         before = workers_of(server)
         victim = min(before)
         held = connections(victim, port_of(server))
@@ -264,9 +265,9 @@ async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(server)
     assert first < second < third
 
 
-async def test_a_hangup_replaces_the_workers_and_no_call_is_lost(server):
+async def test_a_hangup_replaces_the_workers_and_no_call_of_the_shipped_client_is_lost(server):
     before, times = workers_of(server), len(server.events("workers replaced"))
-    async with load(server, retrying=True) as clients:
+    async with load(server, shipped=True) as clients:
         server.ask(signal.SIGHUP)
         await eventually(lambda: len(server.events("workers replaced")) > times)
         await clients.goes_on()

@@ -1,6 +1,7 @@
 """The middleware for ASGI, called as a server of ASGI calls it."""
 
 import asyncio
+import contextvars
 import json
 
 import pytest
@@ -69,7 +70,7 @@ def cookies(text):
 
 @pytest.fixture
 def guard(auth):
-    return aio.SessionGuard(auth, recheck=0)
+    return aio.SessionGuard(auth, recheck=0, max_age=0)
 
 
 @pytest.fixture
@@ -190,3 +191,18 @@ async def test_a_websocket_is_closed_when_its_session_is_revoked(app, auth, sign
 
 async def test_the_start_of_the_application_passes(app):
     assert await asked(app, kind="lifespan") == [{"type": "lifespan.startup.complete"}]
+
+
+async def test_an_application_that_is_never_finished_disturbs_nobody(app, signed_in):
+    said, sent = asyncio.Queue(), asyncio.Queue()
+    said.put_nowait({"type": "websocket.connect"})
+    token = (await signed_in()).session_token
+    scope = {"type": "websocket", "path": "/", "headers": [bearer(token)]}
+    running = app(scope, said.get, sent.put)
+    talking = asyncio.create_task(running)
+    assert (await sent.get())["type"] == "websocket.accept"
+
+    contextvars.Context().run(running.close)
+
+    talking.cancel()
+    await asyncio.gather(talking, return_exceptions=True)

@@ -220,12 +220,16 @@ async def test_handlers_on_threads_of_an_event_loop_use_answers_again(fake, toke
     assert asked(fake) == before
 
 
-async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, guarded, token):
-    await guarded.live()
-    await guarded.close()
-    before = asked(fake)
+async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, token):
+    others = {*threading.enumerate()}
+    with client.connect(fake.address) as auth:
+        guarded = Guarded(SessionGuard(auth), is_blocking=True)
+        await guarded.live()
+        assert "watch sessions" in {each.name for each in {*threading.enumerate()} - others}
+        await guarded.close()
+        before = asked(fake)
 
-    assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+        assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
 
     assert asked(fake) == before + 3
-    assert not [each for each in threading.enumerate() if each.name == "watch sessions"]
+    assert "watch sessions" not in {each.name for each in {*threading.enumerate()} - others}

@@ -70,4 +70,6 @@ def entered(session: CurrentSession | None) -> Iterator[None]:
     try:
         yield
     finally:
-        _CURRENT.reset(token)
+        # What nobody finished is thrown away in a context of another: there is nothing to reset.
+        with contextlib.suppress(ValueError):
+            _CURRENT.reset(token)

@@ -77,8 +77,10 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
-        glances = threading.Thread(target=self._glance, name="glance at the watch", daemon=True)
-        glances.start()
+        watched = (threading.current_thread(),)
+        threading.Thread(
+            target=self._glance, args=watched, name="glance at the watch", daemon=True
+        ).start()
         pauses = Pauses()
         while not self._over.is_set():
             error = None
@@ -108,9 +110,9 @@ class Watch:
         finally:
             call.cancel()
 
-    def _glance(self) -> None:
+    def _glance(self, watching: threading.Thread) -> None:
         """End a stream that has fallen silent, so that another one is begun."""
-        while not self._over.wait(GLANCE):
+        while not self._over.wait(GLANCE) and watching.is_alive():
             if now() - self._heard_at > SILENCE:
                 self._cancel()
 
