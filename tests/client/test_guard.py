@@ -34,15 +34,19 @@ SHOPS = {
 
 
 @contextlib.asynccontextmanager
-async def shop(kind, address, **options):
+async def shop(kind, address, *, own_token=None, **options):
     """A guarded shop whose guard asks the service at an address; yields a channel to it."""
     async with contextlib.AsyncExitStack() as stack:
         if SHOPS[kind] is None:
-            auth = stack.enter_context(client.connect(address))
-            running = blocking_shop(SessionGuard(auth, **options))
+            auth = stack.enter_context(client.connect(address, token=own_token))
+            guard = SessionGuard(auth, **options)
+            stack.push_async_callback(asyncio.to_thread, guard.close)
+            running = blocking_shop(guard)
         else:
-            auth = await stack.enter_async_context(aio.connect(address))
-            running = aio_shop(aio.SessionGuard(auth, **options), SHOPS[kind]())
+            auth = await stack.enter_async_context(aio.connect(address, token=own_token))
+            guard = aio.SessionGuard(auth, **options)
+            stack.push_async_callback(guard.close)
+            running = aio_shop(guard, SHOPS[kind]())
         at = await stack.enter_async_context(running)
         yield await stack.enter_async_context(grpc.aio.insecure_channel(at))
 
@@ -190,6 +194,50 @@ async def test_nobody_is_let_in_while_the_service_cannot_be_asked(scripted, kind
         )
     assert "a session cannot be checked" in caplog.text
     assert "tms_one" not in caplog.text
+
+
+class Token:
+    """The token of a caller, in a file that may be away."""
+
+    def __init__(self):
+        self.is_away = False
+
+    def __call__(self):
+        if self.is_away:
+            raise RuntimeError("tmc_secret")
+        return "tmc_secret"
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+async def test_a_token_that_cannot_be_read_is_told_to_nobody(scripted, kind, caplog):
+    token = Token()
+    token.is_away = True
+    async with shop(kind, scripted.address, own_token=token) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await Customer(channel, "tms_one").ask("unary_unary")
+
+    assert raised.value.code() is StatusCode.UNAVAILABLE
+    assert "tmc_secret" not in f"{raised.value.details()}"
+    assert "a session cannot be checked: RuntimeError" in caplog.text
+    assert not [each for each in caplog.records if "tmc_secret" in each.getMessage()]
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+async def test_no_stream_goes_on_that_cannot_be_checked_any_more(fake, kind):
+    started, token = fake.start_session(fake.add_user("ada@example.com")), Token()
+    options = {"own_token": token, "recheck": 0.05, "max_age": 0}
+    async with shop(kind, fake.address, **options) as channel:
+        metadata = Customer(channel, started).metadata
+        answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
+        assert await anext(aiter(answers)) == b"ada@example.com"
+        token.is_away = True
+
+        async def read_all():
+            async with asyncio.timeout(10):
+                async for _ in answers:
+                    await asyncio.sleep(0.001)
+
+        assert (await refusal(read_all()))[0] is StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("kind", SHOPS)

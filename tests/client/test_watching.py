@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+from contextvars import ContextVar
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
 from tamatar_auth import client
 from tamatar_auth.client import SessionGuard, aio, cache, watching
+from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.guarding import Refused
 from tests.client.shop import Blocking, Customer, aio_shop
 
@@ -233,3 +236,113 @@ async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, token):
 
     assert asked(fake) == before + 3
     assert "watch sessions" not in {each.name for each in {*threading.enumerate()} - others}
+
+
+class Token:
+    """The token of a caller, which cannot always be read."""
+
+    def __init__(self):
+        self.is_away = False
+        self.seen = []
+
+    def __call__(self):
+        self.seen.append(IN_A_CALL.get())
+        if self.is_away:
+            raise RuntimeError("away")
+        return "tmc_any"
+
+
+IN_A_CALL: ContextVar[bool] = ContextVar("in_a_call", default=False)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(watching, "GLANCE", 0.02)
+
+
+@pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
+async def test_a_watch_outlives_a_token_that_cannot_be_read(fake, token, hasty, module, caplog):
+    own = Token()
+    auth = module.connect(fake.address, token=own)
+    guarded = Guarded(module.SessionGuard(auth), is_blocking=module is client)
+    own.is_away = True
+    await guarded.until(token, "UNAVAILABLE")
+    await eventually(lambda: len(own.seen) > 10)
+    names = [each.name for each in threading.enumerate()]
+    assert names.count("glance at the watch") <= 1
+
+    own.is_away = False
+
+    await eventually(lambda: guarded.guard._cache.is_live)
+    assert await guarded.ask(token) == "ada@example.com"
+    assert "sessions cannot be watched, so each is asked for: RuntimeError" in caplog.text
+    await guarded.close()
+    await (auth.close() if module is aio else asyncio.to_thread(auth.close))
+
+
+async def test_a_watch_belongs_to_no_call(fake, token):
+    own = Token()
+    async with aio.connect(fake.address, token=own) as auth:
+        guard = aio.SessionGuard(auth)
+        IN_A_CALL.set(True)
+        await guard.session(token)
+        await eventually(lambda: guard._cache.is_live)
+        await guard.close()
+
+    assert own.seen.count(False) == 1
+
+
+async def test_a_watch_that_is_closed_while_it_begins_ends(fake):
+    with client.connect(fake.address) as auth:
+
+        def close_meanwhile(request):
+            watch._over.set()
+            watch._cancel()
+            return auth.sessions.WatchSessions(request)
+
+        late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_meanwhile))
+        watch = watching.Watch(late, SessionCache(max_age=30, size=1))
+        watch.begin()
+        await asyncio.to_thread(watch._thread.join, 5)
+
+        assert not watch._thread.is_alive()
+
+
+async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
+    """As in a process that was forked: it has the cache, and not the thread."""
+    forked = SessionCache(max_age=30, size=1)
+    with client.connect(scripted.address) as auth:
+        watch = watching.Watch(auth, forked)
+        watch._thread = threading.Thread()
+        forked.opened()
+
+        watch.begin()
+
+        assert not forked.is_live
+        await asyncio.to_thread(watch.close)
+
+
+async def test_a_watch_that_ends_leaves_no_thread(fake, hasty):
+    def broken():
+        raise ValueError("as for a client that was closed")
+
+    with client.connect(fake.address, token=broken) as auth:
+        guarded = Guarded(SessionGuard(auth), is_blocking=True)
+        for _ in range(3):
+            assert await guarded.ask("tms_one") == "UNAVAILABLE"
+
+        names = {"watch sessions", "glance at the watch"}
+        await eventually(lambda: not names & {each.name for each in threading.enumerate()})
+
+
+async def test_another_stream_is_begun_after_a_pause_of_the_whole_process(fake, guarded, token):
+    await guarded.live()
+    assert await guarded.ask(token) == "ada@example.com"
+    before = fake.calls["WatchSessions"]
+
+    guarded.guard._cache._heard_at -= cache.SILENCE + 1
+
+    await eventually(lambda: fake.calls["WatchSessions"] > before)
+    await eventually(lambda: guarded.guard._cache.is_live)

@@ -41,7 +41,7 @@ class SessionCache:
     """Keeps answers of ValidateSession, as a stream of WatchSessions allows it.
 
     For each stream: `opened` at its first message, `heard` at each later one, `broken` at its
-    end, or when `heard` returns False. For each question: `begin` before it is asked, `keep` with
+    end or when `heard` returns False. For each question: `begin` before it is asked, `keep` with
     its answer. A question that was under way when its session's end came, or when the stream was
     opened or broken, leaves nothing. Threads may share a cache.
     """

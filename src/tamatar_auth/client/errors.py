@@ -185,6 +185,11 @@ def auth_error(error: grpc.RpcError) -> grpc.RpcError:
     )
 
 
+def loggable(error: Exception) -> str:
+    """Write an error for the log: what others raise may say anything, also a secret."""
+    return str(error) if isinstance(error, (AuthError, OSError)) else type(error).__name__
+
+
 def _metadata(told: Any) -> Metadata:
     return Metadata(*((each[0], each[1]) for each in told or ()))
 

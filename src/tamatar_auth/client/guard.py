@@ -8,7 +8,6 @@ import grpc
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
 from tamatar_auth.client.connecting import AuthClient
 from tamatar_auth.client.guarding import (
-    CHECK_ERRORS,
     Given,
     GuardOptions,
     Need,
@@ -63,7 +62,7 @@ class SessionGuard(grpc.ServerInterceptor):
     def _ask(self, token: str) -> ValidateSessionResponse:
         try:
             return self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
-        except CHECK_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - such as a token that cannot be read
             raise Refused.because(error) from None
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:

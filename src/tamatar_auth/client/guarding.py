@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self, TypedDict
 
-import grpc
 from google.protobuf.any_pb2 import Any as Packed
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -16,7 +15,13 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.client.cache import SessionCache
-from tamatar_auth.client.errors import DETAILS, DOMAIN, AuthError, InvalidRequestError, SessionError
+from tamatar_auth.client.errors import (
+    DETAILS,
+    DOMAIN,
+    InvalidRequestError,
+    SessionError,
+    loggable,
+)
 
 OPEN_METHODS = (
     "grpc.health.v1.Health",
@@ -136,14 +141,14 @@ class Refused(Exception):  # noqa: N818 - the caller's, not ours
         if isinstance(error, InvalidRequestError):
             return cls.unknown()
         if not isinstance(error, SessionError):
-            log.warning("a session cannot be checked: %s", error)
+            log.warning("a session cannot be checked: %s", loggable(error))
             return cls(StatusCode.UNAVAILABLE, "The session cannot be checked at the moment.")
-        told = error.trailing_metadata().get(DETAILS) or b""
+        details = error.trailing_metadata().get(DETAILS) or b""
         return cls(
             StatusCode.UNAUTHENTICATED,
             error.details() or "",
             error.reason_name,
-            told if isinstance(told, bytes) else told.encode(),
+            details if isinstance(details, bytes) else details.encode(),
         )
 
     @property
@@ -177,10 +182,6 @@ class Pace:
             return False
         self._last = time.monotonic()
         return True
-
-
-CHECK_ERRORS = (AuthError, grpc.RpcError)
-"""What a check raises that could not be made, or whose session is not good."""
 
 
 def find_token(metadata: Iterable[Any], key: str) -> str | None:

@@ -11,7 +11,7 @@ from grpc import StatusCode
 from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest
 from tamatar_auth.client.cache import SILENCE, SessionCache, now
 from tamatar_auth.client.connecting import AuthClient
-from tamatar_auth.client.errors import AuthError
+from tamatar_auth.client.errors import AuthError, loggable
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two streams, at first and after many that failed."""
@@ -39,8 +39,11 @@ class Pauses:
 
     def after(self, error: Exception | None) -> float:
         """Return the seconds to wait after a stream that ended with this."""
-        if isinstance(error, AuthError) and error.code() in _REFUSALS:
-            log.warning("sessions cannot be watched, so each is asked for: %s", error)
+        is_refused = isinstance(error, AuthError) and error.code() in _REFUSALS
+        will_pass = isinstance(error, (grpc.RpcError, TimeoutError)) and not is_refused
+        if error is not None and not will_pass:
+            log.warning("sessions cannot be watched, so each is asked for: %s", loggable(error))
+        if is_refused:
             return REFUSED_PAUSE
         told = error.retry_after if isinstance(error, AuthError) else None
         self._next, pause = min(2 * self._next, LONGEST_PAUSE), max(told or 0, self._next)
@@ -66,6 +69,7 @@ class Watch:
         with self._lock:
             if self._over.is_set() or (self._thread is not None and self._thread.is_alive()):
                 return
+            self._cache.broken()  # a process that was forked has it of its parent, who watches on
             self._thread = threading.Thread(target=self._run, name="watch sessions", daemon=True)
             self._thread.start()
 
@@ -77,19 +81,22 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
-        watched = (threading.current_thread(),)
-        threading.Thread(
-            target=self._glance, args=watched, name="glance at the watch", daemon=True
-        ).start()
+        glances = threading.Thread(
+            target=self._glance,
+            args=[threading.current_thread()],
+            name="glance at the watch",
+            daemon=True,
+        )
+        glances.start()
         pauses = Pauses()
         while not self._over.is_set():
             error = None
             try:
                 self._follow(pauses)
-            except grpc.RpcError as raised:
+            except ValueError:  # the client was closed, as far as anybody can tell
+                return
+            except Exception as raised:  # noqa: BLE001 - such as a token that cannot be read
                 error = raised
-            except ValueError:  # the client was closed
-                self._over.set()
             finally:
                 self._cache.broken()
             self._over.wait(pauses.after(error))
@@ -99,6 +106,8 @@ class Watch:
         self._heard_at = now()
         self._call = call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:
+            if self._over.is_set():  # and who set it may have found an older call
+                return
             next(call)
             self._heard_at = now()
             self._cache.opened()
@@ -112,7 +121,7 @@ class Watch:
 
     def _glance(self, watching: threading.Thread) -> None:
         """End a stream that has fallen silent, so that another one is begun."""
-        while not self._over.wait(GLANCE) and watching.is_alive():
+        while watching.is_alive() and not self._over.wait(GLANCE):
             if now() - self._heard_at > SILENCE:
                 self._cancel()
 

@@ -13,7 +13,6 @@ from tamatar_auth.client import guard as blocking
 from tamatar_auth.client.aio.connecting import AuthClient
 from tamatar_auth.client.aio.watching import Watch
 from tamatar_auth.client.guarding import (
-    CHECK_ERRORS,
     Given,
     GuardOptions,
     Need,
@@ -65,7 +64,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         request = ValidateSessionRequest(session_token=token)
         try:
             return await self._auth.sessions.ValidateSession(request)
-        except CHECK_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - such as a token that cannot be read
             raise Refused.because(error) from None
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:

@@ -1,6 +1,7 @@
 """Tells a cache of the sessions that end, in a task."""
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
 import grpc
@@ -23,7 +24,10 @@ class Watch:
     def begin(self) -> None:
         """Watch from now on, if that was not begun."""
         if not self._is_over and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="watch sessions")
+            # In a context of its own: the call that it is begun for ends before it.
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name="watch sessions", context=Context()
+            )
 
     async def close(self) -> None:
         """Watch no more."""
@@ -38,11 +42,11 @@ class Watch:
             error = None
             try:
                 await self._follow(pauses)
-            except (grpc.RpcError, TimeoutError) as raised:
-                error = raised
             except grpc.aio.UsageError:  # the client was closed
                 self._is_over = True
                 return
+            except Exception as raised:  # noqa: BLE001 - such as a token that cannot be read
+                error = raised
             finally:
                 self._cache.broken()
             await asyncio.sleep(pauses.after(error))
