@@ -25,8 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover fuzz bench guarding timing importing soak check format migrate seed \
-	proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover fuzz bench guarding timing importing soak check format migrate seed proto proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
