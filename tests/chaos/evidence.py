@@ -113,7 +113,8 @@ class Evidence:
         asked = [call for call in self.of_session[session] if call.method == "RevokeSession"]
         asked += self._may_have_found_reuse(session)
         started = [call for call in self.of_session[session] if call.method == "CreateSession"]
-        since = started[0].began if started else inf
+        # Of a session that no client was told of it is not known when it began.
+        since = started[0].began if started else 0.0
         asked += [call for call in self.calls_of(user, *USER_ENDS) if call.done_by >= since]
         return min((call.began for call in asked), default=0.0)
 

@@ -52,8 +52,11 @@ def judged(*calls, user=USER, session=SESSION, more=(), faults=(), said=()):
     return {violation.promise for violation in broken(Evidence(history, stored))}
 
 
-def watched(*told, more=()):
-    """Tell which promises a history breaks with a watch from 4 on, and two ends in it."""
+def watched(*told, more=(), unknown=()):
+    """Tell which promises a history breaks with a watch from 4 on, and two ends in it.
+
+    Of some of Ada's sessions no client was told.
+    """
     calls = [
         ok("RevokeSession", 4.5, 5, session="s"),
         ok("CreateSession", 2, 3, session="other", token="o", value="old"),
@@ -61,7 +64,7 @@ def watched(*told, more=()):
         *more,
     ]
     history = History([*BEGINNING, *calls], watches=[Watch(4, set(told))])
-    ended = [replace(SESSION, id=id_, is_valid=False) for id_ in ("s", "other")]
+    ended = [replace(SESSION, id=id_, is_valid=False) for id_ in ("s", "other", *unknown)]
     stored = Stored({"ada": USER}, {one.id: one for one in ended})
     return {violation.promise for violation in broken(Evidence(history, stored))}
 
@@ -75,6 +78,12 @@ def test_a_refresh_in_doubt_may_have_ended_a_session_before_it_was_revoked():
     refresh = in_doubt("RefreshSession", 4.1, 4.2, session="other", token="o")
 
     assert watched("other", more=[refresh]) == set()
+
+
+def test_a_session_that_nobody_was_told_of_may_have_ended_at_any_time():
+    ends = [ok("RevokeUserSessions", 4.1, 4.2), in_doubt("RevokeUserSessions", 6, 7)]
+
+    assert watched("unknown", more=ends, unknown=["unknown"]) == set()
 
 
 def validated(began, ended):
