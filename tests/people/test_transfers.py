@@ -361,7 +361,7 @@ def test_cells_are_read_as_people_write_them(cli, tmp_path, mark):
 
 
 @LONG
-@pytest.mark.skipif(os.environ.get("TAMATAR_SLOW") != "1", reason="slow: TAMATAR_SLOW=1 has it run")
+@pytest.mark.skipif(os.environ.get("SLOW_TESTS") != "1", reason="slow: SLOW_TESTS=1 has it run")
 async def test_a_hundred_thousand_users_are_imported(cli, tmp_path, users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 100_000, BAD)
 

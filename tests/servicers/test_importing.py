@@ -17,7 +17,7 @@ from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server import running
-from tests.calls import PASSWORD, ada, refused, sign_in, verify
+from tests.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
 from tests.servicers.test_input import put, wrong_of
 from tests.test_server import channel_to
 
@@ -431,6 +431,29 @@ async def test_a_server_that_stops_ends_the_stream_and_keeps_what_it_answered(
 
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
     assert await imported(users, grace(), grace(email="next@example.com")) == [EXISTS, CREATED]
+
+
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_server_that_stops_while_it_answers_ends_every_stream(settings, database, moment):
+    async with running(settings) as other, channel_to(other) as channel:
+        calls = [UserServiceStub(channel).ImportUsers() for _ in range(6)]
+        for number, call in enumerate(calls):
+            arrival = grace(email=f"g{number}@example.com")
+            await call.write(pb.ImportUsersRequest(users=[arrival]))
+        await calls[moment % 6].read()
+        await asyncio.sleep(moment / 500)
+        other.parts.drain.end_streams()
+
+        for call in calls:
+            assert await reason_of_the_end(call) == "SERVICE_STOPPING"
+
+
+async def reason_of_the_end(call):
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return read_refusal(error).reason
 
 
 async def export(users, **given):

@@ -24,6 +24,9 @@ response, or None after it wrote a stream of them. The outermost is a coroutine 
 gRPC looks for; one that only does something before the next returns what that returns, as each
 coroutine around a call costs it time."""
 
+LAST_WRITE = 1.0
+"""Seconds for a response that is being written when its call is cancelled."""
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
@@ -88,7 +91,8 @@ def _written(behaviour: Callable[..., Any] | None) -> Behaviour:
     """Turn a handler that yields its responses into one that writes them."""
     assert behaviour is not None  # noqa: S101 - for the type checker
 
-    async def write(request: Any, context: ServicerContext[Any, Any]) -> None:
+    async def write(request: Any, given: ServicerContext[Any, Any]) -> None:
+        context = given if isinstance(given, WholeWrites) else WholeWrites(given)
         answer = behaviour(request, context)
         if not hasattr(answer, "__aiter__"):
             await answer
@@ -99,6 +103,29 @@ def _written(behaviour: Callable[..., Any] | None) -> Behaviour:
                 await _taken(context.write(response))
 
     return write
+
+
+class WholeWrites:
+    """The context of a call that may be cancelled while it writes.
+
+    The writing itself is not: gRPC would lose track of it, and then end the call in no way or
+    use memory that has been freed.
+    """
+
+    def __init__(self, context: ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: Any) -> None:
+        """Write a response. Whoever is cancelled meanwhile waits a moment for its end."""
+        writing = asyncio.ensure_future(self._context.write(message))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing], timeout=LAST_WRITE)
+            raise
 
 
 async def _taken(writing: Awaitable[None]) -> None:

@@ -20,6 +20,7 @@ from tamatar_auth.servicers import masks
 from tamatar_auth.servicers.parsing import moment
 from tamatar_auth.storage.exports import Departure
 from tamatar_auth.storage.imports import Arrival
+from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.users import NewUser
 
 # Users that were imported are known again by what is made with it: it stays as it is.
@@ -82,7 +83,7 @@ def _arrival(user: PortableUser) -> Arrival:
         avatar_url=masks.optional(user.avatar_url),
         email_verified=user.email_verified,
         request_id=uuid5(_IMPORTS, own_id or email),
-        request_digest=_digest(user, email, is_active=is_active, created_at=created_at),
+        request_digest=_digest(user, email, profile, is_active=is_active, created_at=created_at),
     )
     return Arrival(
         user=new,
@@ -101,12 +102,17 @@ def _past(user: PortableUser) -> datetime | None:
 
 
 def _digest(
-    user: PortableUser, email: str, *, is_active: bool, created_at: datetime | None
+    user: PortableUser,
+    email: str,
+    profile: ProfileRow,
+    *,
+    is_active: bool,
+    created_at: datetime | None,
 ) -> bytes:
     """Give what stands for the content, however it was written. It stays as it is, too."""
     said = (
         *(email, user.username.lower(), user.password_hash, user.first_name, user.last_name),
-        *(user.avatar_url, *masks.profile_row(user.profile)),
+        *(user.avatar_url, *profile),
         *(user.email_verified, is_active, created_at and created_at.isoformat()),
     )
     return hashlib.sha256(json.dumps(said).encode()).digest()
