@@ -172,6 +172,33 @@ async def test_answers_end_when_the_session_is_revoked(service, auth, signed_in,
         assert await refusal(read_all()) == REVOKED
 
 
+class Stubborn(Asyncio):
+    """A handler that takes its end for that of something else, and ends by itself, or goes on."""
+
+    async def unary_stream(self, request, _context):
+        yield b"1"
+        for _ in range(int(request)):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_handler_that_overlooks_its_end_is_ended(fake, monkeypatch, times):
+    monkeypatch.setitem(SHOPS, "stubborn", Stubborn)
+    monkeypatch.setattr(aio.guard, "INSISTENCE", 0.05)
+    token = fake.start_session(fake.add_user("ada@example.com"))
+    async with shop("stubborn", fake.address, recheck=0.05) as channel:
+        metadata = Customer(channel, token).metadata
+        request = str(times).encode()
+        answers = channel.unary_stream(SHOP + "unary_stream")(request, metadata=metadata)
+        assert await answers.read() == b"1"
+
+        fake.revoke(token)
+
+        async with asyncio.timeout(10):
+            assert await refusal(answers.read()) == REVOKED
+
+
 @pytest.mark.parametrize("kind", SHOPS)
 async def test_a_stream_whose_session_stays_good_goes_on(service, signed_in, kind):
     token = (await signed_in()).session_token
