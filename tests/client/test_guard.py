@@ -288,3 +288,10 @@ def test_health_and_reflection_are_open_unless_told_otherwise():
         assert handler_of(guard, "/grpc.reflection.v1.ServerReflection/Any") is handler
         assert handler_of(guard, "/grpc.health.v1.HealthCare/Check") is not handler
         assert handler_of(strict, "/grpc.health.v1.Health/Check") is not handler
+
+
+def test_one_method_alone_is_not_taken_for_its_letters():
+    with client.connect("localhost:1") as auth:
+        for option in ("open_methods", "optional_methods"):
+            with pytest.raises(TypeError, match="a list is wanted"):
+                SessionGuard(auth, **{option: "shop.v1.Shop"})

@@ -9,7 +9,7 @@ from typing import Any
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
-from tamatar_auth.client.guarding import Pace, Refused, token_in
+from tamatar_auth.client.guarding import Pace, Refused, several, token_in
 from tamatar_auth.client.sessions import CurrentSession, entered
 
 Message = MutableMapping[str, Any]
@@ -105,7 +105,7 @@ class _Paths:
     """Paths, and folders of them that end with `/*`."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        paths = tuple(paths)
+        paths = several(paths)
         self._exact = frozenset(paths)
         self._folders = tuple(path[:-1] for path in paths if path.endswith("/*"))
 
