@@ -206,3 +206,15 @@ async def test_an_application_that_is_never_finished_disturbs_nobody(app, signed
 
     talking.cancel()
     await asyncio.gather(talking, return_exceptions=True)
+
+
+async def test_what_is_neither_http_nor_a_websocket_is_not_let_in(app):
+    reached = await asked(app, kind="webtransport")
+
+    assert "webtransport.startup.complete" not in {message["type"] for message in reached}
+
+
+def test_one_path_alone_is_not_taken_for_its_letters(guard):
+    for option in ("open_paths", "optional_paths"):
+        with pytest.raises(TypeError, match="a list is wanted"):
+            SessionMiddleware(application, guard, **{option: "/health"})

@@ -1,5 +1,7 @@
 """The cache against a model of the service: whatever the order of things, no ended session."""
 
+import runpy
+import time
 from collections import deque
 from datetime import UTC, datetime
 
@@ -191,6 +193,13 @@ def test_the_answer_that_was_used_longest_ago_makes_room(cache):
     assert len(cache) == 3
     assert cache.find("ada1") is None
     assert cache.find("ada0") is not None
+
+
+def test_the_clock_is_there_on_every_system(monkeypatch):
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC", "clock_gettime"):
+        monkeypatch.delattr(time, name, raising=False)
+
+    assert runpy.run_path(cache_module.__file__)["now"]() >= 0
 
 
 def test_no_token_is_kept(cache):

@@ -110,6 +110,27 @@ async def test_a_token_that_changes_is_shown_as_it_is(scripted):
     assert shown[1]["x-trace"] == "1"
 
 
+@pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
+async def test_a_token_may_end_with_its_line_and_has_no_other_space(scripted, module):
+    async def call(token):
+        auth = module.connect(scripted.address, token=lambda: token)
+        try:
+            if module is aio:
+                return await auth.users.GetUser(GetUserRequest())
+            return await asyncio.to_thread(auth.users.GetUser, GetUserRequest())
+        finally:
+            await (auth.close() if module is aio else asyncio.to_thread(auth.close))
+
+    await call("tmc_one\r\n")
+
+    assert [each.metadata["authorization"] for each in scripted.taken()] == ["Bearer tmc_one"]
+    for token in ("", "\n", "tmc_secret tmc_two", "tmc_secret\ntmc_two", "tmc_secr\u00e9t"):
+        with pytest.raises(ValueError, match="token of this caller") as raised:
+            await call(token)
+        assert "tmc_" not in str(raised.value)
+    assert not scripted.asked
+
+
 async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(settings, tmp_path):
     authority, callers = Authority.make(), tmp_path / "callers.toml"
     token = CallerFile(callers).add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID]), DAY * 30)

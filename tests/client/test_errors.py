@@ -147,3 +147,14 @@ def of_failure(failure, changed=lambda told: told):
     told = rpc_status.to_status(status(failure))
     trailing = grpc.aio.Metadata(*((key, changed(value)) for key, value in told.trailing_metadata))
     return grpc.aio.AioRpcError(told.code, grpc.aio.Metadata(), trailing, told.details)
+
+
+@pytest.mark.parametrize("in_between", [b"\xff\xff", b"\x1a\x02\x12\xff", "text"])
+def test_details_that_nobody_can_read_leave_the_status(in_between):
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", in_between))
+    told = grpc.aio.AioRpcError(StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing, "away")
+
+    error = auth_error(told)
+
+    assert isinstance(error, client.UnavailableError)
+    assert str(error) == "UNAVAILABLE: away"

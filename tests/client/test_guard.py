@@ -172,6 +172,33 @@ async def test_answers_end_when_the_session_is_revoked(service, auth, signed_in,
         assert await refusal(read_all()) == REVOKED
 
 
+class Stubborn(Asyncio):
+    """A handler that takes its end for that of something else, and ends by itself, or goes on."""
+
+    async def unary_stream(self, request, _context):
+        yield b"1"
+        for _ in range(int(request)):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_handler_that_overlooks_its_end_is_ended(fake, monkeypatch, times):
+    monkeypatch.setitem(SHOPS, "stubborn", Stubborn)
+    monkeypatch.setattr(aio.guard, "INSISTENCE", 0.05)
+    token = fake.start_session(fake.add_user("ada@example.com"))
+    async with shop("stubborn", fake.address, recheck=0.05) as channel:
+        metadata = Customer(channel, token).metadata
+        request = str(times).encode()
+        answers = channel.unary_stream(SHOP + "unary_stream")(request, metadata=metadata)
+        assert await answers.read() == b"1"
+
+        fake.revoke(token)
+
+        async with asyncio.timeout(10):
+            assert await refusal(answers.read()) == REVOKED
+
+
 @pytest.mark.parametrize("kind", SHOPS)
 async def test_a_stream_whose_session_stays_good_goes_on(service, signed_in, kind):
     token = (await signed_in()).session_token
@@ -261,3 +288,10 @@ def test_health_and_reflection_are_open_unless_told_otherwise():
         assert handler_of(guard, "/grpc.reflection.v1.ServerReflection/Any") is handler
         assert handler_of(guard, "/grpc.health.v1.HealthCare/Check") is not handler
         assert handler_of(strict, "/grpc.health.v1.Health/Check") is not handler
+
+
+def test_one_method_alone_is_not_taken_for_its_letters():
+    with client.connect("localhost:1") as auth:
+        for option in ("open_methods", "optional_methods"):
+            with pytest.raises(TypeError, match="a list is wanted"):
+                SessionGuard(auth, **{option: "shop.v1.Shop"})

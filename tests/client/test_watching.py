@@ -324,15 +324,19 @@ async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
         await asyncio.to_thread(watch.close)
 
 
-async def test_a_watch_that_ends_leaves_no_thread(fake, hasty):
+async def test_a_watch_that_ends_leaves_no_thread(fake, hasty, monkeypatch):
+    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.5)
+
     def broken():
         raise ValueError("as for a client that was closed")
 
     with client.connect(fake.address, token=broken) as auth:
         guarded = Guarded(SessionGuard(auth), is_blocking=True)
-        for _ in range(3):
+        before = threading.active_count()
+        for _ in range(30):
             assert await guarded.ask("tms_one") == "UNAVAILABLE"
 
+        assert threading.active_count() < before + 10
         names = {"watch sessions", "glance at the watch"}
         await eventually(lambda: not names & {each.name for each in threading.enumerate()})
 

@@ -9,7 +9,7 @@ from typing import Any
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
-from tamatar_auth.client.guarding import Pace, Refused, token_in
+from tamatar_auth.client.guarding import Pace, Refused, several, token_in
 from tamatar_auth.client.sessions import CurrentSession, entered
 
 Message = MutableMapping[str, Any]
@@ -63,7 +63,7 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let the application do it."""
-        if scope["type"] not in {"http", "websocket"} or scope["path"] in self._open:
+        if scope["type"] == "lifespan" or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
         try:
@@ -105,7 +105,7 @@ class _Paths:
     """Paths, and folders of them that end with `/*`."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        paths = tuple(paths)
+        paths = several(paths)
         self._exact = frozenset(paths)
         self._folders = tuple(path[:-1] for path in paths if path.endswith("/*"))
 

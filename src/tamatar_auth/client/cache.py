@@ -15,13 +15,12 @@ SILENCE = 10.0
 MOST_ENDS = 10_000
 """How many of the last ends are known."""
 
-# Goes on while the machine sleeps, where there is such a clock.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def now() -> float:
-    """Return the seconds since some moment."""
-    return time.clock_gettime(_CLOCK)
+    """Return the seconds since some moment, also while the machine slept if it has such a clock."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 class Ticket(NamedTuple):

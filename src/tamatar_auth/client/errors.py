@@ -16,11 +16,13 @@ Each is a `grpc.aio.AioRpcError`, hence a `grpc.RpcError`, whichever kind of cha
 from: what handles those goes on to work.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
@@ -198,8 +200,9 @@ def _read(trailing: Metadata) -> tuple[Any, Any, Any]:
     """Read the details of a status: ErrorInfo, BadRequest and RetryInfo, empty if not there."""
     found = info, request, retry = ErrorInfo(), BadRequest(), RetryInfo()
     packed = trailing.get(DETAILS) or b""
-    status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
-    for detail in status.details:
-        for known in found:
-            detail.Unpack(known)
+    with contextlib.suppress(DecodeError):  # what somebody in between made of them
+        status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
+        for detail in status.details:
+            for known in found:
+                detail.Unpack(known)
     return info, request, retry

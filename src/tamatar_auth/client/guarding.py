@@ -206,5 +206,12 @@ def token_in(value: str, *, is_bearer: bool) -> str:
     return token
 
 
+def several(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names, or raise `TypeError` for one alone: it would be taken for its letters."""
+    if isinstance(names, str):
+        raise TypeError(f"a list is wanted: [{names!r}]")
+    return tuple(names)
+
+
 def _names(methods: Iterable[str]) -> frozenset[str]:
-    return frozenset(name.lstrip("/") for name in methods)
+    return frozenset(name.lstrip("/") for name in several(methods))

@@ -27,6 +27,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
 
+_SENDABLE = re.compile(r"[!-~]+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 
@@ -109,10 +110,15 @@ def is_local(address: str) -> bool:
 
 
 def bearer(token: Token | None) -> Sequence[tuple[str, str]]:
-    """Return the metadata that shows who calls."""
+    """Return the metadata that shows who calls; raise `ValueError` where it cannot be sent.
+
+    A token that was read from a file may end with its line.
+    """
     if token is None:
         return ()
-    text = token if isinstance(token, str) else token()
+    text = (token if isinstance(token, str) else token()).strip()
+    if not _SENDABLE.fullmatch(text):
+        raise ValueError("the token of this caller is empty, or has characters that none has")
     return (("authorization", f"Bearer {text}"),)
 
 

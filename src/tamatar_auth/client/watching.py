@@ -93,12 +93,13 @@ class Watch:
             error = None
             try:
                 self._follow(pauses)
-            except ValueError:  # the client was closed, as far as anybody can tell
-                return
             except Exception as raised:  # noqa: BLE001 - such as a token that cannot be read
                 error = raised
             finally:
                 self._cache.broken()
+            if isinstance(error, ValueError):  # the client was closed, as far as anybody can tell
+                self._over.wait(LONGEST_PAUSE)  # whoever checks a session later begins anew
+                return
             self._over.wait(pauses.after(error))
 
     def _follow(self, pauses: Pauses) -> None:

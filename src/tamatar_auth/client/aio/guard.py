@@ -21,6 +21,9 @@ from tamatar_auth.client.guarding import (
 )
 from tamatar_auth.client.sessions import CurrentSession, current, enter
 
+INSISTENCE = 5.0
+"""Seconds after which a handler that was told to end, and goes on, is told again."""
+
 
 class SessionGuard(grpc.aio.ServerInterceptor):
     """Lets calls in that bring the token of a good session, as the one for blocking servers does.
@@ -115,10 +118,12 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         except asyncio.CancelledError:
             if not refusals:  # it was the caller
                 raise
-            task.uncancel()
-            await refusals[0].end_soon(context)
         finally:
             watching.cancel()
+        if refusals:
+            while task.uncancel():
+                pass
+            await refusals[0].end_soon(context)
 
     async def _watch(self, token: str, task: "asyncio.Task[Any]", refusals: list[Refused]) -> None:
         while not refusals:
@@ -127,7 +132,9 @@ class SessionGuard(grpc.aio.ServerInterceptor):
                 await self.session(token)
             except Refused as refused:
                 refusals.append(refused)
-                task.cancel()
+        while True:  # its handler may take the first for something else
+            task.cancel()
+            await asyncio.sleep(INSISTENCE)
 
     def _on_a_thread(self, loop: asyncio.AbstractEventLoop, need: Need) -> blocking.Enter:
         def session_of(token: str) -> CurrentSession:
