@@ -215,6 +215,55 @@ def test_a_report_of_another_file_is_no_beginning(cli, tmp_path, mark):
     assert len(reported(report)) == 2
 
 
+async def test_a_rehearsal_is_no_beginning_of_an_import(cli, tmp_path, users, mark):
+    file = str(write_crowd(tmp_path / "crowd.jsonl", mark, 2))
+    cli("import", file, "--dry-run")
+
+    assert "leave out --resume" in cli("import", file, "--resume", code=2).stderr
+    cli("import", file)
+    assert await crowd(users, mark) == 2
+
+
+def test_a_report_of_another_service_is_no_beginning(cli, tmp_path, address, mark):
+    file = str(write_crowd(tmp_path / "crowd.jsonl", mark, 2))
+    cli("import", file)
+    contexts = tmp_path / "by_name.toml"
+    by_name = address.replace("127.0.0.1", "localhost")
+    contexts.write_text(f'[contexts.local]\naddress = "{by_name}"\n')
+
+    given = {"TAMATAR_CONTEXTS_FILE": str(contexts)}
+    assert "leave out --resume" in cli("import", file, "--resume", code=2, **given).stderr
+
+
+async def test_a_pipe_is_read_once(cli, tmp_path, users, mark):
+    file = write_crowd(tmp_path / "crowd.jsonl", mark, 2)
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cp", file, pipe]) as copying:  # noqa: ASYNC220 - it waits for a reader
+        try:
+            said = cli("import", str(pipe)).stderr
+        finally:
+            copying.kill()
+
+    assert "2 rows: created 2" in said
+    assert await crowd(users, mark) == 2
+    assert not (tmp_path / "pipe.jsonl.report.jsonl").exists()
+
+
+def test_a_report_never_replaces_the_users(cli, tmp_path, mark):
+    file = write_crowd(tmp_path / "crowd.jsonl", mark, 2)
+    before = file.read_text()
+
+    assert "name another" in cli("import", str(file), "--report", str(file), code=2).stderr
+    assert file.read_text() == before
+
+
+def test_a_report_that_cannot_be_written_is_named(cli, tmp_path, mark):
+    file = write_crowd(tmp_path / "crowd.jsonl", mark, 2)
+
+    assert "nowhere/r: No such" in cli("import", str(file), "--report", "nowhere/r", code=2).stderr
+
+
 def test_a_form_that_nothing_tells_is_asked_for(cli, tmp_path):
     (tmp_path / "users.txt").write_text("{}\n")
 
@@ -329,6 +378,7 @@ def test_what_is_no_utf_8_is_refused_row_by_row(cli, tmp_path, mark):
         ("email,first\nx@example.com,X\n", "'first'"),
         ("first_name\nX\n", "must name columns"),
         ("", "must name columns"),
+        ("email,first_name,email\nx@example.com,X,y@example.com\n", "twice"),
     ],
 )
 def test_columns_that_no_user_has_are_told(cli, tmp_path, text, words):

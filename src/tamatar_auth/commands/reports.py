@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,14 +13,23 @@ from tamatar_auth.commands.failing import misused
 from tamatar_auth.commands.sending import Result
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a report is about: a file (`-` for a pipe), where it goes, and whether to stay."""
+
+    source: str
+    service: str
+    dry_run: bool
+
+
 class Report:
     """Counts what became of the rows, and writes it down where there is a file for it.
 
-    The first line says of which file it is. A line is written when the service has answered,
+    The first line says of which run it is. A line is written when the service has answered,
     so what stands there is so; what is missing may have been done, too.
     """
 
-    def __init__(self, path: Path | None, source: str) -> None:
+    def __init__(self, path: Path | None, run: Run) -> None:
         self.counts: Counter[str] = Counter()
         """How many rows were CREATED, were there already (EXISTS) or were REFUSED."""
         self.reasons: Counter[str] = Counter()
@@ -27,19 +37,22 @@ class Report:
         self.line = 0
         """The line of the last row that was reported."""
         self._path = path
-        self._source = source
+        self._run = asdict(run)
         self._file: IO[str] | None = None
 
     def begin(self, *, resume: bool) -> None:
         """Open the file: an empty one, or the one of a run that did not end."""
         if self._path is None:
             return
-        whole = self._taken_over() if resume else 0
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.truncate(descriptor, whole)
+        try:
+            whole = self._taken_over() if resume else 0
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            os.truncate(descriptor, whole)
+        except OSError as error:
+            raise misused(f"{self._path}: {error.strerror}.") from None
         self._file = os.fdopen(descriptor, "a", encoding="utf-8")
         if not whole:
-            self._write({"source": self._source})
+            self._write(self._run)
 
     def add(self, results: Iterable[Result]) -> None:
         """Count rows, and write them down."""
@@ -72,8 +85,11 @@ class Report:
         length = 0
         for number, (line, ends) in enumerate(_whole_lines(self._path)):
             said = self._read(line)
-            if number == 0 and said.get("source") != self._source:
-                raise misused(f"{self._path} is the report of another file: leave out --resume.")
+            if number == 0 and said != self._run:
+                raise misused(
+                    f"{self._path} is the report of another file, of another service or of a"
+                    " --dry-run: leave out --resume."
+                )
             if number:
                 self._count(said["result"], said.get("reason", ""), said["line"])
             length = ends

@@ -105,6 +105,8 @@ def _from_csv(file: IO[str]) -> Iterator[Row]:
         if unknown or "email" not in (table.fieldnames or ()):
             names = f" Not {', '.join(map(repr, unknown))}." if unknown else ""
             raise misused(f"The first line must name columns of {', '.join(COLUMNS)}.{names}")
+        if len(set(table.fieldnames or ())) < len(table.fieldnames or ()):
+            raise misused("The first line names a column twice.")
         for cells in table:
             yield Row(table.line_num, _user_or_refusal(partial(_nested, cells)))
     except csv.Error as error:

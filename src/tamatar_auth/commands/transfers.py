@@ -16,7 +16,7 @@ from tamatar_auth.commands.failing import Exit, misused
 from tamatar_auth.commands.options import InContext
 from tamatar_auth.commands.output import say
 from tamatar_auth.commands.receiving import Receiver
-from tamatar_auth.commands.reports import Report, fingerprint
+from tamatar_auth.commands.reports import Report, Run, fingerprint
 from tamatar_auth.commands.rows import Form, Row, read, writer
 from tamatar_auth.commands.sending import PATIENCE, Sender
 
@@ -54,12 +54,14 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
     """Create the users of a file; exit code 1 if any was refused. Sent again they are the same."""
     form = Form.of(file, form)
     with _opened(file) as source:
-        if resume and file == STANDARD:
-            raise misused("--resume needs a file: what came before is not in the input any more.")
-        path = report or (None if file == STANDARD else file.with_name(f"{file.name}.report.jsonl"))
-        written = Report(path, "-" if file == STANDARD else fingerprint(file))
-        written.begin(resume=resume)
         _, found = Contexts().named(context)
+        is_kept = source.size is not None
+        if resume and not is_kept:
+            raise misused("--resume needs a file: what came before is not in the input any more.")
+        path = report or (file.with_name(f"{file.name}.report.jsonl") if is_kept else None)
+        about = Run(fingerprint(file) if is_kept else "-", found.address, dry_run=dry_run)
+        written = Report(_beside(path, file), about)
+        written.begin(resume=resume)
         try:
             with (
                 found.connect() as auth,
@@ -122,6 +124,13 @@ def _after(line: int, rows: Iterable[Row]) -> Iterator[Row]:
     return (row for row in rows if row.line > line)
 
 
+def _beside(report: Path | None, file: Path) -> Path | None:
+    """Return where a report goes, which is not the file itself."""
+    if report is not None and report.exists() and file.exists() and report.samefile(file):
+        raise misused(f"{report} is the file of users: name another one for the report.")
+    return report
+
+
 def _summary(report: Report, path: Path | None, *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     counts = report.counts
@@ -136,7 +145,7 @@ def _summary(report: Report, path: Path | None, *, dry_run: bool) -> None:
 
 
 class _Source(NamedTuple):
-    """A file that is read; its size is None where it has none."""
+    """A file that is read; its size is None where it can be read only once."""
 
     text: IO[str]
     size: int | None
@@ -151,8 +160,9 @@ def _opened(path: Path) -> Iterator[_Source]:
             is_input = path == STANDARD
             raw = sys.stdin.buffer if is_input else opened.enter_context(path.open("rb"))
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            size = None if is_input else path.stat().st_size
-            yield _Source(text, size, (lambda: 0) if is_input else raw.tell)
+            is_kept = not is_input and path.is_file()
+            size = path.stat().st_size if is_kept else None
+            yield _Source(text, size, raw.tell if is_kept else lambda: 0)
     except OSError as error:
         raise misused(f"{path}: {error.strerror}.") from None
 
