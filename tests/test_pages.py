@@ -24,8 +24,11 @@ PAGES = {
 RUN_BY = {
     "README.md": ("tests/test_readme.py", {"console", "go", "python", "typescript"}),
     "docs/audit.md": ("tests/test_audit.py", {"json"}),
+    "docs/cli.md": ("tests/people/test_cli_page.py", {"console", "text"}),
+    "docs/client.md": ("tests/client/test_client_page.py", {"python"}),
     "docs/deploying.md": ("tests/test_deploying.py", {"console"}),
     "docs/grpcurl.md": ("tests/interop/test_grpcurl_page.py", {"console", "text"}),
+    "docs/import.md": ("tests/people/test_import_page.py", {"console", "json"}),
     "docs/incidents.md": ("tests/test_pages.py", {"console", "sql"}),
     "docs/operations.md": ("tests/test_operations.py", {"console", "ini", "sql", "text"}),
     "docs/running.md": ("tests/test_pages.py", {"console"}),
