@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpc import StatusCode
+from grpc.aio import Metadata
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult, ImportUsersRequest
@@ -102,14 +103,18 @@ class Sender:
         Where the connection breaks, what was not answered is sent again: the service knows
         users again. Raise `AuthError` when that does not help.
         """
-        since, wait = time.monotonic(), 0.1
+        away_since: float | None = None
+        wait = 0.1
         while True:
             try:
                 for results in self._stream():
                     yield results
-                    since, wait = time.monotonic(), 0.1
+                    away_since, wait = None, 0.1
             except AuthError as error:
-                if not will_pass(error) or time.monotonic() - since > self._patience:
+                now = time.monotonic()
+                # Not since the last answer: the input may have had nothing to ask for long.
+                away_since = away_since or now
+                if not will_pass(error) or now - away_since >= self._patience:
                     raise
                 self._say(f"Trying again: {error}")
             else:
@@ -133,6 +138,8 @@ class Sender:
             call.cancel()
         if self._error is not None:
             raise self._error
+        if self._unanswered:
+            raise _ended_early()
 
     def next_chunk(self) -> _Chunk | None:
         """Take the next chunk, which counts as unanswered from now on; called under the lock."""
@@ -199,8 +206,29 @@ def _sendable(row: Row) -> Row:
     return Row(row.line, BadRow("", "is too large"))
 
 
+def _ended_early() -> AuthError:
+    """Give the error of a stream that ended well, though not all of it was answered."""
+    words = "The stream ended before all of it was answered."
+    return UnavailableError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), words)
+
+
 def _result(line: int, said: ImportResult) -> Result:
-    word = ImportOutcome.Name(said.outcome).removeprefix("IMPORT_OUTCOME_")
-    reason = ErrorReason.Name(said.reason) if said.reason else ""
+    # An outcome that this client does not know is no success.
+    word = _OUTCOMES.get(said.outcome, "REFUSED")
     broken = tuple((rule.field, rule.description) for rule in said.broken_rules)
-    return Result(line, word, said.user_id, reason, broken)
+    return Result(line, word, said.user_id, _reason(said), broken)
+
+
+def _reason(said: ImportResult) -> str:
+    """Name why a user was refused, by its number where this client is older than the reason."""
+    if said.outcome not in _OUTCOMES:
+        return f"IMPORT_OUTCOME_{said.outcome}"
+    if not said.reason:
+        return ""
+    is_known = said.reason in ErrorReason.values()
+    return ErrorReason.Name(said.reason) if is_known else f"ERROR_REASON_{said.reason}"
+
+
+_OUTCOMES = {
+    number: name.removeprefix("IMPORT_OUTCOME_") for name, number in ImportOutcome.items() if number
+}

@@ -1,0 +1,117 @@
+"""Imports to a service that breaks off, or is newer than this client."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tamatar.auth.v1.portable_user_pb2 import PortableUser
+from tamatar.auth.v1.user_service_pb2 import ImportResult, ImportUsersResponse
+from tamatar.auth.v1.user_service_pb2_grpc import (
+    UserServiceServicer,
+    add_UserServiceServicer_to_server,
+)
+from tamatar_auth.client import UnavailableError, connect
+from tamatar_auth.commands.rows import Row
+from tamatar_auth.commands.sending import MOST_USERS, Sender
+
+CREATED = {"outcome": "IMPORT_OUTCOME_CREATED", "user_id": "1"}
+NEWER = 9999
+
+
+class Scripted(UserServiceServicer):
+    """Answers the requests of each stream as it is told, and all of them when that is over."""
+
+    def __init__(self):
+        self.breaks = []
+        """After how many answers the next streams end, and how."""
+        self.result = CREATED
+
+    def ImportUsers(self, requests, context):
+        answers, status = self.breaks.pop(0) if self.breaks else (None, None)
+        for number, request in enumerate(requests):
+            if number == answers:
+                if status is not None:
+                    context.abort(status, "as the test wants it")
+                return
+            yield ImportUsersResponse(results=[self.result for _ in request.users])
+
+
+@pytest.fixture
+def script():
+    return Scripted()
+
+
+@pytest.fixture
+def auth(script):
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_UserServiceServicer_to_server(script, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with connect(f"127.0.0.1:{port}") as auth:
+        yield auth
+    server.stop(None).wait()
+
+
+def rows(number):
+    return [Row(line, PortableUser(email=f"{line}@x.test")) for line in range(1, number + 1)]
+
+
+def sent(auth, users, **options):
+    return [result for results in Sender(auth, users, **options).results() for result in results]
+
+
+def test_what_a_stream_that_ended_well_left_unanswered_is_sent_again(auth, script):
+    script.breaks = [(1, None), (0, None)]
+    said = []
+
+    results = sent(auth, rows(3 * MOST_USERS), say=said.append)
+
+    assert [result.line for result in results] == list(range(1, 3 * MOST_USERS + 1))
+    assert len(said) == 2
+    assert "ended before all of it was answered" in said[0]
+
+
+def test_a_stream_that_ends_well_without_answers_is_no_success(auth, script):
+    script.breaks = [(0, None)]
+
+    with pytest.raises(UnavailableError, match="before all of it was answered"):
+        sent(auth, rows(1), patience=0)
+
+
+@pytest.mark.parametrize(
+    ("newer", "word", "reason"),
+    [
+        ({"outcome": "IMPORT_OUTCOME_REFUSED", "reason": NEWER}, "REFUSED", "ERROR_REASON_9999"),
+        ({"outcome": NEWER}, "REFUSED", "IMPORT_OUTCOME_9999"),
+        ({}, "REFUSED", "IMPORT_OUTCOME_0"),
+    ],
+)
+def test_what_is_newer_than_this_client_is_told_by_its_number(auth, script, newer, word, reason):
+    script.result = ImportResult(**newer)
+
+    (result,) = sent(auth, rows(1))
+
+    assert (result.word, result.reason) == (word, reason)
+
+
+def test_a_slow_input_uses_up_no_patience(auth, script):
+    script.breaks = [(1, StatusCode.UNAVAILABLE)]
+    patience = 0.2
+
+    def slow():
+        yield from rows(MOST_USERS + 1)
+        time.sleep(2 * patience)
+
+    results = sent(auth, slow(), patience=patience)
+
+    assert len(results) == MOST_USERS + 1
+
+
+def test_a_service_that_stays_away_is_given_up(auth, script):
+    script.breaks = [(0, StatusCode.UNAVAILABLE)] * 100
+
+    with pytest.raises(UnavailableError, match="as the test wants it"):
+        sent(auth, rows(1), patience=0.2)
