@@ -1,5 +1,6 @@
 """What docs/operations.md says can be done, and does what it says."""
 
+import configparser
 import os
 import re
 import shlex
@@ -203,18 +204,41 @@ def test_a_dump_is_restored_as_the_page_says(migrated_database, postgres, tmp_pa
     ]
     assert [shlex.split(line)[0] for line in commands[:2]] == ["pg_dump", "pg_restore"]
     installation = Installation.find(15)
+    restored = postgres.create(name)
     given = QUICK | {
         "PATH": os.pathsep.join([str(installation.binaries), str(BIN), os.environ["PATH"]]),
-        "TAMATAR_DATABASE_URL": migrated_database,
-        "RESTORED_URL": postgres.create(name),
+        "PGSERVICEFILE": str(service_file(tmp_path, auth=migrated_database, restored=restored)),
     }
     try:
         for command in commands:
             run("sh", "-c", command, cwd=tmp_path, **given)
 
-        assert schema(given["RESTORED_URL"]) == schema(migrated_database)
-        with psycopg.connect(given["RESTORED_URL"]) as connection:
+        assert schema(restored) == schema(migrated_database)
+        with psycopg.connect(restored) as connection:
             users = connection.execute("SELECT email FROM users").fetchall()
         assert users == [("ada@example.com",)]
     finally:
         postgres.drop(name)
+
+
+def service_file(folder, **urls):
+    """Write the service file of the page for these databases; a file has their passwords."""
+    (page,) = (text for text in blocks("text", section("Backups")) if "passfile=" in text)
+    named = configparser.ConfigParser()
+    named.read_string(page)
+    assert named.sections() == list(urls)
+    passfile, file = folder / "pgpass", folder / "pg_service.conf"
+    for name, url in urls.items():
+        parts = urlsplit(url)
+        named[name].update(
+            host=parts.hostname,
+            port=str(parts.port),
+            dbname=parts.path[1:],
+            user=parts.username,
+            passfile=str(passfile),
+        )
+        passfile.write_text(f"*:*:*:*:{parts.password}\n")
+    passfile.chmod(0o600)
+    with file.open("w") as lines:
+        named.write(lines, space_around_delimiters=False)
+    return file
