@@ -127,6 +127,19 @@ async def test_what_ended_without_a_word_is_over_before_the_first_message(
     watch.cancel()
 
 
+async def test_no_stream_begins_while_a_long_transaction_ends_sessions_without_a_word(
+    sessions, user, sql, database_url
+):
+    await sessions.CreateSession(sign_in())
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
+        watch = sessions.WatchSessions(pb.WatchSessionsRequest())
+        assert await refusal(watch.read()) == UNAVAILABLE
+        await connection.commit()
+
+    await hears_again(sessions, sql)
+
+
 async def test_where_nobody_listens_nothing_is_told(sessions, user, database_url):
     started = await sessions.CreateSession(sign_in())
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
