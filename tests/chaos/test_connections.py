@@ -68,8 +68,9 @@ async def test_who_looks_after_a_connection_may_keep_it(connection):
 
 
 async def test_who_pings_all_the_time_is_thrown_out(connection):
-    heard = await pinging(connection, times=100, pause=0)
-    assert GOAWAY in dict(heard)
+    await pinging(connection, times=100, pause=0)
+    async with asyncio.timeout(10):  # a GOAWAY may be lost with what the server did not read
+        await connection.ended()
 
 
 async def heard_until_the_end(connection, *, pings, agrees=True):
