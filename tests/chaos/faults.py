@@ -30,6 +30,8 @@ TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 )
+TERMINATE_AND_WAIT = TERMINATE.replace("(pid)", "(pid, 5000)")
+"""The same, until their processes have gone, or for so many milliseconds each."""
 RELOAD = "SELECT pg_reload_conf()"
 
 
@@ -97,7 +99,7 @@ async def cut_connections(scene: Scene) -> None:
 async def cut_at_rest(scene: Scene) -> None:
     """Terminate all backends while no call is in flight: no call may hear of it."""
     async with scene.world.pause():
-        await scene.house.postgres.administer(TERMINATE)
+        await scene.house.postgres.administer(TERMINATE_AND_WAIT)
         await asyncio.sleep(0.3)
         began = time.monotonic()
     await asyncio.sleep(1.0)
