@@ -47,7 +47,7 @@ STREAMED = 0.05
 BAD = {StatusCode.UNKNOWN, StatusCode.INTERNAL, StatusCode.UNIMPLEMENTED, StatusCode.DATA_LOSS}
 
 OF_GRPC = (
-    *("Deadline Exceeded", "Locally cancelled by application!", "CANCELLED"),
+    *("Deadline Exceeded", "Locally cancelled by application!", "CANCELLED", "Stream removed"),
     *("SERVER: Received message larger than max", "Received message larger than max"),
 )
 """How the sentences begin that gRPC says without asking us."""

@@ -121,11 +121,18 @@ class WholeWrites:
     async def write(self, message: Any) -> None:
         """Write a response. Whoever is cancelled meanwhile waits a moment for its end."""
         writing = asyncio.ensure_future(self._context.write(message))
+        writing.add_done_callback(take_note)
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing], timeout=LAST_WRITE)
             raise
+
+
+def take_note(outcome: "asyncio.Future[Any]") -> None:
+    """Look at an outcome that it may be nobody waits for: asyncio logs those not looked at."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 async def _taken(writing: Awaitable[None]) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from tamatar_auth.errors import MalformedRequest
-from tamatar_auth.interceptors.base import Behaviour, Handler, HandlerInterceptor, Method, parts
+from tamatar_auth.interceptors.base import (
+    Behaviour,
+    Handler,
+    HandlerInterceptor,
+    Method,
+    parts,
+    take_note,
+)
 
 Decode = Callable[[bytes], Any]
 
@@ -54,6 +61,7 @@ async def _read(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """
     while True:
         reading = asyncio.ensure_future(anext(requests, None))
+        reading.add_done_callback(take_note)
         request = await asyncio.shield(reading)
         if request is None:
             return
