@@ -1,6 +1,7 @@
 """The baseline: a server whose ValidateSession decodes the request and answers nothing.
 
-It runs on uvloop with the options and the generated code of the real one. Prints its port.
+It runs on uvloop with the options and the generated code of the real one, and is added to its
+server as that is, which is the quickest way. Prints its port.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
 )
 from tamatar_auth.parents import stop_with_parent
 from tamatar_auth.server import OPTIONS
+from tamatar_auth.services import AnsweredMethods
 
 
 class EmptyServicer(SessionServiceServicer):
@@ -33,8 +35,9 @@ class EmptyServicer(SessionServiceServicer):
 async def main() -> None:
     """Answer calls until the process is ended."""
     server = grpc.aio.server(options=OPTIONS)
+    methods: Any = AnsweredMethods(server, [])
     # What it does not have is answered with UNIMPLEMENTED.
-    add_SessionServiceServicer_to_server(EmptyServicer(), server)  # type: ignore[abstract]
+    add_SessionServiceServicer_to_server(EmptyServicer(), methods)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)

@@ -10,35 +10,37 @@ from tamatar_auth.interceptors.base import Handler, HandlerInterceptor, Method
 ANY = "*"
 
 
-class AnsweredMethods:
+class AnsweredMethods(grpc.GenericRpcHandler):
     """Stands before a server while servicers are added: notes and wraps what they answer.
 
     Handlers are wrapped here, once each. gRPC would ask its interceptors for a handler on
     every call. The interceptors are given from the outside in.
+
+    No method is registered with gRPC, which since 1.84 waits for the next call of each
+    registered method by itself: every call pays for every method that there is.
     """
 
     def __init__(self, server: grpc.aio.Server, interceptors: Sequence[HandlerInterceptor]) -> None:
-        self._server = server
         self._interceptors = interceptors
         self._methods: dict[str, Collection[str]] = {}
+        self._handlers: dict[str, Handler] = {}
+        server.add_generic_rpc_handlers([self])
 
     @property
     def by_service(self) -> Mapping[str, Collection[str]]:
         """The names of the methods of each service."""
         return self._methods
 
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
+        """Return what answers a call, or None where nothing does."""
+        return self._handlers.get(handler_call_details.method)
+
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add a service by its methods."""
         self._methods[service] = tuple(handlers)
-        wrapped = {
-            name: self._wrapped(handler, Method.of(service, name, handler))
-            for name, handler in handlers.items()
-        }
-        self._server.add_registered_method_handlers(service, wrapped)
-        # grpcio before 1.84 answers by these alone; later ones ask the others first.
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(service, wrapped)]
-        )
+        for name, handler in handlers.items():
+            wrapped = self._wrapped(handler, Method.of(service, name, handler))
+            self._handlers[f"/{service}/{name}"] = wrapped
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Note a service whose methods the other function adds; nothing else answers a call."""
