@@ -3,9 +3,10 @@
 A message that becomes part of another one is written in its place: protobuf would copy it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from math import floor
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,37 +22,18 @@ from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.imports import Arrival
 from tamatar_auth.storage.profiles import ProfileRow
-from tamatar_auth.storage.sessions import SessionRow, ValidSession
+from tamatar_auth.storage.sessions import SessionRow
 from tamatar_auth.storage.users import UserRow
+from tamatar_auth.storage.validated import SESSION_ENDS, USER_ENDS, ValidatedRow
 from tamatar_auth.storage.watchers import SessionEnd
 
+_SINCE_1970 = 946_684_800
+"""Seconds until 2000-01-01, since when PostgreSQL counts."""
 
-def user_message(row: UserRow, message: User | None = None) -> User:
-    """Tell of a user, in the message that is given or a new one."""
-    told = User() if message is None else message
-    told.user_id = str(row.id)
-    told.email = row.email
-    told.full_name = row.full_name
-    if row.username:
-        told.username = row.username
-    if row.first_name:
-        told.first_name = row.first_name
-    if row.last_name:
-        told.last_name = row.last_name
-    if row.avatar_url:
-        told.avatar_url = row.avatar_url
-    told.email_verified = row.email_verified
-    told.is_active = row.is_active
-    _tell(told.create_time, row.created_at)
-    _tell(told.update_time, row.updated_at)
-    if row.last_login_at is not None:
-        _tell(told.last_login_time, row.last_login_at)
-    if row.deleted_at is not None:
-        _tell(told.delete_time, row.deleted_at)
-    if row.deleted_by:
-        told.deleted_by = row.deleted_by
-    told.etag = str(row.version)
-    return told
+
+def user_message(row: UserRow) -> User:
+    """Tell of a user."""
+    return _write_user(User(), row, _tell)
 
 
 def profile_message(row: ProfileRow) -> UserProfile:
@@ -64,31 +46,19 @@ def profile_message(row: ProfileRow) -> UserProfile:
     )
 
 
-def session_message(row: SessionRow, message: Session | None = None) -> Session:
-    """Tell of a session, in the message that is given or a new one."""
-    told = Session() if message is None else message
-    told.session_id = str(row.id)
-    told.user_id = str(row.user_id)
-    _tell(told.create_time, row.created_at)
-    _tell(told.expire_time, row.expires_at)
-    _tell(told.last_activity_time, row.last_activity_at)
-    if row.revoked_at is not None:
-        _tell(told.revoke_time, row.revoked_at)
-    client = told.client
-    client.user_agent = row.user_agent or ""
-    client.ip_address = row.ip_address or ""
-    return told
+def session_message(row: SessionRow) -> Session:
+    """Tell of a session."""
+    return _write_session(Session(), row, _tell)
 
 
-def validated_message(valid: ValidSession) -> ValidateSessionResponse:
+def validated_message(row: ValidatedRow) -> ValidateSessionResponse:
     """Tell whose session it is."""
     told = ValidateSessionResponse()
-    session_message(valid.session, told.session)
-    user_message(valid.user, told.user)
+    _write_validated(told.session, told.user, row)
     return told
 
 
-def validations_message(results: Iterable[ValidSession | Failure]) -> BatchValidateSessionsResponse:
+def validations_message(results: Iterable[ValidatedRow | Failure]) -> BatchValidateSessionsResponse:
     """Tell what was found out about several sessions."""
     told = BatchValidateSessionsResponse()
     for result in results:
@@ -96,8 +66,7 @@ def validations_message(results: Iterable[ValidSession | Failure]) -> BatchValid
         if isinstance(result, Failure):
             validation.refusal = result.reason
         else:
-            session_message(result.session, validation.session)
-            user_message(result.user, validation.user)
+            _write_validated(validation.session, validation.user, result)
     return told
 
 
@@ -133,6 +102,72 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     return told
 
 
+Tell: TypeAlias = Callable[[Timestamp, Any], None]
+"""Writes a moment into a message."""
+
+
 def _tell(message: Timestamp, moment: datetime) -> None:
     message.seconds = floor(moment.timestamp())
     message.nanos = moment.microsecond * 1000
+
+
+def _tell_number(message: Timestamp, microseconds: int) -> None:
+    """Write a moment that PostgreSQL gave as a number."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    message.seconds = seconds + _SINCE_1970
+    message.nanos = rest * 1000
+
+
+def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
+    _write_session(session, row[:SESSION_ENDS], _tell_number)
+    _write_user(user, row[SESSION_ENDS:USER_ENDS], _tell_number)
+
+
+def _write_session(told: Session, row: Sequence[Any], tell: Tell) -> Session:
+    """Write a `SessionRow`, or the same columns as validation reads them, into a message."""
+    # fmt: off
+    (session_id, user_id, created_at, expires_at, last_activity_at, revoked_at,
+     user_agent, ip_address) = row
+    # fmt: on
+    told.session_id = str(session_id)
+    told.user_id = str(user_id)
+    tell(told.create_time, created_at)
+    tell(told.expire_time, expires_at)
+    tell(told.last_activity_time, last_activity_at)
+    if revoked_at is not None:
+        tell(told.revoke_time, revoked_at)
+    client = told.client
+    client.user_agent = user_agent or ""
+    client.ip_address = ip_address or ""
+    return told
+
+
+def _write_user(told: User, row: Sequence[Any], tell: Tell) -> User:
+    """Write a `UserRow`, or the same columns as validation reads them, into a message."""
+    # fmt: off
+    (user_id, email, username, first_name, last_name, full_name, avatar_url, email_verified,
+     is_active, version, created_at, updated_at, last_login_at, deleted_at, deleted_by) = row
+    # fmt: on
+    told.user_id = str(user_id)
+    told.email = email
+    told.full_name = full_name
+    if username:
+        told.username = username
+    if first_name:
+        told.first_name = first_name
+    if last_name:
+        told.last_name = last_name
+    if avatar_url:
+        told.avatar_url = avatar_url
+    told.email_verified = email_verified
+    told.is_active = is_active
+    tell(told.create_time, created_at)
+    tell(told.update_time, updated_at)
+    if last_login_at is not None:
+        tell(told.last_login_time, last_login_at)
+    if deleted_at is not None:
+        tell(told.delete_time, deleted_at)
+    if deleted_by:
+        told.deleted_by = deleted_by
+    told.etag = str(version)
+    return told

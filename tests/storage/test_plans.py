@@ -15,10 +15,10 @@ from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.reserved import PLANS
-from tamatar_auth.storage.sessions import digests_value, of_digests
 from tamatar_auth.storage.sweeping import Remains
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
 from tamatar_auth.storage.user_pages import NARROW
+from tamatar_auth.storage.validated import digests_value, of_digests
 from tests.databases import TEMPLATE
 
 SIZE = 51

@@ -14,9 +14,11 @@ from tamatar_auth.errors.sessions import (
     SessionUnknown,
     UserInactive,
 )
+from tamatar_auth.messages import session_message, user_message, validated_message
 from tamatar_auth.storage.paging import After
 from tamatar_auth.storage.sessions import ROTATION_GRACE, SESSION_COLUMNS
 from tamatar_auth.storage.tables import sessions
+from tamatar_auth.storage.validated import IS_STALE
 from tests.rows import new_session, new_user
 
 LIFETIME = timedelta(days=7)
@@ -88,7 +90,10 @@ async def test_a_good_token_tells_its_session_and_its_user(do, user, validate):
     session = await do("add", new, LIFETIME)
     await do("add", new_session(user.id), LIFETIME)
 
-    assert await validate(new.token_digest) == (session, user, False)
+    validated = validated_message(await validate(new.token_digest))
+
+    assert validated.session == session_message(session)
+    assert validated.user == user_message(user)
 
 
 async def test_an_unknown_token_is_refused(do, validate):
@@ -101,7 +106,7 @@ async def test_a_use_is_worth_writing_down_once_a_minute(do, user, age, validate
     session = await do("add", new, LIFETIME)
     for seconds, is_stale in ((59, False), (60, True)):
         await age(session, last_activity_at=func.now() - seconds * SECOND)
-        assert (await validate(new.token_digest)).is_stale is is_stale
+        assert (await validate(new.token_digest))[IS_STALE] is is_stale
 
 
 async def test_a_session_that_rested_too_long_is_idle_where_there_is_a_limit(

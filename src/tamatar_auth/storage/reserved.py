@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg.types.numeric import Int8BinaryLoader
 from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -137,6 +138,8 @@ class ReservedConnections:
         try:
             async with asyncio.timeout(self._patience):
                 connection = await self._connect()
+                # It is a number that PostgreSQL sends.
+                connection.adapters.register_loader("timestamptz", Int8BinaryLoader)
                 return _Kept(connection, connection.began_at)
         except TimeoutError:
             raise StorageUnavailable from None

@@ -7,20 +7,20 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors.sessions import SessionRevoked
+from tamatar_auth.errors.sessions import SessionRevoked, SessionUnknown
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.sessions import (
     SESSION_COLUMNS,
     ValidSession,
-    good,
     in_grace,
     is_current,
     is_idle,
     is_of_token,
     is_previous,
     live,
-    session_and_user,
-    with_user,
+    refusal,
+    refuse,
+    valid_session,
 )
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 from tamatar_auth.storage.users import USER_COLUMNS
@@ -77,11 +77,18 @@ _remembered = (
     .cte("remembered")
 )
 _replacement = select(_changed).add_cte(_remembered)
-_recognition = with_user.add_columns(
-    is_current.label("is_current"),
-    (is_previous & in_grace).label("is_in_grace"),
-    sessions.c.rotation_nonce,
-).where(is_of_token)
+_recognition = (
+    select(
+        *SESSION_COLUMNS,
+        *USER_COLUMNS,
+        refusal,
+        is_current.label("is_current"),
+        (is_previous & in_grace).label("is_in_grace"),
+        sessions.c.rotation_nonce,
+    )
+    .join(users, users.c.id == sessions.c.user_id)
+    .where(is_of_token)
+)
 
 
 class RotationRepository:
@@ -105,7 +112,7 @@ class RotationRepository:
             "idle_limit": idle_limit,
         }
         row = (await self._connection.execute(_replacement, values)).one_or_none()
-        return ValidSession(*session_and_user(row)) if row else None
+        return valid_session(row) if row else None
 
     async def find_rotated(
         self, token_digest: bytes, *, idle_limit: timedelta | None = None
@@ -116,10 +123,12 @@ class RotationRepository:
         """
         values = {"digest": token_digest, "idle_limit": idle_limit}
         row = (await self._connection.execute(_recognition, values)).one_or_none()
-        valid = good(row)
-        if row is None or row.is_current:  # it came to be good after `rotate` had looked
+        if row is None:
+            raise SessionUnknown
+        refuse(row.refusal)
+        if row.is_current:  # it came to be good after `rotate` had looked
             raise TransactionConflict
-        return Rotated(valid, bool(row.is_in_grace), row.rotation_nonce)
+        return Rotated(valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
 
     async def end_reused(self, session_id: UUID) -> None:
         """End a session whose replaced token was used again.

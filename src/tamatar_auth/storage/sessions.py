@@ -3,25 +3,22 @@
 A session is live while it is neither revoked nor expired. The database's clock decides.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
-    CompoundSelect,
+    Integer,
     Interval,
-    LargeBinary,
-    Select,
-    Text,
-    any_,
     bindparam,
+    case,
     cast,
     func,
     insert,
+    literal_column,
     select,
     union_all,
     update,
@@ -29,12 +26,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tamatar_auth.errors import Failure
 from tamatar_auth.errors.sessions import (
     SessionExpired,
     SessionIdle,
     SessionNotFound,
     SessionRevoked,
-    SessionUnknown,
     UserInactive,
 )
 from tamatar_auth.storage.paging import After, after_condition, any_of, rows
@@ -79,8 +76,6 @@ class ValidSession(NamedTuple):
 
     session: SessionRow
     user: UserRow
-    is_stale: bool = False
-    """Whether `last_activity_at` is so old that this use should be written down."""
 
 
 ROTATION_GRACE = timedelta(seconds=10)
@@ -89,8 +84,14 @@ ROTATION_GRACE = timedelta(seconds=10)
 ACTIVITY_PRECISION = timedelta(minutes=1)
 """How old `last_activity_at` may be before a use of the session is written down."""
 
+
+def _ago(length: timedelta) -> ColumnElement[datetime]:
+    """Tell the moment so long ago, as a part of the statement and not as a value."""
+    return func.now() - literal_column(f"interval '{length.total_seconds()} s'", INTERVAL)
+
+
 live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
-in_grace = sessions.c.rotated_at > func.now() - ROTATION_GRACE
+in_grace = sessions.c.rotated_at > _ago(ROTATION_GRACE)
 is_current = sessions.c.token_digest == bindparam("digest")
 is_previous = sessions.c.previous_digest == bindparam("digest")
 is_of_token = sessions.c.id == (
@@ -111,36 +112,26 @@ is_idle = sessions.c.last_activity_at <= func.now() - cast(
 )
 """Whether the session rested too long; None where there is no limit."""
 
-with_user: Select[Any] = select(
-    *SESSION_COLUMNS,
-    *USER_COLUMNS,
-    (sessions.c.expires_at <= func.now()).label("is_expired"),
-    is_idle.label("is_idle"),
-    (sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION).label("is_stale"),
-).join(users, users.c.id == sessions.c.user_id)
-"""Sessions with their users, and what `good` asks of them."""
+is_stale = sessions.c.last_activity_at <= _ago(ACTIVITY_PRECISION)
+"""Whether `last_activity_at` is so old that this use should be written down."""
 
-_digests = any_(cast(bindparam("digests", type_=Text), ARRAY(LargeBinary)))
-_with_digests = with_user.add_columns(
-    sessions.c.token_digest, sessions.c.previous_digest, in_grace.label("is_in_grace")
+_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (
+    (sessions.c.revoked_at.is_not(None), SessionRevoked),
+    (sessions.c.expires_at <= func.now(), SessionExpired),
+    (is_idle, SessionIdle),
+    (users.c.deleted_at.is_not(None) | ~users.c.is_active, UserInactive),
 )
-of_digests: CompoundSelect[Any] = union_all(
-    _with_digests.where(sessions.c.token_digest == _digests),
-    _with_digests.where(sessions.c.previous_digest == _digests, in_grace),
-)
-"""The sessions of tokens, good or not. `digests_value` gives the value of `digests`.
-
-Either kind of token by itself: with an OR, PostgreSQL compares each row with every digest.
-"""
-
-_session_ends = len(SESSION_COLUMNS)
-_user_ends = _session_ends + len(USER_COLUMNS)
-_judgement_ends = _user_ends + 3
+refusal = case(
+    *((true, literal_column(str(place), Integer)) for place, (true, _) in enumerate(_grounds))
+).label("refusal")
+"""Why a session with its user is refused, the first of several grounds, as `refuse` reads it.
+None: they are good."""
 
 
-Found: TypeAlias = Sequence[Any]
-"""A row of `with_user`, which `good` reads. It is read by place, as rows come from SQLAlchemy
-and from psycopg."""
+def refuse(ground: int | None) -> None:
+    """Raise `SessionRevoked`, `SessionExpired`, `SessionIdle` or `UserInactive` on a ground."""
+    if ground is not None:
+        raise _grounds[ground][1]
 
 
 class SessionRepository:
@@ -257,43 +248,10 @@ class SessionRepository:
         return SessionRow._make(row)
 
 
-def digests_value(digests: Iterable[bytes]) -> str:
-    """Write digests as PostgreSQL reads an array. Psycopg would take three times as long."""
-    return "{" + ",".join([f'"\\\\x{digest.hex()}"' for digest in digests]) + "}"
-
-
-def by_digest(rows: Iterable[Found]) -> dict[bytes, Found]:
-    """Give rows of `of_digests` by the digests of the tokens that work."""
-    found = {}
-    for row in rows:
-        token_digest, previous_digest, is_in_grace = row[_judgement_ends:]
-        found[token_digest] = row
-        if is_in_grace:
-            found[previous_digest] = row
-    return found
-
-
-def good(row: Found | None) -> ValidSession:
-    """Read a row of `with_user`.
-
-    Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or `UserInactive`.
-    """
-    if row is None:
-        raise SessionUnknown
-    session, user = session_and_user(row)
-    is_expired, is_idle, is_stale = row[_user_ends:_judgement_ends]
-    if session.revoked_at is not None:
-        raise SessionRevoked
-    if is_expired:
-        raise SessionExpired
-    if is_idle:
-        raise SessionIdle
-    if user.deleted_at is not None or not user.is_active:
-        raise UserInactive
-    return ValidSession(session, user, is_stale)
-
-
-def session_and_user(row: Found) -> tuple[SessionRow, UserRow]:
-    """Read a row that begins with the columns of a session and then those of its user."""
-    user = UserRow._make(row[_session_ends:_user_ends])
-    return SessionRow._make(row[:_session_ends]), user
+def valid_session(row: Sequence[Any]) -> ValidSession:
+    """Read a row that begins with the columns of a session and those of its user, both good."""
+    session_ends = len(SESSION_COLUMNS)
+    user_ends = session_ends + len(USER_COLUMNS)
+    return ValidSession(
+        SessionRow._make(row[:session_ends]), UserRow._make(row[session_ends:user_ends])
+    )

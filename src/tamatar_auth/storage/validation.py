@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from tamatar_auth.errors import Failure
+from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.group_reads import LONGEST_READ, MOST_STATEMENTS, GroupRead, Take
 from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.sessions import (
-    Found,
-    ValidSession,
-    by_digest,
+from tamatar_auth.storage.sessions import refuse
+from tamatar_auth.storage.validated import (
+    DIGEST,
+    IS_STALE,
+    REFUSAL,
+    ValidatedRow,
     digests_value,
-    good,
     of_digests,
 )
 
@@ -45,17 +48,17 @@ class SessionValidation:
         self._statement = reserved.statement(of_digests)
         self._activity = activity
         self._idle_limit = idle_limit
-        self._find: GroupRead[bytes, Found] = GroupRead(self._found)
+        self._find: GroupRead[bytes, ValidatedRow] = GroupRead(self._found)
 
-    async def one(self, digest: bytes) -> ValidSession:
-        """Return the session of a token and its user.
+    async def one(self, digest: bytes) -> ValidatedRow:
+        """Return the session of a token with its user.
 
         Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
         `UserInactive`.
         """
-        return self._noted(good(await self._find(digest)))
+        return self._good(await self._find(digest))
 
-    async def each(self, digests: Sequence[bytes]) -> Sequence[ValidSession | Failure]:
+    async def each(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
         """Return for each token what `one` returns or raises."""
         async with self._turn():
             found = await self._found(lambda: set(digests))
@@ -86,24 +89,26 @@ class SessionValidation:
         except TimeoutError:
             raise StorageUnavailable from None
 
-    async def _found(self, take: Take[bytes]) -> Mapping[bytes, Found]:
+    async def _found(self, take: Take[bytes]) -> Mapping[bytes, ValidatedRow]:
         async with self._reserved.lend() as connection:
             digests = take()
             if not digests:  # whoever wanted to know has gone
                 return {}
-            return by_digest(
-                await self._statement.rows(
-                    connection, digests=digests_value(digests), idle_limit=self._idle_limit
-                )
+            rows = await self._statement.rows(
+                connection, digests=digests_value(digests), idle_limit=self._idle_limit
             )
+            return {row[DIGEST]: row[:DIGEST] for row in rows}
 
-    def _judged(self, row: Found | None) -> ValidSession | Failure:
+    def _judged(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
         try:
-            return self._noted(good(row))
+            return self._good(row)
         except Failure as failure:
             return failure
 
-    def _noted(self, valid: ValidSession) -> ValidSession:
-        if valid.is_stale:
-            self._activity.note(valid.session.id)
-        return valid
+    def _good(self, row: ValidatedRow | None) -> ValidatedRow:
+        if row is None:
+            raise SessionUnknown
+        refuse(row[REFUSAL])
+        if row[IS_STALE]:
+            self._activity.note(UUID(row[0]))
+        return row
