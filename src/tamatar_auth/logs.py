@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
-from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+from opentelemetry.trace import format_span_id, format_trace_id
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from tamatar_auth import traces
 from tamatar_auth.origins import Origins
 from tamatar_auth.redaction import described, plain, rendered, without_texts
 from tamatar_auth.settings import Settings
@@ -145,7 +146,7 @@ def _described(value: object) -> object:
 
 def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Name the current span. It may be the caller's, also where no spans are made here."""
-    span = get_current_span().get_span_context()
+    span = traces.current()
     if span.is_valid:
         event["trace_id"] = format_trace_id(span.trace_id)
         event["span_id"] = format_span_id(span.span_id)

@@ -17,8 +17,8 @@ from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth import traces
 from tamatar_auth.errors.users import UserNotFound
-from tamatar_auth.interceptors import telemetry
 from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
@@ -263,7 +263,7 @@ def test_any_text_can_be_read_as_a_trace(value):
         def invocation_metadata(self):
             return (("traceparent", value),)
 
-    telemetry._parent(Context())
+    traces.of_caller(Context())
 
 
 async def test_baggage_and_the_state_of_a_trace_are_not_believed(recording):
@@ -296,7 +296,7 @@ async def test_without_tracer_and_meter_the_log_still_knows_the_trace(recording)
     seen = []
 
     async def look(_request, _context):
-        seen.append(trace.get_current_span().get_span_context())
+        seen.append(traces.current())
 
     async with Service(TelemetryInterceptor(), look) as service:
         for metadata in ([("traceparent", TRACE_PARENT)], [("traceparent", "?")], []):

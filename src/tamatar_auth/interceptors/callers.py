@@ -8,7 +8,7 @@ told by `security/access.py`.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from grpc.aio import ServicerContext
 
@@ -37,6 +37,8 @@ _HERE = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
 
 _Connection = Mapping[str, Iterable[bytes]]
 
+Context: TypeAlias = ServicerContext[Any, Any]
+
 
 class CallerInterceptor(Interceptor):
     """Refuses callers that are not known, and those without a role for the method.
@@ -56,24 +58,24 @@ class CallerInterceptor(Interceptor):
 
         if not method.is_unary:
             return self._for_as_long(behaviour, method, rule)
+        admit = _Door(self._callers, method, rule).admit
 
         def admitted(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
-            caller = _Asked(self._callers, method, context).admit(rule)
             # gRPC runs each call in a task of its own, and the value ends with that: the
             # interceptors around this one may still log whose call it was.
-            current_caller.set(caller)
+            current_caller.set(admit(context))
             return behaviour(request, context)
 
         return admitted
 
     def _for_as_long(self, behaviour: Behaviour, method: Method, rule: Rule) -> Behaviour:
         """Let a stream go on for as long as its caller may call."""
+        admit = _Door(self._callers, method, rule).admit
 
         async def admitted(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            asked = _Asked(self._callers, method, context)
-            current_caller.set(asked.admit(rule))
+            current_caller.set(admit(context))
             answer = behaviour(request, context)
-            return await _Admission(lambda: asked.admit(rule)).during(answer)
+            return await _Admission(lambda: admit(context)).during(answer)
 
         return admitted
 
@@ -114,67 +116,63 @@ class _Admission:
             self._look_later()
 
 
-class _Asked:
-    """One call whose caller has to prove itself."""
+class _Door:
+    """Lets those call a method who may."""
 
-    def __init__(
-        self,
-        callers: Watched[Callers] | None,
-        method: Method,
-        context: ServicerContext[Any, Any],
-    ) -> None:
+    def __init__(self, callers: Watched[Callers] | None, method: Method, rule: Rule) -> None:
         self._callers = callers
         self._method = method
-        self._context = context
+        self._roles = rule.roles
 
-    def admit(self, rule: Rule) -> Caller:
-        """Return the caller if it may call, or raise what it is told."""
-        caller = self._caller()
-        if caller.roles.isdisjoint(rule.roles):
-            self._log("no role for this method", caller)
-            raise CallerNotAllowed(rule.roles)
+    def admit(self, context: Context) -> Caller:
+        """Return who makes a call if it may, or raise what it is told."""
+        caller = self._caller(context)
+        if caller.roles.isdisjoint(self._roles):
+            self._log("no role for this method", caller, context)
+            raise CallerNotAllowed(self._roles)
         return caller
 
-    def _caller(self) -> Caller:
-        is_here = str(self._context.peer()).startswith(_HERE)
+    def _caller(self, context: Context) -> Caller:
+        is_here = str(context.peer()).startswith(_HERE)
         if self._callers is None:
-            return LOCAL if is_here else self._unknown("not from this machine")
-        connection: _Connection = self._context.auth_context()
+            return LOCAL if is_here else self._unknown("not from this machine", context)
+        connection: _Connection = context.auth_context()
         if not is_here and b"ssl" not in connection.get("transport_security_type", ()):
-            self._unknown("not encrypted")
+            self._unknown("not encrypted", context)
         callers, names = self._callers.value, _names(connection)
-        found = {*self._by_token(callers), *callers.with_names(names)}
+        found = {*self._by_token(callers, context), *callers.with_names(names)}
         if len(found) > 1:
-            self._unknown("credentials of several callers")
+            self._unknown("credentials of several callers", context)
         if not found:
-            self._unknown("certificate of nobody" if names else "no credentials")
+            self._unknown("certificate of nobody" if names else "no credentials", context)
         return found.pop()
 
-    def _by_token(self, callers: Callers) -> Collection[Caller]:
+    def _by_token(self, callers: Callers, context: Context) -> Collection[Caller]:
         """Find whose token was sent: one caller, or none if nothing was sent."""
-        metadata = self._context.invocation_metadata() or ()
+        metadata = context.invocation_metadata() or ()
         sent = [value for key, value in metadata if key == "authorization"]
         if not sent:
             return ()
         bearer = _BEARER.fullmatch(str(sent[0])) if len(sent) == 1 else None
         if bearer is None:
-            self._unknown("no bearer token in the authorization")
+            self._unknown("no bearer token in the authorization", context)
         caller = callers.with_token(bearer[1])
         if caller is None:
-            self._unknown("token unknown or expired", callers.once_with_token(bearer[1]))
+            once = callers.once_with_token(bearer[1])
+            self._unknown("token unknown or expired", context, once)
         return (caller,)
 
-    def _unknown(self, why: str, caller: Caller | None = None) -> NoReturn:
-        self._log(why, caller)
+    def _unknown(self, why: str, context: Context, caller: Caller | None = None) -> NoReturn:
+        self._log(why, caller, context)
         raise CallerUnknown
 
-    def _log(self, why: str, caller: Caller | None) -> None:
+    def _log(self, why: str, caller: Caller | None, context: Context) -> None:
         audit.record(
             Event.CALLER_REFUSED,
             method=f"{self._method.service}/{self._method.name}",
             why=why,
             refused=caller.name if caller else None,
-            peer=str(self._context.peer()),
+            peer=str(context.peer()),
         )
 
 

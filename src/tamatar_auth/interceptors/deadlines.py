@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
 from typing import Any, Self
 
 from grpc.aio import ServicerContext
@@ -68,11 +69,11 @@ class _Limit:
 
     async def within(self, answer: Awaitable[Any]) -> Any:
         """Return the answer, or raise `StorageTimedOut` when it takes too long."""
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC runs each call in a task
-        self._ends[task] = loop.time() + self._seconds
+        self._ends[task] = monotonic() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._look, loop)
+            self._look_in(self._seconds)
         try:
             return await answer
         except asyncio.CancelledError:
@@ -81,11 +82,12 @@ class _Limit:
             raise StorageTimedOut from None
         finally:
             self._ends.pop(task, None)
-            self._take_back(task)
+            if self._overdue:
+                self._take_back(task)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         """End the calls whose time is over, and look again when that of the next one is."""
-        now = loop.time()
+        now = monotonic()
         while self._ends:
             task, end = next(iter(self._ends.items()))
             if end > now:
@@ -96,11 +98,14 @@ class _Limit:
             self._overdue[task] += 1
             task.cancel()
         if self._overdue:
-            self._timer = loop.call_later(INSISTENCE, self._look, loop)
+            self._look_in(INSISTENCE)
         elif self._ends:
-            self._timer = loop.call_at(next(iter(self._ends.values())), self._look, loop)
+            self._look_in(next(iter(self._ends.values())) - now)
         else:
             self._timer = None
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _take_back(self, task: "asyncio.Task[Any]") -> int:
         """Forget how often a call was told to end; return how often others told it so."""

@@ -26,7 +26,7 @@ class DrainInterceptor(Interceptor):
         self.most = most
         self.refused = 0
         """How many calls found that many others in flight."""
-        self._in_flight = self._of_bounded = 0
+        self._bounded_calls = self._other_calls = 0
         self._none_in_flight = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -44,7 +44,7 @@ class DrainInterceptor(Interceptor):
     @property
     def in_flight(self) -> int:
         """How many calls there are."""
-        return self._in_flight
+        return self._bounded_calls + self._other_calls
 
     def end_streams(self) -> None:
         """Tell every stream that the server stops, and let none begin.
@@ -57,17 +57,18 @@ class DrainInterceptor(Interceptor):
 
     async def finished(self) -> None:
         """Return when no handler runs any more."""
-        while self._in_flight:
+        while self.in_flight:
             self._none_in_flight.clear()
             await self._none_in_flight.wait()
 
     def _counted(self, behaviour: Behaviour) -> Behaviour:
         async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            self._in_flight += 1
+            self._other_calls += 1
             try:
                 return await behaviour(request, context)
             finally:
-                self._one_less()
+                self._other_calls -= 1
+                self._tell_if_none()
 
         return counted
 
@@ -78,22 +79,21 @@ class DrainInterceptor(Interceptor):
         """
 
         async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            if self._of_bounded >= self.most:
+            if self._bounded_calls >= self.most:
                 self.refused += 1
                 raise ServerBusy
-            self._in_flight += 1
-            self._of_bounded += 1
+            self._bounded_calls += 1
             try:
                 return await behaviour(request, context)
             finally:
-                self._of_bounded -= 1
-                self._one_less()
+                self._bounded_calls -= 1
+                if not self._bounded_calls:
+                    self._tell_if_none()
 
         return bounded
 
-    def _one_less(self) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
+    def _tell_if_none(self) -> None:
+        if not self.in_flight:
             self._none_in_flight.set()
 
     def _ended(self, behaviour: Behaviour) -> Behaviour:

@@ -10,9 +10,9 @@ from grpc.aio import AbortError, ServicerContext
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.metrics import Histogram, Meter
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tamatar_auth import conventions as names
+from tamatar_auth import traces
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.storage.queries import Tally, tally
 
@@ -32,13 +32,9 @@ UNTRACED = ("grpc.health.", "grpc.reflection.")
 """The services that have spans only if asked for: they are called all the time."""
 
 _SYSTEM = "grpc"
-_TRACE_PARENT = "traceparent"
-_LONGEST_TRACE_PARENT = 512  # characters; the propagator warns of longer ones
 
 # The caller's clock may end a call a moment before ours does.
 _DEADLINE_SLACK = 0.01  # seconds
-
-_propagator = TraceContextTextMapPropagator()
 
 
 class TelemetryInterceptor(Interceptor):
@@ -84,7 +80,7 @@ class _Followed:
 
     async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
         """Answer a call; its span ends however that goes."""
-        parent = _parent(context) or contexts.Context()
+        parent = traces.of_caller(context) or contexts.Context()
         span = self._start_span(parent)
         counted = Tally()
         status = StatusCode.UNKNOWN
@@ -122,27 +118,10 @@ class _Followed:
 
 def _within_its_trace(behaviour: Behaviour) -> Behaviour:
     async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
-        parent = _parent(context)
-        if parent is None:
-            return await behaviour(request, context)
-        in_trace = contexts.attach(parent)
-        try:
-            return await behaviour(request, context)
-        finally:
-            contexts.detach(in_trace)
+        traces.untraced_call.set(context)  # which ends with the task that gRPC runs it in
+        return await behaviour(request, context)
 
     return call
-
-
-def _parent(context: ServicerContext[Any, Any]) -> contexts.Context | None:
-    """Return the caller's span, or None where it names none that is valid.
-
-    Nothing else that callers can put into a trace (its state, its baggage) is believed.
-    """
-    for key, value in context.invocation_metadata() or ():
-        if key == _TRACE_PARENT and len(value) <= _LONGEST_TRACE_PARENT:
-            return _propagator.extract({_TRACE_PARENT: [str(value)]}, contexts.Context()) or None
-    return None
 
 
 def _why_cancelled(context: ServicerContext[Any, Any]) -> StatusCode:

@@ -1,0 +1,48 @@
+"""The trace that a call belongs to."""
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_TRACE_PARENT = "traceparent"
+_LONGEST_TRACE_PARENT = 512  # characters; the propagator warns of longer ones
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class Call(Protocol):
+    """A call as gRPC gives it."""
+
+    def invocation_metadata(self) -> Iterable[Any] | None:
+        """Return the keys and values that its caller sent."""
+
+
+untraced_call: ContextVar[Call | None] = ContextVar("untraced_call", default=None)
+"""The call that is answered, where no span is made of it."""
+
+
+def of_caller(call: Call) -> contexts.Context | None:
+    """Return the caller's span, or None where it names none that is valid.
+
+    Nothing else that callers can put into a trace (its state, its baggage) is believed.
+    """
+    for key, value in call.invocation_metadata() or ():
+        if key == _TRACE_PARENT and len(value) <= _LONGEST_TRACE_PARENT:
+            return _propagator.extract({_TRACE_PARENT: [str(value)]}, contexts.Context()) or None
+    return None
+
+
+def current() -> trace.SpanContext:
+    """Return the current span, or the caller's where this service makes none.
+
+    That one is looked for only here: few calls log anything.
+    """
+    span = trace.get_current_span()
+    call = untraced_call.get()
+    if call is not None and not span.get_span_context().is_valid:
+        span = trace.get_current_span(of_caller(call) or contexts.Context())
+    return span.get_span_context()
