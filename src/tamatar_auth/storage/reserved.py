@@ -7,25 +7,22 @@ the work of the statement itself, is done once.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.types.numeric import Int8BinaryLoader
-from sqlalchemy import CompoundSelect, Select
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned, Connection
 from tamatar_auth.storage.connecting import connecting, is_dead
+from tamatar_auth.storage.plain_statements import PlainStatement, Query
 from tamatar_auth.storage.pool import Connections
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.silence import SUSPICIOUS
-from tamatar_auth.storage.subjects import subject
 
 PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 """Options for statements that find rows by an index: planned once, whatever the statistics say,
@@ -37,8 +34,6 @@ read all of it."""
 
 LONGEST_REST = 30.0
 """Seconds after which a connection that nobody has needed is closed."""
-
-Query: TypeAlias = Select[Any] | CompoundSelect[Any]
 
 
 @dataclass(slots=True)
@@ -86,8 +81,14 @@ class ReservedConnections:
             raise ServiceStopping
         self._lent += 1
         try:
-            async with self._kept() as connection:
-                yield connection
+            kept = await self._rested() or await self._opened()
+            try:
+                await _plan_anew(kept)
+                yield kept.connection
+            except BaseException:  # what state it is in is not known
+                await kept.connection.close()
+                raise
+            await self._keep(kept)
         finally:
             self._lent -= 1
 
@@ -111,16 +112,8 @@ class ReservedConnections:
         while self._resting:
             await self._resting.pop().connection.close()
 
-    @contextlib.asynccontextmanager
-    async def _kept(self) -> AsyncIterator[Connection]:
-        """Take a connection, and keep it again unless it failed."""
-        kept = await self._rested() or await self._opened()
-        try:
-            await _plan_anew(kept)
-            yield kept.connection
-        except BaseException:  # what state it is in is not known
-            await kept.connection.close()
-            raise
+    async def _keep(self, kept: _Kept) -> None:
+        """Keep a connection that came back, unless it is to lead elsewhere or to nobody."""
         if self._is_closed or kept.opened_at < self._good_from:
             await kept.connection.close()
         else:
@@ -159,26 +152,3 @@ async def _plan_anew(kept: _Kept) -> None:
     if monotonic() - kept.planned_at > PLANS_LAST:
         await kept.connection.execute("DISCARD PLANS", prepare=False)
         kept.planned_at = monotonic()
-
-
-class PlainStatement:
-    """A statement of SQLAlchemy in psycopg's words: compiled once, its rows are tuples."""
-
-    def __init__(self, statement: Query, watch: QueryWatch) -> None:
-        compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
-        self._text = compiled.string
-        self._fixed = compiled.params
-        self._about = subject(compiled, self._text)
-        self._watch = watch
-
-    async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
-        """Return the rows, or raise what psycopg raises."""
-        watched = self._watch.begin(self._about, self._text, connection.info)
-        try:
-            cursor = await connection.execute(self._text, {**self._fixed, **values}, binary=True)
-            rows: Sequence[tuple[Any, ...]] = await cursor.fetchall()
-        except BaseException as error:
-            self._watch.end(watched, self._about, error)
-            raise
-        self._watch.end(watched, self._about, None)
-        return rows

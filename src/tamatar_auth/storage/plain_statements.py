@@ -1,0 +1,87 @@
+"""Statements that run without SQLAlchemy, on connections that are kept for them."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import abc
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.generators import execute
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGconn, PGresult
+from sqlalchemy import CompoundSelect, Select
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from tamatar_auth.storage.abandoned import Connection
+from tamatar_auth.storage.queries import QueryWatch
+from tamatar_auth.storage.subjects import subject
+
+Query: TypeAlias = Select[Any] | CompoundSelect[Any]
+
+_numbers = itertools.count()
+
+
+class PlainStatement:
+    """A statement of SQLAlchemy that is compiled once, and prepared once on each connection.
+
+    It is sent through libpq, and its rows are tuples: what psycopg's cursors do around that
+    would cost as much again.
+    """
+
+    def __init__(self, statement: Query, watch: QueryWatch) -> None:
+        dialect = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+        compiled = statement.compile(dialect=dialect)
+        self._name = f"plain_{next(_numbers)}".encode()
+        self._text = compiled.string
+        self._names: Sequence[str] = compiled.positiontup or ()
+        self._fixed = compiled.params
+        self._about = subject(compiled, self._text)
+        self._watch = watch
+
+    async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
+        """Return the rows, or raise what psycopg raises."""
+        watched = self._watch.begin(self._about, self._text, connection.info)
+        try:
+            rows = await self._asked(connection, {**self._fixed, **values})
+        except BaseException as error:
+            self._watch.end(watched, self._about, error)
+            raise
+        self._watch.end(watched, self._about, None)
+        return rows
+
+    async def _asked(
+        self, connection: Connection, values: Mapping[str, object]
+    ) -> Sequence[tuple[Any, ...]]:
+        transformer = connection.prepared.get(self._name)
+        is_new = transformer is None
+        if transformer is None:
+            await connection.wait(_preparing(connection.pgconn, self._name, self._text))
+            transformer = connection.prepared[self._name] = Transformer(connection)
+        given = [values[name] for name in self._names]
+        written = transformer.dump_sequence(given, [PyFormat.TEXT] * len(given))
+        result = await connection.wait(_running(connection.pgconn, self._name, written))
+        transformer.set_pgresult(result, set_loaders=is_new)  # its columns stay what they are
+        rows = transformer.load_rows(0, result.ntuples, tuple)
+        transformer.set_pgresult(None, set_loaders=False)
+        return rows
+
+
+def _preparing(server: PGconn, name: bytes, text: str) -> abc.PQGen[None]:
+    server.send_prepare(name, text.encode())
+    yield from _answer(server)
+
+
+def _running(
+    server: PGconn, name: bytes, values: Sequence[abc.Buffer | None]
+) -> abc.PQGen[PGresult]:
+    server.send_query_prepared(name, values, result_format=Format.BINARY)
+    return (yield from _answer(server))
+
+
+def _answer(server: PGconn) -> abc.PQGen[PGresult]:
+    result: PGresult
+    (result,) = yield from execute(server)
+    if result.status == ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result)
+    return result
