@@ -1,5 +1,8 @@
 """Which passwords are accepted."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tamatar_auth.errors import InvalidFields
@@ -64,3 +67,13 @@ def test_short_common_passwords_are_refused_where_short_ones_are_allowed(passwor
 )
 def test_the_users_own_names_are_refused(password):
     assert reason(password) == "must not be the user's own address or name"
+
+
+def test_of_the_package_of_lists_only_the_one_that_is_read_is_kept():
+    program = (
+        "import sys; from tamatar_auth.security.policy import PasswordPolicy;"
+        "PasswordPolicy(8); print([name for name in sys.modules if 'zxcvbn' in name])"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert told.stdout.strip() == b"[]"

@@ -8,8 +8,8 @@ published breaches.
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
-
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 
 from tamatar_auth.errors import InvalidFields
 
@@ -23,6 +23,7 @@ class PasswordPolicy:
 
     def __init__(self, min_length: int) -> None:
         self._min_length = min_length
+        _common()  # at the start rather than while somebody waits
 
     def check(self, password: str, *, names: Iterable[str], field: str = "password") -> None:
         """Raise `InvalidFields` with the reason unless the password may be one.
@@ -54,4 +55,12 @@ def _forms(names: Iterable[str]) -> set[str]:
 
 @cache
 def _common() -> frozenset[str]:
-    return frozenset(map(_folded, FREQUENCY_LISTS["passwords"]))
+    """Read one of the lists; a package that is imported keeps all of them, which is 12 MB."""
+    package = find_spec("zxcvbn")
+    assert package is not None  # noqa: S101 - for the type checker
+    file = PathFinder.find_spec("frequency_lists", package.submodule_search_locations)
+    assert file is not None  # noqa: S101 - for the type checker
+    assert file.loader is not None  # noqa: S101 - for the type checker
+    lists = module_from_spec(file)
+    file.loader.exec_module(lists)
+    return frozenset(map(_folded, lists.FREQUENCY_LISTS["passwords"]))
