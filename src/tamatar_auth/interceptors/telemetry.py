@@ -82,10 +82,13 @@ class _Followed:
         """Answer a call; its span ends however that goes."""
         parent = traces.of_caller(context) or contexts.Context()
         span = self._start_span(parent)
-        counted = Tally()
+        counted = None
+        if span is not None and span.is_recording():
+            counted = Tally()
+            tally.set(counted)
+        within = parent if span is None else trace.set_span_in_context(span, parent)
+        contexts.attach(within)  # like the tally for as long as the task, which is the call's
         status = StatusCode.UNKNOWN
-        in_tally = tally.set(counted)
-        in_trace = contexts.attach(trace.set_span_in_context(span, parent) if span else parent)
         started = perf_counter()
         try:
             answer = await self._behaviour(request, context)
@@ -98,11 +101,10 @@ class _Followed:
             raise
         finally:
             if self._durations is not None:
-                self._durations.record(perf_counter() - started, _labels(self._name, status))
-            if span is not None:
+                labels = _labels(self._name, status)
+                self._durations.record(perf_counter() - started, labels, within)
+            if span is not None and counted is not None:
                 _end_span(span, status, counted)
-            contexts.detach(in_trace)
-            tally.reset(in_tally)
         return answer
 
     def _start_span(self, parent: contexts.Context) -> trace.Span | None:
