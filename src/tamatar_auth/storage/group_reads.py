@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextvars import Context
 from datetime import timedelta
+from math import ceil
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from tamatar_auth.errors import ServiceStopping
@@ -26,8 +27,10 @@ more may come while it waits for that, and answers no keys with no rows."""
 
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
-WAIT_PER_KEY, LONGEST_WAIT = 0.000_25, 0.004
-"""Seconds in which a group gathers at most, by the size of the one before."""
+TICK, LONGEST_WAIT = 0.001, 0.004
+"""Seconds: in which the fourth part of the group before is expected, and a group gathers at most.
+They are rounded up to the next tick: in shorter ones a small group would be followed by one that
+is as small or smaller, however many calls there are. Timers of uvloop know nothing shorter."""
 
 ENOUGH = 24
 """How many need not wait for more: a statement for them costs each of them little."""
@@ -116,7 +119,7 @@ class GroupRead(Generic[Key, Row]):
         if is_alone or len(self._gathered) >= ENOUGH:
             self._begin()
         else:
-            self._begin_after(min(self._expected * WAIT_PER_KEY, LONGEST_WAIT))
+            self._begin_after(min(ceil(self._expected / 4) * TICK, LONGEST_WAIT))
 
     def _begin_after(self, seconds: float) -> None:
         if self._timer is None:
