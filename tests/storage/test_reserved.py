@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import Integer, bindparam, literal, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, literal, select, text
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.storage import reserved as module
@@ -112,6 +112,22 @@ async def test_rows_are_tuples_and_values_are_given_each_time(reserved):
     async with reserved.lend() as connection:
         assert await statement.rows(connection, number=1) == [("a", 2)]
         assert await statement.rows(connection, number=2) == [("a", 3)]
+
+
+async def test_a_statement_whose_columns_changed_is_prepared_anew(reserved, database):
+    pair = Table("pair", MetaData(), Column("word", String), Column("number", Integer))
+    statement = reserved.statement(select(pair).where(pair.c.number < bindparam("most")))
+    async with database.transaction() as tx:
+        await tx.connection.execute(
+            text("CREATE TABLE pair AS SELECT 'a'::varchar(9) word, 1 number")
+        )
+    async with reserved.lend() as connection:
+        assert await statement.rows(connection, most=2) == [("a", 1)]
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("ALTER TABLE pair ALTER word TYPE varchar(20)"))
+        assert await statement.rows(connection, most=2) == [("a", 1)]
+        await connection.execute("DEALLOCATE ALL")
+        assert await statement.rows(connection, most=1) == []
 
 
 async def test_statements_count_in_the_metrics_of_statements(settings):

@@ -17,6 +17,8 @@ GIVING_BACK = 1.0
 
 Answer = TypeVar("Answer")
 Find = Callable[[Scope], Awaitable[Credentials]]
+Who = Callable[[], tuple[Find, bytes]]
+"""Tells how the user is found, and the account that counts where there is none."""
 Work = Callable[[Credentials, PasswordTurn], Awaitable[Answer]]
 """Does what a right password allows, in the turn of its check, or raises `InvalidCredentials`
 if the password or its user is not as it was checked."""
@@ -30,9 +32,7 @@ class PasswordCheck:
         self._passwords = passwords
         self._giving_back: set[asyncio.Task[None]] = set()
 
-    async def then(
-        self, work: Work[Answer], find: Find, password: str, *, unknown_account: bytes
-    ) -> Answer:
+    async def then(self, work: Work[Answer], who: Who, password: str) -> Answer:
         """Return what the work makes of the credentials, when the password is theirs.
 
         Raise `InvalidCredentials` or `TooManyAttempts`. Whatever the cause, the same two
@@ -40,6 +40,7 @@ class PasswordCheck:
         `ServerBusy` before anything is read or counted: nobody is locked out by a crowd.
         """
         async with self._passwords.turn() as turn:
+            find, unknown_account = who()
             return await self._then(work, find, password, unknown_account, turn)
 
     async def _then(

@@ -74,9 +74,8 @@ class CredentialMethods:
 
         user, ended = await self._check.then(
             change,
-            lambda db: db.credentials.of_user(user_id),
+            lambda: (lambda db: db.credentials.of_user(user_id), account_of_user(user_id)),
             request.current_password,
-            unknown_account=account_of_user(user_id),
         )
         audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
         return pb.ChangePasswordResponse(user=user_message(user), revoked_session_count=ended)

@@ -90,7 +90,7 @@ class SessionServicer(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        token, (find, unknown) = SessionToken.issue(), _who(request)
+        token = SessionToken.issue()
 
         async def sign_in(
             checked: Credentials, turn: PasswordTurn
@@ -104,8 +104,9 @@ class SessionServicer(SessionServiceServicer):
                 session = await tx.sessions.add(new, self._limits.lifetime)
                 return user, session, await tx.sessions.end_beyond(user.id, self._limits.per_user)
 
+        # A crowd is refused sooner than its addresses are looked at.
         user, session, ended = await self._check.then(
-            sign_in, find, request.password, unknown_account=unknown
+            sign_in, lambda: _who(request), request.password
         )
         if session is None:  # the right password is no failed attempt, so that is kept
             raise EmailNotVerified(user.id)

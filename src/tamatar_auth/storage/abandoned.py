@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast
 
 import psycopg
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from psycopg.abc import PQGen, Transformer
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
 
@@ -125,8 +125,8 @@ class Connection(psycopg.AsyncConnection[Any]):
     """When it was begun to be opened."""
     asked_at: float
     """When the last statement began."""
-    prepared: dict[bytes, Transformer]
-    """The statements of `PlainStatement` that are prepared on it, and what reads their rows."""
+    prepared: dict[str, Any]
+    """The statements of `PlainStatement` that are prepared on it, by their texts."""
     commits_at_once = False
     """Whether its statements write, and are each a transaction of its own."""
     _is_left = False

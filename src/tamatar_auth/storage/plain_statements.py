@@ -1,8 +1,8 @@
 """Statements that run without SQLAlchemy, on connections that are kept for them."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import abc
@@ -19,7 +19,19 @@ from tamatar_auth.storage.subjects import subject
 
 Query: TypeAlias = Select[Any] | CompoundSelect[Any]
 
+OUTDATED = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
+"""What PostgreSQL says of a prepared statement whose columns a migration has changed since, or
+that is not there: behind a pooler is another server by now. None of it has run."""
+
 _numbers = itertools.count()
+
+
+class Prepared(NamedTuple):
+    """A statement that is prepared on a connection."""
+
+    name: bytes
+    transformer: abc.Transformer
+    """What turns its values and rows into those of PostgreSQL and back."""
 
 
 class PlainStatement:
@@ -32,7 +44,6 @@ class PlainStatement:
     def __init__(self, statement: Query, watch: QueryWatch) -> None:
         dialect = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
         compiled = statement.compile(dialect=dialect)
-        self._name = f"plain_{next(_numbers)}".encode()
         self._text = compiled.string
         self._names: Sequence[str] = compiled.positiontup or ()
         self._fixed = compiled.params
@@ -42,8 +53,9 @@ class PlainStatement:
     async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
         """Return the rows, or raise what psycopg raises."""
         watched = self._watch.begin(self._about, self._text, connection.info)
+        given = {**self._fixed, **values}
         try:
-            rows = await self._asked(connection, {**self._fixed, **values})
+            rows = await self._asked(connection, [given[name] for name in self._names])
         except BaseException as error:
             self._watch.end(watched, self._about, error)
             raise
@@ -51,20 +63,36 @@ class PlainStatement:
         return rows
 
     async def _asked(
-        self, connection: Connection, values: Mapping[str, object]
+        self, connection: Connection, values: Sequence[object]
     ) -> Sequence[tuple[Any, ...]]:
-        transformer = connection.prepared.get(self._name)
-        is_new = transformer is None
-        if transformer is None:
-            await connection.wait(_preparing(connection.pgconn, self._name, self._text))
-            transformer = connection.prepared[self._name] = Transformer(connection)
-        given = [values[name] for name in self._names]
-        written = transformer.dump_sequence(given, [PyFormat.TEXT] * len(given))
-        result = await connection.wait(_running(connection.pgconn, self._name, written))
-        transformer.set_pgresult(result, set_loaders=is_new)  # its columns stay what they are
-        rows = transformer.load_rows(0, result.ntuples, tuple)
-        transformer.set_pgresult(None, set_loaders=False)
+        prepared = connection.prepared.get(self._text)
+        if prepared is None:
+            return await self._asked_first(connection, values)
+        try:
+            return await _run(connection, prepared, values, is_first=False)
+        except OUTDATED:
+            return await self._asked_first(connection, values)
+
+    async def _asked_first(
+        self, connection: Connection, values: Sequence[object]
+    ) -> Sequence[tuple[Any, ...]]:
+        prepared = Prepared(f"plain_{next(_numbers)}".encode(), Transformer(connection))
+        await connection.wait(_preparing(connection.pgconn, prepared.name, self._text))
+        rows = await _run(connection, prepared, values, is_first=True)
+        connection.prepared[self._text] = prepared
         return rows
+
+
+async def _run(
+    connection: Connection, prepared: Prepared, values: Sequence[object], *, is_first: bool
+) -> Sequence[tuple[Any, ...]]:
+    name, transformer = prepared
+    written = transformer.dump_sequence(values, [PyFormat.TEXT] * len(values))
+    result = await connection.wait(_running(connection.pgconn, name, written))
+    transformer.set_pgresult(result, set_loaders=is_first)  # its columns stay what they are
+    rows = transformer.load_rows(0, result.ntuples, tuple)
+    transformer.set_pgresult(None, set_loaders=False)
+    return rows
 
 
 def _preparing(server: PGconn, name: bytes, text: str) -> abc.PQGen[None]:
