@@ -42,10 +42,10 @@ FULL = Plan(
     spare_sessions=200_000,
     expired_sessions=1_000_000,
     in_flight=(1, 8, 32, 64, 128, 256, 512),
-    rounds=5,
+    rounds=9,
     warm_up=0.5,
-    seconds=2.0,
-    hashing=6.0,
+    seconds=1.0,
+    hashing=3.5,
     storm=15.0,
     starts=5,
 )

@@ -107,7 +107,8 @@ Tell: TypeAlias = Callable[[Timestamp, Any], None]
 
 
 def _tell(message: Timestamp, moment: datetime) -> None:
-    message.seconds = floor(moment.timestamp())
+    # Of whole seconds: with a fraction, those of far moments would be rounded up.
+    message.seconds = floor(moment.replace(microsecond=0).timestamp())
     message.nanos = moment.microsecond * 1000
 
 

@@ -14,6 +14,7 @@ from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_s
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceServicer_to_server
 from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+from tamatar_auth.accepting import new_server
 from tamatar_auth.admission import Admission
 from tamatar_auth.binding import bind_calls, bind_health
 from tamatar_auth.ending import Ending
@@ -188,6 +189,7 @@ async def running(
     """Run a service with its tasks in the background for as long as the block."""
     service = await start(settings, telemetry)
     background = [
+        asyncio.create_task(service.failed(), name="watch gRPC"),
         asyncio.create_task(service.watch.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
         asyncio.create_task(
@@ -258,7 +260,7 @@ async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> 
 def _empty_server(settings: Settings) -> grpc.aio.Server:
     # Unless there are workers, a second server on the port is a mistake.
     shared = ("grpc.so_reuseport", int(settings.workers > 1))
-    return grpc.aio.server(options=[shared, *OPTIONS])
+    return new_server([shared, *OPTIONS])
 
 
 def _interceptors(

@@ -67,6 +67,16 @@ class Service:
         told: dict[str, Any] = {"addresses": [str(address) for address in self.addresses]}
         return told if self.health_address is None else told | {"health": str(self.health_address)}
 
+    async def failed(self) -> None:
+        """Raise what ended a server of gRPC that was not told to end."""
+        # Not to be cancelled, as gRPC's own waiting would be, too: they end with the servers.
+        servers = (self.server, self.health_server)
+        endings = [asyncio.create_task(server.wait_for_termination()) for server in servers]
+        ended, _ = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+        raise RuntimeError("gRPC has ended a server")
+
     async def stop(self) -> None:
         """Stop taking calls, finish those in flight and the hashes that run, close the pool.
 

@@ -9,37 +9,23 @@ from tamatar_auth.interceptors.base import Handler, HandlerInterceptor, Method
 
 ANY = "*"
 
-URGENT = {("tamatar.auth.v1.SessionService", "ValidateSession"), ("grpc.health.v1.Health", "Check")}
-"""The services and methods whose calls are taken before others that came earlier. They are short,
-and what waits for them are all calls of other services, and orchestrators."""
 
-
-class AnsweredMethods(grpc.GenericRpcHandler):
+class AnsweredMethods:
     """Stands before a server while servicers are added: notes and wraps what they answer.
 
     Handlers are wrapped here, once each. gRPC would ask its interceptors for a handler on
     every call. The interceptors are given from the outside in.
-
-    Few methods are registered with gRPC. Since 1.84 it waits for the next call of each such
-    method by itself, and for the next of all others together; so these wait behind no others,
-    however many come, and every call pays for each of them.
     """
 
     def __init__(self, server: grpc.aio.Server, interceptors: Sequence[HandlerInterceptor]) -> None:
         self._server = server
         self._interceptors = interceptors
         self._methods: dict[str, Collection[str]] = {}
-        self._handlers: dict[str, Handler] = {}
-        server.add_generic_rpc_handlers([self])
 
     @property
     def by_service(self) -> Mapping[str, Collection[str]]:
         """The names of the methods of each service."""
         return self._methods
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
-        """Return what answers a call, or None where nothing does."""
-        return self._handlers.get(handler_call_details.method)
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add a service by its methods."""
@@ -48,9 +34,11 @@ class AnsweredMethods(grpc.GenericRpcHandler):
             name: self._wrapped(handler, Method.of(service, name, handler))
             for name, handler in handlers.items()
         }
-        self._handlers.update({f"/{service}/{name}": each for name, each in wrapped.items()})
-        urgent = {name: each for name, each in wrapped.items() if (service, name) in URGENT}
-        self._server.add_registered_method_handlers(service, urgent)
+        self._server.add_registered_method_handlers(service, wrapped)
+        # grpcio before 1.84 answers by these alone.
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(service, wrapped)]
+        )
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Note a service whose methods the other function adds; nothing else answers a call."""

@@ -22,7 +22,7 @@ class Call(Protocol):
 
 
 untraced_call: ContextVar[Call | None] = ContextVar("untraced_call", default=None)
-"""The call that is answered, where no span is made of it."""
+"""The call that is answered, where no span is made of it. Its task keeps it, and nothing else."""
 
 
 def of_caller(call: Call) -> contexts.Context | None:

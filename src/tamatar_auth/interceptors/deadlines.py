@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -105,7 +106,9 @@ class _Limit:
             self._timer = None
 
     def _look_in(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        loop = asyncio.get_running_loop()
+        # In a context of its own: that of the call would be kept beyond the call.
+        self._timer = loop.call_later(seconds, self._look, context=Context())
 
     def _take_back(self, task: "asyncio.Task[Any]") -> int:
         """Forget how often a call was told to end; return how often others told it so."""

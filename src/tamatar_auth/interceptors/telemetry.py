@@ -120,7 +120,7 @@ class _Followed:
 
 def _within_its_trace(behaviour: Behaviour) -> Behaviour:
     async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
-        traces.untraced_call.set(context)  # which ends with the task that gRPC runs it in
+        traces.untraced_call.set(context)  # for as long as the task, which is the call's
         return await behaviour(request, context)
 
     return call

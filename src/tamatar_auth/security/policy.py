@@ -55,7 +55,7 @@ def _forms(names: Iterable[str]) -> set[str]:
 
 @cache
 def _common() -> frozenset[str]:
-    """Read one of the lists; a package that is imported keeps all of them, which is 12 MB."""
+    """Read one of the lists; a package that is imported keeps all of them, which is 9 MB more."""
     package = find_spec("zxcvbn")
     assert package is not None  # noqa: S101 - for the type checker
     file = PathFinder.find_spec("frequency_lists", package.submodule_search_locations)

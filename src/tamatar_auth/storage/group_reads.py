@@ -123,7 +123,7 @@ class GroupRead(Generic[Key, Row]):
 
     def _begin_after(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._begin)
+            self._timer = self._later(seconds, self._begin)
 
     def _begin(self) -> None:
         self._forget_timer()
@@ -131,7 +131,7 @@ class GroupRead(Generic[Key, Row]):
         self._opening = self._loop.create_task(self._run(), context=Context())
         self._running[self._opening] = {}
         if self._look is None:
-            self._look = self._loop.call_later(LOOK, self._end_unawaited)
+            self._look = self._later(LOOK, self._end_unawaited)
         self._opening.add_done_callback(self._ended)
 
     def _end_unawaited(self) -> None:
@@ -140,7 +140,7 @@ class GroupRead(Generic[Key, Row]):
             if group and not _is_awaited(group):
                 statement.cancel()
         is_needed = self._running and not self._is_closed
-        self._look = self._loop.call_later(LOOK, self._end_unawaited) if is_needed else None
+        self._look = self._later(LOOK, self._end_unawaited) if is_needed else None
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         del self._running[task]
@@ -151,6 +151,10 @@ class GroupRead(Generic[Key, Row]):
             # Who came while a statement ran is not alone, and the others are about to come.
             self._expected = max(self._expected, 2)
             self._arrange()
+
+    def _later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+        # In a context of its own: that of the call would be kept beyond the call.
+        return self._loop.call_later(seconds, do, context=Context())
 
     def _forget_timer(self) -> None:
         if self._timer is not None:

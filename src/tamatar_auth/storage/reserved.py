@@ -49,7 +49,8 @@ class _Kept:
 class ReservedConnections:
     """Lends connections, opens one when none rests, and throws away what failed.
 
-    It lends as many as are asked for at once: `most` is the bound of those who ask.
+    It lends as many as are asked for at once: `most` is the bound of those who ask. Moments come
+    from them as PostgreSQL sends them: as microseconds since 2000-01-01.
     """
 
     def __init__(
@@ -70,8 +71,8 @@ class ReservedConnections:
         self._good_from = 0.0
         self._is_closed = False
 
-    def statement(self, statement: Query) -> "PlainStatement":
-        """Prepare a statement for these connections."""
+    def statement(self, statement: Query) -> PlainStatement:
+        """Make of a statement one for these connections."""
         return PlainStatement(statement, self._watch)
 
     @contextlib.asynccontextmanager
@@ -131,7 +132,6 @@ class ReservedConnections:
         try:
             async with asyncio.timeout(self._patience):
                 connection = await self._connect()
-                # It is a number that PostgreSQL sends.
                 connection.adapters.register_loader("timestamptz", Int8BinaryLoader)
                 return _Kept(connection, connection.began_at)
         except TimeoutError:

@@ -162,7 +162,7 @@ class SessionRepository:
             update(sessions)
             .where(
                 any_of(sessions.c.id, session_ids),
-                sessions.c.last_activity_at <= func.now() - ACTIVITY_PRECISION,
+                is_stale,
             )
             .values(last_activity_at=func.now())
         )

@@ -1,0 +1,85 @@
+"""A server of grpc.aio that takes the calls of each method by themselves.
+
+That of grpcio waits for the next call of each registered method, and for all of them anew
+whenever one has come: every call pays for every method. Methods that are not registered wait in
+one queue, and a call among these whose path is not UTF-8 ends the server, whoever made it. Here
+each method has a task that takes its calls, so none waits behind those of others; one more task
+answers what is no method with UNIMPLEMENTED, and reads no path.
+
+This reaches into grpcio, so it is for the release that it was tried with. With any other one the
+server is grpcio's own.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import grpc
+from grpc._cython import cygrpc
+from grpc.aio import _server as grpcio
+
+TRIED = "1.85."
+"""How the versions of grpcio begin into which this reaches."""
+
+Options = Sequence[tuple[str, Any]]
+
+
+def new_server(options: Options) -> grpc.aio.Server:
+    """Make a server without methods and ports."""
+    if not grpc.__version__.startswith(TRIED):
+        return grpc.aio.server(options=options)
+    server: Any = _Server(options)
+    return server  # type: ignore[no-any-return]
+
+
+class _Server(grpcio.Server):
+    """The server of grpcio with another core."""
+
+    def __init__(self, options: Options) -> None:
+        self._loop = cygrpc.get_working_loop()
+        arguments = grpcio._augment_channel_arguments(options, None)  # noqa: SLF001
+        self._server = _Core(self._loop, None, (), None, arguments, None)
+
+
+class _Core(cygrpc.AioServer):  # type: ignore[misc]
+    """Takes calls; what becomes of them, and how the server ends, is grpcio's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *rest: object) -> None:
+        super().__init__(loop, *rest)
+        self._on = loop
+        self._answering: dict[str, Any] = {}
+        self._takers: list[asyncio.Task[None]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def add_registered_method_handlers(self, handlers: Mapping[str, Any]) -> None:
+        """Answer methods, which are told by their paths."""
+        super().add_registered_method_handlers(handlers)
+        self._answering.update(handlers)
+
+    def _make_request_call_future(self, path: bytes | None) -> "asyncio.Future[Any]":
+        """Begin to take the calls of a method.
+
+        grpcio asks for its next one, and gets none: it goes on to wait for the end. None comes
+        last, and stands for what is no method.
+        """
+        self._takers.append(self._on.create_task(self._take(path)))
+        return self._on.create_future() if path else self._on.create_task(self._until_the_end())
+
+    async def _until_the_end(self) -> NoReturn:
+        await asyncio.gather(*self._takers)
+        raise cygrpc._RequestCallError  # noqa: SLF001 - what grpcio expects at its end
+
+    async def _take(self, path: bytes | None) -> None:
+        loop, name = self._on, path.decode() if path else ""
+        resolver = cygrpc._MethodResolver([], self._answering)  # noqa: SLF001
+        while True:
+            try:
+                call = await (self._request_registered_call(path) if path else self._request_call())
+            except cygrpc._RequestCallError:  # noqa: SLF001
+                if self.is_running():
+                    continue
+                return
+            answered = cygrpc._handle_rpc(name, resolver, (), call, loop, False)  # noqa: FBT003, SLF001
+            task = loop.create_task(cygrpc._schedule_rpc_coro(answered, call, loop, name))  # noqa: SLF001
+            self._calls.add(task)  # as loops keep tasks by weak references only
+            task.add_done_callback(self._calls.discard)
