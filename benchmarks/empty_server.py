@@ -1,7 +1,8 @@
 """The baseline: a server whose ValidateSession decodes the request and answers nothing.
 
-It runs on uvloop with the options and the generated code of the real one, and is added in the
-way in which grpcio is quickest. Prints its port.
+It runs on uvloop with the options and the generated code of the real one, on the server of
+grpcio, in the way in which that is quickest; or on the server of the real one, if told `own`.
+Prints its port.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
     SessionServiceServicer,
     add_SessionServiceServicer_to_server,
 )
+from tamatar_auth.accepting import new_server
 from tamatar_auth.parents import stop_with_parent
 from tamatar_auth.server import OPTIONS
 
@@ -44,11 +46,12 @@ class Generic:
         """Add nothing: the generic handler has all methods."""
 
 
-async def main() -> None:
+async def main(*, own: bool) -> None:
     """Answer calls until the process is ended."""
-    server = grpc.aio.server(options=OPTIONS)
+    server = new_server(OPTIONS) if own else grpc.aio.server(options=OPTIONS)
+    methods: Any = server if own else Generic(server)
     # What it does not have is answered with UNIMPLEMENTED.
-    add_SessionServiceServicer_to_server(EmptyServicer(), Generic(server))  # type: ignore[abstract, arg-type]
+    add_SessionServiceServicer_to_server(EmptyServicer(), methods)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
@@ -57,4 +60,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     stop_with_parent(int(sys.argv[1]))
-    uvloop.run(main())
+    uvloop.run(main(own=sys.argv[2:] == ["own"]))

@@ -62,10 +62,10 @@ class Servers:
             yield Server(process.pid, json.loads(told)["addresses"][0])
 
     @contextlib.contextmanager
-    def empty(self) -> Iterator[Server]:
-        """Run the baseline for as long as the block."""
-        output = self.folder / "empty"
-        command = [sys.executable, "-m", "benchmarks.empty_server", str(os.getpid())]
+    def empty(self, *kind: str) -> Iterator[Server]:
+        """Run the baseline for as long as the block; of the kind `own`, on our own server."""
+        output = self.folder / "-".join(["empty", *kind])
+        command = [sys.executable, "-m", "benchmarks.empty_server", str(os.getpid()), *kind]
         with started(command, output=output) as process:
             port = int(_wait_for(output, b"", process.poll))
             yield Server(process.pid, f"127.0.0.1:{port}")

@@ -24,6 +24,8 @@ class Level:
 
     empty: list[Sample] = field(default_factory=list)
     ours: list[Sample] = field(default_factory=list)
+    own: list[Sample] = field(default_factory=list)
+    """The empty handler on our own server."""
     traced: list[Sample] = field(default_factory=list)
     batch: list[Sample] = field(default_factory=list)
     statements: Statements = field(default_factory=Statements)
@@ -49,24 +51,29 @@ class Throughput:
     def run(self) -> None:
         """Let baseline and ours take turns."""
         bench = self._bench
-        with collecting() as collector, bench.servers.real(bench.url, **collector.settings) as it:
+        with (
+            collecting() as collector,
+            bench.servers.real(bench.url, **collector.settings) as it,
+            bench.servers.empty("own") as own,
+        ):
             for number in range(bench.plan.rounds):
                 for in_flight, level in self.levels.items():
                     bench.say(
                         f"h2load, round {number + 1} of {bench.plan.rounds}, {in_flight} in flight"
                     )
-                    self._round(in_flight, level, it)
+                    self._round(in_flight, level, it, own)
         traced = sum(each.calls for level in self.levels.values() for each in level.traced)
         if not SAMPLED / 2 < collector.calls / traced < SAMPLED * 2:
             raise BenchmarkError(f"{collector.calls} of {traced} calls were traced")
 
-    def _round(self, in_flight: int, level: Level, traced: Server) -> None:
+    def _round(self, in_flight: int, level: Level, traced: Server, own: Server) -> None:
         level.empty.append(self._drive(self._bench.empty, EMPTY, in_flight))
         before = Statements.so_far(self._bench.url)
         level.ours.append(self._drive(self._bench.real, self._validate, in_flight))
         spent = Statements.so_far(self._bench.url).since(before)
         level.statements = level.statements.plus(spent)
         if in_flight in COMPARED:
+            level.own.append(self._drive(own, EMPTY, in_flight))
             level.traced.append(self._drive(traced, self._validate, in_flight))
         if in_flight == COMPARED[0]:
             level.batch.append(self._drive(self._bench.real, self._batch, in_flight))
@@ -98,6 +105,10 @@ class Throughput:
             level = self.levels[in_flight]
             what = f"the same with metrics and 1 % of calls traced, {in_flight} in flight"
             rows.append(at_least(what, 0.60, median_ratio(level.traced, level.empty, rate)))
+        for in_flight in COMPARED:
+            level = self.levels[in_flight]
+            what = f"ValidateSession / empty handler on our own server, {in_flight} in flight"
+            rows.append(at_least(what, 0.75, median_ratio(level.ours, level.own, rate)))
         many = median_ratio(first.batch, first.ours, rate) * BATCH
         return [
             *rows,
@@ -133,6 +144,9 @@ class Throughput:
             trips, each = level.statements.round_trips / calls, level.statements.all / calls
             lines.append(Line("empty handler", in_flight, level.empty))
             lines.append(Line("ValidateSession", in_flight, level.ours, ours, each, trips))
+            if level.own:
+                ratio = median_ratio(level.own, level.empty, rate)
+                lines.append(Line("empty handler on our own server", in_flight, level.own, ratio))
             for name, samples in (("with telemetry", level.traced), ("batch of 100", level.batch)):
                 if samples:
                     ratio = median_ratio(samples, level.empty, rate)
