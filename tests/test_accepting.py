@@ -9,6 +9,7 @@ import pytest
 from grpc import StatusCode
 
 from tamatar_auth.accepting import new_server
+from tamatar_auth.server import running
 from tamatar_auth.services import AnsweredMethods
 
 MANY = 200
@@ -72,3 +73,13 @@ async def test_what_is_no_method_is_unimplemented_whatever_its_path(path):
         assert await channel.unary_unary("/t.Service/Known")(b"", timeout=30) == b""
     await server.stop(None)
     assert not await server.wait_for_termination(30)
+
+
+async def test_a_server_that_was_not_told_to_end_is_a_fault(settings, database):
+    async with running(settings) as service:
+        watching = asyncio.create_task(service.failed())
+        await asyncio.sleep(0)
+        await service.server.stop(None)
+
+        with pytest.raises(RuntimeError, match="gRPC has ended a server"):
+            await asyncio.wait_for(watching, 30)

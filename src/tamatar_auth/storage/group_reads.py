@@ -28,9 +28,9 @@ more may come while it waits for that, and answers no keys with no rows."""
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
 TICK, LONGEST_WAIT = 0.001, 0.004
-"""Seconds: in which the fourth part of the group before is expected, and a group gathers at most.
-They are rounded up to the next tick: in shorter ones a small group would be followed by one that
-is as small or smaller, however many calls there are. Timers of uvloop know nothing shorter."""
+"""Seconds. A group gathers for a tick for each four of the one before, or a part of four, and at
+most for so long. In parts of a tick, which timers of uvloop round, small groups were followed by
+others as small, however many calls there were."""
 
 ENOUGH = 24
 """How many need not wait for more: a statement for them costs each of them little."""
