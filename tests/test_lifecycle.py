@@ -45,6 +45,16 @@ server.sweep_periodically = fail
 running.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
+# The server is grpcio's own, as with a release that is not known here. A path that is no text
+# ends that of 1.84 and 1.85.
+UNKNOWN_GRPCIO = """
+from tamatar_auth import accepting, running
+from tamatar_auth.settings import Settings
+
+accepting.TRIED = "none"
+running.serve(Settings.load(listen="127.0.0.1:0"))
+"""
+
 # A parent that starts a server as `make` does, and waits for its end.
 PARENT = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], str(os.getpid())])"
 
@@ -277,6 +287,18 @@ def test_an_unexpected_error_is_logged_and_ends_the_server(tmp_path):
         assert (last["event"], last["level"]) == ("crashed", "critical")
         assert "LookupError: lost" in last["exception"]
         assert "hunter2" not in server.said
+
+
+async def test_a_server_that_grpc_ends_ends_as_after_a_crash(tmp_path, migrated_database):
+    program = (sys.executable, "-c", UNKNOWN_GRPCIO)
+    url = {"TAMATAR_DATABASE_URL": migrated_database}
+    with serving(cwd=tmp_path, command=program, **url) as server:
+        async with channel_to(server) as channel:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await channel.unary_unary(b"/\xff/x")(b"", timeout=PATIENCE)
+        assert server.ended() == 1
+        (line,) = server.events("crashed")
+        assert "UnicodeDecodeError" in line["exception"]
 
 
 # A method that does not end, whatever it is told.

@@ -47,14 +47,15 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop, *rest: object) -> None:
         super().__init__(loop, *rest)
         self._on = loop
-        self._answering: dict[str, Any] = {}
+        self._methods: dict[str, Any] = {}
+        self._resolver = cygrpc._MethodResolver([], self._methods)  # noqa: SLF001
         self._takers: list[asyncio.Task[None]] = []
         self._calls: set[asyncio.Task[None]] = set()
 
     def add_registered_method_handlers(self, handlers: Mapping[str, Any]) -> None:
         """Answer methods, which are told by their paths."""
         super().add_registered_method_handlers(handlers)
-        self._answering.update(handlers)
+        self._methods.update(handlers)
 
     def _make_request_call_future(self, path: bytes | None) -> "asyncio.Future[Any]":
         """Begin to take the calls of a method.
@@ -71,7 +72,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
 
     async def _take(self, path: bytes | None) -> None:
         loop, name = self._on, path.decode() if path else ""
-        resolver = cygrpc._MethodResolver([], self._answering)  # noqa: SLF001
+        resolver = self._resolver
         while True:
             try:
                 call = await (self._request_registered_call(path) if path else self._request_call())
