@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -17,13 +17,11 @@ import pytest
 
 from tests.canaries import PAGE_TOKEN_KEY, PASSWORD_KEYS, SUITE
 from tests.databases import REQUIRE_INTEROP, TEMPLATE, Postgres
+from tests.waiting import PATIENCE, until
 
 BIN = Path(sys.executable).parent
 COMMAND = BIN / "tamatar-auth"
 ROOT = Path(__file__).parents[1]
-
-PATIENCE = 60.0
-"""Seconds after which what has not come will not come."""
 
 QUICK = {
     "TAMATAR_BCRYPT_COST": "4",
@@ -83,15 +81,6 @@ def tamatar(*arguments: str, cwd: Path, code: int | None = 0, entered: str = "",
     told = ended.stderr if prints_a_token else ended.stdout + ended.stderr
     SUITE.hear(f"what {arguments[:2]} wrote", told)
     return ended
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait for what must come, and return it."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.03)
-    return found
 
 
 class Server:

@@ -25,7 +25,8 @@ from tamatar_auth.server import running
 from tamatar_auth.tls import TlsError, TlsFiles
 from tests.calls import refusal
 from tests.certificates import DAY, Authority
-from tests.commands import serving, tamatar, until
+from tests.commands import serving, tamatar
+from tests.waiting import until
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
 LIFE = timedelta(days=30)

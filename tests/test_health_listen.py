@@ -20,8 +20,9 @@ from tamatar_auth.server import running
 from tamatar_auth.servicers.health import LIVENESS
 from tests.calls import refusal
 from tests.certificates import Authority
-from tests.commands import serving, tamatar, until
+from tests.commands import serving, tamatar
 from tests.databases import TEMPLATE
+from tests.waiting import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -24,8 +24,9 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
 from tests.calls import ada, refusal, sign_in
-from tests.commands import COMMAND, PATIENCE, serving, tamatar, until
+from tests.commands import COMMAND, serving, tamatar
 from tests.freezing import frozen
+from tests.waiting import PATIENCE, eventually, until
 
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
 PASSWORD = "TestPass123!"
@@ -81,15 +82,6 @@ async def status_of(channel):
         health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE
     )
     return answer.status
-
-
-async def eventually(condition):
-    """Wait for what must come, and let calls go on meanwhile."""
-    for _ in range(2000):
-        if await condition():
-            return
-        await asyncio.sleep(0.03)
-    raise AssertionError("waited in vain")
 
 
 async def test_the_first_start_brings_all_that_is_needed_and_the_second_finds_it(tmp_path):
@@ -328,7 +320,7 @@ async def test_a_handler_that_never_ends_does_not_hold_the_end(tmp_path):
         async with channel_to(server) as channel:
             asked = DiagnosticsServiceStub(channel).GetDatabaseInfo(GetDatabaseInfoRequest())
             call = asyncio.ensure_future(asked)
-            await eventually(lambda: asyncio.sleep(0, "stuck" in server.said))
+            await eventually(lambda: "stuck" in server.said)
             server.ask(signal.SIGTERM)
 
             assert await asyncio.to_thread(server.ended) == 1
@@ -370,9 +362,9 @@ async def test_a_second_signal_ends_a_server_at_once(tmp_path, signum, code):
         async with channel_to(server) as channel:
             asked = DiagnosticsServiceStub(channel).GetDatabaseInfo(GetDatabaseInfoRequest())
             call = asyncio.ensure_future(asked)
-            await eventually(lambda: asyncio.sleep(0, "stuck" in server.said))
+            await eventually(lambda: "stuck" in server.said)
             server.ask(signal.SIGTERM)
-            await eventually(lambda: asyncio.sleep(0, server.events("stopping")))
+            await eventually(lambda: server.events("stopping"))
             assert server.process.poll() is None
             server.ask(signum)
 

@@ -24,6 +24,7 @@ from tamatar_auth.storage.validation import MOST_CONNECTIONS
 from tamatar_auth.telemetry import Telemetry
 from tests.calls import ada, refusal, refused
 from tests.recording import Recording
+from tests.waiting import eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -40,15 +41,6 @@ def own_postgres(tmp_path):
 async def status_of(channel, service=""):
     answer = await HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
     return answer.status
-
-
-async def until(condition, *, tries=200):
-    """Wait for what must come, some ten seconds at most."""
-    for _ in range(tries):
-        if await condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not come")
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
@@ -120,7 +112,7 @@ async def test_connections_that_die_at_birth_are_unavailable(settings, database)
         await service.watch._database.close()
         call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
         said = await refused(call)
-        await until(lambda: is_not_serving(channel))
+        await eventually(lambda: is_not_serving(channel))
         assert not any(task.done() for task in service.background)
 
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
@@ -144,10 +136,10 @@ async def test_a_database_without_tables_is_not_served(settings, empty_database)
         async with running(mine) as service, channel_to(service) as channel:
             assert await status_of(channel) == NOT_SERVING
             await asyncio.to_thread(Migrations(empty_database).upgrade, "0001")
-            await until(lambda: said(logs, "0001"))
+            await eventually(lambda: said(logs, "0001"))
             assert await status_of(channel) == NOT_SERVING
             await asyncio.to_thread(Migrations(empty_database).upgrade)
-            await until(lambda: is_serving(channel))
+            await eventually(lambda: is_serving(channel))
 
     lines = [entry["why"] for entry in logs if entry["event"] == "not serving"]
     assert len(lines) == 2
@@ -172,9 +164,9 @@ async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, dat
                 text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
             )
             call = asyncio.ensure_future(users.CreateUser(ada(password="")))
-            await until(lambda: waits_for_a_lock(database))
+            await eventually(lambda: waits_for_a_lock(database))
             stopping = asyncio.create_task(service.stop())
-            await until(lambda: is_closed(service.addresses[0]))
+            await eventually(lambda: is_closed(service.addresses[0]))
             await tx.connection.rollback()
 
         created = await call

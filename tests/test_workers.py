@@ -21,8 +21,9 @@ from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.aio import connect
 from tests.calls import ada, sign_in
-from tests.commands import PATIENCE, serving, tamatar, until
+from tests.commands import serving, tamatar
 from tests.databases import TEMPLATE
+from tests.waiting import PATIENCE, eventually, until
 from tests.watching import End, watching
 
 CHANNELS = 16
@@ -94,15 +95,6 @@ def connections(pid, port):
 
 def port_of(server):
     return int(server.addresses[0].rpartition(":")[2])
-
-
-async def eventually(condition):
-    """Wait for what must come, and let calls go on meanwhile."""
-    for _ in range(2000):
-        if found := condition():
-            return found
-        await asyncio.sleep(0.03)
-    raise AssertionError("waited in vain")
 
 
 class Load:

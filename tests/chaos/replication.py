@@ -13,8 +13,8 @@ import psycopg
 from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.embedded_postgres import DATABASE, EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
-from tests.commands import until
 from tests.freezing import frozen
+from tests.waiting import until
 
 # Processes are killed here, not machines: what was written is with the system.
 SETTINGS = {

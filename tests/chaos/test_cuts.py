@@ -20,7 +20,7 @@ from tamatar_auth.storage.tables import metadata
 from tests.calls import read_refusal
 from tests.chaos.mutations import MUTATIONS, Scene, create_user
 from tests.chaos.wire import Fault, Wire
-from tests.test_server import until
+from tests.waiting import eventually
 
 OK = (StatusCode.OK, "")
 STORAGE_UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
@@ -194,7 +194,7 @@ def of_the_call(changes, prepare):
 async def nothing_stays_behind(scene, service):
     await service.parts.drain.finished()
     assert service.database.pool.in_use == 0
-    await until(lambda: no_transaction_is_open(scene.database))
+    await eventually(lambda: no_transaction_is_open(scene.database))
     await scene.users.GetUserStats(user_service_pb2.GetUserStatsRequest())
 
 

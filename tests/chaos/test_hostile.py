@@ -18,7 +18,7 @@ from tests.chaos.frames import ACK, HEADERS, SETTINGS, Connection, frame, header
 from tests.chaos.hostile import ATTACKS, MIB, NO_SESSION, VALIDATE
 from tests.commands import serving
 from tests.databases import TEMPLATE
-from tests.test_server import until
+from tests.waiting import eventually
 
 HONEST = 50
 """How many calls are answered while an attack goes on, and after it."""
@@ -88,7 +88,7 @@ async def test_honest_calls_go_on_and_nothing_stays_behind(process, honest, atta
     memory = process.memory
     await attacked(process, honest, attack)
 
-    await until(lambda: is_let_go(process, files=files + 2, memory=memory + MEMORY))
+    await eventually(lambda: is_let_go(process, files=files + 2, memory=memory + MEMORY))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ async def answers_go_on(answers):
     async def are_enough():
         return len(answers) >= enough
 
-    await until(are_enough)
+    await eventually(are_enough)
 
 
 async def attacked(process, honest, attack):

@@ -15,7 +15,8 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server import running
 from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.replication import Pair, ask, until_waiting
-from tests.commands import serving, until
+from tests.commands import serving
+from tests.waiting import until
 
 UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 NO_ANSWER = (StatusCode.DEADLINE_EXCEEDED, "")

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests.chaos.wire import Fault, Wire
-from tests.test_server import until
+from tests.waiting import eventually
 
 ADD = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')"
 COMMIT = 3
@@ -108,7 +108,7 @@ async def test_a_wire_that_is_down_refuses_until_it_is_healed(wire):
 async def test_a_statement_is_given_up_across_the_wire(wire):
     async with await connect(wire) as connection:
         sleeping = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
-        await until(lambda: was_asked(wire, 2))
+        await eventually(lambda: was_asked(wire, 2))
         sleeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sleeping

@@ -13,15 +13,7 @@ from tamatar_auth.client import SessionGuard, aio, cache, watching
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.guarding import Refused
 from tests.client.shop import Blocking, Customer, aio_shop
-
-
-async def eventually(condition):
-    """Wait for what must come."""
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("waited in vain")
+from tests.waiting import eventually
 
 
 class Guarded:
@@ -44,11 +36,11 @@ class Guarded:
 
     async def until(self, token, expected):
         """Ask until the answer is this."""
-        for _ in range(2000):
-            if (await self.ask(token)).startswith(expected):
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("waited in vain")
+
+        async def is_expected():
+            return (await self.ask(token)).startswith(expected)
+
+        await eventually(is_expected)
 
     async def live(self):
         """Wait for a stream."""

@@ -25,7 +25,8 @@ from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, read_refusal, refusal, refused, sign_in
 from tests.freezing import frozen
 from tests.recording import Recording
-from tests.test_server import channel_to, until
+from tests.test_server import channel_to
+from tests.waiting import eventually
 
 TIMED_OUT = (StatusCode.DEADLINE_EXCEEDED, "STORAGE_TIMED_OUT")
 SHORT, LONG = timedelta(milliseconds=50), timedelta(minutes=10)
@@ -151,9 +152,9 @@ async def test_a_call_that_goes_on_and_answers_is_answered():
 async def test_a_caller_that_goes_away_is_no_deadline_that_passes():
     async with Service(for_ever, others=LONG) as service:
         call = service.call()
-        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 1))
+        await eventually(lambda: service.drain.in_flight == 1)
         call.cancel()
-        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 0))
+        await eventually(lambda: service.drain.in_flight == 0)
 
     assert service.ends == [asyncio.CancelledError]
 
@@ -185,7 +186,7 @@ async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
         await users.GetUserStats(pb.GetUserStatsRequest())
         with frozen(tmp_path):
             calls = [refusal(users.GetUserStats(pb.GetUserStatsRequest())) for _ in range(5)]
-            said = await asyncio.wait_for(asyncio.gather(*calls), 5)
+            said = await asyncio.wait_for(asyncio.gather(*calls), PATIENCE)
             assert said == [TIMED_OUT] * 5
             assert service.database.pool.in_use == 0
 
@@ -196,7 +197,7 @@ async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
                 return False
             return True
 
-        await until(answers)
+        await eventually(answers)
 
 
 async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_their_caller(
@@ -215,7 +216,7 @@ async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_the
             said = await asyncio.gather(*calls)
             assert {each.code for each in said} == {StatusCode.DEADLINE_EXCEEDED}
             # psycopg would hold them for ten seconds.
-            await until(lambda: nothing_is_held_by(service), tries=40)
+            await eventually(lambda: nothing_is_held_by(service), within=8)
 
 
 async def nothing_is_held_by(service):
@@ -247,14 +248,14 @@ async def test_more_calls_than_there_may_be_are_refused_at_once():
 
     async with Service(held, others=LONG, most=3, meter=recording.meter) as service:
         calls = [asyncio.ensure_future(service.call()) for _ in range(3)]
-        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 3))
+        await eventually(lambda: service.drain.in_flight == 3)
         said = await refused(service.call())
         assert (said.code, said.reason) == (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
         assert said.retry_seconds
         assert value(recording, "tamatar.call.count") == 3
 
         healthy = asyncio.ensure_future(service.call(service="grpc.health.v1.Health"))
-        await until(lambda: asyncio.sleep(0, service.drain.in_flight == 4))
+        await eventually(lambda: service.drain.in_flight == 4)
         opened.set()
         assert await asyncio.gather(healthy, *calls) == [b""] * 4
         assert await service.call() == b""
@@ -279,7 +280,7 @@ async def test_a_crowded_server_refuses_before_it_looks_and_tells_its_health(set
                 asyncio.ensure_future(users.GetUserStats(pb.GetUserStatsRequest()))
                 for _ in range(2)
             ]
-            await until(lambda: asyncio.sleep(0, service.parts.drain.in_flight == 2))
+            await eventually(lambda: service.parts.drain.in_flight == 2)
             broken = channel.unary_unary("/tamatar.auth.v1.UserService/GetUser")(b"\xff")
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await broken

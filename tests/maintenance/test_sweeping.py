@@ -21,6 +21,7 @@ from tamatar_auth.storage.tables import (
     user_tokens,
 )
 from tamatar_auth.storage.users import NewUser
+from tests.waiting import eventually
 
 DAY = timedelta(days=1)
 
@@ -395,22 +396,13 @@ async def periodic(database, settings):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(condition):
-    """Wait for what must come, some ten seconds at most."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come")
-
-
 async def test_the_server_sweeps_again_and_again(database, add, periodic):
     with structlog.testing.capture_logs() as logs:
         await add(EXPIRED)
         periodic()
-        await until(lambda: any(entry.get("expired_sessions") == 1 for entry in logs))
+        await eventually(lambda: any(entry.get("expired_sessions") == 1 for entry in logs))
         await add(EXPIRED, LONG_REVOKED)
-        await until(lambda: any(entry.get("ended_sessions") == 1 for entry in logs))
+        await eventually(lambda: any(entry.get("ended_sessions") == 1 for entry in logs))
 
     assert {(entry["event"], entry["log_level"]) for entry in logs} == {("swept", "info")}
     assert await left(database) == set()
@@ -423,7 +415,7 @@ async def test_the_server_sweeps_on_after_an_error_of_the_database(
     broken = Database(create_engine(settings.with_database(postgres.url("nowhere"))))
     with structlog.testing.capture_logs() as logs:
         periodic(broken)
-        await until(lambda: len(logs) >= 2)
+        await eventually(lambda: len(logs) >= 2)
 
     assert {(entry["event"], entry["log_level"]) for entry in logs} == {("sweep failed", "warning")}
     assert "nowhere" not in str(logs)

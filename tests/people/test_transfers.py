@@ -12,8 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.commands import COMMAND, environment, serving, until
+from tests.commands import COMMAND, environment, serving
 from tests.databases import TEMPLATE
+from tests.waiting import until
 
 HASH = "$2b$04$6A3byn0SPNdbsDnUgJ4Vc.xKO5G9UwVQB9VhgGwgdw/zziH8oPAW."
 

@@ -16,7 +16,7 @@ from tamatar_auth.security.passwords import Passwords
 from tamatar_auth.security.turns import HashTurns
 from tamatar_auth.settings import Settings
 from tests.recording import Recording
-from tests.test_server import until
+from tests.waiting import eventually
 
 THREADS, QUEUE = 2, 3
 
@@ -79,14 +79,14 @@ async def reach(turns, **load):
     async def reached():
         return turns.load._asdict() == load
 
-    await until(reached)
+    await eventually(reached)
 
 
 async def begun(work, count):
     async def enough():
         return len(work.begun) == count
 
-    await until(enough)
+    await eventually(enough)
 
 
 async def test_of_two_hundred_at_once_as_many_have_a_turn_as_there_are(turns, work):

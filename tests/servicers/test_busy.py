@@ -29,7 +29,8 @@ from tests.calls import (
     refused,
     sign_in,
 )
-from tests.test_server import channel_to, until
+from tests.test_server import channel_to
+from tests.waiting import eventually
 
 THREADS, QUEUE = 2, 5
 TURNS = THREADS + QUEUE
@@ -77,7 +78,7 @@ async def reach(service, **expected):
     async def reached():
         return load(service)._asdict() == expected
 
-    await until(reached)
+    await eventually(reached)
 
 
 async def attempts(database):
@@ -129,7 +130,7 @@ async def test_of_two_hundred_sign_ins_the_excess_is_refused_and_not_counted(
         async def excess_is_refused():
             return sum(task.done() for task in tasks) == 200 - TURNS
 
-        await until(excess_is_refused)
+        await eventually(excess_is_refused)
         assert load(service) == (TURNS, THREADS, QUEUE)
         assert gate.checks == THREADS
         gate.open()
@@ -305,7 +306,7 @@ async def test_who_went_away_before_the_hash_has_made_no_attempt(
     async def given_back():
         return await attempts(database) == before
 
-    await until(given_back)
+    await eventually(given_back)
     gate.open()
     await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -332,7 +333,7 @@ async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_ca
         async def given_back():
             return await attempts(database) == 1
 
-        await until(given_back)
+        await eventually(given_back)
         gate.open()
         await asyncio.gather(hashing, return_exceptions=True)
 

@@ -33,7 +33,8 @@ from tests.calls import (
     validate,
 )
 from tests.recording import Recording
-from tests.test_server import channel_to, until
+from tests.test_server import channel_to
+from tests.waiting import eventually
 from tests.watching import End, watching
 
 BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
@@ -291,7 +292,7 @@ async def test_there_is_a_bound_for_all_streams_and_one_for_a_connection(setting
         assert [point.value for point in recording.points("tamatar.stream.refused")] == [2]
 
         first.call.cancel()
-        await until(lambda: is_free(one))
+        await eventually(lambda: is_free(one))
 
 
 def apart(service):

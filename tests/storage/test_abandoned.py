@@ -14,6 +14,7 @@ from tamatar_auth.storage.connecting import connecting
 from tamatar_auth.storage.database import Database, create_engine
 from tests.freezing import frozen
 from tests.recording import Recording
+from tests.waiting import eventually
 
 PID = text("SELECT pg_backend_pid()")
 
@@ -38,14 +39,6 @@ def own_postgres(tmp_path):
     """A server that a test may freeze."""
     with EmbeddedPostgres(tmp_path, settings={"fsync": "off"}) as postgres:
         yield postgres
-
-
-async def until(condition):
-    for _ in range(1000):
-        if await condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come")
 
 
 async def begun(database, *statements):
@@ -85,14 +78,14 @@ async def one(database, query, pid=None):
 
 async def test_a_statement_whose_call_has_gone_is_ended(left, abandoned, database):
     task, pid = await begun(left, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
-    await until(lambda: sleeps(database, pid))
+    await eventually(lambda: sleeps(database, pid))
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
     assert left.pool.in_use == 0
-    await until(lambda: gone(database, pid))
+    await eventually(lambda: gone(database, pid))
     assert (abandoned.ended, abandoned.left, abandoned.commits) == (1, 0, 0)
 
 
@@ -108,10 +101,10 @@ async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, t
         assert not pending
         assert database.pool.in_use == 0
         await asyncio.sleep(PATIENCE)
-        await until(lambda: asyncio.sleep(0, abandoned.left == 1))
+        await eventually(lambda: abandoned.left == 1)
 
     assert abandoned.ended == 0
-    await until(lambda: answers(database))
+    await eventually(lambda: answers(database))
     await database.close()
 
 
@@ -153,7 +146,7 @@ async def test_a_commit_whose_call_has_gone_is_not_ended(committing, abandoned):
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
-        await until(lambda: waits(committing, pid))
+        await eventually(lambda: waits(committing, pid))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -161,7 +154,7 @@ async def test_a_commit_whose_call_has_gone_is_not_ended(committing, abandoned):
         assert await rows(committing) == 0
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
+    await eventually(lambda: abandoned.in_doubt == 0)
     assert await rows(committing) == 1
     assert (abandoned.ended, abandoned.left, abandoned.commits) == (0, 0, 1)
 
@@ -171,15 +164,15 @@ async def test_a_commit_is_not_waited_for_for_ever(committing, abandoned, monkey
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
-        await until(lambda: waits(committing, pid))
+        await eventually(lambda: waits(committing, pid))
         task.cancel()
         await asyncio.wait({task})
 
-        await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
+        await eventually(lambda: abandoned.in_doubt == 0)
         assert await waits(committing, pid)
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await until(lambda: rows(committing))
+    await eventually(lambda: rows(committing))
 
 
 async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing, abandoned):
@@ -194,14 +187,14 @@ async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         task = asyncio.create_task(insert())
         pid = await pids
-        await until(lambda: waits(committing, pid))
+        await eventually(lambda: waits(committing, pid))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert abandoned.in_doubt == 1
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
+    await eventually(lambda: abandoned.in_doubt == 0)
     assert await rows(committing) == 1
 
 
@@ -210,12 +203,12 @@ async def test_a_connection_that_comes_back_is_read_by_again(settings, abandoned
     async with single.statements() as db:
         first = (await db.connection.execute(PID)).scalar_one()
     task, pid = await begun(single, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
-    await until(lambda: sleeps(database, pid))
+    await eventually(lambda: sleeps(database, pid))
     task.cancel()
     await asyncio.wait({task})
 
     assert pid == first
-    await until(lambda: gone(database, pid))
+    await eventually(lambda: gone(database, pid))
     await single.close()
 
 
@@ -224,7 +217,7 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         for _ in range(committing.pool.size):
             task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
-            await until(lambda pid=pid: waits(committing, pid))
+            await eventually(lambda pid=pid: waits(committing, pid))
             task.cancel()
             await asyncio.wait({task})
         with pytest.raises(StorageUnavailable):
@@ -233,7 +226,7 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned
         assert await rows(committing) == 0  # reading goes on
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await until(lambda: asyncio.sleep(0, abandoned.in_doubt == 0))
+    await eventually(lambda: abandoned.in_doubt == 0)
     async with committing.transaction():
         pass
     assert await rows(committing) == committing.pool.size
@@ -244,10 +237,10 @@ async def test_what_was_left_behind_is_counted(settings, database):
     abandoned = Abandoned(recording.meter)
     connection = await connecting(settings, abandoned)()
     task = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
-    await until(lambda: sleeps(database, connection.info.backend_pid))
+    await eventually(lambda: sleeps(database, connection.info.backend_pid))
     task.cancel()
     await asyncio.wait({task})
-    await until(lambda: asyncio.sleep(0, connection.closed))
+    await eventually(lambda: connection.closed)
 
     points = recording.points("tamatar.db.abandoned")
     assert {point.attributes["tamatar.db.abandoned.outcome"]: point.value for point in points} == {

@@ -13,6 +13,7 @@ from tamatar_auth.storage.activity import Activity
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.tables import sessions
 from tests.rows import new_session, new_user
+from tests.waiting import eventually
 
 LIFETIME = timedelta(days=7)
 
@@ -130,11 +131,11 @@ async def test_it_is_written_again_and_again(database, rested, monkeypatch):
     task = asyncio.create_task(gathered.write_for_ever(database))
     for n, key in enumerate(rested):
         gathered.note(key)
-        for _ in range(1000):
-            if (await used(database, rested))[n]:
-                break
-            await asyncio.sleep(0.01)
+        written = [each <= n for each in range(len(rested))]
+        await eventually(lambda written=written: is_used(database, rested, written))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert await used(database, rested) == [True, True, True]
+
+async def is_used(database, rested, expected):
+    return await used(database, rested) == expected

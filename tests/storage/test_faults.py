@@ -20,6 +20,7 @@ from tamatar_auth.storage.profiles import ProfileRow
 from tamatar_auth.storage.tables import users
 from tamatar_auth.storage.user_tokens import Purpose, TokenOwner
 from tests.rows import new_session, new_user
+from tests.waiting import eventually
 
 LIFETIME = timedelta(days=7)
 
@@ -376,22 +377,26 @@ async def test_a_server_that_crashes_and_one_that_stops_are_unavailable(
 
 
 async def until_it_answers(database):
-    for _ in range(1000):
+    async def answers():
         with contextlib.suppress(exc.DBAPIError):
-            return await run(database, "SELECT 1")
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not answer")
+            await run(database, "SELECT 1")
+            return True
+        return False
+
+    await eventually(answers)
 
 
 async def until_it_refuses(settings):
     """Connect again and again, until that fails."""
-    for _ in range(1000):
+
+    async def connects():
         database = Database(create_engine(settings))
         try:
             await run(database, "SELECT 1")
         finally:
             await database.close()
-        await asyncio.sleep(0.01)
+
+    await eventually(connects)
 
 
 # Anything else

@@ -17,6 +17,7 @@ from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.openings import Openings
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.reserved import ReservedConnections
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -72,11 +73,7 @@ async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
         except StorageUnavailable:
             return False
 
-    for _ in range(200):
-        if await answers():
-            break
-    else:
-        raise AssertionError("it was never reached")
+    await eventually(answers)
     await database.close()
     await abandoned.close()
 
@@ -104,11 +101,14 @@ async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, sile
     reserved = ReservedConnections(
         hasty.with_database(several), QueryWatch(60, None, None), 8, abandoned
     )
-    for _ in range(200):
+
+    async def lends():
         with contextlib.suppress(StorageUnavailable):
             async with reserved.lend() as connection:
-                break
-    assert not connection.closed
+                return not connection.closed
+        return False
+
+    await eventually(lends)
     await reserved.close()
     await abandoned.close()
 
@@ -139,11 +139,7 @@ async def left(openings):
 
 async def is_closed(opened):
     connection = await opened
-    for _ in range(1000):
-        if connection.closed:
-            return True
-        await asyncio.sleep(0.001)
-    return False
+    return await eventually(lambda: connection.closed)
 
 
 async def test_what_nobody_came_for_is_closed_at_the_end(slow):

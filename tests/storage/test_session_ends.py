@@ -24,7 +24,8 @@ from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.wire import Side, Wire
 from tests.databases import Postgres
 from tests.recording import Recording
-from tests.test_server import channel_to, own_postgres, until
+from tests.test_server import channel_to, own_postgres
+from tests.waiting import eventually
 from tests.watching import End, watching
 
 __all__ = ["own_postgres"]
@@ -97,7 +98,7 @@ async def hears_again(sessions, sql):
                 return True
         return False
 
-    await until(can)
+    await eventually(can)
 
 
 async def test_from_the_first_message_on_nothing_is_missed(over_wire, wire, sql):
@@ -177,7 +178,7 @@ async def test_one_connection_hears_for_all_and_is_closed_when_nobody_watches(
         await asyncio.sleep(0.5)
         assert await sql(LISTENERS) == [pid]
 
-    await until(lambda: is_empty(sql))
+    await eventually(lambda: is_empty(sql))
     assert one.told == other.told == []
     monkeypatch.undo()
     await hears_again(sessions, sql)
@@ -354,7 +355,7 @@ async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database
             assert await said(watch) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
             await stopping
     assert service.left == []
-    await until(lambda: is_empty(sql))
+    await eventually(lambda: is_empty(sql))
 
 
 async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, sql):

@@ -22,6 +22,7 @@ from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.reserved import ReservedConnections
 from tamatar_auth.storage.silence import SilentServerError
 from tests.freezing import frozen
+from tests.waiting import eventually
 
 SHORT = 0.1
 
@@ -73,14 +74,6 @@ async def leave(connection):
             await connection.execute("SELECT pg_sleep(60)")
 
 
-async def until(condition):
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come")
-
-
 async def test_who_goes_without_an_answer_to_what_waits_for_nothing_leaves_the_server(
     opened, folder
 ):
@@ -95,13 +88,13 @@ async def test_a_server_that_takes_no_request_to_end_a_statement_is_left(opened,
         with frozen(folder):
             await leave(one)
             assert not is_dead(other)
-            await until(lambda: is_dead(other))
+            await eventually(lambda: is_dead(other))
 
 
 async def test_a_server_that_takes_it_is_not(opened, abandoned):
     async with opened(2) as (one, other):
         await leave(one)
-        await until(lambda: abandoned.ended == 1)
+        await eventually(lambda: abandoned.ended == 1)
         assert not is_dead(other)
 
 

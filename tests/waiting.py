@@ -1,0 +1,35 @@
+"""Waiting for what must come, however busy the machine is."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE = 60.0
+"""Seconds after which what has not come will not come."""
+
+PAUSE = 0.02
+"""Seconds between two looks."""
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait for a condition to hold, and return what it found."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(PAUSE)
+    return found
+
+
+async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:
+    """Wait likewise, and let the others of this event loop go on meanwhile."""
+    deadline = time.monotonic() + within
+    while not (found := await _value(condition())):
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(PAUSE)
+    return found
+
+
+async def _value(found: Any) -> Any:
+    return await found if inspect.isawaitable(found) else found
