@@ -11,47 +11,83 @@ from grpc import StatusCode
 from tamatar_auth.accepting import new_server
 from tamatar_auth.server import running
 from tamatar_auth.services import AnsweredMethods
+from tests.waiting import PATIENCE
 
-MANY = 200
+MANY = 400
 
 
-async def test_calls_of_a_method_wait_behind_none_of_others():
-    taken = []
+@pytest.fixture
+async def queued():
+    """Have many calls come to a server whose loop is busy, and do something as soon as it is not.
+
+    Return what the calls said in the order in which they came, and which were answered in which
+    order.
+    """
+    answered = []
 
     async def other(_request, _context):
-        taken.append("other")
+        answered.append("other")
+        await asyncio.sleep(0.1)
         return b""
 
     async def single(_request, _context):
-        taken.append("single")
+        answered.append("single")
         return b""
 
     server = new_server([])
-    methods = AnsweredMethods(server, [])
     handlers = {"Other": other, "Single": single}
-    methods.add_registered_method_handlers(
+    AnsweredMethods(server, []).add_registered_method_handlers(
         "t.Service",
         {name: grpc.unary_unary_rpc_method_handler(each) for name, each in handlers.items()},
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    sent = threading.Event()
+    loop, sent, tasks = asyncio.get_running_loop(), threading.Event(), []
 
-    def call():
+    def calls(then):
+        def keep_busy():
+            sent.wait(PATIENCE)
+            tasks.append(loop.create_task(then(server)))
+
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(30)
-            loop.call_soon_threadsafe(sent.wait, 30)  # nothing is taken until all have come
-            calls = [channel.unary_unary("/t.Service/Other").future(b"") for _ in range(MANY)]
-            calls.append(channel.unary_unary("/t.Service/Single").future(b""))
+            other = channel.unary_unary("/t.Service/Other")
+            other(b"", wait_for_ready=True, timeout=PATIENCE)
+            loop.call_soon_threadsafe(keep_busy)
+            made = [other.future(b"") for _ in range(MANY)]
+            made.append(channel.unary_unary("/t.Service/Single").future(b""))
             time.sleep(1)
             sent.set()
-            return [each.result(30) for each in calls]
+            return [each.exception(PATIENCE) for each in made]
 
-    loop = asyncio.get_running_loop()
-    assert len(await asyncio.to_thread(call)) == MANY + 1
+    async def have(then):
+        said = await asyncio.to_thread(calls, then)
+        await asyncio.gather(*tasks)
+        return said, answered[1:]
+
+    yield have
     await server.stop(None)
 
-    assert taken.index("single") < MANY / 4
+
+async def nothing(_server):
+    pass
+
+
+async def stop(server):
+    await server.stop(PATIENCE)
+
+
+async def test_calls_of_a_method_wait_behind_none_of_others(queued):
+    said, answered = await queued(nothing)
+
+    assert said == [None] * (MANY + 1)
+    assert answered.index("single") < MANY / 4
+
+
+async def test_calls_that_had_come_when_a_server_stops_are_answered(queued):
+    said, answered = await queued(stop)
+
+    assert said[:MANY] == [None] * MANY
+    assert answered.count("other") == MANY
 
 
 @pytest.mark.parametrize("path", [b"/\xff/x", b"/t.Service/\xc3\x28", b"/t.Service/None", b"//"])

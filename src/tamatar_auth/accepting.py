@@ -21,6 +21,15 @@ from grpc.aio import _server as grpcio
 TRIED = "1.85."
 """How the versions of grpcio begin into which this reaches."""
 
+AT_ONCE = 16
+"""How many calls of a method gRPC hands over before the loop comes back for more."""
+
+AT_LAST = 1000
+"""How many more it hands over of a busy method when the server stops: it cancels the others."""
+
+LOOK = 0.01
+"""Seconds after which a server that stops looks which methods are busy: some may wait for it."""
+
 Options = Sequence[tuple[str, Any]]
 
 
@@ -49,8 +58,8 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         self._on = loop
         self._methods: dict[str, Any] = {}
         self._resolver = cygrpc._MethodResolver([], self._methods)  # noqa: SLF001
-        self._takers: list[asyncio.Task[None]] = []
-        self._calls: set[asyncio.Task[None]] = set()
+        self._takers: set[asyncio.Task[None]] = set()
+        self._calls: dict[bytes | None, set[asyncio.Task[None]]] = {}
 
     def add_registered_method_handlers(self, handlers: Mapping[str, Any]) -> None:
         """Answer methods, which are told by their paths."""
@@ -63,24 +72,38 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         grpcio asks for its next one, and gets none: it goes on to wait for the end. None comes
         last, and stands for what is no method.
         """
-        self._takers.append(self._on.create_task(self._take(path)))
+        self._begin_to_take(path, AT_ONCE if path else 1)
         return self._on.create_future() if path else self._on.create_task(self._until_the_end())
 
+    async def shutdown(self, grace: float | None) -> None:
+        """Take what has come, as gRPC would cancel it; then end as grpcio does."""
+        if grace and self.is_running():
+            await asyncio.sleep(LOOK)
+            for path in [path for path, calls in self._calls.items() if path and calls]:
+                self._begin_to_take(path, AT_LAST)
+            await asyncio.sleep(0)
+        await super().shutdown(grace)
+
     async def _until_the_end(self) -> NoReturn:
-        await asyncio.gather(*self._takers)
+        while self._takers:
+            ended, _ = await asyncio.wait(self._takers, return_when=asyncio.FIRST_EXCEPTION)
+            self._takers -= ended
+            for taker in ended:
+                taker.result()
         raise cygrpc._RequestCallError  # noqa: SLF001 - what grpcio expects at its end
 
+    def _begin_to_take(self, path: bytes | None, many: int) -> None:
+        self._takers.update(self._on.create_task(self._take(path)) for _ in range(many))
+
     async def _take(self, path: bytes | None) -> None:
-        loop, name = self._on, path.decode() if path else ""
-        resolver = self._resolver
-        while True:
+        loop, name, resolver = self._on, path.decode() if path else "", self._resolver
+        calls = self._calls.setdefault(path, set())
+        while self.is_running():
             try:
                 call = await (self._request_registered_call(path) if path else self._request_call())
             except cygrpc._RequestCallError:  # noqa: SLF001
-                if self.is_running():
-                    continue
-                return
+                continue
             answered = cygrpc._handle_rpc(name, resolver, (), call, loop, False)  # noqa: FBT003, SLF001
             task = loop.create_task(cygrpc._schedule_rpc_coro(answered, call, loop, name))  # noqa: SLF001
-            self._calls.add(task)  # as loops keep tasks by weak references only
-            task.add_done_callback(self._calls.discard)
+            calls.add(task)  # as loops keep tasks by weak references only
+            task.add_done_callback(calls.discard)
