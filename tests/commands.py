@@ -27,10 +27,15 @@ QUICK = {
     "TAMATAR_BCRYPT_COST": "4",
     "TAMATAR_HASH_QUEUE": "250",
     "TAMATAR_DRAIN_DELAY": "0s",
+    "TAMATAR_CALL_DEADLINE": "30s",
+    "TAMATAR_PASSWORD_CALL_DEADLINE": "30s",
+    "TAMATAR_CONNECT_TIMEOUT": "30s",
+    "TAMATAR_STATEMENT_TIMEOUT": "30s",
+    "TAMATAR_LOCK_TIMEOUT": "30s",
     "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
     "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
 }
-"""Settings of a server that need not be safe, and refuses nobody because it is busy."""
+"""Settings of a server that need not be safe, and refuses nobody because it is busy or slow."""
 
 PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
 """The commands whose output is a secret: it is seen this once."""
@@ -81,6 +86,12 @@ def tamatar(*arguments: str, cwd: Path, code: int | None = 0, entered: str = "",
     told = ended.stderr if prints_a_token else ended.stdout + ended.stderr
     SUITE.hear(f"what {arguments[:2]} wrote", told)
     return ended
+
+
+def is_served(*options: str, cwd: Path, **env: str) -> bool:
+    """Ask for the health of a server, which may not have seen its database yet."""
+    asked = ("healthcheck", "--timeout", f"{PATIENCE:g}", *options)
+    return bool(tamatar(*asked, cwd=cwd, code=None, **env).stdout == "SERVING\n")
 
 
 class Server:
