@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import grpc
 import pytest
@@ -11,6 +10,7 @@ from grpc import StatusCode
 from tamatar_auth.accepting import new_server
 from tamatar_auth.server import running
 from tamatar_auth.services import AnsweredMethods
+from tests.waiting import rest
 
 MANY = 200
 
@@ -43,7 +43,7 @@ async def test_calls_of_a_method_wait_behind_none_of_others():
             loop.call_soon_threadsafe(sent.wait, 30)  # nothing is taken until all have come
             calls = [channel.unary_unary("/t.Service/Other").future(b"") for _ in range(MANY)]
             calls.append(channel.unary_unary("/t.Service/Single").future(b""))
-            time.sleep(1)
+            rest(1)
             sent.set()
             return [each.result(30) for each in calls]
 
