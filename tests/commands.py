@@ -27,15 +27,22 @@ QUICK = {
     "TAMATAR_BCRYPT_COST": "4",
     "TAMATAR_HASH_QUEUE": "250",
     "TAMATAR_DRAIN_DELAY": "0s",
+    "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
+    "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
+}
+"""Settings of a server that need not be safe, and refuses nobody because it is busy."""
+
+PATIENT = {
     "TAMATAR_CALL_DEADLINE": "30s",
     "TAMATAR_PASSWORD_CALL_DEADLINE": "30s",
     "TAMATAR_CONNECT_TIMEOUT": "30s",
     "TAMATAR_STATEMENT_TIMEOUT": "30s",
     "TAMATAR_LOCK_TIMEOUT": "30s",
-    "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
-    "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
 }
-"""Settings of a server that need not be safe, and refuses nobody because it is busy or slow."""
+"""Limits of time that no busy machine reaches."""
+
+IMPATIENT: Mapping[str, str] = {}
+"""Those that a server has, for tests that are about them."""
 
 PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
 """The commands whose output is a secret: it is seen this once."""
@@ -135,7 +142,11 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    *arguments: str, cwd: Path, command: Sequence[str | Path] = (COMMAND, "serve"), **env: str
+    *arguments: str,
+    cwd: Path,
+    command: Sequence[str | Path] = (COMMAND, "serve"),
+    limits: Mapping[str, str] = PATIENT,
+    **env: str,
 ) -> Iterator[Server]:
     """Run a server on a free port for as long as the block."""
     output = cwd / f"output-{time.monotonic_ns()}"
@@ -144,7 +155,7 @@ def serving(
         process = subprocess.Popen(
             [*command, *listen, *arguments],
             cwd=cwd,
-            env=environment(QUICK | env),
+            env=environment({**QUICK, **limits, **env}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
