@@ -32,6 +32,18 @@ QUICK = {
 }
 """Settings of a server that need not be safe, and refuses nobody because it is busy."""
 
+PATIENT = {
+    "TAMATAR_CALL_DEADLINE": "30s",
+    "TAMATAR_PASSWORD_CALL_DEADLINE": "30s",
+    "TAMATAR_CONNECT_TIMEOUT": "30s",
+    "TAMATAR_STATEMENT_TIMEOUT": "30s",
+    "TAMATAR_LOCK_TIMEOUT": "30s",
+}
+"""Limits of time that no busy machine reaches."""
+
+IMPATIENT: Mapping[str, str] = {}
+"""Those that a server has, for tests that are about them."""
+
 PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
 """The commands whose output is a secret: it is seen this once."""
 
@@ -83,6 +95,12 @@ def tamatar(*arguments: str, cwd: Path, code: int | None = 0, entered: str = "",
     return ended
 
 
+def is_served(*options: str, cwd: Path, **env: str) -> bool:
+    """Ask for the health of a server, which may not have seen its database yet."""
+    asked = ("healthcheck", "--timeout", f"{PATIENCE:g}", *options)
+    return bool(tamatar(*asked, cwd=cwd, code=None, **env).stdout == "SERVING\n")
+
+
 class Server:
     """A `tamatar-auth serve` that runs, and what it logs."""
 
@@ -124,7 +142,11 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    *arguments: str, cwd: Path, command: Sequence[str | Path] = (COMMAND, "serve"), **env: str
+    *arguments: str,
+    cwd: Path,
+    command: Sequence[str | Path] = (COMMAND, "serve"),
+    limits: Mapping[str, str] = PATIENT,
+    **env: str,
 ) -> Iterator[Server]:
     """Run a server on a free port for as long as the block."""
     output = cwd / f"output-{time.monotonic_ns()}"
@@ -133,7 +155,7 @@ def serving(
         process = subprocess.Popen(
             [*command, *listen, *arguments],
             cwd=cwd,
-            env=environment(QUICK | env),
+            env=environment({**QUICK, **limits, **env}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

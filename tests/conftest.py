@@ -12,6 +12,7 @@ from sqlalchemy import delete
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth import health
 from tamatar_auth.server import running
 from tamatar_auth.settings import Settings
 from tamatar_auth.storage.abandoned import Abandoned
@@ -27,6 +28,20 @@ from tests.canaries import (
     overhear_logs,
 )
 from tests.databases import TEMPLATE, Postgres, TestServer, forget_environment
+
+LIMITS = (
+    "pool_wait",
+    "call_deadline",
+    "password_call_deadline",
+    "connect_timeout",
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_timeout",
+)
+"""The settings by which a machine that stands still for a second would change an answer."""
+
+LIMIT = timedelta(seconds=30)
+"""What they are in tests that are not about them: half of what a test may take."""
 
 SERVER = pytest.StashKey[TestServer]()
 FOUND = pytest.StashKey[list[str]]()
@@ -100,8 +115,23 @@ def migrated_database(postgres):
     yield from _own_database(postgres, TEMPLATE)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patient_health():
+    """Let no database count as lost because it was slow to answer once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "PATIENCE", LIMIT.total_seconds())
+        yield
+
+
 @pytest.fixture(scope="session")
-def settings(database_url):
+def settings(impatient):
+    """Settings whose limits of time no busy machine reaches."""
+    return impatient.model_copy(update=dict.fromkeys(LIMITS, LIMIT))
+
+
+@pytest.fixture(scope="session")
+def impatient(database_url):
+    """Settings with the limits of time that a server has, for tests that are about them."""
     return Settings(
         _env_file=None,
         database_url=database_url,
@@ -119,10 +149,8 @@ def settings(database_url):
 @pytest.fixture
 async def database(settings):
     """The scopes over this worker's database, which is empty."""
-    # A test that is not about it fails for no busy machine.
-    patient = settings.model_copy(update={"pool_wait": timedelta(seconds=30)})
     abandoned = Abandoned()
-    database = Database(create_engine(patient, abandoned), abandoned)
+    database = Database(create_engine(settings, abandoned), abandoned)
     async with database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             await tx.connection.execute(delete(table))

@@ -1,14 +1,16 @@
 """What tests put into the tables, one builder of defaults a row, and what they run there."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Executable
+from sqlalchemy import CursorResult, Executable, update
 from uuid_utils.compat import uuid7
 
 from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.sessions import NewSession
+from tamatar_auth.storage.tables import password_attempts
 from tamatar_auth.storage.users import NewUser
 
 
@@ -22,6 +24,18 @@ def new_session(user_id: UUID, **given: Any) -> NewSession:
     """Make a session with a token of its own."""
     token = SessionToken.issue()
     return NewSession(**{"id": uuid7(), "user_id": user_id, "token_digest": token.digest, **given})
+
+
+async def wait_longer(database: Database) -> None:
+    """Let accounts whose next attempt waits wait for an hour more.
+
+    The first wait is a second, which is over when the machine stands still for so long. Callers
+    are told of `LONGEST_WAIT` then.
+    """
+    wait = password_attempts.c.blocked_until - password_attempts.c.last_tried_at
+    later = password_attempts.c.blocked_until + timedelta(hours=1)
+    waiting = update(password_attempts).where(wait > timedelta(milliseconds=500))
+    await run(database, waiting.values(blocked_until=later))
 
 
 async def run(database: Database, statement: Executable) -> CursorResult[Any]:

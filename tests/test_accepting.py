@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import grpc
 import pytest
@@ -11,7 +10,7 @@ from grpc import StatusCode
 from tamatar_auth.accepting import new_server
 from tamatar_auth.server import running
 from tamatar_auth.services import AnsweredMethods
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, rest
 
 MANY = 400
 
@@ -55,7 +54,7 @@ async def queued():
             loop.call_soon_threadsafe(keep_busy)
             made = [other.future(b"") for _ in range(MANY)]
             made.append(channel.unary_unary("/t.Service/Single").future(b""))
-            time.sleep(1)
+            rest(1)
             sent.set()
             return [each.exception(PATIENCE) for each in made]
 

@@ -19,6 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar_auth import probing
+from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
 from tamatar_auth.security.callers import CallerToken, Role
 from tamatar_auth.server import running
@@ -67,6 +68,10 @@ def mutual(encrypted, authority, tmp_path):
     """Settings of a server that wants certificates too."""
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
     return encrypted.model_copy(update={"tls_client_ca_file": tmp_path / "ca.pem"})
+
+
+def listening(settings, *addresses):
+    return settings.model_copy(update={"listen": tuple(map(ListenAddress.parse, addresses))})
 
 
 def bearer(token):
@@ -189,7 +194,7 @@ async def test_certificate_and_token_of_different_callers_are_refused(mutual, au
 
 
 async def test_a_unix_socket_beside_needs_no_certificate(mutual, operator, tmp_path):
-    mine = type(mutual)(**(mutual.model_dump() | {"listen": f"unix:{tmp_path}/s,127.0.0.1:0"}))
+    mine = listening(mutual, f"unix:{tmp_path}/s", "127.0.0.1:0")
     async with running(mine) as service:
         assert await answer(service, None, operator) is StatusCode.OK
         assert await answer(service) is StatusCode.UNAUTHENTICATED
@@ -333,8 +338,7 @@ async def test_health_is_asked_over_tls(request, wants):
 
 
 async def test_health_is_asked_on_the_unix_socket_where_there_is_one(mutual, tmp_path):
-    listen = f"127.0.0.1:0,unix:{tmp_path}/s"
-    mine = type(mutual)(**(mutual.model_dump() | {"listen": listen}))
+    mine = listening(mutual, "127.0.0.1:0", f"unix:{tmp_path}/s")
     assert str(probing.probed_address(mine)) == f"unix:{tmp_path}/s"
     async with running(mine):
         asked = probing.health, probing.probed_address(mine), 10, TlsFiles.of(mine)

@@ -27,7 +27,9 @@ from tamatar_auth.storage.tables import users as users_table
 from tests.calls import PASSWORD, ada, refused, sign_in, verify
 from tests.commands import ROOT
 from tests.recording import logged
+from tests.rows import wait_longer
 from tests.test_server import channel_to
+from tests.waiting import eventually
 
 DOCUMENT = (ROOT / "docs/audit.md").read_text()
 NEW_PASSWORD = "another horse battery"
@@ -401,12 +403,14 @@ async def wrong_password(scene):
 async def too_many_attempts(scene):
     for _ in range(FREE_ATTEMPTS + 1):
         await refused(scene.sign_in(password=WRONG_PASSWORD))
+    await wait_longer(scene.database)
     return scene.sign_in(), scene.user.user_id
 
 
 async def too_many_attempts_on_nobody(scene):
     for _ in range(FREE_ATTEMPTS + 1):
         await refused(scene.sign_in(email="nobody@example.com"))
+    await wait_longer(scene.database)
     return scene.sign_in(email="nobody@example.com"), None
 
 
@@ -441,8 +445,7 @@ async def test_a_password_that_was_changed_meanwhile_is_a_cause(scene):
     async with scene.database.transaction() as tx:
         await tx.connection.execute(update(users_table).values(password_hash="another"))
         attempt = asyncio.create_task(recorded(refused(scene.change())))
-        while not await somebody_waits(scene.database):  # noqa: ASYNC110 - asks PostgreSQL
-            await asyncio.sleep(0.01)
+        await eventually(lambda: somebody_waits(scene.database))
 
     (entry,) = await attempt
     assert entry["cause"] == Cause.CHANGED_MEANWHILE

@@ -21,7 +21,7 @@ from tamatar_auth.security.access import RULES
 from tamatar_auth.servicers.health import LIVENESS
 from tamatar_auth.settings import Settings
 from tamatar_auth.supervising import EXTRA_SECONDS
-from tests.commands import BIN, ROOT, run, serving, tamatar
+from tests.commands import BIN, ROOT, is_served, run, serving, tamatar
 from tests.databases import TEMPLATE
 from tests.deploying import (
     KUBERNETES,
@@ -35,6 +35,7 @@ from tests.deploying import (
     selectors,
     settings_of,
 )
+from tests.waiting import until
 
 PAGE = (ROOT / "docs/deploying.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
@@ -104,7 +105,7 @@ def test_a_server_runs_by_it(where, made_secrets, environment, database, tmp_pat
 
     with serving(cwd=tmp_path, **given) as server:
         assert server.addresses == [here["TAMATAR_LISTEN"]]
-        assert tamatar("healthcheck", cwd=tmp_path, **given).stdout == "SERVING\n"
+        until(lambda: is_served(cwd=tmp_path, **given))
         authority = grpc.ssl_channel_credentials((made_secrets / "tls.crt").read_bytes())
         with grpc.secure_channel(f"localhost:{ports['LISTEN']}", authority) as channel:
             grpc.channel_ready_future(channel).result(20)

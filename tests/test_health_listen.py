@@ -20,7 +20,7 @@ from tamatar_auth.server import running
 from tamatar_auth.servicers.health import LIVENESS
 from tests.calls import refusal
 from tests.certificates import Authority
-from tests.commands import serving, tamatar
+from tests.commands import is_served, serving, tamatar
 from tests.databases import TEMPLATE
 from tests.waiting import until
 
@@ -117,9 +117,9 @@ def test_commands_ask_there_and_workers_share_it(guarded, postgres, tmp_path):
             until(lambda: len(server.events("listening")) == 2)
             (address,) = {line["health"] for line in server.events("listening")}
             asked = given | {"TAMATAR_HEALTH_LISTEN": address}
-            assert tamatar("healthcheck", cwd=tmp_path, **asked).stdout == "SERVING\n"
-            examined = tamatar("doctor", cwd=tmp_path, code=None, **asked).stdout
-            assert f"{address} is answered by a server that is SERVING" in examined
+            until(lambda: is_served(cwd=tmp_path, **asked))
+            found = f"{address} is answered by a server that is SERVING"
+            until(lambda: found in tamatar("doctor", cwd=tmp_path, code=None, **asked).stdout)
     finally:
         postgres.drop(name)
 

@@ -59,7 +59,8 @@ class Scene:
 def addresses(postgres, tmp_path_factory):
     """Where two processes over one database answer."""
     name = f"processes_{uuid4().hex}"
-    given = {"TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE)}
+    # Calls that wait for others' connections are refused where PostgreSQL stands still.
+    given = {"TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE), "TAMATAR_POOL_SIZE": "30"}
     with contextlib.ExitStack() as stack:
         stack.callback(postgres.drop, name)
         servers = [

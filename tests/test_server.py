@@ -1,9 +1,11 @@
 """The server and its database: lost, back again, not yet migrated; calls in flight at the end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+from datetime import timedelta
 
 import grpc
 import psycopg
@@ -16,6 +18,7 @@ from sqlalchemy import event, text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth import health
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.ports import StartError
@@ -67,20 +70,23 @@ async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_
         watch.cancel()
 
 
-async def test_health_does_not_wait_for_connections_that_are_never_answered(settings, own_postgres):
+async def test_health_does_not_wait_for_connections_that_are_never_answered(
+    settings, own_postgres, monkeypatch
+):
+    monkeypatch.setattr(health, "PATIENCE", 1.5)
     mine = settings.with_database(own_postgres.url())
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
     async with running(mine) as service, channel_to(service) as channel:
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        assert (await watch.read()).status == SERVING
+        await until_told(watch, SERVING)
         with psycopg.connect(own_postgres.url()) as connection:
             pids = [pid for (pid,) in connection.execute(ours, [mine.application_name])]
         assert pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
-            assert (await watch.read()).status == NOT_SERVING
-            assert (await watch.read()).status == SERVING
+            await until_told(watch, NOT_SERVING)
+            await until_told(watch, SERVING)
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
@@ -118,16 +124,17 @@ async def test_connections_that_die_at_birth_are_unavailable(settings, database)
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
 
-async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(
-    users, channel, service, database
-):
-    async with held_connections(service.database, service.settings.pool_size):
-        said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
-        assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
-        await service.watch.look()
-        assert await status_of(channel) == SERVING
+async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, database):
+    hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
+    async with running(hasty) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        async with held_connections(service.database, settings.pool_size):
+            said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
+            assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+            await service.watch.look()
+            await eventually(lambda: is_serving(channel))
 
-    await users.GetUserStats(pb.GetUserStatsRequest())
+        await eventually(lambda: is_answered(users))
 
 
 async def test_a_database_without_tables_is_not_served(settings, empty_database):
@@ -141,8 +148,9 @@ async def test_a_database_without_tables_is_not_served(settings, empty_database)
             await asyncio.to_thread(Migrations(empty_database).upgrade)
             await eventually(lambda: is_serving(channel))
 
+    # Revisions come one by one, and any of them may be met.
     lines = [entry["why"] for entry in logs if entry["event"] == "not serving"]
-    assert len(lines) == 2
+    assert "no tables yet" in lines[0]
     assert all("tamatar-auth migrate up" in line for line in lines)
 
 
@@ -214,12 +222,25 @@ async def read_on(watch):
     raise AssertionError("the stream ended well")
 
 
+async def until_told(watch, status):
+    """Read until a status is told; a slow machine may have another one told before."""
+    while (await watch.read()).status != status:
+        pass
+
+
 async def is_not_serving(channel):
     return await status_of(channel) == NOT_SERVING
 
 
 async def is_serving(channel):
     return await status_of(channel) == SERVING
+
+
+async def is_answered(users):
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await users.GetUserStats(pb.GetUserStatsRequest())
+        return True
+    return False
 
 
 async def said(logs, words):

@@ -25,6 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 import tamatar_auth
+from tamatar_auth import telemetry as telemetry_module
 from tamatar_auth.addresses import ListenAddress
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.services import AnsweredMethods
@@ -43,6 +44,9 @@ def environment(monkeypatch):
     for name in os.environ:
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
+    # A machine that stands still neither loses what is sent last nor parts it.
+    monkeypatch.setattr(telemetry_module, "FLUSH_SECONDS", 30)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     return monkeypatch
 
 

@@ -21,7 +21,7 @@ from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.aio import connect
 from tests.calls import ada, sign_in
-from tests.commands import serving, tamatar
+from tests.commands import is_served, serving, tamatar
 from tests.databases import TEMPLATE
 from tests.waiting import PATIENCE, eventually, until
 from tests.watching import End, watching
@@ -50,6 +50,7 @@ def server(postgres, tmp_path_factory):
     name = f"workers_{uuid4().hex}"
     given = {
         "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
+        "TAMATAR_POOL_SIZE": str(CHANNELS),  # or calls are refused where PostgreSQL stands still
         "TAMATAR_METRICS_ENABLED": "true",
         "TAMATAR_METRICS_LISTEN": "127.0.0.1:0",
     }
@@ -182,10 +183,13 @@ def page(address):
 
 def test_health_is_answered_and_a_worker_is_named_by_its_lines(server, tmp_path):
     (address,) = server.addresses
-    assert tamatar("healthcheck", "--address", address, cwd=tmp_path).stdout == "SERVING\n"
+    until(lambda: is_served("--address", address, cwd=tmp_path))
 
-    told = {line["pid"]: line["worker"] for line in server.events("serving")}
-    assert {told[pid] for pid in answering(server)} == {0, 1}
+    def told():
+        return {line["pid"]: line["worker"] for line in server.events("serving")}
+
+    until(lambda: answering(server) <= told().keys())
+    assert {told()[pid] for pid in answering(server)} == {0, 1}
 
 
 def test_the_supervisor_holds_nothing_of_grpc(server):
@@ -423,7 +427,7 @@ async def test_development_prepares_once_for_all_workers(tmp_path):
                     sign_in(email="test1@example.com", password="TestPass123!")
                 )
         assert server.said.count("test1@example.com: created") == 1
-        assert server.said.count(f"answers calls on {address}") == 1
+        until(lambda: server.said.count(f"answers calls on {address}") == 1)
         pids = workers_of(server)
         server.ask(signal.SIGINT)
         assert await asyncio.to_thread(server.ended) == 0

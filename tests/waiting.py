@@ -22,6 +22,12 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
+def rest(seconds: float) -> None:
+    """Let others work for so long; a time in which all stand still hardly counts."""
+    for _ in range(round(seconds / PAUSE)):
+        time.sleep(PAUSE)
+
+
 async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:
     """Wait likewise, and let the others of this event loop go on meanwhile."""
     deadline = time.monotonic() + within

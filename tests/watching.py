@@ -9,6 +9,7 @@ import grpc
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tests.calls import Refusal, read_refusal
+from tests.waiting import eventually
 
 PATIENCE = 20.0
 """Seconds after which what has not come will not come."""
@@ -56,10 +57,20 @@ class Watch:
 @contextlib.asynccontextmanager
 async def watching(sessions: Any, **given: Any) -> AsyncIterator[Watch]:
     """Watch sessions for as long as the block."""
-    call = sessions.WatchSessions(pb.WatchSessionsRequest(), **given)
-    watch = Watch(call)
+    watch = await eventually(lambda: _begun(sessions, **given))
     try:
-        assert await watch.read() == []
         yield watch
     finally:
-        call.cancel()
+        watch.call.cancel()
+
+
+async def _begun(sessions: Any, **given: Any) -> Watch | None:
+    """Begin to watch; give None where the server is not able to hear of ends yet."""
+    watch = Watch(sessions.WatchSessions(pb.WatchSessionsRequest(), **given))
+    try:
+        assert await watch.read() == []
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return None
+    return watch

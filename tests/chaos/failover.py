@@ -28,7 +28,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tests.calls import ada, sign_in, validate
 from tests.chaos.replication import Pair
-from tests.commands import serving
+from tests.commands import IMPATIENT, serving
 
 DEADLINE = 3.0
 UNKNOWN = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
@@ -200,7 +200,10 @@ async def run(
 
     The primary is killed, or falls silent: its connections stay open and nothing is answered.
     """
-    with Pair(folder) as pair, serving(cwd=folder, TAMATAR_DATABASE_URL=pair.url) as server:
+    with (
+        Pair(folder) as pair,
+        serving(limits=IMPATIENT, cwd=folder, TAMATAR_DATABASE_URL=pair.url) as server,
+    ):
         (address,) = server.addresses
         async with grpc.aio.insecure_channel(address) as channel:
             clients = Clients(channel, seed)

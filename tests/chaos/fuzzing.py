@@ -36,7 +36,7 @@ from tamatar_auth.server import HEALTH, SERVICES
 from tests.canaries import FORMS
 from tests.chaos.fuzzed_messages import CANARY, Messages, mutated
 from tests.chaos.sentences import SENTENCES, TELLTALES
-from tests.commands import serving
+from tests.commands import IMPATIENT, serving
 
 AT_ONCE = 128
 CHANNELS = 4
@@ -245,7 +245,9 @@ async def fuzz(folder: Path, seed: int, calls: int) -> Tally:
     with EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres:
         Migrations(postgres.url()).upgrade()
         url = postgres.url()
-        with serving(cwd=folder, TAMATAR_DATABASE_URL=url, TAMATAR_LOG_LEVEL="info") as server:
+        with serving(
+            limits=IMPATIENT, cwd=folder, TAMATAR_DATABASE_URL=url, TAMATAR_LOG_LEVEL="info"
+        ) as server:
             fuzzer = Fuzzer(server.addresses[0], seed)
             running = asyncio.create_task(_told(fuzzer, calls))
             # Whoever is tired of it still hears what came of it.

@@ -22,7 +22,7 @@ from tamatar_auth.maintenance.embedded_ports import free_port
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tests.chaos.asking import RECONNECT
 from tests.chaos.wire import Wire
-from tests.commands import COMMAND, ROOT, serving
+from tests.commands import COMMAND, IMPATIENT, ROOT, serving
 
 SABOTAGE = (sys.executable, "-m", "tests.chaos.sabotage")
 
@@ -123,7 +123,7 @@ class Service:
     async def start(self) -> None:
         """Start it and wait until it answers calls."""
         self._server = self._life.enter_context(
-            serving(cwd=self._folder, command=self._command, **self._env)
+            serving(limits=IMPATIENT, cwd=self._folder, command=self._command, **self._env)
         )
         await asyncio.to_thread(lambda: self._server.addresses)
 

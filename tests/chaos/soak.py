@@ -20,7 +20,7 @@ import psycopg
 
 from tests.chaos.soak_calls import Crowd
 from tests.chaos.soak_chart import chart
-from tests.commands import ROOT, Server, serving
+from tests.commands import IMPATIENT, ROOT, Server, serving
 from tests.databases import TEMPLATE, Postgres, TestServer
 
 CALLERS = 24
@@ -96,7 +96,7 @@ def _soaked(database: str, seconds: float) -> tuple[Sequence[Sample], Counter[st
             "TAMATAR_LISTEN": address,
             "TAMATAR_LOG_LEVEL": "error",  # or else there would be a line for every sign-in
         }
-        with serving(cwd=Path(folder), **given) as server:
+        with serving(limits=IMPATIENT, cwd=Path(folder), **given) as server:
             return asyncio.run(_run(server, address, database, seconds))
 
 

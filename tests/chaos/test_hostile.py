@@ -16,7 +16,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tests.calls import ada, sign_in, validate
 from tests.chaos.frames import ACK, HEADERS, SETTINGS, Connection, frame, headers, message
 from tests.chaos.hostile import ATTACKS, MIB, NO_SESSION, VALIDATE
-from tests.commands import serving
+from tests.commands import IMPATIENT, serving
 from tests.databases import TEMPLATE
 from tests.waiting import eventually
 
@@ -56,7 +56,7 @@ def process(postgres, tmp_path_factory):
         "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
         "TAMATAR_LOG_LEVEL": "info",
     }
-    with serving(cwd=tmp_path_factory.mktemp("server"), **given) as server:
+    with serving(limits=IMPATIENT, cwd=tmp_path_factory.mktemp("server"), **given) as server:
         yield Process(server)
     postgres.drop(name)
 

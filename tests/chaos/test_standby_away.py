@@ -15,7 +15,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server import running
 from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.replication import Pair, ask, until_waiting
-from tests.commands import serving
+from tests.commands import IMPATIENT, serving
 from tests.waiting import until
 
 UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
@@ -156,7 +156,7 @@ async def test_a_server_that_stops_leaves_commits_that_wait_to_postgresql(
     away, request_of_ada, tmp_path
 ):
     given = {"TAMATAR_DATABASE_URL": away.url, "TAMATAR_SHUTDOWN_GRACE": "1s"}
-    with serving(cwd=tmp_path, **given) as server:
+    with serving(limits=IMPATIENT, cwd=tmp_path, **given) as server:
         (address,) = server.addresses
         async with grpc.aio.insecure_channel(address) as channel:
             away.standby.stop()

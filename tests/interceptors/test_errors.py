@@ -1,6 +1,7 @@
 """Exceptions as statuses, over a real channel."""
 
 import json
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -10,12 +11,15 @@ from sqlalchemy import text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth import errors
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
+from tamatar_auth.server import running
 from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
+from tests.test_server import channel_to
 from tests.waiting import eventually
 
 
@@ -158,12 +162,17 @@ async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
     await eventually(lambda: service.database.pool.in_use == service.database.pool.waiting == 0)
 
 
-async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(users, database):
+async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(settings, users, database):
     created = await users.CreateUser(ada())
-    async with database.transaction() as tx:
+    who = pb.DeactivateUserRequest(user_id=created.user.user_id)
+    hasty = settings.model_copy(update={"lock_timeout": timedelta(milliseconds=100)})
+    async with (
+        running(hasty) as service,
+        channel_to(service) as channel,
+        database.transaction() as tx,
+    ):
         await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
-        who = pb.DeactivateUserRequest(user_id=created.user.user_id)
-        said = await refused(users.DeactivateUser(who))
+        said = await refused(UserServiceStub(channel).DeactivateUser(who))
 
     assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
     assert said.retry_seconds

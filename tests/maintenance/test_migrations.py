@@ -1,7 +1,10 @@
 """Migrations: up, down, beside each other, offline, and compared with the tables of the code."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.migrating import MigrationError, Migrations, head_revision
 from tamatar_auth.maintenance.migration_connection import connect
 from tamatar_auth.maintenance.revisions import migrations_folder
+from tamatar_auth.setting_fields import SettingFields
 from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.tables import metadata
 from tests.schemas import schema
@@ -32,6 +36,11 @@ WAITING = """
     SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE '%CONCURRENTLY%'
       AND wait_event_type = 'Lock'
+"""
+
+HOLDER = """
+    SELECT pid FROM pg_locks JOIN pg_database ON oid = database
+    WHERE locktype = 'advisory' AND granted AND datname = current_database()
 """
 
 INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
@@ -198,7 +207,8 @@ def test_a_migrator_that_waits_in_vain_names_the_other_one(empty_database):
     )
     with psycopg.connect(empty_database) as other:
         lock = (LOCK_NAMESPACE, AdvisoryLock.MIGRATION.value)
-        other.execute("SELECT pg_advisory_lock(%s, %s)", lock)
+        # It ends with the transaction; the connection may end later.
+        other.execute("SELECT pg_advisory_xact_lock(%s, %s)", lock)
         pid = other.info.backend_pid
 
         with pytest.raises(MigrationError, match=f"locked by process {pid} "):
@@ -206,6 +216,25 @@ def test_a_migrator_that_waits_in_vain_names_the_other_one(empty_database):
 
     assert [f"process {pid} of PostgreSQL" in line for line in lines] == [True]
     migrations.upgrade()
+
+
+def test_a_migrator_that_is_done_is_in_nobodys_way_however_late_its_connection_ends(empty_database):
+    first, second, slow = [], [], []
+
+    def slow_down(line):
+        first.append(line)
+        if not slow:
+            ((pid,),) = run(empty_database, HOLDER)
+            os.kill(pid, signal.SIGSTOP)
+            slow.append(threading.Timer(1, os.kill, (pid, signal.SIGCONT)))
+            slow[0].start()
+
+    Migrations(empty_database, report=slow_down).upgrade("0001")
+    Migrations(empty_database, report=second.append).upgrade("0001")
+    slow[0].join()
+
+    assert [line.split()[0] for line in first] == ["0001"]
+    assert [line.partition(".")[0] for line in second] == ["Nothing to do"]
 
 
 def test_limits_of_the_service_do_not_end_a_migration(empty_database):
@@ -218,6 +247,8 @@ def test_limits_of_the_service_do_not_end_a_migration(empty_database):
         ).fetchone()
 
     assert limits == ("0", "1200ms")
+    # Those who stand behind a migration that waits are not refused for that.
+    assert SettingFields.model_fields["lock_timeout"].default > timedelta(milliseconds=1200)
     Migrations(empty_database).upgrade()
 
 

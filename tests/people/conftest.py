@@ -11,14 +11,19 @@ from tests.databases import TEMPLATE
 
 
 @pytest.fixture(scope="module")
-def address(postgres, tmp_path_factory):
-    """Where a server answers that nobody else asks."""
+def url(postgres):
+    """The database of the server."""
     name = f"people_{os.getpid()}"
-    url = postgres.create(name, TEMPLATE)
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="module")
+def address(url, tmp_path_factory):
+    """Where a server answers that nobody else asks."""
     with serving(cwd=tmp_path_factory.mktemp("server"), TAMATAR_DATABASE_URL=url) as server:
         (found,) = server.addresses
         yield found
-    postgres.drop(name)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Files of users: what becomes of each row, also when the import is killed in the middle."""
 
+import contextlib
 import csv
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 from collections import Counter
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from tests.commands import COMMAND, environment, serving
@@ -68,6 +70,16 @@ async def crowd(users, mark):
     return (await users.GetUserStats(request)).user_count
 
 
+@contextlib.contextmanager
+def in_the_way(url, somebody):
+    """Create a user, undecided for as long as the block: an import waits before her chunk."""
+    with psycopg.connect(url) as connection:
+        statement = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), %s)"
+        connection.execute(statement, [somebody["email"]])
+        yield
+        connection.rollback()
+
+
 @pytest.fixture
 def mark():
     """How the addresses of one test begin."""
@@ -104,20 +116,21 @@ async def test_each_row_is_reported_and_a_second_run_changes_nothing(cli, tmp_pa
 @LONG
 @pytest.mark.parametrize("options", [("--resume",), ()], ids=["resumed", "begun again"])
 async def test_an_import_that_was_killed_ends_with_every_user_once(
-    cli, tmp_path, surroundings, users, mark, options
+    cli, tmp_path, surroundings, users, url, mark, options
 ):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 10_000, BAD)
     report = tmp_path / "crowd.jsonl.report.jsonl"
-    killed = subprocess.Popen(  # noqa: ASYNC220 - it is watched by its report
-        [COMMAND, "import", str(file)],
-        cwd=tmp_path,
-        env=environment(surroundings),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until(lambda: report.exists() and report.read_text().count("\n") > 1500)
-    killed.kill()
-    assert killed.wait() == -signal.SIGKILL
+    with in_the_way(url, person(mark, 6000)):
+        killed = subprocess.Popen(  # noqa: ASYNC220 - it is watched by its report
+            [COMMAND, "import", str(file)],
+            cwd=tmp_path,
+            env=environment(surroundings),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until(lambda: report.exists() and report.read_text().count("\n") > 1500)
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
     done = reported_whole(report)
     assert 1500 <= len(done) < 10_000
 
@@ -148,18 +161,19 @@ def test_an_import_outlives_its_server(postgres, tmp_path, mark):
     }
     context = tmp_path / "contexts.toml"
     context.write_text(f'current = "x"\n[contexts.x]\naddress = "{given["TAMATAR_LISTEN"]}"\n')
-    with serving(cwd=tmp_path, **given) as first:
-        assert first.addresses
-        importing = subprocess.Popen(
-            [COMMAND, "import", str(file), "--patience", "120"],
-            cwd=tmp_path,
-            env=environment({"TAMATAR_CONTEXTS_FILE": str(context)}),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        until(lambda: report.exists() and report.read_text().count("\n") > 1500)
-    assert importing.poll() is None
+    with in_the_way(given["TAMATAR_DATABASE_URL"], person(mark, 6000)):
+        with serving(cwd=tmp_path, **given) as first:
+            assert first.addresses
+            importing = subprocess.Popen(
+                [COMMAND, "import", str(file), "--patience", "120"],
+                cwd=tmp_path,
+                env=environment({"TAMATAR_CONTEXTS_FILE": str(context)}),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            until(lambda: report.exists() and report.read_text().count("\n") > 1500)
+        assert importing.poll() is None
     with serving(cwd=tmp_path, **given) as second:
         assert second.addresses
         said = importing.communicate()[1]

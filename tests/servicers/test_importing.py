@@ -20,6 +20,7 @@ from tamatar_auth.server import running
 from tests.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
 from tests.servicers.test_input import put, wrong_of
 from tests.test_server import channel_to
+from tests.waiting import eventually
 
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 CREATED, EXISTS = "CREATED", "EXISTS"
@@ -401,13 +402,8 @@ async def test_an_import_waits_for_a_creation_that_is_not_decided(users, databas
         insert = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'grace@example.com')"
         await tx.connection.execute(text(insert))
         importing = asyncio.create_task(imported(users, grace()))
-        await until_it_waits(database)
+        await eventually(lambda: somebody_waits(database))
     assert await importing == ["EMAIL_TAKEN"]
-
-
-async def until_it_waits(database):
-    while not await somebody_waits(database):  # noqa: ASYNC110 - asks PostgreSQL
-        await asyncio.sleep(0.01)
 
 
 async def somebody_waits(database):

@@ -76,10 +76,15 @@ def random_filter(dice):
     return message, lambda row: all(test(row) for test in tests)
 
 
-async def read_all(users, request):
+async def at_once():
+    """Wait for nothing."""
+
+
+async def read_all(users, request, before_each=at_once):
     """Read every page; return the ids and the totals that were said."""
     found, totals = [], set()
     while True:
+        await before_each()
         page = await users.ListUsers(request)
         found += [user.user_id for user in page.users]
         if page.HasField("total_size"):
@@ -116,7 +121,11 @@ async def test_pages_hold_every_user_of_a_filter_once_and_in_order(users, people
 
 
 async def test_users_that_arrive_meanwhile_push_none_out_of_the_pages(users, people, database):
-    stop = asyncio.Event()
+    stop, came = asyncio.Event(), asyncio.Event()
+
+    async def somebody_came():
+        came.clear()
+        await came.wait()
 
     async def newcomers():
         number = 0
@@ -129,9 +138,11 @@ async def test_users_that_arrive_meanwhile_push_none_out_of_the_pages(users, peo
             }
             async with database.transaction() as tx:
                 await tx.connection.execute(insert(users_table).values(row))
+            came.set()
 
     arriving = asyncio.create_task(newcomers())
-    found, totals = await read_all(users, pb.ListUsersRequest(page_size=20, include_total=True))
+    request = pb.ListUsersRequest(page_size=20, include_total=True)
+    found, totals = await read_all(users, request, somebody_came)
     stop.set()
     await arriving
 

@@ -97,7 +97,7 @@ async def test_a_lost_connection_is_told_to_those_who_waited_and_then_forgotten(
     token, _ = await started()
     await validate(sessions, token)
     everybody = text(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     for _ in range(10):

@@ -182,9 +182,10 @@ async def test_the_pool_tells_what_it_holds(database, settings):
         assert database.pool == PoolState(in_use=2, size=settings.pool_size, waiting=0)
 
 
-async def test_limits_reach_postgresql(database, settings):
+async def test_limits_reach_postgresql(impatient):
+    database = Database(create_engine(impatient))
     shown = {
-        "application_name": settings.application_name,
+        "application_name": impatient.application_name,
         "statement_timeout": "5s",
         "lock_timeout": "2s",
         "idle_in_transaction_session_timeout": "10s",
@@ -197,11 +198,12 @@ async def test_limits_reach_postgresql(database, settings):
         parameters = raw.driver_connection.info.get_parameters()
     assert parameters["tcp_user_timeout"] == "1500"
     assert parameters["connect_timeout"] == "2"
+    await database.close()
 
 
-async def test_what_the_url_says_wins(settings, database_url):
+async def test_what_the_url_says_wins(impatient, database_url):
     url = f"{database_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
-    database = Database(create_engine(settings.with_database(url)))
+    database = Database(create_engine(impatient.with_database(url)))
 
     assert await ask(database, "SHOW application_name") == "mine"
     assert await ask(database, "SHOW lock_timeout") == "7s"

@@ -37,7 +37,8 @@ async def silent():
 
 @pytest.fixture
 def hasty(settings):
-    return settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
+    hasty = {"pool_wait": timedelta(milliseconds=100), "connect_timeout": timedelta(seconds=2)}
+    return settings.model_copy(update=hasty)
 
 
 async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):

@@ -35,12 +35,13 @@ async def test_those_lent_at_once_are_several(reserved):
         assert one.info.backend_pid != other.info.backend_pid
 
 
-async def test_its_statements_are_transactions_of_their_own_and_planned_once(reserved):
+async def test_its_statements_are_transactions_of_their_own_and_planned_once(reserved, settings):
+    limit = f"{settings.statement_timeout.total_seconds():g}s"
     async with reserved.lend() as connection:
         assert connection.autocommit
         assert await ask(connection, "SHOW plan_cache_mode") == "force_generic_plan"
         assert await ask(connection, "SHOW enable_seqscan") == "off"
-        assert await ask(connection, "SHOW statement_timeout") == "5s"
+        assert await ask(connection, "SHOW statement_timeout") == limit
 
 
 async def test_one_that_the_server_closed_is_replaced(reserved):

@@ -73,9 +73,9 @@ async def wire(database, database_url):
 
 
 @pytest.fixture
-async def over_wire(settings, wire):
+async def over_wire(impatient, wire):
     """Watch from a server whose listener goes over a wire, and nothing else of it."""
-    mine = settings.model_copy(update={"listener_database_url": SecretStr(wire.url)})
+    mine = impatient.model_copy(update={"listener_database_url": SecretStr(wire.url)})
     async with running(mine) as service, channel_to(service) as channel:
         yield SessionServiceStub(channel)
 

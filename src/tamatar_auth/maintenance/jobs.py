@@ -47,7 +47,9 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
     """Open a database that can be worked with, or raise `OperatorError`."""
-    database = Database(create_engine(settings))
+    # A call is refused soon where it would wait for a connection; nobody waits for a job.
+    patient = settings.model_copy(update={"pool_wait": settings.connect_timeout})
+    database = Database(create_engine(patient))
     try:
         if why := await problem(database, head_revision()):
             raise OperatorError(f"{why[:1].upper()}{why[1:]}. `tamatar-auth doctor` tells more.")

@@ -29,6 +29,7 @@ LIMITS = {
 POLL_SECONDS = 0.1
 
 _lock = f"pg_try_advisory_lock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
+_unlock = f"pg_advisory_unlock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
 _holder = f"""
     SELECT pid FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2
@@ -88,7 +89,12 @@ def alone(url: str, report: Callable[[str], None], patience: timedelta) -> Itera
                 waited = f"{patience.total_seconds():g} s"
                 raise MigrationError(f"Migrations are locked by {who}, and were for {waited}.")
             time.sleep(POLL_SECONDS)
-        yield
+        try:
+            yield
+        finally:
+            # PostgreSQL may end the connection long after we have closed it.
+            with contextlib.suppress(psycopg.Error):
+                _value(connection, f"SELECT {_unlock}")
 
 
 def _value(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> object:
