@@ -116,13 +116,21 @@ def settings(database_url):
     )
 
 
+@pytest.fixture(scope="session")
+def patient(settings):
+    """Settings with which no busy machine leaves a call without a connection."""
+    long = timedelta(seconds=30)
+    return settings.model_copy(update={"pool_wait": long, "connect_timeout": long})
+
+
 @pytest.fixture
-async def database(settings):
+async def database(patient):
     """The scopes over this worker's database, which is empty."""
-    # A test that is not about it fails for no busy machine.
-    patient = settings.model_copy(update={"pool_wait": timedelta(seconds=30)})
+    # Locks are waited for while the test itself may stand still.
+    long = dict.fromkeys(("lock_timeout", "statement_timeout"), patient.pool_wait)
     abandoned = Abandoned()
-    database = Database(create_engine(patient, abandoned), abandoned)
+    engine = create_engine(patient.model_copy(update=long), abandoned)
+    database = Database(engine, abandoned)
     async with database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             await tx.connection.execute(delete(table))
@@ -132,9 +140,9 @@ async def database(settings):
 
 
 @pytest.fixture
-async def service(settings, database):
+async def service(patient, database):
     """A server over this worker's database."""
-    async with running(settings) as service:
+    async with running(patient) as service:
         yield service
 
 

@@ -14,20 +14,20 @@ UNWATCHED = QueryWatch(timedelta(hours=1).total_seconds(), None, None)
 
 
 @pytest.fixture
-async def reserved(settings):
+async def reserved(patient):
     """Connections that are kept for one kind of statement."""
-    reserved = ReservedConnections(settings, UNWATCHED, 8)
+    reserved = ReservedConnections(patient, UNWATCHED, 8)
     yield reserved
     await reserved.close()
 
 
 @pytest.fixture
-async def validation(settings, database):
+async def validation(patient, database):
     """Build what validates tokens, by the idle limit of their sessions."""
     async with contextlib.AsyncExitStack() as built:
 
         def build(idle_limit=None):
-            reserved = ReservedConnections(settings, UNWATCHED, 8)
+            reserved = ReservedConnections(patient, UNWATCHED, 8)
             validation = SessionValidation(reserved, Activity(), idle_limit)
             built.push_async_callback(validation.close)
             return validation

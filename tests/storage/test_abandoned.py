@@ -9,12 +9,12 @@ from sqlalchemy import text
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.storage import abandoned as module
-from tamatar_auth.storage.abandoned import PATIENCE, Abandoned
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.connecting import connecting
 from tamatar_auth.storage.database import Database, create_engine
 from tests.freezing import frozen
 from tests.recording import Recording
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 PID = text("SELECT pg_backend_pid()")
 
@@ -27,9 +27,15 @@ async def abandoned():
 
 
 @pytest.fixture
-async def left(settings, abandoned, database):
+def slow_to_cancel(monkeypatch):
+    """Give the server all the time to take a request to end a statement."""
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+
+
+@pytest.fixture
+async def left(patient, abandoned, database):
     """The database, whose cancelled statements are left to `abandoned`."""
-    left = Database(create_engine(settings, abandoned, pool_size=2), abandoned)
+    left = Database(create_engine(patient, abandoned, pool_size=2), abandoned)
     yield left
     await left.close()
 
@@ -76,6 +82,7 @@ async def one(database, query, pid=None):
         return (await db.connection.execute(text(query), values)).scalar_one_or_none()
 
 
+@pytest.mark.usefixtures("slow_to_cancel")
 async def test_a_statement_whose_call_has_gone_is_ended(left, abandoned, database):
     task, pid = await begun(left, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
     await eventually(lambda: sleeps(database, pid))
@@ -89,18 +96,17 @@ async def test_a_statement_whose_call_has_gone_is_ended(left, abandoned, databas
     assert (abandoned.ended, abandoned.left, abandoned.commits) == (1, 0, 0)
 
 
-async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, tmp_path, abandoned):
-    mine = settings.with_database(own_postgres.url())
+async def test_a_frozen_server_holds_no_cancelled_call(patient, own_postgres, tmp_path, abandoned):
+    mine = patient.with_database(own_postgres.url())
     database = Database(create_engine(mine, abandoned, pool_size=1), abandoned)
     task, _ = await begun(database, "SELECT pg_sleep(60)")
     with frozen(tmp_path):
         task.cancel()
         # psycopg would wait for ten seconds.
-        _, pending = await asyncio.wait({task}, timeout=2)
+        _, pending = await asyncio.wait({task}, timeout=8)
 
         assert not pending
         assert database.pool.in_use == 0
-        await asyncio.sleep(PATIENCE)
         await eventually(lambda: abandoned.left == 1)
 
     assert abandoned.ended == 0
@@ -127,9 +133,10 @@ SLOW_COMMIT = (
 
 
 @pytest.fixture
-async def committing(settings, abandoned, empty_database):
+async def committing(patient, abandoned, empty_database):
     """A database in which a row of the table `slow` is committed once a lock is free."""
-    mine = settings.with_database(empty_database)
+    long = dict.fromkeys(("lock_timeout", "statement_timeout"), patient.pool_wait)
+    mine = patient.with_database(empty_database).model_copy(update=long)
     database = Database(create_engine(mine, abandoned, pool_size=3), abandoned)
     async with database.transaction() as tx:
         for statement in SLOW_COMMIT:
@@ -198,8 +205,9 @@ async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing
     assert await rows(committing) == 1
 
 
-async def test_a_connection_that_comes_back_is_read_by_again(settings, abandoned, database):
-    single = Database(create_engine(settings, abandoned, pool_size=1), abandoned)
+@pytest.mark.usefixtures("slow_to_cancel")
+async def test_a_connection_that_comes_back_is_read_by_again(patient, abandoned, database):
+    single = Database(create_engine(patient, abandoned, pool_size=1), abandoned)
     async with single.statements() as db:
         first = (await db.connection.execute(PID)).scalar_one()
     task, pid = await begun(single, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
@@ -232,10 +240,11 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned
     assert await rows(committing) == committing.pool.size
 
 
-async def test_what_was_left_behind_is_counted(settings, database):
+@pytest.mark.usefixtures("slow_to_cancel")
+async def test_what_was_left_behind_is_counted(patient, database):
     recording = Recording()
     abandoned = Abandoned(recording.meter)
-    connection = await connecting(settings, abandoned)()
+    connection = await connecting(patient, abandoned)()
     task = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
     await eventually(lambda: sleeps(database, connection.info.backend_pid))
     task.cancel()

@@ -95,8 +95,8 @@ async def test_no_more_are_remembered_than_there_is_room_for(database, rested, m
     assert await used(database, rested) == [True, True, False]
 
 
-async def test_a_database_that_is_away_costs_the_activity_and_is_told(settings, database, rested):
-    away = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
+async def test_a_database_that_is_away_costs_the_activity_and_is_told(patient, database, rested):
+    away = Database(create_engine(patient.with_database("postgresql://127.0.0.1:1/x")))
     gathered = Activity()
     gathered.note(rested[0])
 

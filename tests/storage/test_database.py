@@ -18,9 +18,9 @@ SLOW_PID = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"
 
 
 @pytest.fixture
-async def small(database, settings):
+async def small(database, patient):
     """The same database through a pool of one connection."""
-    small = Database(create_engine(settings, pool_size=1))
+    small = Database(create_engine(patient, pool_size=1))
     yield small
     await small.close()
 
@@ -151,8 +151,8 @@ async def test_a_connection_that_was_closed_here_is_replaced_without_an_error(sm
     assert await count(small) == 0
 
 
-async def test_a_pool_of_dead_connections_heals(database, settings):
-    pool = Database(create_engine(settings, pool_size=5))
+async def test_a_pool_of_dead_connections_heals(database, patient):
+    pool = Database(create_engine(patient, pool_size=5))
     pids = set(await asyncio.gather(*(ask(pool, SLOW_PID) for _ in range(5))))
     assert len(pids) == 5
     for pid in pids:
@@ -165,8 +165,8 @@ async def test_a_pool_of_dead_connections_heals(database, settings):
     await pool.close()
 
 
-async def test_a_connection_that_comes_back_after_the_end_is_closed(settings):
-    database = Database(create_engine(settings))
+async def test_a_connection_that_comes_back_after_the_end_is_closed(patient):
+    database = Database(create_engine(patient))
     async with database.read() as db:
         raw = await db.connection.get_raw_connection()
         driver = raw.driver_connection
@@ -182,7 +182,9 @@ async def test_the_pool_tells_what_it_holds(database, settings):
         assert database.pool == PoolState(in_use=2, size=settings.pool_size, waiting=0)
 
 
-async def test_limits_reach_postgresql(database, settings):
+async def test_limits_reach_postgresql(settings):
+    quick = settings.model_copy(update={"pool_wait": timedelta(seconds=30)})
+    database = Database(create_engine(quick))
     shown = {
         "application_name": settings.application_name,
         "statement_timeout": "5s",
@@ -197,11 +199,12 @@ async def test_limits_reach_postgresql(database, settings):
         parameters = raw.driver_connection.info.get_parameters()
     assert parameters["tcp_user_timeout"] == "1500"
     assert parameters["connect_timeout"] == "2"
+    await database.close()
 
 
-async def test_what_the_url_says_wins(settings, database_url):
+async def test_what_the_url_says_wins(patient, database_url):
     url = f"{database_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
-    database = Database(create_engine(settings.with_database(url)))
+    database = Database(create_engine(patient.with_database(url)))
 
     assert await ask(database, "SHOW application_name") == "mine"
     assert await ask(database, "SHOW lock_timeout") == "7s"
@@ -209,10 +212,10 @@ async def test_what_the_url_says_wins(settings, database_url):
     await database.close()
 
 
-async def test_the_first_host_that_answers_is_used(settings, database_url):
+async def test_the_first_host_that_answers_is_used(patient, database_url):
     several = database_url.replace("@127.0.0.1:", "@127.0.0.1:1,127.0.0.1:")
     database = Database(
-        create_engine(settings.with_database(f"{several}?target_session_attrs=read-write"))
+        create_engine(patient.with_database(f"{several}?target_session_attrs=read-write"))
     )
 
     assert await ask(database, "SELECT 1") == 1
@@ -230,8 +233,8 @@ def test_an_engine_without_a_database_is_refused(settings):
         create_engine(settings.model_copy(update={"database_url": None}))
 
 
-async def test_old_connections_are_replaced(database, settings):
-    young = settings.model_copy(update={"pool_recycle": timedelta(seconds=1)})
+async def test_old_connections_are_replaced(database, patient):
+    young = patient.model_copy(update={"pool_recycle": timedelta(seconds=1)})
     pool = Database(create_engine(young, pool_size=1))
     first = await ask(pool, "SELECT pg_backend_pid()")
     await asyncio.sleep(1.1)

@@ -10,9 +10,9 @@ from tamatar_auth.storage.database import Database, create_engine
 
 
 @pytest.fixture
-async def elsewhere(settings, empty_database):
+async def elsewhere(patient, empty_database):
     """A database without tables or extensions."""
-    elsewhere = Database(create_engine(settings.with_database(empty_database)))
+    elsewhere = Database(create_engine(patient.with_database(empty_database)))
     yield elsewhere
     await elsewhere.close()
 

@@ -57,8 +57,8 @@ def crowded(tmp_path):
         process.stdin.close()
 
 
-async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(settings, crowded):
-    async with running(settings.with_database(crowded)) as service, channel_to(service) as channel:
+async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(patient, crowded):
+    async with running(patient.with_database(crowded)) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
 
         async def create(number):

@@ -122,8 +122,8 @@ def crowded(postgres):
 
 
 @pytest.fixture
-async def database(settings, crowded):
-    database = Database(create_engine(settings.with_database(crowded)))
+async def database(patient, crowded):
+    database = Database(create_engine(patient.with_database(crowded)))
     yield database
     await database.close()
 

@@ -30,9 +30,9 @@ def recording():
 
 
 @pytest.fixture
-async def watched(settings, database, recording):
+async def watched(patient, database, recording):
     """A database whose statements are watched in every way."""
-    engine = create_engine(settings)
+    engine = create_engine(patient)
     watch_queries(engine, SLOW, tracer=recording.tracer, meter=recording.meter)
     watch_pools(recording.meter, {"calls": lambda: of_engine(engine)})
     yield Database(engine)
@@ -40,9 +40,9 @@ async def watched(settings, database, recording):
 
 
 @pytest.fixture
-def database_of_its_own(settings, migrated_database):
+def database_of_its_own(patient, migrated_database):
     """Settings for statements that would stand out in the statistics of PostgreSQL."""
-    return settings.with_database(migrated_database)
+    return patient.with_database(migrated_database)
 
 
 @pytest.fixture
@@ -204,15 +204,17 @@ async def test_a_tally_counts_statements_that_fail(watched):
 
 
 async def test_a_slow_statement_is_warned_about_without_its_values(database_of_its_own, quiet):
-    engine = create_engine(database_of_its_own)
+    engine, patient = (create_engine(database_of_its_own) for _ in range(2))
     watch_queries(engine, timedelta(milliseconds=250))
+    watch_queries(patient, SLOW)
     slow = select(users.c.id).where(users.c.email == CANARY, text("pg_sleep(:s) IS NOT NULL"))
     await add_user(Database(engine))
     with structlog.testing.capture_logs() as logs:
-        async with engine.connect() as connection:
+        async with engine.connect() as connection, patient.connect() as other:
             await connection.execute(slow, {"s": 0.3})
-            await connection.execute(select(users.c.id).where(users.c.email == CANARY))
+            await other.execute(slow, {"s": 0.3})
     await engine.dispose()
+    await patient.dispose()
 
     (line,) = logs
     assert line.pop("seconds") >= 0.3
@@ -255,8 +257,8 @@ async def test_every_statement_is_logged_at_debug_level(watched, caplog):
     }
 
 
-async def test_nothing_is_derived_where_nobody_asks(settings, database, quiet):
-    engine = create_engine(settings)
+async def test_nothing_is_derived_where_nobody_asks(patient, database, quiet):
+    engine = create_engine(patient)
     watch_queries(engine, SLOW)
     subjects._subjects.clear()
     await add_user(Database(engine))

@@ -48,8 +48,8 @@ def either(passwords, *servers):
     return f"{found}?passfile={passwords}&target_session_attrs=read-write"
 
 
-async def test_a_server_that_became_read_only_is_left_for_the_other_one(settings, two, tmp_path):
-    mine = settings.with_database(either(tmp_path / "passwords", *two))
+async def test_a_server_that_became_read_only_is_left_for_the_other_one(patient, two, tmp_path):
+    mine = patient.with_database(either(tmp_path / "passwords", *two))
     async with running(mine) as service, channel_to(service) as channel:
         users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
         await service.database.fill_pool()

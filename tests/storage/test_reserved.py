@@ -70,8 +70,8 @@ async def test_one_whose_statement_was_cancelled_is_not_lent_again(reserved):
     assert await pid(reserved) != first
 
 
-async def test_an_old_one_is_replaced(settings):
-    young = settings.model_copy(update={"pool_recycle": timedelta(0)})
+async def test_an_old_one_is_replaced(patient):
+    young = patient.model_copy(update={"pool_recycle": timedelta(0)})
     reserved = ReservedConnections(young, QueryWatch(60, None, None), 8)
     first = await pid(reserved)
 
@@ -98,8 +98,8 @@ async def test_it_is_filled_before_the_first_call(reserved):
         assert connection.info.backend_pid == (await ask(connection, "SELECT pg_backend_pid()"))
 
 
-async def test_a_database_that_is_away_is_told_when_one_is_lent(settings):
-    away = settings.with_database("postgresql://127.0.0.1:1/x")
+async def test_a_database_that_is_away_is_told_when_one_is_lent(patient):
+    away = patient.with_database("postgresql://127.0.0.1:1/x")
     reserved = ReservedConnections(away, QueryWatch(60, None, None), 8)
 
     await reserved.fill()
@@ -130,9 +130,9 @@ async def test_a_statement_whose_columns_changed_is_prepared_anew(reserved, data
         assert await statement.rows(connection, most=1) == []
 
 
-async def test_statements_count_in_the_metrics_of_statements(settings):
+async def test_statements_count_in_the_metrics_of_statements(patient):
     recording = Recording()
-    reserved = ReservedConnections(settings, QueryWatch(60, None, recording.meter), 8)
+    reserved = ReservedConnections(patient, QueryWatch(60, None, recording.meter), 8)
     statement = reserved.statement(select(literal(1) / bindparam("divisor", type_=Integer)))
     async with reserved.lend() as connection:
         await statement.rows(connection, divisor=1)

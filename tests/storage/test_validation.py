@@ -24,13 +24,14 @@ async def waiting(database):
 
 
 @pytest.fixture
-def patient(settings):
+def patient(patient):
     minute = timedelta(minutes=1)
-    return settings.model_copy(update={"lock_timeout": minute, "statement_timeout": minute})
+    return patient.model_copy(update={"lock_timeout": minute, "statement_timeout": minute})
 
 
 async def test_a_batch_waits_for_its_turn_and_not_for_ever(patient, database, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(module, "LONGEST_READ", timedelta(minutes=1))
     reserved = ReservedConnections(patient, QueryWatch(60, None, None), 8)
     validation = SessionValidation(reserved, Activity(), None)
     async with database.transaction() as tx:
@@ -59,10 +60,10 @@ async def test_a_batch_that_is_stuck_is_given_up(patient, database, monkeypatch)
     await validation.close()
 
 
-async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
+async def test_the_statement_of_a_batch_is_one_of_its_call(patient):
     recording = Recording()
     watch = QueryWatch(60, recording.tracer, recording.meter)
-    validation = SessionValidation(ReservedConnections(settings, watch, 8), Activity(), None)
+    validation = SessionValidation(ReservedConnections(patient, watch, 8), Activity(), None)
     counted = Tally()
     token = tally.set(counted)
     with recording.tracer.start_as_current_span("call") as call:
