@@ -37,12 +37,12 @@ async def silent():
 
 @pytest.fixture
 def hasty(settings):
-    return settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
+    return settings.model_copy(update={"pool_wait": timedelta(milliseconds=500)})
 
 
 async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
     port, taken = silent
-    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x")
+    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
     abandoned = Abandoned()
     database = Database(create_engine(mine, abandoned), abandoned)
     reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
@@ -52,6 +52,7 @@ async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
                 pass
 
     # The second call waited for what the first had begun.
+    await eventually(lambda: len(taken) > 1)
     assert len(taken) == 2
     assert database.pool.in_use == 0
     await database.close()
@@ -87,6 +88,7 @@ async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, mon
     async with asyncio.timeout(20):
         await database.fill_pool()
 
+    await eventually(lambda: taken)
     assert len(taken) == 1
     assert database.pool.in_use == 0
     await database.close()
@@ -114,9 +116,9 @@ async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, sile
 
 
 @pytest.fixture
-async def slow(settings):
+async def slow(patient):
     """Openings whose one connection is opened when it is told to, and that connection."""
-    connect = connecting(settings, Abandoned())
+    connect = connecting(patient, Abandoned())
     go_on, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def open_slowly():
