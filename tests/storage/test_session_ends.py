@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import grpc
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth import service as service_module
 from tamatar_auth.interceptors import base
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.server import running
@@ -25,13 +27,14 @@ from tests.chaos.wire import Side, Wire
 from tests.databases import Postgres
 from tests.recording import Recording
 from tests.test_server import channel_to, own_postgres
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.watching import End, watching
 
 __all__ = ["own_postgres"]
 
 INTERRUPTED = (StatusCode.UNAVAILABLE, "STREAM_INTERRUPTED")
 UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+LONG = timedelta(minutes=1)
 
 LISTENERS = """
     SELECT pid FROM pg_stat_activity
@@ -48,10 +51,23 @@ END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b3020
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    """Look more often, and lose patience sooner."""
+def often(monkeypatch):
+    """Look more often, and take no late answer for silence."""
     monkeypatch.setattr(session_ends, "INTERVAL", 0.1)
-    monkeypatch.setattr(listening, "PATIENCE", 0.5)
+    monkeypatch.setattr(listening, "PATIENCE", PATIENCE)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Lose patience soon, from when a test says so."""
+    return lambda: monkeypatch.setattr(listening, "PATIENCE", 0.5)
+
+
+@pytest.fixture
+async def service(patient, database):
+    """A server whose listener waits for a lock as long as a test holds it."""
+    async with running(patient.model_copy(update={"lock_timeout": LONG})) as service:
+        yield service
 
 
 @pytest.fixture
@@ -73,9 +89,13 @@ async def wire(database, database_url):
 
 
 @pytest.fixture
-async def over_wire(settings, wire):
+async def over_wire(patient, wire):
     """Watch from a server whose listener goes over a wire, and nothing else of it."""
-    mine = settings.model_copy(update={"listener_database_url": SecretStr(wire.url)})
+    far = {
+        "listener_database_url": SecretStr(wire.url),
+        "connect_timeout": timedelta(seconds=4),  # a test waits for it
+    }
+    mine = patient.model_copy(update=far)
     async with running(mine) as service, channel_to(service) as channel:
         yield SessionServiceStub(channel)
 
@@ -129,8 +149,9 @@ async def test_what_ended_without_a_word_is_over_before_the_first_message(
 
 
 async def test_no_stream_begins_while_a_long_transaction_ends_sessions_without_a_word(
-    sessions, user, sql, database_url
+    sessions, user, sql, database_url, hasty
 ):
+    hasty()
     await sessions.CreateSession(sign_in())
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
@@ -169,7 +190,7 @@ async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql
 async def test_one_connection_hears_for_all_and_is_closed_when_nobody_watches(
     sessions, sql, monkeypatch
 ):
-    assert await sql(LISTENERS) == []
+    await eventually(lambda: is_empty(sql))
     async with watching(sessions) as one, watching(sessions) as other:
         (pid,) = await sql(LISTENERS)
     async with watching(sessions):
@@ -190,10 +211,11 @@ async def is_empty(sql):
 
 @pytest.mark.parametrize("harm", ["cut", "freeze", "take_down"])
 async def test_a_connection_that_is_cut_off_without_a_word_interrupts_too(
-    over_wire, wire, sql, harm
+    over_wire, wire, sql, harm, hasty
 ):
     async with watching(over_wire) as watch:
         assert wire.connections == 1
+        hasty()
         getattr(wire, harm)()
 
         assert await said(watch) == INTERRUPTED
@@ -224,12 +246,12 @@ async def test_a_pooler_in_between_is_not_trusted(over_wire, sql, monkeypatch):
 
 @pytest.mark.parametrize("other", ["the database", "the server"])
 async def test_a_listener_at_another_database_is_not_trusted(
-    settings, migrated_database, own_postgres, database_url, other
+    patient, migrated_database, own_postgres, database_url, other
 ):
     url = migrated_database
     if other == "the server":
         url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
-    mine = settings.model_copy(update={"listener_database_url": SecretStr(url)})
+    mine = patient.model_copy(update={"listener_database_url": SecretStr(url)})
     with capture_logs() as logs:
         async with running(mine) as service, channel_to(service) as channel:
             assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
@@ -243,21 +265,28 @@ async def begin(sessions):
 
 @pytest.mark.parametrize("found_by", ["the listener", "a call"])
 async def test_a_server_that_writes_no_more_is_heard_no_more(
-    settings, own_postgres, sql, monkeypatch, found_by
+    patient, own_postgres, sql, monkeypatch, found_by
 ):
     if found_by == "a call":
         monkeypatch.setattr(session_ends, "INTERVAL", 60)
     url = own_postgres.url()
-    async with running(settings.with_database(url)) as service, channel_to(service) as channel:
+    async with running(patient.with_database(url)) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
             await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
             await sql("SELECT pg_reload_conf()", url=url)
             if found_by == "a call":
-                assert await refusal(UserServiceStub(channel).CreateUser(ada())) == UNAVAILABLE
+                creating = until_it_is_refused(UserServiceStub(channel))
+                assert await refusal(creating) == UNAVAILABLE
 
             assert await said(watch) == INTERRUPTED
             assert await refusal(begin(sessions)) == UNAVAILABLE
+
+
+async def until_it_is_refused(users):
+    """Create users until the server has read its settings again."""
+    for number in range(1000):
+        await users.CreateUser(ada(email=f"before{number}@example.com", password=""))
 
 
 @pytest.mark.parametrize(
@@ -284,10 +313,10 @@ async def test_triggers_that_are_switched_off_interrupt(sessions, sql, off, on):
     await hears_again(sessions, sql)
 
 
-async def test_a_database_without_the_triggers_cannot_be_watched(settings, migrated_database):
+async def test_a_database_without_the_triggers_cannot_be_watched(patient, migrated_database):
     Migrations(migrated_database).downgrade("0004")
     async with (
-        running(settings.with_database(migrated_database)) as service,
+        running(patient.with_database(migrated_database)) as service,
         channel_to(service) as channel,
     ):
         assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
@@ -304,11 +333,11 @@ async def test_what_is_no_end_of_a_session_interrupts(sessions, sql, what):
         assert await said(watch) == INTERRUPTED
 
 
-async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, database, sql):
+async def test_who_does_not_read_is_interrupted_and_nobody_else(patient, database, sql):
     recording = Recording()
     telemetry = Telemetry(meter=recording.meter)
     async with (
-        running(settings, telemetry) as service,
+        running(patient, telemetry) as service,
         channel_to(service) as channel,
         narrow(service) as narrow_channel,
     ):
@@ -347,8 +376,15 @@ async def heard_of(watch, ends):
         assert len(await watch.read()) <= MOST_AT_ONCE
 
 
-async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database, sql):
-    async with running(settings) as service, channel_to(service) as channel:
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Give each step of the end more time, of which none is needed."""
+    monkeypatch.setattr(service_module, "LAST_SECONDS", 5.0)
+
+
+@pytest.mark.usefixtures("slow_steps")
+async def test_at_the_end_of_a_server_its_streams_end_at_once(patient, database, sql):
+    async with running(patient) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
             stopping = asyncio.create_task(service.stop())
@@ -358,9 +394,10 @@ async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database
     await eventually(lambda: is_empty(sql))
 
 
-async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, sql):
+@pytest.mark.usefixtures("slow_steps")
+async def test_a_reader_that_is_stuck_does_not_hold_the_end(patient, database, sql):
     async with (
-        running(settings) as service,
+        running(patient) as service,
         narrow(service) as channel,
         watching(SessionServiceStub(channel)) as watch,
     ):
@@ -371,9 +408,8 @@ async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, 
         assert service.left == []
 
 
-async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, monkeypatch):
-    monkeypatch.setattr(base, "LONGEST_WRITE", 0.3)
-    mine = settings.model_copy(update={"streams": 1})
+async def test_a_reader_that_is_stuck_loses_its_place(patient, database, sql, monkeypatch):
+    mine = patient.model_copy(update={"streams": 1})
     async with (
         running(mine) as service,
         narrow(service) as channel,
@@ -384,6 +420,7 @@ async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, m
             StatusCode.RESOURCE_EXHAUSTED,
             "SERVER_BUSY",
         )
+        monkeypatch.setattr(base, "LONGEST_WRITE", 0.3)
         await sql(TELL_OF_MANY, MOST_PENDING)
         await hears_again(SessionServiceStub(another), sql)
 
