@@ -131,7 +131,7 @@ async def test_a_token_may_end_with_its_line_and_has_no_other_space(scripted, mo
     assert not scripted.asked
 
 
-async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(settings, tmp_path):
+async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(patient, tmp_path):
     authority, callers = Authority.make(), tmp_path / "callers.toml"
     token = CallerFile(callers).add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID]), DAY * 30)
     certificate, key = authority.sign("localhost").write(tmp_path)
@@ -139,7 +139,7 @@ async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(set
     root.write_bytes(authority.root.pem)
     shown = authority.sign(SPIFFE_ID)
     with_tls = {"tls_certificate_file": certificate, "tls_key_file": key}
-    encrypted = settings.model_copy(update={"callers_file": callers, **with_tls})
+    encrypted = patient.model_copy(update={"callers_file": callers, **with_tls})
     mutual = encrypted.model_copy(update={"tls_client_ca_file": root})
 
     async with running(encrypted) as service:

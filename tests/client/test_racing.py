@@ -13,7 +13,7 @@ SESSIONS = 40
 CHECKS = 4000
 
 
-async def test_who_was_refused_is_never_let_in_again(service, settings, auth, signed_in):
+async def test_who_was_refused_is_never_let_in_again(service, patient, auth, signed_in):
     started = [await signed_in()]
     started += [await auth.sessions.CreateSession(sign_in()) for _ in range(SESSIONS - 1)]
     tokens = [each.session_token for each in started]
@@ -21,7 +21,7 @@ async def test_who_was_refused_is_never_let_in_again(service, settings, auth, si
     async def revoke(token):
         await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
 
-    async with running(settings) as second, aio.connect(str(second.addresses[0])) as other:
+    async with running(patient) as second, aio.connect(str(second.addresses[0])) as other:
         guards = [aio.SessionGuard(each) for each in (auth, other)]
         outcome = await race(guards, revoke, tokens, CHECKS)
         for guard in guards:

@@ -146,6 +146,8 @@ async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
             text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
         )
         said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
+        # Or else it might still have its way: it hears of its deadline by itself.
+        await eventually(lambda: service.parts.drain.in_flight == 0)
         await tx.connection.rollback()
 
     assert said.code is StatusCode.DEADLINE_EXCEEDED
@@ -163,7 +165,7 @@ async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(users, databas
     async with database.transaction() as tx:
         await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
         who = pb.DeactivateUserRequest(user_id=created.user.user_id)
-        said = await refused(users.DeactivateUser(who))
+        said = await refused(users.DeactivateUser(who, timeout=30))
 
     assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
     assert said.retry_seconds
