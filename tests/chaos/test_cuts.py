@@ -38,9 +38,9 @@ async def wire(database_url):
 
 
 @pytest.fixture
-async def service(settings, database, wire):
+async def service(patient, database, wire):
     """A server whose calls go over the wire, and that says nothing else on it."""
-    given = settings.with_database(wire.url).model_copy(update={"sessions_per_user": 1})
+    given = patient.with_database(wire.url).model_copy(update={"sessions_per_user": 1})
     service = await start(given)
     yield service
     await service.stop()
