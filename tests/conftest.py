@@ -6,6 +6,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import grpc
+import hypothesis
 import pytest
 from sqlalchemy import delete
 
@@ -43,11 +44,17 @@ LIMITS = (
 LIMIT = timedelta(seconds=30)
 """What they are in tests that are not about them: half of what a test may take."""
 
+TOO_SLOW = hypothesis.HealthCheck.too_slow
+
 SERVER = pytest.StashKey[TestServer]()
 FOUND = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config):
+    hypothesis.settings.register_profile(
+        "unhurried", hypothesis.settings(), deadline=None, suppress_health_check=[TOO_SLOW]
+    )
+    hypothesis.settings.load_profile("unhurried")
     forget_environment()
     config.stash[SERVER] = TestServer()
     config.stash[FOUND] = []

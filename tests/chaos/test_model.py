@@ -242,10 +242,12 @@ def test_a_status_is_a_proper_one(refusal, promise):
 
 def test_a_connection_that_dies_at_rest_costs_no_call():
     away = Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE", retry_seconds=1)
-    heard = refused("GetUser", 4, 5, away)
+    heard, waited = (refused("GetUser", 4, ended, away) for ended in (4.5, 5))
+    rests = [Span(AT_REST, 3.5, 6)]
 
     assert judged(heard) == set()
-    assert judged(heard, faults=[Span(AT_REST, 3.5, 6)]) == {Promise.REASONED}
+    assert judged(heard, faults=rests) == {Promise.REASONED}
+    assert judged(waited, faults=rests) == set()
 
 
 def test_a_server_is_away_only_when_it_was_killed():

@@ -111,9 +111,9 @@ async def test_refusals_are_asked_for_each_time(fake, guarded, token):
 
 
 async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, token, monkeypatch):
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 60)
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
-    monkeypatch.setattr(watching, "FIRST_PAUSE", 60)
 
     fake.break_streams()
 
@@ -256,13 +256,13 @@ def hasty(monkeypatch):
 
 @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
 async def test_a_watch_outlives_a_token_that_cannot_be_read(fake, token, hasty, module, caplog):
-    own = Token()
+    own, others = Token(), {*threading.enumerate()}
     auth = module.connect(fake.address, token=own)
     guarded = Guarded(module.SessionGuard(auth), is_blocking=module is client)
     own.is_away = True
     await guarded.until(token, "UNAVAILABLE")
     await eventually(lambda: len(own.seen) > 10)
-    names = [each.name for each in threading.enumerate()]
+    names = [each.name for each in {*threading.enumerate()} - others]
     assert names.count("glance at the watch") <= 1
 
     own.is_away = False

@@ -150,6 +150,8 @@ async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
             text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
         )
         said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
+        # Or else it might still have its way: it hears of its deadline by itself.
+        await eventually(lambda: service.parts.drain.in_flight == 0)
         await tx.connection.rollback()
 
     assert said.code is StatusCode.DEADLINE_EXCEEDED
@@ -172,7 +174,7 @@ async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(settings, user
         database.transaction() as tx,
     ):
         await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
-        said = await refused(UserServiceStub(channel).DeactivateUser(who))
+        said = await refused(UserServiceStub(channel).DeactivateUser(who, timeout=30))
 
     assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
     assert said.retry_seconds

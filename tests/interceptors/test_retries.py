@@ -15,6 +15,7 @@ from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
 from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
+from tests.waiting import eventually
 
 
 async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):
@@ -29,7 +30,8 @@ async def test_deadlocked_calls_run_again_and_all_succeed(users, database, servi
             await tx.connection.execute(text("SET LOCAL deadlock_timeout = '10ms'"))
             await tx.users.update(UUID(second.user_id), {"last_name": "call"})
             met.set()
-            await asyncio.sleep(0.05)
+            if len(runs) == 1:  # who waits first looks for a deadlock once
+                await eventually(lambda: somebody_waits(database))
             await tx.users.update(UUID(first.user_id), {"last_name": "call"})
         return b""
 
@@ -46,6 +48,15 @@ async def test_deadlocked_calls_run_again_and_all_succeed(users, database, servi
     assert len(runs) == 2
     read = await users.GetUser(pb.GetUserRequest(user_id=first.user_id))
     assert (read.user.first_name, read.user.last_name) == ("test", "call")
+
+
+async def somebody_waits(database):
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with database.read() as db:
+        return (await db.connection.execute(waiting)).scalar_one()
 
 
 async def test_a_call_that_is_always_rolled_back_is_aborted_with_a_retry(database):

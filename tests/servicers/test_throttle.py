@@ -40,7 +40,7 @@ async def failures(database):
 
 
 @pytest.fixture
-async def patient(settings):
+async def patient_service(settings):
     """A server whose calls wait for a connection however slow the machine is."""
     async with running(settings.model_copy(update={"pool_wait": timedelta(minutes=1)})) as service:
         yield service
@@ -222,12 +222,12 @@ async def test_the_right_password_of_an_unverified_user_is_no_failure(users, ses
 
 
 async def test_two_hundred_wrong_passwords_at_once_check_no_more_than_allowed(
-    patient, sessions, user, database, monkeypatch
+    patient_service, sessions, user, database, monkeypatch
 ):
     token = (await sessions.CreateSession(sign_in())).session_token
     checked = count_checks(monkeypatch)
     gather_at_the_door(monkeypatch, 200)
-    async with four_connections(patient) as others, channel_to(patient) as channel:
+    async with four_connections(patient_service) as others, channel_to(patient_service) as channel:
         owner = SessionServiceStub(channel)
         began = await moment(database)
         burst = asyncio.gather(
@@ -245,14 +245,14 @@ async def test_two_hundred_wrong_passwords_at_once_check_no_more_than_allowed(
 
 
 async def test_after_a_long_wait_one_of_two_hundred_wrong_passwords_is_checked(
-    patient, sessions, user, database, monkeypatch
+    patient_service, sessions, user, database, monkeypatch
 ):
     await refused(sessions.CreateSession(sign_in(password="x")))
     due = update(password_attempts).values(failures=20, blocked_until=func.now())
     await run(database, due)
     checked = count_checks(monkeypatch)
     gather_at_the_door(monkeypatch, 200)
-    async with four_connections(patient) as others:
+    async with four_connections(patient_service) as others:
         outcomes = await asyncio.gather(
             *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
         )

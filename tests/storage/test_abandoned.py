@@ -9,12 +9,12 @@ from sqlalchemy import text
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
 from tamatar_auth.storage import abandoned as module
-from tamatar_auth.storage.abandoned import PATIENCE, Abandoned
+from tamatar_auth.storage.abandoned import Abandoned
 from tamatar_auth.storage.connecting import connecting
 from tamatar_auth.storage.database import Database, create_engine
 from tests.freezing import frozen
 from tests.recording import Recording
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 PID = text("SELECT pg_backend_pid()")
 
@@ -24,6 +24,12 @@ async def abandoned():
     abandoned = Abandoned()
     yield abandoned
     await abandoned.close()
+
+
+@pytest.fixture
+def slow_to_cancel(monkeypatch):
+    """Give the server all the time to take a request to end a statement."""
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
 
 
 @pytest.fixture
@@ -76,6 +82,7 @@ async def one(database, query, pid=None):
         return (await db.connection.execute(text(query), values)).scalar_one_or_none()
 
 
+@pytest.mark.usefixtures("slow_to_cancel")
 async def test_a_statement_whose_call_has_gone_is_ended(left, abandoned, database):
     task, pid = await begun(left, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
     await eventually(lambda: sleeps(database, pid))
@@ -96,11 +103,10 @@ async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, t
     with frozen(tmp_path):
         task.cancel()
         # psycopg would wait for ten seconds.
-        _, pending = await asyncio.wait({task}, timeout=2)
+        _, pending = await asyncio.wait({task}, timeout=8)
 
         assert not pending
         assert database.pool.in_use == 0
-        await asyncio.sleep(PATIENCE)
         await eventually(lambda: abandoned.left == 1)
 
     assert abandoned.ended == 0
@@ -198,6 +204,7 @@ async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing
     assert await rows(committing) == 1
 
 
+@pytest.mark.usefixtures("slow_to_cancel")
 async def test_a_connection_that_comes_back_is_read_by_again(settings, abandoned, database):
     single = Database(create_engine(settings, abandoned, pool_size=1), abandoned)
     async with single.statements() as db:
@@ -232,6 +239,7 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned
     assert await rows(committing) == committing.pool.size
 
 
+@pytest.mark.usefixtures("slow_to_cancel")
 async def test_what_was_left_behind_is_counted(settings, database):
     recording = Recording()
     abandoned = Abandoned(recording.meter)

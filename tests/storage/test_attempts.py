@@ -1,17 +1,25 @@
 """AttemptRepository: every method, on a real database."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import DateTime, literal, select, update
 
+from tamatar_auth.storage import attempts as module
 from tamatar_auth.storage.attempts import FREE_ATTEMPTS, LONGEST_WAIT, MOST_FAILURES
 from tamatar_auth.storage.tables import password_attempts
 from tests.rows import new_user
 
 ACCOUNT, OTHER = b"a" * 32, b"o" * 32
 LONGEST = LONGEST_WAIT.total_seconds()
+MOMENT = literal(datetime.now(UTC), DateTime(timezone=True))
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch):
+    """Let no time pass: however slow the machine is, no wait gets shorter."""
+    monkeypatch.setattr(module, "_now", MOMENT)
 
 
 @pytest.fixture
@@ -77,7 +85,7 @@ async def test_after_the_wait_one_attempt_is_counted_and_the_wait_doubles(begin,
     for _ in range(FREE_ATTEMPTS + 1):
         await begin()
     for wait in (2, 4, 8):
-        await set_row(blocked_until=func.now())
+        await set_row(blocked_until=MOMENT)
 
         assert await begin() is None
         assert await begin() == wait
@@ -89,7 +97,7 @@ async def test_after_the_wait_one_attempt_is_counted_and_the_wait_doubles(begin,
 @pytest.mark.parametrize("failures", [13, 14, 18, 19, 20, 50, MOST_FAILURES - 1])
 async def test_no_wait_is_longer_than_a_quarter_of_an_hour(begin, set_row, failures):
     await begin()
-    await set_row(failures=failures, blocked_until=func.now())
+    await set_row(failures=failures, blocked_until=MOMENT)
 
     assert await begin() is None
     assert await begin() == LONGEST
@@ -97,7 +105,7 @@ async def test_no_wait_is_longer_than_a_quarter_of_an_hour(begin, set_row, failu
 
 async def test_a_wait_that_is_nearly_over_is_a_second(begin, set_row):
     await begin()
-    soon = func.clock_timestamp() + timedelta(milliseconds=500)
+    soon = MOMENT + timedelta(milliseconds=500)
     await set_row(failures=FREE_ATTEMPTS, blocked_until=soon)
 
     assert await begin() == 1
@@ -105,7 +113,7 @@ async def test_a_wait_that_is_nearly_over_is_a_second(begin, set_row):
 
 async def test_after_a_hundred_failures_no_attempt_is_counted_any_more(begin, set_row, rows):
     await begin()
-    await set_row(failures=MOST_FAILURES, blocked_until=func.now() - timedelta(days=30))
+    await set_row(failures=MOST_FAILURES, blocked_until=MOMENT - timedelta(days=30))
 
     assert await begin() == LONGEST
     (row,) = await rows()

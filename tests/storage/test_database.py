@@ -183,7 +183,8 @@ async def test_the_pool_tells_what_it_holds(database, settings):
 
 
 async def test_limits_reach_postgresql(impatient):
-    database = Database(create_engine(impatient))
+    quick = impatient.model_copy(update={"pool_wait": timedelta(seconds=30)})
+    database = Database(create_engine(quick))
     shown = {
         "application_name": impatient.application_name,
         "statement_timeout": "5s",
@@ -201,13 +202,13 @@ async def test_limits_reach_postgresql(impatient):
     await database.close()
 
 
-async def test_what_the_url_says_wins(impatient, database_url):
+async def test_what_the_url_says_wins(settings, database_url):
     url = f"{database_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
-    database = Database(create_engine(impatient.with_database(url)))
+    database = Database(create_engine(settings.with_database(url)))
 
     assert await ask(database, "SHOW application_name") == "mine"
     assert await ask(database, "SHOW lock_timeout") == "7s"
-    assert await ask(database, "SHOW statement_timeout") == "5s"
+    assert await ask(database, "SHOW statement_timeout") == "30s"
     await database.close()
 
 

@@ -206,23 +206,35 @@ async def read_only(database, user):
         await db.users.update(user.id, {"first_name": "Ada"})
 
 
+async def pid_of(scope):
+    return (await scope.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+
+
+async def has_gone(database, pid):
+    async with database.read() as db:
+        query = text("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = :pid")
+        return (await db.connection.execute(query, {"pid": pid})).scalar_one()
+
+
 async def idle_in_transaction(database, user):
     async with database.transaction() as tx:
+        pid = await pid_of(tx)
         await tx.connection.execute(text("SET idle_in_transaction_session_timeout = '10ms'"))
-        await asyncio.sleep(0.2)
+        await eventually(lambda: has_gone(database, pid))
         await tx.users.get(user.id)
 
 
 async def idle_session(database, user):
     async with database.read() as db:
+        pid = await pid_of(db)
         await db.connection.execute(text("SET idle_session_timeout = '10ms'"))
-        await asyncio.sleep(0.2)
+        await eventually(lambda: has_gone(database, pid))
         await db.users.get(user.id)
 
 
 async def terminated(database, user):
     async with database.transaction() as tx:
-        pid = (await tx.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        pid = await pid_of(tx)
         await run(database, f"SELECT pg_terminate_backend({pid}, 5000)")
         await tx.users.get(user.id)
 
@@ -359,8 +371,8 @@ def own_postgres(tmp_path):
 async def test_a_server_that_crashes_and_one_that_stops_are_unavailable(
     settings, own_postgres, tmp_path
 ):
-    settings = settings.with_database(own_postgres.url())
-    own = Database(create_engine(settings))
+    mine = settings.with_database(own_postgres.url())
+    own = Database(create_engine(mine))
     async with own.read() as db, own.read() as other:
         pid = text("SELECT pg_backend_pid()")
         os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
@@ -371,7 +383,7 @@ async def test_a_server_that_crashes_and_one_that_stops_are_unavailable(
     async with own.read():
         (status,) = tmp_path.glob("*/data/postmaster.pid")
         os.kill(int(status.read_text().split()[0]), signal.SIGTERM)
-        error = await provoked(until_it_refuses(settings))
+        error = await provoked(until_it_refuses(mine))
         assert type(failure(error)) is StorageUnavailable  # 57P03, as libpq tells it
     await own.close()
 

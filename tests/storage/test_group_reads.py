@@ -11,7 +11,13 @@ import pytest
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage import group_reads
-from tamatar_auth.storage.group_reads import MOST_KEYS, MOST_STATEMENTS, GroupRead
+from tamatar_auth.storage.group_reads import (
+    LONGEST_WAIT,
+    MOST_KEYS,
+    MOST_STATEMENTS,
+    TICK,
+    GroupRead,
+)
 
 
 class Refused(Exception):  # noqa: N818 - as the failures are named
@@ -53,9 +59,55 @@ class Table:
         return self.may_end
 
 
+class Moments:
+    """The moments for which groups gather: they last until a test lets them pass."""
+
+    def __init__(self):
+        self.lasting = []
+
+    def begin(self, seconds, then):
+        """Stand in for the timers of a loop, but for the one that looks now and then."""
+        moment = Moment(seconds, then, self.lasting)
+        if seconds != group_reads.LOOK:
+            self.lasting.append(moment)
+        return moment
+
+    def let_pass(self):
+        """Let the one moment pass; return how many seconds it would have been."""
+        (moment,) = self.lasting
+        moment.cancel()
+        moment.then()
+        return moment.seconds
+
+
+class Moment:
+    """One of them."""
+
+    def __init__(self, seconds, then, lasting):
+        self.seconds, self.then, self._lasting = seconds, then, lasting
+
+    def cancel(self):
+        if self in self._lasting:
+            self._lasting.remove(self)
+
+
 @pytest.fixture
 async def table():
     return Table()
+
+
+@pytest.fixture
+def moments(table, monkeypatch):
+    moments = Moments()
+    monkeypatch.setattr(table.read, "_later", moments.begin)
+    monkeypatch.setattr(group_reads, "COMPANY", 3600)
+    return moments
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Let no statement follow another one before that has ended."""
+    monkeypatch.setattr(group_reads, "SLOW", 3600)
 
 
 async def steps():
@@ -100,19 +152,23 @@ async def test_those_who_come_while_there_is_no_connection_share_it(table):
     assert table.taken == [[1, 2, 3]]
 
 
-async def test_after_company_the_next_ones_are_gathered_for_a_moment(table):
+async def test_after_company_the_next_ones_are_gathered_for_a_moment(table, moments):
     done = table.hold()
     waiting = table.ask(1)
     await steps()
     waiting += table.ask(*range(2, 22))
     await steps()
     done.set()
+    await steps()
+    assert moments.let_pass() == TICK
     await asyncio.gather(*waiting)
 
     again = table.ask(1)
     await steps()
     assert len(table.taken) == 2
-    await asyncio.gather(*again, *table.ask(2))
+    again += table.ask(2)
+    assert moments.let_pass() == LONGEST_WAIT
+    await asyncio.gather(*again)
     assert table.taken[2:] == [[1, 2]]
 
 
@@ -126,6 +182,7 @@ async def test_company_of_long_ago_is_forgotten(table, monkeypatch):
     assert table.taken[-1] == [1]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_who_went_away_is_not_looked_up(table):
     done = table.hold()
     first = table.ask(1)
@@ -181,6 +238,7 @@ async def test_without_a_connection_everybody_who_waits_for_it_is_told():
     assert {type(end) for end in await asyncio.gather(*asked, return_exceptions=True)} == {Refused}
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
     may_begin, may_fail, errors = asyncio.Event(), asyncio.Event(), [Refused()]
 
@@ -206,7 +264,7 @@ async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
     assert await later == "a row"
 
 
-async def test_who_came_while_a_statement_ran_waits_for_another_one(table):
+async def test_who_came_while_a_statement_ran_waits_for_another_one(table, moments):
     done = table.hold()
     first = table.ask(1)
     await steps()
@@ -218,7 +276,7 @@ async def test_who_came_while_a_statement_ran_waits_for_another_one(table):
     assert table.taken == [[1]]
 
     third = table.ask(3)
-    await steps()
+    moments.let_pass()
 
     assert await asyncio.gather(*second, *third) == ["row 2", "row 3"]
     assert table.taken == [[1], [2, 3]]

@@ -37,13 +37,13 @@ async def silent():
 
 @pytest.fixture
 def hasty(settings):
-    hasty = {"pool_wait": timedelta(milliseconds=100), "connect_timeout": timedelta(seconds=2)}
+    hasty = {"pool_wait": timedelta(milliseconds=500), "connect_timeout": timedelta(seconds=2)}
     return settings.model_copy(update=hasty)
 
 
 async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
     port, taken = silent
-    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x")
+    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
     abandoned = Abandoned()
     database = Database(create_engine(mine, abandoned), abandoned)
     reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
@@ -53,6 +53,7 @@ async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
                 pass
 
     # The second call waited for what the first had begun.
+    await eventually(lambda: len(taken) > 1)
     assert len(taken) == 2
     assert database.pool.in_use == 0
     await database.close()
@@ -88,6 +89,7 @@ async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, mon
     async with asyncio.timeout(20):
         await database.fill_pool()
 
+    await eventually(lambda: taken)
     assert len(taken) == 1
     assert database.pool.in_use == 0
     await database.close()

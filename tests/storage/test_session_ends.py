@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import grpc
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth import service as service_module
 from tamatar_auth.interceptors import base
 from tamatar_auth.maintenance.migrating import Migrations
 from tamatar_auth.server import running
@@ -25,7 +27,7 @@ from tests.chaos.wire import Side, Wire
 from tests.databases import Postgres
 from tests.recording import Recording
 from tests.test_server import channel_to, own_postgres
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.watching import End, watching
 
 __all__ = ["own_postgres"]
@@ -48,10 +50,23 @@ END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b3020
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    """Look more often, and lose patience sooner."""
+def often(monkeypatch):
+    """Look more often, and take no late answer for silence."""
     monkeypatch.setattr(session_ends, "INTERVAL", 0.1)
-    monkeypatch.setattr(listening, "PATIENCE", 0.5)
+    monkeypatch.setattr(listening, "PATIENCE", PATIENCE)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Lose patience soon, from when a test says so."""
+    return lambda: monkeypatch.setattr(listening, "PATIENCE", 0.5)
+
+
+@pytest.fixture
+async def service(settings, database):
+    """A server whose listener waits for a lock as long as a test holds it."""
+    async with running(settings) as service:
+        yield service
 
 
 @pytest.fixture
@@ -73,9 +88,13 @@ async def wire(database, database_url):
 
 
 @pytest.fixture
-async def over_wire(impatient, wire):
+async def over_wire(settings, wire):
     """Watch from a server whose listener goes over a wire, and nothing else of it."""
-    mine = impatient.model_copy(update={"listener_database_url": SecretStr(wire.url)})
+    far = {
+        "listener_database_url": SecretStr(wire.url),
+        "connect_timeout": timedelta(seconds=4),  # a test waits for it
+    }
+    mine = settings.model_copy(update=far)
     async with running(mine) as service, channel_to(service) as channel:
         yield SessionServiceStub(channel)
 
@@ -129,8 +148,9 @@ async def test_what_ended_without_a_word_is_over_before_the_first_message(
 
 
 async def test_no_stream_begins_while_a_long_transaction_ends_sessions_without_a_word(
-    sessions, user, sql, database_url
+    sessions, user, sql, database_url, hasty
 ):
+    hasty()
     await sessions.CreateSession(sign_in())
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
@@ -169,7 +189,7 @@ async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql
 async def test_one_connection_hears_for_all_and_is_closed_when_nobody_watches(
     sessions, sql, monkeypatch
 ):
-    assert await sql(LISTENERS) == []
+    await eventually(lambda: is_empty(sql))
     async with watching(sessions) as one, watching(sessions) as other:
         (pid,) = await sql(LISTENERS)
     async with watching(sessions):
@@ -190,10 +210,11 @@ async def is_empty(sql):
 
 @pytest.mark.parametrize("harm", ["cut", "freeze", "take_down"])
 async def test_a_connection_that_is_cut_off_without_a_word_interrupts_too(
-    over_wire, wire, sql, harm
+    over_wire, wire, sql, harm, hasty
 ):
     async with watching(over_wire) as watch:
         assert wire.connections == 1
+        hasty()
         getattr(wire, harm)()
 
         assert await said(watch) == INTERRUPTED
@@ -254,10 +275,17 @@ async def test_a_server_that_writes_no_more_is_heard_no_more(
             await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
             await sql("SELECT pg_reload_conf()", url=url)
             if found_by == "a call":
-                assert await refusal(UserServiceStub(channel).CreateUser(ada())) == UNAVAILABLE
+                creating = until_it_is_refused(UserServiceStub(channel))
+                assert await refusal(creating) == UNAVAILABLE
 
             assert await said(watch) == INTERRUPTED
             assert await refusal(begin(sessions)) == UNAVAILABLE
+
+
+async def until_it_is_refused(users):
+    """Create users until the server has read its settings again."""
+    for number in range(1000):
+        await users.CreateUser(ada(email=f"before{number}@example.com", password=""))
 
 
 @pytest.mark.parametrize(
@@ -347,6 +375,13 @@ async def heard_of(watch, ends):
         assert len(await watch.read()) <= MOST_AT_ONCE
 
 
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Give each step of the end more time, of which none is needed."""
+    monkeypatch.setattr(service_module, "LAST_SECONDS", 5.0)
+
+
+@pytest.mark.usefixtures("slow_steps")
 async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database, sql):
     async with running(settings) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
@@ -358,6 +393,7 @@ async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database
     await eventually(lambda: is_empty(sql))
 
 
+@pytest.mark.usefixtures("slow_steps")
 async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, sql):
     async with (
         running(settings) as service,
@@ -372,7 +408,6 @@ async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, 
 
 
 async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, monkeypatch):
-    monkeypatch.setattr(base, "LONGEST_WRITE", 0.3)
     mine = settings.model_copy(update={"streams": 1})
     async with (
         running(mine) as service,
@@ -384,6 +419,7 @@ async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, m
             StatusCode.RESOURCE_EXHAUSTED,
             "SERVER_BUSY",
         )
+        monkeypatch.setattr(base, "LONGEST_WRITE", 0.3)
         await sql(TELL_OF_MANY, MOST_PENDING)
         await hears_again(SessionServiceStub(another), sql)
 

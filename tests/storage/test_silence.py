@@ -20,9 +20,9 @@ from tamatar_auth.storage.connecting import connecting, is_dead
 from tamatar_auth.storage.database import Database, create_engine
 from tamatar_auth.storage.queries import QueryWatch
 from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.silence import SilentServerError
+from tamatar_auth.storage.silence import Patience, SilentServerError
 from tests.freezing import frozen
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 SHORT = 0.1
 
@@ -91,7 +91,8 @@ async def test_a_server_that_takes_no_request_to_end_a_statement_is_left(opened,
             await eventually(lambda: is_dead(other))
 
 
-async def test_a_server_that_takes_it_is_not(opened, abandoned):
+async def test_a_server_that_takes_it_is_not(opened, abandoned, monkeypatch):
+    monkeypatch.setattr(abandoned_module, "PATIENCE", PATIENCE)
     async with opened(2) as (one, other):
         await leave(one)
         await eventually(lambda: abandoned.ended == 1)
@@ -137,10 +138,7 @@ def hasty(mine, monkeypatch):
 
 async def test_an_answer_that_is_long_overdue_is_waited_for_no_more(hasty, abandoned, folder):
     database = Database(create_engine(hasty, abandoned, pool_size=2), abandoned)
-    async with database.read() as db, database.read() as other:
-        drivers = [
-            (await scope.connection.get_raw_connection()).driver_connection for scope in (db, other)
-        ]
+    drivers = await eventually(lambda: drivers_of(database))
     with frozen(folder):
         with pytest.raises(exc.OperationalError) as raised:
             async with database.read() as db:
@@ -149,14 +147,33 @@ async def test_an_answer_that_is_long_overdue_is_waited_for_no_more(hasty, aband
         assert isinstance(faults.failure(raised.value), StorageUnavailable)
         assert all(map(is_dead, drivers))
         assert database.pool.in_use == 0
-    async with database.read() as db:
-        await db.connection.execute(text("SELECT 1"))
+    await eventually(lambda: answers(database))
     await database.close()
 
 
-async def test_a_commit_may_take_longer(hasty, abandoned, folder):
-    connection = await connecting(hasty, abandoned)()
+async def drivers_of(database):
+    """Open two connections; none where even that took too long."""
+    with contextlib.suppress(exc.OperationalError):
+        async with database.read() as db, database.read() as other:
+            return [
+                (await scope.connection.get_raw_connection()).driver_connection
+                for scope in (db, other)
+            ]
+    return []
+
+
+async def answers(database):
+    with contextlib.suppress(exc.OperationalError):
+        async with database.read() as db:
+            await db.connection.execute(text("SELECT 1"))
+            return True
+    return False
+
+
+async def test_a_commit_may_take_longer(mine, abandoned, folder):
+    connection = await connecting(mine, abandoned)()
     await connection.execute("CREATE TABLE x (id int)")
+    connection.patience = Patience(longest=SHORT)
     with frozen(folder):
         task = asyncio.create_task(connection.commit())
         done, _ = await asyncio.wait({task}, timeout=5 * SHORT)
@@ -204,13 +221,14 @@ async def test_who_is_cancelled_while_nothing_is_asked_has_a_connection_in_order
             await asyncio.sleep(0)
 
 
-async def test_waiting_to_be_told_something_is_no_silence(opened, hasty, abandoned):
-    connection = await connecting(hasty, abandoned, autocommit=True)()
-    await connection.execute("LISTEN something")
-    async for _ in connection.notifies(timeout=5 * SHORT):
-        raise AssertionError("nobody told")
-    await connection.execute("SELECT 1")
-    await connection.close()
+async def test_waiting_to_be_told_something_is_no_silence(opened):
+    async with opened(1) as (connection,):
+        await connection.execute("LISTEN something")
+        connection.patience = Patience(longest=SHORT)
+        async for _ in connection.notifies(timeout=5 * SHORT):
+            raise AssertionError("nobody told")
+        connection.patience = Patience()
+        await connection.execute("SELECT 1")
 
 
 async def test_a_server_that_ends_a_connection_is_not_silent(opened):
@@ -224,10 +242,11 @@ async def test_the_watch_of_the_database_notices_silence_for_all(
     mine, opened, abandoned, folder, monkeypatch
 ):
     monkeypatch.setattr(health, "SUSPICIOUS", SHORT)
-    monkeypatch.setattr(health, "PATIENCE", 2 * SHORT)
+    monkeypatch.setattr(health, "PATIENCE", PATIENCE)
     watch = health.DatabaseWatch(mine, HealthServicer([]), "0001", abandoned)
     async with opened(1) as (resting,):
         await watch.look()
+        monkeypatch.setattr(health, "PATIENCE", 2 * SHORT)
         with frozen(folder):
             await watch.look()
             assert is_dead(resting)

@@ -23,15 +23,10 @@ async def waiting(database):
         return (await db.connection.execute(text(query))).scalar_one()
 
 
-@pytest.fixture
-def patient(settings):
-    minute = timedelta(minutes=1)
-    return settings.model_copy(update={"lock_timeout": minute, "statement_timeout": minute})
-
-
-async def test_a_batch_waits_for_its_turn_and_not_for_ever(patient, database, monkeypatch):
+async def test_a_batch_waits_for_its_turn_and_not_for_ever(settings, database, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_WAIT", 0.1)
-    reserved = ReservedConnections(patient, QueryWatch(60, None, None), 8)
+    monkeypatch.setattr(module, "LONGEST_READ", timedelta(minutes=1))
+    reserved = ReservedConnections(settings, QueryWatch(60, None, None), 8)
     validation = SessionValidation(reserved, Activity(), None)
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
@@ -46,10 +41,10 @@ async def test_a_batch_waits_for_its_turn_and_not_for_ever(patient, database, mo
     await validation.close()
 
 
-async def test_a_batch_that_is_stuck_is_given_up(patient, database, monkeypatch):
+async def test_a_batch_that_is_stuck_is_given_up(settings, database, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_READ", timedelta(seconds=0.1))
     validation = SessionValidation(
-        ReservedConnections(patient, QueryWatch(60, None, None), 8), Activity(), None
+        ReservedConnections(settings, QueryWatch(60, None, None), 8), Activity(), None
     )
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
@@ -78,8 +73,10 @@ async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
     assert counted.statements == 1
 
 
-async def test_an_end_that_takes_too_long_still_closes_the_connections_that_rest(patient, database):
-    reserved = ReservedConnections(patient, QueryWatch(60, None, None), 8)
+async def test_an_end_that_takes_too_long_still_closes_the_connections_that_rest(
+    settings, database
+):
+    reserved = ReservedConnections(settings, QueryWatch(60, None, None), 8)
     validation = SessionValidation(reserved, Activity(), None)
     async with reserved.lend() as resting:
         await reserved.fill()
