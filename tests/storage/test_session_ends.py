@@ -63,13 +63,6 @@ def hasty(monkeypatch):
 
 
 @pytest.fixture
-async def service(settings, database):
-    """A server whose listener waits for a lock as long as a test holds it."""
-    async with running(settings) as service:
-        yield service
-
-
-@pytest.fixture
 def sql(database_url):
     """Run a statement beside the service, and give the first column of its rows."""
 
