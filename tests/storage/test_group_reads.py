@@ -10,14 +10,13 @@ import pytest
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import group_reads
+from tamatar_auth.storage import group_reads, pace
 from tamatar_auth.storage.group_reads import (
-    LONGEST_WAIT,
     MOST_KEYS,
     MOST_STATEMENTS,
-    TICK,
     GroupRead,
 )
+from tamatar_auth.storage.pace import LONGEST_WAIT, TICK
 
 
 class Refused(Exception):  # noqa: N818 - as the failures are named
@@ -100,7 +99,7 @@ async def table():
 def moments(table, monkeypatch):
     moments = Moments()
     monkeypatch.setattr(table.read, "_later", moments.begin)
-    monkeypatch.setattr(group_reads, "COMPANY", 3600)
+    monkeypatch.setattr(pace, "COMPANY", 3600)
     return moments
 
 
@@ -172,8 +171,18 @@ async def test_after_company_the_next_ones_are_gathered_for_a_moment(table, mome
     assert table.taken[2:] == [[1, 2]]
 
 
+async def test_once_nobody_else_comes_a_group_need_not_wait(table, moments):
+    await asyncio.gather(*table.ask(*range(5)))
+    again = table.ask(*range(5))
+    assert moments.let_pass() == 2 * TICK
+    await asyncio.gather(*again)
+
+    await asyncio.gather(*table.ask(*range(5)))
+    assert table.taken == [[0, 1, 2, 3, 4]] * 3
+
+
 async def test_company_of_long_ago_is_forgotten(table, monkeypatch):
-    monkeypatch.setattr(group_reads, "COMPANY", 0.0)
+    monkeypatch.setattr(pace, "COMPANY", 0.0)
     await asyncio.gather(*table.ask(*range(20)))
 
     table.ask(1)

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextvars import Context
 from datetime import timedelta
-from math import ceil
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage.pace import Pace
 
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
@@ -26,17 +26,6 @@ Read = Callable[[Take[Key]], Awaitable[Mapping[Key, Row]]]
 more may come while it waits for that, and answers no keys with no rows."""
 
 Waiter: TypeAlias = "asyncio.Future[Any]"
-
-TICK, LONGEST_WAIT = 0.001, 0.004
-"""Seconds. A group gathers for a tick for each four of the one before, or a part of four, and at
-most for so long. In parts of a tick, which timers of uvloop round, small groups were followed by
-others as small, however many calls there were."""
-
-ENOUGH = 24
-"""How many need not wait for more: a statement for them costs each of them little."""
-
-COMPANY = 0.05
-"""Seconds after which the group before is forgotten: who comes then is alone."""
 
 SLOW = 0.02
 """Seconds after which a statement holds up the next one no longer."""
@@ -72,7 +61,7 @@ class GroupRead(Generic[Key, Row]):
         """The one of those running that has not taken its keys yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
-        self._expected, self._taken_at = 1, 0.0
+        self._pace = Pace()
         self._is_closed = False
         # Python asks for the id of the process before it tells the loop that runs.
         self._loop = asyncio.get_running_loop()
@@ -85,8 +74,9 @@ class GroupRead(Generic[Key, Row]):
         if self._is_closed:
             raise ServiceStopping
         waiter: Waiter = self._loop.create_future()
-        self._gathered[waiter] = key
-        if self._opening is None and (self._timer is None or len(self._gathered) == ENOUGH):
+        gathered = self._gathered
+        gathered[waiter] = key
+        if self._opening is None and (self._timer is None or len(gathered) == self._pace.enough):
             self._arrange()
         return waiter
 
@@ -112,18 +102,18 @@ class GroupRead(Generic[Key, Row]):
         if len(self._running) >= MOST_STATEMENTS:
             return  # the end of one arranges the next
         if self._running:
-            self._begin_after(SLOW)
+            if self._timer is None:
+                self._timer = self._later(SLOW, self._begin)
             return
-        is_forgotten = self._loop.time() - self._taken_at > COMPANY
-        is_alone = is_forgotten or self._expected <= 1
-        if is_alone or len(self._gathered) >= ENOUGH:
+        wait = self._pace.wait(len(self._gathered), self._loop.time())
+        if not wait:
             self._begin()
-        else:
-            self._begin_after(min(ceil(self._expected / 4) * TICK, LONGEST_WAIT))
+        elif self._timer is None:
+            self._timer = self._later(wait, self._begin_as_time_is_up)
 
-    def _begin_after(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = self._later(seconds, self._begin)
+    def _begin_as_time_is_up(self) -> None:
+        self._pace.waited(len(self._gathered))
+        self._begin()
 
     def _begin(self) -> None:
         self._forget_timer()
@@ -148,8 +138,7 @@ class GroupRead(Generic[Key, Row]):
             self._opening = None
         if self._opening is None and self._gathered:
             self._forget_timer()
-            # Who came while a statement ran is not alone, and the others are about to come.
-            self._expected = max(self._expected, 2)
+            self._pace.left(len(self._gathered))
             self._arrange()
 
     def _later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
@@ -200,7 +189,7 @@ class GroupRead(Generic[Key, Row]):
         self._opening = None
         waiting = [asking for asking in self._gathered.items() if not asking[0].done()]
         group, self._gathered = dict(waiting[:MOST_KEYS]), dict(waiting[MOST_KEYS:])
-        self._expected, self._taken_at = len(group), self._loop.time()
+        self._pace.took(len(group), self._loop.time())
         return group
 
     def _tell(self, error: Exception, group: Mapping[Waiter, Key] | None) -> None:
