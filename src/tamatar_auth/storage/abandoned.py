@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from time import monotonic
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import psycopg
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -18,9 +18,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
 
 from tamatar_auth import conventions as names
+from tamatar_auth.storage.answering import answered
 from tamatar_auth.storage.silence import (
     SUSPICIOUS,
-    Answer,
     Patience,
     Silence,
     SilentServerError,
@@ -157,6 +157,8 @@ class Connection(psycopg.AsyncConnection[Any]):
         Raise `UnconfirmedError` as `commit` does, where a statement is a commit too, and
         `SilentServerError`.
         """
+        if timeout is not None:  # it waits to be told something: nothing was asked
+            return await super().wait(gen, interval, timeout)
         if self.commits_at_once:
             self._is_confirmed = True
         self.asked_at = monotonic()
@@ -167,9 +169,8 @@ class Connection(psycopg.AsyncConnection[Any]):
             # that is in order, and SQLAlchemy loses it where it only changes what it is set to.
             nothing_asked: Result = end.value
             return nothing_asked
-        answer = cast("PQGen[Result]", Answer(self, gen, first))
         try:
-            result = await wait_async(answer, self.pgconn.socket, interval, timeout)
+            result = await answered(gen, first, self.pgconn.socket, interval, self.refuse_silence)
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._suspect()

@@ -8,12 +8,9 @@ before are left, so that the next ones lead to a host that answers.
 
 import select
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol
 
 import psycopg
-from psycopg.abc import PQGen
-
-Result = TypeVar("Result")
 
 SUSPICIOUS = 1.0
 """Seconds in which a server answers what waits for nothing, if it is there."""
@@ -39,9 +36,6 @@ class Asking(Protocol):
     began_at: float
     asked_at: float
 
-    def refuse_silence(self) -> None:
-        """Raise `SilentServerError` where there is nothing to wait for."""
-
 
 class Silence:
     """Knows since when nothing was heard of the server that fell silent last."""
@@ -59,24 +53,6 @@ class Silence:
     def is_around(self, connection: Asking) -> bool:
         """Tell whether a connection leads to a silent server."""
         return connection.began_at < self._since
-
-
-class Answer(Generic[Result]):
-    """What psycopg does to have a statement answered; it looks up whenever nothing was heard."""
-
-    __slots__ = ("_connection", "_first", "_gen")
-
-    def __init__(self, connection: Asking, gen: PQGen[Result], first: Any) -> None:
-        self._connection, self._gen, self._first = connection, gen, first
-
-    def __next__(self) -> Any:
-        return self._first
-
-    def send(self, ready: Any) -> Any:
-        """Go on with what was heard."""
-        if not ready:
-            self._connection.refuse_silence()
-        return self._gen.send(ready)
 
 
 def has_heard(descriptor: int) -> bool:
