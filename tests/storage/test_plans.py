@@ -18,7 +18,7 @@ from tamatar_auth.storage.reserved import PLANS
 from tamatar_auth.storage.sweeping import Remains
 from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
 from tamatar_auth.storage.user_pages import NARROW
-from tamatar_auth.storage.validated import digests_value, of_digests
+from tamatar_auth.storage.validated import of_digests
 from tests.databases import TEMPLATE
 
 SIZE = 51
@@ -233,7 +233,7 @@ async def test_sessions_of_tokens_are_found_by_their_indexes(database, crowded, 
     digests = [token_digest(f"tms_{number}") for number in range(30)]
     async with database.read() as db:
         await db.connection.execute(
-            of_digests, {"digests": digests_value(digests), "idle_limit": timedelta(hours=1)}
+            of_digests, {"digests": list(digests), "idle_limit": timedelta(hours=1)}
         )
 
     assert len(sent) == 1

@@ -87,8 +87,9 @@ async def _run(
     connection: Connection, prepared: Prepared, values: Sequence[object], *, is_first: bool
 ) -> Sequence[tuple[Any, ...]]:
     name, transformer = prepared
-    written = transformer.dump_sequence(values, [PyFormat.TEXT] * len(values))
-    result = await connection.wait(_running(connection.pgconn, name, written))
+    written = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+    asked = _running(connection.pgconn, name, written, transformer.formats)
+    result = await connection.wait(asked)
     transformer.set_pgresult(result, set_loaders=is_first)  # its columns stay what they are
     rows = transformer.load_rows(0, result.ntuples, tuple)
     transformer.set_pgresult(None, set_loaders=False)
@@ -101,9 +102,12 @@ def _preparing(server: PGconn, name: bytes, text: str) -> abc.PQGen[None]:
 
 
 def _running(
-    server: PGconn, name: bytes, values: Sequence[abc.Buffer | None]
+    server: PGconn,
+    name: bytes,
+    values: Sequence[abc.Buffer | None],
+    formats: Sequence[Format] | None,
 ) -> abc.PQGen[PGresult]:
-    server.send_query_prepared(name, values, result_format=Format.BINARY)
+    server.send_query_prepared(name, values, formats, Format.BINARY)
     return (yield from _answer(server))
 
 

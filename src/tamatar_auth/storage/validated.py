@@ -5,9 +5,14 @@ come as text and moments as numbers, which are put into messages as they are: to
 them, and to write those again, takes longer than all else that is done with a row.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from struct import pack
 from typing import Any, TypeAlias
 
+import psycopg
+from psycopg.adapt import Dumper
+from psycopg.postgres import types
+from psycopg.pq import Format
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -15,50 +20,81 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Text,
-    Uuid,
     any_,
     bindparam,
     cast,
+    func,
     select,
     union_all,
 )
 
-from tamatar_auth.storage.sessions import SESSION_COLUMNS, in_grace, is_stale, refusal
+from tamatar_auth.storage.sessions import in_grace, is_stale, refusal
 from tamatar_auth.storage.tables import sessions, users
-from tamatar_auth.storage.users import USER_COLUMNS
 
 ValidatedRow: TypeAlias = Sequence[Any]
-"""The columns of a session and of its user, `refusal` and `is_stale`, which are read by place.
-Ids are text; moments are microseconds since 2000-01-01."""
+"""The values of `COLUMNS`, and those of `refusal` and `is_stale`, which are read by place."""
 
-SESSION_ENDS = len(SESSION_COLUMNS)
-USER_ENDS = SESSION_ENDS + len(USER_COLUMNS)
-REFUSAL, IS_STALE, DIGEST = range(USER_ENDS, USER_ENDS + 3)
-"""The places of what follows the columns of the user. The digest is the token's; it is not a
-part of the row that calls see."""
+COLUMNS: Sequence[ColumnElement[Any]] = (
+    cast(sessions.c.id, Text),
+    cast(sessions.c.user_id, Text),
+    sessions.c.created_at,
+    sessions.c.expires_at,
+    sessions.c.last_activity_at,
+    sessions.c.user_agent,
+    func.host(sessions.c.ip_address),
+    users.c.email,
+    users.c.username,
+    users.c.first_name,
+    users.c.last_name,
+    users.c.full_name,
+    users.c.avatar_url,
+    users.c.email_verified,
+    users.c.version,
+    users.c.created_at,
+    users.c.updated_at,
+    users.c.last_login_at,
+)
+"""A good session and its user. What says that they are none is not among it: a session that was
+revoked, and a user that is deleted or not active, are refused. Moments come as microseconds since
+2000-01-01."""
 
-
-def _written(columns: Iterable[ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
-    """Let PostgreSQL write ids, which takes it a tenth of what it takes Python."""
-    for column in columns:
-        yield cast(column, Text) if isinstance(column.type, Uuid) else column
+REFUSAL, IS_STALE, DIGEST = range(len(COLUMNS), len(COLUMNS) + 3)
+"""The places of what follows. The digest is the token's; it is not a part of the row that calls
+see."""
 
 
 def _with(digest: ColumnElement[Any]) -> Select[Any]:
-    columns = _written([*SESSION_COLUMNS, *USER_COLUMNS, refusal, is_stale, digest])
-    found = select(*columns).join(users, users.c.id == sessions.c.user_id)
-    return found.where(digest == any_(cast(bindparam("digests", type_=Text), ARRAY(LargeBinary))))
+    found = select(*COLUMNS, refusal, is_stale, digest)
+    found = found.join_from(sessions, users, users.c.id == sessions.c.user_id)
+    return found.where(digest == any_(bindparam("digests", type_=ARRAY(LargeBinary))))
 
 
 of_digests: CompoundSelect[Any] = union_all(
     _with(sessions.c.token_digest), _with(sessions.c.previous_digest).where(in_grace)
 )
-"""The sessions of tokens, good or not. `digests_value` gives the value of `digests`.
+"""The sessions of tokens, good or not: of `digests`, which are `Digests`.
 
 Either kind of token by itself: with an OR, PostgreSQL compares each row with every digest.
 """
 
 
-def digests_value(digests: Iterable[bytes]) -> str:
-    """Write digests as PostgreSQL reads an array. Psycopg would take three times as long."""
-    return "{" + ",".join([f'"\\\\x{digest.hex()}"' for digest in digests]) + "}"
+class Digests(frozenset[bytes]):
+    """Digests of tokens, 32 bytes each, as a value of a statement."""
+
+    __slots__ = ()
+
+
+class _DigestsDumper(Dumper):
+    """Writes them as PostgreSQL reads an array: psycopg would take ten times as long."""
+
+    format = Format.BINARY
+    oid = types["bytea"].array_oid
+
+    def dump(self, obj: Digests) -> bytes:
+        one_dimension = pack("!5i", 1, 0, types["bytea"].oid, len(obj), 1)
+        return one_dimension + b"".join([_LENGTH + digest for digest in obj])
+
+
+_LENGTH = pack("!i", 32)
+
+psycopg.adapters.register_dumper(Digests, _DigestsDumper)

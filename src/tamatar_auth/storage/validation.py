@@ -17,8 +17,8 @@ from tamatar_auth.storage.validated import (
     DIGEST,
     IS_STALE,
     REFUSAL,
+    Digests,
     ValidatedRow,
-    digests_value,
     of_digests,
 )
 
@@ -95,7 +95,7 @@ class SessionValidation:
             if not digests:  # whoever wanted to know has gone
                 return {}
             rows = await self._statement.rows(
-                connection, digests=digests_value(digests), idle_limit=self._idle_limit
+                connection, digests=Digests(digests), idle_limit=self._idle_limit
             )
             return {row[DIGEST]: row[:DIGEST] for row in rows}
 
