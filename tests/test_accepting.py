@@ -17,51 +17,45 @@ MANY = 400
 
 @pytest.fixture
 async def queued():
-    """Have many calls come to a server whose loop is busy, and do something as soon as it is not.
+    """Have calls of methods come to a server whose loop is busy, and do something once it is not.
 
-    Return what the calls said in the order in which they came, and which were answered in which
-    order.
+    Return what they raised, and the methods in the order in which they were begun to be answered.
     """
-    answered = []
+    begun = []
 
-    async def other(_request, _context):
-        answered.append("other")
-        await asyncio.sleep(0.1)
-        return b""
+    def answering(name):
+        async def answer(_request, _context):
+            begun.append(name)
+            await asyncio.sleep(0.1)
+            return b""
 
-    async def single(_request, _context):
-        answered.append("single")
-        return b""
+        return grpc.unary_unary_rpc_method_handler(answer)
 
-    server = new_server([])
-    handlers = {"Other": other, "Single": single}
-    AnsweredMethods(server, []).add_registered_method_handlers(
-        "t.Service",
-        {name: grpc.unary_unary_rpc_method_handler(each) for name, each in handlers.items()},
-    )
+    server = new_server([], ["/t.Service/Favoured"])
+    handlers = {name: answering(name) for name in ("Other", "Single", "Favoured")}
+    AnsweredMethods(server, []).add_registered_method_handlers("t.Service", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     loop, sent, tasks = asyncio.get_running_loop(), threading.Event(), []
 
-    def calls(then):
+    def calls(names, then):
         def keep_busy():
             sent.wait(PATIENCE)
             tasks.append(loop.create_task(then(server)))
 
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            other = channel.unary_unary("/t.Service/Other")
-            other(b"", wait_for_ready=True, timeout=PATIENCE)
+            methods = {name: channel.unary_unary(f"/t.Service/{name}") for name in handlers}
+            methods["Single"](b"", wait_for_ready=True, timeout=PATIENCE)
             loop.call_soon_threadsafe(keep_busy)
-            made = [other.future(b"") for _ in range(MANY)]
-            made.append(channel.unary_unary("/t.Service/Single").future(b""))
+            made = [methods[name].future(b"") for name in names]
             rest(1)
             sent.set()
             return [each.exception(PATIENCE) for each in made]
 
-    async def have(then):
-        said = await asyncio.to_thread(calls, then)
+    async def have(*names, then=nothing):
+        raised = await asyncio.to_thread(calls, names, then)
         await asyncio.gather(*tasks)
-        return said, answered[1:]
+        return raised, begun[1:]
 
     yield have
     await server.stop(None)
@@ -76,17 +70,24 @@ async def stop(server):
 
 
 async def test_calls_of_a_method_wait_behind_none_of_others(queued):
-    said, answered = await queued(nothing)
+    raised, begun = await queued(*["Other"] * MANY, "Single")
 
-    assert said == [None] * (MANY + 1)
-    assert answered.index("single") < MANY / 4
+    assert raised == [None] * (MANY + 1)
+    assert begun.index("Single") < MANY / 4
+
+
+async def test_more_calls_of_a_favoured_method_are_taken_at_once(queued):
+    _, begun = await queued(*["Other", "Favoured"] * (MANY // 2))
+
+    first = begun[: MANY // 4]
+    assert first.count("Favoured") > 2 * first.count("Other")
 
 
 async def test_calls_that_had_come_when_a_server_stops_are_answered(queued):
-    said, answered = await queued(stop)
+    raised, begun = await queued(*["Other"] * MANY, then=stop)
 
-    assert said[:MANY] == [None] * MANY
-    assert answered.count("other") == MANY
+    assert raised == [None] * MANY
+    assert begun == ["Other"] * MANY
 
 
 @pytest.mark.parametrize("path", [b"/\xff/x", b"/t.Service/\xc3\x28", b"/t.Service/None", b"//"])

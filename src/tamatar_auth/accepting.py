@@ -11,7 +11,7 @@ server is grpcio's own.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -21,8 +21,9 @@ from grpc.aio import _server as grpcio
 TRIED = "1.85."
 """How the versions of grpcio begin into which this reaches."""
 
-AT_ONCE = 16
-"""How many calls of a method gRPC hands over before the loop comes back for more."""
+AT_ONCE = 4
+"""How many calls of a favoured method gRPC hands over before the loop comes back for more. Of
+others it hands over one: calls that cost much would push the favoured ones aside."""
 
 AT_LAST = 1000
 """How many more it hands over of a busy method when the server stops: it cancels the others."""
@@ -33,21 +34,22 @@ LOOK = 0.01
 Options = Sequence[tuple[str, Any]]
 
 
-def new_server(options: Options) -> grpc.aio.Server:
-    """Make a server without methods and ports."""
+def new_server(options: Options, favoured: Collection[str] = ()) -> grpc.aio.Server:
+    """Make a server without methods and ports; it takes more calls of favoured paths at once."""
     if not grpc.__version__.startswith(TRIED):
         return grpc.aio.server(options=options)
-    server: Any = _Server(options)
+    server: Any = _Server(options, favoured)
     return server  # type: ignore[no-any-return]
 
 
 class _Server(grpcio.Server):
     """The server of grpcio with another core."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, favoured: Collection[str]) -> None:
         self._loop = cygrpc.get_working_loop()
         arguments = grpcio._augment_channel_arguments(options, None)  # noqa: SLF001
         self._server = _Core(self._loop, None, (), None, arguments, None)
+        self._server.favoured.update(path.encode() for path in favoured)
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]
@@ -56,6 +58,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop, *rest: object) -> None:
         super().__init__(loop, *rest)
         self._on = loop
+        self.favoured: set[bytes] = set()
         self._methods: dict[str, Any] = {}
         self._resolver = cygrpc._MethodResolver([], self._methods)  # noqa: SLF001
         self._takers: set[asyncio.Task[None]] = set()
@@ -72,7 +75,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         grpcio asks for its next one, and gets none: it goes on to wait for the end. None comes
         last, and stands for what is no method.
         """
-        self._begin_to_take(path, AT_ONCE if path else 1)
+        self._begin_to_take(path, AT_ONCE if path in self.favoured else 1)
         return self._on.create_future() if path else self._on.create_task(self._until_the_end())
 
     async def shutdown(self, grace: float | None) -> None:

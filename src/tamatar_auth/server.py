@@ -69,6 +69,9 @@ SERVICES = tuple(
 
 HEALTH = "grpc.health.v1.Health"
 
+FAVOURED = ("/tamatar.auth.v1.SessionService/ValidateSession",)
+"""The paths of what is asked most of all, and shall wait behind nothing that costs more."""
+
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024),
     # Beyond it gRPC refuses calls of honest clients, too: theirs do not wait for a free stream.
@@ -260,7 +263,7 @@ async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> 
 def _empty_server(settings: Settings) -> grpc.aio.Server:
     # Unless there are workers, a second server on the port is a mistake.
     shared = ("grpc.so_reuseport", int(settings.workers > 1))
-    return new_server([shared, *OPTIONS])
+    return new_server([shared, *OPTIONS], FAVOURED)
 
 
 def _interceptors(
