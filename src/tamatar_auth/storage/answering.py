@@ -28,9 +28,6 @@ async def answered(
     try:
         answer.begin(state, interval)
         return await answer.outcome
-    except asyncio.CancelledError:
-        answer.forget()
-        raise
     except OSError as error:
         raise psycopg.OperationalError("the socket of the connection is closed") from error
     finally:
@@ -56,11 +53,6 @@ class _Answer(Generic[Result]):
         """Listen no more."""
         self._timer.cancel()
         self._listen(0)
-
-    def forget(self) -> None:
-        """Let nobody miss an error that nobody was told of."""
-        if self.outcome.done() and not self.outcome.cancelled():
-            self.outcome.exception()
 
     def _listen(self, state: int) -> None:
         changed, self._state = state ^ self._state, state
