@@ -1,7 +1,7 @@
 """Statements that run without SQLAlchemy, on connections that are kept for them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
@@ -38,14 +38,18 @@ class PlainStatement:
     """A statement of SQLAlchemy that is compiled once, and prepared once on each connection.
 
     It is sent through libpq, and its rows are tuples: what psycopg's cursors do around that
-    would cost as much again.
+    would cost as much again. The values that are named in `binary` are sent as their types are
+    registered with psycopg, and others as text, from which PostgreSQL reads any type.
     """
 
-    def __init__(self, statement: Query, watch: QueryWatch) -> None:
+    def __init__(
+        self, statement: Query, watch: QueryWatch, *, binary: Collection[str] = ()
+    ) -> None:
         dialect = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
         compiled = statement.compile(dialect=dialect)
         self._text = compiled.string
         self._names: Sequence[str] = compiled.positiontup or ()
+        self._forms = [PyFormat.BINARY if name in binary else PyFormat.TEXT for name in self._names]
         self._fixed = compiled.params
         self._about = subject(compiled, self._text)
         self._watch = watch
@@ -69,7 +73,7 @@ class PlainStatement:
         if prepared is None:
             return await self._asked_first(connection, values)
         try:
-            return await _run(connection, prepared, values, is_first=False)
+            return await self._run(connection, prepared, values, is_first=False)
         except OUTDATED:
             return await self._asked_first(connection, values)
 
@@ -78,22 +82,26 @@ class PlainStatement:
     ) -> Sequence[tuple[Any, ...]]:
         prepared = Prepared(f"plain_{next(_numbers)}".encode(), Transformer(connection))
         await connection.wait(_preparing(connection.pgconn, prepared.name, self._text))
-        rows = await _run(connection, prepared, values, is_first=True)
+        rows = await self._run(connection, prepared, values, is_first=True)
         connection.prepared[self._text] = prepared
         return rows
 
-
-async def _run(
-    connection: Connection, prepared: Prepared, values: Sequence[object], *, is_first: bool
-) -> Sequence[tuple[Any, ...]]:
-    name, transformer = prepared
-    written = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
-    asked = _running(connection.pgconn, name, written, transformer.formats)
-    result = await connection.wait(asked)
-    transformer.set_pgresult(result, set_loaders=is_first)  # its columns stay what they are
-    rows = transformer.load_rows(0, result.ntuples, tuple)
-    transformer.set_pgresult(None, set_loaders=False)
-    return rows
+    async def _run(
+        self,
+        connection: Connection,
+        prepared: Prepared,
+        values: Sequence[object],
+        *,
+        is_first: bool,
+    ) -> Sequence[tuple[Any, ...]]:
+        name, transformer = prepared
+        written = transformer.dump_sequence(values, self._forms)
+        asked = _running(connection.pgconn, name, written, transformer.formats)
+        result = await connection.wait(asked)
+        transformer.set_pgresult(result, set_loaders=is_first)  # its columns stay what they are
+        rows = transformer.load_rows(0, result.ntuples, tuple)
+        transformer.set_pgresult(None, set_loaders=False)
+        return rows
 
 
 def _preparing(server: PGconn, name: bytes, text: str) -> abc.PQGen[None]:

@@ -7,7 +7,7 @@ the work of the statement itself, is done once.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -71,9 +71,9 @@ class ReservedConnections:
         self._good_from = 0.0
         self._is_closed = False
 
-    def statement(self, statement: Query) -> PlainStatement:
-        """Make of a statement one for these connections."""
-        return PlainStatement(statement, self._watch)
+    def statement(self, statement: Query, *, binary: Collection[str] = ()) -> PlainStatement:
+        """Make of a statement one for these connections; `binary` is as for `PlainStatement`."""
+        return PlainStatement(statement, self._watch, binary=binary)
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Connection]:

@@ -45,7 +45,7 @@ class SessionValidation:
     ) -> None:
         self._reserved = reserved
         self._batches = asyncio.Semaphore(MOST_BATCHES)
-        self._statement = reserved.statement(of_digests)
+        self._statement = reserved.statement(of_digests, binary=["digests"])
         self._activity = activity
         self._idle_limit = idle_limit
         self._find: GroupRead[bytes, ValidatedRow] = GroupRead(self._found)
