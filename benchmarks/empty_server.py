@@ -19,7 +19,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
 )
 from tamatar_auth.accepting import new_server
 from tamatar_auth.parents import stop_with_parent
-from tamatar_auth.server import OPTIONS
+from tamatar_auth.server import FAVOURED, OPTIONS
 
 
 class EmptyServicer(SessionServiceServicer):
@@ -48,7 +48,7 @@ class Generic:
 
 async def main(*, own: bool) -> None:
     """Answer calls until the process is ended."""
-    server = new_server(OPTIONS) if own else grpc.aio.server(options=OPTIONS)
+    server = new_server(OPTIONS, FAVOURED) if own else grpc.aio.server(options=OPTIONS)
     methods: Any = server if own else Generic(server)
     # What it does not have is answered with UNIMPLEMENTED.
     add_SessionServiceServicer_to_server(EmptyServicer(), methods)  # type: ignore[abstract]

@@ -105,10 +105,6 @@ class Throughput:
             level = self.levels[in_flight]
             what = f"the same with metrics and 1 % of calls traced, {in_flight} in flight"
             rows.append(at_least(what, 0.60, median_ratio(level.traced, level.empty, rate)))
-        for in_flight in COMPARED:
-            level = self.levels[in_flight]
-            what = f"ValidateSession / empty handler on our own server, {in_flight} in flight"
-            rows.append(at_least(what, 0.75, median_ratio(level.ours, level.own, rate)))
         many = median_ratio(first.batch, first.ours, rate) * BATCH
         return [
             *rows,
