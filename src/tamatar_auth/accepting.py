@@ -79,7 +79,10 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         return self._on.create_future() if path else self._on.create_task(self._until_the_end())
 
     async def shutdown(self, grace: float | None) -> None:
-        """Take what has come, as gRPC would cancel it; then end as grpcio does."""
+        """Take what has come, as gRPC would cancel it; then end as grpcio does.
+
+        What comes until clients have heard of the end is cancelled still.
+        """
         if grace and self.is_running():
             await asyncio.sleep(LOOK)
             for path in [path for path, calls in self._calls.items() if path and calls]:

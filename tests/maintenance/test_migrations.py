@@ -1,5 +1,6 @@
 """Migrations: up, down, beside each other, offline, and compared with the tables of the code."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from alembic.script import ScriptDirectory
 from psycopg import errors
 from sqlalchemy import create_engine
 
+from tamatar_auth.maintenance import migration_connection
 from tamatar_auth.maintenance.embedded_binaries import Installation
 from tamatar_auth.maintenance.migrating import MigrationError, Migrations, head_revision
 from tamatar_auth.maintenance.migration_connection import connect
@@ -235,6 +237,19 @@ def test_a_migrator_that_is_done_is_in_nobodys_way_however_late_its_connection_e
 
     assert [line.split()[0] for line in first] == ["0001"]
     assert [line.partition(".")[0] for line in second] == ["Nothing to do"]
+
+
+def test_a_migrator_that_is_done_does_not_wait_for_a_server_that_is_silent(
+    empty_database, monkeypatch
+):
+    monkeypatch.setattr(migration_connection, "RELEASE_SECONDS", 0.2)
+    with (
+        contextlib.ExitStack() as frozen,
+        migration_connection.alone(empty_database, print, timedelta(seconds=20)),
+    ):
+        ((pid,),) = run(empty_database, HOLDER)
+        os.kill(pid, signal.SIGSTOP)
+        frozen.callback(os.kill, pid, signal.SIGCONT)
 
 
 def test_limits_of_the_service_do_not_end_a_migration(empty_database):

@@ -91,6 +91,15 @@ async def test_a_server_that_takes_no_request_to_end_a_statement_is_left(opened,
             await eventually(lambda: is_dead(other))
 
 
+async def test_a_connection_that_is_closed_under_a_statement_is_lost(opened, abandoned):
+    async with opened(1) as (one,):
+        asked = asyncio.ensure_future(one.execute("SELECT pg_sleep(60)"))
+        await asyncio.sleep(SHORT)
+        one.pgconn.finish()
+        with pytest.raises(psycopg.OperationalError):
+            await asked
+
+
 async def test_a_server_that_takes_it_is_not(opened, abandoned, monkeypatch):
     monkeypatch.setattr(abandoned_module, "PATIENCE", PATIENCE)
     async with opened(2) as (one, other):

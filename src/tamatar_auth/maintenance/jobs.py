@@ -48,7 +48,8 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
     """Open a database that can be worked with, or raise `OperatorError`."""
     # A call is refused soon where it would wait for a connection; nobody waits for a job.
-    patient = settings.model_copy(update={"pool_wait": settings.connect_timeout})
+    longest = max(settings.pool_wait, settings.connect_timeout)
+    patient = settings.model_copy(update={"pool_wait": longest})
     database = Database(create_engine(patient))
     try:
         if why := await problem(database, head_revision()):

@@ -5,6 +5,7 @@ transactions would lose both the limits and the lock.
 """
 
 import contextlib
+import select
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -26,7 +27,7 @@ LIMITS = {
     "idle_in_transaction_session_timeout": "0",
 }
 
-POLL_SECONDS = 0.1
+POLL_SECONDS, RELEASE_SECONDS = 0.1, 5.0
 
 _lock = f"pg_try_advisory_lock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
 _unlock = f"pg_advisory_unlock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
@@ -92,9 +93,19 @@ def alone(url: str, report: Callable[[str], None], patience: timedelta) -> Itera
         try:
             yield
         finally:
-            # PostgreSQL may end the connection long after we have closed it.
-            with contextlib.suppress(psycopg.Error):
-                _value(connection, f"SELECT {_unlock}")
+            _release(connection)
+
+
+def _release(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
+    """Give the lock back: PostgreSQL may end a connection long after we have closed it.
+
+    Where nothing answers any more, that is not waited for: the work is done.
+    """
+    with contextlib.suppress(psycopg.Error):
+        connection.pgconn.send_query(f"SELECT {_unlock}".encode())
+        connection.pgconn.flush()
+        select.select([connection.pgconn.socket], [], [], RELEASE_SECONDS)
+    connection.close()
 
 
 def _value(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> object:

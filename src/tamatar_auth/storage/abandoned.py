@@ -208,6 +208,8 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     def refuse_silence(self) -> None:
         """Raise `SilentServerError` where the server has been silent for too long."""
+        if self.closed:
+            raise psycopg.OperationalError("the connection was closed")
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
             return  # nothing was asked: it waits to be told something
         waited = monotonic() - self.asked_at

@@ -32,6 +32,7 @@ async def answered(
         raise psycopg.OperationalError("the socket of the connection is closed") from error
     finally:
         answer.end()
+        del answer.outcome  # an error in it would keep the answer, and be kept by it
 
 
 class _Answer(Generic[Result]):
