@@ -92,7 +92,7 @@ class _DigestsDumper(Dumper):
 
     def dump(self, obj: Digests) -> bytes:
         one_dimension = pack("!5i", 1, 0, types["bytea"].oid, len(obj), 1)
-        return one_dimension + b"".join([_LENGTH + digest for digest in obj])
+        return one_dimension + _LENGTH.join([b"", *obj])
 
 
 _LENGTH = pack("!i", 32)

@@ -61,8 +61,8 @@ class SessionValidation:
     async def each(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
         """Return for each token what `one` returns or raises."""
         async with self._turn():
-            found = await self._found(lambda: set(digests))
-        return [self._judged(found.get(digest)) for digest in digests]
+            found = await self._found(lambda: digests)
+        return [self._judged(row) for row in map(found.get, digests)]
 
     async def prepare(self) -> None:
         """Get ready for the first call."""
@@ -100,6 +100,8 @@ class SessionValidation:
             return {row[DIGEST]: row[:DIGEST] for row in rows}
 
     def _judged(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
+        if row is not None and row[REFUSAL] is None and not row[IS_STALE]:
+            return row  # as most are
         try:
             return self._good(row)
         except Failure as failure:
