@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import structlog
 from google.protobuf.field_mask_pb2 import FieldMask
-from sqlalchemy import func, text, update
+from sqlalchemy import func, update
 
 from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
@@ -29,7 +29,7 @@ from tests.commands import ROOT
 from tests.recording import logged
 from tests.rows import wait_longer
 from tests.test_server import channel_to
-from tests.waiting import eventually
+from tests.waiting import eventually, somebody_waits
 
 DOCUMENT = (ROOT / "docs/audit.md").read_text()
 NEW_PASSWORD = "another horse battery"
@@ -450,15 +450,6 @@ async def test_a_password_that_was_changed_meanwhile_is_a_cause(scene):
     (entry,) = await attempt
     assert entry["cause"] == Cause.CHANGED_MEANWHILE
     assert entry["user_id"] == scene.user.user_id
-
-
-async def somebody_waits(database):
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with database.read() as db:
-        return (await db.connection.execute(waiting)).scalar_one()
 
 
 def test_every_cause_is_provoked():

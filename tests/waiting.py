@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import text
+
+from tamatar_auth.storage.database import Database
+
 PATIENCE = 60.0
 """Seconds after which what has not come will not come."""
 
@@ -35,6 +39,17 @@ async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) 
         assert time.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(PAUSE)
     return found
+
+
+async def somebody_waits(database: Database) -> int:
+    """Count who waits for a lock in this database."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with database.read() as db:
+        count: int = (await db.connection.execute(waiting)).scalar_one()
+    return count
 
 
 async def _value(found: Any) -> Any:

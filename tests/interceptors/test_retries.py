@@ -15,7 +15,7 @@ from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
 from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
-from tests.waiting import eventually
+from tests.waiting import eventually, somebody_waits
 
 
 async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):
@@ -48,15 +48,6 @@ async def test_deadlocked_calls_run_again_and_all_succeed(users, database, servi
     assert len(runs) == 2
     read = await users.GetUser(pb.GetUserRequest(user_id=first.user_id))
     assert (read.user.first_name, read.user.last_name) == ("test", "call")
-
-
-async def somebody_waits(database):
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with database.read() as db:
-        return (await db.connection.execute(waiting)).scalar_one()
 
 
 async def test_a_call_that_is_always_rolled_back_is_aborted_with_a_retry(database):

@@ -20,6 +20,7 @@ from tamatar_auth.storage.rotation import NewToken
 from tamatar_auth.storage.sessions import ROTATION_GRACE
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 from tests.rows import new_session, new_user
+from tests.waiting import somebody_waits
 
 LIFETIME = timedelta(days=7)
 SECOND = timedelta(seconds=1)
@@ -323,15 +324,6 @@ async def test_a_token_that_is_replaced_while_its_session_ends_stays(
 
     assert await replacement is None
     assert await remembered() == set()
-
-
-async def somebody_waits(database):
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with database.read() as db:
-        return (await db.connection.execute(waiting)).scalar_one()
 
 
 @pytest.mark.parametrize("find", ["find_rotated", "revoke_by_token"])

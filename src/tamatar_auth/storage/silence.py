@@ -34,7 +34,6 @@ class Asking(Protocol):
     """A connection on which a statement runs."""
 
     began_at: float
-    asked_at: float
 
 
 class Silence:
