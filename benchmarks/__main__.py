@@ -33,11 +33,11 @@ from benchmarks.signing_in import signing_in
 from benchmarks.statements import SETTINGS
 from benchmarks.throughput import Throughput
 from benchmarks.upkeep import memory, starting, sweeping
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.security.passwords import PasswordSchemes
-from tamatar_auth.security.peppers import Peppers
-from tamatar_auth.settings import OperatorError, Settings
+from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.security.passwords.hasher import PasswordSchemes
+from tamatar_auth.security.passwords.peppers import Peppers
 
 CHART = ROOT / "build" / "bench.svg"
 POSTGRES = SETTINGS | {"shared_buffers": "256MB", "max_wal_size": "4GB"}

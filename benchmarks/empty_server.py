@@ -17,9 +17,9 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
     SessionServiceServicer,
     add_SessionServiceServicer_to_server,
 )
-from tamatar_auth.accepting import new_server
-from tamatar_auth.parents import stop_with_parent
-from tamatar_auth.server import FAVOURED, OPTIONS
+from tamatar_auth.server.accept_loop import new_server
+from tamatar_auth.server.app import FAVOURED, OPTIONS
+from tamatar_auth.server.parent_watch import stop_with_parent
 
 
 class EmptyServicer(SessionServiceServicer):

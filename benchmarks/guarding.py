@@ -28,9 +28,9 @@ from benchmarks.servers import Servers
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar_auth import client
 from tamatar_auth.client import aio
-from tamatar_auth.client.guarding import Refused
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.client.guard_rules import Refused
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
 
 BOUND = 1.0
 """Seconds after which no revoked session may be let in while a guard hears of the ends."""

@@ -23,8 +23,8 @@ from uuid_utils.compat import uuid7
 from benchmarks.machine import warning
 from benchmarks.processes import environment
 from benchmarks.servers import Servers
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
 
 USERS = 100_000
 BAD_EVERY = 1000

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.machine import cores
 from benchmarks.processes import PATIENCE, started
 from benchmarks.samples import BenchmarkError
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
 
 BCRYPT_COST = 12
 

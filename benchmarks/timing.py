@@ -30,13 +30,13 @@ from tamatar.auth.v1.user_service_pb2 import (
     DeleteUserRequest,
 )
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth import audit
-from tamatar_auth.logs import configure_logs
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
-from tamatar_auth.service import Service
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.observability.logs import configure_logs
+from tamatar_auth.security import audit
+from tamatar_auth.server.app import running
+from tamatar_auth.server.lifecycle import Service
 from tamatar_auth.storage.tables import password_attempts, users
 
 ROUNDS = 40

@@ -9,11 +9,11 @@ from alembic import context
 from alembic.operations import MigrationScript
 from alembic.runtime.migration import MigrationContext
 
-from tamatar_auth.maintenance import migration_connection
-from tamatar_auth.maintenance.migration_steps import Progress
-from tamatar_auth.maintenance.revisions import next_revision
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.connecting import libpq_url
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.migrator import connection as migration_connection
+from tamatar_auth.migrator.revisions import next_revision
+from tamatar_auth.migrator.steps import Progress
+from tamatar_auth.storage.driver.connect import libpq_url
 from tamatar_auth.storage.tables import metadata
 
 

@@ -17,7 +17,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from tamatar_auth.logs import _Formatter, _json
+from tamatar_auth.observability.logs import _Formatter, _json
 
 FORMS = re.compile(r"tm[suc]_[\w-]{20,}|\$2[aby]\$\d\d\$|\$hmac-sha384\$")
 """How tokens and hashes look, whoever made them."""

@@ -13,11 +13,12 @@ from sqlalchemy import delete
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth import health
-from tamatar_auth.server import running
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.abandoned import Abandoned
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.server import database_monitor as health
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.tables import metadata
 from tests.calls import NEW_PASSWORD, PASSWORD
 from tests.canaries import (

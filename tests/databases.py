@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
 
 TEMPLATE = "template_migrated"
 EMPTY = "template0"

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tamatar_auth.logs import configure_logs
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.observability.logs import configure_logs
 from tests.canaries import SUITE
 
 LOGGERS = (None, "tamatar_auth", "tamatar_auth.audit", "alembic", "opentelemetry.util.re")

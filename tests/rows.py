@@ -9,9 +9,9 @@ from uuid_utils.compat import uuid7
 
 from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.sessions import NewSession
+from tamatar_auth.storage.repositories.sessions import NewSession
+from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import password_attempts
-from tamatar_auth.storage.users import NewUser
 
 
 def new_user(**given: Any) -> NewUser:

@@ -7,9 +7,9 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from tamatar_auth.accepting import new_server
-from tamatar_auth.server import running
-from tamatar_auth.services import AnsweredMethods
+from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.server.accept_loop import new_server
+from tamatar_auth.server.app import running
 from tests.waiting import PATIENCE, rest
 
 MANY = 400

@@ -18,12 +18,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
-from tamatar_auth import probing
-from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
+from tamatar_auth.cli.local import health_probe as probing
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import CallerToken, Role
-from tamatar_auth.server import running
-from tamatar_auth.tls import TlsError, TlsFiles
+from tamatar_auth.security.tls import TlsError, TlsFiles
+from tamatar_auth.server.app import running
 from tests.calls import refusal
 from tests.certificates import DAY, Authority
 from tests.commands import serving, tamatar

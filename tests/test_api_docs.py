@@ -7,7 +7,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 import tamatar.auth.v1.error_reason_pb2
 import tamatar.auth.v1.session_service_pb2
 import tamatar.auth.v1.user_service_pb2
-from tamatar_auth.security.access import RULES
+from tamatar_auth.security.authorization import RULES
 from tests.commands import ROOT
 from tools.api_docs import Page, failures
 from tools.api_protos import PACKAGE, Protos

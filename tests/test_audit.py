@@ -17,11 +17,11 @@ from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth import audit
-from tamatar_auth.audit import Event
 from tamatar_auth.errors.users import Cause
-from tamatar_auth.server import running
-from tamatar_auth.storage.attempts import FREE_ATTEMPTS
+from tamatar_auth.security import audit
+from tamatar_auth.security.audit import Event
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.calls import PASSWORD, ada, refused, sign_in, verify

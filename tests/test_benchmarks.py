@@ -20,10 +20,10 @@ from benchmarks.samples import BenchmarkError, Sample, median_ratio, p50, p99, r
 from benchmarks.servers import Server
 from benchmarks.sign_in_clients import sign_in
 from benchmarks.statements import Statements
-from tamatar_auth.maintenance.sweeping import sweep
-from tamatar_auth.security.passwords import PasswordSchemes
-from tamatar_auth.security.peppers import Peppers
-from tamatar_auth.server import running
+from tamatar_auth.jobs.sweep import sweep
+from tamatar_auth.security.passwords.hasher import PasswordSchemes
+from tamatar_auth.security.passwords.peppers import Peppers
+from tamatar_auth.server.app import running
 from tamatar_auth.storage.tables import users
 from tests.canaries import SUITE
 from tests.commands import ROOT, run

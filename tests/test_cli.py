@@ -360,7 +360,7 @@ def test_a_dry_sweep_counts_and_a_sweep_removes(tmp_path, migrated_database):
 
 IMPORTED = """
 import sys
-from tamatar_auth.cli import main
+from tamatar_auth.cli.app import main
 try:
     main()
 finally:
@@ -374,7 +374,7 @@ def test_a_job_imports_neither_the_server_nor_the_migrations(tmp_path, command):
     ended = run(*asked, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE)
 
     imported = ended.stdout.splitlines()
-    assert "tamatar_auth.maintenance.jobs" in imported
+    assert "tamatar_auth.jobs.run" in imported
     needless = (
         r"(tamatar_auth\.(server|servicers|interceptors)|alembic|protovalidate|.*_pb2_grpc)\b"
     )

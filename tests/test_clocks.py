@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.storage.attempts import FREE_ATTEMPTS
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tests.calls import (
     INVALID_CREDENTIALS,
     TOO_MANY_ATTEMPTS,
@@ -46,7 +46,7 @@ time.time = lambda: true_time() + ahead
 time.time_ns = lambda: int(time.time() * 1e9)
 datetime.datetime = WrongDatetime
 
-from tamatar_auth.cli import app
+from tamatar_auth.cli.app import app
 app()
 """
 

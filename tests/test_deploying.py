@@ -15,12 +15,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tamatar_auth import conventions as names
-from tamatar_auth.origins import Origins
-from tamatar_auth.security.access import RULES
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sources import Origins
+from tamatar_auth.observability import semconv as names
+from tamatar_auth.security.authorization import RULES
 from tamatar_auth.servicers.health import LIVENESS
-from tamatar_auth.settings import Settings
-from tamatar_auth.supervising import EXTRA_SECONDS
+from tamatar_auth.workers.supervisor import EXTRA_SECONDS
 from tests.commands import BIN, ROOT, is_served, run, serving, tamatar
 from tests.databases import TEMPLATE
 from tests.deploying import (

@@ -3,8 +3,8 @@
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from tamatar_auth.describing import protoset
-from tamatar_auth.security.access import RULES
+from tamatar_auth.cli.local.protoset import protoset
+from tamatar_auth.security.authorization import RULES
 from tests.commands import tamatar
 
 

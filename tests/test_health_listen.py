@@ -12,11 +12,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.ports import StartError
-from tamatar_auth.server import running
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
+from tamatar_auth.server.ports import StartError
 from tamatar_auth.servicers.health import LIVENESS
 from tests.calls import refusal
 from tests.certificates import Authority

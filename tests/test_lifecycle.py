@@ -21,8 +21,8 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
 from tests.calls import ada, refusal, sign_in
 from tests.commands import COMMAND, serving, tamatar
 from tests.freezing import frozen
@@ -36,24 +36,24 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # What a task in the background does not foresee.
 CRASHING = """
-from tamatar_auth import running, server
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.server import app, run
 
 async def fail(database, settings):
     raise LookupError("lost")
 
-server.sweep_periodically = fail
-running.serve(Settings.load(listen="127.0.0.1:0"))
+app.sweep_periodically = fail
+run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
 # The server is grpcio's own, as with a release that is not known here. A path that is no text
 # ends that of 1.84 and 1.85.
 UNKNOWN_GRPCIO = """
-from tamatar_auth import accepting, running
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.server import accept_loop, run
 
-accepting.TRIED = "none"
-running.serve(Settings.load(listen="127.0.0.1:0"))
+accept_loop.TRIED = "none"
+run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
 # A parent that starts a server as `make` does, and waits for its end.
@@ -299,9 +299,9 @@ async def test_a_server_that_grpc_ends_ends_as_after_a_crash(tmp_path, migrated_
 # A method that does not end, whatever it is told.
 STUCK = """
 import asyncio
-from tamatar_auth import ending, running
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.server import run, shutdown
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
-from tamatar_auth.settings import Settings
 
 async def hang(self, request, context):
     print("stuck", flush=True)
@@ -312,8 +312,8 @@ async def hang(self, request, context):
             pass
 
 DiagnosticsServicer.GetDatabaseInfo = hang
-ending.LATE_SECONDS = 4  # or what is left behind is not told where the process stands still
-running.serve(Settings.load(listen="127.0.0.1:0"))
+shutdown.LATE_SECONDS = 4  # or what is left behind is not told where the process stands still
+run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
 

@@ -21,10 +21,10 @@ from opentelemetry import trace
 from sqlalchemy.exc import IntegrityError
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.users import EmailTaken
-from tamatar_auth.logs import configure_logs
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.users import NewUser
+from tamatar_auth.observability.logs import configure_logs
+from tamatar_auth.storage.repositories.users import NewUser
 from tests.canaries import FORMS
 from tests.recording import logged
 

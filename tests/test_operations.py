@@ -16,14 +16,14 @@ from pydantic import SecretStr
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.maintenance.embedded_binaries import Installation
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
-from tamatar_auth.setting_fields import SettingFields
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.abandoned import Abandoned
-from tamatar_auth.storage.connecting import connecting, libpq_url
+from tamatar_auth.config.fields import SettingFields
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.embedded.installation import Installation
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.driver.connect import connecting, libpq_url
+from tamatar_auth.storage.driver.connection import Abandoned
 from tests.calls import ada, sign_in
 from tests.certificates import Authority
 from tests.commands import BIN, QUICK, ROOT, run, tamatar

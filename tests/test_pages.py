@@ -7,7 +7,7 @@ import urllib.request
 import psycopg
 import pytest
 
-from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
 from tests.certificates import DAY
 from tests.commands import BIN, ROOT, run, serving, tamatar

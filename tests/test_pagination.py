@@ -10,8 +10,8 @@ from hypothesis import strategies as some
 
 from tamatar.auth.v1.user_service_pb2 import UserFilter
 from tamatar_auth.errors import InvalidPageToken
-from tamatar_auth.pagination import PageTokens, Query, page_size
-from tamatar_auth.storage.paging import After
+from tamatar_auth.servicers.page_tokens import PageTokens, Query, page_size
+from tamatar_auth.storage.repositories.keyset import After
 
 QUERY = Query("ListUsers", "email", UserFilter(email_prefix="a"))
 PLACE = After(datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC), UUID(int=7))

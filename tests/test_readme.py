@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2
 
 from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
-from tamatar_auth.cli import app
+from tamatar_auth.cli.app import app
 from tamatar_auth.client import connect
-from tamatar_auth.origins import OF_CALLING_COMMANDS, Origins
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sources import OF_CALLING_COMMANDS, Origins
 from tests.commands import ROOT, SAMPLE_PASSWORD, environment, find_grpcurl, run, sample_server
 
 ADDRESS = "127.0.0.1:50051"

@@ -18,13 +18,13 @@ from sqlalchemy import event, text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth import health
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.ports import StartError
-from tamatar_auth.server import running
-from tamatar_auth.storage.validation import MOST_CONNECTIONS
-from tamatar_auth.telemetry import Telemetry
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server import database_monitor as health
+from tamatar_auth.server.app import running
+from tamatar_auth.server.ports import StartError
+from tamatar_auth.storage.session_validation.validator import MOST_CONNECTIONS
 from tests.calls import ada, refusal, refused
 from tests.recording import Recording
 from tests.waiting import eventually

@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.configuration import MASK, as_json, example
-from tamatar_auth.durations import write_duration
-from tamatar_auth.origins import Origins
-from tamatar_auth.settings import (
-    Settings,
-    SettingsError,
-)
+from tamatar_auth.cli.local.config import MASK, as_json, example
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.durations import write_duration
+from tamatar_auth.config.settings import Settings, SettingsError
+from tamatar_auth.config.sources import Origins
 
 ORIGINS = Origins(Settings)
 ROOT = Path(__file__).parents[1]

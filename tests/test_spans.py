@@ -10,8 +10,8 @@ from tamatar.auth.v1 import session_service_pb2
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server import running
-from tamatar_auth.telemetry import Telemetry
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server.app import running
 from tests.calls import PASSWORD, ada, refused, sign_in
 from tests.recording import Recording, logged
 from tests.test_server import channel_to

@@ -25,15 +25,21 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 import tamatar_auth
-from tamatar_auth import telemetry as telemetry_module
-from tamatar_auth.addresses import ListenAddress
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.interceptors.registry import AnsweredMethods
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
-from tamatar_auth.services import AnsweredMethods
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.queries import watch_queries
-from tamatar_auth.storage.users import NewUser
-from tamatar_auth.telemetry import Telemetry, TelemetryError, Wanted, configure_telemetry
+from tamatar_auth.observability import telemetry as telemetry_module
+from tamatar_auth.observability.telemetry import (
+    Telemetry,
+    TelemetryError,
+    Wanted,
+    configure_telemetry,
+)
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.instrumentation.queries import watch_queries
+from tamatar_auth.storage.repositories.users import NewUser
 
 CANARY = "canary-3b8e@example.com"
 
@@ -73,10 +79,10 @@ def page(telemetry):
 def test_where_nobody_asks_nothing_of_the_sdk_is_imported():
     program = """
 import sys
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.queries import watch_queries
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.storage.instrumentation.queries import watch_queries
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
-from tamatar_auth.telemetry import Telemetry, configure_telemetry
+from tamatar_auth.observability.telemetry import Telemetry, configure_telemetry
 
 assert configure_telemetry(Settings(_env_file=None)) == Telemetry()
 parts = {part for name in sys.modules for part in name.split(".")}

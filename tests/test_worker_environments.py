@@ -5,11 +5,11 @@ import socket
 
 import pytest
 
-from tamatar_auth.addresses import ListenAddress
-from tamatar_auth.ports import StartError, reserved
-from tamatar_auth.settings import Settings
-from tamatar_auth.supervising import LONGEST_PAUSE, pause
-from tamatar_auth.worker_environments import environments
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.server.ports import StartError, reserved
+from tamatar_auth.workers.environment import environments
+from tamatar_auth.workers.supervisor import LONGEST_PAUSE, pause
 
 HERE = "127.0.0.1:0"
 

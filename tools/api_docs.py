@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
-from tamatar_auth.security.access import RULES
+from tamatar_auth.security.authorization import RULES
 from tools.api_protos import PACKAGE, Part, Protos, type_name
 from tools.api_rules import rules_in_words
 
@@ -32,7 +32,7 @@ PROTOC_PYTHON = ROOT / ".venv-proto/bin/python"
 INTRODUCTION = """\
 # The API
 
-Every call of `tamatar.auth.v1`, its rules, and the reasons with which it refuses. `make proto` writes this page from [protos/](../protos/tamatar/auth/v1), from [the rules of access](../src/tamatar_auth/security/access.py) and from [the failures](../src/tamatar_auth/errors); `make check` holds it against them.
+Every call of `tamatar.auth.v1`, its rules, and the reasons with which it refuses. `make proto` writes this page from [protos/](../protos/tamatar/auth/v1), from [the rules for callers](../src/tamatar_auth/security/authorization.py) and from [the failures](../src/tamatar_auth/errors); `make check` holds it against them.
 
 Any call may be refused with `INVALID_FIELDS`, `MALFORMED_REQUEST`, `CALLER_UNKNOWN`, `CALLER_NOT_ALLOWED`, `SERVER_BUSY`, `STORAGE_UNAVAILABLE`, `STORAGE_TIMED_OUT`, `TRANSACTION_CONFLICT` or `INTERNAL_FAULT`; with the call stand the reasons that are its own. [Reasons](#reasons) explains them all. Beside these services there are `grpc.health.v1.Health` for everybody, and reflection for admins.
 """  # noqa: E501 - a paragraph of the page is a line of it

@@ -10,8 +10,8 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.maintenance.revisions import revisions
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.migrator.revisions import revisions
 
 ROOT = Path(__file__).resolve().parent.parent
 SQUAWK = Path(sys.executable).parent / "squawk"

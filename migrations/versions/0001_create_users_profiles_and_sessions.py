@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from tamatar_auth.maintenance.migration_steps import steps
+from tamatar_auth.migrator.steps import steps
 
 revision = "0001"
 down_revision = None

@@ -4,7 +4,7 @@ A trigger writes it from the first and the last name, whichever release of the c
 those, so the code before this revision leaves right rows behind too.
 """
 
-from tamatar_auth.maintenance.migration_steps import steps
+from tamatar_auth.migrator.steps import steps
 
 revision = "0002"
 down_revision = "0001"

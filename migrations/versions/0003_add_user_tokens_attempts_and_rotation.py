@@ -3,7 +3,7 @@
 And indexes by which deleted users are found: idx_user_email, idx_user_username.
 """
 
-from tamatar_auth.maintenance.migration_steps import steps
+from tamatar_auth.migrator.steps import steps
 
 revision = "0003"
 down_revision = "0002"

@@ -4,7 +4,7 @@ A page of users is read along an index that is in its order, whatever the filter
 user are listed in theirs.
 """
 
-from tamatar_auth.maintenance.migration_steps import steps
+from tamatar_auth.migrator.steps import steps
 
 revision = "0004"
 down_revision = "0003"

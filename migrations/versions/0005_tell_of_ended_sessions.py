@@ -4,7 +4,7 @@ By triggers: they tell in the transaction that decides it, whichever release of 
 person ends a session, and nothing of what happens to sessions that go on.
 """
 
-from tamatar_auth.maintenance.migration_steps import steps
+from tamatar_auth.migrator.steps import steps
 
 revision = "0005"
 down_revision = "0004"

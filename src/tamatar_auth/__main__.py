@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run a command; exit with 2 and say what to install where something is missing for it."""
     try:
-        from tamatar_auth import cli  # noqa: PLC0415 - it may be what is missing
+        from tamatar_auth.cli import app as cli  # noqa: PLC0415 - it may be what is missing
 
         cli.main()
     except ModuleNotFoundError as error:

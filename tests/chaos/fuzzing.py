@@ -29,10 +29,10 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.interceptors.deadlines import HASHES
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import HEALTH, SERVICES
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import HEALTH, SERVICES
 from tests.canaries import FORMS
 from tests.chaos.fuzzed_messages import CANARY, Messages, mutated
 from tests.chaos.sentences import SENTENCES, TELLTALES

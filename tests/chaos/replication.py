@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tamatar_auth.maintenance.embedded_binaries import Installation
-from tamatar_auth.maintenance.embedded_postgres import DATABASE, EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.embedded.installation import Installation
+from tamatar_auth.embedded.postgres import DATABASE, EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
 from tests.freezing import frozen
 from tests.waiting import until
 

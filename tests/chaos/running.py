@@ -15,7 +15,7 @@ import grpc
 import psycopg
 from psycopg.rows import class_row
 
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.migrator.migrations import Migrations
 from tests.chaos.asking import RECONNECT, Server
 from tests.chaos.clients import Client
 from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser

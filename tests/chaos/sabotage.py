@@ -9,9 +9,9 @@ Nothing of this is part of the service: what is taken out is taken out of this p
 
 import sys
 
-from tamatar_auth import running
-from tamatar_auth.parents import stop_with_parent
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.server import run as running
+from tamatar_auth.server.parent_watch import stop_with_parent
 from tests.chaos import sabotaged_answers, sabotaged_sessions, sabotaged_writes
 
 SABOTAGES = {

@@ -3,10 +3,12 @@
 from typing import Any
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.health import DatabaseWatch
 from tamatar_auth.interceptors import errors
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.storage import connecting, database, reserved
+from tamatar_auth.server.database_monitor import DatabaseWatch
+from tamatar_auth.storage import database
+from tamatar_auth.storage.driver import connect as connecting
+from tamatar_auth.storage.session_validation import connections as reserved
 from tests.chaos.swapping import swap
 
 

@@ -10,12 +10,12 @@ from sqlalchemy import update
 
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionResponse
 from tamatar_auth.servicers.sessions import SessionServicer
-from tamatar_auth.storage.credentials import CredentialRepository
-from tamatar_auth.storage.session_ends import SessionEnds, _Hearing
-from tamatar_auth.storage.sessions import SessionRepository
+from tamatar_auth.storage.repositories.credentials import CredentialRepository
+from tamatar_auth.storage.repositories.sessions import SessionRepository
+from tamatar_auth.storage.repositories.users import UserRepository
+from tamatar_auth.storage.session_events.feed import SessionEnds, _Hearing
+from tamatar_auth.storage.session_validation.validator import SessionValidation
 from tamatar_auth.storage.tables import sessions
-from tamatar_auth.storage.users import UserRepository
-from tamatar_auth.storage.validation import SessionValidation
 from tests.chaos.swapping import go_on, swap
 
 

@@ -12,10 +12,11 @@ import psycopg
 from sqlalchemy import select, update
 
 from tamatar_auth.errors.users import EmailTaken
-from tamatar_auth.storage import connecting, faults
+from tamatar_auth.storage import sqlstates as faults
 from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.driver import connect as connecting
+from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRepository, UserRow
 from tamatar_auth.storage.tables import users
-from tamatar_auth.storage.users import USER_COLUMNS, UserRepository, UserRow
 from tests.chaos.swapping import go_on, swap
 
 

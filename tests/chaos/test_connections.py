@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tamatar_auth import server
-from tamatar_auth.server import running
+from tamatar_auth.server import app as server
+from tamatar_auth.server.app import running
 from tests.chaos.frames import (
     ACK,
     GOAWAY,

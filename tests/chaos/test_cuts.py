@@ -15,7 +15,7 @@ from grpc import StatusCode
 from sqlalchemy import select, text
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
-from tamatar_auth.server import start
+from tamatar_auth.server.app import start
 from tamatar_auth.storage.tables import metadata
 from tests.calls import read_refusal
 from tests.chaos.mutations import MUTATIONS, Scene, create_user

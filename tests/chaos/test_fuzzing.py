@@ -3,7 +3,7 @@
 import pytest
 from grpc import StatusCode
 
-from tamatar_auth.storage.users import UserRepository
+from tamatar_auth.storage.repositories.users import UserRepository
 from tests.chaos.fuzzing import Fuzzer, leak, methods
 
 CALLS = 1000

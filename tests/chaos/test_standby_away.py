@@ -12,7 +12,7 @@ from grpc import StatusCode
 from tamatar.auth.v1.session_service_pb2 import RefreshSessionRequest, RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server import running
+from tamatar_auth.server.app import running
 from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.replication import Pair, ask, until_waiting
 from tests.commands import IMPATIENT, serving

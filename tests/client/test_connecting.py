@@ -10,12 +10,13 @@ from tamatar.auth.v1.diagnostics_service_pb2 import GetDatabaseInfoRequest
 from tamatar.auth.v1.session_service_pb2 import GetSessionRequest
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 from tamatar_auth import client
-from tamatar_auth.client import aio, methods
-from tamatar_auth.client.targets import OPTIONS, is_local, target
-from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
+from tamatar_auth.client import aio
+from tamatar_auth.client import call_defaults as methods
+from tamatar_auth.client.target import OPTIONS, is_local, target
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
-from tamatar_auth.server import OPTIONS as SERVER
-from tamatar_auth.server import running
+from tamatar_auth.server.app import OPTIONS as SERVER
+from tamatar_auth.server.app import running
 from tests.calls import ada
 from tests.certificates import DAY, Authority
 

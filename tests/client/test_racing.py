@@ -5,8 +5,8 @@ import pytest
 from benchmarks.guarding import race
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar_auth.client import aio
-from tamatar_auth.client.guarding import Refused
-from tamatar_auth.server import running
+from tamatar_auth.client.guard_rules import Refused
+from tamatar_auth.server.app import running
 from tests.calls import sign_in
 
 SESSIONS = 40

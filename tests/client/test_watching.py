@@ -9,9 +9,10 @@ import grpc
 import pytest
 
 from tamatar_auth import client
-from tamatar_auth.client import SessionGuard, aio, cache, watching
+from tamatar_auth.client import SessionGuard, aio, cache, invalidation
+from tamatar_auth.client.aio import invalidation as aio_invalidation
 from tamatar_auth.client.cache import SessionCache
-from tamatar_auth.client.guarding import Refused
+from tamatar_auth.client.guard_rules import Refused
 from tests.client.shop import Blocking, Customer, aio_shop
 from tests.waiting import eventually
 
@@ -111,7 +112,7 @@ async def test_refusals_are_asked_for_each_time(fake, guarded, token):
 
 
 async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, token, monkeypatch):
-    monkeypatch.setattr(watching, "FIRST_PAUSE", 60)
+    monkeypatch.setattr(invalidation, "FIRST_PAUSE", 60)
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
 
@@ -149,9 +150,9 @@ async def test_nobody_is_let_in_by_an_old_answer_while_the_service_is_away(fake,
 async def test_a_stream_that_falls_silent_is_given_up(guarded, fake, token, monkeypatch):
     await guarded.live()
     fake.break_streams()
-    for module in (cache, watching, aio.watching):
+    for module in (cache, invalidation, aio_invalidation):
         monkeypatch.setattr(module, "SILENCE", 0.05)
-    monkeypatch.setattr(watching, "GLANCE", 0.02)
+    monkeypatch.setattr(invalidation, "GLANCE", 0.02)
     before = fake.calls["WatchSessions"]
 
     await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)
@@ -249,9 +250,9 @@ IN_A_CALL: ContextVar[bool] = ContextVar("in_a_call", default=False)
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(watching, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(watching, "GLANCE", 0.02)
+    monkeypatch.setattr(invalidation, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(invalidation, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(invalidation, "GLANCE", 0.02)
 
 
 @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
@@ -295,7 +296,7 @@ async def test_a_watch_that_is_closed_while_it_begins_ends(fake):
             return auth.sessions.WatchSessions(request)
 
         late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_meanwhile))
-        watch = watching.Watch(late, SessionCache(max_age=30, size=1))
+        watch = invalidation.Watch(late, SessionCache(max_age=30, size=1))
         watch.begin()
         await asyncio.to_thread(watch._thread.join, 5)
 
@@ -306,7 +307,7 @@ async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
     """As in a process that was forked: it has the cache, and not the thread."""
     forked = SessionCache(max_age=30, size=1)
     with client.connect(scripted.address) as auth:
-        watch = watching.Watch(auth, forked)
+        watch = invalidation.Watch(auth, forked)
         watch._thread = threading.Thread()
         forked.opened()
 
@@ -317,7 +318,7 @@ async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
 
 
 async def test_a_watch_that_ends_leaves_no_thread(fake, hasty, monkeypatch):
-    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(invalidation, "LONGEST_PAUSE", 0.5)
 
     def broken():
         raise ValueError("as for a client that was closed")

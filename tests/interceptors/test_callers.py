@@ -10,17 +10,17 @@ from google.protobuf import descriptor_pool
 from grpc import StatusCode
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
-from tamatar_auth.interceptors.callers import CallerInterceptor
+from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.interceptors.authentication import CallerInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.ports import StartError
-from tamatar_auth.security import access
-from tamatar_auth.security.access import RULES
+from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.security import authorization as access
+from tamatar_auth.security.authorization import RULES
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerToken, Role, current_caller
-from tamatar_auth.server import HEALTH, SERVICES, running
+from tamatar_auth.server.app import HEALTH, SERVICES, running
+from tamatar_auth.server.ports import StartError
 from tamatar_auth.servicers.reflection import V1, V1ALPHA
-from tamatar_auth.services import AnsweredMethods
-from tamatar_auth.watched_files import Watched
 from tests.calls import read_refusal, refusal
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")

@@ -15,13 +15,13 @@ from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.interceptors.deadlines import HASHES, DeadlineInterceptor, Deadlines
-from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
-from tamatar_auth.services import AnsweredMethods
+from tamatar_auth.interceptors.in_flight import DrainInterceptor
+from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
 from tests.calls import ada, read_refusal, refusal, refused, sign_in
 from tests.freezing import frozen
 from tests.recording import Recording

@@ -16,8 +16,8 @@ from tamatar_auth import errors
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
-from tamatar_auth.server import running
-from tamatar_auth.services import AnsweredMethods
+from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.server.app import running
 from tests.calls import ada, refused
 from tests.test_server import channel_to
 from tests.waiting import eventually

@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.registry import AnsweredMethods
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
-from tamatar_auth.services import AnsweredMethods
 from tests.calls import ada, refused
 from tests.waiting import eventually, somebody_waits
 

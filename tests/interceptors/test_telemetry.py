@@ -17,14 +17,14 @@ from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth import traces
 from tamatar_auth.errors.users import UserNotFound
-from tamatar_auth.interceptors.draining import DrainInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.in_flight import DrainInterceptor
+from tamatar_auth.interceptors.registry import AnsweredMethods
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
-from tamatar_auth.server import running
-from tamatar_auth.services import AnsweredMethods
-from tamatar_auth.telemetry import Telemetry
+from tamatar_auth.observability import tracing as traces
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server.app import running
 from tests.calls import ada, refusal, sign_in, verify
 from tests.recording import Recording, logged
 from tests.waiting import eventually

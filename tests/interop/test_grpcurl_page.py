@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
-from tamatar_auth.security.access import RULES
+from tamatar_auth.security.authorization import RULES
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
 from tests.certificates import DAY, Authority
 from tests.commands import BIN, ROOT, environment, find_grpcurl, serving

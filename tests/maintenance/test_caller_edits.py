@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
 from tamatar_auth.security.caller_file import CallersError, read_callers
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
 from tests.commands import tamatar
 

@@ -16,9 +16,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tamatar_auth.maintenance import embedded_guard
-from tamatar_auth.maintenance.embedded_binaries import Installation
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tamatar_auth.embedded import process_guard as embedded_guard
+from tamatar_auth.embedded.installation import Installation
+from tamatar_auth.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tests.waiting import PATIENCE, until
 
 SETTINGS = {"fsync": "off"}
@@ -32,7 +32,7 @@ OWNER = """
 import os, sys, threading, time
 from pathlib import Path
 import psycopg
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tamatar_auth.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 binaries = Path(sys.argv[2]) if len(sys.argv) > 2 else None
 server = EmbeddedPostgres(Path(sys.argv[1]), settings={"fsync": "off"}, binaries=binaries)
 def start():

@@ -10,9 +10,9 @@ import pytest
 from alembic.runtime.migration import MigrationContext
 from psycopg import errors
 
-from tamatar_auth.maintenance import migration_steps
-from tamatar_auth.maintenance.migrating import MigrationError, Migrations
-from tamatar_auth.maintenance.migration_steps import Steps
+from tamatar_auth.migrator import steps as migration_steps
+from tamatar_auth.migrator.migrations import MigrationError, Migrations
+from tamatar_auth.migrator.steps import Steps
 from tests.schemas import schema
 
 NAMES = [

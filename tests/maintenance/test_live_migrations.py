@@ -12,8 +12,8 @@ import pytest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest, ListUsersRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
 from tests.calls import ada, change, refresh, sign_in, validate
 from tests.commands import COMMAND, environment, serving
 from tests.schemas import schema

@@ -18,13 +18,13 @@ from alembic.script import ScriptDirectory
 from psycopg import errors
 from sqlalchemy import create_engine
 
-from tamatar_auth.maintenance import migration_connection
-from tamatar_auth.maintenance.embedded_binaries import Installation
-from tamatar_auth.maintenance.migrating import MigrationError, Migrations, head_revision
-from tamatar_auth.maintenance.migration_connection import connect
-from tamatar_auth.maintenance.revisions import migrations_folder
-from tamatar_auth.setting_fields import SettingFields
-from tamatar_auth.storage.locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.config.fields import SettingFields
+from tamatar_auth.embedded.installation import Installation
+from tamatar_auth.migrator import connection as migration_connection
+from tamatar_auth.migrator.connection import connect
+from tamatar_auth.migrator.migrations import MigrationError, Migrations, head_revision
+from tamatar_auth.migrator.revisions import migrations_folder
+from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.tables import metadata
 from tests.schemas import schema
 
@@ -49,7 +49,7 @@ INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
 
 MIGRATE = """
 import sys
-from tamatar_auth.maintenance.migrating import Migrations
+from tamatar_auth.migrator.migrations import Migrations
 Migrations(sys.argv[1], report=print).upgrade()
 """
 
@@ -437,7 +437,7 @@ def test_a_lost_connection_is_one_sentence(empty_database, monkeypatch):
     def lose(*_):
         raise errors.AdminShutdown
 
-    monkeypatch.setattr("tamatar_auth.maintenance.migrating.compare_metadata", lose)
+    monkeypatch.setattr("tamatar_auth.migrator.migrations.compare_metadata", lose)
 
     with pytest.raises(MigrationError, match="the connection was lost"):
         Migrations(empty_database).check()

@@ -7,11 +7,12 @@ from pydantic import SecretStr
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from tamatar_auth.maintenance.seeding import SeedingError, SeedSummary, accounts, seed
-from tamatar_auth.security.passwords import Passwords
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.jobs.seed import SeedingError, SeedSummary, accounts, seed
+from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.tables import user_profiles, users
-from tamatar_auth.storage.user_filters import Deleted
 
 ADMIN, FIRST, SECOND = "admin@tamatar.dev", "test1@example.com", "test2@example.com"
 SECRET = "only the operator knows"

@@ -10,17 +10,18 @@ import pytest
 import structlog
 from sqlalchemy import event, func, insert, select, text
 
-from tamatar_auth.maintenance import sweeping
-from tamatar_auth.maintenance.sweeping import SweepResult, sweep, sweep_periodically
-from tamatar_auth.storage.database import Database, Scope, create_engine
-from tamatar_auth.storage.sweeping import TOKENS_A_SESSION, Remains
+from tamatar_auth.jobs import sweep as sweeping
+from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
+from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.expired_rows import TOKENS_A_SESSION, Remains
+from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import (
     password_attempts,
     replaced_tokens,
     sessions,
     user_tokens,
 )
-from tamatar_auth.storage.users import NewUser
 from tests.waiting import eventually
 
 DAY = timedelta(days=1)

@@ -213,9 +213,9 @@ def test_the_commands_need_nothing_of_the_server(tmp_path, surroundings):
 
 
 def test_a_server_imports_none_of_the_commands_that_call_one(tmp_path):
-    code = "import sys; from tamatar_auth import cli; print(*sys.modules)"
+    code = "import sys; from tamatar_auth.cli import app; print(*sys.modules)"
     imported = run(sys.executable, "-c", code, cwd=tmp_path).stdout.split()
 
-    assert "tamatar_auth.cli" in imported
+    assert "tamatar_auth.cli.app" in imported
     assert not {"grpc", "google.protobuf", "tamatar_auth.client"} & set(imported)
     assert COMMAND.exists()

@@ -13,9 +13,9 @@ from tamatar.auth.v1.user_service_pb2_grpc import (
     UserServiceServicer,
     add_UserServiceServicer_to_server,
 )
+from tamatar_auth.cli.transfer.file_formats import Row
+from tamatar_auth.cli.transfer.importer import MOST_USERS, Sender
 from tamatar_auth.client import UnavailableError, connect
-from tamatar_auth.commands.rows import Row
-from tamatar_auth.commands.sending import MOST_USERS, Sender
 
 CREATED = {"outcome": "IMPORT_OUTCOME_CREATED", "user_id": "1"}
 NEWER = 9999

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tamatar_auth.errors import InvalidFields
-from tamatar_auth.security.emails import folded_prefix, normal_email
+from tamatar_auth.security.identifiers import folded_prefix, normal_email
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import threading
 import bcrypt
 import pytest
 
-from tamatar_auth.security.passwords import Passwords, PasswordSchemes, StoredHash
-from tamatar_auth.security.peppers import PepperError, Peppers
-from tamatar_auth.security.turns import HashTurns
-from tamatar_auth.settings import Settings
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.security.passwords.admission import HashTurns
+from tamatar_auth.security.passwords.hasher import Passwords, PasswordSchemes, StoredHash
+from tamatar_auth.security.passwords.peppers import PepperError, Peppers
 
 OLD, NEW = b"o" * 32, b"n" * 32
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tamatar_auth.errors import InvalidFields
-from tamatar_auth.security.policy import PasswordPolicy
+from tamatar_auth.security.passwords.policy import PasswordPolicy
 
 NAMES = ("ada.lovelace@example.com", "countess-ada-l", "Augusta Ada", "King Lovelace")
 
@@ -71,7 +71,7 @@ def test_the_users_own_names_are_refused(password):
 
 def test_of_the_package_of_lists_only_the_one_that_is_read_is_kept():
     program = (
-        "import sys; from tamatar_auth.security.policy import PasswordPolicy;"
+        "import sys; from tamatar_auth.security.passwords.policy import PasswordPolicy;"
         "PasswordPolicy(8); print([name for name in sys.modules if 'zxcvbn' in name])"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

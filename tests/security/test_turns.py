@@ -10,11 +10,11 @@ from contextvars import ContextVar
 
 import pytest
 
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.security.hash_metrics import watch_hashes, watch_turns
-from tamatar_auth.security.passwords import Passwords
-from tamatar_auth.security.turns import HashTurns
-from tamatar_auth.settings import Settings
+from tamatar_auth.security.passwords.admission import HashTurns
+from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.security.passwords.metrics import watch_hashes, watch_turns
 from tests.recording import Recording
 from tests.waiting import eventually
 
@@ -220,7 +220,7 @@ async def test_closing_waits_for_what_runs_and_leaves_no_thread(work):
 def test_an_interpreter_ends_though_nobody_closed():
     program = """
 import asyncio, bcrypt, sys
-from tamatar_auth.security.turns import HashTurns
+from tamatar_auth.security.passwords.admission import HashTurns
 
 async def main():
     turns = HashTurns(1, 1)

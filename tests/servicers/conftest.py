@@ -34,7 +34,7 @@ def statements(service):
 @pytest.fixture
 def told(caplog):
     """The operations and tables of all statements, those that calls share among them."""
-    caplog.set_level(logging.DEBUG, "tamatar_auth.storage.queries")
+    caplog.set_level(logging.DEBUG, "tamatar_auth.storage.instrumentation.queries")
     with structlog.testing.capture_logs() as lines:
         yield lambda: [
             (line["operation"], line["table"]) for line in lines if line["event"] == "statement"

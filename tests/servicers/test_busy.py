@@ -17,8 +17,8 @@ from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors import ServiceStopping
-from tamatar_auth.server import running
-from tamatar_auth.servicers import checking
+from tamatar_auth.server.app import running
+from tamatar_auth.servicers import password_check as checking
 from tamatar_auth.storage.tables import password_attempts
 from tests.calls import (
     INVALID_CREDENTIALS,

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tamatar.auth.v1 import user_service_pb2
-from tamatar_auth.storage.attempts import FREE_ATTEMPTS
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import users as users_table
 from tests.calls import NEW_PASSWORD, PASSWORD, ada, sign_in, verify
 

@@ -9,8 +9,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from sqlalchemy import text
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
-from tamatar_auth.maintenance.revisions import head_revision
-from tamatar_auth.server import SERVICES
+from tamatar_auth.migrator.revisions import head_revision
+from tamatar_auth.server.app import SERVICES
 from tests.calls import ada, refused
 
 

@@ -16,7 +16,7 @@ from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server import running
+from tamatar_auth.server.app import running
 from tests.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
 from tests.servicers.test_input import put, wrong_of
 from tests.test_server import channel_to

@@ -19,7 +19,7 @@ from tamatar.auth.v1 import (
     user_service_pb2,
 )
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server import running
+from tamatar_auth.server.app import running
 from tests.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
 from tests.test_server import channel_to
 

@@ -10,8 +10,8 @@ from sqlalchemy import insert, update
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
-from tamatar_auth.pagination import PageTokens, Query
-from tamatar_auth.storage.paging import After
+from tamatar_auth.servicers.page_tokens import PageTokens, Query
+from tamatar_auth.storage.repositories.keyset import After
 from tamatar_auth.storage.tables import users as users_table
 from tests.calls import ada, refusal, refused
 

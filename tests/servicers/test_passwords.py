@@ -9,7 +9,7 @@ from grpc import StatusCode
 from sqlalchemy import select, text, update
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.server import running
+from tamatar_auth.server.app import running
 from tamatar_auth.storage.tables import users as users_table
 from tests.calls import (
     INVALID_CREDENTIALS,

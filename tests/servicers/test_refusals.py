@@ -6,8 +6,8 @@ from sqlalchemy import event, update
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.server import running
-from tamatar_auth.storage.attempts import FREE_ATTEMPTS
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import users as users_table
 from tests.calls import PASSWORD, ada, refusal, refused, sign_in, verify
 from tests.rows import wait_longer

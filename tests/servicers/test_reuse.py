@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
+from tamatar_auth.storage.session_validation.statement import of_digests
 from tamatar_auth.storage.tables import sessions as sessions_table
-from tamatar_auth.storage.validated import of_digests
 from tests.calls import read_refusal, refresh, refusal, sign_in, validate
 
 REUSED = (StatusCode.UNAUTHENTICATED, "SESSION_REUSED")

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from tamatar.auth.v1 import session_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server import running
+from tamatar_auth.server.app import running
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.calls import ada, refresh, refusal, sign_in, validate, verify

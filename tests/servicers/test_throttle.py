@@ -12,9 +12,13 @@ from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.server import running
-from tamatar_auth.servicers.checking import PasswordCheck
-from tamatar_auth.storage.attempts import FREE_ATTEMPTS, LONGEST_WAIT, MOST_FAILURES
+from tamatar_auth.server.app import running
+from tamatar_auth.servicers.password_check import PasswordCheck
+from tamatar_auth.storage.repositories.login_attempts import (
+    FREE_ATTEMPTS,
+    LONGEST_WAIT,
+    MOST_FAILURES,
+)
 from tamatar_auth.storage.tables import password_attempts
 from tests.calls import (
     INVALID_CREDENTIALS,

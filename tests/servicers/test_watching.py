@@ -12,15 +12,15 @@ from sqlalchemy import func, text
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.interceptors import callers as callers_interceptor
-from tamatar_auth.maintenance.caller_edits import CallerFile, NewCaller
-from tamatar_auth.maintenance.sweeping import sweep
+from tamatar_auth.interceptors import authentication as callers_interceptor
+from tamatar_auth.jobs.sweep import sweep
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
-from tamatar_auth.server import running
+from tamatar_auth.server.app import running
 from tamatar_auth.servicers import sessions as servicer
-from tamatar_auth.storage import listening
+from tamatar_auth.storage.session_events import listener as listening
 from tamatar_auth.storage.tables import sessions as sessions_table
-from tamatar_auth.telemetry import Telemetry
 from tests.calls import (
     NEW_PASSWORD,
     PASSWORD,

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.queries import QueryWatch
-from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.validation import SessionValidation
+from tamatar_auth.storage.instrumentation.queries import QueryWatch
+from tamatar_auth.storage.session_validation.connections import ReservedConnections
+from tamatar_auth.storage.session_validation.last_activity import Activity
+from tamatar_auth.storage.session_validation.validator import SessionValidation
 
 UNWATCHED = QueryWatch(timedelta(hours=1).total_seconds(), None, None)
 

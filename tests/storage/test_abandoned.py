@@ -6,12 +6,13 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.storage import abandoned as module
-from tamatar_auth.storage.abandoned import Abandoned
-from tamatar_auth.storage.connecting import connecting
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import connection as module
+from tamatar_auth.storage.driver.connect import connecting
+from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.engine import create_engine
 from tests.freezing import frozen
 from tests.recording import Recording
 from tests.waiting import PATIENCE, eventually

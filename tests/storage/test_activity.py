@@ -8,9 +8,10 @@ import pytest
 import structlog
 from sqlalchemy import event, func, text, update
 
-from tamatar_auth.storage import activity
-from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.session_validation import last_activity as activity
+from tamatar_auth.storage.session_validation.last_activity import Activity
 from tamatar_auth.storage.tables import sessions
 from tests.rows import new_session, new_user
 from tests.waiting import eventually

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.waiting import READY_NONE, READY_R, READY_W, WAIT_R, WAIT_W
 
-from tamatar_auth.storage.answering import answered
+from tamatar_auth.storage.driver.waiting import answered
 from tests.waiting import eventually
 
 SHORT = 0.01

@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import DateTime, literal, select, update
 
-from tamatar_auth.storage import attempts as module
-from tamatar_auth.storage.attempts import FREE_ATTEMPTS, LONGEST_WAIT, MOST_FAILURES
+from tamatar_auth.storage.repositories import login_attempts as module
+from tamatar_auth.storage.repositories.login_attempts import (
+    FREE_ATTEMPTS,
+    LONGEST_WAIT,
+    MOST_FAILURES,
+)
 from tamatar_auth.storage.tables import password_attempts
 from tests.rows import new_user
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tamatar_auth.errors.storage import StorageTimedOut, TransactionConflict
-from tamatar_auth.storage.conflicts import MOST_RUNS, settled
+from tamatar_auth.storage.retry import MOST_RUNS, settled
 
 
 def deadlock():

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
-from tamatar_auth.storage.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner
+from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.tables import users
-from tamatar_auth.storage.user_tokens import TokenOwner
-from tamatar_auth.storage.users import UserRow
 from tests.rows import new_user
 
 HASH = "$2b$04$" + "a" * 53

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import exc, text
 
 from tamatar_auth.errors.users import UserNotFound
-from tamatar_auth.storage.connecting import libpq_url
-from tamatar_auth.storage.database import Database, PoolState, create_engine
-from tamatar_auth.storage.user_filters import UserFilter, UserOrder
+from tamatar_auth.storage.database import Database, PoolState
+from tamatar_auth.storage.driver.connect import libpq_url
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
 from tests.rows import new_user
 
 ALL = UserFilter()

@@ -5,8 +5,9 @@ import pytest
 from sqlalchemy import text
 
 from tamatar_auth.errors.storage import QueryStatisticsMissing
-from tamatar_auth.maintenance.migrating import head_revision
-from tamatar_auth.storage.database import Database, create_engine
+from tamatar_auth.migrator.migrations import head_revision
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from psycopg.errors import DiskFull
 from sqlalchemy import func, select, text
 
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
 from tamatar_auth.storage import tables
 from tests.calls import ada, refused
 from tests.test_server import channel_to
@@ -24,7 +24,7 @@ SMALL_DISK = 'mount -t tmpfs -o size=1m small "$0" && exec "$@"'
 SERVER = """
 import sys
 from pathlib import Path
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
 
 with EmbeddedPostgres(Path(sys.argv[1]), settings={"fsync": "off"}) as postgres:
     print(postgres.url(), flush=True)

@@ -11,14 +11,15 @@ import psycopg
 import pytest
 from sqlalchemy import exc, make_url, text, update
 
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors.storage import StorageUnavailable, TransactionConflict, ValueRefused
 from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.faults import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate
-from tamatar_auth.storage.profiles import ProfileRow
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.profiles import ProfileRow
+from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
+from tamatar_auth.storage.sqlstates import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate
 from tamatar_auth.storage.tables import users
-from tamatar_auth.storage.user_tokens import Purpose, TokenOwner
 from tests.rows import new_session, new_user
 from tests.waiting import eventually
 

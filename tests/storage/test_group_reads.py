@@ -10,13 +10,14 @@ import pytest
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import group_reads, pace
-from tamatar_auth.storage.group_reads import (
+from tamatar_auth.storage.session_validation import batch_loader as group_reads
+from tamatar_auth.storage.session_validation import batch_window as pace
+from tamatar_auth.storage.session_validation.batch_loader import (
     MOST_KEYS,
     MOST_STATEMENTS,
     GroupRead,
 )
-from tamatar_auth.storage.pace import LONGEST_WAIT, TICK
+from tamatar_auth.storage.session_validation.batch_window import LONGEST_WAIT, TICK
 
 
 class Refused(Exception):  # noqa: N818 - as the failures are named

@@ -10,13 +10,14 @@ from sqlalchemy import text
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import openings as module
-from tamatar_auth.storage.abandoned import Abandoned
-from tamatar_auth.storage.connecting import connecting
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.openings import Openings
-from tamatar_auth.storage.queries import QueryWatch
-from tamatar_auth.storage.reserved import ReservedConnections
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import opener as module
+from tamatar_auth.storage.driver.connect import connecting
+from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.driver.opener import Openings
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.instrumentation.queries import QueryWatch
+from tamatar_auth.storage.session_validation.connections import ReservedConnections
 from tests.waiting import eventually
 
 

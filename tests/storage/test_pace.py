@@ -2,7 +2,14 @@
 
 import pytest
 
-from tamatar_auth.storage.pace import COMPANY, ENOUGH, LONGEST_WAIT, TICK, TRUSTED, Pace
+from tamatar_auth.storage.session_validation.batch_window import (
+    COMPANY,
+    ENOUGH,
+    LONGEST_WAIT,
+    TICK,
+    TRUSTED,
+    Pace,
+)
 
 NOW = 100.0
 

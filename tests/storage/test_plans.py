@@ -12,13 +12,14 @@ from psycopg import sql
 from sqlalchemy import event
 
 from tamatar_auth.security.tokens import token_digest
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.reserved import PLANS
-from tamatar_auth.storage.sweeping import Remains
-from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder
-from tamatar_auth.storage.user_pages import NARROW
-from tamatar_auth.storage.validated import of_digests
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.expired_rows import Remains
+from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
+from tamatar_auth.storage.repositories.user_pages import NARROW
+from tamatar_auth.storage.session_validation.connections import PLANS
+from tamatar_auth.storage.session_validation.statement import of_digests
 from tests.databases import TEMPLATE
 
 SIZE = 51

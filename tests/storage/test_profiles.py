@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from tamatar_auth.errors.users import UserNotFound
-from tamatar_auth.storage.profiles import ProfileRow
+from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.tables import user_profiles
 from tests.rows import new_user
 

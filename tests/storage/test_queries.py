@@ -12,12 +12,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from tamatar_auth.storage import subjects
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.pool import of_engine, watch_pools
-from tamatar_auth.storage.queries import Tally, tally, watch_queries
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.instrumentation import statement_summary as subjects
+from tamatar_auth.storage.instrumentation.pool_metrics import of_engine, watch_pools
+from tamatar_auth.storage.instrumentation.queries import Tally, tally, watch_queries
+from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import sessions, user_profiles, users
-from tamatar_auth.storage.users import NewUser
 from tests.recording import Recording
 
 CANARY = "canary-7f3a@example.com"

@@ -9,9 +9,9 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
 from tests.calls import ada, refusal, refused, sign_in, validate, verify
 from tests.test_server import channel_to
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, literal, select, text
 
 from tamatar_auth.errors import ServiceStopping
-from tamatar_auth.storage import reserved as module
-from tamatar_auth.storage.connecting import is_dead
-from tamatar_auth.storage.queries import QueryWatch
-from tamatar_auth.storage.reserved import ReservedConnections
+from tamatar_auth.storage.driver.connect import is_dead
+from tamatar_auth.storage.instrumentation.queries import QueryWatch
+from tamatar_auth.storage.session_validation import connections as module
+from tamatar_auth.storage.session_validation.connections import ReservedConnections
 from tests.recording import Recording
 
 

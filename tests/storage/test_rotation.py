@@ -15,9 +15,9 @@ from tamatar_auth.errors.sessions import (
     UserInactive,
 )
 from tamatar_auth.errors.storage import TransactionConflict
-from tamatar_auth.messages import session_message, validated_message
-from tamatar_auth.storage.rotation import NewToken
-from tamatar_auth.storage.sessions import ROTATION_GRACE
+from tamatar_auth.servicers.messages import session_message, validated_message
+from tamatar_auth.storage.repositories.session_rotation import NewToken
+from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 from tests.rows import new_session, new_user
 from tests.waiting import somebody_waits

@@ -15,13 +15,14 @@ from structlog.testing import capture_logs
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth import service as service_module
 from tamatar_auth.interceptors import base
-from tamatar_auth.maintenance.migrating import Migrations
-from tamatar_auth.server import running
-from tamatar_auth.storage import listening, session_ends
-from tamatar_auth.storage.watchers import MOST_AT_ONCE, MOST_PENDING
-from tamatar_auth.telemetry import Telemetry
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server import lifecycle as service_module
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.session_events import feed as session_ends
+from tamatar_auth.storage.session_events import listener as listening
+from tamatar_auth.storage.session_events.subscriber import MOST_AT_ONCE, MOST_PENDING
 from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.wire import Side, Wire
 from tests.databases import Postgres

@@ -14,11 +14,11 @@ from tamatar_auth.errors.sessions import (
     SessionUnknown,
     UserInactive,
 )
-from tamatar_auth.messages import session_message, user_message, validated_message
-from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.sessions import ROTATION_GRACE, SESSION_COLUMNS
+from tamatar_auth.servicers.messages import session_message, user_message, validated_message
+from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE, SESSION_COLUMNS
+from tamatar_auth.storage.session_validation.statement import IS_STALE
 from tamatar_auth.storage.tables import sessions
-from tamatar_auth.storage.validated import IS_STALE
 from tests.rows import new_session, new_user
 
 LIFETIME = timedelta(days=7)

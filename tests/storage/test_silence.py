@@ -8,19 +8,20 @@ import psycopg
 import pytest
 from sqlalchemy import exc, text
 
-from tamatar_auth import health
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.maintenance.embedded_postgres import EmbeddedPostgres
+from tamatar_auth.server import database_monitor as health
 from tamatar_auth.servicers.health import HealthServicer
-from tamatar_auth.storage import abandoned as abandoned_module
-from tamatar_auth.storage import connecting as connecting_module
-from tamatar_auth.storage import faults
-from tamatar_auth.storage.abandoned import Abandoned
-from tamatar_auth.storage.connecting import connecting, is_dead
-from tamatar_auth.storage.database import Database, create_engine
-from tamatar_auth.storage.queries import QueryWatch
-from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.silence import Patience, SilentServerError
+from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import connect as connecting_module
+from tamatar_auth.storage.driver import connection as abandoned_module
+from tamatar_auth.storage.driver.connect import connecting, is_dead
+from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.driver.liveness import Patience, SilentServerError
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.instrumentation.queries import QueryWatch
+from tamatar_auth.storage.session_validation.connections import ReservedConnections
 from tests.freezing import frozen
 from tests.waiting import PATIENCE, eventually
 
@@ -201,7 +202,7 @@ async def test_what_the_url_says_of_statements_is_not_known_better(hasty, abando
 async def test_reserved_connections_are_lent_no_more_that_lead_to_a_silent_server(
     mine, abandoned, folder, monkeypatch
 ):
-    monkeypatch.setattr("tamatar_auth.storage.reserved.SUSPICIOUS", SHORT)
+    monkeypatch.setattr("tamatar_auth.storage.session_validation.connections.SUSPICIOUS", SHORT)
     reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
     async with reserved.lend(), reserved.lend() as latest:
         pass

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from tamatar_auth.errors.users import UserTokenInvalid
+from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
 from tamatar_auth.storage.tables import user_tokens
-from tamatar_auth.storage.user_tokens import Purpose, TokenOwner
 from tests.rows import new_user
 
 VERIFICATION, RESET = Purpose.EMAIL_VERIFICATION, Purpose.PASSWORD_RESET

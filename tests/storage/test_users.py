@@ -8,10 +8,15 @@ import pytest
 from sqlalchemy import select, text
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
-from tamatar_auth.storage.paging import After
+from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.user_filters import (
+    Deleted,
+    UserFilter,
+    UserOrder,
+    after_prefix,
+)
+from tamatar_auth.storage.repositories.users import USER_COLUMNS, NewUser, UserRow
 from tamatar_auth.storage.tables import users
-from tamatar_auth.storage.user_filters import Deleted, UserFilter, UserOrder, after_prefix
-from tamatar_auth.storage.users import USER_COLUMNS, NewUser, UserRow
 from tests.rows import new_session, new_user
 
 DIGEST = b"d" * 32

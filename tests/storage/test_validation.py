@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import validation as module
-from tamatar_auth.storage.activity import Activity
-from tamatar_auth.storage.queries import QueryWatch, Tally, tally
-from tamatar_auth.storage.reserved import ReservedConnections
-from tamatar_auth.storage.validation import MOST_BATCHES, SessionValidation
+from tamatar_auth.storage.instrumentation.queries import QueryWatch, Tally, tally
+from tamatar_auth.storage.session_validation import validator as module
+from tamatar_auth.storage.session_validation.connections import ReservedConnections
+from tamatar_auth.storage.session_validation.last_activity import Activity
+from tamatar_auth.storage.session_validation.validator import MOST_BATCHES, SessionValidation
 from tests.recording import Recording
 
 UNKNOWN = b"x" * 32

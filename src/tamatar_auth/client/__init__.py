@@ -5,7 +5,12 @@ the tests of those who call it.
 """
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar_auth.client.connecting import AuthClient, connect
+from tamatar_auth.client.connect import AuthClient, connect
+from tamatar_auth.client.current_session import (
+    CurrentSession,
+    current_session,
+    find_current_session,
+)
 from tamatar_auth.client.errors import (
     AlreadyExistsError,
     AuthError,
@@ -20,8 +25,7 @@ from tamatar_auth.client.errors import (
     UnavailableError,
 )
 from tamatar_auth.client.guard import SessionGuard
-from tamatar_auth.client.guarding import OPEN_METHODS
-from tamatar_auth.client.sessions import CurrentSession, current_session, find_current_session
+from tamatar_auth.client.guard_rules import OPEN_METHODS
 
 __all__ = [
     "OPEN_METHODS",

@@ -9,8 +9,8 @@ from typing import Any
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
-from tamatar_auth.client.guarding import Pace, Refused, several, token_in
-from tamatar_auth.client.sessions import CurrentSession, entered
+from tamatar_auth.client.current_session import CurrentSession, entered
+from tamatar_auth.client.guard_rules import Pace, Refused, several, token_in
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

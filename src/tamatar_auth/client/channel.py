@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import grpc
 
+from tamatar_auth.client.call_defaults import Defaults, defaults
 from tamatar_auth.client.errors import auth_error
-from tamatar_auth.client.methods import Defaults, defaults
 
 Metadata = Callable[[], Any]
 """Returns what each call tells of this caller."""

@@ -6,17 +6,10 @@ from typing import Any, Unpack
 import grpc
 
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
-from tamatar_auth.client.connecting import AuthClient
-from tamatar_auth.client.guarding import (
-    Given,
-    GuardOptions,
-    Need,
-    Pace,
-    Refused,
-    find_token,
-)
-from tamatar_auth.client.sessions import CurrentSession, current, entered
-from tamatar_auth.client.watching import Watch
+from tamatar_auth.client.connect import AuthClient
+from tamatar_auth.client.current_session import CurrentSession, current, entered
+from tamatar_auth.client.guard_rules import Given, GuardOptions, Need, Pace, Refused, find_token
+from tamatar_auth.client.invalidation import Watch
 
 Check = Callable[[], None]
 

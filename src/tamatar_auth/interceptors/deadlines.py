@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from grpc.aio import ServicerContext
 
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.settings import Settings
 
 HASHES = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
 """The methods that wait for a thread that hashes."""

@@ -25,7 +25,7 @@ from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.errors import Failure, FieldViolation, InternalFault
 from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.storage import faults
+from tamatar_auth.storage import sqlstates as faults
 
 DOMAIN = "auth.tamatar.dev"
 

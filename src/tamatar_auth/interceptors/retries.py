@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.storage import faults
+from tamatar_auth.storage import sqlstates as faults
 
 MAX_RETRIES = 3
 

@@ -11,10 +11,10 @@ from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.metrics import Histogram, Meter
 
-from tamatar_auth import conventions as names
-from tamatar_auth import traces
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.storage.queries import Tally, tally
+from tamatar_auth.observability import semconv as names
+from tamatar_auth.observability import tracing as traces
+from tamatar_auth.storage.instrumentation.queries import Tally, tally
 
 SERVER_FAULTS = frozenset(
     {

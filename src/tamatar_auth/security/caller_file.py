@@ -28,8 +28,8 @@ from pydantic import (
     ValidationError,
 )
 
+from tamatar_auth.config.settings import OperatorError
 from tamatar_auth.security.callers import LOCAL, Caller, Callers, Credentials, Role, dns_name
-from tamatar_auth.settings import OperatorError
 
 MAX_BYTES = 1024 * 1024
 MAX_CALLERS = 1000

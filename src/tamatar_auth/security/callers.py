@@ -19,7 +19,7 @@ _BYTES = 32
 
 
 class Role(StrEnum):
-    """What a caller may do; `security/access.py` says which methods that are."""
+    """What a caller may do; `security/authorization.py` says which methods that are."""
 
     VALIDATOR = "validator"
     ACCOUNTS = "accounts"

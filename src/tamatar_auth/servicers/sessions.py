@@ -11,34 +11,34 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
-from tamatar_auth import audit
-from tamatar_auth.audit import Event
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
-from tamatar_auth.messages import (
+from tamatar_auth.security import audit
+from tamatar_auth.security.attempt_keys import account_of_email, account_of_username
+from tamatar_auth.security.audit import Event
+from tamatar_auth.security.identifiers import normal_email, normal_username
+from tamatar_auth.security.passwords.hasher import Passwords, PasswordTurn
+from tamatar_auth.security.tokens import SessionToken, rotation_nonce, token_digest
+from tamatar_auth.servicers.messages import (
     ends_message,
     session_message,
     user_message,
     validated_message,
     validations_message,
 )
-from tamatar_auth.pagination import PageTokens, Query, page_size
-from tamatar_auth.security.emails import normal_email, normal_username
-from tamatar_auth.security.passwords import Passwords, PasswordTurn
-from tamatar_auth.security.throttle import account_of_email, account_of_username
-from tamatar_auth.security.tokens import SessionToken, rotation_nonce, token_digest
-from tamatar_auth.servicers.checking import Find, PasswordCheck
-from tamatar_auth.servicers.masks import optional
-from tamatar_auth.servicers.parsing import optional_id
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage.credentials import Credentials
+from tamatar_auth.servicers.page_tokens import PageTokens, Query, page_size
+from tamatar_auth.servicers.password_check import Find, PasswordCheck
+from tamatar_auth.servicers.request_parsing import optional_id
+from tamatar_auth.servicers.update_masks import optional
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.rotation import NewToken
-from tamatar_auth.storage.session_ends import SessionEnds
-from tamatar_auth.storage.sessions import NewSession, SessionRow
-from tamatar_auth.storage.users import UserRow
-from tamatar_auth.storage.validation import SessionValidation
+from tamatar_auth.storage.repositories.credentials import Credentials
+from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.session_rotation import NewToken
+from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
+from tamatar_auth.storage.repositories.users import UserRow
+from tamatar_auth.storage.session_events.feed import SessionEnds
+from tamatar_auth.storage.session_validation.validator import SessionValidation
 
 SIGN_OF_LIFE = 5.0
 """Seconds without an end after which a watcher is told that there was none."""

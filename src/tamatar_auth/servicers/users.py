@@ -12,23 +12,28 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
-from tamatar_auth import audit
-from tamatar_auth.audit import Event
-from tamatar_auth.messages import profile_message, session_message, timestamp, user_message
-from tamatar_auth.pagination import PageTokens, Query, fitting, page_size
+from tamatar_auth.security import audit
+from tamatar_auth.security.audit import Event
 from tamatar_auth.security.callers import Role, demand
-from tamatar_auth.security.emails import normal_email, normal_username
-from tamatar_auth.security.passwords import Passwords
-from tamatar_auth.security.policy import PasswordPolicy
-from tamatar_auth.servicers import masks
-from tamatar_auth.servicers.credentials import CredentialMethods, TokenLifetimes
-from tamatar_auth.servicers.parsing import user_filter, user_order, version_of
-from tamatar_auth.servicers.transfers import TransferMethods
+from tamatar_auth.security.identifiers import normal_email, normal_username
+from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.security.passwords.policy import PasswordPolicy
+from tamatar_auth.servicers import update_masks as masks
+from tamatar_auth.servicers.bulk_users import TransferMethods
+from tamatar_auth.servicers.messages import (
+    profile_message,
+    session_message,
+    timestamp,
+    user_message,
+)
+from tamatar_auth.servicers.page_tokens import PageTokens, Query, fitting, page_size
+from tamatar_auth.servicers.request_parsing import user_filter, user_order, version_of
+from tamatar_auth.servicers.user_credentials import CredentialMethods, TokenLifetimes
 from tamatar_auth.storage.database import Database, Scope
-from tamatar_auth.storage.paging import After
-from tamatar_auth.storage.profiles import ProfileRow
-from tamatar_auth.storage.user_filters import Deleted
-from tamatar_auth.storage.users import NewUser, UserRow
+from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.profiles import ProfileRow
+from tamatar_auth.storage.repositories.user_filters import Deleted
+from tamatar_auth.storage.repositories.users import NewUser, UserRow
 
 RECENT_SESSIONS = 10
 

@@ -1,31 +1,27 @@
-"""The engine and the scopes in which every statement runs."""
+"""The scopes in which every statement runs."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 
-from sqlalchemy import event, exc
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.settings import Settings
-from tamatar_auth.storage import faults
-from tamatar_auth.storage.abandoned import Abandoned, Connection
-from tamatar_auth.storage.attempts import AttemptRepository
-from tamatar_auth.storage.connecting import connecting, is_dead
-from tamatar_auth.storage.credentials import CredentialRepository
-from tamatar_auth.storage.diagnostics import DiagnosticsRepository
-from tamatar_auth.storage.exports import ExportRepository
-from tamatar_auth.storage.imports import ImportRepository
-from tamatar_auth.storage.profiles import ProfileRepository
-from tamatar_auth.storage.rotation import RotationRepository
-from tamatar_auth.storage.sessions import SessionRepository
-from tamatar_auth.storage.sweeping import SweepRepository
-from tamatar_auth.storage.user_tokens import UserTokenRepository
-from tamatar_auth.storage.users import UserRepository
+from tamatar_auth.storage.driver.connection import Abandoned, Connection
+from tamatar_auth.storage.repositories.credentials import CredentialRepository
+from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
+from tamatar_auth.storage.repositories.expired_rows import SweepRepository
+from tamatar_auth.storage.repositories.login_attempts import AttemptRepository
+from tamatar_auth.storage.repositories.profiles import ProfileRepository
+from tamatar_auth.storage.repositories.session_rotation import RotationRepository
+from tamatar_auth.storage.repositories.sessions import SessionRepository
+from tamatar_auth.storage.repositories.user_export import ExportRepository
+from tamatar_auth.storage.repositories.user_import import ImportRepository
+from tamatar_auth.storage.repositories.user_tokens import UserTokenRepository
+from tamatar_auth.storage.repositories.users import UserRepository
 
 LONGEST_OPENING = 10.0
 """Seconds that the start waits for a connection, beyond which it goes on without."""
@@ -167,57 +163,3 @@ class Database:
 def _pool(engine: AsyncEngine) -> AsyncAdaptedQueuePool:
     assert isinstance(engine.pool, AsyncAdaptedQueuePool)  # noqa: S101 - for the type checker
     return engine.pool
-
-
-def create_engine(
-    settings: Settings,
-    abandoned: Abandoned | None = None,
-    *,
-    pool_size: int | None = None,
-    left: float | None = None,
-) -> AsyncEngine:
-    """Create the one pool of this process. It connects when the first scope is opened.
-
-    `left` is what `connecting` says.
-    """
-    engine = create_async_engine(
-        "postgresql+psycopg://",
-        async_creator=connecting(settings, abandoned or Abandoned(), left=left),
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=pool_size or settings.pool_size,
-        max_overflow=0,
-        pool_timeout=settings.pool_wait.total_seconds(),
-        pool_recycle=round(settings.pool_recycle.total_seconds()),
-        pool_use_lifo=True,
-        hide_parameters=True,
-    )
-    event.listen(engine.sync_engine, "checkout", _replace_if_dead)
-    event.listen(engine.sync_engine, "handle_error", _forget_if_read_only)
-    return engine
-
-
-def _replace_if_dead(
-    connection: Any,
-    _record: ConnectionPoolEntry,
-    _proxy: object,
-) -> None:
-    # The pool then opens a new connection in its place.
-    if is_dead(connection.driver_connection):
-        raise exc.DisconnectionError("closed by the server")
-
-
-def _forget_if_read_only(failure: ExceptionContext) -> None:
-    # It writes no more, so its connections lead to the wrong server: with several hosts in the
-    # URL the next ones lead to another.
-    if faults.sqlstate(failure.original_exception) == faults.READ_ONLY:
-        failure.is_disconnect = True  # for the whole pool, unless it is said otherwise
-
-
-def when_read_only(engine: AsyncEngine, tell: Callable[[], None]) -> None:
-    """Tell when a server has refused to write."""
-
-    def look(failure: ExceptionContext) -> None:
-        if faults.sqlstate(failure.original_exception) == faults.READ_ONLY:
-            tell()
-
-    event.listen(engine.sync_engine, "handle_error", look)

@@ -3,7 +3,7 @@
 from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import faults
+from tamatar_auth.storage import sqlstates as faults
 from tamatar_auth.storage.database import Database
 
 

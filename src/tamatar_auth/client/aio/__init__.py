@@ -1,6 +1,6 @@
 """The client for asyncio; what is not here is in `tamatar_auth.client`."""
 
-from tamatar_auth.client.aio.connecting import AuthClient, connect
+from tamatar_auth.client.aio.connect import AuthClient, connect
 from tamatar_auth.client.aio.guard import SessionGuard
 
 __all__ = ["AuthClient", "SessionGuard", "connect"]

@@ -6,9 +6,9 @@ from typing import Any, Self
 import grpc
 from grpc.aio import AioRpcError
 
+from tamatar_auth.client.call_defaults import defaults
 from tamatar_auth.client.channel import Metadata
 from tamatar_auth.client.errors import auth_error
-from tamatar_auth.client.methods import defaults
 
 
 class AuthChannel(grpc.aio.Channel):

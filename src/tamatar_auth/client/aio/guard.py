@@ -10,16 +10,10 @@ import grpc
 
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
 from tamatar_auth.client import guard as blocking
-from tamatar_auth.client.aio.connecting import AuthClient
-from tamatar_auth.client.aio.watching import Watch
-from tamatar_auth.client.guarding import (
-    Given,
-    GuardOptions,
-    Need,
-    Refused,
-    find_token,
-)
-from tamatar_auth.client.sessions import CurrentSession, current, enter
+from tamatar_auth.client.aio.connect import AuthClient
+from tamatar_auth.client.aio.invalidation import Watch
+from tamatar_auth.client.current_session import CurrentSession, current, enter
+from tamatar_auth.client.guard_rules import Given, GuardOptions, Need, Refused, find_token
 
 INSISTENCE = 5.0
 """Seconds after which a handler that was told to end, and goes on, is told again."""

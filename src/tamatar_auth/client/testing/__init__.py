@@ -11,14 +11,14 @@ from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_service_pb2 import SessionEnd
 from tamatar.auth.v1.user_pb2 import User
-from tamatar_auth.client.testing.refusals import RefusedError
-from tamatar_auth.client.testing.services import (
+from tamatar_auth.client.testing.errors import RefusedError
+from tamatar_auth.client.testing.servicers import (
     SIGN_OF_LIFE,
     SessionService,
     UserService,
     handlers,
 )
-from tamatar_auth.client.testing.world import World
+from tamatar_auth.client.testing.state import World
 
 __all__ = ["FakeAuthServer"]
 

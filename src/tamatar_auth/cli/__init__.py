@@ -1,0 +1,1 @@
+"""The `tamatar-auth` command line. Command groups are imported when they are used."""

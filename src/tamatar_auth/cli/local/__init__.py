@@ -1,0 +1,1 @@
+"""Commands that run or inspect the service. They need the `server` extra."""

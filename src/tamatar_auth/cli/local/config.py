@@ -1,0 +1,105 @@
+"""Shows the settings, and the callers, to people and scripts. Secrets are masked."""
+
+import json
+import sys
+import textwrap
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.durations import write_duration
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sources import Origins
+from tamatar_auth.security.callers import Callers
+
+MASK = "********"
+
+
+class Shown(NamedTuple):
+    """A setting as it is shown."""
+
+    variable: str
+    value: str
+    place: str
+    description: str
+
+
+def shown(settings: Settings) -> list[Shown]:
+    """List every setting, with its value and where that comes from."""
+    origins = Origins(Settings)
+    return [
+        Shown(at.variable, written(getattr(settings, name)), at.place, field.description or "")
+        for name, field in Settings.model_fields.items()
+        for at in [origins.of(name)]
+    ]
+
+
+def table(settings: Settings) -> None:
+    """Print the settings as a table."""
+    grid = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
+    for row in shown(settings):
+        grid.add_row(*row)
+    _print(grid)
+
+
+def callers_table(callers: Callers) -> None:
+    """Print the callers as a table."""
+    grid = Table("Caller", "Roles", "Tokens", "Certificates", box=None, pad_edge=False)
+    for caller, tokens, names in ((one.caller, one.tokens, one.names) for one in callers.known):
+        ends = ", ".join(_end(end) for end in sorted(tokens.values()))
+        grid.add_row(caller.name, ", ".join(sorted(caller.roles)), ends, ", ".join(sorted(names)))
+    _print(grid)
+
+
+def _end(moment: datetime) -> str:
+    word = "until" if moment > datetime.now(UTC) else "ended"
+    return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _print(grid: Table) -> None:
+    # A row is a line where no person looks at it, and a value is no markup anywhere.
+    width = None if sys.stdout.isatty() else 250
+    Console(width=width, markup=False, highlight=False, emoji=False).print(grid)
+
+
+def as_json(settings: Settings) -> str:
+    """Write the settings for scripts."""
+    return json.dumps([row._asdict() for row in shown(settings)], indent=2)
+
+
+def example() -> str:
+    """Write a `.env` file that has every setting, with its default."""
+    lines = [
+        "# Every setting with its default. Copy this file to .env and change what differs;",
+        "# variables of the environment win over the file. A setting without a value is not set.",
+    ]
+    for name, field in Settings.model_fields.items():
+        value = written(field.default)
+        lines += [
+            "",
+            *textwrap.wrap(
+                field.description or "", 96, initial_indent="# ", subsequent_indent="# "
+            ),
+        ]
+        lines.append(f"{Origins(Settings).variables(name)[0]}={'' if value == '-' else value}")
+    return "\n".join(lines) + "\n"
+
+
+def written(value: object) -> str:
+    """Write a value as a variable would hold it; a secret is masked, none is a dash."""
+    match value:
+        case None:
+            return "-"
+        case SecretStr():
+            return MASK
+        case timedelta():
+            return write_duration(value)
+        case tuple() if not isinstance(value, ListenAddress):
+            return ",".join(map(str, value))
+        case bool():
+            return str(value).lower()
+    return str(value)

@@ -1,0 +1,168 @@
+"""Examines an installation, and says of each part that it is well or what to do."""
+
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+
+from tamatar_auth.cli.local.health_probe import health, shown_there
+from tamatar_auth.config.settings import OperatorError, Settings, SettingsError
+from tamatar_auth.config.sources import Origins
+from tamatar_auth.migrator.connection import connect
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.security.caller_file import read_callers
+from tamatar_auth.security.callers import Credentials
+from tamatar_auth.security.tls import TlsFiles
+from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
+from tamatar_auth.storage.driver.connect import libpq_url
+
+OLDEST_POSTGRES = 15
+CLOCK_TOLERANCE = 2.0
+"""Seconds that the clocks of service and database may differ before it is worth a word."""
+
+
+SOON = timedelta(days=14)
+"""How long before the end of a token or a certificate it is worth a word."""
+
+
+class Finding(NamedTuple):
+    """What was found of one part."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+def examine() -> Sequence[Finding]:
+    """Examine settings, callers, certificate, database, tables, clock and ports."""
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        return [Finding("settings", ok=False, text=line) for line in str(error).splitlines()]
+    return [
+        *_settings(settings),
+        *_callers(settings),
+        *_certificate(settings),
+        *_database(settings),
+        *_ports(settings),
+    ]
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    unknown = Origins(Settings).unknown()
+    if unknown:
+        names = ", ".join(f"{name} ({place})" for name, place in unknown)
+        yield Finding("settings", ok=False, text=f"not known: {names}; check the spelling")
+    else:
+        yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
+
+
+def _callers(settings: Settings) -> Iterator[Finding]:
+    path = settings.callers_file
+    if path is None:
+        text = "none set up: whoever calls from this machine is an admin"
+        yield Finding("callers", ok=True, text=text)
+        return
+    try:
+        known = read_callers(path).known
+        is_open = bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except (OperatorError, OSError) as error:
+        yield Finding("callers", ok=False, text=str(error))
+        return
+    if is_open:
+        yield Finding("callers", ok=False, text=f"others may write to {path}: chmod go-w it")
+    ending = [text for credentials in known for text in _ending(credentials)]
+    for text in ending:
+        yield Finding("callers", ok=False, text=text)
+    if not ending:
+        yield Finding("callers", ok=True, text=f"{len(known)} in {path}")
+
+
+def _ending(credentials: Credentials) -> Iterator[str]:
+    end = max(credentials.tokens.values(), default=None)
+    if end is not None and end - datetime.now(UTC) < SOON:
+        name, when = credentials.caller.name, end.astimezone(UTC)
+        yield (
+            f"the last token of {name} ends at {when:%Y-%m-%d %H:%M} UTC;"
+            f" run `tamatar-auth caller rotate {name}`"
+        )
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    files = TlsFiles.of(settings)
+    if files is None:
+        text = "none set up: calls are not encrypted"
+        yield Finding("certificate", ok=True, text=text)
+        return
+    try:
+        end = files.read().leaf.not_valid_after_utc
+    except OperatorError as error:
+        yield Finding("certificate", ok=False, text=str(error))
+        return
+    ok = end - datetime.now(UTC) >= SOON
+    advice = "" if ok else ": renew it; the server takes the new one without a restart"
+    yield Finding("certificate", ok, f"good until {end:%Y-%m-%d %H:%M} UTC{advice}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None:
+        text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` brings its own database"
+        yield Finding("database", settings.environment == "development", text)
+        return
+    try:
+        with connect(libpq_url(settings)) as connection:
+            yield _server(connection)
+            yield _clock(connection)
+    except OperatorError as error:
+        yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
+        return
+    yield from _tables(settings)
+
+
+def _server(connection: psycopg.Connection[Any]) -> Finding:
+    info = connection.info
+    version = info.server_version // 10000
+    if version < OLDEST_POSTGRES:
+        text = f"PostgreSQL {version} is too old: {OLDEST_POSTGRES} or newer is needed"
+        return Finding("database", ok=False, text=text)
+    return Finding("database", ok=True, text=f"PostgreSQL {version} on {info.host}:{info.port}")
+
+
+def _clock(connection: psycopg.Connection[Any]) -> Finding:
+    before = time.time()
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    here = (before + time.time()) / 2
+    difference = abs((row[0] if row else here) - here)
+    ok = difference <= CLOCK_TOLERANCE
+    advice = "" if ok else "; validity follows the database's clock: set both by NTP"
+    return Finding("clock", ok, f"differs from the database's by {difference:.1f} s{advice}")
+
+
+def _tables(settings: Settings) -> Iterator[Finding]:
+    try:
+        status = Migrations(libpq_url(settings)).status()
+    except OperatorError as error:
+        yield Finding("tables", ok=False, text=str(error))
+        return
+    if status.pending:
+        yield Finding("tables", ok=False, text="not up to date; run `tamatar-auth migrate up`")
+    else:
+        yield Finding("tables", ok=True, text=f"at revision {status.current}")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    health_listen = () if settings.health_listen is None else (settings.health_listen,)
+    for address in (*settings.listen, *health_listen):
+        if not address.is_taken:
+            yield Finding("port", ok=True, text=f"{address} is free")
+            continue
+        status = health(address, timeout=2, tls=shown_there(settings, address))
+        if status in ("SERVING", "NOT_SERVING"):
+            text = f"{address} is answered by a server that is {status}"
+        else:
+            setting = LISTEN if address in settings.listen else HEALTH_LISTEN
+            text = f"{status}, but something has it: end that, or set {setting}"
+        yield Finding("port", status == "SERVING", text)

@@ -1,0 +1,82 @@
+"""Asks a server how it is, as an orchestrator does."""
+
+import ssl
+from typing import Any, cast
+
+import grpc
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.security.tls import TlsError, TlsFiles
+
+# A server of this machine is not asked by way of a proxy, whatever the environment says.
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
+
+
+def probed_address(settings: Settings) -> ListenAddress:
+    """Choose where to ask: what needs no certificate, or else the first address."""
+    if settings.health_listen is not None:
+        return settings.health_listen
+    sockets = [address for address in settings.listen if address.path]
+    return (sockets or settings.listen)[0]
+
+
+def shown_there(settings: Settings, address: ListenAddress) -> TlsFiles | None:
+    """Name the certificate that a server shows at an address; None where it shows none."""
+    return None if address == settings.health_listen else TlsFiles.of(settings)
+
+
+def health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) -> str:
+    """Ask a server's health: SERVING, NOT_SERVING, or what went wrong.
+
+    The server may show any certificate: it is asked for a word that is no secret, and to be on
+    this machine is proof enough. Where it wants one too, it is shown its own.
+    """
+    try:
+        with _channel(address, timeout, tls) as channel:
+            stub: Any = HealthStub(channel)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+    except grpc.RpcError as error:
+        wants_more = tls is not None and tls.client_ca is not None and not address.path
+        advice = "; let TAMATAR_LISTEN name a unix socket too" if wants_more else ""
+        return f"{address} does not answer ({cast('grpc.Call', error).code().name}){advice}"
+    except (OSError, ValueError) as error:
+        return f"{address} does not answer ({type(error).__name__})"
+    except TlsError as error:
+        return str(error)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def _channel(address: ListenAddress, timeout: float, tls: TlsFiles | None) -> grpc.Channel:
+    if tls is None or address.path:
+        return grpc.insecure_channel(str(address), options=[_NO_PROXY])
+    shown = ssl.get_server_certificate((address.host, address.port), timeout=timeout)
+    own = tls.read() if tls.client_ca else None
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=shown.encode(),
+        private_key=own.key if own else None,
+        certificate_chain=own.chain if own else None,
+    )
+    name = _name(x509.load_pem_x509_certificate(shown.encode()))
+    named = [("grpc.ssl_target_name_override", name)] if name else []
+    return grpc.secure_channel(str(address), credentials, [_NO_PROXY, *named])
+
+
+def _name(certificate: x509.Certificate) -> str | None:
+    """Return a name that the certificate is good for."""
+    try:
+        found = certificate.extensions.get_extension_for_oid(
+            ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+        ).value
+    except x509.ExtensionNotFound:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(names[0].value) if names else None
+    assert isinstance(found, x509.SubjectAlternativeName)  # noqa: S101 - for the type checker
+    hosts = found.get_values_for_type(x509.DNSName)
+    addresses = found.get_values_for_type(x509.IPAddress)
+    named = [host.replace("*", "any") for host in hosts] + [str(one) for one in addresses]
+    return named[0] if named else None

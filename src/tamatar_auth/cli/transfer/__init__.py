@@ -1,0 +1,1 @@
+"""File formats, progress and reports of `import` and `export`."""

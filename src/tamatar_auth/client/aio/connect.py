@@ -1,0 +1,55 @@
+"""The client for asyncio."""
+
+from typing import TYPE_CHECKING, Self, Unpack
+
+import grpc
+
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.client.aio.channel import AuthChannel
+from tamatar_auth.client.target import How, bearer, target
+
+if TYPE_CHECKING:  # there are no such classes at run time
+    from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceAsyncStub
+    from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from tamatar.auth.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+
+class AuthClient:
+    """The service, for calls from one event loop."""
+
+    users: "UserServiceAsyncStub"
+    sessions: "SessionServiceAsyncStub"
+    diagnostics: "DiagnosticsServiceAsyncStub"
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        """For the stubs of other services, such as health."""
+        self.users = UserServiceStub(channel)
+        self.sessions = SessionServiceStub(channel)
+        self.diagnostics = DiagnosticsServiceStub(channel)
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight are cancelled."""
+        await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def connect(address: str, **how: Unpack[How]) -> AuthClient:
+    """Return a client of the service at an address, as `tamatar_auth.client.connect` does.
+
+    >>> async with connect("auth.example.com:50051", token=token) as auth:
+    ...     (await auth.users.GetUser(GetUserRequest(email="ada@example.com"))).user.user_id
+    """
+    there = target(address, how)
+    if there.credentials is None:
+        channel = grpc.aio.insecure_channel(there.address, there.options)
+    else:
+        channel = grpc.aio.secure_channel(there.address, there.credentials, there.options)
+    return AuthClient(AuthChannel(channel, lambda: bearer(how.get("token"))))

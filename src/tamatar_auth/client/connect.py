@@ -1,0 +1,58 @@
+"""The client for blocking calls."""
+
+from typing import Self, Unpack
+
+import grpc
+
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.client.channel import AuthChannel
+from tamatar_auth.client.target import How, bearer, target
+
+
+class AuthClient:
+    """The service, for blocking calls from any number of threads."""
+
+    users: UserServiceStub
+    sessions: SessionServiceStub
+    diagnostics: DiagnosticsServiceStub
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        """For the stubs of other services, such as health."""
+        self.users = UserServiceStub(channel)
+        self.sessions = SessionServiceStub(channel)
+        self.diagnostics = DiagnosticsServiceStub(channel)
+
+    def close(self) -> None:
+        """Close the connections; calls in flight are cancelled."""
+        self.channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(address: str, **how: Unpack[How]) -> AuthClient:
+    """Return a client of the service at an address. It connects with the first call.
+
+    The address is one such as `auth.example.com:50051`, `unix:/run/auth.sock`, or any other name
+    of gRPC's, such as `ipv4:10.0.0.1:50051,10.0.0.2:50051`. Calls take turns over all that it
+    stands for. `How` explains the other arguments.
+
+    Calls raise `AuthError`. They take at most 5 seconds, or 10 if a password is hashed, unless
+    they are given a `timeout`; those that may run twice are tried again while the service is not
+    reached. Raises `ValueError` for arguments that do not go together.
+
+    >>> with connect("auth.example.com:50051", token=token) as auth:
+    ...     auth.users.GetUser(GetUserRequest(email="ada@example.com")).user.user_id
+    """
+    there = target(address, how)
+    if there.credentials is None:
+        channel = grpc.insecure_channel(there.address, there.options)
+    else:
+        channel = grpc.secure_channel(there.address, there.credentials, there.options)
+    return AuthClient(AuthChannel(channel, lambda: bearer(how.get("token"))))

@@ -1,0 +1,149 @@
+"""What the fake service knows, in memory."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
+from threading import RLock
+from typing import Any
+from uuid import uuid4
+
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.session_pb2 import Session
+from tamatar.auth.v1.session_service_pb2 import SessionEnd
+from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.client.testing.errors import RefusedError
+
+Watcher = SimpleQueue[SessionEnd | ErrorReason.ValueType]
+"""Takes ends, and at last why there are no more of them."""
+
+
+class World:
+    """The users, their sessions, and those who watch them."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.users: dict[str, User] = {}
+        self.sessions: dict[str, Session] = {}
+        self._tokens: dict[str, str] = {}
+        self._watchers: set[Watcher] = set()
+
+    def add_user(self, email: str, **fields: Any) -> User:
+        """Add a live user, verified unless the fields say otherwise."""
+        given: dict[str, Any] = {
+            "user_id": str(uuid4()),
+            "email_verified": True,
+            "is_active": True,
+            "etag": "1",
+        }
+        user = User(email=email.lower(), **(given | fields))
+        user.full_name = user.full_name or f"{user.first_name} {user.last_name}".strip()
+        for name in ("create_time", "update_time"):
+            if not user.HasField(name):
+                getattr(user, name).FromDatetime(_now())
+        with self.lock:
+            self.users[user.user_id] = user
+        return User.FromString(user.SerializeToString())
+
+    def add_session(self, user_id: str, life: timedelta) -> tuple[Session, str]:
+        """Start a session; return it and its token."""
+        session, token = Session(session_id=str(uuid4()), user_id=user_id), _token()
+        session.create_time.FromDatetime(_now())
+        session.last_activity_time.FromDatetime(_now())
+        session.expire_time.FromDatetime(_now() + life)
+        session.client.SetInParent()
+        with self.lock:
+            self.live_user(user_id).last_login_time.FromDatetime(_now())
+            self.sessions[session.session_id] = session
+            self._tokens[token] = session.session_id
+        return session, token
+
+    def session_of(self, token: str) -> Session:
+        """Return the session of a token, good or not, or refuse."""
+        with self.lock:
+            session_id = self._tokens.get(token)
+            if session_id is None:
+                raise RefusedError(ErrorReason.SESSION_NOT_FOUND)
+            return self.sessions[session_id]
+
+    def session(self, session_id: str) -> Session:
+        """Return a session, good or not, or refuse."""
+        with self.lock:
+            if session_id not in self.sessions:
+                raise RefusedError(ErrorReason.SESSION_NOT_FOUND)
+            return self.sessions[session_id]
+
+    def good(self, token: str) -> tuple[Session, User]:
+        """Return a good session and its user, or refuse."""
+        with self.lock:
+            session_id = self._tokens.get(token)
+            if session_id is None:
+                raise RefusedError(ErrorReason.SESSION_UNKNOWN)
+            session = self.sessions[session_id]
+            user = self.users[session.user_id]
+            if session.HasField("revoke_time"):
+                raise RefusedError(ErrorReason.SESSION_REVOKED)
+            if _is_over(session):
+                raise RefusedError(ErrorReason.SESSION_EXPIRED)
+            if user.HasField("delete_time") or not user.is_active:
+                raise RefusedError(ErrorReason.USER_INACTIVE)
+            return session, user
+
+    def live_user(self, user_id: str) -> User:
+        """Return a user who is not deleted, or refuse."""
+        return self.find_user(lambda user: user.user_id == user_id)
+
+    def find_user(self, matches: Callable[[User], bool]) -> User:
+        """Return the live user that matches, or refuse."""
+        with self.lock:
+            for user in self.users.values():
+                if matches(user) and not user.HasField("delete_time"):
+                    return user
+        raise RefusedError(ErrorReason.USER_NOT_FOUND)
+
+    def end(self, *sessions: Session) -> int:
+        """Revoke sessions, tell who watches, and return how many were live."""
+        with self.lock:
+            live = [each for each in sessions if not each.HasField("revoke_time")]
+            for session in live:
+                session.revoke_time.FromDatetime(_now())
+                self.tell(SessionEnd(user_id=session.user_id, session_id=session.session_id))
+            return sum(not _is_over(session) for session in live)
+
+    def of_user(self, user_id: str) -> Sequence[Session]:
+        """Return the live sessions of a user."""
+        with self.lock:
+            every = [each for each in self.sessions.values() if each.user_id == user_id]
+            return [
+                each for each in every if not each.HasField("revoke_time") and not _is_over(each)
+            ]
+
+    def watch(self) -> Watcher:
+        """Let somebody hear of all ends from now on."""
+        watcher: Watcher = SimpleQueue()
+        with self.lock:
+            self._watchers.add(watcher)
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """Let somebody hear no more."""
+        with self.lock:
+            self._watchers.discard(watcher)
+
+    def tell(self, what: SessionEnd | ErrorReason.ValueType) -> None:
+        """Tell all who watch of an end, or why there are no more of them."""
+        with self.lock:
+            for watcher in self._watchers:
+                watcher.put(what)
+
+
+def _token() -> str:
+    return f"tms_{secrets.token_urlsafe(32)}"
+
+
+def _is_over(session: Session) -> bool:
+    return session.expire_time.ToDatetime(tzinfo=UTC) <= _now()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

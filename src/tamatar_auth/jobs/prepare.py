@@ -1,0 +1,12 @@
+"""Prepares a database of development."""
+
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.jobs.run import Report, seed
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.storage.driver.connect import libpq_url
+
+
+def prepare(settings: Settings, report: Report) -> None:
+    """Bring a database of development to its tables and its sample users."""
+    Migrations(libpq_url(settings), report=report).upgrade()
+    seed(settings, report)

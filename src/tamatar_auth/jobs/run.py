@@ -1,0 +1,66 @@
+"""The jobs that commands do on a database, each on an event loop of its own.
+
+They need no server and no migrations, so neither is imported here: a job starts at once.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import uvloop
+from sqlalchemy.exc import SQLAlchemyError
+
+from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.jobs import seed as seeding
+from tamatar_auth.jobs import sweep as sweeping
+from tamatar_auth.migrator.revisions import head_revision
+from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.readiness import problem
+
+Report = Callable[[str], None]
+
+
+def seed(settings: Settings, report: Report) -> None:
+    """Create the first users."""
+
+    async def run() -> None:
+        async with _opened(settings) as database:
+            passwords = Passwords.of(settings)
+            try:
+                await seeding.seed(database, passwords, settings, report)
+            finally:
+                await passwords.close()
+
+    uvloop.run(run())
+
+
+def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
+    """Remove what is past its retention."""
+
+    async def run() -> None:
+        async with _opened(settings) as database:
+            await sweeping.sweep(database, settings, dry_run=dry_run, report=report)
+
+    uvloop.run(run())
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
+    """Open a database that can be worked with, or raise `OperatorError`."""
+    # A call is refused soon where it would wait for a connection; nobody waits for a job.
+    longest = max(settings.pool_wait, settings.connect_timeout)
+    patient = settings.model_copy(update={"pool_wait": longest})
+    database = Database(create_engine(patient))
+    try:
+        if why := await problem(database, head_revision()):
+            raise OperatorError(f"{why[:1].upper()}{why[1:]}. `tamatar-auth doctor` tells more.")
+        yield database
+    except SQLAlchemyError as error:
+        failure = faults.failure(error)
+        if failure is None:
+            raise
+        raise OperatorError(failure.message) from None
+    finally:
+        await database.close()

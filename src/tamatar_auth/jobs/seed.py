@@ -1,0 +1,197 @@
+"""Seeding: the users that a deployment begins with.
+
+Seeding again creates what is missing and mends what makes an account usable: its profile, and
+its verified address while it still has the password of the seed. With another password it is
+a person's own. What people changed stays changed: passwords, names, addresses, deletions.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
+
+from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.errors import InvalidFields
+from tamatar_auth.errors.users import EtagMismatch, UserNotFound
+from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.security.passwords.policy import PasswordPolicy
+from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.profiles import ProfileRow
+from tamatar_auth.storage.repositories.user_filters import Deleted
+from tamatar_auth.storage.repositories.users import NewUser, UserRow
+
+DEVELOPMENT_PASSWORDS = ("SecureAdminPass123!", "TestPass123!")
+ATTEMPTS = 3
+"""How often an account is looked at again because another seeder or caller was faster."""
+
+
+class SeedingError(OperatorError):
+    """The first users cannot be created; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user as the seed wants it."""
+
+    email: str
+    username: str
+    first_name: str
+    last_name: str
+    password: str = field(repr=False)
+    verified: bool = True
+
+
+class Outcome(Enum):
+    """What became of an account, in words."""
+
+    CREATED = "created"
+    MENDED = "repaired"
+    UNCHANGED = "unchanged"
+    DELETED = "left alone: somebody deleted it (restore it, or purge it and seed again)"
+    RENAMED = "left alone: its username belongs to a user with another address"
+
+
+class SeedSummary(NamedTuple):
+    """How many accounts were created, repaired, and found as they should be or left alone."""
+
+    created: int
+    repaired: int
+    unchanged: int
+
+
+async def seed(
+    database: Database,
+    passwords: Passwords,
+    settings: Settings,
+    report: Callable[[str], None] = lambda _: None,
+) -> SeedSummary:
+    """Bring the first users into being, or raise `SeedingError`."""
+    policy = PasswordPolicy(settings.password_min_length)
+    outcomes = []
+    for account in accounts(settings):
+        outcome = await _Seeding(database, passwords, policy, account).run()
+        report(f"{account.email}: {outcome.value}")
+        outcomes.append(outcome)
+    count = Counter(outcomes)
+    created, mended = count[Outcome.CREATED], count[Outcome.MENDED]
+    return SeedSummary(created, mended, len(outcomes) - created - mended)
+
+
+def accounts(settings: Settings) -> Sequence[Account]:
+    """Tell the accounts of an environment, or raise `SeedingError`."""
+    given = settings.seed_admin_password
+    known, testing = DEVELOPMENT_PASSWORDS
+    password = given.get_secret_value() if given else known
+    admin = Account("admin@tamatar.dev", "admin", "Admin", "User", password)
+    if settings.environment == "production":
+        if given is None or password in DEVELOPMENT_PASSWORDS:
+            raise SeedingError(
+                "TAMATAR_SEED_ADMIN_PASSWORD must be set in production, to a password that"
+                " nobody knows: the ones of development are published."
+            )
+        return [admin]
+    return [
+        admin,
+        Account("test1@example.com", "testuser1", "Test", "User1", testing),
+        Account("test2@example.com", "testuser2", "Test", "User2", testing, verified=False),
+    ]
+
+
+class _Seeding:
+    """The seeding of one account."""
+
+    def __init__(
+        self, database: Database, passwords: Passwords, policy: PasswordPolicy, account: Account
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._policy = policy
+        self._account = account
+
+    async def run(self) -> Outcome:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._settle()
+            except (IntegrityError, EtagMismatch, UserNotFound):
+                continue  # somebody was faster: what is there now?
+        return await self._settle()
+
+    async def _settle(self) -> Outcome:
+        async with self._database.snapshot() as db:
+            user = await self._user(db)
+            credentials = await db.credentials.of_email(self._account.email)
+            complete = user is not None and await _has_profile(db, user)
+        if user is None:
+            return await self._create()
+        if user.deleted_at is not None:
+            return Outcome.DELETED
+        if user.email != self._account.email:
+            return Outcome.RENAMED
+        return await self._mend(user, credentials, complete=complete)
+
+    async def _user(self, db: Scope) -> UserRow | None:
+        """Find who has the address, now or before a deletion, or else the username."""
+        try:
+            return await db.users.get_by_email(self._account.email, deleted=Deleted.INCLUDE)
+        except UserNotFound:
+            pass
+        try:
+            return await db.users.get_by_username(self._account.username)
+        except UserNotFound:
+            return None
+
+    async def _create(self) -> Outcome:
+        account = self._account
+        try:
+            self._policy.check(account.password, names=(account.email, account.username))
+        except InvalidFields as refusal:
+            rule = refusal.violations[0].description
+            raise SeedingError(f"TAMATAR_SEED_ADMIN_PASSWORD {rule}.") from None
+        async with self._passwords.turn_in_time() as turn:
+            password_hash = await turn.hash(account.password)
+        new = NewUser(
+            id=uuid7(),
+            email=account.email,
+            username=account.username,
+            password_hash=password_hash,
+            first_name=account.first_name,
+            last_name=account.last_name,
+            email_verified=account.verified,
+        )
+        async with self._database.transaction() as tx:
+            user = await tx.users.add(new)
+            await tx.profiles.add(user.id, self._profile(user))
+        return Outcome.CREATED
+
+    async def _mend(self, user: UserRow, credentials: Credentials, *, complete: bool) -> Outcome:
+        unverified = self._account.verified and not user.email_verified
+        # Whoever registered the address before the seed did not show that it is theirs.
+        verify = unverified and credentials is not NOBODY and await self._is_ours(credentials)
+        if complete and not verify:
+            return Outcome.UNCHANGED
+        async with self._database.transaction() as tx:
+            if verify:
+                await tx.users.update(user.id, {"email_verified": True}, version=user.version)
+            if not complete:
+                await tx.profiles.add(user.id, self._profile(user))
+        return Outcome.MENDED
+
+    async def _is_ours(self, credentials: Credentials) -> bool:
+        async with self._passwords.turn_in_time() as turn:
+            return await turn.matches(self._account.password, credentials.password_hash)
+
+    def _profile(self, user: UserRow) -> ProfileRow:
+        return ProfileRow(display_name=user.full_name[:100] or None)
+
+
+async def _has_profile(db: Scope, user: UserRow) -> bool:
+    try:
+        await db.profiles.get(user.id)
+    except UserNotFound:
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""Sweeping: removes sessions, secrets and attempts that nobody needs any more.
+
+A batch is a transaction, and a lock in it lets one process of all replicas sweep at a time.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+import psycopg
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.repositories.expired_rows import Remains
+
+SECRET_RETENTION = timedelta(0)
+ATTEMPT_RETENTION = timedelta(days=1)
+"""How long attempts on addresses that nobody has are kept after the last one."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """How many rows were removed, or would be in a dry run."""
+
+    ended_sessions: int = 0
+    expired_sessions: int = 0
+    expired_secrets: int = 0
+    forgotten_attempts: int = 0
+    yielded: bool = False
+    """Whether another process was sweeping, and the rest was left to it."""
+
+
+async def sweep(
+    database: Database,
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> SweepResult:
+    """Remove what is past its retention, or only count it."""
+    if not dry_run:
+        return await _remove(database, settings, report)
+    async with database.read() as db:
+        counts = await db.sweeps.count(_retention(settings))
+    for remains, count in counts.items():
+        report(f"{_words(remains)}: {count} to remove")
+    return _result(counts)
+
+
+async def sweep_periodically(database: Database, settings: Settings) -> None:
+    """Sweep until cancelled, once in an interval; never where the interval is 0.
+
+    The first time comes anywhere within an interval, so that replicas take turns.
+    """
+    interval = settings.sweep_interval.total_seconds()
+    if interval == 0:
+        await asyncio.Event().wait()
+    await asyncio.sleep(random.uniform(0, interval))  # noqa: S311 - no secret
+    while True:
+        try:
+            result = await sweep(database, settings)
+        except (SQLAlchemyError, psycopg.Error, OSError, StorageUnavailable) as error:
+            log.warning("sweep failed", error=type(error).__name__, sqlstate=faults.sqlstate(error))
+        else:
+            log.info("swept", **asdict(result))
+        await asyncio.sleep(interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+
+
+async def _remove(
+    database: Database, settings: Settings, report: Callable[[str], None]
+) -> SweepResult:
+    size = settings.sweep_batch_size
+    gone: dict[Remains, int] = {}
+    for remains, kept in _retention(settings).items():
+        gone[remains] = 0
+        count = size
+        while count == size:
+            async with database.transaction() as tx:
+                if not await tx.sweeps.begin():
+                    report("another process is sweeping: the rest is left to it")
+                    return _result(gone, yielded=True)
+                if not await tx.sweeps.lighten(remains, kept, limit=size):
+                    continue
+                count = await tx.sweeps.remove(remains, kept, limit=size)
+            gone[remains] += count
+            report(f"{_words(remains)}: {gone[remains]} removed")
+    return _result(gone)
+
+
+def _retention(settings: Settings) -> Mapping[Remains, timedelta]:
+    return {
+        Remains.ENDED_SESSIONS: settings.ended_session_retention,
+        Remains.EXPIRED_SESSIONS: settings.expired_session_retention,
+        Remains.EXPIRED_SECRETS: SECRET_RETENTION,
+        Remains.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
+    }
+
+
+def _result(counts: Mapping[Remains, int], *, yielded: bool = False) -> SweepResult:
+    return SweepResult(**{it.value: count for it, count in counts.items()}, yielded=yielded)
+
+
+def _words(remains: Remains) -> str:
+    return remains.value.replace("_", " ")

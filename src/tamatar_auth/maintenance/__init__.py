@@ -1,1 +1,0 @@
-"""What keeps a deployment in order: migrations, seeding, sweeping, the embedded PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Alembic migrations that run safely beside live traffic."""

@@ -1,0 +1,134 @@
+"""Migrations: bring the tables to a revision, tell where they are, compare them with the code."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
+from sqlalchemy import exc
+
+from tamatar_auth.migrator.connection import MigrationError, engine
+from tamatar_auth.migrator.differences import lines
+from tamatar_auth.migrator.revisions import head_revision, migrations_folder
+from tamatar_auth.migrator.steps import Progress, title
+from tamatar_auth.storage.tables import metadata
+
+__all__ = ["MigrationError", "MigrationStatus", "Migrations", "head_revision"]
+
+
+class MigrationStatus(NamedTuple):
+    """Where the tables are: `current` is None before the first migration."""
+
+    current: str | None
+    head: str
+    pending: Sequence[str]
+    """The revisions that are still to do, each with its number and its title."""
+
+    def __str__(self) -> str:
+        where = f"The tables are at {self.current}" if self.current else "There are no tables yet"
+        if not self.pending:
+            return f"{where}, the newest revision."
+        return "\n  ".join([f"{where}. Not yet applied:", *self.pending])
+
+
+class Migrations:
+    """The migrations of one database. Every method raises `MigrationError` when it cannot."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        report: Callable[[str], None] = lambda _: None,
+        patience: timedelta = timedelta(minutes=10),
+    ) -> None:
+        """Take the URL as libpq reads it, and how long to wait for another migrator."""
+        self._url = url
+        self._progress = Progress(report)
+        attributes = {"url": url, "progress": self._progress, "patience": patience}
+        self._config = Config(attributes=attributes)
+        self._config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+        self._config.set_main_option("path_separator", "os")
+        self._scripts = ScriptDirectory.from_config(self._config)
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Apply what is missing up to a revision."""
+        self._move(command.upgrade, revision)
+
+    def downgrade(self, revision: str) -> None:
+        """Undo revisions down to one that stays; `base` undoes them all."""
+        self._move(command.downgrade, revision)
+
+    def status(self) -> MigrationStatus:
+        """Tell where the tables are."""
+        with _explained(), engine(self._url).connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+            missing = list(self._scripts.iterate_revisions("head", current or "base"))
+        pending = [title(script) for script in reversed(missing)]
+        return MigrationStatus(current, head_revision(), pending)
+
+    def sql(self, revisions: str = "head") -> None:
+        """Print the SQL from the first revision (`base` if it is left out) to the last.
+
+        `0001:0002` is the way up, `0002:0001` the way down. psql runs it; a connection that
+        sends it in one piece cannot, as some of it must be in no transaction.
+        """
+        begin, _, end = revisions.rpartition(":")
+        for revision in (begin or "base", end):
+            self._find(revision)
+        down = end == "base" or (begin.isdigit() and end.isdigit() and int(end) < int(begin))
+        with _explained():
+            run = command.downgrade if down else command.upgrade
+            run(self._config, f"{begin or 'base'}:{end}", sql=True)
+
+    def check(self) -> Sequence[str]:
+        """Tell what differs between the database and the tables of the code, a line each."""
+        options = {"compare_type": True, "compare_server_default": True}
+        with _explained(), engine(self._url).connect() as connection:
+            context = MigrationContext.configure(connection, opts=options)
+            return lines(compare_metadata(context, metadata))
+
+    def _move(self, run: Callable[[Config, str], Any], revision: str) -> None:
+        self._find(revision)
+        before = self._progress.revisions
+        with _explained():
+            run(self._config, revision)
+        if self._progress.revisions == before:
+            self._progress.report(f"Nothing to do. {self.status()}")
+
+    def _find(self, revision: str) -> None:
+        if revision.startswith(("-", "+")):
+            return  # relative to where the tables are, so alembic decides
+        try:
+            self._scripts.get_revisions(revision)
+        except CommandError:
+            raise MigrationError(
+                f"There is no revision {revision}: the newest one is {head_revision()}."
+            ) from None
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what alembic and PostgreSQL say into one sentence."""
+    try:
+        yield
+    except (CommandError, ResolutionError) as error:
+        unknown = error.__cause__ or error
+        if isinstance(unknown, ResolutionError):
+            raise MigrationError(
+                f"The database is at revision {unknown.argument}, which is newer than this release"
+                f" (its newest is {head_revision()}): use the release that migrated it."
+            ) from None
+        raise MigrationError(f"{error}.") from None
+    except (psycopg.Error, exc.DBAPIError) as error:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        said = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+        text = said or "the connection was lost"
+        raise MigrationError(f"PostgreSQL ended the migration: {text}.") from error

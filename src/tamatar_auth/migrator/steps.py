@@ -1,0 +1,130 @@
+"""What migrations are written with, so that live traffic hardly notices them."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+from alembic import op
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from psycopg import errors
+
+from tamatar_auth.migrator.connection import LIMITS, MigrationError
+
+ATTEMPTS = 10
+PAUSE_SECONDS = 1.0
+"""The first pause between two attempts; each is longer than the one before by as much."""
+
+_holders = """
+    SELECT string_agg(DISTINCT pid::text, ', ')
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE granted AND locktype = 'relation' AND pid <> pg_backend_pid()
+      AND datname = current_database() AND xact_start < now() - make_interval(secs => %s)
+      AND relation >= 16384  -- a table, not one of PostgreSQL's own
+"""
+
+
+def title(script: Any) -> str:
+    """Give the number of a revision and the first sentence of its text."""
+    return f"{script.revision} {script.doc.rstrip('.')}"
+
+
+class Progress:
+    """Tells of each revision when it is done and how long it took."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.revisions = 0
+        self._began = time.monotonic()
+
+    def begin(self) -> None:
+        """Measure from now on."""
+        self._began = time.monotonic()
+
+    def applied(self, *_: Any, **told: Any) -> None:
+        """Be told by alembic that a revision was done or undone."""
+        step: MigrationInfo = told["step"]
+        took, done = time.monotonic() - self._began, "done" if step.is_upgrade else "undone"
+        self.report(f"{title(step.up_revision)}: {done} in {took:.1f} s")
+        self.revisions += 1
+        self.begin()
+
+    def notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Pass on what a migration says with RAISE INFO; PostgreSQL's own notices are noise."""
+        if diagnostic.severity_nonlocalized == "INFO" and diagnostic.message_primary:
+            self.report(diagnostic.message_primary)
+
+
+class Steps:
+    """Runs statements outside of alembic's transaction."""
+
+    def __init__(self, context: MigrationContext) -> None:
+        self._context = context
+
+    def together(self, *statements: str) -> None:
+        """Run statements in one transaction, again and again while their locks are taken."""
+        if self._context.as_sql:
+            statements = ("BEGIN", *statements, "COMMIT")
+        self._run(statements, together=True)
+
+    def alone(self, statement: str) -> None:
+        """Run a statement that must be in no transaction, or that commits on its way."""
+        self._run([statement], together=False)
+
+    def unhurried(self, *statements: str) -> None:
+        """Run statements, each alone, that block nobody however long they wait for a lock."""
+        limit = LIMITS["lock_timeout"]
+        for statement in ("SET lock_timeout = 0", *statements, f"SET lock_timeout = '{limit}'"):
+            self.alone(statement)
+
+    def _run(self, statements: tuple[str, ...] | list[str], *, together: bool) -> None:
+        if self._context.as_sql:
+            for statement in statements:
+                self._context.execute(statement)
+            return
+        progress: Progress = self._context.opts["progress"]
+        for attempt in range(1, ATTEMPTS + 1):
+            began = time.monotonic()
+            if self._attempt(statements, together=together):
+                return
+            who = self._holders(time.monotonic() - began)
+            if attempt == ATTEMPTS:
+                raise MigrationError(f"The tables stayed locked{who}; migrate again later.")
+            progress.report(f"The tables are locked{who}: attempt {attempt} of {ATTEMPTS}.")
+            time.sleep(PAUSE_SECONDS * attempt)
+
+    def _attempt(self, statements: tuple[str, ...] | list[str], *, together: bool) -> bool:
+        """Tell whether the locks were got."""
+        driver = self._driver
+        try:
+            with driver.transaction() if together else contextlib.nullcontext():
+                for statement in statements:
+                    driver.execute(statement.encode())
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            return False
+        return True
+
+    def _holders(self, waited: float) -> str:
+        # Transactions that are younger than our wait stood behind us.
+        row = self._driver.execute(_holders.encode(), [waited]).fetchone()
+        return f" by process {row[0]} of PostgreSQL" if row and row[0] else ""
+
+    @property
+    def _driver(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        connection = self._context.connection
+        assert connection is not None  # noqa: S101 - for the type checker
+        driver: psycopg.Connection[tuple[Any, ...]] = connection.connection.driver_connection  # type: ignore[assignment]
+        return driver
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Steps]:
+    """Run a migration step by step, each one committed before the next.
+
+    A migration that was interrupted runs again from its first step, so each step must be one
+    that can be repeated: IF NOT EXISTS, OR REPLACE, DROP ... IF EXISTS.
+    """
+    context = op.get_context()
+    with context.autocommit_block():
+        yield Steps(context)

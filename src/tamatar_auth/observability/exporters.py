@@ -1,0 +1,140 @@
+"""OpenTelemetry's SDK and its exporters. Imported only where something is exported."""
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from pkgutil import resolve_name
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+
+from tamatar_auth import __version__
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.observability.telemetry import Telemetry, TelemetryError, Wanted
+
+SCOPE = "tamatar_auth"
+
+_SPAN_EXPORTERS = {
+    "console": "opentelemetry.sdk.trace.export:ConsoleSpanExporter",
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter:OTLPSpanExporter",
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter:OTLPSpanExporter",
+}
+_METRIC_EXPORTERS = {
+    "console": "opentelemetry.sdk.metrics.export:ConsoleMetricExporter",
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc.metric_exporter:OTLPMetricExporter",
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.metric_exporter:OTLPMetricExporter",
+}
+
+
+def set_up(wanted: Wanted, *, environment: str, worker: int | None = None) -> Telemetry:
+    """Set up what is wanted, all or nothing, or raise `TelemetryError`."""
+    resource = _resource(environment, worker)
+    endpoint = tracer = meter = None
+    with contextlib.ExitStack() as closing:
+        if "prometheus" in wanted.metrics:
+            endpoint = MetricsEndpoint(wanted.metrics_listen, shared=worker is not None)
+            closing.callback(endpoint.close)
+        if wanted.metrics:
+            metering = MeterProvider(_readers(wanted, endpoint), resource, shutdown_on_exit=False)
+            closing.callback(metering.shutdown)
+            meter = metering.get_meter(SCOPE, __version__)
+        if wanted.spans:
+            tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
+            closing.callback(tracing.shutdown)
+            for exporter in _exporters(wanted.spans, _SPAN_EXPORTERS, wanted.spans_protocol):
+                tracing.add_span_processor(BatchSpanProcessor(exporter))
+            tracer = tracing.get_tracer(SCOPE, __version__)
+        address = endpoint.address if endpoint else None
+        return Telemetry(tracer, meter, address, close=closing.pop_all().close)
+
+
+class MetricsEndpoint:
+    """The page that Prometheus reads, at `/metrics`, served by a thread of its own.
+
+    A worker's is shared with the one that takes its place, while there are both.
+    """
+
+    def __init__(self, listen: ListenAddress, *, shared: bool) -> None:
+        if listen.path:
+            raise TelemetryError("TAMATAR_METRICS_LISTEN: must be host:port")
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        try:
+            self._server = _page(listen, self.registry, shared=shared)
+        except OSError as error:
+            raise TelemetryError(
+                f"TAMATAR_METRICS_LISTEN: metrics cannot be offered on {listen}"
+                f" ({error.strerror or 'no such address'})."
+            ) from None
+        self.address = listen._replace(port=self._server.server_port)
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _page(listen: ListenAddress, registry: CollectorRegistry, *, shared: bool) -> WSGIServer:
+    """Bind a server that answers with the metrics of a registry."""
+    found = socket.getaddrinfo(
+        listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, place = found[0]
+
+    class Server(ThreadingMixIn, WSGIServer):
+        address_family = family
+        allow_reuse_port = shared
+        daemon_threads = True
+
+    port = listen.port
+    return make_server(str(place[0]), port, make_wsgi_app(registry), Server, _SilentHandler)
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Leave a look at the page out of the log."""
+
+
+def _resource(environment: str, worker: int | None) -> Resource:
+    """Say what speaks; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    ours = {
+        "service.name": "tamatar-auth",
+        "service.version": __version__,
+        "deployment.environment.name": environment,
+    }
+    if worker is not None:  # several that look like one would count over each other
+        ours["service.instance.id"] = f"{socket.gethostname()}-{worker}"
+    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+
+
+def _readers(wanted: Wanted, endpoint: MetricsEndpoint | None) -> list[MetricReader]:
+    names = wanted.metrics - {"prometheus"}
+    readers: list[MetricReader] = [
+        PeriodicExportingMetricReader(exporter)
+        for exporter in _exporters(names, _METRIC_EXPORTERS, wanted.metrics_protocol)
+    ]
+    if endpoint is not None:
+        readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=endpoint.registry))
+    return readers
+
+
+def _exporters(names: AbstractSet[str], classes: Mapping[str, str], protocol: str) -> Iterator[Any]:
+    """Build exporters as the variables say, which the exporters read by themselves."""
+    for name in sorted(names):
+        try:
+            yield resolve_name(classes[protocol if name == "otlp" else name])()
+        except Exception as error:  # noqa: BLE001 - they raise what they like
+            raise TelemetryError(f"An OTEL_EXPORTER_ variable cannot be used: {error}") from None

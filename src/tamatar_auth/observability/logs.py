@@ -1,0 +1,189 @@
+"""Log lines: JSON, one a line whatever the input, or lines for people on a terminal.
+
+A module logs through `structlog.get_logger(__name__)`. What libraries log, and warnings, take
+the same way. A line names the trace and the span that it belongs to.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import structlog
+from opentelemetry.trace import format_span_id, format_trace_id
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sources import Origins
+from tamatar_auth.observability import tracing as traces
+from tamatar_auth.observability.redaction import described, plain, rendered, without_texts
+
+AUDIT_LOGGER = "tamatar_auth.audit"
+
+_HANDLER = "tamatar_auth"
+
+_LEAST_LEVELS = {
+    None: logging.WARNING,  # of libraries, what needs attention
+    "alembic": logging.INFO,  # of migrations, how they go on
+    "opentelemetry.util.re": logging.ERROR,  # it quotes headers, which may be credentials
+}
+
+
+def configure_logs(
+    settings: Settings, stream: TextIO | None = None, *, worker: int | None = None
+) -> None:
+    """Send what is logged from now on to a stream, to standard error if none is given.
+
+    A worker's lines name it: its number, and its process.
+    """
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    handler.set_name(_HANDLER)
+    names = {} if worker is None else {"worker": worker, "pid": os.getpid()}
+    handler.setFormatter(_Formatter(_renderers(settings.log_format, stream), names))
+    root = logging.getLogger()
+    for earlier in [known for known in root.handlers if known.get_name() == _HANDLER]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    _set_levels(logging.getLevelNamesMapping()[settings.least_log_level.upper()])
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def warn_of_unknown_settings() -> None:
+    """Log the variables that look like settings and are none."""
+    log = structlog.get_logger(__name__)
+    for variable, place in Origins(Settings).unknown():
+        log.warning("setting is not known", variable=variable, place=place)
+
+
+def _set_levels(level: int) -> None:
+    logging.getLogger("tamatar_auth").setLevel(level)
+    logging.getLogger(AUDIT_LOGGER).setLevel(min(level, logging.INFO))  # whatever else is heard
+    for name, least in _LEAST_LEVELS.items():
+        logging.getLogger(name).setLevel(max(level, least))
+
+
+def _renderers(log_format: str, stream: TextIO) -> Sequence[Processor]:
+    is_terminal = stream.isatty()
+    if log_format == "json" or (log_format == "auto" and not is_terminal):
+        return [_json]
+    console = structlog.dev.ConsoleRenderer(
+        colors=is_terminal,
+        repr_native_str=True,
+        exception_formatter=structlog.dev.plain_traceback,
+        sort_keys=False,
+    )
+    return [_printable, console]
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Makes lines of our events and of what libraries log. It never raises."""
+
+    def __init__(
+        self, renderers: Sequence[Processor], names: Mapping[str, int] | None = None
+    ) -> None:
+        def named(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+            return {**event, **(names or {})}
+
+        processors = [
+            _origin,
+            named,
+            structlog.contextvars.merge_contextvars,
+            _trace,
+            _exception,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _plain,
+            *renderers,
+        ]
+        super().__init__(processors=processors, use_get_message=False, pass_foreign_args=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        try:
+            return super().format(record)
+        except Exception as error:  # noqa: BLE001 - a line that fails must not fail a call
+            failed = {"event": "a log line could not be written", "why": type(error).__qualname__}
+            return json.dumps({"level": "error", "logger": record.name, **failed})
+
+
+def _origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    record: logging.LogRecord = event["_record"]
+    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+    message = event["event"] if event["_from_structlog"] else record.msg
+    event["timestamp"] = moment.replace("+00:00", "Z")
+    event["level"] = record.levelname.lower()
+    event["logger"] = record.name
+    event["event"] = _message(message, event.pop("positional_args", ()))
+    return event
+
+
+def _message(message: object, values: Any) -> object:
+    """Fill in a message as `logging` does, but exceptions without their texts."""
+    if not values:
+        return message
+    try:
+        if isinstance(values, Mapping):
+            return str(message) % {name: _described(value) for name, value in values.items()}
+        return str(message) % tuple(_described(value) for value in values)
+    except (LookupError, TypeError, ValueError):
+        return message
+
+
+def _described(value: object) -> object:
+    return described(value) if isinstance(value, BaseException) else value
+
+
+def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the current span. It may be the caller's, also where no spans are made here."""
+    span = traces.current()
+    if span.is_valid:
+        event["trace_id"] = format_trace_id(span.trace_id)
+        event["span_id"] = format_span_id(span.span_id)
+    return event
+
+
+def _exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    error = given[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        if isinstance(event["event"], str):
+            event["event"] = without_texts(event["event"], error)
+        event["exception"] = rendered(error)
+    return event
+
+
+def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    exception = event.pop("exception", None)
+    values = {str(key): plain(value) for key, value in event.items()}
+    return values if exception is None else {**values, "exception": exception}
+
+
+def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    first = {key: event.pop(key) for key in ("timestamp", "level", "logger", "event")}
+    # JSON may leave DEL as it is; terminals obey it.
+    return json.dumps({**first, **event}, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep what a caller sent from moving the cursor: the renderer escapes only values."""
+    event["event"] = _escaped(str(event["event"]))
+    if "exception" in event:
+        event["exception"] = _escaped(event["exception"], but="\n")
+    return event
+
+
+def _escaped(text: str, but: str = "") -> str:
+    return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in text)

@@ -1,0 +1,66 @@
+"""The audit trail: what happened to credentials and sessions, an event each, as log records.
+
+The names of events and of their fields are documented in docs/audit.md and stay as they are.
+No secret, address or name is in them: users and sessions are told by their ids.
+"""
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from tamatar_auth.observability.logs import AUDIT_LOGGER
+from tamatar_auth.security.callers import current_caller
+
+LOGGER = AUDIT_LOGGER
+
+log = structlog.get_logger(LOGGER)
+
+
+class Event(StrEnum):
+    """What happened."""
+
+    SIGN_IN_SUCCEEDED = "sign_in.succeeded"
+    SIGN_IN_FAILED = "sign_in.failed"
+    PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an event
+    PASSWORD_CHANGE_FAILED = "password.change_failed"  # noqa: S105 - an event
+    PASSWORD_RESET_CREATED = "password.reset_created"  # noqa: S105 - an event
+    PASSWORD_RESET = "password.reset"  # noqa: S105 - an event
+    PASSWORD_RESET_FAILED = "password.reset_failed"  # noqa: S105 - an event
+    EMAIL_VERIFICATION_CREATED = "email.verification_created"
+    EMAIL_VERIFIED = "email.verified"
+    EMAIL_VERIFICATION_FAILED = "email.verification_failed"
+    EMAIL_CHANGED = "email.changed"
+    SESSION_REFRESHED = "session.refreshed"
+    SESSION_REVOKED = "session.revoked"
+    SESSION_REUSED = "session.reused"
+    SESSIONS_REVOKED = "sessions.revoked"
+    USER_CREATED = "user.created"
+    USER_DEACTIVATED = "user.deactivated"
+    USER_ACTIVATED = "user.activated"
+    USER_DELETED = "user.deleted"
+    USER_RESTORED = "user.restored"
+    USER_PURGED = "user.purged"
+    USERS_IMPORTED = "users.imported"
+    USERS_EXPORTED = "users.exported"
+    CALLER_REFUSED = "caller.refused"
+
+
+def record(
+    event: Event,
+    *,
+    user_id: UUID | str | None = None,
+    session_id: UUID | str | None = None,
+    **facts: Any,
+) -> None:
+    """Write an event down, after the transaction that decided it."""
+    caller = current_caller.get()
+    known: dict[str, Any] = {"caller": caller.name if caller else None, **facts}
+    known |= {"user_id": _text(user_id), "session_id": _text(session_id)}
+    told = {name: value for name, value in known.items() if value is not None}
+    log.info(event.value, audit=True, **told)
+
+
+def _text(key: UUID | str | None) -> str | None:
+    return str(key) if key else None

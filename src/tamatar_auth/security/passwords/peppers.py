@@ -1,0 +1,101 @@
+"""Peppers: the keys under which passwords are hashed, kept outside of the database."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Self
+
+from tamatar_auth.config.settings import Settings, SettingsError
+
+LEAST_BYTES = 32
+MOST_KEYS = 100
+
+_DEVELOPMENT_ID = "development"
+_DEVELOPMENT_KEY = b"not a secret: for development"
+
+
+class PepperError(SettingsError):
+    """The keys of passwords cannot be used; the text names the one and what is wrong."""
+
+
+class Peppers:
+    """Keys by their ids. New hashes use the newest, the last one that is listed."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._keys = dict(keys)
+        self.newest_id = list(self._keys)[-1]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read the keys that the settings name, or raise `PepperError`.
+
+        Development has a key that is no secret; settings of production name some.
+        """
+        keys: dict[str, bytes] = {}
+        for place, text in _texts(settings):
+            read = _read(place, text)
+            _agree(keys, read)
+            keys.update(read)
+        return cls(keys or {_DEVELOPMENT_ID: _DEVELOPMENT_KEY})
+
+    def __getitem__(self, key_id: str) -> bytes:
+        return self._keys[key_id]
+
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._keys
+
+    def __repr__(self) -> str:
+        return f"Peppers({', '.join(self._keys)})"
+
+
+def _texts(settings: Settings) -> list[tuple[str, str]]:
+    texts = []
+    if settings.password_keys_file is not None:
+        try:
+            text = settings.password_keys_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PepperError(
+                f"TAMATAR_PASSWORD_KEYS_FILE: cannot be read ({type(error).__name__})"
+            ) from None
+        texts.append(("TAMATAR_PASSWORD_KEYS_FILE", text))
+    if settings.password_keys is not None:
+        texts.append(("TAMATAR_PASSWORD_KEYS", settings.password_keys.get_secret_value()))
+    return texts
+
+
+def _agree(filed: Mapping[str, bytes], listed: Mapping[str, bytes]) -> None:
+    for key_id in filed.keys() & listed.keys():
+        if filed[key_id] != listed[key_id]:
+            raise PepperError(
+                "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE:"
+                f" the key {key_id} is another one in each"
+            )
+
+
+def _read(place: str, text: str) -> Mapping[str, bytes]:
+    """Read `id:key` entries, a line or a space each; keys are base64 of 32 bytes or more."""
+    keys: dict[str, bytes] = {}
+    for number, entry in enumerate(text.split(), start=1):
+        key_id, _, encoded = entry.partition(":")
+        where = f"{place}: key {number}"
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", key_id) or key_id == _DEVELOPMENT_ID:
+            raise PepperError(f"{where} must be written id:key, the id of letters and digits")
+        if key_id in keys:
+            raise PepperError(f"{where} has the same id as another one")
+        keys[key_id] = _decoded(where, encoded)
+    if not 1 <= len(keys) <= MOST_KEYS:
+        raise PepperError(f"{place}: must have 1 to {MOST_KEYS} keys")
+    return keys
+
+
+def _decoded(where: str, encoded: str) -> bytes:
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise PepperError(
+            f"{where} must be base64, such as `openssl rand -base64 32` gives"
+        ) from None
+    if len(key) < LEAST_BYTES:
+        raise PepperError(f"{where} must have {LEAST_BYTES} bytes or more")
+    return key

@@ -1,0 +1,1 @@
+"""The composition root, and the life of a server process: build, start, run, shut down."""

@@ -1,0 +1,47 @@
+"""Binds servers to where they answer."""
+
+from collections.abc import Sequence
+
+import grpc
+
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.security.tls import Tls, server_credentials
+from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN, refuse_if_taken, unusable
+
+
+def bind_calls(
+    server: grpc.aio.Server, settings: Settings, tls: Watched[Tls] | None
+) -> Sequence[ListenAddress]:
+    """Let a server answer where calls are answered; return where that is, or raise `StartError`."""
+    for address in settings.listen:
+        _refuse_if_taken(address, settings, LISTEN)
+    return [_bind(server, address, tls, LISTEN) for address in settings.listen]
+
+
+def bind_health(server: grpc.aio.Server, settings: Settings) -> ListenAddress | None:
+    """Do the same for what answers health only; None where that is not asked for."""
+    address = settings.health_listen
+    if address is None:
+        return None
+    _refuse_if_taken(address, settings, HEALTH_LISTEN)
+    return _bind(server, address, None, HEALTH_LISTEN)
+
+
+def _refuse_if_taken(address: ListenAddress, settings: Settings, setting: str) -> None:
+    if settings.workers == 1:  # for several their supervisor has looked, and keeps the port
+        refuse_if_taken(address, setting)
+
+
+def _bind(
+    server: grpc.aio.Server, address: ListenAddress, tls: Watched[Tls] | None, setting: str
+) -> ListenAddress:
+    try:
+        if tls is None or address.path:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), server_credentials(tls))
+    except RuntimeError:
+        raise unusable(address, setting) from None
+    return address if address.path else address._replace(port=port)

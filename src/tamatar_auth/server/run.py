@@ -1,0 +1,44 @@
+"""Runs a server as this process: its logs, its telemetry, its event loop."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import structlog
+import uvloop
+
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
+from tamatar_auth.observability.telemetry import configure_telemetry
+from tamatar_auth.server.app import serve as run_server
+from tamatar_auth.server.lifecycle import Service
+
+Ready = Callable[[Sequence[ListenAddress]], None]
+"""Told where calls are answered, once they are."""
+
+log = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings, ready: Ready | None = None, *, worker: int | None = None) -> None:
+    """Answer calls until SIGTERM or SIGINT. A crash is logged and ends with exit code 1.
+
+    `worker` is the number of this process where several share the work.
+    """
+    configure_logs(settings, worker=worker)
+    if worker is None:
+        warn_of_unknown_settings()
+
+    def tell(service: Service) -> None:
+        if ready is not None:
+            ready(service.addresses)
+
+    telemetry = configure_telemetry(settings, worker=worker)
+    try:
+        uvloop.run(run_server(settings, telemetry, tell, is_worker=worker is not None))
+    except OperatorError:
+        raise
+    except Exception:
+        log.critical("crashed", exc_info=True)
+        sys.exit(1)
+    finally:
+        telemetry.shutdown()

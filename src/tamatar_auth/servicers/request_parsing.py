@@ -1,0 +1,97 @@
+"""Fields of requests as values: what the rules of the proto cannot say is checked here."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
+from uuid import UUID
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tamatar.auth.v1.user_service_pb2 import DeletedFilter as DeletedFilterMessage
+from tamatar.auth.v1.user_service_pb2 import UserFilter as UserFilterMessage
+from tamatar_auth.errors import InvalidFields
+from tamatar_auth.errors.users import EtagMismatch
+from tamatar_auth.security.identifiers import folded_prefix
+from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
+
+_DELETED = {
+    DeletedFilterMessage.DELETED_FILTER_UNSPECIFIED: Deleted.EXCLUDE,
+    DeletedFilterMessage.DELETED_FILTER_EXCLUDE: Deleted.EXCLUDE,
+    DeletedFilterMessage.DELETED_FILTER_INCLUDE: Deleted.INCLUDE,
+    DeletedFilterMessage.DELETED_FILTER_ONLY: Deleted.ONLY,
+}
+
+_ORDERS = {
+    "create_time": UserOrder("created_at"),
+    "update_time": UserOrder("updated_at"),
+    "email": UserOrder("email"),
+}
+
+
+def optional_id(text: str) -> UUID | None:
+    """Read an id that may be left out."""
+    return UUID(text) if text else None
+
+
+def version_of(etag: str) -> int | None:
+    """Read the version that an etag names, None when there is no etag.
+
+    Raise `EtagMismatch` for an etag that no user ever had.
+    """
+    if not etag:
+        return None
+    if not (etag.isascii() and etag.isdigit() and len(etag) < 10):  # noqa: PLR2004 - of an integer
+        raise EtagMismatch
+    return int(etag)
+
+
+def moment(message: Message, name: str, *, within: str = "") -> datetime | None:
+    """Read a timestamp that may be left out, or raise `InvalidFields`.
+
+    `within` is the path of the message, such as `filter.`.
+    """
+    if not message.HasField(name):
+        return None
+    stamp = cast("Timestamp", getattr(message, name))
+    try:
+        # PostgreSQL knows microseconds. A bound between two of them is the later one for
+        # "from" and for "before" alike.
+        below = timedelta(microseconds=1) if stamp.nanos % 1000 else timedelta(0)
+        return stamp.ToDatetime(tzinfo=UTC) + below
+    except (ValueError, OverflowError):
+        raise InvalidFields.field(
+            f"{within}{name}", "must be a time of the years 1 to 9999"
+        ) from None
+
+
+def user_filter(message: UserFilterMessage) -> UserFilter:
+    """Read a filter; a condition that is not set is None, never an empty value."""
+    return UserFilter(
+        email_prefix=_prefix(message, "email_prefix"),
+        username_prefix=_prefix(message, "username_prefix"),
+        email_verified=message.email_verified if message.HasField("email_verified") else None,
+        is_active=message.is_active if message.HasField("is_active") else None,
+        created_from=moment(message, "created_from", within="filter."),
+        created_before=moment(message, "created_before", within="filter."),
+        deleted=_DELETED[message.deleted],
+    )
+
+
+def user_order(order_by: str) -> UserOrder:
+    """Read `create_time`, `update_time` or `email`, optionally followed by `desc`."""
+    match order_by.split():
+        case []:
+            return UserOrder()
+        case [name] if name in _ORDERS:
+            return _ORDERS[name]
+        case [name, "desc"] if name in _ORDERS:
+            return _ORDERS[name]._replace(descending=True)
+    raise InvalidFields.field(
+        "order_by", f"must be one of {', '.join(_ORDERS)}, optionally followed by desc"
+    )
+
+
+def _prefix(
+    message: UserFilterMessage, name: Literal["email_prefix", "username_prefix"]
+) -> str | None:
+    return folded_prefix(getattr(message, name)) if message.HasField(name) else None

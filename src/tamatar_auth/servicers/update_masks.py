@@ -1,0 +1,72 @@
+"""Which fields an update names, and what they become."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from tamatar.auth.v1.user_pb2 import UserProfile
+from tamatar.auth.v1.user_service_pb2 import RestoreUserRequest, UpdateUserRequest
+from tamatar_auth.errors import InvalidFields
+from tamatar_auth.security.identifiers import normal_email, normal_username
+from tamatar_auth.storage.repositories.profiles import ProfileRow
+
+_PROFILE = "profile"
+
+Reader = Callable[[Any], str | None]
+
+
+class Changes(NamedTuple):
+    """Columns to change, with their new values."""
+
+    user: dict[str, str | None]
+    profile: dict[str, str | None]
+
+
+def optional(text: str) -> str | None:
+    """Read a text that may be left out: the empty one is none."""
+    return text or None
+
+
+_USER_FIELDS: dict[str, Reader] = {
+    "email": lambda request: normal_email(request.email),
+    "username": lambda request: optional(normal_username(request.username)),
+    "first_name": lambda request: optional(request.first_name),
+    "last_name": lambda request: optional(request.last_name),
+    "avatar_url": lambda request: optional(request.avatar_url),
+}
+
+_ALLOWED = (*_USER_FIELDS, _PROFILE, *(f"{_PROFILE}.{name}" for name in ProfileRow._fields))
+
+
+def changes(request: UpdateUserRequest) -> Changes:
+    """Read the fields that the mask names, or raise `InvalidFields`."""
+    paths = set(_known(request.update_mask.paths))
+    profile = profile_row(request.profile)._asdict()
+    return Changes(
+        user={name: read(request) for name, read in _USER_FIELDS.items() if name in paths},
+        profile={
+            name: value
+            for name, value in profile.items()
+            if _PROFILE in paths or f"{_PROFILE}.{name}" in paths
+        },
+    )
+
+
+def restored(request: RestoreUserRequest) -> dict[str, str | None]:
+    """Read the address and the name that a restored user gets in place of its old ones."""
+    return {
+        name: _USER_FIELDS[name](request)
+        for name in ("email", "username")
+        if getattr(request, name)
+    }
+
+
+def profile_row(message: UserProfile) -> ProfileRow:
+    """Read a profile."""
+    return ProfileRow._make(optional(getattr(message, name)) for name in ProfileRow._fields)
+
+
+def _known(paths: Iterable[str]) -> Iterable[str]:
+    named = list(paths)
+    if not named or not set(named) <= set(_ALLOWED):
+        raise InvalidFields.field("update_mask", f"must name one or more of {', '.join(_ALLOWED)}")
+    return named

@@ -1,0 +1,146 @@
+"""The methods of UserService that change credentials. The proto's comments document them."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from grpc.aio import ServicerContext
+
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.security import audit
+from tamatar_auth.security.attempt_keys import account_of_user
+from tamatar_auth.security.audit import Event
+from tamatar_auth.security.identifiers import normal_email
+from tamatar_auth.security.passwords.hasher import Passwords, PasswordTurn
+from tamatar_auth.security.passwords.policy import PasswordPolicy
+from tamatar_auth.security.tokens import UserToken, token_digest
+from tamatar_auth.servicers.messages import timestamp, user_message
+from tamatar_auth.servicers.password_check import PasswordCheck
+from tamatar_auth.servicers.request_parsing import optional_id
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
+from tamatar_auth.storage.repositories.users import UserRow
+
+Context = ServicerContext[Any, Any]
+
+VERIFICATION, RESET = Purpose.EMAIL_VERIFICATION, Purpose.PASSWORD_RESET
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLifetimes:
+    """How long one-time secrets are good."""
+
+    verification: timedelta
+    reset: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take what the settings say."""
+        return cls(settings.email_verification_lifetime, settings.password_reset_lifetime)
+
+
+class CredentialMethods:
+    """Passwords and one-time secrets."""
+
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        policy: PasswordPolicy,
+        lifetimes: TokenLifetimes,
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._policy = policy
+        self._lifetimes = lifetimes
+        self._check = PasswordCheck(database, passwords)
+
+    async def ChangePassword(
+        self, request: pb.ChangePasswordRequest, context: Context
+    ) -> pb.ChangePasswordResponse:
+        user_id, kept = UUID(request.user_id), optional_id(request.keep_session_id)
+        new_password = request.new_password
+
+        async def change(checked: Credentials, turn: PasswordTurn) -> tuple[UserRow, int]:
+            self._policy.check(new_password, names=checked.names, field="new_password")
+            new_hash = await turn.hash(new_password)
+            async with self._database.transaction() as tx:
+                user = await tx.credentials.replace(checked, new_hash)
+                await tx.user_tokens.revoke(user_id)
+                return user, await tx.sessions.revoke_of_user(user_id, but=kept)
+
+        user, ended = await self._check.then(
+            change,
+            lambda: (lambda db: db.credentials.of_user(user_id), account_of_user(user_id)),
+            request.current_password,
+        )
+        audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
+        return pb.ChangePasswordResponse(user=user_message(user), revoked_session_count=ended)
+
+    async def CreateEmailVerification(
+        self, request: pb.CreateEmailVerificationRequest, context: Context
+    ) -> pb.CreateEmailVerificationResponse:
+        token, lifetime = UserToken.issue(), self._lifetimes.verification
+        async with self._database.transaction() as tx:
+            user = await tx.users.get(UUID(request.user_id))
+            owner = TokenOwner(user.id, user.email)
+            expires = await tx.user_tokens.issue(VERIFICATION, owner, token.digest, lifetime)
+        audit.record(Event.EMAIL_VERIFICATION_CREATED, user_id=user.id)
+        return pb.CreateEmailVerificationResponse(
+            token=token.text, expire_time=timestamp(expires), email=user.email
+        )
+
+    async def VerifyEmail(
+        self, request: pb.VerifyEmailRequest, context: Context
+    ) -> pb.VerifyEmailResponse:
+        digest = token_digest(request.token)
+        async with self._database.transaction() as tx:
+            # The user first, as everywhere: who locks two things in one order does not deadlock.
+            # Of several that hold the secret, one takes it; the others are rolled back.
+            user = await tx.credentials.verify_email(await tx.user_tokens.get(VERIFICATION, digest))
+            await tx.user_tokens.take(VERIFICATION, digest)
+        audit.record(Event.EMAIL_VERIFIED, user_id=user.id)
+        return pb.VerifyEmailResponse(user=user_message(user))
+
+    async def CreatePasswordReset(
+        self, request: pb.CreatePasswordResetRequest, context: Context
+    ) -> pb.CreatePasswordResetResponse:
+        email, token, lifetime = (
+            normal_email(request.email),
+            UserToken.issue(),
+            self._lifetimes.reset,
+        )
+        async with self._database.transaction() as tx:
+            found = await tx.credentials.of_email(email)
+            known = found is not NOBODY and found.is_active
+            if known:
+                owner = TokenOwner(found.user_id, email)
+                expires = await tx.user_tokens.issue(RESET, owner, token.digest, lifetime)
+            else:
+                expires = await tx.user_tokens.would_expire(lifetime)
+        audit.record(Event.PASSWORD_RESET_CREATED, user_id=found.user_id if known else None)
+        return pb.CreatePasswordResetResponse(
+            token=token.text if known else "", expire_time=timestamp(expires)
+        )
+
+    async def ResetPassword(
+        self, request: pb.ResetPasswordRequest, context: Context
+    ) -> pb.ResetPasswordResponse:
+        digest = token_digest(request.token)
+        async with self._passwords.turn() as turn:
+            async with self._database.snapshot() as db:
+                owner = await db.user_tokens.get(RESET, digest)
+                found = await db.credentials.of_user(owner.user_id)
+            self._policy.check(request.new_password, names=found.names, field="new_password")
+            new_hash = await turn.hash(request.new_password)
+        async with self._database.transaction() as tx:
+            user = await tx.credentials.reset(owner, new_hash)
+            await tx.user_tokens.take(RESET, digest)
+            ended = await tx.sessions.revoke_of_user(user.id)
+            await tx.user_tokens.revoke(user.id)
+            await tx.attempts.forget(account_of_user(user.id))
+        audit.record(Event.PASSWORD_RESET, user_id=user.id, revoked_sessions=ended)
+        return pb.ResetPasswordResponse(user=user_message(user), revoked_session_count=ended)

@@ -1,0 +1,1 @@
+"""psycopg connections that survive cancelled calls and silent servers."""

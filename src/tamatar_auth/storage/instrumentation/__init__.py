@@ -1,0 +1,1 @@
+"""Spans, metrics and summaries of SQL statements and connection pools."""

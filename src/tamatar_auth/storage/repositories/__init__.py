@@ -1,0 +1,1 @@
+"""Repositories: one class per table or use case, one statement per method."""

@@ -1,0 +1,51 @@
+"""Users as they leave: whole, with what is known of their passwords."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tamatar_auth.storage.repositories.keyset import rows
+from tamatar_auth.storage.repositories.profiles import PROFILE_COLUMNS, ProfileRow
+from tamatar_auth.storage.repositories.users import UserRow
+from tamatar_auth.storage.tables import user_profiles, users
+
+
+class Departure(NamedTuple):
+    """A user with its profile."""
+
+    user: UserRow
+    profile: ProfileRow
+    password_hash: str | None
+
+    def __repr__(self) -> str:
+        return f"Departure({self.user.id})"
+
+
+class ExportRepository:
+    """Reads users in the order of their ids, over one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def page(self, after: UUID | None, *, size: int) -> Sequence[Departure]:
+        """Return up to `size` live users whose ids come after one."""
+        chosen = select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.id)
+        if after is not None:
+            chosen = chosen.where(users.c.id > after)
+        # Chosen before anything is joined, so that PostgreSQL joins no more than a page.
+        page = chosen.limit(rows(size)).subquery()
+        statement = (
+            select(*(page.c[name] for name in UserRow._fields), *PROFILE_COLUMNS)
+            .add_columns(page.c.password_hash)
+            .outerjoin(user_profiles, user_profiles.c.user_id == page.c.id)
+            .order_by(page.c.id)
+        )
+        found = await self._connection.execute(statement)
+        width = len(UserRow._fields)
+        return [
+            Departure(UserRow._make(row[:width]), ProfileRow._make(row[width:-1]), row[-1])
+            for row in found
+        ]

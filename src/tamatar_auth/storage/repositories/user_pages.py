@@ -1,0 +1,145 @@
+"""Statements of pages of users, written so that a page costs the same among a million users.
+
+A page is read along an index that is in its order, or it is sorted out of a few rows that
+another index finds. Which of the two is decided here and not by the planner: the plan of a
+prepared statement is made without looking at its values, and whether rows are many or few
+depends on these. Nor does the planner know that unverified users, say, are all new ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, literal, select, tuple_, union_all
+
+from tamatar_auth.storage.repositories.keyset import After, after_condition, rows
+from tamatar_auth.storage.repositories.user_filters import (
+    Deleted,
+    Span,
+    Stratum,
+    UserFilter,
+    UserOrder,
+    conditions,
+    flag_conditions,
+    liveness,
+    spans,
+    strata,
+)
+from tamatar_auth.storage.tables import users
+
+NARROW = 5000
+"""Up to how many rows are sorted for a page.
+
+A wider span holds one of 200 users at least where there are a million. So an index that is
+in order meets a page of 50 within some 10,000 rows.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageOfUsers:
+    """Up to `size` users that a filter describes, in an order, after a place in it."""
+
+    columns: Sequence[ColumnElement[Any]]
+    matching: UserFilter
+    order: UserOrder
+    size: int
+    after: After | None
+
+    def probes(self) -> Sequence[Select[Any]]:
+        """Give a statement for each span across the order: it finds a row in a wide one."""
+        return [
+            select(literal(1))
+            .where(span.condition)
+            .order_by(span.column)  # so that nothing but its index is read
+            .offset(rows(NARROW))
+            .limit(rows(1))
+            for span in self._spans_across
+        ]
+
+    def out_of_a_few(self) -> Select[Any]:
+        """Sort the page out of the rows of a narrow span."""
+        # Materialized, or else the rows might be looked for along the order after all.
+        few = select(*self.columns).where(*conditions(self.matching)).cte("found")
+        found = few.prefix_with("MATERIALIZED")
+        page = self._sorted(found)
+        if self.after is None:
+            return page
+        key, down = found.c[self.order.column], self.order.descending
+        return page.where(after_condition(key, found.c.id, self.after, descending=down))
+
+    def along_the_order(self) -> Select[Any]:
+        """Read a page of each stratum along the order, and sort several of them into one."""
+        stretches = [self._stretch(stratum) for stratum in strata(self.matching)]
+        if len(stretches) == 1:
+            return stretches[0]
+        found = union_all(*(stretch.subquery().select() for stretch in stretches))
+        return self._sorted(found.subquery("found"))
+
+    def _stretch(self, stratum: Stratum) -> Select[Any]:
+        """Read a page of a stratum along the index of the order.
+
+        Flags are a part of the order and of its bounds. As conditions of their own they might
+        be checked row by row along another index, far from the first that holds.
+        """
+        c, flags = users.c, stratum.flags or ()
+        leading = (c.email_verified, c.is_active)[: len(flags)]
+        keys = (*leading, c[self.order.column], c.id)
+        return (
+            select(*self.columns)
+            .where(
+                *liveness(Deleted.ONLY if stratum.deleted else Deleted.EXCLUDE),
+                *self._bounds(keys, flags),
+                *(() if flags else flag_conditions(self.matching)),
+                # As IS TRUE, so that no index leads across the order.
+                *(span.condition.is_(True) for span in self._spans_across),
+            )
+            .order_by(*self._directed((*self._before(stratum), *keys)))
+            .limit(rows(self.size))
+        )
+
+    def _before(self, stratum: Stratum) -> Sequence[ColumnElement[Any]]:
+        """Give what no order needs, as it is NULL: it keeps the planner from idx_user_created.
+
+        That one would have all users of an import sorted by their ids, if it was at one moment.
+        """
+        plain = not stratum.deleted and stratum.flags is None
+        return (users.c.deleted_at,) if plain and self.order.column != "email" else ()
+
+    def _bounds(
+        self, keys: Sequence[ColumnElement[Any]], flags: Sequence[bool]
+    ) -> Sequence[ColumnElement[bool]]:
+        """Give one bound at each end: of two at the same, a scan might begin at the farther."""
+        span = spans(self.matching).get(self.order.column, Span(keys[-2], None, None))
+        low = (*flags, *(() if span.low is None else (span.low,)))
+        high = (*flags, *(() if span.high is None else (span.high,)))
+        above = [_columns(keys, low) >= _row(keys, low)] if low else []
+        below = [_columns(keys, high) <= _row(keys, high)] if high else []
+        if span.high is not None:
+            below = [_columns(keys, high) < _row(keys, high)]
+        if self.after is None:
+            return above + below
+        place = (*flags, *self.after)
+        if self.order.descending:
+            return [*above, _columns(keys, place) < _row(keys, place)]
+        return [_columns(keys, place) > _row(keys, place), *below]
+
+    @property
+    def _spans_across(self) -> Sequence[Span]:
+        """The spans of other columns than that of the order."""
+        found = spans(self.matching)
+        return [span for name, span in found.items() if name != self.order.column]
+
+    def _sorted(self, found: Any) -> Select[Any]:
+        keys = (found.c[self.order.column], found.c.id)
+        return select(*found.c).order_by(*self._directed(keys)).limit(rows(self.size))
+
+    def _directed(self, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
+        return [key.desc() for key in keys] if self.order.descending else keys
+
+
+def _columns(keys: Sequence[ColumnElement[Any]], values: Sequence[object]) -> ColumnElement[Any]:
+    return tuple_(*keys[: len(values)])
+
+
+def _row(keys: Sequence[ColumnElement[Any]], values: Sequence[object]) -> ColumnElement[Any]:
+    return tuple_(*(literal(it, key.type) for it, key in zip(values, keys, strict=False)))

@@ -1,0 +1,1 @@
+"""WatchSessions: PostgreSQL notifications about ended sessions, fanned out to subscribers."""

@@ -1,0 +1,1 @@
+"""ValidateSession: concurrent lookups share one prepared statement."""

@@ -1,0 +1,1 @@
+"""The prefork supervisor of `serve --workers` and its worker processes."""
