@@ -48,7 +48,7 @@ failover: $(DEV) ## Kill the primary under clients that write, again and again: 
 		$(if $(SILENT),--silent) $(ARGS)
 
 fuzz: $(DEV) ## Make calls that nobody would make on purpose: make fuzz CALLS=1000000, or SEED=123 again
-	@$(BIN)/python -m tests.chaos.fuzzing $(addprefix --calls ,$(CALLS)) $(addprefix --seed ,$(SEED))
+	@$(BIN)/python -m tests.chaos.fuzz $(addprefix --calls ,$(CALLS)) $(addprefix --seed ,$(SEED))
 
 bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks

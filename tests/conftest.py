@@ -20,8 +20,8 @@ from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.connection import Abandoned
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.tables import metadata
-from tests.calls import NEW_PASSWORD, PASSWORD
-from tests.canaries import (
+from tests.support.calls import NEW_PASSWORD, PASSWORD
+from tests.support.canaries import (
     PAGE_TOKEN_KEY,
     PASSWORD_KEYS,
     SECRETS_OF_SETTINGS,
@@ -29,7 +29,7 @@ from tests.canaries import (
     overhear_channels,
     overhear_logs,
 )
-from tests.databases import TEMPLATE, Postgres, TestServer, forget_environment
+from tests.support.databases import TEMPLATE, Postgres, TestServer, forget_environment
 
 LIMITS = (
     "pool_wait",

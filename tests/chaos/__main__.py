@@ -9,12 +9,12 @@ from pathlib import Path
 
 import uvloop
 
-from tests.chaos import promise_rows
-from tests.chaos.bites import ATTEMPTS, BITES, SECONDS, Bite
-from tests.chaos.house import Postgres
+from tests.chaos import promise_table as promise_rows
+from tests.chaos.cluster import Postgres
+from tests.chaos.mutant_table import ATTEMPTS, BITES, SECONDS, Bite
 from tests.chaos.promises import tried
 from tests.chaos.report import Report, tell_bite
-from tests.chaos.running import TEMPLATE, Ground, Plan, database_server, run
+from tests.chaos.run import TEMPLATE, Ground, Plan, database_server, run
 from tests.chaos.small_disk import small_disk
 
 

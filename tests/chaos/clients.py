@@ -7,9 +7,9 @@ from uuid import UUID
 
 from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as user_pb
-from tests.chaos.asking import RECENT, Asking, Server
 from tests.chaos.history import Call
-from tests.chaos.world import World
+from tests.chaos.recording_client import RECENT, Asking, Server
+from tests.chaos.shared_state import World
 
 PEOPLE = 40
 SHARED_ADDRESSES = 5

@@ -26,9 +26,9 @@ from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as user_pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tests.calls import ada, sign_in, validate
 from tests.chaos.replication import Pair
-from tests.commands import IMPATIENT, serving
+from tests.support.calls import ada, sign_in, validate
+from tests.support.commands import IMPATIENT, serving
 
 DEADLINE = 3.0
 UNKNOWN = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}

@@ -9,11 +9,11 @@ from random import Random
 
 import psycopg
 
+from tests.chaos.cluster import House
+from tests.chaos.faulty_wire import Fault as Wired
 from tests.chaos.history import History, Span
-from tests.chaos.house import House
+from tests.chaos.shared_state import World
 from tests.chaos.small_disk import filled
-from tests.chaos.wire import Fault as Wired
-from tests.chaos.world import World
 
 LONGEST_HEAL = 30.0
 """Seconds after which what has not healed will not heal. The promise is 3."""

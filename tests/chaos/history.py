@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from tests.calls import Refusal, read_refusal
+from tests.support.calls import Refusal, read_refusal
 
 
 class Outcome(StrEnum):

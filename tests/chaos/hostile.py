@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import count, islice
 
-from tests.chaos.frames import (
+from tests.chaos.http2_frames import (
     INITIAL_WINDOW_SIZE,
     PING,
     Connection,

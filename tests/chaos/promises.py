@@ -18,10 +18,9 @@ import psycopg
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest, UpdateUserRequest
 from tamatar_auth.client import AuthError
 from tamatar_auth.client.aio import AuthClient, connect
-from tests.calls import ada, sign_in, validate
+from tests.chaos.cluster import Service
 from tests.chaos.hostile import ATTACKS
-from tests.chaos.house import Service
-from tests.chaos.promise_rows import (
+from tests.chaos.promise_table import (
     Ground,
     Row,
     are_well,
@@ -35,7 +34,8 @@ from tests.chaos.promise_rows import (
     timed,
     until,
 )
-from tests.commands import COMMAND, environment
+from tests.support.calls import ada, sign_in, validate
+from tests.support.commands import COMMAND, environment
 
 ROUNDS, CALLERS = 20, 50
 WAITING = 8

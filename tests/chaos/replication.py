@@ -13,8 +13,8 @@ import psycopg
 from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.embedded.postgres import DATABASE, EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
-from tests.freezing import frozen
-from tests.waiting import until
+from tests.support.frozen_postgres import frozen
+from tests.support.waiting import until
 
 # Processes are killed here, not machines: what was written is with the system.
 SETTINGS = {

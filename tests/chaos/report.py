@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from tests.chaos.bites import Bite
 from tests.chaos.history import Call, Outcome
-from tests.chaos.model import Promise
-from tests.chaos.running import Plan, Result
+from tests.chaos.mutant_table import Bite
+from tests.chaos.rules import Promise
+from tests.chaos.run import Plan, Result
 
 DOWN = {"database killed", "database restarted"}
 """The faults in which connections to the database are refused."""

@@ -20,8 +20,8 @@ import psycopg
 
 from tests.chaos.soak_calls import Crowd
 from tests.chaos.soak_chart import chart
-from tests.commands import IMPATIENT, ROOT, Server, serving
-from tests.databases import TEMPLATE, Postgres, TestServer
+from tests.support.commands import IMPATIENT, ROOT, Server, serving
+from tests.support.databases import TEMPLATE, Postgres, TestServer
 
 CALLERS = 24
 CANCELLED = 0.3

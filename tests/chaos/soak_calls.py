@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tests.calls import ada, password_reset, refresh, sign_in, validate, verification
+from tests.support.calls import ada, password_reset, refresh, sign_in, validate, verification
 
 USERS = 100
 TOKENS = 500

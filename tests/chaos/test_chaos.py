@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from tests.chaos.bites import BITES
-from tests.chaos.sabotage import SABOTAGES
-from tests.commands import ROOT, run
+from tests.chaos.mutant_service import SABOTAGES
+from tests.chaos.mutant_table import BITES
+from tests.support.commands import ROOT, run
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,12 +13,12 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tests.calls import ada, sign_in, validate
-from tests.chaos.frames import ACK, HEADERS, SETTINGS, Connection, frame, headers, message
 from tests.chaos.hostile import ATTACKS, MIB, NO_SESSION, VALIDATE
-from tests.commands import IMPATIENT, serving
-from tests.databases import TEMPLATE
-from tests.waiting import eventually
+from tests.chaos.http2_frames import ACK, HEADERS, SETTINGS, Connection, frame, headers, message
+from tests.support.calls import ada, sign_in, validate
+from tests.support.commands import IMPATIENT, serving
+from tests.support.databases import TEMPLATE
+from tests.support.waiting import eventually
 
 HONEST = 50
 """How many calls are answered while an attack goes on, and after it."""

@@ -13,10 +13,10 @@ from tamatar.auth.v1.session_service_pb2 import RefreshSessionRequest, RevokeSes
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server.app import running
-from tests.calls import ada, refusal, sign_in, validate
 from tests.chaos.replication import Pair, ask, until_waiting
-from tests.commands import IMPATIENT, serving
-from tests.waiting import until
+from tests.support.calls import ada, refusal, sign_in, validate
+from tests.support.commands import IMPATIENT, serving
+from tests.support.waiting import until
 
 UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 NO_ANSWER = (StatusCode.DEADLINE_EXCEEDED, "")

@@ -8,9 +8,9 @@ import grpc
 from grpc import StatusCode
 
 from tamatar.auth.v1 import session_service_pb2 as pb
-from tests.chaos.asking import Server
 from tests.chaos.history import History, Watch
-from tests.chaos.world import World
+from tests.chaos.recording_client import Server
+from tests.chaos.shared_state import World
 
 PAUSE = 0.1
 """Seconds from the end of a stream to the next attempt."""

@@ -5,9 +5,11 @@ import pytest
 
 from tamatar_auth import client
 from tamatar_auth.client import aio
-from tamatar_auth.client.testing import FakeAuthServer
-from tests.calls import ada, sign_in, verify
-from tests.client.scripted import Scripted
+from tests.support.calls import ada, sign_in, verify
+from tests.support.fake_service import fake
+from tests.support.scripted_service import Scripted
+
+__all__ = ["auth", "blocking", "fake", "scripted", "signed_in"]
 
 
 @pytest.fixture
@@ -43,10 +45,3 @@ async def signed_in(auth, database):
         return await auth.sessions.CreateSession(sign_in(email=email))
 
     return start
-
-
-@pytest.fixture
-def fake():
-    """The service in memory, whose streams speak often."""
-    with FakeAuthServer(sign_of_life=0.2) as fake:
-        yield fake

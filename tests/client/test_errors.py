@@ -20,7 +20,7 @@ from tamatar_auth.client.errors import auth_error
 from tamatar_auth.errors import Failure, storage, users  # noqa: F401 - whose classes are found
 from tamatar_auth.errors.sessions import SessionRevoked
 from tamatar_auth.interceptors.errors import status
-from tests.calls import ada, sign_in
+from tests.support.calls import ada, sign_in
 
 UNKNOWN = ValidateSessionRequest(session_token="tms_nobody-has-this")
 

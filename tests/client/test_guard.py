@@ -11,8 +11,8 @@ from grpc import StatusCode
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest, RevokeUserSessionsRequest
 from tamatar_auth import client
 from tamatar_auth.client import SessionGuard, aio, current_session
-from tests.calls import refusal
-from tests.client.shop import (
+from tests.support.calls import refusal
+from tests.support.guarded_shop import (
     KINDS,
     SHOP,
     Asyncio,

@@ -12,9 +12,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest, RevokeSessionRequest
 from tamatar_auth import client
-from tests.commands import ROOT, SAMPLE_PASSWORD, environment, serving
-from tests.databases import TEMPLATE
-from tests.waiting import until
+from tests.support.commands import ROOT, SAMPLE_PASSWORD, environment, serving
+from tests.support.databases import TEMPLATE
+from tests.support.waiting import until
 
 EXAMPLE = ROOT / "examples" / "guarded_service.py"
 SIGN_IN = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)

@@ -22,11 +22,11 @@ from tamatar_auth.interceptors.in_flight import DrainInterceptor
 from tamatar_auth.interceptors.registry import AnsweredMethods
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import running
-from tests.calls import ada, read_refusal, refusal, refused, sign_in
-from tests.freezing import frozen
-from tests.recording import Recording
-from tests.test_server import channel_to
-from tests.waiting import eventually
+from tests.server.test_app import channel_to
+from tests.support.calls import ada, read_refusal, refusal, refused, sign_in
+from tests.support.frozen_postgres import frozen
+from tests.support.telemetry_capture import Recording
+from tests.support.waiting import eventually
 
 TIMED_OUT = (StatusCode.DEADLINE_EXCEEDED, "STORAGE_TIMED_OUT")
 SHORT, LONG = timedelta(milliseconds=50), timedelta(minutes=10)

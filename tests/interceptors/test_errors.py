@@ -18,9 +18,9 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
 from tamatar_auth.interceptors.registry import AnsweredMethods
 from tamatar_auth.server.app import running
-from tests.calls import ada, refused
-from tests.test_server import channel_to
-from tests.waiting import eventually
+from tests.server.test_app import channel_to
+from tests.support.calls import ada, refused
+from tests.support.waiting import eventually
 
 
 def failures(parent=Failure):

@@ -14,8 +14,8 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.registry import AnsweredMethods
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
-from tests.calls import ada, refused
-from tests.waiting import eventually, somebody_waits
+from tests.support.calls import ada, refused
+from tests.support.waiting import eventually, somebody_waits
 
 
 async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):

@@ -25,9 +25,9 @@ from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability import tracing as traces
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server.app import running
-from tests.calls import ada, refusal, sign_in, verify
-from tests.recording import Recording, logged
-from tests.waiting import eventually
+from tests.support.calls import ada, refusal, sign_in, verify
+from tests.support.telemetry_capture import Recording, logged
+from tests.support.waiting import eventually
 
 CANARY = "canary-91c2@example.com"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

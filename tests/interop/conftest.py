@@ -1,13 +1,9 @@
-"""A server with the sample users, for clients of every make."""
+"""Fixtures: a server with the sample users."""
 
 import pytest
 
-from tests.commands import sample_server
+from tests.support.sample_service import sample_address
+
+__all__ = ["sample_address"]
 
 pytest.register_assert_rewrite("tests.interop.story")
-
-
-@pytest.fixture(scope="session")
-def address(postgres, tmp_path_factory):
-    with sample_server(postgres, tmp_path_factory.mktemp("server")) as address:
-        yield address

@@ -6,16 +6,18 @@ import json
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from tests.commands import BIN, run
 from tests.interop.story import read_answer, tell_first_calls
+from tests.support.commands import BIN, run
 
 
 @pytest.fixture
-def curl(address, tmp_path):
+def curl(sample_address, tmp_path):
     def curl(*arguments, path="", code=0):
         grpc = ("curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments)
         home = {"BUF_CACHE_DIR": str(tmp_path)}
-        return run(BIN / "buf", *grpc, f"http://{address}/{path}", cwd=tmp_path, code=code, **home)
+        return run(
+            BIN / "buf", *grpc, f"http://{sample_address}/{path}", cwd=tmp_path, code=code, **home
+        )
 
     return curl
 

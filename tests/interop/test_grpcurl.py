@@ -5,21 +5,23 @@ import json
 import grpc
 import pytest
 
-from tests.commands import find_grpcurl, run
 from tests.interop.story import read_answer, tell_first_calls
+from tests.support.commands import find_grpcurl, run
 
 STATUS_BASE = 64
 """What grpcurl adds to a status to make its exit code."""
 
 
 @pytest.fixture
-def grpcurl(address, tmp_path):
+def grpcurl(sample_address, tmp_path):
     """Run grpcurl with the server's address among its arguments."""
     program = find_grpcurl()
 
     def grpcurl(*arguments, code=0):
         options, target = arguments[:-1], arguments[-1].split()
-        return run(program, "-plaintext", *options, address, *target, cwd=tmp_path, code=code)
+        return run(
+            program, "-plaintext", *options, sample_address, *target, cwd=tmp_path, code=code
+        )
 
     return grpcurl
 

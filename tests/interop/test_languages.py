@@ -10,8 +10,8 @@ import pytest
 
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tests.commands import BIN, ROOT, missing_tool, run
 from tests.interop.story import PASSWORD
+from tests.support.commands import BIN, ROOT, missing_tool, run
 
 PAGE = (ROOT / "protos/README.md").read_text()
 PROTOSET, FOR_GO, FOR_TYPESCRIPT = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
@@ -21,9 +21,9 @@ PATIENCE = 300
 
 
 @pytest.fixture
-def token(address):
+def token(sample_address):
     """A session's token, which one of the sample users has."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(sample_address) as channel:
         who = CreateSessionRequest(email="test1@example.com", password=PASSWORD)
         yield SessionServiceStub(channel).CreateSession(who, timeout=30).session_token
 
@@ -45,7 +45,7 @@ def generated(name, folder, command):
 
 
 @pytest.mark.timeout(PATIENCE)
-def test_the_client_in_go(address, token, tmp_path):
+def test_the_client_in_go(sample_address, token, tmp_path):
     go = shutil.which("go") or pytest.skip("go is missing: its client is not run")
     modules = run(go, "env", "GOMODCACHE", cwd=tmp_path).stdout.strip()
     if not Path(modules, "google.golang.org").is_dir():
@@ -56,13 +56,15 @@ def test_the_client_in_go(address, token, tmp_path):
     assert run(go, "fmt", "main.go", cwd=example).stdout == ""
     run(go, "build", "-o", "client", ".", cwd=example, patience=PATIENCE, **offline)
 
-    assert run(example / "client", address, token, cwd=example).stdout == "test1@example.com\n"
-    refused = run(example / "client", address, "tms_unknown", cwd=example).stdout
+    assert (
+        run(example / "client", sample_address, token, cwd=example).stdout == "test1@example.com\n"
+    )
+    refused = run(example / "client", sample_address, "tms_unknown", cwd=example).stdout
     assert refused == "Unauthenticated SESSION_UNKNOWN\n"
 
 
 @pytest.mark.timeout(PATIENCE)
-def test_the_client_in_typescript(address, token, tmp_path):
+def test_the_client_in_typescript(sample_address, token, tmp_path):
     node = shutil.which("node") or pytest.skip("node is missing: its client is not run")
     if not (ROOT / "examples/typescript/node_modules").is_dir():
         missing_tool("the packages of examples/typescript are missing: .ci/run installs them")
@@ -71,7 +73,9 @@ def test_the_client_in_typescript(address, token, tmp_path):
     run(example / "node_modules/.bin/tsc", cwd=example, patience=PATIENCE)
 
     def validate(secret):
-        return run(node, "build/validate.js", f"http://{address}", secret, cwd=example).stdout
+        return run(
+            node, "build/validate.js", f"http://{sample_address}", secret, cwd=example
+        ).stdout
 
     assert validate(token) == "test1@example.com\n"
     assert validate("tms_unknown") == "Unauthenticated SESSION_UNKNOWN\n"

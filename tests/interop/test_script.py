@@ -3,13 +3,13 @@
 import re
 import sys
 
-from tests.commands import ROOT, run
+from tests.support.commands import ROOT, run
 
 SCRIPT = ROOT / "examples" / "first_calls.py"
 
 
-def test_the_first_calls(address, tmp_path):
-    printed = run(sys.executable, "-W", "error", SCRIPT, address, cwd=tmp_path).stdout
+def test_the_first_calls(sample_address, tmp_path):
+    printed = run(sys.executable, "-W", "error", SCRIPT, sample_address, cwd=tmp_path).stdout
 
     assert re.sub(r"\d+\n", "N\n", printed).splitlines() == [
         "ALREADY_EXISTS EMAIL_TAKEN",

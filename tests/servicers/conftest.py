@@ -6,7 +6,7 @@ import pytest
 import structlog
 from sqlalchemy import event
 
-from tests.calls import ada, verify
+from tests.support.calls import ada, verify
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.server.app import SERVICES
-from tests.calls import ada, refused
+from tests.support.calls import ada, refused
 
 
 async def test_database_info_tells_connections_pool_and_versions(diagnostics, service):

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.tables import sessions as sessions_table
-from tests.calls import INVALID_CREDENTIALS, PASSWORD, ada, refusal, sign_in, validate
+from tests.support.calls import INVALID_CREDENTIALS, PASSWORD, ada, refusal, sign_in, validate
 
 
 async def age(database, session_id, **columns):

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.tables import user_tokens
-from tests.calls import (
+from tests.support.calls import (
     ada,
     password_reset,
     refusal,
@@ -19,7 +19,7 @@ from tests.calls import (
     verification,
     verify_email,
 )
-from tests.rows import run
+from tests.support.rows import run
 
 TOKEN_INVALID = (StatusCode.UNAUTHENTICATED, "USER_TOKEN_INVALID")
 

@@ -14,7 +14,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import user_profiles
 from tamatar_auth.storage.tables import users as users_table
-from tests.calls import PASSWORD, ada, read_refusal, refusal, refused, sign_in, verify
+from tests.support.calls import PASSWORD, ada, read_refusal, refusal, refused, sign_in, verify
 
 
 async def count(database, table):

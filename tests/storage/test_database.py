@@ -12,7 +12,7 @@ from tamatar_auth.storage.database import Database, PoolState
 from tamatar_auth.storage.driver.connect import libpq_url
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
-from tests.rows import new_user
+from tests.support.rows import new_user
 
 ALL = UserFilter()
 SLOW_PID = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"

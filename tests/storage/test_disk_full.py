@@ -15,8 +15,8 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import running
 from tamatar_auth.storage import tables
-from tests.calls import ada, refused
-from tests.test_server import channel_to
+from tests.server.test_app import channel_to
+from tests.support.calls import ada, refused
 
 # A disk of 1 MB that only the server sees, which ends with it.
 SMALL_DISK = 'mount -t tmpfs -o size=1m small "$0" && exec "$@"'

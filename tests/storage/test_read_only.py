@@ -12,8 +12,8 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import running
-from tests.calls import ada, refusal, refused, sign_in, validate, verify
-from tests.test_server import channel_to
+from tests.server.test_app import channel_to
+from tests.support.calls import ada, refusal, refused, sign_in, validate, verify
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 

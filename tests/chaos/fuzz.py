@@ -1,0 +1,299 @@
+"""Calls that nobody would make on purpose, a million of them: how does each of them end?
+
+Requests of every method are well-formed, at the bounds of what is allowed or beyond them, or no
+messages at all. What earlier answers held (ids, tokens, addresses) is sent again, so that calls
+get further than to the first refusal. No call may end UNKNOWN or INTERNAL, and no status may
+hold what the caller sent.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import itertools
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc import StatusCode
+
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.interceptors.deadlines import HASHES
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import HEALTH, SERVICES
+from tests.chaos.fuzzed_messages import CANARY, Messages, mutated
+from tests.chaos.status_messages import SENTENCES, TELLTALES
+from tests.support.canaries import FORMS
+from tests.support.commands import IMPATIENT, serving
+
+AT_ONCE = 128
+CHANNELS = 4
+DEADLINE = 20.0
+STREAMED = 0.05
+"""Seconds after which a call is cancelled at most: each stream that never ends, and some others."""
+
+BAD = {StatusCode.UNKNOWN, StatusCode.INTERNAL, StatusCode.UNIMPLEMENTED, StatusCode.DATA_LOSS}
+
+OF_GRPC = (
+    *("Deadline Exceeded", "Locally cancelled by application!", "CANCELLED", "Stream removed"),
+    *("SERVER: Received message larger than max", "Received message larger than max"),
+)
+"""How the sentences begin that gRPC says without asking us."""
+
+LOST = "Internal error from Core"
+"""What grpc.aio makes up, as INTERNAL, where the server ends a call with many requests while
+the client sends them: it loses the status that the server sent."""
+
+MOST_KEPT = 50
+
+
+@dataclass
+class Tally:
+    """How many calls ended how, and what was wrong with some."""
+
+    calls: int = 0
+    statuses: dict[str, Counter[str]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    ends: int = 0
+    """How many ended as none may."""
+    leaks: int = 0
+    """How many said what none may hear."""
+
+    def add(self, method: str, status: str) -> None:
+        """Count a call."""
+        self.calls += 1
+        self.statuses.setdefault(method, Counter())[status] += 1
+
+    def __str__(self) -> str:
+        lines = [
+            f"  {method:<26} " + ", ".join(f"{name} {n}" for name, n in counted.most_common())
+            for method, counted in sorted(self.statuses.items())
+        ]
+        return "\n".join(
+            [*lines, f"{self.calls} calls, {self.ends} ended as none may, {self.leaks} leaked"]
+        )
+
+
+def methods() -> Sequence[MethodDescriptor]:
+    """Find every method of the services, by their descriptors."""
+    pool = descriptor_pool.Default()
+    services = [pool.FindServiceByName(name) for name in (*SERVICES, HEALTH)]
+    return [method for service in services for method in service.methods]
+
+
+class Fuzzer:
+    """Calls the methods of a server with what is made up from a seed."""
+
+    def __init__(self, address: str, seed: int) -> None:
+        self.tally = Tally()
+        self._address = address
+        self._seed = seed
+        self._methods = methods()
+        self._weights = [_weight(method.name) for method in self._methods]
+        self._left = 0
+        self._messages = Messages()
+
+    async def run(self, calls: int, at_once: int = AT_ONCE) -> Tally:
+        """Make so many calls."""
+        self._left = calls
+        async with contextlib.AsyncExitStack() as opened:
+            channels = [
+                await opened.enter_async_context(_channel(self._address, number))
+                for number in range(CHANNELS)
+            ]
+            workers = [
+                self._work(channels[number % CHANNELS], random.Random(f"{self._seed} {number}"))
+                for number in range(at_once)
+            ]
+            await asyncio.gather(*workers)
+        return self.tally
+
+    def stop(self) -> None:
+        """Begin no more calls."""
+        self._left = 0
+
+    async def _work(self, channel: grpc.aio.Channel, chance: random.Random) -> None:
+        while self._left > 0:
+            self._left -= 1
+            (method,) = chance.choices(self._methods, self._weights)
+            requests = [self._request(method, chance) for _ in range(_count(method, chance))]
+            call = _begun(channel, method, requests, chance)
+            try:
+                async with asyncio.timeout(DEADLINE + 10):
+                    await self._ended(call, method, requests, chance)
+            except TimeoutError:
+                self._tell(method, requests, "never ended")
+                call.cancel()
+
+    def _request(self, method: MethodDescriptor, chance: random.Random) -> bytes:
+        if chance.random() < 0.02:
+            return chance.randbytes(chance.choice([1, 7, 100, 1000]))
+        if chance.random() < 0.001:
+            return chance.randbytes(chance.choice([65_000, 66_000]))
+        data = self._messages.of(method.input_type, chance).SerializeToString()
+        return mutated(data, chance) if chance.random() < 0.2 else data
+
+    async def _ended(
+        self, call: Any, method: MethodDescriptor, requests: Sequence[bytes], chance: random.Random
+    ) -> None:
+        never_ends = method.name.startswith("Watch")
+        if never_ends or chance.random() < (0.3 if method.server_streaming else 0.01):
+            seconds = chance.uniform(0, STREAMED)
+            asyncio.get_running_loop().call_later(seconds, call.cancel)
+        try:
+            if method.server_streaming:
+                async for answer in call:
+                    self._learn(method, answer, chance)
+            else:
+                self._learn(method, await call, chance)
+        except grpc.aio.AioRpcError as error:
+            self._look(method, requests, error)
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+            self.tally.add(method.name, "CANCELLED")
+        else:
+            self.tally.add(method.name, "OK")
+
+    def _learn(self, method: MethodDescriptor, answer: bytes, chance: random.Random) -> None:
+        if chance.random() < 0.2:
+            self._messages.learn(GetMessageClass(method.output_type).FromString(answer))
+
+    def _look(
+        self, method: MethodDescriptor, requests: Sequence[bytes], error: grpc.aio.AioRpcError
+    ) -> None:
+        """Count how a call ended, and tell of it where none may end so."""
+        if method.client_streaming and error.details() == LOST:
+            self.tally.add(method.name, "lost by the client")
+            return
+        self.tally.add(method.name, error.code().name)
+        if error.code() in BAD:
+            self.tally.ends += 1
+            self._tell(method, requests, f"{error.code().name} {error.details()}")
+        elif leaked := leak(error.details() or "", error.trailing_metadata()):
+            self.tally.leaks += 1
+            self._tell(method, requests, f"{error.code().name} told {leaked}")
+
+    def _tell(self, method: MethodDescriptor, requests: Sequence[bytes], what: str) -> None:
+        if len(self.tally.wrong) < MOST_KEPT:
+            asked = [base64.b64encode(request[:300]).decode() for request in requests]
+            self.tally.wrong.append(f"{method.name}: {what}, asked with {asked}")
+            print(self.tally.wrong[-1], flush=True)
+
+
+def leak(sentence: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    """Tell what a status says that none may, or None."""
+    if sentence and sentence not in SENTENCES and not sentence.startswith(OF_GRPC):
+        return repr(sentence)
+    for _, value in metadata or ():
+        data = value if isinstance(value, bytes) else value.encode()
+        said = FORMS.search(data.decode(errors="replace"))
+        found = [said[0].encode()] if said else [it for it in (*TELLTALES, CANARY) if it in data]
+        if found:
+            return repr(data)
+    return None
+
+
+def _channel(address: str, number: int) -> grpc.aio.Channel:
+    # Otherwise channels to the same address share a connection.
+    return grpc.aio.insecure_channel(address, options=[("fuzzer", number)])
+
+
+def _weight(name: str) -> float:
+    if name in {"DeleteUser", "PurgeUser", "DeactivateUser"}:
+        return 0.3  # or else there would be few users
+    # A password costs more than all else of many calls.
+    return 0.3 if name in HASHES else 1.0
+
+
+def _count(method: MethodDescriptor, chance: random.Random) -> int:
+    return chance.randrange(6) if method.client_streaming else 1
+
+
+def _begun(
+    channel: grpc.aio.Channel,
+    method: MethodDescriptor,
+    requests: Sequence[bytes],
+    chance: random.Random,
+) -> Any:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    timeout = chance.uniform(0.001, 0.05) if chance.random() < 0.01 else DEADLINE
+    kinds = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
+    }
+    begin: Any = kinds[method.client_streaming, method.server_streaming](path)
+    return begin(requests if method.client_streaming else requests[0], timeout=timeout)
+
+
+async def fuzz(folder: Path, seed: int, calls: int) -> Tally:
+    """Fuzz a server of its own over a database of its own."""
+    with EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres:
+        Migrations(postgres.url()).upgrade()
+        url = postgres.url()
+        with serving(
+            limits=IMPATIENT, cwd=folder, TAMATAR_DATABASE_URL=url, TAMATAR_LOG_LEVEL="info"
+        ) as server:
+            fuzzer = Fuzzer(server.addresses[0], seed)
+            running = asyncio.create_task(_told(fuzzer, calls))
+            # Whoever is tired of it still hears what came of it.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, fuzzer.stop)
+            tally = await fuzzer.run(calls)
+            running.cancel()
+            if server.process.poll() is not None:
+                tally.wrong.append("the server has ended")
+        for line in _logged(folder):
+            tally.wrong.append(line)
+            print(line)
+    return tally
+
+
+async def _told(fuzzer: Fuzzer, calls: int) -> None:
+    """Tell from time to time how far it is."""
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(60)
+        done, wrong = fuzzer.tally.calls, len(fuzzer.tally.wrong)
+        rate = done / (time.monotonic() - began)
+        print(f"  {done} of {calls} calls, {rate:.0f}/s, {wrong} wrong", flush=True)
+
+
+def _logged(folder: Path) -> Sequence[str]:
+    """Give the lines of servers in a folder that tell of crashes or secrets."""
+    wrong = []
+    for output in folder.glob("output-*"):
+        with output.open(errors="replace") as lines:
+            found = (line for line in lines if "Traceback" in line or FORMS.search(line))
+            wrong += [f"logged: {line[:300]}" for line in itertools.islice(found, MOST_KEPT)]
+    return wrong
+
+
+def main() -> int:
+    """Fuzz, print what came of it, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__.partition("\n")[0])
+    parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    given = parser.parse_args()
+    print(f"seed {given.seed}:", flush=True)
+    with tempfile.TemporaryDirectory(prefix="tamatar-fuzz-") as folder:
+        tally = uvloop.run(fuzz(Path(folder), given.seed, given.calls))
+    print(tally, flush=True)
+    return 1 if tally.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

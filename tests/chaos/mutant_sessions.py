@@ -1,0 +1,144 @@
+"""Sessions without one of their protections."""
+
+import asyncio
+import time
+from typing import Any
+from uuid import UUID
+from weakref import WeakSet
+
+from sqlalchemy import update
+
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionResponse
+from tamatar_auth.servicers.sessions import SessionServicer
+from tamatar_auth.storage.repositories.credentials import CredentialRepository
+from tamatar_auth.storage.repositories.sessions import SessionRepository
+from tamatar_auth.storage.repositories.users import UserRepository
+from tamatar_auth.storage.session_events.feed import SessionEnds, _Hearing
+from tamatar_auth.storage.session_validation.validator import SessionValidation
+from tamatar_auth.storage.tables import sessions
+from tests.chaos.mutants import go_on, swap
+
+
+def revokes_after_the_answer() -> None:
+    """A session is revoked a moment after it was said to be."""
+    revoke = SessionServicer.RevokeSession
+
+    async def hasty(self: Any, request: Any, context: Any) -> Any:
+        async with self._database.read() as db:
+            await db.sessions.get(UUID(request.session_id))
+
+        async def later() -> None:
+            await asyncio.sleep(0.1)
+            await revoke(self, request, context)
+
+        go_on(later())
+        return RevokeSessionResponse()
+
+    swap(SessionServicer, "RevokeSession", hasty)
+
+
+def validates_from_a_cache() -> None:
+    """What was found out of a token is believed for a second."""
+    look = SessionValidation.one
+    known: dict[bytes, Any] = {}
+
+    async def cached(self: Any, digest: bytes) -> Any:
+        found, at = known.get(digest, (None, 0.0))
+        if found is None or time.monotonic() - at > 1:
+            found, at = await look(self, digest), time.monotonic()
+            known[digest] = found, at
+        return found
+
+    swap(SessionValidation, "one", cached)
+
+
+def joins_statements_that_run() -> None:
+    """A validation takes the answer of a statement that began before it came."""
+    look = SessionValidation.one
+    asked: dict[bytes, Any] = {}
+
+    async def joined(self: Any, digest: bytes) -> Any:
+        if digest not in asked:
+            asked[digest] = asyncio.ensure_future(slow(self, digest))
+            asked[digest].add_done_callback(lambda _: asked.pop(digest))
+        return await asyncio.shield(asked[digest])
+
+    async def slow(self: Any, digest: bytes) -> Any:
+        found = await look(self, digest)
+        await asyncio.sleep(0.05)
+        return found
+
+    swap(SessionValidation, "one", joined)
+
+
+def keeps_sessions_of_changed_passwords() -> None:
+    """A changed password ends no session."""
+    replace, revoke = CredentialRepository.replace, SessionRepository.revoke_of_user
+    changing: WeakSet[Any] = WeakSet()
+
+    async def noted(self: Any, *given: Any) -> Any:
+        changing.add(self._connection)
+        return await replace(self, *given)
+
+    async def kept(self: Any, user_id: Any, *, but: Any = None) -> int:
+        return 0 if self._connection in changing else await revoke(self, user_id, but=but)
+
+    swap(CredentialRepository, "replace", noted)
+    swap(SessionRepository, "revoke_of_user", kept)
+
+
+def keeps_sessions_of_deleted_users() -> None:
+    """A deletion ends no session; validation alone refuses them."""
+    delete, revoke = UserRepository.delete, SessionRepository.revoke_of_user
+    deleting: WeakSet[Any] = WeakSet()
+
+    async def noted(self: Any, *given: Any, **named: Any) -> Any:
+        deleting.add(self._connection)
+        return await delete(self, *given, **named)
+
+    async def kept(self: Any, user_id: Any, *, but: Any = None) -> int:
+        return 0 if self._connection in deleting else await revoke(self, user_id, but=but)
+
+    swap(UserRepository, "delete", noted)
+    swap(SessionRepository, "revoke_of_user", kept)
+
+
+def revives_sessions() -> None:
+    """A user who is let in again has the sessions of before."""
+    set_active = UserRepository.set_active
+
+    async def reviving(self: Any, user_id: Any, *, active: bool) -> Any:
+        if active:
+            await self._connection.execute(
+                update(sessions)
+                .where(sessions.c.user_id == user_id)
+                .values(is_valid=True, revoked_at=None)
+            )
+        return await set_active(self, user_id, active=active)
+
+    swap(UserRepository, "set_active", reviving)
+
+
+def goes_on_after_a_gap() -> None:
+    """Who watches is not told that the listener was away."""
+
+    def kept(self: Any, hearing: Any) -> None:
+        if self._hearing is hearing:
+            hearing.is_live = False
+            hearing.decided.set()
+            self._hearing = None if self._is_closed else _Hearing(self._hear)
+        if self._hearing is not None:
+            self._hearing.watchers = hearing.watchers
+
+    swap(SessionEnds, "_end", kept)
+
+
+SABOTAGES = (
+    goes_on_after_a_gap,
+    revokes_after_the_answer,
+    validates_from_a_cache,
+    joins_statements_that_run,
+    keeps_sessions_of_changed_passwords,
+    keeps_sessions_of_deleted_users,
+    revives_sessions,
+)

@@ -1,0 +1,154 @@
+"""How clients ask: each call is written down, and what is learned by it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import grpc
+
+from tamatar.auth.v1 import session_service_pb2 as session_pb
+from tamatar.auth.v1 import user_service_pb2 as user_pb
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tests.chaos.history import Call
+from tests.chaos.shared_state import Person, Session, World
+from tests.support.calls import Refusal, ada, sign_in
+
+PATIENCE = 4.0
+"""Seconds that a client gives a call."""
+
+SHORT = 0.02
+"""Seconds that a client gives a call now and then, which is too little."""
+
+RECENT = 60
+"""Of how many sessions the clients ask; the older ones are left alone."""
+
+# The least is what a connection that is being made may take, not a wait.
+RECONNECT = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 300),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is asked of one server."""
+
+    users: UserServiceStub
+    sessions: SessionServiceStub
+
+    @classmethod
+    def at(cls, channel: grpc.aio.Channel) -> "Server":
+        """Ask over a channel."""
+        return cls(UserServiceStub(channel), SessionServiceStub(channel))
+
+
+class Asking:
+    """Asks one server or another."""
+
+    def __init__(self, world: World, servers: Sequence[Server], random: Random) -> None:
+        self._world = world
+        self.servers = servers
+        self._random = random
+
+    async def _read(self, person: Person) -> None:
+        call = Call("GetUser", user=person.id)
+        self._version(call, await self._ask(call, user_pb.GetUserRequest(user_id=person.id)))
+
+    async def _delete(self, person: Person) -> None:
+        person.is_gone = True
+        call = Call("DeleteUser", user=person.id)
+        self._version(call, await self._ask(call, user_pb.DeleteUserRequest(user_id=person.id)))
+        await self._validate_those_of(person)
+
+    async def _create(self, address: str, request_id: str = "") -> Call:
+        password = self._world.unique("horse battery chaos ")
+        # A request that is repeated has the same password; another one has its own.
+        password = f"chaos of {request_id}" if request_id else password
+        name = self._world.unique("first") if not request_id else f"first{request_id}"
+        call = Call("CreateUser", address=address, request=request_id, value=name)
+        request = ada(
+            email=self._cased(address),
+            password=password,
+            first_name=name,
+            request_id=request_id,
+            email_verified=True,
+        )
+        answer = await self._ask(call, request)
+        if answer:
+            self._version(call, answer)
+            call.user = answer.user.user_id
+            self._world.people.append(Person(call.user, address, [password]))
+        return call
+
+    async def _sign_in(self, person: Person, password: str) -> Call:
+        call = Call("CreateSession", user=person.id, value=password)
+        answer = await self._ask(call, sign_in(email=person.email, password=password))
+        if answer:
+            call.session, call.token = answer.session.session_id, answer.session_token
+            # The address may have another owner by now, who has another password.
+            call.user = answer.user.user_id
+            self._world.sessions.append(Session(call.session, call.user, call.token))
+        return call
+
+    async def _find_out(self, person: Person) -> None:
+        """Try which password is right, after a change of which nothing was heard."""
+        if person.lock.locked():
+            return
+        async with person.lock:
+            for password in tuple(person.passwords):
+                call = await self._sign_in(person, password)
+                if call.is_ok and person.passwords[-1] == password:
+                    person.passwords = [password]
+                    return
+
+    async def _validate_those_of(self, person: Person) -> None:
+        theirs = [one for one in self._world.sessions[-RECENT:] if one.user == person.id]
+        await asyncio.gather(*map(self._validate, theirs[-3:]))
+
+    async def _validate(self, session: Session) -> None:
+        call = Call("ValidateSession", user=session.user, session=session.id, token=session.token)
+        await self._ask(call, session_pb.ValidateSessionRequest(session_token=call.token))
+
+    async def _validate_together(
+        self, calls: Sequence[Call], request: session_pb.BatchValidateSessionsRequest
+    ) -> None:
+        whole = Call("BatchValidate")
+        answer = await self._ask(whole, request, method="BatchValidateSessions")
+        for call, result in zip(calls, answer.results if answer else (), strict=False):
+            call.began, call.ended, call.outcome = whole.began, whole.ended, whole.outcome
+            if result.refusal:
+                reason = ErrorReason.Name(result.refusal)
+                call.refuse(Refusal(grpc.StatusCode.UNAUTHENTICATED, "", reason), b"")
+            self._world.history.calls.append(call)
+
+    async def _ask(self, call: Call, request: Any, *, method: str = "") -> Any:
+        server = self._random.choice(self.servers)
+        name = method or call.method
+        stub = server.sessions if hasattr(server.sessions, name) else server.users
+        seldom = self._random.random() < 0.02
+        asked = getattr(stub, name)(request, timeout=SHORT if seldom else PATIENCE)
+        answer = await self._world.history.record(call, asked)
+        if call.refusal and call.refusal.code is grpc.StatusCode.UNAVAILABLE:
+            await asyncio.sleep(self._random.uniform(0.05, 0.3))
+        return answer
+
+    def _cased(self, address: str) -> str:
+        return "".join(self._random.choice((str.upper, str.lower))(char) for char in address)
+
+    def _person(self) -> Person | None:
+        return self._random.choice(self._world.here) if self._world.here else None
+
+    def _session(self) -> Session | None:
+        recent = self._world.sessions[-RECENT:]
+        return self._random.choice(recent) if recent else None
+
+    @staticmethod
+    def _version(call: Call, answer: Any) -> None:
+        if answer:
+            call.version = int(answer.user.etag)

@@ -1,0 +1,273 @@
+"""What the rules make of histories that are written by hand."""
+
+from dataclasses import replace
+
+import pytest
+from grpc import StatusCode
+
+from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
+from tests.chaos.faults import AT_REST, KILLED
+from tests.chaos.history import Call, History, Outcome, Span, Watch
+from tests.chaos.rules import Promise, broken
+from tests.support.calls import Refusal
+
+ADA = "ada@chaos.example"
+REVOKED = Refusal(StatusCode.UNAUTHENTICATED, "The session was revoked.", "SESSION_REVOKED")
+AWAY = "The database is not available: try again."
+
+
+def ok(method, began, ended, **about):
+    """A call about Ada that was answered."""
+    values = {"user": "ada", **about}
+    return Call(method, began=began, ended=ended, outcome=Outcome.OK, **values)
+
+
+def refused(method, began, ended, refusal, **about):
+    """A call about Ada that was refused, with details."""
+    call = Call(method, began=began, ended=ended, **{"user": "ada", **about})
+    call.refuse(refusal, b"details")
+    return call
+
+
+def in_doubt(method, began, ended, **about):
+    """A call about Ada of which nothing is known."""
+    call = Call(method, began=began, ended=ended, **{"user": "ada", **about})
+    call.refuse(Refusal(StatusCode.CANCELLED, ""), b"")
+    return call
+
+
+CREATED = ok("CreateUser", 0, 1, address=ADA, value="Ada", version=1)
+SIGNED_IN = ok("CreateSession", 2, 3, session="s", token="t", value="old")
+BEGINNING = (CREATED, SIGNED_IN)
+
+USER = StoredUser("ada", ADA, "Ada", True, False, 1, True)  # noqa: FBT003 - rows go by place
+SESSION = StoredSession("s", "ada", is_valid=True)
+
+
+def judged(*calls, user=USER, session=SESSION, more=(), faults=(), said=()):
+    """Tell which promises a history breaks."""
+    history = History([*BEGINNING, *calls], list(faults), {}, list(said))
+    sessions = [one for one in (session, *more) if one]
+    stored = Stored({user.id: user} if user else {}, {one.id: one for one in sessions})
+    return {violation.promise for violation in broken(Evidence(history, stored))}
+
+
+def watched(*told, more=(), unknown=()):
+    """Tell which promises a history breaks with a watch from 4 on, and two ends in it.
+
+    Of some of Ada's sessions no client was told.
+    """
+    calls = [
+        ok("RevokeSession", 4.5, 5, session="s"),
+        ok("CreateSession", 2, 3, session="other", token="o", value="old"),
+        ok("RevokeSession", 6, 7, session="other"),
+        *more,
+    ]
+    history = History([*BEGINNING, *calls], watches=[Watch(4, set(told))])
+    ended = [replace(SESSION, id=id_, is_valid=False) for id_ in ("s", "other", *unknown)]
+    stored = Stored({"ada": USER}, {one.id: one for one in ended})
+    return {violation.promise for violation in broken(Evidence(history, stored))}
+
+
+def test_who_is_told_of_an_end_was_told_of_those_before():
+    assert watched() == watched("s") == watched("s", "other") == set()
+    assert watched("other") == {Promise.TOLD}
+
+
+def test_a_refresh_in_doubt_may_have_ended_a_session_before_it_was_revoked():
+    refresh = in_doubt("RefreshSession", 4.1, 4.2, session="other", token="o")
+
+    assert watched("other", more=[refresh]) == set()
+
+
+def test_a_session_that_nobody_was_told_of_may_have_ended_at_any_time():
+    calls = [
+        in_doubt("CreateSession", 2, 3),
+        ok("RevokeUserSessions", 4.1, 4.2),
+        in_doubt("RevokeUserSessions", 6, 7),
+    ]
+
+    assert watched("unknown", more=calls, unknown=["unknown"]) == set()
+
+
+def validated(began, ended):
+    return ok("ValidateSession", began, ended, session="s", token="t")
+
+
+def test_nothing_is_broken_where_all_is_as_it_was_answered():
+    ended = replace(SESSION, is_valid=False)
+
+    assert judged(validated(4, 5)) == set()
+    assert judged(ok("RevokeSession", 4, 6, session="s"), validated(5, 7), session=ended) == set()
+
+
+@pytest.mark.parametrize("missing", ["user", "session"])
+def test_a_row_that_was_answered_and_is_not_there_was_lost(missing):
+    assert Promise.KEPT in judged(**{missing: None})
+
+
+@pytest.mark.parametrize("end", ["RevokeSession", "RevokeUserSessions"])
+def test_a_session_that_lives_after_its_end_was_answered_was_kept_in_vain(end):
+    assert judged(ok(end, 4, 5, session="s")) == {Promise.KEPT}
+
+
+def test_what_nobody_asked_for_is_not_there():
+    doubt = in_doubt("CreateSession", 4, 5, value="old")
+    other = replace(SESSION, id="other")
+
+    assert judged(doubt, more=[other]) == set()
+    assert judged(more=[other]) == {Promise.NOTHING_ELSE}
+
+
+def test_a_user_who_was_deleted_is_not_used():
+    gone = replace(USER, is_active=False, is_deleted=True, version=2)
+    deleted = ok("DeleteUser", 4, 5, version=2)
+    ended = replace(SESSION, is_valid=False)
+
+    read = ok("GetUser", 6, 7, version=2)
+    assert judged(deleted, read, user=gone, session=ended) == {Promise.ENDED}
+    assert judged(deleted, ok("GetUser", 4, 7, version=1), user=gone, session=ended) == set()
+
+
+@pytest.mark.parametrize(
+    "end", ["RevokeSession", "RevokeUserSessions", "ChangePassword", "DeactivateUser", "DeleteUser"]
+)
+def test_a_session_is_good_until_its_end_is_answered_and_not_after(end):
+    revoked = ok(end, 4, 5, session="s", version=2)
+
+    assert Promise.ENDED in judged(revoked, validated(5.1, 6))
+    assert Promise.ENDED not in judged(revoked, validated(4.9, 6))
+
+
+def test_an_end_that_began_before_the_session_was_known_proves_nothing():
+    assert judged(ok("RevokeUserSessions", 2.5, 3.5), validated(4, 5)) == set()
+
+
+def test_an_end_in_doubt_may_have_happened_or_not():
+    doubt = in_doubt("RevokeSession", 4, 5, session="s")
+
+    assert judged(doubt) == set()
+    assert judged(doubt, session=replace(SESSION, is_valid=False)) == set()
+    assert judged(session=replace(SESSION, is_valid=False)) == {Promise.NOTHING_ELSE}
+
+
+def test_a_session_that_was_found_revoked_is_never_good_again():
+    doubt = in_doubt("RevokeSession", 4, 5, session="s")
+    heard = refused("ValidateSession", 6, 7, REVOKED, session="s", token="t")
+
+    assert judged(doubt, heard, validated(8, 9)) == {Promise.ENDED}
+
+
+def test_a_session_that_nobody_revoked_is_not_refused_as_revoked():
+    heard = refused("ValidateSession", 4, 5, REVOKED, session="s", token="t")
+
+    assert judged(heard) == {Promise.REASONED}
+
+
+def test_a_name_is_one_that_was_written_last():
+    first = ok("UpdateUser", 4, 5, value="one", version=2)
+    second = ok("UpdateUser", 6, 7, value="two", version=3)
+    user = replace(USER, version=3)
+
+    assert judged(first, second, user=replace(user, first_name="two")) == set()
+    assert judged(first, second, user=replace(user, first_name="one")) == {Promise.KEPT}
+    assert judged(first, second, user=replace(user, first_name="three")) == {Promise.KEPT}
+
+
+def test_of_writes_at_the_same_time_any_may_be_left():
+    first = ok("UpdateUser", 4, 6, value="one", version=3)
+    second = ok("UpdateUser", 5, 7, value="two", version=2)
+
+    for name in ("one", "two"):
+        assert judged(first, second, user=replace(USER, first_name=name, version=3)) == set()
+
+
+def test_two_changes_have_two_versions():
+    changes = [ok("UpdateUser", 4, 6, value=name, version=2) for name in ("one", "two")]
+
+    assert judged(*changes, user=replace(USER, first_name="two", version=2)) == {Promise.KEPT}
+
+
+def test_a_user_is_changed_no_more_often_than_was_asked_for():
+    doubt = in_doubt("UpdateUser", 4, 5, value="one")
+
+    assert judged(doubt, user=replace(USER, first_name="one", version=2)) == set()
+    assert judged(doubt, user=replace(USER, first_name="one", version=3)) == {Promise.NOTHING_ELSE}
+
+
+def test_a_password_that_was_changed_opens_nothing():
+    changed = ok("ChangePassword", 4, 5, old="old", value="new", version=2)
+    again = ok("CreateSession", 6, 7, session="s", token="t", value="old")
+    ended = replace(SESSION, is_valid=False)
+
+    found = judged(changed, again, user=replace(USER, version=2), session=ended)
+    assert Promise.ENDED in found
+
+
+def test_a_read_does_not_miss_what_was_answered_before():
+    changed = ok("UpdateUser", 4, 5, value="one", version=2)
+    user = replace(USER, first_name="one", version=2)
+
+    assert judged(changed, ok("GetUser", 6, 7, version=1), user=user) == {Promise.STALE}
+    assert judged(changed, ok("GetUser", 4, 7, version=1), user=user) == set()
+
+
+def test_an_address_is_given_again_only_after_a_deletion():
+    second = ok("CreateUser", 8, 9, user="eve", address=ADA, value="Eve", version=1)
+    deleted = ok("DeleteUser", 4, 5, version=2)
+
+    assert Promise.ALONE in judged(second)
+    assert Promise.ALONE not in judged(deleted, second)
+
+
+def test_no_session_lives_whose_user_does_not():
+    gone = replace(USER, is_active=False, is_deleted=True, version=2)
+
+    assert Promise.WHOLE in judged(in_doubt("DeleteUser", 4, 5), user=gone)
+    assert Promise.WHOLE in judged(user=replace(USER, has_profile=False))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "promise"),
+    [
+        (Refusal(StatusCode.UNKNOWN, "Unexpected <class 'E'>"), Promise.STATUS),
+        (Refusal(StatusCode.INTERNAL, "The service failed: its log has the error id."), None),
+        (Refusal(StatusCode.ABORTED, "deadlock detected", "TRANSACTION_CONFLICT"), Promise.SILENT),
+        (Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE"), Promise.RETRY),
+    ],
+)
+def test_a_status_is_a_proper_one(refusal, promise):
+    assert (promise or Promise.STATUS) in judged(refused("GetUser", 4, 5, refusal))
+
+
+def test_a_connection_that_dies_at_rest_costs_no_call():
+    away = Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE", retry_seconds=1)
+    heard, waited = (refused("GetUser", 4, ended, away) for ended in (4.5, 5))
+    rests = [Span(AT_REST, 3.5, 6)]
+
+    assert judged(heard) == set()
+    assert judged(heard, faults=rests) == {Promise.REASONED}
+    assert judged(waited, faults=rests) == set()
+
+
+def test_a_server_is_away_only_when_it_was_killed():
+    away = Call("GetUser", user="ada", began=4, ended=5)
+    away.refuse(Refusal(StatusCode.UNAVAILABLE, "Socket closed"), b"")
+
+    assert judged(away) == {Promise.SILENT}
+    assert judged(away, faults=[Span(KILLED, 3, 4)]) == set()
+
+
+def test_what_does_not_heal_breaks_a_promise():
+    assert judged(said=["database restarted: not healed"]) == {Promise.HEALED}
+
+
+def test_a_creation_that_is_repeated_is_not_refused_because_of_itself():
+    taken = Refusal(StatusCode.ALREADY_EXISTS, "The email address is already registered.")
+    taken = replace(taken, reason="EMAIL_TAKEN")
+    lost = in_doubt("CreateUser", 4, 5, user="", address="new", request="r")
+    again = refused("CreateUser", 6, 7, taken, user="", address="new", request="r")
+    other = ok("CreateUser", 4, 5, user="eve", address="new", value="Eve", version=1)
+
+    assert judged(lost, again) == {Promise.REASONED}
+    assert Promise.REASONED not in judged(lost, other, again)

@@ -1,0 +1,30 @@
+"""The file that tools read in place of reflection."""
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from tamatar_auth.cli.local.protoset import protoset
+from tamatar_auth.security.authorization import RULES
+from tests.support.commands import tamatar
+
+
+def test_it_describes_every_service_and_all_that_they_import(tmp_path):
+    tamatar("protoset", "auth.binpb", cwd=tmp_path)
+    described = FileDescriptorSet.FromString((tmp_path / "auth.binpb").read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in described.file:
+        pool.Add(file)
+
+    for service, methods in RULES.items():
+        if "Reflection" not in service:
+            found = pool.FindServiceByName(service)
+            assert {method.name for method in found.methods} == set(methods)
+    assert pool.FindMessageTypeByName("google.rpc.ErrorInfo")
+    assert len({file.name for file in described.file}) == len(described.file)
+    assert described.SerializeToString() == protoset()
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+    refused = tamatar("protoset", "missing/auth.binpb", cwd=tmp_path, code=1)
+
+    assert refused.stderr == "missing/auth.binpb cannot be written: No such file or directory.\n"

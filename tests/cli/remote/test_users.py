@@ -1,0 +1,222 @@
+"""`tamatar-auth user`: what it shows, what it changes, and how it ends."""
+
+import json
+import os
+import pty
+import subprocess
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from tests.support.calls import PASSWORD
+from tests.support.commands import COMMAND, environment
+
+ENTERED = f"{PASSWORD}\n"
+
+
+@pytest.fixture
+def email(cli):
+    """The address of a user who is there and can sign in."""
+    address = f"{uuid4().hex}@example.com"
+    cli(
+        "user",
+        "create",
+        address,
+        "--first-name",
+        "Ada",
+        "--verified",
+        "--password-stdin",
+        entered=ENTERED,
+    )
+    return address
+
+
+def told(ended):
+    return json.loads(ended.stdout)
+
+
+def get(cli, who, *options):
+    return told(cli("user", "get", who, "-o", "json", *options))
+
+
+def test_a_user_is_created_and_found_by_all_its_names(cli):
+    name = f"u{uuid4().hex[:12]}"
+    given = ("--username", name, "--last-name", "L", "--display-name", "D", "-o", "json")
+
+    created = told(cli("user", "create", f"{name}@example.com", *given))
+
+    for who in (created["user_id"], f"{name}@EXAMPLE.com", name):
+        assert get(cli, who) == created
+    assert created["profile"]["display_name"] == "D"
+    assert not created["email_verified"]
+    assert "last_login_time" not in created
+
+
+def test_what_a_script_reads_is_the_same_in_each_form(cli, email):
+    as_json = cli("user", "list", "--email", email, "-o", "json")
+    as_yaml = cli("user", "list", "--email", email, "-o", "yaml")
+    as_table = cli("user", "list", "--email", email)
+
+    (row,) = told(as_json)
+    assert yaml.safe_load(as_yaml.stdout) == [row]
+    header, line = as_table.stdout.splitlines()
+    assert header.split() == [
+        "Id",
+        "Email",
+        "Username",
+        "Name",
+        "Verified",
+        "Active",
+        "Created",
+        "Deleted",
+    ]
+    assert line.split()[:2] == [row["user_id"], email]
+    whole = get(cli, email)
+    assert yaml.safe_load(cli("user", "get", email, "-o", "yaml").stdout) == whole
+
+
+def test_nobody_is_an_empty_list(cli):
+    none = ("user", "list", "--email", "nobody-is-called-so")
+
+    assert told(cli(*none, "-o", "json")) == []
+    assert yaml.safe_load(cli(*none, "-o", "yaml").stdout) == []
+    assert len(cli(*none).stdout.splitlines()) == 1
+
+
+def test_lists_are_chosen_arranged_and_cut(cli):
+    mark = f"l{uuid4().hex[:10]}"
+    for number in range(3):
+        cli("user", "create", f"{mark}{number}@example.com", *["--verified"] * (number == 1))
+    cli("user", "deactivate", f"{mark}2@example.com", "--yes")
+
+    def found(*options):
+        ended = cli("user", "list", "--email", mark, "-o", "json", *options)
+        return [user["email"].partition("@")[0][-1] for user in told(ended)], ended.stderr
+
+    assert found() == (["2", "1", "0"], "")
+    assert found("--order", "email") == (["0", "1", "2"], "")
+    assert found("--verified") == (["1"], "")
+    assert found("--unverified", "--active") == (["0"], "")
+    assert found("--inactive") == (["2"], "")
+    assert found("--deleted") == ([], "")
+    assert found("--created-from", "2100-01-01") == ([], "")
+    assert found("--created-before", "2100-01-01T00:00:00") == (["2", "1", "0"], "")
+    assert found("--limit", "2") == (["2", "1"], "There are more than 2: say --limit.\n")
+
+
+def test_a_user_is_changed_where_it_is_named(cli, email):
+    etag = get(cli, email)["etag"]
+
+    changed = told(
+        cli(
+            "user",
+            "update",
+            email,
+            "--first-name",
+            "",
+            "--bio",
+            "Notes",
+            "--etag",
+            etag,
+            "-o",
+            "json",
+        )
+    )
+
+    assert (changed["first_name"], changed["profile"]["bio"]) == ("", "Notes")
+    assert (
+        "ETAG_MISMATCH" in cli("user", "update", email, "--bio", "x", "--etag", etag, code=1).stderr
+    )
+    assert "Nothing is to be changed" in cli("user", "update", email, code=2).stderr
+    assert get(cli, email)["profile"]["bio"] == "Notes"
+
+
+def test_a_user_goes_and_comes_back(cli, email):
+    key = get(cli, email)["user_id"]
+
+    assert told(cli("user", "deactivate", email, "--yes", "-o", "json"))["is_active"] is False
+    assert told(cli("user", "activate", email, "-o", "json"))["is_active"] is True
+    gone = told(cli("user", "delete", email, "--yes", "--by", "a test", "-o", "json"))
+    assert gone["deleted_by"] == "a test"
+    assert "USER_NOT_FOUND" in cli("user", "get", email, code=4).stderr
+    assert get(cli, email, "--deleted")["user_id"] == key
+    new = f"new-{email}"
+    assert told(cli("user", "restore", key, "--email", new, "-o", "json"))["email"] == new
+    assert "is gone" in cli("user", "purge", new, "--yes").stderr
+    assert "USER_NOT_FOUND" in cli("user", "get", key, "--deleted", code=4).stderr
+
+
+@pytest.mark.parametrize("what", ["deactivate", "delete", "purge"])
+def test_what_is_hard_to_undo_needs_somebody_or_yes(cli, email, what):
+    before = get(cli, email)
+
+    assert "Say --yes" in cli("user", what, email, code=2, entered="y\n").stderr
+    assert get(cli, email) == before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
+def test_somebody_is_asked(cli, surroundings, tmp_path, email, answer, code):
+    theirs, ours = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, "user", "delete", email],
+        cwd=tmp_path,
+        env=environment(surroundings),
+        stdin=ours,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as asked:
+        os.write(theirs, f"{answer}\n".encode())
+        said = asked.communicate()[1].decode()
+    os.close(theirs)
+    os.close(ours)
+
+    assert f"Delete {email} and end its sessions? [y/N]" in said
+    assert asked.returncode == code
+    cli("user", "get", email, code=4 if answer == "y" else 0)
+
+
+def test_an_address_is_verified_at_once_or_by_the_secret_that_is_sent(cli):
+    one, other = (f"{uuid4().hex}@example.com" for _ in range(2))
+    for address in (one, other):
+        cli("user", "create", address)
+
+    assert told(cli("user", "verify-email", one, "-o", "json"))["email_verified"] is True
+    printed = cli("user", "verify-email", other, "--print-token")
+    assert f"For {other}, good until" in printed.stderr
+    assert get(cli, other)["email_verified"] is False
+    cli("user", "verify-email", other, "--token-stdin", entered=printed.stdout)
+    assert get(cli, other)["email_verified"] is True
+    used = cli("user", "verify-email", other, "--token-stdin", entered=printed.stdout, code=1)
+    assert "USER_TOKEN_INVALID" in used.stderr
+
+
+def test_a_password_is_reset_from_the_input_or_by_the_secret_that_is_sent(cli, email):
+    reset = ("user", "reset-password", email)
+
+    assert "sessions were ended" in cli(*reset, "--password-stdin", entered=ENTERED).stderr
+    assert cli(*reset, "--print-token").stdout.startswith("tmu_")
+    assert "say --password-stdin" in cli(*reset, code=2).stderr
+    assert "no password in the input" in cli(*reset, "--password-stdin", code=2).stderr
+    short = cli(*reset, "--password-stdin", entered="short\n", code=1).stderr
+    assert short.splitlines() == [
+        "The request has invalid fields. (INVALID_FIELDS)",
+        "  new_password must have at least 12 characters",
+    ]
+
+
+def test_no_password_and_no_token_is_an_argument():
+    from tests.docs.test_readme import COMMANDS  # noqa: PLC0415 - it imports every command
+
+    for words, command in COMMANDS.items():
+        if words[0] not in {"user", "session", "context", "import", "export"}:
+            continue
+        for option in command.params:
+            secret = option.name in {"password", "token", "new_password"}
+            assert not secret or option.is_flag, (words, option.name)
+
+
+def test_a_taken_address_is_refused_with_its_reason(cli, email):
+    said = cli("user", "create", email, code=1).stderr
+
+    assert said == "The email address is already registered. (EMAIL_TAKEN)\n"

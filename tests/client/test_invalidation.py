@@ -1,0 +1,345 @@
+"""Guards that use answers again: for as long as the service tells them which sessions end."""
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from tamatar_auth import client
+from tamatar_auth.client import SessionGuard, aio, cache, invalidation
+from tamatar_auth.client.aio import invalidation as aio_invalidation
+from tamatar_auth.client.cache import SessionCache
+from tamatar_auth.client.guard_rules import Refused
+from tests.support.guarded_shop import Blocking, Customer, aio_shop
+from tests.support.waiting import eventually
+
+
+class Guarded:
+    """A guard of either kind, asked from a test's event loop."""
+
+    def __init__(self, guard, is_blocking):
+        self.guard, self._is_blocking = guard, is_blocking
+
+    async def ask(self, token):
+        """Return who is signed in, or why nobody is."""
+        try:
+            if self._is_blocking:
+                return (await asyncio.to_thread(self.guard.session, token)).user.email
+            return (await self.guard.session(token)).user.email
+        except Refused as refused:
+            return refused.reason or refused.code.name
+
+    async def close(self):
+        await (asyncio.to_thread(self.guard.close) if self._is_blocking else self.guard.close())
+
+    async def until(self, token, expected):
+        """Ask until the answer is this."""
+
+        async def is_expected():
+            return (await self.ask(token)).startswith(expected)
+
+        await eventually(is_expected)
+
+    async def live(self):
+        """Wait for a stream."""
+        await self.ask("tms_nobody")
+        await eventually(lambda: self.guard._cache.is_live)
+
+
+@pytest.fixture
+def ada(fake):
+    return fake.add_user("ada@example.com")
+
+
+@pytest.fixture
+def token(fake, ada):
+    return fake.start_session(ada)
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+async def guarded(request, fake):
+    if request.param == "blocking":
+        with client.connect(fake.address) as auth:
+            guarded = Guarded(SessionGuard(auth), is_blocking=True)
+            yield guarded
+            await guarded.close()
+    else:
+        async with aio.connect(fake.address) as auth:
+            guarded = Guarded(aio.SessionGuard(auth), is_blocking=False)
+            yield guarded
+            await guarded.close()
+
+
+def asked(fake):
+    return fake.calls["ValidateSession"]
+
+
+async def test_the_service_is_asked_once_for_a_session_that_stays_good(fake, guarded, token):
+    await guarded.live()
+    before = asked(fake)
+
+    assert {await guarded.ask(token) for _ in range(10)} == {"ada@example.com"}
+
+    assert asked(fake) == before + 1
+
+
+@pytest.mark.parametrize("way", ["revoke", "revoke_all", "deactivate", "delete", "expire"])
+async def test_a_session_that_ends_is_refused_soon(fake, guarded, ada, token, way):
+    await guarded.live()
+    other = fake.start_session(fake.add_user("bob@example.com"))
+    assert await guarded.ask(token) == "ada@example.com"
+    assert await guarded.ask(other) == "bob@example.com"
+    before = asked(fake)
+
+    getattr(fake, way)(ada if way in {"revoke_all", "deactivate", "delete"} else token)
+
+    await guarded.until(token, "SESSION_")
+    assert await guarded.ask(other) == "bob@example.com"
+    assert asked(fake) == before + 1
+
+
+async def test_refusals_are_asked_for_each_time(fake, guarded, token):
+    await guarded.live()
+    fake.revoke(token)
+    before = asked(fake)
+
+    assert {await guarded.ask(token) for _ in range(3)} == {"SESSION_REVOKED"}
+
+    assert asked(fake) == before + 3
+
+
+async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, token, monkeypatch):
+    monkeypatch.setattr(invalidation, "FIRST_PAUSE", 60)
+    await guarded.live()
+    assert await guarded.ask(token) == "ada@example.com"
+
+    fake.break_streams()
+
+    await eventually(lambda: not guarded.guard._cache.is_live)
+    before = asked(fake)
+    assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+    assert asked(fake) == before + 3
+    fake.revoke(token)
+    assert await guarded.ask(token) == "SESSION_REVOKED"
+
+
+async def test_a_stream_that_broke_is_begun_anew(fake, guarded, token):
+    await guarded.live()
+    for again in (fake.break_streams, lambda: (fake.stop(), fake.start())):
+        before = fake.calls["WatchSessions"]
+        await asyncio.to_thread(again)
+        await eventually(lambda: fake.calls["WatchSessions"] > before)  # noqa: B023 - at once
+        await eventually(lambda: guarded.guard._cache.is_live)
+        assert await guarded.ask(token) == "ada@example.com"
+
+
+async def test_nobody_is_let_in_by_an_old_answer_while_the_service_is_away(fake, guarded, token):
+    await guarded.live()
+    assert await guarded.ask(token) == "ada@example.com"
+
+    await asyncio.to_thread(fake.stop)
+
+    await guarded.until(token, "UNAVAILABLE")
+    await asyncio.to_thread(fake.start)
+    await guarded.until(token, "ada@example.com")
+
+
+async def test_a_stream_that_falls_silent_is_given_up(guarded, fake, token, monkeypatch):
+    await guarded.live()
+    fake.break_streams()
+    for module in (cache, invalidation, aio_invalidation):
+        monkeypatch.setattr(module, "SILENCE", 0.05)
+    monkeypatch.setattr(invalidation, "GLANCE", 0.02)
+    before = fake.calls["WatchSessions"]
+
+    await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)
+
+    assert await guarded.ask(token) == "ada@example.com"
+
+
+async def test_a_service_that_lets_nobody_watch_is_asked_each_time(scripted, caplog):
+    async with aio.connect(scripted.address) as auth:
+        guard = aio.SessionGuard(auth)
+        before = len(scripted.asked)
+        for _ in range(3):
+            await guard.session("tms_one")
+            await asyncio.sleep(0.05)
+        await guard.close()
+
+    asked = [each.method for each in scripted.asked[before:]]
+    assert asked.count("ValidateSession") == 3
+    assert not len(guard._cache)
+
+
+async def test_without_an_age_nothing_is_kept_and_nobody_watches(fake, token):
+    async with aio.connect(fake.address) as auth:
+        guard = aio.SessionGuard(auth, max_age=0)
+        for _ in range(3):
+            assert await guard.session(token)
+        await guard.close()
+
+    assert fake.calls == {"ValidateSession": 3}
+
+
+async def test_a_handler_may_change_what_it_was_given(fake, guarded, token):
+    await guarded.live()
+    session = guarded.guard.session(token)
+    given = await session if asyncio.iscoroutine(session) else session
+    given.user.email = "eve@example.com"
+    given.session.user_id = "eve"
+
+    session = guarded.guard.session(token)
+    given = await session if asyncio.iscoroutine(session) else session
+    assert given.user.email == "ada@example.com"
+    assert given.session.user_id == given.user_id
+
+
+async def test_handlers_on_threads_of_an_event_loop_use_answers_again(fake, token):
+    async with aio.connect(fake.address) as auth:
+        guard = aio.SessionGuard(auth)
+        guarded = Guarded(guard, is_blocking=False)
+        await guarded.live()
+        async with (
+            aio_shop(guard, Blocking()) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            customer = Customer(channel, token)
+            await customer.ask("unary_unary")
+            before = asked(fake)
+            for _ in range(5):
+                assert await customer.ask("unary_unary") == [b"ada@example.com 1"]
+        await guard.close()
+
+    assert asked(fake) == before
+
+
+async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, token):
+    others = {*threading.enumerate()}
+    with client.connect(fake.address) as auth:
+        guarded = Guarded(SessionGuard(auth), is_blocking=True)
+        await guarded.live()
+        assert "watch sessions" in {each.name for each in {*threading.enumerate()} - others}
+        await guarded.close()
+        before = asked(fake)
+
+        assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+
+    assert asked(fake) == before + 3
+    assert "watch sessions" not in {each.name for each in {*threading.enumerate()} - others}
+
+
+class Token:
+    """The token of a caller, which cannot always be read."""
+
+    def __init__(self):
+        self.is_away = False
+        self.seen = []
+
+    def __call__(self):
+        self.seen.append(IN_A_CALL.get())
+        if self.is_away:
+            raise RuntimeError("away")
+        return "tmc_any"
+
+
+IN_A_CALL: ContextVar[bool] = ContextVar("in_a_call", default=False)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(invalidation, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(invalidation, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(invalidation, "GLANCE", 0.02)
+
+
+@pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
+async def test_a_watch_outlives_a_token_that_cannot_be_read(fake, token, hasty, module, caplog):
+    own, others = Token(), {*threading.enumerate()}
+    auth = module.connect(fake.address, token=own)
+    guarded = Guarded(module.SessionGuard(auth), is_blocking=module is client)
+    own.is_away = True
+    await guarded.until(token, "UNAVAILABLE")
+    await eventually(lambda: len(own.seen) > 10)
+    names = [each.name for each in {*threading.enumerate()} - others]
+    assert names.count("glance at the watch") <= 1
+
+    own.is_away = False
+
+    await eventually(lambda: guarded.guard._cache.is_live)
+    assert await guarded.ask(token) == "ada@example.com"
+    assert "sessions cannot be watched, so each is asked for: RuntimeError" in caplog.text
+    await guarded.close()
+    await (auth.close() if module is aio else asyncio.to_thread(auth.close))
+
+
+async def test_a_watch_belongs_to_no_call(fake, token):
+    own = Token()
+    async with aio.connect(fake.address, token=own) as auth:
+        guard = aio.SessionGuard(auth)
+        IN_A_CALL.set(True)
+        await guard.session(token)
+        await eventually(lambda: guard._cache.is_live)
+        await guard.close()
+
+    assert own.seen.count(False) == 1
+
+
+async def test_a_watch_that_is_closed_while_it_begins_ends(fake):
+    with client.connect(fake.address) as auth:
+
+        def close_meanwhile(request):
+            watch._over.set()
+            watch._cancel()
+            return auth.sessions.WatchSessions(request)
+
+        late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_meanwhile))
+        watch = invalidation.Watch(late, SessionCache(max_age=30, size=1))
+        watch.begin()
+        await asyncio.to_thread(watch._thread.join, 5)
+
+        assert not watch._thread.is_alive()
+
+
+async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
+    """As in a process that was forked: it has the cache, and not the thread."""
+    forked = SessionCache(max_age=30, size=1)
+    with client.connect(scripted.address) as auth:
+        watch = invalidation.Watch(auth, forked)
+        watch._thread = threading.Thread()
+        forked.opened()
+
+        watch.begin()
+
+        assert not forked.is_live
+        await asyncio.to_thread(watch.close)
+
+
+async def test_a_watch_that_ends_leaves_no_thread(fake, hasty, monkeypatch):
+    monkeypatch.setattr(invalidation, "LONGEST_PAUSE", 0.5)
+
+    def broken():
+        raise ValueError("as for a client that was closed")
+
+    with client.connect(fake.address, token=broken) as auth:
+        guarded = Guarded(SessionGuard(auth), is_blocking=True)
+        before = threading.active_count()
+        for _ in range(30):
+            assert await guarded.ask("tms_one") == "UNAVAILABLE"
+
+        assert threading.active_count() < before + 10
+        names = {"watch sessions", "glance at the watch"}
+        await eventually(lambda: not names & {each.name for each in threading.enumerate()})
+
+
+async def test_another_stream_is_begun_after_a_pause_of_the_whole_process(fake, guarded, token):
+    await guarded.live()
+    assert await guarded.ask(token) == "ada@example.com"
+    before = fake.calls["WatchSessions"]
+
+    guarded.guard._cache._heard_at -= cache.SILENCE + 1
+
+    await eventually(lambda: fake.calls["WatchSessions"] > before)
+    await eventually(lambda: guarded.guard._cache.is_live)

@@ -1,0 +1,34 @@
+"""Checks that race with revocations, on two servers: who was refused is never let in again."""
+
+import pytest
+
+from benchmarks.guarding import race
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
+from tamatar_auth.client import aio
+from tamatar_auth.client.guard_rules import Refused
+from tamatar_auth.server.app import running
+from tests.support.calls import sign_in
+
+SESSIONS = 40
+CHECKS = 4000
+
+
+async def test_who_was_refused_is_never_let_in_again(service, settings, auth, signed_in):
+    started = [await signed_in()]
+    started += [await auth.sessions.CreateSession(sign_in()) for _ in range(SESSIONS - 1)]
+    tokens = [each.session_token for each in started]
+
+    async def revoke(token):
+        await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+    async with running(settings) as second, aio.connect(str(second.addresses[0])) as other:
+        guards = [aio.SessionGuard(each) for each in (auth, other)]
+        outcome = await race(guards, revoke, tokens, CHECKS)
+        for guard in guards:
+            for token in tokens:
+                with pytest.raises(Refused):
+                    await guard.session(token)
+            await guard.close()
+
+    assert (outcome.checks, outcome.revived) == (CHECKS, 0)
+    assert outcome.refused

@@ -1,0 +1,229 @@
+"""The fake service says what the real one says."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import text
+
+from tamatar.auth.v1 import session_service_pb2 as s
+from tamatar.auth.v1 import user_service_pb2 as u
+from tamatar_auth import client
+from tamatar_auth.client import ErrorReason, aio
+from tamatar_auth.client.testing import FakeAuthServer
+from tests.support.calls import ada, sign_in, verify
+from tests.support.session_watchers import End, watching
+
+NOBODY = "0190d9a0-0000-7000-8000-000000000000"
+
+
+class Real:
+    """Does by the calls of the real service what the fake offers to tests."""
+
+    def __init__(self, auth, database):
+        self._auth, self._database = auth, database
+
+    async def add_user(self, email, **fields):
+        user = (await self._auth.users.CreateUser(ada(email=email, **fields))).user
+        await verify(self._database, user)
+        return user
+
+    async def start_session(self, user):
+        return (await self._auth.sessions.CreateSession(sign_in(email=user.email))).session_token
+
+    async def revoke(self, token):
+        await self._auth.sessions.RevokeSession(s.RevokeSessionRequest(session_token=token))
+
+    async def revoke_all(self, user):
+        request = s.RevokeUserSessionsRequest(user_id=user.user_id)
+        await self._auth.sessions.RevokeUserSessions(request)
+
+    async def deactivate(self, user):
+        await self._auth.users.DeactivateUser(u.DeactivateUserRequest(user_id=user.user_id))
+
+    async def delete(self, user):
+        await self._auth.users.DeleteUser(u.DeleteUserRequest(user_id=user.user_id))
+
+    async def expire(self, token):
+        request = s.ValidateSessionRequest(session_token=token)
+        session = (await self._auth.sessions.ValidateSession(request)).session
+        async with self._database.transaction() as tx:
+            await tx.connection.execute(
+                text("UPDATE sessions SET expires_at = created_at + :bit WHERE id = :id"),
+                {"id": UUID(session.session_id), "bit": timedelta(microseconds=1)},
+            )
+
+
+class Fake:
+    """The same, of the fake."""
+
+    def __init__(self, fake):
+        self._fake = fake
+
+    def __getattr__(self, name):
+        async def do(*args, **named):
+            return getattr(self._fake, name)(*args, **named)
+
+        return do
+
+
+class Story:
+    """Makes calls, and notes what is told, with names in place of ids and moments."""
+
+    def __init__(self, auth, world):
+        self.auth, self.world = auth, world
+        self._names = {}
+        self.told = []
+
+    def know(self, name, *ids):
+        self._names |= dict.fromkeys(ids, f"<{name}>")
+
+    async def call(self, method, request):
+        try:
+            answer = await method(request)
+        except client.AuthError as error:
+            waits = error.retry_after is not None
+            self.told.append(
+                (type(error), error.status, error.reason_name, set(error.fields), waits)
+            )
+            return None
+        self.told.append(self._plain(answer))
+        return answer
+
+    def _plain(self, value):
+        if isinstance(value, Timestamp):
+            return "<a moment>"
+        if isinstance(value, Message):
+            fields = {field.name: getattr(value, field.name) for field, _ in value.ListFields()}
+            return {name: self._plain(each) for name, each in fields.items() if name != "etag"}
+        if hasattr(value, "append"):
+            return [self._plain(each) for each in value]
+        return self._names.get(value, value)
+
+
+async def tell(story):
+    """Live through all that the fake can do."""
+    auth, world = story.auth, story.world
+    users, sessions = auth.users, auth.sessions
+    bob = await world.add_user("Bob@Example.com", username="bob", last_name="Lovelace")
+    eve = await world.add_user("eve@example.com")
+    story.know("bob", bob.user_id)
+    story.know("eve", eve.user_id)
+    tokens = [await world.start_session(each) for each in (bob, bob, bob, bob, eve, eve)]
+    for n, token in enumerate(tokens):
+        found = await sessions.ValidateSession(s.ValidateSessionRequest(session_token=token))
+        story.know(f"session {n}", found.session.session_id)
+        story.know(f"token {n}", token)
+    first = (
+        await sessions.ValidateSession(s.ValidateSessionRequest(session_token=tokens[0]))
+    ).session
+
+    for who in (
+        {"user_id": bob.user_id},
+        {"user_id": bob.user_id.upper()},
+        {"email": "BOB@example.com"},
+        {"username": "Bob"},
+        {"user_id": NOBODY},
+        {"email": "nobody@example.com"},
+        {"user_id": "bob"},
+        {"email": ""},
+        {},
+    ):
+        await story.call(users.GetUser, u.GetUserRequest(**who))
+    for ids in ([eve.user_id, NOBODY, bob.user_id, eve.user_id], [], ["x"], [bob.user_id] * 1001):
+        await story.call(users.BatchGetUsers, u.BatchGetUsersRequest(user_ids=ids))
+    for token in (tokens[0], "tms_nobody", "", "x" * 129, "a\tb"):
+        await story.call(sessions.ValidateSession, s.ValidateSessionRequest(session_token=token))
+    await story.call(sessions.GetSession, s.GetSessionRequest(session_id=first.session_id))
+    await story.call(sessions.GetSession, s.GetSessionRequest(session_id=NOBODY))
+
+    async with watching(sessions) as watch:
+        await world.revoke(tokens[0])
+        await watch.heard(End(bob.user_id, first.session_id))
+        await world.deactivate(eve)
+        while not any(end.user_id == eve.user_id for end in watch.told):
+            await watch.read()
+    await world.expire(tokens[1])
+    everyone = s.BatchValidateSessionsRequest(session_tokens=[*tokens, "tms_nobody"])
+    await story.call(sessions.BatchValidateSessions, everyone)
+    for each in ([], ["", "x"], ["x"] * 1001):
+        request = s.BatchValidateSessionsRequest(session_tokens=each)
+        await story.call(sessions.BatchValidateSessions, request)
+    for which in (
+        {"session_id": first.session_id},
+        {"session_token": tokens[2]},
+        {"session_token": tokens[2]},
+        {"session_token": "tms_nobody"},
+        {"session_id": NOBODY},
+        {"session_id": "x"},
+        {},
+    ):
+        await story.call(sessions.RevokeSession, s.RevokeSessionRequest(**which))
+    for whose in (bob.user_id, bob.user_id, NOBODY, "x"):
+        request = s.RevokeUserSessionsRequest(user_id=whose)
+        await story.call(sessions.RevokeUserSessions, request)
+    await world.delete(bob)
+    await story.call(users.GetUser, u.GetUserRequest(user_id=bob.user_id))
+    await story.call(sessions.BatchValidateSessions, everyone)
+    return story.told
+
+
+async def test_the_fake_tells_the_same_story_as_the_service(auth, database, fake):
+    real = await tell(Story(auth, Real(auth, database)))
+    async with aio.connect(fake.address) as there:
+        imitated = await tell(Story(there, FakeUsers(fake)))
+
+    for number, (expected, told) in enumerate(zip(real, imitated, strict=True)):
+        assert told == expected, number
+
+
+class FakeUsers(Fake):
+    """Makes users as `Real` does."""
+
+    async def add_user(self, email, **fields):
+        return self._fake.add_user(email, **({"first_name": "Ada"} | fields))
+
+
+async def test_what_the_fake_does_not_do_is_unimplemented(fake):
+    async with aio.connect(fake.address) as auth:
+        with pytest.raises(client.AuthError, match="UNIMPLEMENTED"):
+            await auth.users.CreateUser(ada())
+
+
+async def test_the_fake_can_be_out_of_order_and_away(fake):
+    token = fake.start_session(fake.add_user("ada@example.com"))
+    request = s.ValidateSessionRequest(session_token=token)
+    async with aio.connect(fake.address) as auth:
+        async with watching(auth.sessions) as watch:
+            fake.break_streams()
+            assert (await watch.refusal()).reason == "STREAM_INTERRUPTED"
+        fake.is_available = False
+        with pytest.raises(client.UnavailableError) as caught:
+            await auth.sessions.ValidateSession(request)
+        assert caught.value.reason == ErrorReason.STORAGE_UNAVAILABLE
+        assert caught.value.retry_after
+        fake.is_available = True
+        async with watching(auth.sessions) as watch:
+            await asyncio.to_thread(fake.stop)
+            assert (await watch.refusal()).reason == "SERVICE_STOPPING"
+        await asyncio.to_thread(fake.start)
+        assert await auth.sessions.ValidateSession(request, wait_for_ready=True)
+
+
+async def test_a_stream_of_the_fake_gives_signs_of_life():
+    with FakeAuthServer(sign_of_life=0.01) as fake:
+        async with aio.connect(fake.address) as auth, watching(auth.sessions) as watch:
+            assert [await watch.read() for _ in range(3)] == [[], [], []]
+    assert fake.calls == {"WatchSessions": 1}
+
+
+def test_a_session_of_the_fake_can_be_as_short_as_a_test_wants(fake):
+    token = fake.start_session(fake.add_user("ada@example.com"), life=timedelta(0))
+
+    with client.connect(fake.address) as auth, pytest.raises(client.SessionError) as caught:
+        auth.sessions.ValidateSession(s.ValidateSessionRequest(session_token=token))
+
+    assert caught.value.reason == ErrorReason.SESSION_EXPIRED

@@ -1,0 +1,95 @@
+"""docs/api.md is made of the protos: all that is in them, and what their rules want in words."""
+
+import pytest
+from buf.validate import validate_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+import tamatar.auth.v1.error_reason_pb2
+import tamatar.auth.v1.session_service_pb2
+import tamatar.auth.v1.user_service_pb2
+from tamatar_auth.security.authorization import RULES
+from tests.support.commands import ROOT
+from tools.api_docs import Page, failures
+from tools.api_protos import PACKAGE, Protos
+from tools.api_rules import rules_in_words
+
+PAGE = (ROOT / "docs/api.md").read_text()
+
+
+def section(title):
+    """What stands below a headline, up to the next one."""
+    return PAGE.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
+
+
+def field(**rules):
+    made = descriptor_pb2.FieldDescriptorProto(name="a", type="TYPE_STRING")
+    made.options.Extensions[validate_pb2.field].MergeFrom(validate_pb2.FieldRules(**rules))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({}, []),
+        ({"string": {"min_len": 1, "max_len": 255}}, ["1 to 255 characters"]),
+        ({"string": {"max_len": 255}}, ["at most 255 characters"]),
+        ({"string": {"min_len": 3}}, ["at least 3 characters"]),
+        ({"string": {"pattern": r"^\P{Cc}*$"}}, ["no control characters"]),
+        ({"string": {"pattern": "^a|b$"}}, ["matches `^a|b$`"]),
+        ({"string": {"uuid": True}, "ignore": "IGNORE_IF_ZERO_VALUE"}, ["a UUID", "or not set"]),
+        ({"int32": {"gte": 0, "lte": 9}}, ["at most 9", "at least 0"]),
+        ({"repeated": {"max_items": 5, "items": {"string": {"uuid": True}}}}, None),
+        ({"required": True, "string": {"prefix": "x"}}, ["required", "`prefix: x`"]),
+        ({"cel": [{"id": "a", "message": "must be odd"}]}, ["must be odd"]),
+    ],
+)
+def test_rules_are_said_in_words_and_none_is_left_out(rules, words):
+    expected = words if words is not None else ["at most 5 items", "each a UUID"]
+
+    assert rules_in_words(field(**rules)) == expected
+
+
+def test_every_call_is_on_the_page_with_who_may_make_it():
+    for service, methods in RULES.items():
+        if service.startswith(PACKAGE):
+            for method, rule in methods.items():
+                (line,) = [row for row in PAGE.splitlines() if row.startswith(f"| [{method}](")]
+                assert all(f"`{role.value}`" in line for role in rule.roles)
+                assert "Who may: " in section(method)
+
+
+def test_every_field_is_on_the_page_with_its_rules():
+    pool = descriptor_pool.Default()
+    for name in (f"{PACKAGE}.UserService", f"{PACKAGE}.SessionService"):
+        for method in pool.FindServiceByName(name).methods:
+            for message in (method.input_type, method.output_type):
+                for each in message.fields:
+                    assert f"| `{each.name}` | " in section(method.name), (method.name, each.name)
+
+    assert "| `user_ids` | list of string | 1 to 1000 items; each a UUID |" in section(
+        "BatchGetUsers"
+    )
+    assert "exactly one of `identifier`" in section("GetUser")
+
+
+def test_a_call_that_refuses_as_another_has_its_reasons_too():
+    (line,) = [row for row in PAGE.splitlines() if row.startswith("| [RefreshSession](")]
+
+    assert "`SESSION_UNKNOWN`" in line
+    assert "`SESSION_REUSED`" in line
+
+
+def test_every_reason_is_on_the_page_with_its_status():
+    for reason, failure in failures().items():
+        assert f"| `{reason}` | {failure.code.name} | " in PAGE
+
+
+def test_a_comment_that_names_another_status_is_found():
+    image = descriptor_pb2.FileDescriptorSet()
+    reasons = tamatar.auth.v1.error_reason_pb2.DESCRIPTOR
+    reasons.CopyToProto(image.file.add())
+    place = image.file[0].source_code_info.location.add(path=[5, 0, 2, 1])
+    place.leading_comments = " NOT_FOUND: at least one field breaks a rule."
+
+    with pytest.raises(SystemExit, match="INVALID_FIELDS is INVALID_ARGUMENT"):
+        Page(Protos(image.SerializeToString())).text()

@@ -1,0 +1,55 @@
+"""docs/cli.md: the commands of the page do what it says, and a refusal is told as it shows."""
+
+import os
+import re
+
+import pytest
+
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.callers import Role
+from tests.support.certificates import DAY, Authority
+from tests.support.commands import BIN, ROOT, run, serving
+from tests.support.databases import TEMPLATE
+
+PAGE = (ROOT / "docs/cli.md").read_text()
+(COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
+(REFUSAL,) = re.findall(r"(?ms)^```text\n(.*?)^```$", PAGE)
+ADDRESS = "auth.example.com:50051"
+
+
+@pytest.fixture
+def encrypted(postgres, tmp_path):
+    """Where a server answers over TLS, to a person with the page's files."""
+    authority = Authority.make()
+    (tmp_path / "ca.pem").write_bytes(authority.root.pem)
+    certificate, key = authority.sign("localhost").write(tmp_path)
+    callers = CallerFile(tmp_path / "callers.toml")
+    token = callers.add(NewCaller("operator", [Role.ACCOUNTS]), DAY)
+    (tmp_path / ".tamatar-token").write_text(f"{token.text}\n")
+    name = f"cli_page_{os.getpid()}"
+    settings = {
+        "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
+        "TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml"),
+        "TAMATAR_TLS_CERTIFICATE_FILE": str(certificate),
+        "TAMATAR_TLS_KEY_FILE": str(key),
+    }
+    with serving(cwd=tmp_path, **settings) as server:
+        yield f"localhost:{server.addresses[0].rpartition(':')[2]}"
+    postgres.drop(name)
+
+
+def test_a_context_is_added_and_used_and_a_refusal_is_told(encrypted, tmp_path):
+    assert ADDRESS in COMMANDS
+    given = {"HOME": str(tmp_path), "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
+
+    def ask(commands, code=0):
+        return run("sh", "-e", "-c", commands, cwd=tmp_path, code=code, **given)
+
+    said = ask(COMMANDS.replace(ADDRESS, encrypted))
+    refused = ask("tamatar-auth user create ada@example.com --username ab", code=1)
+
+    listed, users = said.stdout.splitlines()[1], said.stdout.splitlines()[2:]
+    assert listed.split() == ["*", "production", encrypted, "a", "token"]
+    assert len(users) == 1, "the headers of a table without users"
+    assert f"production is {encrypted}" in said.stderr
+    assert refused.stderr == REFUSAL

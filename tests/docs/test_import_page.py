@@ -1,0 +1,58 @@
+"""docs/import.md: the files of the page can be imported, and reports look as it shows."""
+
+import json
+import os
+import re
+
+from tests.support.commands import BIN, ROOT, run
+
+HASH = "$2b$04$6A3byn0SPNdbsDnUgJ4Vc.xKO5G9UwVQB9VhgGwgdw/zziH8oPAW."
+PAGE = (ROOT / "docs/import.md").read_text()
+ROW, REPORT = re.findall(r"(?ms)^```json\n(.*?)^```$", PAGE)
+(COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
+
+
+def test_the_row_of_the_page_is_imported_whole(cli, tmp_path):
+    assert '"$2b$12$..."' in ROW
+    row = ROW.replace("$2b$12$...", HASH)
+    (tmp_path / "one.jsonl").write_text(row)
+
+    said = cli("import", "one.jsonl").stderr
+    cli("export", "all.jsonl", "--password-hashes")
+
+    assert "1 rows: created 1" in said
+    exported = map(json.loads, (tmp_path / "all.jsonl").read_text().splitlines())
+    (grace,) = (one for one in exported if one["email"] == "grace@example.com")
+    assert grace.items() >= json.loads(row).items()
+
+
+def test_the_commands_of_the_page_leave_the_report_that_it_shows(
+    cli, tmp_path, server_address, surroundings
+):
+    cli("user", "create", "taken@example.com")
+    (tmp_path / "users.csv").write_text(
+        "email,username\nnew@example.com,\ntaken@example.com,\nshort@example.com,ab\n"
+    )
+    given = surroundings | {"PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
+    *imports, export = COMMANDS.splitlines()
+    assert [line.split()[1] for line in (*imports, export)] == [*["import"] * 3, "export"]
+
+    said = [run("sh", "-c", line, cwd=tmp_path, code=1, **given).stderr for line in imports]
+    run("sh", "-c", export, cwd=tmp_path, **given)
+
+    assert [re.search(r"rows: (.*?),", each)[1] for each in said] == [
+        "would be created 1",
+        "created 1",
+        "created 1",
+    ]
+    report = tmp_path / "users.csv.report.jsonl"
+    assert told(report.read_text()) == told(REPORT)
+    assert f'"service": "{server_address}"' in report.read_text()
+    assert "new@example.com" in (tmp_path / "all.jsonl").read_text()
+
+
+def told(report):
+    """The lines of a report, without what tells one file, service and user from another."""
+    digests = re.sub(r'"sha256:[0-9a-f]{64}"', '"sha256:"', report)
+    ids = re.sub(r'"user_id": "[0-9a-f-]{36}"', '"user_id": ""', digests)
+    return re.sub(r'"service": "[^"]+"', '"service": ""', ids).splitlines()

@@ -1,0 +1,244 @@
+"""What docs/operations.md says can be done, and does what it says."""
+
+import configparser
+import os
+import re
+import shlex
+from base64 import b64encode
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.config.fields import SettingFields
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.embedded.installation import Installation
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.driver.connect import connecting, libpq_url
+from tamatar_auth.storage.driver.connection import Abandoned
+from tests.support.calls import ada, sign_in
+from tests.support.certificates import Authority
+from tests.support.commands import BIN, QUICK, ROOT, run, tamatar
+from tests.support.schema_dump import schema
+
+PAGE = (ROOT / "docs/operations.md").read_text()
+
+
+def blocks(language, page=PAGE):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+def section(title):
+    """What stands below a headline, up to the next one."""
+    return re.split(r"^#+ ", PAGE.partition(f" {title}\n")[2], flags=re.MULTILINE)[0]
+
+
+def values():
+    """The settings of PostgreSQL that the page gives."""
+    lines = "".join(blocks("ini")).splitlines()
+    return [tuple(part.strip(" '") for part in line.split("=", 1)) for line in lines]
+
+
+def channel_to(service):
+    return grpc.aio.insecure_channel(str(service.addresses[0]))
+
+
+def fill(url):
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            """
+            WITH somebody AS (
+                INSERT INTO users (id, email, first_name)
+                VALUES (gen_random_uuid(), 'ada@example.com', 'Ada') RETURNING id
+            )
+            INSERT INTO sessions (id, user_id, token_digest, expires_at)
+            SELECT gen_random_uuid(), id, sha256('1'), now() + interval '1 day' FROM somebody
+            """
+        )
+
+
+def test_every_setting_is_one_that_postgresql_takes(tmp_path):
+    given = dict(values())
+    standbys = given.pop("synchronous_standby_names")  # not here, and nothing shall wait for them
+
+    with (
+        EmbeddedPostgres(tmp_path, settings=given | {"fsync": "off"}) as server,
+        psycopg.connect(server.url(), autocommit=True) as connection,
+    ):
+        taken = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in given}
+        set_it = sql.SQL("ALTER SYSTEM SET synchronous_standby_names = {}")
+        connection.execute(set_it.format(sql.Literal(standbys)))
+
+    assert taken == given
+
+
+def test_there_are_enough_connections_for_the_service_of_the_page():
+    pool = SettingFields.model_fields["pool_size"].default
+    most = 4 * 2 * (pool + 8 + 2)
+
+    assert f"= {most} at most, and {4 * 2 * pool} more" in PAGE
+    assert most + 4 * 2 * pool < int(dict(values())["max_connections"])
+
+
+def test_every_default_of_the_page_is_the_one_of_the_settings(tmp_path):
+    shown = run(BIN / "tamatar-auth", "config", "example", cwd=tmp_path).stdout
+    defaults = dict(re.findall(r"^#?\s*(TAMATAR_\w+)=(\S+)$", shown, re.MULTILINE))
+    rows = re.findall(r"^\| `(TAMATAR_\w+)` \| (\S+) \|", PAGE, re.MULTILINE)
+
+    assert len(rows) > 5
+    assert [row for row in rows if defaults[row[0]] != row[1]] == []
+
+
+def test_the_url_of_the_page_is_understood():
+    (line,) = (text for text in blocks("text") if text.startswith("TAMATAR_DATABASE_URL="))
+    url = line.strip().partition("=")[2]
+
+    said = psycopg.conninfo.conninfo_to_dict(libpq_url(Settings(_env_file=None, database_url=url)))
+
+    assert said["host"] == "pg1,pg2,pg3"
+    assert said["target_session_attrs"] == "read-write"
+
+
+@pytest.mark.parametrize("number", range(len(blocks("sql"))))
+def test_the_sql_of_the_page_runs_and_keeps_the_tables(migrated_database, number):
+    fill(migrated_database)
+
+    with psycopg.connect(migrated_database) as connection:
+        for statement in blocks("sql")[number].strip().split(";\n"):
+            connection.execute(statement.encode())
+        if "ALTER ROLE" in blocks("sql")[number]:  # other tests have the same role
+            connection.rollback()
+
+    assert Migrations(migrated_database).check() == []
+
+
+def test_after_a_restore_no_session_is_good(migrated_database):
+    fill(migrated_database)
+    (statements,) = blocks("sql", section("Restoring"))
+
+    with psycopg.connect(migrated_database) as connection:
+        connection.execute(statements.encode())
+        live = connection.execute("SELECT count(*) FROM sessions WHERE is_valid").fetchone()
+
+    assert live == (0,)
+
+
+async def test_password_keys_are_rotated_as_the_page_says(settings, migrated_database):
+    old, new = (f"{name}:{b64encode(name.encode() * 8).decode()}" for name in ("2026", "2027"))
+    (count,) = blocks("sql", section("Password keys"))
+    named = []
+
+    async def sign_in_with(*keys):
+        secret = SecretStr(" ".join(keys))
+        mine = settings.with_database(migrated_database)
+        mine = mine.model_copy(update={"password_keys": secret})
+        async with running(mine) as service, channel_to(service) as channel:
+            if not named:
+                await UserServiceStub(channel).CreateUser(ada(email_verified=True))
+            await SessionServiceStub(channel).CreateSession(sign_in())
+        with psycopg.connect(migrated_database) as connection:
+            named.append(connection.execute(count.encode()).fetchall())
+
+    for keys in ([old], [new, old], [old, new], [new]):
+        await sign_in_with(*keys)
+
+    assert named == [[("2026", 1)], [("2026", 1)], [("2027", 1)], [("2027", 1)]]
+
+
+def test_tokens_of_callers_are_rotated_as_the_page_says(tmp_path):
+    given = {"TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml")}
+    tamatar("caller", "add", "gateway", "--role", "validator", cwd=tmp_path, **given)
+    (commands,) = blocks("console", section("Callers"))
+
+    said = [tamatar(*line.split()[1:], cwd=tmp_path, **given) for line in commands.splitlines()]
+
+    assert said[0].stdout.startswith("tmc_")
+    assert "gateway" in said[1].stdout
+
+
+def test_the_end_of_a_certificate_is_told_as_the_page_says(tmp_path):
+    certificate, _ = Authority.make().sign("localhost").write(tmp_path)
+    (command,) = blocks("console", section("Certificates"))
+
+    told = run("sh", "-c", command, cwd=tmp_path, TAMATAR_TLS_CERTIFICATE_FILE=str(certificate))
+
+    assert re.fullmatch(r"notAfter=.* GMT\n", told.stdout)
+
+
+async def test_a_file_with_the_password_of_the_database_is_read_with_each_connection(
+    settings, migrated_database, tmp_path
+):
+    url = urlsplit(migrated_database)
+    passfile = tmp_path / "pgpass"
+    bare = url._replace(netloc=f"{url.username}@{url.hostname}:{url.port}")
+    mine = settings.with_database(bare._replace(query=f"passfile={passfile}").geturl())
+
+    async def connects(password):
+        passfile.write_text(f"*:*:*:*:{password}\n")
+        passfile.chmod(0o600)
+        try:
+            await (await connecting(mine, Abandoned())()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    assert not await connects("another one")
+    assert await connects(url.password)
+
+
+def test_a_dump_is_restored_as_the_page_says(migrated_database, postgres, tmp_path):
+    fill(migrated_database)
+    name = f"restored_{uuid4().hex}"
+    commands = [
+        line
+        for block in blocks("console", section("Backups") + section("Restoring"))
+        for line in block.splitlines()
+    ]
+    assert [shlex.split(line)[0] for line in commands[:2]] == ["pg_dump", "pg_restore"]
+    installation = Installation.find(15)
+    restored = postgres.create(name)
+    given = QUICK | {
+        "PATH": os.pathsep.join([str(installation.binaries), str(BIN), os.environ["PATH"]]),
+        "PGSERVICEFILE": str(service_file(tmp_path, auth=migrated_database, restored=restored)),
+    }
+    try:
+        for command in commands:
+            run("sh", "-c", command, cwd=tmp_path, **given)
+
+        assert schema(restored) == schema(migrated_database)
+        with psycopg.connect(restored) as connection:
+            users = connection.execute("SELECT email FROM users").fetchall()
+        assert users == [("ada@example.com",)]
+    finally:
+        postgres.drop(name)
+
+
+def service_file(folder, **urls):
+    """Write the service file of the page for these databases; a file has their passwords."""
+    (page,) = (text for text in blocks("text", section("Backups")) if "passfile=" in text)
+    named = configparser.ConfigParser()
+    named.read_string(page)
+    assert named.sections() == list(urls)
+    passfile, file = folder / "pgpass", folder / "pg_service.conf"
+    for name, url in urls.items():
+        parts = urlsplit(url)
+        named[name].update(
+            host=parts.hostname,
+            port=str(parts.port),
+            dbname=parts.path[1:],
+            user=parts.username,
+            passfile=str(passfile),
+        )
+        passfile.write_text(f"*:*:*:*:{parts.password}\n")
+    passfile.chmod(0o600)
+    with file.open("w") as lines:
+        named.write(lines, space_around_delimiters=False)
+    return file

@@ -1,0 +1,131 @@
+"""Every block of code on a page is run by a test, or stands in a list that says why not."""
+
+import os
+import re
+import urllib.request
+
+import psycopg
+import pytest
+
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.callers import Role
+from tests.support.certificates import DAY
+from tests.support.commands import BIN, ROOT, run, serving, tamatar
+from tests.support.deploy_files import anchors
+
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [
+        *(ROOT / "README.md", ROOT / "protos/README.md"),
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+}
+
+RUN_BY = {
+    "README.md": ("tests/docs/test_readme.py", {"console", "go", "python", "typescript"}),
+    "docs/audit.md": ("tests/security/test_audit.py", {"json"}),
+    "docs/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
+    "docs/client.md": ("tests/docs/test_client_page.py", {"python"}),
+    "docs/deploying.md": ("tests/repo/test_deploy_files.py", {"console"}),
+    "docs/grpcurl.md": ("tests/docs/test_grpcurl_page.py", {"console", "text"}),
+    "docs/import.md": ("tests/docs/test_import_page.py", {"console", "json"}),
+    "docs/incidents.md": ("tests/docs/test_pages.py", {"console", "sql"}),
+    "docs/operations.md": ("tests/docs/test_operations_page.py", {"console", "ini", "sql", "text"}),
+    "docs/running.md": ("tests/docs/test_pages.py", {"console"}),
+    "docs/telemetry.md": ("tests/docs/test_pages.py", {"console"}),
+    "protos/README.md": ("tests/interop/test_languages.py", {"console"}),
+}
+"""The test that runs the code of a page, and which languages: all but what is listed below."""
+
+NOT_RUN = {
+    ("README.md", "make run "): "what it starts is started by tests/conftest.py and test_cli.py",
+    ("docs/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
+    ("docs/deploying.md", "docker compose "): "there is no Docker where the tests run",
+    ("docs/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
+    ("docs/operations.md", "pool_mode = "): "there is no PgBouncer where the tests run",
+}
+"""Blocks that no test runs, by their page and how they begin, and why."""
+
+
+def blocks(page, language=r"\w*"):
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", PAGES[page])
+
+
+def excused(page, block):
+    return [key for key in NOT_RUN if key[0] == page and block.startswith(key[1])]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_run_or_excused(page):
+    test, languages = RUN_BY.get(page, ("", set()))
+    found = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", PAGES[page])
+    left = {language for language, block in found if not excused(page, block)}
+
+    assert left == languages, "have a test run them, and name it in RUN_BY"
+    if test:
+        name = page.rpartition("/")[2] if page.startswith("docs/") else page
+        assert name in (ROOT / test).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_to_a_headline_leads_to_one(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)\s#]*)#([^)]+)\)", PAGES[page]):
+        there = (ROOT / page).parent / target if target else ROOT / page
+        assert anchor in anchors(there.read_text()), (target, anchor)
+
+
+def test_every_excuse_is_of_a_block():
+    used = {key for page in PAGES for block in blocks(page) for key in excused(page, block)}
+
+    assert used == set(NOT_RUN)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("docs/incidents.md", "sql"))))
+def test_the_sql_for_incidents_runs(migrated_database, number):
+    with psycopg.connect(migrated_database) as connection:
+        for statement in blocks("docs/incidents.md", "sql")[number].strip().split(";\n"):
+            connection.execute(statement.encode())
+
+
+def test_callers_are_kept_as_the_page_says(tmp_path):
+    (commands,) = blocks("docs/running.md", "console")
+
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    told = run("sh", "-e", "-c", commands, cwd=tmp_path, PATH=path).stdout.splitlines()
+
+    assert [line[:4] for line in told[:2]] == ["tmc_", "tmc_"]
+    assert told[0] != told[1]
+    assert "gateway" in "".join(told[2:])
+
+
+def test_the_leaked_token_of_a_caller_ends_at_once(tmp_path):
+    callers = CallerFile(tmp_path / "callers.toml")
+    callers.add(NewCaller("gateway", [Role.VALIDATOR]), DAY)
+    before = (tmp_path / "callers.toml").read_text()
+    (command,) = blocks("docs/incidents.md", "console")
+
+    given = {"TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml")}
+    tamatar(*command.split()[1:], cwd=tmp_path, **given)
+
+    digests = re.compile(r'sha256 = "(\w+)"')
+    after = digests.findall((tmp_path / "callers.toml").read_text())
+    assert len(after) == 1
+    assert after != digests.findall(before)
+
+
+@pytest.mark.parametrize("line", blocks("docs/telemetry.md", "console")[0].splitlines())
+def test_telemetry_is_switched_on_as_the_page_says(line, migrated_database, tmp_path):
+    command, _, comment = (part.strip() for part in line.partition("#"))
+    given = {
+        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        "TAMATAR_DATABASE_URL": migrated_database,
+        "TAMATAR_LISTEN": "127.0.0.1:0",
+        "TAMATAR_METRICS_LISTEN": "127.0.0.1:0",
+    }
+    named = re.sub(r"^((?:\w+=\S+ )*)", r"\1exec ", command)
+    with serving(cwd=tmp_path, command=("sh", "-c", named), **given) as server:
+        assert server.addresses
+        if comment:
+            address = server.events("telemetry")[0]["metrics_address"]
+            with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+                assert b"tamatar_call_max" in answer.read()

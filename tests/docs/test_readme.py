@@ -1,0 +1,235 @@
+"""What the README and the pages beside it say is so."""
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections import Counter
+
+import grpc
+import pytest
+import typer.main
+from grpc_health.v1 import health_pb2
+
+from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
+from tamatar_auth.cli.app import app
+from tamatar_auth.client import connect
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sources import OF_CALLING_COMMANDS, Origins
+from tests.support.commands import (
+    ROOT,
+    SAMPLE_PASSWORD,
+    environment,
+    find_grpcurl,
+    run,
+    sample_server,
+)
+
+ADDRESS = "127.0.0.1:50051"
+OWN_ADDRESS = "127.0.0.1:50060"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "protos/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+README = PAGES[0].read_text()
+SECURITY = (ROOT / "docs/security.md").read_text()
+TEXT = "\n".join(page.read_text() for page in PAGES)
+
+OTHER_PROGRAMS = ("buf", "docker", "kubectl")
+"""Programs of others, with options that a page names and none of our commands has."""
+
+SERVICES = {
+    service.name: {method.name for method in service.methods}
+    for file in (
+        user_service_pb2.DESCRIPTOR,
+        session_service_pb2.DESCRIPTOR,
+        diagnostics_service_pb2.DESCRIPTOR,
+        health_pb2.DESCRIPTOR,
+    )
+    for service in file.services_by_name.values()
+}
+
+
+@pytest.fixture(scope="module")
+def address(postgres, tmp_path_factory):
+    with sample_server(postgres, tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+def blocks(language):
+    """The code of the README in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def lines_of(program):
+    """The commands in the README's code that start a program, each in one line."""
+    code = "".join(blocks("console")).replace("\\\n", " ")
+    return [line for line in code.splitlines() if line.split()[:1] == [program]]
+
+
+def rows(first_header):
+    """The rows of the first table whose first header is this, without the header."""
+    table = re.search(rf"^\| {first_header} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
+    assert table is not None
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
+
+
+def leaves(command, words=()):
+    """The commands below a command, by the words that call them."""
+    if not hasattr(command, "commands"):
+        return {words: command}
+    below = {name: command.get_command(None, name) for name in command.list_commands(None)}
+    return {
+        key: leaf
+        for name, each in below.items()
+        if not each.hidden
+        for key, leaf in leaves(each, (*words, name)).items()
+    }
+
+
+COMMANDS = leaves(typer.main.get_command(app))
+OPTIONS = {
+    option
+    for command in (typer.main.get_command(app), *COMMANDS.values())
+    for each in command.params
+    for option in (*each.opts, *each.secondary_opts)
+}
+
+
+def test_the_example_in_python_prints_who_is_signed_in(address, tmp_path):
+    code, _ = blocks("python")
+    assert ADDRESS in code
+    example = tmp_path / "example.py"
+    example.write_text(code.replace(ADDRESS, address))
+
+    printed = run(sys.executable, "-W", "error", example, cwd=tmp_path).stdout
+
+    assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
+
+
+def test_the_guarded_service_greets_who_is_signed_in_and_nobody_else(address, tmp_path):
+    _, code = blocks("python")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        mine = f"127.0.0.1:{probe.getsockname()[1]}"
+    assert OWN_ADDRESS in code
+    example = tmp_path / "example.py"
+    example.write_text(code.replace(ADDRESS, address).replace(OWN_ADDRESS, mine))
+    with connect(address) as auth:
+        who = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
+        token = auth.sessions.CreateSession(who).session_token
+
+    server = subprocess.Popen([sys.executable, example], cwd=tmp_path, env=environment())
+    try:
+        with grpc.insecure_channel(mine) as channel:
+            grpc.channel_ready_future(channel).result(30)
+            hello = channel.unary_unary("/shop.v1.Shop/Hello")
+            bearer = (("authorization", f"Bearer {token}"),)
+            assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Test User1!"
+            with pytest.raises(grpc.RpcError) as refused:
+                hello(b"", timeout=20)
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize(
+    ("language", "example"), [("go", "go/main.go"), ("typescript", "typescript/validate.ts")]
+)
+def test_the_clients_in_other_languages_are_those_that_are_run(language, example):
+    (code,) = blocks(language)
+    run_lines = iter((ROOT / "examples" / example).read_text().splitlines())
+
+    # Each line stands there, in this order: `in` takes the lines up to the one it looks for.
+    stripped = map(str.strip, run_lines)
+    assert [line for line in code.splitlines() if line.strip() not in stripped] == []
+
+
+def test_the_calls_with_grpcurl_are_answered(address, tmp_path):
+    program = find_grpcurl()
+    calls = [shlex.split(line.replace(ADDRESS, address)) for line in lines_of("grpcurl")]
+    assert calls
+
+    said = "".join(run(program, *call[1:], cwd=tmp_path).stdout for call in calls)
+
+    assert "tamatar.auth.v1.SessionService" in said
+    assert "tms_" in said
+
+
+def test_the_calls_are_those_of_the_protos():
+    said = {name.strip("`").rpartition(".")[2]: calls for name, calls in rows("Service")}
+    del said["reflection"]
+
+    assert {
+        name: set(calls.partition(":")[0].split(", ")) for name, calls in said.items()
+    } == SERVICES
+
+
+def test_every_command_is_named_and_every_named_command_exists():
+    spans = re.findall(r"`([^`\n]+)`", TEXT) + lines_of("tamatar-auth")
+    named = {
+        tuple(word for word in span.split("tamatar-auth ")[1].split() if re.match(r"[a-z]", word))
+        for span in spans
+        if "tamatar-auth " in span
+    }
+    for words in named:
+        assert any(words[: len(known)] == known for known in COMMANDS), words
+
+    ends = {tuple(span.split()[-n:]) for span in spans for n in (1, 2)}
+    for words in COMMANDS:
+        assert words in ends or words[-1:] in ends, words
+
+
+def test_every_named_option_exists():
+    ours = re.sub(rf"(?:^|`)(?:{'|'.join(OTHER_PROGRAMS)}) [^`\n]*", "", TEXT, flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours))
+
+    assert named
+    assert named <= OPTIONS
+
+
+def test_every_named_target_of_make_exists():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
+
+    assert targets is not None
+    assert {"run", "test", "check"} <= named
+    assert named <= set(targets[1].split())
+
+
+def test_every_named_setting_exists():
+    origins = Origins(Settings)
+    known = {variable for field in Settings.model_fields for variable in origins.variables(field)}
+    known |= OF_CALLING_COMMANDS
+    named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
+
+    assert {row[0].strip("`") for row in rows("Variable")} <= named <= known
+
+
+def test_every_named_test_and_file_of_tests_exists():
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"^(?:async )?def (test_\w+)", code, re.MULTILINE))
+    named = re.findall(r"`((?:tests/|test_)[^`]*)`", TEXT)
+
+    assert named
+    assert not [name for name in named if name not in known and not (ROOT / name).exists()]
+
+
+def test_a_row_of_the_security_requirements_is_met_or_a_deviation_and_not_both():
+    rows = re.findall(r"^\| ([\d., *]+) \|", SECURITY, re.MULTILINE)
+    numbers = Counter(number for row in rows for number in re.findall(r"[\d.]+", row))
+
+    assert numbers
+    assert numbers.most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file(page):
+    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
+    own = [link for link in links if not re.match(r"https?:", link)]
+
+    missing = [link for link in own if not (page.parent / link).exists()]
+
+    assert not missing

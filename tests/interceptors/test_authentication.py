@@ -1,0 +1,408 @@
+"""Who may call what: every method, with every kind of caller."""
+
+import socket
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+import structlog
+from google.protobuf import descriptor_pool
+from grpc import StatusCode
+
+from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
+from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.interceptors.authentication import CallerInterceptor
+from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.security import authorization as access
+from tamatar_auth.security.authorization import RULES
+from tamatar_auth.security.caller_file import read_callers
+from tamatar_auth.security.callers import CallerToken, Role, current_caller
+from tamatar_auth.server.app import HEALTH, SERVICES, running
+from tamatar_auth.server.ports import StartError
+from tamatar_auth.servicers.reflection import V1, V1ALPHA
+from tests.support.calls import read_refusal, refusal
+
+UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
+NOT_ALLOWED = (StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED")
+HOUR = timedelta(hours=1)
+
+TOKENS = {role: CallerToken.issue() for role in Role}
+EXPIRED = CallerToken.issue()
+
+BOTH = frozenset({"validator", "accounts"})
+VALIDATOR, ACCOUNTS, NONE = frozenset({"validator"}), frozenset({"accounts"}), frozenset[str]()
+EXPECTED = {
+    "UserService": {
+        "CreateUser": ACCOUNTS,
+        "GetUser": BOTH,
+        "BatchGetUsers": BOTH,
+        "ListUsers": ACCOUNTS,
+        "GetUserStats": ACCOUNTS,
+        "UpdateUser": ACCOUNTS,
+        "DeactivateUser": ACCOUNTS,
+        "ActivateUser": ACCOUNTS,
+        "DeleteUser": ACCOUNTS,
+        "RestoreUser": ACCOUNTS,
+        "PurgeUser": NONE,
+        "ChangePassword": ACCOUNTS,
+        "CreateEmailVerification": ACCOUNTS,
+        "VerifyEmail": ACCOUNTS,
+        "CreatePasswordReset": ACCOUNTS,
+        "ResetPassword": ACCOUNTS,
+        "ImportUsers": NONE,
+        "ExportUsers": NONE,
+    },
+    "SessionService": {
+        "CreateSession": ACCOUNTS,
+        "ValidateSession": VALIDATOR,
+        "BatchValidateSessions": VALIDATOR,
+        "RefreshSession": ACCOUNTS,
+        "GetSession": ACCOUNTS,
+        "ListSessions": ACCOUNTS,
+        "RevokeSession": ACCOUNTS,
+        "RevokeUserSessions": ACCOUNTS,
+        "WatchSessions": VALIDATOR,
+    },
+    "DiagnosticsService": {"GetDatabaseInfo": NONE, "ListSlowestQueries": NONE},
+    "ServerReflection": {"ServerReflectionInfo": NONE},
+}
+"""Who may call a method beside admins. This is the promise; security/access.py has to keep it."""
+
+
+def methods():
+    """Every method of every service that is answered, as its descriptor tells of it."""
+    pool = descriptor_pool.Default()
+    for service in (*SERVICES, HEALTH, V1, V1ALPHA):
+        # v1 has no descriptors of its own in grpcio-reflection.
+        found = pool.FindServiceByName(V1ALPHA if service == V1 else service)
+        for method in found.methods:
+            yield f"/{service}/{method.name}", method
+
+
+METHODS = dict(methods())
+GUARDED = [path for path in METHODS if not path.startswith(f"/{HEALTH}/")]
+OPEN = [path for path in METHODS if path not in GUARDED]
+
+
+def write_callers(path, tokens=None):
+    lines = []
+    for role, token in TOKENS.items():
+        expires = datetime.now(UTC) + HOUR
+        lines += caller(f"the-{role}", role, {token: expires})
+    lines += caller("late", "admin", {EXPIRED: datetime.now(UTC) - HOUR})
+    for name, (role, token) in (tokens or {}).items():
+        lines += caller(name, role, {token: datetime.now(UTC) + HOUR})
+    path.write_text("\n".join(lines))
+    return path
+
+
+def caller(name, role, tokens):
+    yield f'[callers.{name}]\nroles = ["{role}"]'
+    for token, expires in tokens.items():
+        yield f"[[callers.{name}.tokens]]"
+        yield f'sha256 = "{token.digest.hex()}"\nexpires = {expires.isoformat()}'
+
+
+def bearer(token):
+    return (("authorization", f"Bearer {token.text}"),)
+
+
+@pytest.fixture(scope="module")
+def callers_file(tmp_path_factory):
+    return write_callers(tmp_path_factory.mktemp("callers") / "callers.toml")
+
+
+@pytest.fixture(scope="module")
+async def guarded(settings, callers_file):
+    mine = settings.model_copy(update={"callers_file": callers_file})
+    async with running(mine) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def channel(guarded):
+    async with grpc.aio.insecure_channel(str(guarded.addresses[0])) as channel:
+        yield channel
+
+
+async def call(channel, path, metadata=(), request=b""):
+    """Call a method with raw bytes; return the first answer of a stream."""
+    method = METHODS[path]
+    kind = (
+        ("unary", "stream")[method.client_streaming]
+        + "_"
+        + ("unary", "stream")[method.server_streaming]
+    )
+    invoke = getattr(channel, kind)(path)
+    asked = iter([request]) if method.client_streaming else request
+    started = invoke(asked, metadata=metadata, timeout=20)
+    if not method.server_streaming:
+        return await started
+    answer = await started.read()
+    started.cancel()
+    return answer
+
+
+async def told(channel, path, metadata=(), request=b""):
+    """Everything that a refusal says, or None."""
+    while True:
+        try:
+            await call(channel, path, metadata, request)
+        except grpc.aio.AioRpcError as error:
+            said = read_refusal(error)
+            # The client ends a stream so when the refusal overtakes the request.
+            if said.message != "Internal error from Core":
+                return said
+        else:
+            return None
+
+
+async def outcome(channel, path, metadata=(), request=b""):
+    """OK, or the status and reason of a refusal."""
+    said = await told(channel, path, metadata, request)
+    return (said.code, said.reason) if said else StatusCode.OK
+
+
+def test_every_rule_is_about_a_method_and_every_method_has_a_rule():
+    ruled = {f"/{service}/{name}" for service, names in RULES.items() for name in names}
+
+    assert ruled == set(METHODS)
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_callers_who_prove_nothing_are_unknown_and_told_alike(channel, path):
+    attempts = (
+        (),
+        bearer(CallerToken.issue()),
+        bearer(EXPIRED),
+        (("authorization", "Bearer "),),
+        (("authorization", TOKENS[Role.ADMIN].text),),
+        (("authorization", f"Basic {TOKENS[Role.ADMIN].text}"),),
+        (("authorization", f"Bearer {TOKENS[Role.ADMIN].text} "),),
+        (("authorization", f"Bearer {TOKENS[Role.ADMIN].text[:-1]}"),),
+        (("authorization", "Bearer tmc_" + "x" * 4000),),
+        bearer(TOKENS[Role.ADMIN]) * 2,
+        (("authorization-bin", bearer(TOKENS[Role.ADMIN])[0][1].encode()),),
+        (("x-authorization", bearer(TOKENS[Role.ADMIN])[0][1]),),
+        (("x-user-id", "admin"), ("x-forwarded-for", "127.0.0.1"), ("caller", "the-admin")),
+    )
+    said = [await told(channel, path, metadata) for metadata in attempts]
+
+    assert all(one == said[0] for one in said)
+    assert (said[0].code, said[0].reason) == UNKNOWN
+    assert said[0].metadata == {}
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("path", GUARDED)
+async def test_a_role_opens_its_methods_and_no_others(channel, path, role):
+    service, _, name = path.rpartition("/")
+    allowed = EXPECTED[service.rpartition(".")[2]][name] | {"admin"}
+
+    said = await outcome(channel, path, bearer(TOKENS[role]))
+
+    if role in allowed:
+        assert said not in (UNKNOWN, NOT_ALLOWED)
+    else:
+        assert said == NOT_ALLOWED
+
+
+async def test_only_an_admin_may_say_that_an_address_is_verified(channel):
+    path = "/tamatar.auth.v1.UserService/CreateUser"
+    request = CreateUserRequest(email="new@example.com", email_verified=True).SerializeToString()
+
+    assert await outcome(channel, path, bearer(TOKENS["accounts"]), request) == NOT_ALLOWED
+    assert await outcome(channel, path, bearer(TOKENS["admin"]), request) == StatusCode.OK
+
+
+@pytest.mark.parametrize("path", OPEN)
+async def test_health_is_open_to_all(channel, path):
+    for metadata in ((), bearer(EXPIRED), bearer(CallerToken.issue()), bearer(TOKENS["accounts"])):
+        assert await outcome(channel, path, metadata) == StatusCode.OK
+
+
+async def test_a_caller_without_the_role_is_told_which_would_do(channel):
+    purge, check = "UserService/PurgeUser", "SessionService/ValidateSession"
+    for path, roles in ((purge, "admin"), (check, "admin,validator")):
+        said = await told(channel, f"/tamatar.auth.v1.{path}", bearer(TOKENS["accounts"]))
+        assert said.metadata == {"roles": roles}
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_those_who_are_refused_do_not_learn_whether_a_request_is_right(channel, path):
+    for request in (b"", b"\xff\xff\xff", b"\x0a\x03\xff\xfe\xfd"):
+        assert await outcome(channel, path, (), request) == UNKNOWN
+        allowed = EXPECTED[path.split("/")[1].rpartition(".")[2]][path.rpartition("/")[2]]
+        for role in {"validator", "accounts"} - allowed:
+            assert await outcome(channel, path, bearer(TOKENS[role]), request) == NOT_ALLOWED
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_those_who_are_let_in_are_told_of_bytes_that_are_no_message(channel, path):
+    said = await outcome(channel, path, bearer(TOKENS["admin"]), b"\xff\xff\xff")
+
+    assert said == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+
+async def test_the_scheme_is_read_in_any_case(channel):
+    path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
+    said = (("authorization", f"bEARER {TOKENS[Role.ADMIN].text}"),)
+
+    assert await outcome(channel, path, said) == StatusCode.OK
+
+
+async def test_a_token_expires_without_a_reload(settings, database, tmp_path):
+    for seconds in (2, 8, 32):
+        before, after = await told_around_the_end(settings, tmp_path / "callers.toml", seconds)
+        if before:  # or else the start alone took longer
+            break
+
+    assert set(before) == {StatusCode.OK}
+    assert set(after) == {UNKNOWN}
+
+
+async def told_around_the_end(settings, file, seconds):
+    """Ask again and again with a token that expires; return what was said before and after."""
+    token, soon = CallerToken.issue(), datetime.now(UTC) + timedelta(seconds=seconds)
+    file.write_text("\n".join(caller("brief", "admin", {token: soon})))
+    path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
+    before, after = [], []
+    async with (
+        running(settings.model_copy(update={"callers_file": file})) as service,
+        grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
+    ):
+        while len(after) < 10:
+            asked = datetime.now(UTC)
+            answer = await outcome(channel, path, bearer(token))
+            if asked >= soon:
+                after.append(answer)
+            elif datetime.now(UTC) < soon:
+                before.append(answer)
+    return before, after
+
+
+async def test_a_method_without_a_rule_keeps_the_server_from_starting(settings, monkeypatch):
+    monkeypatch.delitem(RULES["tamatar.auth.v1.UserService"], "PurgeUser")
+
+    with pytest.raises(StartError, match=r"tamatar\.auth\.v1\.UserService/PurgeUser") as refused:
+        async with running(settings):
+            pass
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "rules", "named"),
+    [
+        ({"t.S": ["A", "B"]}, {"t.S": {"A": access.ADMIN}}, "t.S/B"),
+        ({"t.S": ["A"], "t.New": ["C"]}, {"t.S": {"A": access.ADMIN}}, "t.New/C"),
+        ({"t.S": ["A"]}, {"t.S": {"A": access.ADMIN, "Gone": access.ADMIN}}, "t.S/Gone"),
+        ({"t.S": ["*"]}, {"t.S": {"A": access.ADMIN}}, "t.S/*"),
+    ],
+)
+def test_rules_and_methods_have_to_agree(answered, rules, named):
+    assert named in access.disagreement(answered, rules)
+    assert access.disagreement({"t.S": ["A"]}, {"t.S": {"A": access.ADMIN}}) is None
+
+
+async def test_a_method_without_a_rule_is_answered_to_nobody():
+    async def hello(_request, _context):
+        return b"hello"
+
+    methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, [ErrorInterceptor(), CallerInterceptor(None)])
+    answered.add_registered_method_handlers("t.S", methods)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert await refusal(channel.unary_unary("/t.S/Hello")(b"")) == NOT_ALLOWED
+    await server.stop(None)
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+async def test_plaintext_from_elsewhere_is_not_believed(with_file, callers_file, own_address):
+    async def hello(_request, _context):
+        return b"hello"
+
+    callers = Watched("callers", [callers_file], lambda: read_callers(callers_file))
+    interceptors = [
+        ErrorInterceptor(),
+        CallerInterceptor(callers if with_file else None, {"t.S": {"Hello": access.ADMIN}}),
+    ]
+    methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, interceptors)
+    answered.add_registered_method_handlers("t.S", methods)
+    port = server.add_insecure_port("0.0.0.0:0")
+    await server.start()
+    answers = []
+    for host in (own_address, "127.0.0.1"):
+        async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+            call = channel.unary_unary("/t.S/Hello")(b"", metadata=bearer(TOKENS["admin"]))
+            try:
+                answers.append(await call)
+            except grpc.aio.AioRpcError as error:
+                answers.append((error.code(), read_refusal(error).reason))
+    await server.stop(None)
+
+    assert answers == [UNKNOWN, b"hello"]
+
+
+@pytest.fixture(scope="module")
+def own_address():
+    """An address of this machine that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no network")
+        return probe.getsockname()[0]
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+async def test_the_call_knows_who_makes_it(with_file, callers_file):
+    known = []
+
+    async def who(_request, _context):
+        known.append(current_caller.get())
+        return b""
+
+    callers = (
+        Watched("callers", [callers_file], lambda: read_callers(callers_file))
+        if with_file
+        else None
+    )
+    rules = {"t.S": {"Who": access.READER}}
+    methods = {"Who": grpc.unary_unary_rpc_method_handler(who)}
+    server = grpc.aio.server()
+    answered = AnsweredMethods(server, [ErrorInterceptor(), CallerInterceptor(callers, rules)])
+    answered.add_registered_method_handlers("t.S", methods)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await channel.unary_unary("/t.S/Who")(b"", metadata=bearer(TOKENS["validator"]))
+    await server.stop(None)
+
+    (caller,) = known
+    expected = ("the-validator", {"validator"}) if with_file else ("local", {"admin"})
+    assert (caller.name, caller.roles) == expected
+    assert current_caller.get() is None
+
+
+async def test_a_refusal_is_one_event_that_tells_the_true_cause_and_no_token(channel):
+    path = "/tamatar.auth.v1.UserService/PurgeUser"
+    stranger = CallerToken.issue()
+    with structlog.testing.capture_logs() as logs:
+        for metadata in ((), bearer(stranger), bearer(EXPIRED), bearer(TOKENS["validator"])):
+            await outcome(channel, path, metadata)
+
+    refusals = [entry for entry in logs if entry["event"] == "caller.refused"]
+    assert [(entry["why"], entry.get("refused")) for entry in refusals] == [
+        ("no credentials", None),
+        ("token unknown or expired", None),
+        ("token unknown or expired", "late"),
+        ("no role for this method", "the-validator"),
+    ]
+    assert all(entry["method"] == path[1:] for entry in refusals)
+    assert not any(token.text in str(logs) for token in (stranger, EXPIRED, *TOKENS.values()))

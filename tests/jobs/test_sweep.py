@@ -1,0 +1,431 @@
+"""Sweeping: what is past its retention goes, a batch at a time, one sweeper at a time."""
+
+import asyncio
+import contextlib
+import re
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+import structlog
+from sqlalchemy import event, func, insert, select, text
+
+from tamatar_auth.jobs import sweep as sweeping
+from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
+from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.expired_rows import TOKENS_A_SESSION, Remains
+from tamatar_auth.storage.repositories.users import NewUser
+from tamatar_auth.storage.tables import (
+    password_attempts,
+    replaced_tokens,
+    sessions,
+    user_tokens,
+)
+from tests.support.waiting import eventually
+
+DAY = timedelta(days=1)
+
+# How long ago: created, expired (None: still to come), revoked (None: not).
+LIVE = (1 * DAY, None, None)
+EXPIRED = (10 * DAY, 3 * DAY, None)
+JUST_EXPIRED = (7 * DAY, timedelta(0), None)
+REVOKED = (1 * DAY, None, 1 * DAY)
+REVOKED_AND_EXPIRED = (20 * DAY, 13 * DAY, 15 * DAY)
+LONG_REVOKED = (40 * DAY, None, 31 * DAY)
+LONG_REVOKED_AND_EXPIRED = (60 * DAY, 53 * DAY, 59 * DAY)
+
+
+@pytest.fixture
+async def user(database):
+    async with database.transaction() as tx:
+        return await tx.users.add(NewUser(id=uuid4(), email="ada@example.com"))
+
+
+@pytest.fixture
+def add(database, user):
+    """Add sessions of some age, and give their ids."""
+
+    async def add(*ages):
+        ids = [uuid4() for _ in ages]
+        rows = [_row(key, user, *age) for key, age in zip(ids, ages, strict=True)]
+        async with database.transaction() as tx:
+            for row in rows:
+                await tx.connection.execute(insert(sessions).values(row))
+        return ids
+
+    return add
+
+
+@pytest.fixture
+def leave(database, user):
+    """Leave a secret that expired, and an attempt on an address, some time ago."""
+
+    async def leave(ago, account=b"a" * 32, owner=None):
+        then = func.now() - ago
+        secret = {
+            "user_id": user.id,
+            "purpose": str(uuid4())[:30],
+            "token_digest": uuid4().bytes * 2,
+            "email": user.email,
+            "expires_at": then,
+        }
+        attempt = {
+            "account": account,
+            "user_id": owner,
+            "failures": 3,
+            "blocked_until": then,
+            "last_tried_at": then,
+        }
+        async with database.transaction() as tx:
+            await tx.connection.execute(insert(user_tokens).values(secret))
+            await tx.connection.execute(insert(password_attempts).values(attempt))
+
+    return leave
+
+
+@pytest.fixture
+def replace(database):
+    """Replace the tokens of sessions some times."""
+
+    async def replace(ids, times):
+        rows = [
+            {"token_digest": uuid4().bytes * 2, "session_id": key}
+            for key in ids
+            for _ in range(times)
+        ]
+        async with database.transaction() as tx:
+            await tx.connection.execute(insert(replaced_tokens), rows)
+
+    return replace
+
+
+@contextlib.contextmanager
+def listening(target, name, listener):
+    event.listen(target, name, listener)
+    yield
+    event.remove(target, name, listener)
+
+
+async def remaining(database, table):
+    async with database.read() as db:
+        return (await db.connection.execute(select(func.count()).select_from(table))).scalar_one()
+
+
+def _row(key, user, created, expired, revoked):
+    return {
+        "id": key,
+        "user_id": user.id,
+        "token_digest": key.bytes * 2,
+        "is_valid": revoked is None,
+        "created_at": func.now() - created,
+        "expires_at": func.now() + DAY if expired is None else func.now() - expired,
+        "revoked_at": None if revoked is None else func.now() - revoked,
+    }
+
+
+async def left(database):
+    async with database.read() as db:
+        return set((await db.connection.execute(select(sessions.c.id))).scalars())
+
+
+def changed(settings, **values):
+    return settings.model_copy(update=values)
+
+
+async def test_what_is_past_its_retention_goes_and_the_rest_stays(database, settings, add):
+    kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED)
+    await add(EXPIRED, JUST_EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
+
+    result = await sweep(database, settings)
+
+    assert result == SweepResult(ended_sessions=2, expired_sessions=2)
+    assert await left(database) == set(kept)
+    assert await sweep(database, settings) == SweepResult()
+
+
+async def test_a_session_takes_its_replaced_tokens_along(database, settings, add, replace):
+    live, *_ = ids = await add(LIVE, EXPIRED, LONG_REVOKED)
+    await replace(ids, 3)
+
+    await sweep(database, settings)
+
+    async with database.read() as db:
+        kept = await db.connection.execute(select(replaced_tokens.c.session_id))
+    assert kept.scalars().all() == [live] * 3
+
+
+async def test_many_replaced_tokens_go_a_part_at_a_time(database, add, replace):
+    expired = (Remains.EXPIRED_SESSIONS, timedelta(0))
+    await replace(await add(EXPIRED, EXPIRED), TOKENS_A_SESSION + 1)
+    await replace(await add(LIVE, LONG_REVOKED), 1)
+
+    async with database.transaction() as tx:
+        assert not await tx.sweeps.lighten(*expired, limit=2)
+    assert await remaining(database, replaced_tokens) == 4
+
+    async with database.transaction() as tx:
+        assert await tx.sweeps.lighten(*expired, limit=2)
+    assert await remaining(database, replaced_tokens) == 2
+
+
+async def test_a_session_goes_after_its_replaced_tokens(database, settings, add, replace):
+    await replace(await add(EXPIRED), 3 * TOKENS_A_SESSION)
+    seen = []
+
+    def see(_connection, _cursor, statement, *_):
+        seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
+
+    with listening(database.engine.sync_engine, "before_cursor_execute", see):
+        result = await sweep(database, changed(settings, sweep_batch_size=1))
+
+    assert result == SweepResult(expired_sessions=1)
+    assert seen[:2] == ["replaced_tokens", "sessions"]  # those that were revoked: none
+    assert seen[2:7] == ["replaced_tokens"] * 4 + ["sessions"]
+
+
+async def test_a_secret_goes_as_soon_as_it_has_expired(database, settings, leave):
+    await leave(timedelta(0))
+    await leave(-timedelta(minutes=1), account=b"b" * 32)
+
+    assert await sweep(database, settings) == SweepResult(expired_secrets=1)
+    assert await remaining(database, user_tokens) == 1
+
+
+async def test_attempts_on_an_address_that_nobody_has_are_forgotten_after_a_day(
+    database, settings, leave
+):
+    await leave(DAY)
+    await leave(DAY - timedelta(minutes=1), account=b"b" * 32)
+
+    assert (await sweep(database, settings)).forgotten_attempts == 1
+    assert await remaining(database, password_attempts) == 1
+
+
+async def test_attempts_on_a_password_that_somebody_has_are_kept(database, settings, leave, user):
+    await leave(365 * DAY, owner=user.id)
+
+    assert (await sweep(database, settings)).forgotten_attempts == 0
+    assert await remaining(database, password_attempts) == 1
+
+
+async def test_retention_is_a_setting(database, settings, add):
+    kept = await add(LIVE, EXPIRED, LONG_REVOKED)
+    await add(LONG_REVOKED_AND_EXPIRED)
+    patient = changed(settings, expired_session_retention=4 * DAY, ended_session_retention=32 * DAY)
+
+    assert await sweep(database, patient) == SweepResult(ended_sessions=1)
+    assert await left(database) == set(kept)
+
+
+async def test_a_dry_run_counts_and_removes_nothing(database, settings, add, leave):
+    await add(LIVE, EXPIRED, JUST_EXPIRED, REVOKED, LONG_REVOKED)
+    await leave(2 * DAY)
+    before, lines = await left(database), []
+
+    result = await sweep(database, settings, dry_run=True, report=lines.append)
+
+    assert result == SweepResult(
+        ended_sessions=1, expired_sessions=2, expired_secrets=1, forgotten_attempts=1
+    )
+    assert await left(database) == before
+    assert await remaining(database, user_tokens) == 1
+    assert await remaining(database, password_attempts) == 1
+    assert lines == [
+        "ended sessions: 1 to remove",
+        "expired sessions: 2 to remove",
+        "expired secrets: 1 to remove",
+        "forgotten attempts: 1 to remove",
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+async def test_batches_of_every_size_add_up(database, settings, add, count):
+    await add(*[EXPIRED] * count)
+
+    result = await sweep(database, changed(settings, sweep_batch_size=2))
+
+    assert result.expired_sessions == count
+    assert await left(database) == set()
+
+
+async def test_each_batch_is_a_transaction_and_is_told(database, settings, add):
+    await add(*[EXPIRED] * 5)
+    lines, counts = [], []
+
+    async def watch():
+        counts.append(len(await left(database)))
+
+    watchers = []
+
+    def report(line):
+        lines.append(line)
+        watchers.append(asyncio.ensure_future(watch()))
+
+    await sweep(database, changed(settings, sweep_batch_size=2), report=report)
+    await asyncio.gather(*watchers)
+
+    assert [line for line in lines if line.startswith("expired sessions")] == [
+        f"expired sessions: {count} removed" for count in (2, 4, 5)
+    ]
+    assert set(counts) <= {5, 3, 1, 0}
+
+
+async def test_a_session_that_somebody_holds_is_left_for_the_next_time(database, settings, add):
+    held, _ = await add(EXPIRED, EXPIRED)
+    async with database.transaction() as tx:
+        await tx.connection.execute(
+            select(sessions.c.id).where(sessions.c.id == held).with_for_update()
+        )
+        assert (await sweep(database, settings)).expired_sessions == 1
+
+    assert await left(database) == {held}
+    assert (await sweep(database, settings)).expired_sessions == 1
+
+
+async def test_only_one_sweeps_at_a_time(database, settings, add):
+    ids = await add(EXPIRED)
+    lines = []
+    async with database.transaction() as other:
+        assert await other.sweeps.begin()
+
+        assert await sweep(database, settings, report=lines.append) == SweepResult(yielded=True)
+
+    assert lines == ["another process is sweeping: the rest is left to it"]
+    assert await left(database) == set(ids)
+    assert (await sweep(database, settings)).expired_sessions == 1
+
+
+async def test_sweepers_at_once_remove_everything_once(database, settings, add):
+    await add(*[EXPIRED] * 20)
+    small = changed(settings, sweep_batch_size=1)
+
+    results = await asyncio.gather(*(sweep(database, small) for _ in range(4)))
+
+    assert sum(it.expired_sessions for it in results) == 20
+    assert await left(database) == set()
+
+
+async def test_a_sweeper_that_dies_keeps_nobody_out(database, settings, add):
+    await add(EXPIRED)
+    dying = await database.engine.connect()
+    assert await Scope(dying).sweeps.begin()
+    pid = (await dying.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    async with database.read() as db:
+        await db.connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    assert await sweep(database, settings) == SweepResult(expired_sessions=1)
+
+    await dying.invalidate()
+    await dying.close()
+
+
+async def test_a_cancelled_sweep_stops_and_keeps_the_batches_that_are_done(database, settings, add):
+    await add(*[EXPIRED] * 5)
+    task = None
+
+    def report(line):
+        if line == "expired sessions: 2 removed":
+            task.cancel()
+
+    task = asyncio.create_task(
+        sweep(database, changed(settings, sweep_batch_size=2), report=report)
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert len(await left(database)) == 3
+    assert database.pool.in_use == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("EXPLAIN SELECT id FROM sessions WHERE revoked_at <= now()", "idx_session_revoked"),
+        (
+            "EXPLAIN SELECT id FROM sessions WHERE is_valid AND expires_at <= now()",
+            "idx_session_expires",
+        ),
+        (
+            "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",
+            "idx_user_token_expires",
+        ),
+        (
+            "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
+            "idx_password_attempt_tried",
+        ),
+        (
+            "EXPLAIN SELECT 1 FROM replaced_tokens WHERE session_id = gen_random_uuid()",
+            "idx_replaced_token_session",
+        ),
+    ],
+)
+async def test_sweeping_has_its_indexes(database, query, index):
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = (await tx.connection.execute(text(query))).scalars().all()
+
+    assert index in "\n".join(plan)
+
+
+async def test_every_kind_of_remains_is_counted_and_removed(database, add, leave):
+    await add(EXPIRED, LONG_REVOKED)
+    await leave(DAY)
+    now = dict.fromkeys(Remains, timedelta(0))
+
+    async with database.transaction() as tx:
+        assert await tx.sweeps.count(now) == dict.fromkeys(Remains, 1)
+        for remains, kept in now.items():
+            assert await tx.sweeps.remove(remains, kept, limit=10) == 1
+        assert await tx.sweeps.count(now) == dict.fromkeys(Remains, 0)
+
+
+@pytest.fixture
+async def periodic(database, settings):
+    """Run the task of the server at a short interval; it is cancelled at the end."""
+    tasks = []
+
+    def start(database=database, **values):
+        often = changed(settings, **{"sweep_interval": timedelta(milliseconds=10), **values})
+        tasks.append(asyncio.create_task(sweep_periodically(database, often)))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_the_server_sweeps_again_and_again(database, add, periodic):
+    with structlog.testing.capture_logs() as logs:
+        await add(EXPIRED)
+        periodic()
+        await eventually(lambda: any(entry.get("expired_sessions") == 1 for entry in logs))
+        await add(EXPIRED, LONG_REVOKED)
+        await eventually(lambda: any(entry.get("ended_sessions") == 1 for entry in logs))
+
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("swept", "info")}
+    assert await left(database) == set()
+
+
+async def test_the_server_sweeps_on_after_an_error_of_the_database(
+    settings, add, periodic, postgres
+):
+    await add(EXPIRED)
+    broken = Database(create_engine(settings.with_database(postgres.url("nowhere"))))
+    with structlog.testing.capture_logs() as logs:
+        periodic(broken)
+        await eventually(lambda: len(logs) >= 2)
+
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("sweep failed", "warning")}
+    assert "nowhere" not in str(logs)
+    await broken.close()
+
+
+async def test_an_interval_of_zero_never_sweeps(database, add, periodic, monkeypatch):
+    monkeypatch.setattr(sweeping, "sweep", None)  # would raise
+
+    task = periodic(sweep_interval=timedelta(0))
+    await asyncio.sleep(0.05)
+
+    assert not task.done()

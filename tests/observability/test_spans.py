@@ -1,0 +1,98 @@
+"""What one CreateUser and one sign-in leave in spans, metrics and logs of the whole server."""
+
+import io
+
+import pytest
+from opentelemetry.trace import SpanKind
+from sqlalchemy import text
+
+from tamatar.auth.v1 import session_service_pb2
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server.app import running
+from tests.server.test_app import channel_to
+from tests.support.calls import PASSWORD, ada, refused, sign_in
+from tests.support.telemetry_capture import Recording, logged
+
+CREATE_USER = "tamatar.auth.v1.UserService/CreateUser"
+NEW_PASSWORD = "another canary battery"
+SECRETS = (PASSWORD, "ada@example.com", "canary", "$2b$", "tms_")
+
+
+@pytest.fixture
+async def recorded(settings, database):
+    """A server that records, and what it recorded."""
+    recording, lines = Recording(), io.StringIO()
+    telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
+    with logged(settings.model_copy(update={"log_level": "debug"}), lines):
+        async with running(settings, telemetry) as service, channel_to(service) as channel:
+            yield channel, recording, lines, service.parts.drain
+
+
+async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
+    channel, recording, _, drain = recorded
+    await UserServiceStub(channel).CreateUser(ada(username="canary"))
+    await drain.finished()  # a call may be answered before its span has ended
+
+    call = recording.span(CREATE_USER)
+    children = [
+        span
+        for span in recording.spans
+        if span.parent and span.parent.span_id == call.context.span_id
+    ]
+    assert call.kind is SpanKind.SERVER
+    assert [child.name for child in children] == ["INSERT users", "INSERT user_profiles"]
+    for child in children:
+        assert child.kind is SpanKind.CLIENT
+        assert child.attributes["db.system.name"] == "postgresql"
+        assert call.start_time <= child.start_time <= child.end_time <= call.end_time
+    counted = {key: value for key, value in call.attributes.items() if "statement" in key}
+    assert 2 in counted.values()
+
+
+async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
+    channel, recording, lines, drain = recorded
+    users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+    secrets = {*SECRETS, NEW_PASSWORD, "tmu_"}
+    created = await users.CreateUser(ada(username="canary"))
+    who = {"user_id": created.user.user_id}
+    await refused(users.CreateUser(ada()))
+    await refused(users.CreateUser(ada(password="canary")))
+    await refused(sessions.CreateSession(sign_in(password="canary canary")))
+    made = await users.CreateEmailVerification(pb.CreateEmailVerificationRequest(**who))
+    await users.VerifyEmail(pb.VerifyEmailRequest(token=made.token))
+    await refused(users.VerifyEmail(pb.VerifyEmailRequest(token=made.token)))
+    started = await sessions.CreateSession(sign_in())
+    token = started.session_token
+    valid = session_service_pb2.ValidateSessionRequest(session_token=token)
+    await sessions.ValidateSession(valid)
+    fresh = await sessions.RefreshSession(
+        session_service_pb2.RefreshSessionRequest(session_token=token)
+    )
+    passwords = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    await users.ChangePassword(pb.ChangePasswordRequest(**who, **passwords))
+    await refused(users.ChangePassword(pb.ChangePasswordRequest(**who, **passwords)))
+    await refused(sessions.ValidateSession(valid))
+    asked = pb.CreatePasswordResetRequest(email="ada@example.com")
+    forgotten = await users.CreatePasswordReset(asked)
+    again = pb.ResetPasswordRequest(token=forgotten.token, new_password=PASSWORD)
+    await users.ResetPassword(again)
+    await refused(users.ResetPassword(again))
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("ALTER TABLE password_attempts RENAME TO hidden"))
+    try:
+        await refused(sessions.CreateSession(sign_in()))
+    finally:
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("ALTER TABLE hidden RENAME TO password_attempts"))
+    await drain.finished()
+
+    told = recording.text + lines.getvalue()
+    for expected in ("INSERT users", "rpc.server.call.duration", "db.client.operation.duration"):
+        assert expected in told
+    assert "sign_in.failed" in told
+    assert "call failed" in told
+    secrets |= {token, fresh.session_token, made.token, forgotten.token}
+    assert not [secret for secret in secrets if secret in told]

@@ -1,0 +1,240 @@
+"""What `make bench` measures with: figures of errors or of other rows would say nothing."""
+
+import asyncio
+import os
+import shutil
+import sys
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+from sqlalchemy import select
+
+from benchmarks import client, h2load, report
+from benchmarks.calls import GET_USER, LIST_USERS, PASSWORD, session_calls, token
+from benchmarks.chart import Series, chart
+from benchmarks.loading import add_expired, load
+from benchmarks.machine import warning
+from benchmarks.plan import Load
+from benchmarks.samples import BenchmarkError, Sample, median_ratio, p50, p99, rate
+from benchmarks.servers import Server
+from benchmarks.sign_in_clients import sign_in
+from benchmarks.statements import Statements
+from tamatar_auth.jobs.sweep import sweep
+from tamatar_auth.security.passwords.hasher import PasswordSchemes
+from tamatar_auth.security.passwords.peppers import Peppers
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.tables import users
+from tests.support.canaries import SUITE
+from tests.support.commands import ROOT, run
+from tests.support.waiting import eventually
+
+USERS = 60
+TOLD = """\
+finished in 1.50s, 3476.00 req/s, 205.41KB/s
+requests: 5214 total, 5246 started, 5214 done, {succeeded} succeeded, 0 failed, 0 errored
+status codes: 5214 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 308.12KB (315511) total, 15.42KB (15792) headers, 25.46KB ({data}) data
+"""
+VALIDATE = session_calls(USERS)["ValidateSession"]
+
+needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is missing")
+
+
+@pytest.fixture
+async def filled(settings, migrated_database):
+    """A service over a database that the loader has filled."""
+    SUITE.keep(PASSWORD, *map(token, range(USERS + 20)))
+    load(
+        migrated_database,
+        users=USERS,
+        sessions=USERS + 20,
+        password_hash=PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings)).hash(PASSWORD),
+        say=lambda _: None,
+    )
+    async with running(settings.with_database(migrated_database)) as service:
+        yield service
+
+
+@pytest.fixture
+def server(filled):
+    return Server(os.getpid(), str(filled.addresses[0]))
+
+
+def sample(*latencies, seconds=1.0):
+    return Sample(latencies=latencies, seconds=seconds, calls=len(latencies))
+
+
+@pytest.mark.parametrize("call", [*session_calls(USERS).values(), GET_USER, LIST_USERS])
+async def test_each_call_is_answered_and_its_answer_is_known_to_be_right(server, call):
+    answered = await client.answer(server, call, 7)
+
+    assert not call.is_right(8, answered)
+
+
+async def test_a_session_beyond_the_users_belongs_to_one_of_them(server):
+    await client.answer(server, VALIDATE, USERS + 3)
+
+
+async def test_an_answer_that_is_an_error_ends_the_measuring(server):
+    with pytest.raises(BenchmarkError, match="UNAUTHENTICATED"):
+        await client.closed_loop(server, VALIDATE, iter([USERS + 20]), Load(1, 0, 1))
+
+
+async def test_an_answer_that_is_not_right_ends_the_measuring(server):
+    particular = replace(VALIDATE, is_right=lambda _, encoded: encoded == b"")
+
+    with pytest.raises(BenchmarkError, match="not right of number 1"):
+        await client.answer(server, particular, 1)
+
+
+async def test_loaded_users_sign_in_without_a_new_hash(server, filled):
+    """A hash that is made anew would cost twice what signing in costs."""
+    # Where the machine stands still, the time is over before anybody has begun.
+    await eventually(lambda: signed_in(server))
+
+    async with filled.database.read() as db:
+        found = await db.connection.execute(select(users.c.password_hash).distinct())
+    assert len(found.all()) == 1
+
+
+async def signed_in(server):
+    met = await sign_in(server.address, 2, 0.2)
+    assert not met.others
+    return len(met.signed_in) >= 2
+
+
+async def test_expired_sessions_are_all_swept(filled, settings):
+    add_expired(filled.settings.database_url.get_secret_value(), USERS * 2, USERS)
+
+    swept = await sweep(filled.database, settings)
+
+    assert swept.expired_sessions == USERS * 2
+
+
+async def test_calls_are_counted_with_their_statements_and_latencies(server, filled):
+    url = filled.settings.database_url.get_secret_value()
+    await client.answer(server, GET_USER, 1)
+    before = Statements.so_far(url)
+    looped = await client.closed_loop(
+        server, GET_USER, client.cycle(range(USERS)), Load(4, 0.1, 0.3)
+    )
+    spent = Statements.so_far(url).since(before)
+
+    assert len(looped.latencies) <= looped.calls
+    assert looped.calls <= spent.all <= looped.calls + 10  # those that look at the database
+    assert spent.writing == 0
+
+
+async def test_statements_that_write_are_counted(server, filled):
+    url = filled.settings.database_url.get_secret_value()
+    before = Statements.so_far(url)
+    await client.answer(server, session_calls(USERS)["RevokeSession"], 1)
+    spent = Statements.so_far(url).since(before)
+
+    assert (spent.writing, spent.plus(spent).writing) == (1, 2)
+
+
+@needs_h2load
+async def test_h2load_drives_a_server_and_notices_wrong_answers(server):
+    (size,) = {len(await client.answer(server, VALIDATE, number)) for number in (1, 2)}
+
+    async def drive(numbers):
+        # On a thread, since the server that answers lives on this one.
+        return await asyncio.to_thread(
+            h2load.drive,
+            server,
+            VALIDATE,
+            Load(2, 0.1, 0.9),
+            numbers=numbers,
+            answer_bytes=[size, size],
+        )
+
+    driven = await drive([1, 2])
+
+    assert 0 < len(driven.latencies) <= driven.calls
+    with pytest.raises(BenchmarkError, match="bytes came where"):
+        await drive([1, USERS + 20])
+
+
+def test_what_h2load_prints_is_read():
+    told = h2load.Told.read(TOLD.format(succeeded=5214, data=26070))
+
+    assert told == h2load.Told(requests=5214, failed=0, data=26070)
+    with pytest.raises(BenchmarkError, match="not understood"):
+        h2load.Told.read("finished")
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "data", "size"),
+    [(5213, 5214 * 105, 100), (5214, 5214 * 90, 100), (5214, 5213 * 5, 0)],
+    ids=["a call failed", "answers were errors", "one empty answer was an error"],
+)
+def test_failed_calls_of_h2load_end_the_measuring(succeeded, data, size):
+    told = h2load.Told.read(TOLD.format(succeeded=succeeded, data=data))
+
+    with pytest.raises(BenchmarkError, match="failed"):
+        h2load.check(VALIDATE, told, size)
+
+
+def test_right_answers_may_differ_by_the_length_of_their_times():
+    h2load.check(VALIDATE, h2load.Told(10, 0, 10 * 105 + 30), 100)
+    h2load.check(VALIDATE, h2load.Told(10, 0, 10 * 5), 0)
+
+
+def test_the_warm_up_is_not_measured():
+    logs = [
+        "0\t200\t400000\n1200000\t200\t300000\n",
+        "900000\t200\t200000\n1000000\t200\t1000000\n",
+    ]
+
+    measured = h2load.sample(logs, warm_up=1.0)
+
+    assert measured.latencies == [0.2, 0.3, 1.0]
+    assert measured.seconds == 1.0
+    assert measured.calls == 4
+
+
+def test_medians_are_those_of_rounds():
+    ours, base = [sample(1, 2, 9), sample(4, 5)], [sample(1), sample(5, 6)]
+
+    assert median_ratio(ours, base, rate) == 2.0
+    assert [p50(ours[0]), p99(ours[0])] == [2, 9]
+
+
+def test_a_table_says_what_is_reached():
+    rows = [
+        report.at_least("calls", 0.75, 0.7),
+        report.at_most("time", 25, 24.96, unit=" ms", digits=1),
+    ]
+
+    assert report.reaches(rows).splitlines()[2:] == [
+        "| calls | >= 0.75  | 0.70     | not reached |",
+        "| time  | <= 25 ms | 25.0 ms  | ok          |",
+    ]
+
+
+def test_the_chart_has_a_point_for_each_figure():
+    line = Series("a < b", "#000000", {1: [sample(0.1)], 32: [sample(0.1, 0.3)]})
+
+    drawn = ET.fromstring(chart([line, line], "caption"))  # noqa: S314 - drawn here
+
+    assert len(drawn.findall(".//{*}circle")) == 8
+    assert "a < b" in [each.text for each in drawn.findall(".//{*}text")]
+
+
+def test_a_machine_without_h2load_is_told_how_to_install_it(tmp_path):
+    ended = run(sys.executable, "-m", "benchmarks", cwd=ROOT, code=2, PATH=str(tmp_path))
+
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert "nghttp2-client" in ended.stderr
+
+
+def test_the_scheduler_of_desktops_is_warned_of(tmp_path):
+    switch = tmp_path / "sched_autogroup_enabled"
+    assert warning(switch) is None
+
+    for value, is_told in (("0\n", False), ("1\n", True)):
+        switch.write_text(value)
+        assert bool(warning(switch)) is is_told

@@ -1,0 +1,43 @@
+"""A secret that any test lets out fails the whole run, whichever way it went."""
+
+import sys
+
+import pytest
+
+from tests.support.calls import NEW_PASSWORD, PASSWORD
+from tests.support.canaries import PAGE_TOKEN_KEY, PASSWORD_KEY
+from tests.support.commands import ROOT, run
+
+
+def planted(*arguments, code):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/support/planted_leaks.py",
+    ]
+    return run(*command, *arguments, cwd=ROOT, code=code).stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_whatever_tells_a_secret_is_found(workers):
+    said = planted("-n", workers, code=1)
+
+    assert "8 passed" in said
+    for secret, place in (
+        ("known to one test", "the message of a status"),
+        (NEW_PASSWORD, "the trailing metadata of a call"),
+        (PASSWORD, "the trailing metadata of a call"),
+        ("", "a log line (tests/support/planted_leaks.py::test_a_log_line_tells (call))"),
+        (PAGE_TOKEN_KEY, "the lines of the service"),
+        ("$2b$12$", "spans and metrics"),
+        (PASSWORD_KEY, "what a server wrote"),
+    ):
+        assert f"{secret}' in {place}" in said
+
+
+def test_a_run_that_tells_nothing_is_well():
+    assert "1 passed" in planted("-k", "nothing", code=0)

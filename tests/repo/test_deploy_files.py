@@ -1,0 +1,308 @@
+"""What deploy/ says: a server runs by it, and is probed, scraped and watched as it is."""
+
+import base64
+import os
+import re
+import shutil
+import socket
+import urllib.request
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sources import Origins
+from tamatar_auth.observability import semconv as names
+from tamatar_auth.security.authorization import RULES
+from tamatar_auth.servicers.health import LIVENESS
+from tamatar_auth.workers.supervisor import EXTRA_SECONDS
+from tests.support.commands import BIN, ROOT, is_served, run, serving, tamatar
+from tests.support.databases import TEMPLATE
+from tests.support.deploy_files import (
+    KUBERNETES,
+    alerts,
+    anchors,
+    compose,
+    container,
+    manifest,
+    queries,
+    secrets,
+    selectors,
+    settings_of,
+)
+from tests.support.waiting import until
+
+PAGE = (ROOT / "docs/deploying.md").read_text()
+OF_PROMETHEUS = {"job", "instance", "le"}
+"""Labels that are not of our page."""
+
+WATCHES = ("tamatar.auth.v1.SessionService/WatchSessions", "grpc.health.v1.Health/Watch")
+
+OF_FAILED_CALLS = names.ERROR_TYPE.replace(".", "_")
+"""The label of calls that fail by the fault of the server, of which there are none here."""
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def made_secrets(tmp_path_factory):
+    """What the page's commands make."""
+    folder = tmp_path_factory.mktemp("made")
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    ended = run("sh", "-e", "-c", blocks("console")[0], cwd=folder, PATH=path)
+    assert ended.stdout.startswith("tmc_")
+    return folder / "deploy/secrets"
+
+
+@pytest.fixture(scope="module")
+def environment(made_secrets):
+    """The variables in the file of secrets."""
+    lines = (made_secrets / "tamatar.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture
+def database(postgres):
+    name = f"deployed_{uuid4().hex}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+def test_every_variable_is_a_setting_and_the_settings_agree(environment, made_secrets):
+    known = {name for field in Settings.model_fields for name in Origins(Settings).variables(field)}
+    given = [manifest("configmap.yaml")["data"], compose()["server"]["environment"], environment]
+
+    assert [name for each in given for name in each if name not in known] == []
+    assert environment.keys() == secrets()["tamatar-auth"]["stringData"].keys()
+
+
+@pytest.mark.parametrize("where", ["kubernetes", "compose"])
+def test_a_server_runs_by_it(where, made_secrets, environment, database, tmp_path):
+    if where == "kubernetes":
+        places = {"/etc/tamatar/callers": made_secrets, "/etc/tamatar/tls": made_secrets}
+        said = manifest("configmap.yaml")["data"]
+    else:
+        places = {"/etc/tamatar": made_secrets}
+        said = {"TAMATAR_ENVIRONMENT": "production"} | compose()["server"]["environment"]
+    ports = {name: free_port() for name in ("LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN")}
+    here = {f"TAMATAR_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
+    given = settings_of(said, places) | environment | here
+    given |= {"TAMATAR_DATABASE_URL": database, "TAMATAR_BCRYPT_COST": "12"}
+    # What it would listen on is what is refused without certificate and callers.
+    assert said["TAMATAR_LISTEN"].startswith("0.0.0.0:")
+
+    with serving(cwd=tmp_path, **given) as server:
+        assert server.addresses == [here["TAMATAR_LISTEN"]]
+        until(lambda: is_served(cwd=tmp_path, **given))
+        authority = grpc.ssl_channel_credentials((made_secrets / "tls.crt").read_bytes())
+        with grpc.secure_channel(f"localhost:{ports['LISTEN']}", authority) as channel:
+            grpc.channel_ready_future(channel).result(20)
+        with urllib.request.urlopen(f"http://{here['TAMATAR_METRICS_LISTEN']}/metrics") as page:
+            assert b"tamatar_call_max" in page.read()
+
+
+def test_probes_ask_where_health_is_answered_and_liveness_is_not_readiness():
+    said = manifest("configmap.yaml")["data"]
+    server = container("deployment.yaml")
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    probes = {name: server[f"{name}Probe"]["grpc"] for name in ("startup", "readiness", "liveness")}
+
+    assert {probe["port"] for probe in probes.values()} == {ports["health"]}
+    assert said["TAMATAR_HEALTH_LISTEN"].endswith(f":{ports['health']}")
+    assert said["TAMATAR_LISTEN"].endswith(f":{ports['grpc']}")
+    assert said["TAMATAR_METRICS_LISTEN"].endswith(f":{ports['metrics']}")
+    services = {name: probe.get("service", "") for name, probe in probes.items()}
+    assert services == {"startup": LIVENESS, "readiness": "", "liveness": LIVENESS}
+
+
+def test_a_pod_has_the_time_to_end_and_another_one_is_there_before():
+    said = manifest("configmap.yaml")["data"]
+    spec = manifest("deployment.yaml")["spec"]
+    seconds = sum(
+        int(said[f"TAMATAR_{name}"].removesuffix("s")) for name in ("DRAIN_DELAY", "SHUTDOWN_GRACE")
+    )
+    compose_seconds = int(compose()["server"]["stop_grace_period"].removesuffix("s"))
+    defaults = Settings(_env_file=None)
+    end = (defaults.drain_delay + defaults.shutdown_grace).total_seconds()
+
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= seconds + EXTRA_SECONDS
+    assert compose_seconds > end + 1
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert manifest("disruption-budget.yaml")["spec"]["maxUnavailable"] < spec["replicas"]
+
+
+def test_selectors_find_the_pods_and_the_volumes_their_secrets():
+    template = manifest("deployment.yaml")["spec"]["template"]
+    labels = template["metadata"]["labels"].items()
+    budget = manifest("disruption-budget.yaml")["spec"]["selector"]["matchLabels"]
+    policy = manifest("network-policy.yaml")["spec"]["podSelector"]["matchLabels"]
+    job = manifest("migration.yaml")["spec"]["template"]["metadata"]["labels"].items()
+    volumes = {volume["secret"]["secretName"] for volume in template["spec"]["volumes"]}
+
+    for selector in (manifest("service.yaml")["spec"]["selector"], budget):
+        assert selector.items() <= labels
+        assert not selector.items() <= job
+    assert policy.items() <= labels & job
+    assert volumes | {"tamatar-auth"} == secrets().keys()
+    files = {name for name in volumes for name in secrets()[name]["stringData"]}
+    assert files == {"callers.toml", "tls.crt", "tls.key"}
+    assert {value for secret in secrets().values() for value in secret["stringData"].values()} == {
+        ""
+    }
+
+
+def test_the_migration_of_compose_waits_for_the_postgresql_that_stays():
+    # The image's first server, which ends when the volume is prepared, has a socket only.
+    words = compose()["postgres"]["healthcheck"]["test"]
+
+    assert words[:3] == ["CMD", "pg_isready", "--host=127.0.0.1"]
+    assert compose()["migration"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
+def test_containers_may_do_no_more_than_they_need():
+    (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for name in ("deployment.yaml", "migration.yaml"):
+        spec = manifest(name)["spec"]["template"]["spec"]
+        security = container(name)["securityContext"]
+        assert spec["securityContext"]["runAsUser"] == int(user)
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert not spec["automountServiceAccountToken"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert "memory" in container(name)["resources"]["limits"]
+
+
+def test_what_containers_are_told_to_run_exists(tmp_path):
+    told = [container(name)["args"] for name in ("deployment.yaml", "migration.yaml")]
+    told += [compose()[name]["command"] for name in ("server", "migration")]
+
+    for words in told:
+        assert "Usage: tamatar-auth" in tamatar(*words, "--help", cwd=tmp_path).stdout
+
+
+def kubectl():
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("kubectl is missing: what it renders is not looked at")
+    return program
+
+
+def test_kustomize_renders_all_but_the_migration(tmp_path):
+    rendered = yaml.safe_load_all(run(kubectl(), "kustomize", KUBERNETES, cwd=tmp_path).stdout)
+    kinds = {each["kind"]: each for each in rendered}
+    image = kinds["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    assert kinds.keys() == {
+        *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service")
+    }
+    assert image == container("migration.yaml")["image"]
+
+
+def test_the_commands_make_the_secrets_that_pods_read(made_secrets):
+    program, made = kubectl(), {}
+    for line in blocks("console")[1].splitlines():
+        words = line.split()
+        assert words[0] == "kubectl"
+        asked = (program, *words[1:], "--dry-run=client", "--output=yaml")
+        secret = yaml.safe_load(run(*asked, cwd=made_secrets).stdout)
+        made[secret["metadata"]["name"]] = secret
+
+    for name, template in secrets().items():
+        assert made[name]["data"].keys() == template["stringData"].keys()
+        assert made[name].get("type", "Opaque") == template.get("type", "Opaque")
+        assert all(base64.b64decode(value) for value in made[name]["data"].values())
+
+
+@pytest.fixture(scope="module")
+def exported(postgres, tmp_path_factory):
+    """What a server's page has: of each metric its labels and their values."""
+    folder = tmp_path_factory.mktemp("exported")
+    name = f"exported_{uuid4().hex}"
+    url = postgres.create(name, TEMPLATE)
+    listen = f"127.0.0.1:{free_port()}"
+    metrics = {"TAMATAR_METRICS_ENABLED": "true", "TAMATAR_METRICS_LISTEN": listen}
+    with serving("--dev", cwd=folder, TAMATAR_DATABASE_URL=url, **metrics) as server:
+        make_calls(*server.addresses, folder)
+        with urllib.request.urlopen(f"http://{listen}/metrics") as answer:
+            page = answer.read().decode()
+    postgres.drop(name)
+    found = {"up": {}}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            labels = found.setdefault(sample.name, {})
+            for name, value in sample.labels.items():
+                labels.setdefault(name, set()).add(value)
+    return found
+
+
+def make_calls(address, folder):
+    """Make calls that are answered, and some that are refused."""
+    run(BIN / "python", ROOT / "examples/first_calls.py", address, cwd=folder)
+
+
+@pytest.mark.parametrize("where", queries())
+def test_what_is_asked_for_is_what_a_server_exports(where, exported):
+    methods = {f"{service}/{name}" for service, rules in RULES.items() for name in rules}
+    known = {
+        "rpc_method": methods,
+        "rpc_response_status_code": {code.name for code in grpc.StatusCode},
+    }
+    asked = list(selectors(queries()[where]))
+    assert asked
+    for selector in asked:
+        labels = exported[selector.name]
+        for matcher in selector.matchers.matchers:
+            if matcher.name in OF_PROMETHEUS | {OF_FAILED_CALLS}:
+                continue
+            assert matcher.name in labels, selector
+            if matcher.op == promql_parser.MatchOp.Equal:
+                assert matcher.value in known.get(matcher.name, labels[matcher.name])
+
+
+@pytest.mark.parametrize("method", WATCHES)
+def test_streams_that_end_with_their_server_are_no_failures(method):
+    failed = {(OF_FAILED_CALLS, ""), ("rpc_response_status_code", "UNAVAILABLE")}
+    for where, query in queries().items():
+        for selector in selectors(query):
+            matchers = selector.matchers.matchers
+            if failed & {(matcher.name, matcher.value) for matcher in matchers}:
+                (of_methods,) = [each for each in matchers if each.name == "rpc_method"]
+                assert of_methods.op == promql_parser.MatchOp.NotRe
+                assert re.fullmatch(of_methods.value, method), where
+
+
+def test_every_metric_is_on_the_dashboard(exported):
+    shown = {
+        re.sub(r"_(bucket|sum|count)$", "", selector.name)
+        for where, query in queries().items()
+        if where.startswith("panel ")
+        for selector in selectors(query)
+    }
+    ours = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for name in exported
+        if name.startswith(("rpc_", "db_", "tamatar_")) and not name.endswith("_created")
+    }
+
+    assert ours - shown == set()
+
+
+def test_every_alert_leads_to_what_to_do():
+    pages = {path: anchors(Path(ROOT, path).read_text()) for path in ("docs/incidents.md",)}
+    for rule in alerts():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert anchor in pages[page], rule["alert"]
+        assert rule["labels"]["severity"] in {"page", "warn"}

@@ -1,0 +1,216 @@
+"""What the project stands on: its lock files, its Makefile, its wheel."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tamatar_auth
+from tests.support.commands import run
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS = PROJECT["dependency-groups"]
+
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+
+
+def of_extra(name: str) -> list[str]:
+    """What an extra asks for, with those that it includes."""
+    asked = [(line, re.fullmatch(r"tamatar-auth\[(\w+)\]", line)) for line in EXTRAS[name]]
+    return [one for line, more in asked for one in (of_extra(more[1]) if more else [line])]
+
+
+RUNTIME = [*PROJECT["project"]["dependencies"], *of_extra("server")]
+LOCAL = [*PROJECT["project"]["dependencies"], *of_extra("embedded"), *GROUPS["build"]]
+LOCKED = {
+    "runtime": RUNTIME,
+    "local": LOCAL,
+    "dev": [*LOCAL, *(line for line in GROUPS["dev"] if isinstance(line, str))],
+    "build": GROUPS["build"],
+    "proto": GROUPS["proto"],
+    "oldest": GROUPS["oldest"],
+    "lock": GROUPS["lock"],
+}
+
+PIN = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; [^\\]+)? \\")
+HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
+
+
+def lines(lock: str) -> list[str]:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def pins(lock: str) -> dict[str, str]:
+    return {pin[1]: pin[2] for line in lines(lock) if (pin := PIN.fullmatch(line))}
+
+
+def output(*command: str | Path, cwd: Path) -> str:
+    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_there_is_a_lock_file_for_each_environment_and_no_other() -> None:
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == set(LOCKED)
+
+
+@pytest.mark.parametrize("lock", LOCKED)
+def test_a_lock_file_holds_names_versions_and_hashes_and_nothing_else(lock: str) -> None:
+    strange = [line for line in lines(lock) if not (PIN.fullmatch(line) or HASH.fullmatch(line))]
+
+    assert not strange
+
+
+@pytest.mark.parametrize("lock", LOCKED)
+def test_a_lock_file_has_what_the_project_asks_for(lock: str) -> None:
+    locked = pins(lock)
+    unmet = [
+        str(wanted)
+        for wanted in map(Requirement, LOCKED[lock])
+        if not wanted.specifier.contains(
+            locked.get(canonicalize_name(wanted.name), "0"), prereleases=True
+        )
+    ]
+
+    assert not unmet, "`make lock` renews the lock files"
+
+
+def test_tests_run_on_the_versions_that_the_service_runs_on() -> None:
+    assert pins("runtime").items() <= pins("local").items() <= pins("dev").items()
+
+
+def test_make_explains_each_of_its_targets() -> None:
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    explained = re.findall(r"^  make ([a-z-]+) +\S", output("make", "help", cwd=ROOT), re.MULTILINE)
+
+    assert targets is not None
+    assert sorted(explained) == sorted(targets[1].split())
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    build = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    output(*build, cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """An environment with the wheel, that borrows the packages below it from this one."""
+    folder = tmp_path_factory.mktemp("caller") / "with a space"
+    output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
+    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python")
+    output(*pip, "install", "--no-deps", "--no-index", wheel, cwd=ROOT)
+    # The .pth file that brings src/ in here is not read there: it is this environment's alone.
+    (packages,) = folder.glob("lib/*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    return folder
+
+
+def test_the_wheel_holds_the_service_its_stubs_and_its_migrations(wheel: Path) -> None:
+    def files(folder: str, root: str = "") -> set[str]:
+        below = (ROOT / root / folder).rglob("*")
+        found = {p.relative_to(ROOT / root).as_posix() for p in below if p.is_file()}
+        return {name for name in found if "__pycache__" not in name}
+
+    migrations = {f"tamatar_auth/{name}" for name in files("migrations")}
+    stubs = files("tamatar", "generated") | files("buf", "generated")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+
+    assert names == files("tamatar_auth", "src") | stubs | migrations
+
+
+def test_the_wheel_offers_the_command(environment: Path, tmp_path: Path) -> None:
+    said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
+
+    assert tamatar_auth.__version__ in said
+
+
+def test_a_command_of_the_service_says_what_to_install_where_only_the_client_is(
+    tmp_path: Path,
+) -> None:
+    # -S leaves out all packages that are installed.
+    said = run(
+        *(sys.executable, "-S", "-m", "tamatar_auth", "serve"),
+        cwd=tmp_path,
+        code=2,
+        PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'generated'}",
+    )
+
+    assert said.stderr.splitlines() == [
+        "typer is missing, which comes with the service: pip install 'tamatar-auth[server]'"
+    ]
+
+
+def test_callers_find_the_stubs_typed_for_both_kinds_of_channel(
+    environment: Path, tmp_path: Path
+) -> None:
+    caller = tmp_path / "caller.py"
+    caller.write_text(
+        "import grpc\n"
+        "from tamatar.auth.v1 import user_service_pb2 as pb\n"
+        "from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub\n"
+        "\n"
+        "\n"
+        "async def create(channel: grpc.aio.Channel) -> pb.CreateUserResponse:\n"
+        "    return await UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
+        "\n"
+        "\n"
+        "def create_now(channel: grpc.Channel) -> pb.CreateUserResponse:\n"
+        "    return UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
+    )
+    python = environment / "bin/python"
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+
+    output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
+    output(python, "-W", "error", caller, cwd=tmp_path)
+
+
+def test_callers_find_the_client_typed(environment: Path, tmp_path: Path) -> None:
+    caller = tmp_path / "caller.py"
+    caller.write_text(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "\n"
+        "import grpc\n"
+        "from tamatar.auth.v1 import session_service_pb2 as pb\n"
+        "from tamatar_auth.client import SessionError, SessionGuard, aio\n"
+        "from tamatar_auth.client import connect, current_session\n"
+        "from tamatar_auth.client.testing import FakeAuthServer\n"
+        "\n"
+        "REQUEST = pb.ValidateSessionRequest(session_token='tms_nobody')\n"
+        "\n"
+        "\n"
+        "async def validated(address: str) -> pb.ValidateSessionResponse:\n"
+        "    async with aio.connect(address, token=lambda: 'tmc_') as auth:\n"
+        "        grpc.aio.server(interceptors=[aio.SessionGuard(auth, recheck=5)])\n"
+        "        return await auth.sessions.ValidateSession(REQUEST)\n"
+        "\n"
+        "\n"
+        "def who() -> str:\n"
+        "    return current_session().user.email\n"
+        "\n"
+        "\n"
+        "with FakeAuthServer() as fake, connect(fake.address, plaintext=True) as auth:\n"
+        "    grpc.server(ThreadPoolExecutor(1), interceptors=[SessionGuard(auth, max_age=10)])\n"
+        "    try:\n"
+        "        answer: pb.ValidateSessionResponse = auth.sessions.ValidateSession(REQUEST)\n"
+        "    except SessionError as error:\n"
+        "        fields: int = len(error.fields)\n"
+    )
+    python = environment / "bin/python"
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+
+    output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
+    output(python, "-W", "error", caller, cwd=tmp_path)

@@ -1,0 +1,537 @@
+"""The audit trail: every event is documented, and recorded by the call that it belongs to."""
+
+import asyncio
+import json
+import logging
+import re
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import pytest
+import structlog
+from google.protobuf.field_mask_pb2 import FieldMask
+from sqlalchemy import func, update
+
+from tamatar.auth.v1 import session_service_pb2 as session_pb
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.portable_user_pb2 import PortableUser
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.errors.users import Cause
+from tamatar_auth.security import audit
+from tamatar_auth.security.audit import Event
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
+from tamatar_auth.storage.tables import sessions as sessions_table
+from tamatar_auth.storage.tables import users as users_table
+from tests.server.test_app import channel_to
+from tests.support.calls import PASSWORD, ada, refused, sign_in, verify
+from tests.support.commands import ROOT
+from tests.support.rows import wait_longer
+from tests.support.telemetry_capture import logged
+from tests.support.waiting import eventually, somebody_waits
+
+DOCUMENT = (ROOT / "docs/audit.md").read_text()
+NEW_PASSWORD = "another horse battery"
+WRONG_PASSWORD = "wrong horse battery"
+
+COMMON = {"timestamp", "level", "logger", "event", "audit", "caller"}
+
+
+class Fields(NamedTuple):
+    """The fields that an event always has, and those that it has where they are known."""
+
+    always: set[str]
+    where_known: set[str]
+
+
+def documented():
+    """The events of the document, with their fields."""
+    rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| .+ \|(.*)\|$", DOCUMENT, re.MULTILINE)
+    return {
+        event: Fields(
+            set(re.findall(r"`(\w+)`(?!\?)", fields)), set(re.findall(r"`(\w+)`\?", fields))
+        )
+        for event, fields in rows
+    }
+
+
+EVENTS = documented()
+
+
+def examples():
+    return [json.loads(line) for line in re.findall(r"^\{.*\}$", DOCUMENT, re.MULTILINE)]
+
+
+# The document
+
+
+def test_every_event_is_documented_and_every_documented_event_exists():
+    assert set(EVENTS) == {event.value for event in Event}
+
+
+def test_every_field_and_every_cause_is_explained():
+    explained = set(re.findall(r"`(\w+)`", DOCUMENT.partition("## The events")[0]))
+
+    assert {field for fields in EVENTS.values() for field in set().union(*fields)} <= explained
+    assert {cause.value for cause in Cause} <= explained
+
+
+def test_the_example_of_each_event_has_its_fields():
+    whole, *own = examples()
+
+    assert set(whole) > COMMON
+    assert [example.pop("event") for example in own] == list(EVENTS)
+    for example, fields in zip(own, EVENTS.values(), strict=True):
+        assert fields.always <= set(example) <= fields.always | fields.where_known
+    assert {key: value for key, value in whole.items() if key not in COMMON} == own[0]
+
+
+# The events
+
+
+class Scene:
+    """Ada, what is called for her, and what was said that no line may repeat."""
+
+    def __init__(self, users, sessions, database):
+        self.users, self.sessions, self.database = users, sessions, database
+        self.user = None
+        self.session_id = None
+        self.secrets = {"ada@example.com", "ada.l", "Lovelace", PASSWORD, NEW_PASSWORD}
+        self.secrets |= {WRONG_PASSWORD, "new@example.com", "nobody@example.com"}
+
+    async def create(self, **given):
+        self.user = (await self.users.CreateUser(self._whole(**given))).user
+        return self.user
+
+    async def repeat(self, request_id):
+        await self.users.CreateUser(self._whole(request_id=request_id))
+
+    async def sign_in(self, **given):
+        started = await self.sessions.CreateSession(sign_in(**given))
+        self.secrets.add(started.session_token)
+        self.session_id = started.session.session_id
+        return started.session_token
+
+    async def refresh(self, token):
+        request = session_pb.RefreshSessionRequest(session_token=token)
+        answer = await self.sessions.RefreshSession(request)
+        self.secrets.add(answer.session_token)
+
+    async def change(self, current=PASSWORD, **given):
+        values = {"user_id": self.user.user_id, "new_password": NEW_PASSWORD} | given
+        request = pb.ChangePasswordRequest(current_password=current, **values)
+        return await self.users.ChangePassword(request)
+
+    async def ask_reset(self, email="ada@example.com"):
+        request = pb.CreatePasswordResetRequest(email=email)
+        token = (await self.users.CreatePasswordReset(request)).token
+        self.secrets |= {token} - {""}
+        return token
+
+    async def reset(self, token):
+        request = pb.ResetPasswordRequest(token=token, new_password=NEW_PASSWORD)
+        return await self.users.ResetPassword(request)
+
+    async def ask_verification(self):
+        request = pb.CreateEmailVerificationRequest(user_id=self.user.user_id)
+        token = (await self.users.CreateEmailVerification(request)).token
+        self.secrets.add(token)
+        return token
+
+    async def verify(self, token):
+        return await self.users.VerifyEmail(pb.VerifyEmailRequest(token=token))
+
+    async def update(self, **changes):
+        mask = FieldMask(paths=list(changes))
+        request = pb.UpdateUserRequest(user_id=self.user.user_id, update_mask=mask, **changes)
+        return await self.users.UpdateUser(request)
+
+    async def of_user(self, method, **given):
+        request = getattr(pb, f"{method}Request")(user_id=self.user.user_id, **given)
+        return await getattr(self.users, method)(request)
+
+    async def revoke(self):
+        request = session_pb.RevokeSessionRequest(session_id=self.session_id)
+        return await self.sessions.RevokeSession(request)
+
+    async def revoke_all(self):
+        request = session_pb.RevokeUserSessionsRequest(user_id=self.user.user_id)
+        return await self.sessions.RevokeUserSessions(request)
+
+    async def store(self, table, **columns):
+        async with self.database.transaction() as tx:
+            await tx.connection.execute(update(table).values(columns))
+
+    @staticmethod
+    def _whole(**given):
+        return ada(username="ada.l", last_name="Lovelace", **given)
+
+
+@pytest.fixture
+async def scene(users, sessions, database):
+    """Ada, who can sign in."""
+    scene = Scene(users, sessions, database)
+    await verify(database, await scene.create())
+    return scene
+
+
+async def created(scene):
+    await scene.of_user("PurgeUser")
+    yield
+    await scene.create()
+
+
+async def signed_in(scene):
+    yield {"revoked_sessions": 0}
+    await scene.sign_in()
+
+
+async def refused_sign_in(scene):
+    yield {"cause": Cause.WRONG_PASSWORD}
+    await refused(scene.sign_in(password=WRONG_PASSWORD))
+
+
+async def changed_password(scene):
+    await scene.sign_in()
+    yield {"revoked_sessions": 1}
+    await scene.change()
+
+
+async def refused_change(scene):
+    yield {"cause": Cause.WRONG_PASSWORD}
+    await refused(scene.change(WRONG_PASSWORD))
+
+
+async def asked_for_reset(scene):
+    yield
+    await scene.ask_reset()
+
+
+async def reset_password(scene):
+    await scene.sign_in()
+    token = await scene.ask_reset()
+    yield {"revoked_sessions": 1}
+    await scene.reset(token)
+
+
+async def refused_reset(scene):
+    scene.secrets.add("tmu_unknown")
+    yield
+    await refused(scene.reset("tmu_unknown"))
+
+
+async def asked_for_verification(scene):
+    yield
+    await scene.ask_verification()
+
+
+async def verified_email(scene):
+    token = await scene.ask_verification()
+    yield
+    await scene.verify(token)
+
+
+async def refused_verification(scene):
+    scene.secrets.add("tmu_unknown")
+    yield
+    await refused(scene.verify("tmu_unknown"))
+
+
+async def changed_email(scene):
+    yield
+    await scene.update(email="new@example.com")
+
+
+async def refreshed(scene):
+    token = await scene.sign_in()
+    yield
+    await scene.refresh(token)
+
+
+async def revoked(scene):
+    await scene.sign_in()
+    yield
+    await scene.revoke()
+
+
+async def reused(scene):
+    token = await scene.sign_in()
+    await scene.refresh(token)
+    await scene.store(sessions_table, rotated_at=func.now() - timedelta(seconds=11))
+    yield
+    await refused(scene.refresh(token))
+
+
+async def revoked_all(scene):
+    for _ in range(2):
+        await scene.sign_in()
+    yield {"revoked_sessions": 2}
+    await scene.revoke_all()
+
+
+async def deactivated(scene):
+    await scene.sign_in()
+    yield {"revoked_sessions": 1}
+    await scene.of_user("DeactivateUser")
+
+
+async def activated(scene):
+    await scene.of_user("DeactivateUser")
+    yield
+    await scene.of_user("ActivateUser")
+
+
+async def deleted(scene):
+    await scene.sign_in()
+    yield {"revoked_sessions": 1}
+    await scene.of_user("DeleteUser", deleted_by="ada.l")
+
+
+async def restored(scene):
+    await scene.of_user("DeleteUser")
+    yield
+    await scene.of_user("RestoreUser")
+
+
+async def purged(scene):
+    yield
+    await scene.of_user("PurgeUser")
+
+
+async def imported(scene):
+    user_id = str(uuid4())
+    user = PortableUser(user_id=user_id, email="new@example.com")
+    bad = PortableUser(email="nobody")
+    request = pb.ImportUsersRequest(users=[user, bad, user])
+    yield {"user_ids": [user_id]}
+    async for _ in scene.users.ImportUsers(iter([request])):
+        pass
+
+
+async def exported(scene):
+    yield {"users": 1, "password_hashes": 0}
+    async for _ in scene.users.ExportUsers(pb.ExportUsersRequest(include_password_hashes=True)):
+        pass
+
+
+SCENES = {
+    Event.SIGN_IN_SUCCEEDED: signed_in,
+    Event.SIGN_IN_FAILED: refused_sign_in,
+    Event.PASSWORD_CHANGED: changed_password,
+    Event.PASSWORD_CHANGE_FAILED: refused_change,
+    Event.PASSWORD_RESET_CREATED: asked_for_reset,
+    Event.PASSWORD_RESET: reset_password,
+    Event.PASSWORD_RESET_FAILED: refused_reset,
+    Event.EMAIL_VERIFICATION_CREATED: asked_for_verification,
+    Event.EMAIL_VERIFIED: verified_email,
+    Event.EMAIL_VERIFICATION_FAILED: refused_verification,
+    Event.EMAIL_CHANGED: changed_email,
+    Event.SESSION_REFRESHED: refreshed,
+    Event.SESSION_REVOKED: revoked,
+    Event.SESSION_REUSED: reused,
+    Event.SESSIONS_REVOKED: revoked_all,
+    Event.USER_CREATED: created,
+    Event.USER_DEACTIVATED: deactivated,
+    Event.USER_ACTIVATED: activated,
+    Event.USER_DELETED: deleted,
+    Event.USER_RESTORED: restored,
+    Event.USER_PURGED: purged,
+    Event.USERS_IMPORTED: imported,
+    Event.USERS_EXPORTED: exported,
+}
+"""What leads to each event; after the `yield`, which gives the facts it has, comes the call."""
+
+
+def test_every_event_has_a_call_that_records_it():
+    # The test of callers shows what is recorded of refused ones.
+    assert set(SCENES) == set(Event) - {Event.CALLER_REFUSED}
+
+
+async def recorded(work):
+    """Await some work, and give the events that it recorded."""
+    with structlog.testing.capture_logs() as logs:
+        await work
+    entries = [entry for entry in logs if entry.pop("audit", False)]
+    assert {entry.pop("log_level") for entry in entries} <= {"info"}
+    assert {entry.pop("caller") for entry in entries} <= {"local"}
+    return entries
+
+
+@pytest.mark.parametrize("event", SCENES, ids=lambda event: event.value)
+async def test_an_event_is_recorded_once_by_its_call_with_ids_and_no_secret(scene, event):
+    play = SCENES[event](scene)
+    facts = await anext(play)
+
+    (entry,) = await recorded(anext(play, None))
+
+    expected = {"event": event.value, **(facts or {})}
+    fields = EVENTS[event.value]
+    ids = {"user_id": scene.user.user_id, "session_id": scene.session_id}
+    known = fields.always | fields.where_known
+    assert entry == expected | {name: value for name, value in ids.items() if name in known}
+    assert set(entry) - {"event"} == known
+    assert not [secret for secret in scene.secrets if secret in json.dumps(entry)]
+
+
+# The causes of a refused password
+
+
+async def no_user(scene):
+    return scene.sign_in(email="nobody@example.com"), None
+
+
+async def deleted_user(scene):
+    await scene.of_user("DeleteUser")
+    return scene.sign_in(), None
+
+
+async def inactive_user(scene):
+    await scene.of_user("DeactivateUser")
+    return scene.sign_in(), scene.user.user_id
+
+
+async def no_password(scene):
+    await scene.store(users_table, password_hash=None)
+    return scene.sign_in(), scene.user.user_id
+
+
+async def wrong_password(scene):
+    return scene.sign_in(username="ada.l", password=WRONG_PASSWORD), scene.user.user_id
+
+
+async def too_many_attempts(scene):
+    for _ in range(FREE_ATTEMPTS + 1):
+        await refused(scene.sign_in(password=WRONG_PASSWORD))
+    await wait_longer(scene.database)
+    return scene.sign_in(), scene.user.user_id
+
+
+async def too_many_attempts_on_nobody(scene):
+    for _ in range(FREE_ATTEMPTS + 1):
+        await refused(scene.sign_in(email="nobody@example.com"))
+    await wait_longer(scene.database)
+    return scene.sign_in(email="nobody@example.com"), None
+
+
+async def email_not_verified(scene):
+    await scene.store(users_table, email_verified=False)
+    return scene.sign_in(), scene.user.user_id
+
+
+CAUSES = {
+    no_user: Cause.NO_USER,
+    deleted_user: Cause.NO_USER,
+    inactive_user: Cause.INACTIVE_USER,
+    no_password: Cause.NO_PASSWORD,
+    wrong_password: Cause.WRONG_PASSWORD,
+    too_many_attempts: Cause.TOO_MANY_ATTEMPTS,
+    too_many_attempts_on_nobody: Cause.TOO_MANY_ATTEMPTS,
+    email_not_verified: Cause.EMAIL_NOT_VERIFIED,
+}
+
+
+@pytest.mark.parametrize("prepare", CAUSES, ids=lambda prepare: prepare.__name__)
+async def test_a_refused_sign_in_is_recorded_with_its_true_cause(scene, prepare):
+    call, user_id = await prepare(scene)
+
+    (entry,) = await recorded(refused(call))
+
+    whose = {"user_id": user_id} if user_id else {}
+    assert entry == {"event": "sign_in.failed", "cause": CAUSES[prepare], **whose}
+
+
+async def test_a_password_that_was_changed_meanwhile_is_a_cause(scene):
+    async with scene.database.transaction() as tx:
+        await tx.connection.execute(update(users_table).values(password_hash="another"))
+        attempt = asyncio.create_task(recorded(refused(scene.change())))
+        await eventually(lambda: somebody_waits(scene.database))
+
+    (entry,) = await attempt
+    assert entry["cause"] == Cause.CHANGED_MEANWHILE
+    assert entry["user_id"] == scene.user.user_id
+
+
+def test_every_cause_is_provoked():
+    assert {*CAUSES.values(), Cause.CHANGED_MEANWHILE} == set(Cause)
+
+
+async def test_a_change_of_nobodys_password_has_no_id(scene):
+    (entry,) = await recorded(refused(scene.change(user_id=str(uuid4()))))
+
+    assert entry == {"event": "password.change_failed", "cause": Cause.NO_USER}
+
+
+# What is less plain
+
+
+async def test_a_reset_that_nobody_gets_is_recorded_without_an_id(scene):
+    assert await recorded(scene.ask_reset("nobody@example.com")) == [
+        {"event": "password.reset_created"}
+    ]
+
+
+async def test_a_repeated_request_is_no_second_event(scene):
+    await scene.of_user("PurgeUser")
+    request_id = str(uuid4())
+    await scene.create(request_id=request_id)
+
+    assert await recorded(scene.repeat(request_id)) == []
+
+
+async def test_an_address_that_comes_with_a_restored_user_is_recorded(scene):
+    await scene.of_user("DeleteUser")
+
+    entries = await recorded(scene.of_user("RestoreUser", email="new@example.com"))
+
+    assert [entry["event"] for entry in entries] == ["user.restored", "email.changed"]
+
+
+async def test_other_changes_of_a_user_are_no_events(scene):
+    assert await recorded(scene.update(first_name="Augusta", username="augusta")) == []
+
+
+async def test_sessions_that_end_for_a_new_one_are_counted(settings, scene):
+    few = settings.model_copy(update={"sessions_per_user": 1})
+    async with running(few) as service, channel_to(service) as channel:
+        stub = SessionServiceStub(channel)
+        await stub.CreateSession(sign_in())
+        (entry,) = await recorded(stub.CreateSession(sign_in()))
+
+    assert entry["revoked_sessions"] == 1
+
+
+async def test_a_field_that_breaks_a_rule_is_no_attempt(scene):
+    token = await scene.ask_reset()
+    weak = pb.ResetPasswordRequest(token=token, new_password="short")
+
+    assert await recorded(refused(scene.users.ResetPassword(weak))) == []
+    assert await recorded(refused(scene.sign_in(password="x" * 257))) == []
+    assert await recorded(refused(scene.change(new_password="short"))) == []
+
+
+async def test_what_was_rolled_back_is_not_recorded(scene):
+    other = str(uuid4())
+
+    refusals = (
+        scene.of_user("RestoreUser"),
+        scene.users.PurgeUser(pb.PurgeUserRequest(user_id=other)),
+        scene.users.DeleteUser(pb.DeleteUserRequest(user_id=other)),
+        scene.create(),
+    )
+    for call in refusals:
+        assert await recorded(refused(call)) == []
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_an_event_is_a_line_whatever_the_level(settings, level):
+    with logged(settings.model_copy(update={"log_level": level, "log_format": "json"})) as stream:
+        audit.record(Event.USER_PURGED, user_id=UUID(int=1), session_id=None)
+        structlog.get_logger("tamatar_auth.elsewhere").debug("not heard")
+
+    line = json.loads(stream.getvalue())
+    assert set(line) == COMMON - {"caller"} | {"user_id"}
+    assert line["logger"] == audit.LOGGER
+    assert line["audit"] is True
+    assert line["timestamp"].endswith("Z")
+    assert logging.getLogger(audit.LOGGER).level == logging.NOTSET

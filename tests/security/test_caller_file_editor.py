@@ -1,0 +1,161 @@
+"""`tamatar-auth caller`: what it does to the file, and what it prints."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tamatar_auth.security.caller_file import CallersError, read_callers
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.callers import Role
+from tests.support.commands import tamatar
+
+DAY = timedelta(days=1)
+GATEWAY = NewCaller("gateway", [Role.VALIDATOR])
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "callers.toml"
+
+
+@pytest.fixture
+def file(path):
+    return CallerFile(path)
+
+
+def known(path):
+    return {credentials.caller.name: credentials for credentials in read_callers(path).known}
+
+
+def test_a_new_file_is_for_its_owner_alone_and_holds_no_token(file, path):
+    token = file.add(GATEWAY, DAY)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert token.text not in path.read_text()
+    assert read_callers(path).with_token(token.text).name == "gateway"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_caller_with_a_certificate_needs_no_token(file, path):
+    caller = NewCaller("signup", [Role.ACCOUNTS], ["spiffe://example.com/signup"], ["a.test"])
+
+    assert file.add(caller, None) is None
+    assert known(path)["signup"].names == {"spiffe://example.com/signup", "dns:a.test"}
+
+
+def test_an_edit_keeps_the_other_callers_the_comments_and_the_mode(file, path):
+    file.add(GATEWAY, DAY)
+    path.write_text(f"# ours\n{path.read_text()}")
+    path.chmod(0o640)
+    before = path.read_text()
+
+    file.add(NewCaller("signup", [Role.ACCOUNTS]), DAY)
+    assert path.read_text().startswith(before.rstrip())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+    file.remove("signup")
+    assert path.read_text().strip() == before.strip()
+
+
+def test_both_tokens_work_while_one_follows_the_other(file, path):
+    first = file.add(GATEWAY, 90 * DAY)
+    second = file.rotate("gateway", DAY, 90 * DAY)
+
+    callers = read_callers(path)
+    assert callers.with_token(first.text) == callers.with_token(second.text) is not None
+    ends = known(path)["gateway"].tokens
+    now = datetime.now(UTC)
+    assert now + DAY / 2 < ends[first.digest] <= now + DAY < ends[second.digest]
+
+
+def test_a_third_token_waits_unless_the_others_end(file, path):
+    first = file.add(GATEWAY, 90 * DAY)
+    second = file.rotate("gateway", DAY, 90 * DAY)
+    with pytest.raises(CallersError, match="has 2 valid tokens already: wait until"):
+        file.rotate("gateway", DAY, DAY)
+
+    third = file.rotate("gateway", timedelta(0), DAY)
+
+    callers = read_callers(path)
+    assert callers.with_token(third.text)
+    assert not callers.with_token(first.text)
+    assert not callers.with_token(second.text)
+
+
+def test_what_cannot_be_done_leaves_the_file_alone(file, path):
+    file.add(GATEWAY, DAY)
+    before = path.read_bytes()
+
+    for attempt in (
+        lambda: file.add(GATEWAY, DAY),
+        lambda: file.add(NewCaller("A b", [Role.ADMIN]), DAY),
+        lambda: file.add(NewCaller("nobody", [Role.ADMIN]), None),
+        lambda: file.rotate("nobody", DAY, DAY),
+        lambda: file.remove("nobody"),
+    ):
+        with pytest.raises(CallersError):
+            attempt()
+        assert path.read_bytes() == before
+
+    path.write_text("[callers")
+    with pytest.raises(CallersError, match="is not TOML"):
+        file.add(NewCaller("signup", [Role.ACCOUNTS]), DAY)
+    assert path.read_text() == "[callers"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_to_the_file_stays_a_link(file, path, tmp_path):
+    file.add(GATEWAY, DAY)
+    link = tmp_path / "link.toml"
+    link.symlink_to(path)
+
+    CallerFile(link).add(NewCaller("signup", [Role.ACCOUNTS]), DAY)
+
+    assert link.is_symlink()
+    assert set(known(path)) == {"gateway", "signup"}
+
+
+def test_editors_at_once_lose_nothing(file, path):
+    names = [f"caller-{number}" for number in range(20)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: file.add(NewCaller(name, [Role.VALIDATOR]), DAY), names))
+
+    assert set(known(path)) == set(names)
+
+
+def test_the_commands_print_a_token_once_and_alone(path, tmp_path):
+    given = {"TAMATAR_CALLERS_FILE": str(path)}
+    added = tamatar("caller", "add", "gateway", "--role", "validator", cwd=tmp_path, **given)
+    rotated = tamatar("caller", "rotate", "gateway", "--overlap", "1h", cwd=tmp_path, **given)
+    listed = tamatar("caller", "list", "--file", str(path), cwd=tmp_path).stdout
+
+    texts = [added.stdout.strip(), rotated.stdout.strip()]
+    assert all(read_callers(path).with_token(text).name == "gateway" for text in texts)
+    assert listed.split("\n")[1].split()[:3] == ["gateway", "validator", "until"]
+    assert listed.count("until") == 2
+    assert not any(text in listed + path.read_text() for text in texts)
+
+    tamatar("caller", "remove", "gateway", cwd=tmp_path, **given)
+    assert known(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("add gateway --role admin", 2, "TAMATAR_CALLERS_FILE"),
+        ("add gateway --role root --file c.toml", 2, "must be validator, accounts, admin"),
+        ("add gateway --role admin --expires 1s --file c.toml", 2, "must be between 1m and 3650d"),
+        ("add gateway --role admin --expires soon --file c.toml", 2, "must be a duration"),
+        ("add local --role admin --file c.toml", 2, "caller local: is the name"),
+        ("rotate gateway --file c.toml", 2, "there is no caller gateway"),
+        ("list --file c.toml", 2, "c.toml cannot be read"),
+        ("add gateway --role admin --file none/c.toml", 2, "none cannot be opened"),
+    ],
+)
+def test_a_command_that_fails_says_why(arguments, code, said, tmp_path):
+    ended = tamatar("caller", *arguments.split(), cwd=tmp_path, code=code)
+
+    assert said in ended.stderr
+    assert ended.stdout == ""

@@ -1,0 +1,121 @@
+"""How the calls of a server are taken."""
+
+import asyncio
+import threading
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.server.accept_loop import new_server
+from tamatar_auth.server.app import running
+from tests.support.waiting import PATIENCE, rest
+
+MANY = 400
+
+
+@pytest.fixture
+async def queued():
+    """Have calls of methods come to a server whose loop is busy, and do something once it is not.
+
+    Return what they raised, and the methods in the order in which they were begun to be answered.
+    """
+    begun = []
+
+    def answering(name):
+        async def answer(_request, _context):
+            begun.append(name)
+            await asyncio.sleep(0.1)
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = new_server([], ["/t.Service/Favoured"])
+    handlers = {name: answering(name) for name in ("Other", "Single", "Favoured")}
+    AnsweredMethods(server, []).add_registered_method_handlers("t.Service", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    loop, sent, tasks = asyncio.get_running_loop(), threading.Event(), []
+
+    def calls(names, then):
+        def keep_busy():
+            sent.wait(PATIENCE)
+            tasks.append(loop.create_task(then(server)))
+
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            methods = {name: channel.unary_unary(f"/t.Service/{name}") for name in handlers}
+            methods["Single"](b"", wait_for_ready=True, timeout=PATIENCE)
+            loop.call_soon_threadsafe(keep_busy)
+            made = [methods[name].future(b"") for name in names]
+            rest(1)
+            sent.set()
+            return [each.exception(PATIENCE) for each in made]
+
+    async def have(*names, then=nothing):
+        raised = await asyncio.to_thread(calls, names, then)
+        await asyncio.gather(*tasks)
+        return raised, begun[1:]
+
+    yield have
+    await server.stop(None)
+
+
+async def nothing(_server):
+    pass
+
+
+async def stop(server):
+    await server.stop(PATIENCE)
+
+
+async def test_calls_of_a_method_wait_behind_none_of_others(queued):
+    raised, begun = await queued(*["Other"] * MANY, "Single")
+
+    assert raised == [None] * (MANY + 1)
+    assert begun.index("Single") < MANY / 4
+
+
+async def test_more_calls_of_a_favoured_method_are_taken_at_once(queued):
+    _, begun = await queued(*["Other", "Favoured"] * (MANY // 2))
+
+    first = begun[: MANY // 4]
+    assert first.count("Favoured") > 2 * first.count("Other")
+
+
+async def test_calls_that_had_come_when_a_server_stops_are_answered(queued):
+    raised, begun = await queued(*["Other"] * MANY, then=stop)
+
+    assert raised == [None] * MANY
+    assert begun == ["Other"] * MANY
+
+
+@pytest.mark.parametrize("path", [b"/\xff/x", b"/t.Service/\xc3\x28", b"/t.Service/None", b"//"])
+async def test_what_is_no_method_is_unimplemented_whatever_its_path(path):
+    async def answer(_request, _context):
+        return b""
+
+    server = new_server([])
+    handlers = {"Known": grpc.unary_unary_rpc_method_handler(answer)}
+    AnsweredMethods(server, []).add_registered_method_handlers("t.Service", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await channel.unary_unary(path)(b"", timeout=30)
+            assert raised.value.code() is StatusCode.UNIMPLEMENTED
+        assert await channel.unary_unary("/t.Service/Known")(b"", timeout=30) == b""
+    await server.stop(None)
+    assert not await server.wait_for_termination(30)
+
+
+async def test_a_server_that_was_not_told_to_end_is_a_fault(settings, database):
+    async with running(settings) as service:
+        watching = asyncio.create_task(service.failed())
+        await asyncio.sleep(0)
+        await service.server.stop(None)
+
+        with pytest.raises(RuntimeError, match="gRPC has ended a server"):
+            await asyncio.wait_for(watching, 30)

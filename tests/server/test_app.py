@@ -1,0 +1,293 @@
+"""The server and its database: lost, back again, not yet migrated; calls in flight at the end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from datetime import timedelta
+
+import grpc
+import psycopg
+import pytest
+import structlog
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from sqlalchemy import event, text
+
+from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server import database_monitor as health
+from tamatar_auth.server.app import running
+from tamatar_auth.server.ports import StartError
+from tamatar_auth.storage.session_validation.validator import MOST_CONNECTIONS
+from tests.support.calls import ada, refusal, refused
+from tests.support.telemetry_capture import Recording
+from tests.support.waiting import eventually
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def own_postgres(tmp_path):
+    """A server that a test may stop."""
+    with EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off"}) as postgres:
+        Migrations(postgres.url()).upgrade()
+        yield postgres
+
+
+async def status_of(channel, service=""):
+    answer = await HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
+    return answer.status
+
+
+@pytest.mark.parametrize("way", ["stop", "kill"])
+async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_postgres, way):
+    mine = settings.with_database(own_postgres.url())
+    async with running(mine) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        await users.CreateUser(ada())
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+
+        await asyncio.to_thread(getattr(own_postgres, way))
+        for _ in range(3):
+            said = await refused(users.GetUser(pb.GetUserRequest(email="ada@example.com")))
+            assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+            assert said.retry_seconds
+        assert (await watch.read()).status == NOT_SERVING
+        assert await status_of(channel, "tamatar.auth.v1.UserService") == NOT_SERVING
+
+        await asyncio.to_thread(own_postgres.start)
+        assert (await watch.read()).status == SERVING
+        found = await users.GetUser(pb.GetUserRequest(email="ada@example.com"))
+        assert found.user.email == "ada@example.com"
+        watch.cancel()
+
+
+async def test_health_does_not_wait_for_connections_that_are_never_answered(
+    settings, own_postgres, monkeypatch
+):
+    monkeypatch.setattr(health, "PATIENCE", 1.5)
+    mine = settings.with_database(own_postgres.url())
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
+    async with running(mine) as service, channel_to(service) as channel:
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await until_told(watch, SERVING)
+        with psycopg.connect(own_postgres.url()) as connection:
+            pids = [pid for (pid,) in connection.execute(ours, [mine.application_name])]
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await until_told(watch, NOT_SERVING)
+            await until_told(watch, SERVING)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        watch.cancel()
+
+
+async def test_connections_that_died_in_the_pool_fail_no_call(users, database, service):
+    await asyncio.gather(*(users.GetUserStats(pb.GetUserStatsRequest()) for _ in range(5)))
+    async with database.transaction() as tx:
+        await tx.connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+
+    answers = [users.GetUserStats(pb.GetUserStatsRequest()) for _ in range(5)]
+    assert len(await asyncio.gather(*answers)) == 5
+
+
+async def test_connections_that_die_at_birth_are_unavailable(settings, database):
+    async with running(settings) as service, channel_to(service) as channel:
+
+        def end(connection, _record):
+            connection.driver_connection.pgconn.finish()
+
+        event.listen(service.database.engine.sync_engine, "connect", end)
+        event.listen(service.watch._database.engine.sync_engine, "connect", end)
+        await service.watch._database.close()
+        call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
+        said = await refused(call)
+        await eventually(lambda: is_not_serving(channel))
+        assert not any(task.done() for task in service.background)
+
+    assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+
+
+async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, database):
+    hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
+    async with running(hasty) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        async with held_connections(service.database, settings.pool_size):
+            said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
+            assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+            await service.watch.look()
+            await eventually(lambda: is_serving(channel))
+
+        await eventually(lambda: is_answered(users))
+
+
+async def test_a_database_without_tables_is_not_served(settings, empty_database):
+    mine = settings.with_database(empty_database)
+    with structlog.testing.capture_logs() as logs:
+        async with running(mine) as service, channel_to(service) as channel:
+            assert await status_of(channel) == NOT_SERVING
+            await asyncio.to_thread(Migrations(empty_database).upgrade, "0001")
+            await eventually(lambda: said(logs, "0001"))
+            assert await status_of(channel) == NOT_SERVING
+            await asyncio.to_thread(Migrations(empty_database).upgrade)
+            await eventually(lambda: is_serving(channel))
+
+    # Revisions come one by one, and any of them may be met.
+    lines = [entry["why"] for entry in logs if entry["event"] == "not serving"]
+    assert "no tables yet" in lines[0]
+    assert all("tamatar-auth migrate up" in line for line in lines)
+
+
+async def test_tables_of_a_later_release_are_served(settings, migrated_database):
+    async with running(settings.with_database(migrated_database)) as service:
+        async with service.database.transaction() as tx:
+            await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await service.watch.look()
+        async with channel_to(service) as channel:
+            assert await status_of(channel) == SERVING
+
+
+async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, database):
+    async with running(settings) as service:
+        channel = grpc.aio.insecure_channel(str(service.addresses[0]))
+        users = UserServiceStub(channel)
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
+            )
+            call = asyncio.ensure_future(users.CreateUser(ada(password="")))
+            await eventually(lambda: waits_for_a_lock(database))
+            stopping = asyncio.create_task(service.stop())
+            await eventually(lambda: is_closed(service.addresses[0]))
+            await tx.connection.rollback()
+
+        created = await call
+        await stopping
+        await channel.close()
+    async with database.read() as db:
+        assert str((await db.users.get_by_email("ada@example.com")).id) == created.user.user_id
+
+
+async def test_watchers_are_told_and_do_not_hold_the_end(settings):
+    async with running(settings) as service:
+        channel = grpc.aio.insecure_channel(str(service.addresses[0]))
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        stopping = asyncio.create_task(service.stop())
+        assert (await watch.read()).status == NOT_SERVING
+        assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
+        await stopping
+        await channel.close()
+
+
+async def test_no_stream_begins_once_the_others_were_ended(settings):
+    async with running(settings) as service, channel_to(service) as channel:
+        service.parts.drain.end_streams()
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
+
+
+async def test_a_second_server_on_the_port_is_refused(settings, service):
+    taken = settings.model_copy(update={"listen": tuple(service.addresses)})
+
+    with pytest.raises(StartError, match=str(service.addresses[0])):
+        async with running(taken):
+            pass
+
+
+def channel_to(service):
+    return grpc.aio.insecure_channel(str(service.addresses[0]))
+
+
+async def read_on(watch):
+    """Read until the stream ends."""
+    while await watch.read() is not grpc.aio.EOF:
+        pass
+    raise AssertionError("the stream ended well")
+
+
+async def until_told(watch, status):
+    """Read until a status is told; a slow machine may have another one told before."""
+    while (await watch.read()).status != status:
+        pass
+
+
+async def is_not_serving(channel):
+    return await status_of(channel) == NOT_SERVING
+
+
+async def is_serving(channel):
+    return await status_of(channel) == SERVING
+
+
+async def is_answered(users):
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await users.GetUserStats(pb.GetUserStatsRequest())
+        return True
+    return False
+
+
+async def said(logs, words):
+    return any(words in entry.get("why", "") for entry in logs)
+
+
+async def is_closed(address):
+    with socket.socket() as probe:
+        return probe.connect_ex((address.host, address.port)) != 0
+
+
+async def waits_for_a_lock(database):
+    async with database.read() as db:
+        waiting = await db.connection.execute(
+            text(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+        return waiting.scalar_one() > 0
+
+
+class held_connections:  # noqa: N801 - reads as a statement
+    """Hold connections of a pool."""
+
+    def __init__(self, database, number):
+        self._database, self._number = database, number
+
+    async def __aenter__(self):
+        self._held = [await self._database.engine.connect() for _ in range(self._number)]
+
+    async def __aexit__(self, *_):
+        for connection in self._held:
+            await connection.close()
+
+
+async def test_the_connections_of_both_pools_are_counted(settings, database):
+    recording = Recording()
+    async with running(settings, Telemetry(meter=recording.meter)) as service:
+        async with service.database.read():
+            counted = recording.points("db.client.connection.count")
+        most = recording.points("db.client.connection.max")
+
+    name, state = "db.client.connection.pool.name", "db.client.connection.state"
+    used = {at.attributes[name]: at.value for at in counted if at.attributes[state] == "used"}
+    assert used == {"calls": 1, "validations": 0}
+    assert {at.attributes[name]: at.value for at in most} == {
+        "calls": settings.pool_size,
+        "validations": MOST_CONNECTIONS,
+    }

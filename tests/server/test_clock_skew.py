@@ -1,0 +1,154 @@
+"""The clock of a server is wrong: what is valid is decided by the database's."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from grpc import StatusCode
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
+from tests.support.calls import (
+    INVALID_CREDENTIALS,
+    TOO_MANY_ATTEMPTS,
+    ada,
+    password_reset,
+    refresh,
+    refusal,
+    refused,
+    reset,
+    sign_in,
+    validate,
+)
+from tests.support.commands import serving
+from tests.support.databases import TEMPLATE
+
+# As if the machine's clock were wrong: whoever asks Python is told another time.
+WRONG = """
+import datetime, sys, time
+
+ahead, true_time, true_datetime = float(sys.argv.pop(1)), time.time, datetime.datetime
+
+class WrongDatetime(true_datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return true_datetime.now(tz) + datetime.timedelta(seconds=ahead)
+
+    @classmethod
+    def utcnow(cls):
+        return cls.now(datetime.UTC).replace(tzinfo=None)
+
+time.time = lambda: true_time() + ahead
+time.time_ns = lambda: int(time.time() * 1e9)
+datetime.datetime = WrongDatetime
+
+from tamatar_auth.cli.app import app
+app()
+"""
+
+MINUTES = timedelta(minutes=15)
+
+ERRORS = {
+    "an hour ahead": timedelta(hours=1),
+    "an hour behind": timedelta(hours=-1),
+    "a month ahead": timedelta(days=30),
+    "a month behind": timedelta(days=-30),
+}
+
+
+@pytest.fixture(scope="module")
+def database(postgres):
+    name = f"clocks_{uuid4().hex}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="module", params=ERRORS)
+def address(request, database, tmp_path_factory):
+    """Where a server answers whose clock is wrong."""
+    ahead = str(ERRORS[request.param].total_seconds())
+    command = (sys.executable, "-c", WRONG, ahead, "serve")
+    folder = tmp_path_factory.mktemp("server")
+    with serving(cwd=folder, command=command, TAMATAR_DATABASE_URL=database) as server:
+        yield server.addresses[0]
+
+
+@pytest.fixture
+async def stubs(address):
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield UserServiceStub(channel), SessionServiceStub(channel)
+
+
+@pytest.fixture
+def email():
+    return f"{uuid4()}@example.com"
+
+
+@pytest.fixture
+def change_rows(database):
+    """Let rows be older or younger, as the database's clock has it."""
+
+    def change(*statements):
+        with psycopg.connect(database) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    return change
+
+
+async def test_what_is_good_stays_so(stubs, email):
+    users, sessions = stubs
+    await users.CreateUser(ada(email=email, email_verified=True))
+    started = await sessions.CreateSession(sign_in(email=email))
+    life = started.session.expire_time.ToDatetime() - started.session.create_time.ToDatetime()
+    assert life == timedelta(days=7)
+    assert abs(started.session.create_time.ToDatetime(UTC) - datetime.now(UTC)) < MINUTES
+
+    fresh = await refresh(sessions, started.session_token)
+
+    await validate(sessions, fresh.session_token)
+    await validate(sessions, started.session_token)  # in its last ten seconds
+    secret = await password_reset(users, email)
+    assert abs(secret.expire_time.ToDatetime(UTC) - datetime.now(UTC)) < MINUTES
+    await reset(users, secret.token)
+
+
+async def test_what_has_expired_has(stubs, email, change_rows):
+    users, sessions = stubs
+    await users.CreateUser(ada(email=email, email_verified=True))
+    started = await sessions.CreateSession(sign_in(email=email))
+    secret = await password_reset(users, email)
+
+    change_rows(
+        "UPDATE sessions SET created_at = now() - interval '8 days', expires_at = now()",
+        "UPDATE user_tokens SET expires_at = now()",
+    )
+
+    told = await refusal(validate(sessions, started.session_token))
+    assert told == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
+    told = await refusal(refresh(sessions, started.session_token))
+    assert told == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
+    told = await refusal(reset(users, secret.token))
+    assert told == (StatusCode.UNAUTHENTICATED, "USER_TOKEN_INVALID")
+
+
+async def test_wrong_passwords_wait_as_long_as_anywhere(stubs, email, change_rows):
+    users, sessions = stubs
+    await users.CreateUser(ada(email=email, email_verified=True))
+    for _ in range(FREE_ATTEMPTS):
+        assert (
+            await refusal(sessions.CreateSession(sign_in(email=email, password="x")))
+            == INVALID_CREDENTIALS
+        )
+    change_rows("UPDATE password_attempts SET blocked_until = now() + interval '100 seconds'")
+
+    said = await refused(sessions.CreateSession(sign_in(email=email)))
+    assert (said.code, said.reason) == TOO_MANY_ATTEMPTS
+    assert 0 < said.retry_seconds <= 100
+
+    change_rows("UPDATE password_attempts SET blocked_until = now()")
+    await sessions.CreateSession(sign_in(email=email))

@@ -1,0 +1,132 @@
+"""The port that answers health and nothing else: what an orchestrator probes."""
+
+import asyncio
+import socket
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server.app import running
+from tamatar_auth.server.ports import StartError
+from tamatar_auth.servicers.health import LIVENESS
+from tests.support.calls import refusal
+from tests.support.certificates import Authority
+from tests.support.commands import is_served, serving, tamatar
+from tests.support.databases import TEMPLATE
+from tests.support.waiting import until
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+HERE = "127.0.0.1:0"
+
+
+@pytest.fixture
+def guarded(settings, tmp_path):
+    """Settings of a server that wants certificates, and offers its health to everybody."""
+    authority = Authority.make()
+    certificate, key = authority.sign("localhost").write(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(authority.root.pem)
+    return settings.model_copy(
+        update={
+            "health_listen": ListenAddress.parse(HERE),
+            "tls_certificate_file": certificate,
+            "tls_key_file": key,
+            "tls_client_ca_file": tmp_path / "ca.pem",
+        }
+    )
+
+
+def probe(service):
+    """A channel as a prober has it: in plaintext, with nothing to show."""
+    return grpc.aio.insecure_channel(str(service.health_address))
+
+
+async def status_of(channel, name=""):
+    asked = HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
+    return (await asked).status
+
+
+async def test_health_is_told_without_a_certificate_and_nothing_else_is(guarded):
+    async with running(guarded) as service, probe(service) as channel:
+        assert await status_of(channel) == SERVING
+        assert await status_of(channel, "tamatar.auth.v1.SessionService") == SERVING
+        call = SessionServiceStub(channel).ValidateSession(ValidateSessionRequest())
+        assert (await refusal(call))[0] == StatusCode.UNIMPLEMENTED
+
+
+async def test_bytes_that_ask_nothing_are_refused_there_too(guarded):
+    async with running(guarded) as service, probe(service) as channel:
+        call = channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
+        assert await refusal(call) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+
+async def test_a_server_that_lost_its_database_is_alive_and_not_ready(guarded, tmp_path):
+    with EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off"}) as postgres:
+        Migrations(postgres.url()).upgrade()
+        mine = guarded.with_database(postgres.url())
+        async with running(mine) as service, probe(service) as channel:
+            watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == SERVING
+            await asyncio.to_thread(postgres.stop)
+            assert (await watch.read()).status == NOT_SERVING
+
+            assert await status_of(channel) == NOT_SERVING
+            assert await status_of(channel, LIVENESS) == SERVING
+            watch.cancel()
+
+
+async def test_the_end_is_told_before_the_port_closes(guarded):
+    async with running(guarded) as service, probe(service) as channel:
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        stopping = asyncio.create_task(service.stop())
+        assert (await watch.read()).status == NOT_SERVING
+        await stopping
+        with socket.socket() as closed:
+            address = service.health_address
+            assert closed.connect_ex((address.host, address.port)) != 0
+
+
+async def test_a_port_for_health_that_is_taken_is_refused(guarded):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = ListenAddress("127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(StartError, match="or set TAMATAR_HEALTH_LISTEN"):
+            async with running(guarded.model_copy(update={"health_listen": taken})):
+                pass
+
+
+def test_commands_ask_there_and_workers_share_it(guarded, postgres, tmp_path):
+    name = f"health_{uuid4().hex}"
+    given = {
+        "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
+        "TAMATAR_TLS_CERTIFICATE_FILE": str(guarded.tls_certificate_file),
+        "TAMATAR_TLS_KEY_FILE": str(guarded.tls_key_file),
+        "TAMATAR_TLS_CLIENT_CA_FILE": str(guarded.tls_client_ca_file),
+    }
+    try:
+        with serving("--workers", "2", cwd=tmp_path, TAMATAR_HEALTH_LISTEN=HERE, **given) as server:
+            until(lambda: len(server.events("listening")) == 2)
+            (address,) = {line["health"] for line in server.events("listening")}
+            asked = given | {"TAMATAR_HEALTH_LISTEN": address}
+            until(lambda: is_served(cwd=tmp_path, **asked))
+            found = f"{address} is answered by a server that is SERVING"
+            until(lambda: found in tamatar("doctor", cwd=tmp_path, code=None, **asked).stdout)
+    finally:
+        postgres.drop(name)
+
+
+def test_workers_cannot_share_a_socket_for_health(tmp_path):
+    given = {"TAMATAR_HEALTH_LISTEN": "unix:health.sock", "TAMATAR_WORKERS": "2"}
+
+    refused = tamatar("config", "show", cwd=tmp_path, code=2, **given)
+
+    assert "TAMATAR_HEALTH_LISTEN (environment): several workers cannot share" in refused.stderr

@@ -1,0 +1,350 @@
+"""Every field of every request: what is wrong is refused by name, and never a fault."""
+
+import random
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from tamatar.auth.v1 import (
+    diagnostics_service_pb2,
+    session_service_pb2,
+    user_pb2,
+    user_service_pb2,
+)
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server.app import running
+from tests.server.test_app import channel_to
+from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
+
+SERVICES = [
+    file.DESCRIPTOR.services_by_name[name]
+    for file, name in (
+        (user_service_pb2, "UserService"),
+        (session_service_pb2, "SessionService"),
+        (diagnostics_service_pb2, "DiagnosticsService"),
+    )
+]
+METHODS = [method for service in SERVICES for method in service.methods]
+STREAMS = {method.name for method in METHODS if method.server_streaming}
+BULK = {method.name for method in METHODS if method.client_streaming}
+"""What is wrong with one of many is not told by the status."""
+
+# What makes each request a good one, so that only the one field under test is wrong.
+GOOD: dict[str, dict[str, Any]] = {
+    "CreateUserRequest": {"email": "ada@example.com"},
+    "GetUserRequest": {"user_id": str(uuid4())},
+    "BatchGetUsersRequest": {"user_ids": [str(uuid4())]},
+    "UpdateUserRequest": {
+        "user_id": str(uuid4()),
+        "email": "ada@example.com",
+        "update_mask": {"paths": ["email"]},
+    },
+    "RevokeSessionRequest": {"session_id": str(uuid4())},
+    "CreateSessionRequest": {"email": "ada@example.com", "password": "correct horse"},
+    "ValidateSessionRequest": {"session_token": "tms_x"},
+    "BatchValidateSessionsRequest": {"session_tokens": ["tms_x"]},
+    "RefreshSessionRequest": {"session_token": "tms_x"},
+    "ChangePasswordRequest": {
+        "user_id": str(uuid4()),
+        "current_password": "correct horse battery",
+        "new_password": "correct horse battery",
+    },
+    "VerifyEmailRequest": {"token": "tmu_x"},
+    "CreatePasswordResetRequest": {"email": "ada@example.com"},
+    "ResetPasswordRequest": {"token": "tmu_x", "new_password": "correct horse battery"},
+    "GetSessionRequest": {"session_id": str(uuid4())},
+}
+
+
+class Case(NamedTuple):
+    """A request with one field that is wrong."""
+
+    method: str
+    path: str
+    what: str
+    request: Message
+
+    def __str__(self) -> str:
+        return f"{self.method.rpartition('/')[2]}-{self.path}-{self.what}"
+
+
+def good(message: Descriptor) -> Message:
+    """Build a request that would be answered."""
+    values = GOOD.get(message.name)
+    if values is None:
+        values = {"user_id": str(uuid4())} if "user_id" in message.fields_by_name else {}
+    return GetMessageClass(message)(**values)
+
+
+def wrong_values(field: FieldDescriptor) -> list[tuple[str, Any]]:
+    """List what no field of this type may hold."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return [
+            ("too long", "a" * 5000),
+            ("too long in bytes", "😀" * 2100),
+            ("NUL", "ada\0@example.com"),
+            ("line break", "ada\r@example.com"),
+            ("escape", "\x1b[31mada@example.com"),
+        ]
+    if field.type == FieldDescriptor.TYPE_INT32:
+        return [("negative", -1), ("most negative", -(2**31))]
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        return [("unknown", 99), ("negative", -1)]
+    return []
+
+
+def wrong_messages(kind: Descriptor) -> list[tuple[str, Message]]:
+    """List what no message field of this type may hold."""
+    if kind.name == "Timestamp":
+        return [
+            ("too late", Timestamp(seconds=253402300800)),
+            ("too early", Timestamp(seconds=-62135596801)),
+            ("of too many nanoseconds", Timestamp(nanos=2_000_000_000)),
+            ("of negative nanoseconds", Timestamp(nanos=-1)),
+        ]
+    if kind.name == "FieldMask":
+        mask = GetMessageClass(kind)
+        return [
+            ("empty", mask()),
+            ("unknown", mask(paths=["nope"])),
+            ("NUL", mask(paths=["\0"])),
+            ("too long", mask(paths=["email" * 1000])),
+        ]
+    return []
+
+
+def cases() -> list[Case]:
+    """List a case for each field of each request and each way to be wrong."""
+    found: list[Case] = []
+    for method in METHODS:
+        if method.name in BULK:
+            continue
+        path = f"/{method.containing_service.full_name}/{method.name}"
+
+        def visit(fields: list[FieldDescriptor], prefix: str, method: Any, path: str) -> None:
+            for field in fields:
+                where = f"{prefix}{field.name}"
+                for what, value in wrong_of(field):
+                    request = good(method.input_type)
+                    put(request, [*prefix.split(".")[:-1]], field, value)
+                    said = f"{where}[0]" if field.is_repeated else where
+                    found.append(Case(path, said, what, request))
+                if field.message_type and not field.message_type.full_name.startswith("google."):
+                    visit(list(field.message_type.fields), f"{where}.", method, path)
+
+        visit(list(method.input_type.fields), "", method, path)
+    return found
+
+
+def wrong_of(field: FieldDescriptor) -> list[tuple[str, Any]]:
+    return wrong_messages(field.message_type) if field.message_type else wrong_values(field)
+
+
+def put(request: Message, parents: list[str], field: FieldDescriptor, value: Any) -> None:
+    """Set a field of a request, or of a message in it."""
+    holder: Any = request
+    for parent in parents:
+        holder = getattr(holder, parent)
+    if field.is_repeated:
+        del getattr(holder, field.name)[:]
+        getattr(holder, field.name).append(value)
+    elif field.message_type:
+        getattr(holder, field.name).CopyFrom(value)
+    else:
+        setattr(holder, field.name, value)
+
+
+CASES = cases()
+
+
+def test_there_is_a_case_for_every_field_that_can_be_wrong():
+    assert len(CASES) > 200
+    named = {case.method.rpartition("/")[2] for case in CASES}
+    without_fields = {"GetDatabaseInfo", "ListSlowestQueries", "WatchSessions"}
+    assert named == {method.name for method in METHODS} - without_fields - BULK
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_a_wrong_field_is_refused_by_name(channel, case):
+    said = await refused(call(channel, case.method)(case.request.SerializeToString()))
+
+    assert said.code is StatusCode.INVALID_ARGUMENT
+    if said.reason == "INVALID_PAGE_TOKEN":
+        assert case.path == "page_token"
+    else:
+        assert said.reason == "INVALID_FIELDS"
+        assert any(name == case.path or case.path.startswith(f"{name}.") for name in said.fields)
+    assert "ada" not in said.message + str(said.fields)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+async def test_bytes_that_are_no_message_are_refused(channel, method):
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    dice = random.Random(method.full_name)
+    outcomes = []
+    garbage = [b"\x0a\xff", b"\xff" * 20, b"\x0a\x7fx", *no_utf8(method.input_type)]
+    for data in garbage:
+        outcomes.append(await refused(call(channel, path)(data)))  # noqa: PERF401 - one by one
+    for _ in range(20):
+        garbage = dice.randbytes(dice.randrange(1, 40))
+        try:
+            await call(channel, path)(garbage)
+        except grpc.aio.AioRpcError as error:
+            outcomes.append(read_refusal(error))
+
+    for said in outcomes:
+        assert said.code in {StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND}
+        assert said.reason
+
+
+def no_utf8(message):
+    """Encode each text of a message with bytes that are no UTF-8."""
+    for field in message.fields:
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield bytes([field.number << 3 | 2, 2]) + b"\xc3\x28"
+
+
+@pytest.mark.parametrize("request_type", ["GetUser", "CreateSession", "RevokeSession"])
+async def test_a_choice_that_was_not_made_is_named(channel, request_type):
+    method = next(method for method in METHODS if method.name == request_type)
+    path = f"/{method.containing_service.full_name}/{method.name}"
+
+    said = await refused(call(channel, path)(b""))
+
+    assert said.code is StatusCode.INVALID_ARGUMENT
+    assert {"identifier", "session"} & set(said.fields)
+
+
+@pytest.mark.parametrize("prefix", ["email_prefix", "username_prefix"])
+async def test_an_empty_condition_does_not_mean_all(users, prefix):
+    request = user_service_pb2.ListUsersRequest(filter={prefix: ""})
+
+    assert list((await refused(users.ListUsers(request))).fields) == [f"filter.{prefix}"]
+
+
+async def test_every_broken_rule_is_named_at_once(users):
+    request = user_service_pb2.CreateUserRequest(
+        email="", password="x" * 257, username="-", profile=user_pb2.UserProfile(locale="!")
+    )
+
+    said = await refused(users.CreateUser(request))
+
+    assert said.fields == {
+        "email": "must have at least 1 character",
+        "password": "must have at most 256 characters",
+        "username": "must have at least 3 characters",
+        "profile.locale": "has a character or a form that is not allowed",
+    } | {key: value for key, value in said.fields.items() if key == "username"}
+
+
+async def test_many_broken_rules_fit_into_a_status(users):
+    request = user_service_pb2.BatchGetUsersRequest(user_ids=["x"] * 1000)
+
+    said = await refused(users.BatchGetUsers(request))
+
+    assert said.code is StatusCode.INVALID_ARGUMENT
+    assert len(said.fields) == 20
+
+
+LONGEST = "😀" * 256
+
+
+@pytest.mark.parametrize("password", ["ä" * 37, "a" * 73, LONGEST])
+async def test_a_password_of_more_than_72_bytes_is_one(users, sessions, database, password):
+    created = await users.CreateUser(ada(password=password))
+    await verify(database, created.user)
+
+    await sessions.CreateSession(sign_in(password=password))
+    shorter = sign_in(password=password[:-1])
+    assert (await refused(sessions.CreateSession(shorter))).reason == "INVALID_CREDENTIALS"
+
+
+async def test_a_password_of_more_than_256_characters_is_refused_as_a_field(users, sessions):
+    rule = "must have at most 256 characters"
+    for call_, field in (
+        (users.CreateUser(ada(password=LONGEST + "a")), "password"),
+        (sessions.CreateSession(sign_in(password=LONGEST + "a")), "password"),
+        (users.ChangePassword(changed(current_password=LONGEST + "a")), "current_password"),
+        (users.ChangePassword(changed(new_password=LONGEST + "a")), "new_password"),
+        (users.ResetPassword(reset(new_password=LONGEST + "a")), "new_password"),
+    ):
+        assert (await refused(call_)).fields == {field: rule}
+
+
+async def test_a_password_that_is_needed_is_not_empty(users, sessions):
+    rule = "must have at least 1 character"
+    for call_, field in (
+        (sessions.CreateSession(sign_in(password="")), "password"),
+        (users.ChangePassword(changed(current_password="")), "current_password"),
+        (users.ChangePassword(changed(new_password="")), "new_password"),
+        (users.ResetPassword(reset(new_password="")), "new_password"),
+    ):
+        assert (await refused(call_)).fields == {field: rule}
+
+
+async def test_how_short_a_new_password_may_be_is_a_setting(settings, database):
+    short = settings.model_copy(update={"password_min_length": 8})
+    async with running(short) as service, channel_to(service) as channel:
+        users = UserServiceStub(channel)
+        await users.CreateUser(ada(password="8 signs!"))
+        refusal = await refused(users.CreateUser(ada(email="b@example.com", password="7 signs")))
+        assert refusal.fields == {"password": "must have at least 8 characters"}
+
+
+def changed(**given):
+    values = {"user_id": str(uuid4()), "current_password": PASSWORD, "new_password": PASSWORD}
+    return user_service_pb2.ChangePasswordRequest(**(values | given))
+
+
+def reset(**given):
+    values = {"token": "tmu_x", "new_password": PASSWORD}
+    return user_service_pb2.ResetPasswordRequest(**(values | given))
+
+
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "127.0.0.1/8", "127.1", "::g", "1.2.3.4:5"])
+async def test_an_address_of_another_form_is_refused_before_any_work(sessions, address):
+    request = session_service_pb2.CreateSessionRequest(
+        email="ada@example.com", password="correct horse", client={"ip_address": address}
+    )
+
+    said = await refused(sessions.CreateSession(request))
+
+    assert (said.reason, list(said.fields)) == ("INVALID_FIELDS", ["client.ip_address"])
+
+
+async def test_a_message_that_is_too_large_is_refused(users):
+    request = user_service_pb2.CreateUserRequest(email="a" * 100_000)
+
+    assert (await refused(users.CreateUser(request))).code is StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_an_unknown_method_is_unimplemented(channel):
+    said = await refused(call(channel, "/tamatar.auth.v1.UserService/Nope")(b""))
+
+    assert said.code is StatusCode.UNIMPLEMENTED
+
+
+def call(channel: grpc.aio.Channel, path: str) -> Any:
+    """Call a method with bytes, so that nothing is checked on the way out.
+
+    Of a stream the first answer is returned.
+    """
+    if path.rpartition("/")[2] not in STREAMS:
+        return channel.unary_unary(path)
+
+    async def first(request: bytes) -> Any:
+        begin: Any = channel.unary_stream(path)
+        stream = begin(request)
+        try:
+            return await stream.read()
+        finally:
+            stream.cancel()
+
+    return first

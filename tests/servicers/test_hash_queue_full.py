@@ -1,0 +1,350 @@
+"""More passwords at once than the server hashes: the excess is refused, and nobody else notices."""
+
+import asyncio
+import threading
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+import bcrypt
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from sqlalchemy import event, func, select, text
+
+from tamatar.auth.v1 import session_service_pb2, user_service_pb2
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.server.app import running
+from tamatar_auth.servicers import password_check as checking
+from tamatar_auth.storage.tables import password_attempts
+from tests.server.test_app import channel_to
+from tests.support.calls import (
+    INVALID_CREDENTIALS,
+    NEW_PASSWORD,
+    PASSWORD,
+    ada,
+    read_refusal,
+    refusal,
+    refused,
+    sign_in,
+)
+from tests.support.waiting import eventually
+
+THREADS, QUEUE = 2, 5
+TURNS = THREADS + QUEUE
+SERVER_BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+
+
+class Gate:
+    """Holds every check of a password until it is opened."""
+
+    def __init__(self):
+        self.checks = 0
+        self._opened = threading.Event()
+        self._check = bcrypt.checkpw
+
+    def __call__(self, *args):
+        self.checks += 1
+        self._opened.wait(30)
+        return self._check(*args)
+
+    def open(self):
+        self._opened.set()
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    gate = Gate()
+    monkeypatch.setattr(bcrypt, "checkpw", gate)
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+async def service(settings, database):
+    """A server with few turns."""
+    few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
+    async with running(few) as service:
+        yield service
+
+
+def load(service):
+    return service.parts.passwords.turns.load
+
+
+async def reach(service, **expected):
+    async def reached():
+        return load(service)._asdict() == expected
+
+    await eventually(reached)
+
+
+async def attempts(database):
+    async with database.read() as db:
+        counted = select(func.coalesce(func.sum(password_attempts.c.failures), 0))
+        return (await db.connection.execute(counted)).scalar_one()
+
+
+async def hold(sessions, service, count):
+    """Sign in several times: the first ones are being hashed for, the others wait."""
+    tasks = []
+    for number in range(count):
+        tasks.append(asyncio.create_task(attempt(sessions, number)))
+        if number + 1 in {THREADS, count}:
+            waiting = max(0, number + 1 - THREADS)
+            await reach(service, taken=number + 1, hashing=THREADS, waiting=waiting)
+    return tasks
+
+
+async def attempt(sessions, number, **options):
+    """Try a wrong password for an account of its own."""
+    await sessions.CreateSession(sign_in(email=f"nobody{number}@example.com"), **options)
+
+
+def said(outcome):
+    assert isinstance(outcome, grpc.aio.AioRpcError)
+    read = read_refusal(outcome)
+    return read.code, read.reason
+
+
+@asynccontextmanager
+async def connection(service):
+    """Open a connection of its own, which carries 100 calls at once."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    address = str(service.addresses[0])
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        # Before its first answer a client does not know how many calls the server takes.
+        await HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        yield SessionServiceStub(channel)
+
+
+async def test_of_two_hundred_sign_ins_the_excess_is_refused_and_not_counted(
+    service, database, gate
+):
+    async with AsyncExitStack() as open_connections:
+        stubs = [await open_connections.enter_async_context(connection(service)) for _ in "12"]
+        tasks = [asyncio.create_task(attempt(stubs[number % 2], number)) for number in range(200)]
+
+        async def excess_is_refused():
+            return sum(task.done() for task in tasks) == 200 - TURNS
+
+        await eventually(excess_is_refused)
+        await reach(service, taken=TURNS, hashing=THREADS, waiting=QUEUE)
+        await eventually(lambda: gate.checks == THREADS)
+        gate.open()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+    reasons = [said(outcome) for outcome in outcomes]
+    assert reasons.count(SERVER_BUSY) == 200 - TURNS
+    assert reasons.count(INVALID_CREDENTIALS) == TURNS == gate.checks
+    assert await attempts(database) == TURNS
+    waits = {
+        read_refusal(outcome).retry_seconds for outcome in outcomes if said(outcome) == SERVER_BUSY
+    }
+    assert len(waits) > 1  # they do not come back together
+    assert all(0.1 <= wait <= 10 for wait in waits)
+
+
+async def test_the_rest_is_answered_while_no_more_passwords_are_hashed(
+    service, sessions, users, user, gate
+):
+    gate.open()
+    token = (await sessions.CreateSession(sign_in())).session_token
+    async with AsyncExitStack() as taken:
+        for _ in range(TURNS):
+            await taken.enter_async_context(service.parts.passwords.turn())
+
+        validate = session_service_pb2.ValidateSessionRequest(session_token=token)
+        for _ in range(50):
+            await sessions.ValidateSession(validate)
+        await users.GetUser(user_service_pb2.GetUserRequest(user_id=user.user_id))
+        await users.CreateUser(ada(email="bob@example.com", password=""))
+        assert await refusal(sessions.CreateSession(sign_in())) == SERVER_BUSY
+    await sessions.CreateSession(sign_in())
+
+
+async def test_sessions_are_validated_while_every_thread_hashes(
+    service, sessions, user, gate, database
+):
+    gate.open()
+    token = (await sessions.CreateSession(sign_in())).session_token
+    gate._opened.clear()
+    tasks = await hold(sessions, service, TURNS)
+
+    validate = session_service_pb2.ValidateSessionRequest(session_token=token)
+    await asyncio.gather(*(sessions.ValidateSession(validate) for _ in range(50)))
+
+    assert not any(task.done() for task in tasks)
+    gate.open()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def create(users, _user, _token):
+    await users.CreateUser(ada(email="bob@example.com"))
+
+
+async def change(users, user, _token):
+    request = user_service_pb2.ChangePasswordRequest(
+        user_id=user.user_id, current_password=PASSWORD, new_password=NEW_PASSWORD
+    )
+    await users.ChangePassword(request)
+
+
+async def reset(users, _user, token):
+    request = user_service_pb2.ResetPasswordRequest(token=token, new_password=NEW_PASSWORD)
+    await users.ResetPassword(request)
+
+
+async def wrong_reset(users, _user, _token):
+    await reset(users, _user, "tmu_" + "x" * 43)
+
+
+@pytest.mark.parametrize("way", [create, change, reset, wrong_reset], ids=lambda way: way.__name__)
+async def test_whatever_hashes_is_refused_before_a_statement_runs(service, users, user, way):
+    asked = user_service_pb2.CreatePasswordResetRequest(email="ada@example.com")
+    token = (await users.CreatePasswordReset(asked)).token
+    statements = []
+    engine = service.database.engine.sync_engine
+
+    def seen(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", seen)
+    async with AsyncExitStack() as taken:
+        for _ in range(TURNS):
+            await taken.enter_async_context(service.parts.passwords.turn())
+        refusal = await refused(way(users, user, token))
+    event.remove(engine, "before_cursor_execute", seen)
+
+    assert (refusal.code, refusal.reason) == SERVER_BUSY
+    assert refusal.retry_seconds
+    assert statements == []
+    if way is not wrong_reset:
+        await way(users, user, token)
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "deadline"])
+async def test_who_went_away_before_the_hash_began_is_not_hashed_for(service, sessions, gate, kind):
+    held = await hold(sessions, service, THREADS)
+    options = {"timeout": 5} if kind == "deadline" else {}
+    request = sign_in(email="gone@example.com")
+    calls = [sessions.CreateSession(request, **options) for _ in range(2)]
+    await reach(service, taken=THREADS + 2, hashing=THREADS, waiting=2)
+    if kind == "cancelled":
+        for call in calls:
+            call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
+    gate.open()
+    await asyncio.gather(*held, return_exceptions=True)
+
+    assert gate.checks == THREADS
+
+
+async def test_who_went_away_while_it_was_hashed_keeps_the_turn_until_it_is_done(
+    service, sessions, gate
+):
+    held = await hold(sessions, service, TURNS)
+    held[0].cancel()
+    held[1].cancel()
+    await asyncio.wait(held[:2])
+
+    assert await refusal(sessions.CreateSession(sign_in())) == SERVER_BUSY
+    gate.open()
+    await asyncio.gather(*held, return_exceptions=True)
+    await reach(service, taken=0, hashing=0, waiting=0)
+
+
+async def test_a_server_that_stops_answers_what_it_hashes_and_leaves_no_thread(
+    settings, database, gate
+):
+    before = set(threading.enumerate())
+    few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(running(few))
+        channel = await stack.enter_async_context(channel_to(service))
+        held = await hold(SessionServiceStub(channel), service, TURNS)
+        hashing = {it for it in threading.enumerate() if it.name.startswith("hash_")} - before
+
+        stopping = asyncio.create_task(service.stop())
+        await service.server.wait_for_termination(0.2)
+        assert not stopping.done()
+        gate.open()
+        await stopping
+        await eventually(lambda: not any(thread.is_alive() for thread in hashing))
+        outcomes = await asyncio.gather(*held, return_exceptions=True)
+
+    assert {said(outcome) for outcome in outcomes} == {INVALID_CREDENTIALS}
+    assert len(hashing) == THREADS
+
+
+async def test_a_user_is_created_after_a_refusal_as_if_there_had_been_none(service, channel):
+    users = UserServiceStub(channel)
+    request = ada(request_id="4f9f6f2e-6f0b-4a3e-9d55-2f0a9b7f6a11")
+    async with AsyncExitStack() as taken:
+        for _ in range(TURNS):
+            await taken.enter_async_context(service.parts.passwords.turn())
+        assert await refusal(users.CreateUser(request)) == SERVER_BUSY
+
+    created = await users.CreateUser(request)
+    assert (await users.CreateUser(request)).user == created.user
+
+
+async def test_who_went_away_before_the_hash_has_made_no_attempt(
+    service, sessions, user, gate, database
+):
+    tasks = await hold(sessions, service, THREADS)
+    before = await attempts(database)
+    for _ in range(5):
+        impatient = asyncio.create_task(attempt(sessions, 99))
+        await reach(service, taken=THREADS + 1, hashing=THREADS, waiting=1)
+        impatient.cancel()
+        await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
+
+    async def given_back():
+        return await attempts(database) == before
+
+    await eventually(given_back)
+    gate.open()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_call_may(
+    settings, database, gate, monkeypatch
+):
+    monkeypatch.setattr(checking, "GIVING_BACK", 30)
+    hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
+    async with (
+        running(settings.model_copy(update=hasty)) as service,
+        channel_to(service) as channel,
+    ):
+        sessions = SessionServiceStub(channel)
+        hashing = asyncio.create_task(attempt(sessions, 1, timeout=30))
+        await reach(service, taken=1, hashing=1, waiting=0)
+        waiting = asyncio.create_task(attempt(sessions, 2))
+        await reach(service, taken=2, hashing=1, waiting=1)
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("LOCK password_attempts IN EXCLUSIVE MODE"))
+            outcomes = await asyncio.gather(waiting, return_exceptions=True)
+            assert {said(it)[0] for it in outcomes} == {StatusCode.DEADLINE_EXCEEDED}
+            await asyncio.sleep(0.1)
+
+        async def given_back():
+            return await attempts(database) == 1
+
+        await eventually(given_back)
+        gate.open()
+        await asyncio.gather(hashing, return_exceptions=True)
+
+
+async def test_a_turn_that_was_closed_is_given_to_nobody(service):
+    passwords = service.parts.passwords
+    await passwords.close()
+
+    with pytest.raises(ServiceStopping):
+        async with passwords.turn():
+            pass
+    assert load(service) == (0, 0, 0)

@@ -1,0 +1,108 @@
+"""Rotation and limits of sessions over a real channel, on a real database."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from grpc import StatusCode
+from sqlalchemy import func, select, update
+
+from tamatar.auth.v1 import session_service_pb2
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.tables import sessions as sessions_table
+from tamatar_auth.storage.tables import users as users_table
+from tests.server.test_app import channel_to
+from tests.support.calls import ada, refresh, refusal, sign_in, validate, verify
+from tests.support.rows import run
+
+
+async def test_a_refreshed_session_has_a_new_token_and_the_old_works_a_while(sessions, user):
+    started = await sessions.CreateSession(sign_in())
+
+    fresh = await refresh(sessions, started.session_token)
+
+    assert fresh.session_token != started.session_token
+    assert fresh.session.session_id == started.session.session_id
+    assert fresh.session.expire_time == started.session.expire_time
+    for token in (started.session_token, fresh.session_token):
+        await validate(sessions, token)
+
+
+async def test_twenty_refreshes_at_once_have_one_successor(sessions, user):
+    token = (await sessions.CreateSession(sign_in())).session_token
+
+    answers = await asyncio.gather(*(refresh(sessions, token) for _ in range(20)))
+
+    assert len({answer.session_token for answer in answers}) == 1
+    await validate(sessions, answers[0].session_token)
+
+
+async def test_reuse_after_the_grace_ends_the_session(sessions, user, database):
+    token = (await sessions.CreateSession(sign_in())).session_token
+    fresh = await refresh(sessions, token)
+    await run(
+        database, update(sessions_table).values(rotated_at=func.now() - timedelta(seconds=11))
+    )
+
+    assert await refusal(validate(sessions, token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_UNKNOWN",
+    )
+    assert await refusal(refresh(sessions, token)) == (StatusCode.UNAUTHENTICATED, "SESSION_REUSED")
+    for ended in (token, fresh.session_token):
+        assert (await refusal(refresh(sessions, ended)))[1] == "SESSION_REVOKED"
+
+
+@pytest.mark.parametrize("ended", ["revoked", "expired", "inactive"])
+async def test_only_a_good_session_is_refreshed(users, sessions, user, database, ended):
+    started = await sessions.CreateSession(sign_in())
+    if ended == "revoked":
+        request = session_service_pb2.RevokeSessionRequest(session_token=started.session_token)
+        await sessions.RevokeSession(request)
+    elif ended == "expired":
+        past = {"created_at": func.now() - timedelta(days=8), "expires_at": func.now()}
+        await run(database, update(sessions_table).values(past))
+    else:
+        await run(database, update(users_table).values(is_active=False))
+
+    assert (await refusal(refresh(sessions, started.session_token)))[1] in {
+        "SESSION_REVOKED",
+        "SESSION_EXPIRED",
+        "USER_INACTIVE",
+    }
+
+
+async def test_the_oldest_session_goes_when_there_would_be_too_many(settings, database):
+    few = settings.model_copy(update={"sessions_per_user": 3})
+    async with running(few) as service, channel_to(service) as channel:
+        created = await UserServiceStub(channel).CreateUser(ada())
+        await verify(database, created.user)
+        sessions = SessionServiceStub(channel)
+        tokens = [(await sessions.CreateSession(sign_in())).session_token for _ in range(5)]
+
+        for token in tokens[:2]:
+            assert (await refusal(validate(sessions, token)))[1] == "SESSION_REVOKED"
+        for token in tokens[2:]:
+            await validate(sessions, token)
+
+
+async def test_a_session_that_rests_too_long_is_idle_and_use_keeps_it_alive(settings, database):
+    idle = settings.model_copy(update={"session_idle_limit": timedelta(minutes=30)})
+    async with running(idle) as service, channel_to(service) as channel:
+        created = await UserServiceStub(channel).CreateUser(ada())
+        await verify(database, created.user)
+        sessions = SessionServiceStub(channel)
+        token = (await sessions.CreateSession(sign_in())).session_token
+        rested = update(sessions_table).values(last_activity_at=func.now() - timedelta(minutes=29))
+        await run(database, rested)
+        await validate(sessions, token)
+        await service.parts.activity.write(service.database)
+        age = select(func.now() - sessions_table.c.last_activity_at)
+        assert (await run(database, age)).scalar_one() < timedelta(minutes=1)
+
+        rested = update(sessions_table).values(last_activity_at=func.now() - timedelta(minutes=31))
+        await run(database, rested)
+        assert (await refusal(validate(sessions, token)))[1] == "SESSION_IDLE"
+        assert (await refusal(refresh(sessions, token)))[1] == "SESSION_IDLE"

@@ -1,0 +1,144 @@
+"""Passwords over a real channel: changed, refused when weak, and hashed anew."""
+
+import asyncio
+from uuid import uuid4
+
+import bcrypt
+import pytest
+from grpc import StatusCode
+from sqlalchemy import select, text, update
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.tables import users as users_table
+from tests.server.test_app import channel_to
+from tests.support.calls import (
+    INVALID_CREDENTIALS,
+    NEW_PASSWORD,
+    PASSWORD,
+    ada,
+    change,
+    password_reset,
+    refusal,
+    refused,
+    reset,
+    sign_in,
+    validate,
+)
+from tests.support.rows import run
+
+
+async def stored_hash(database):
+    return (await run(database, select(users_table.c.password_hash))).scalar_one()
+
+
+async def test_a_changed_password_is_the_one_that_works(users, sessions, user):
+    await change(users, user)
+
+    assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
+    await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
+
+
+async def test_a_changed_password_ends_every_other_session(users, sessions, user):
+    started = [await sessions.CreateSession(sign_in()) for _ in range(3)]
+    kept = started[1]
+
+    answer = await change(users, user, keep_session_id=kept.session.session_id)
+
+    assert answer.revoked_session_count == 2
+    await validate(sessions, kept.session_token)
+    for ended in (started[0], started[2]):
+        assert await refusal(validate(sessions, ended.session_token)) == (
+            StatusCode.UNAUTHENTICATED,
+            "SESSION_REVOKED",
+        )
+
+
+async def test_a_changed_password_is_seen_by_another_server_at_once(
+    users, sessions, user, settings
+):
+    started = await sessions.CreateSession(sign_in())
+    async with running(settings) as other, channel_to(other) as channel:
+        elsewhere = SessionServiceStub(channel)
+        await validate(elsewhere, started.session_token)
+        await change(users, user)
+        assert await refusal(validate(elsewhere, started.session_token)) == (
+            StatusCode.UNAUTHENTICATED,
+            "SESSION_REVOKED",
+        )
+
+
+async def test_only_the_right_password_changes_it(users, user):
+    assert await refusal(change(users, user, current_password="wrong")) == INVALID_CREDENTIALS
+    unknown = change(users, user, user_id=str(uuid4()))
+    assert await refusal(unknown) == INVALID_CREDENTIALS
+
+
+@pytest.mark.parametrize(
+    ("password", "description"),
+    [
+        ("short", "must have at least 12 characters"),
+        ("1qaz2wsx3edc", "must not be a common password"),
+        ("ada@example.com", "must not be the user's own address or name"),
+    ],
+)
+async def test_a_weak_password_is_refused_with_the_reason(users, user, password, description):
+    said = await refused(change(users, user, new_password=password))
+    assert said.fields == {"new_password": description}
+
+    created = users.CreateUser(ada(email="ada@example.com", password=password))
+    assert (await refused(created)).fields == {"password": description}
+
+    token = (await password_reset(users)).token
+    assert (await refused(reset(users, token, password))).fields == {"new_password": description}
+    await reset(users, token)  # the secret is still good
+
+
+async def test_of_two_changes_at_once_one_wins(users, user):
+    outcomes = await asyncio.gather(
+        change(users, user, new_password="first horse battery"),
+        change(users, user, new_password="second horse battery"),
+        return_exceptions=True,
+    )
+
+    assert sorted(isinstance(outcome, Exception) for outcome in outcomes) == [False, True]
+
+
+# Hashes of other times
+
+
+async def test_a_hash_from_elsewhere_is_replaced_at_the_next_sign_in(sessions, user, database):
+    elsewhere = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()
+    await run(database, update(users_table).values(password_hash=elsewhere))
+
+    await refused(sessions.CreateSession(sign_in(password="wrong")))
+    assert await stored_hash(database) == elsewhere
+    await sessions.CreateSession(sign_in())
+
+    assert (await stored_hash(database)).startswith("$hmac-sha384$")
+    await sessions.CreateSession(sign_in())
+
+
+async def test_a_new_hash_never_overwrites_a_password_that_was_changed_meanwhile(
+    users, sessions, user, database
+):
+    elsewhere = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(8)).decode()
+    await run(database, update(users_table).values(password_hash=elsewhere))
+
+    outcomes = await asyncio.gather(
+        change(users, user), *(sessions.CreateSession(sign_in()) for _ in range(3)),
+        return_exceptions=True,
+    )  # fmt: skip
+
+    changed = not isinstance(outcomes[0], Exception)
+    await run(database, text("DELETE FROM password_attempts"))
+    await sessions.CreateSession(sign_in(password=NEW_PASSWORD if changed else PASSWORD))
+
+
+@pytest.mark.parametrize(
+    "stored", ["corrupt", "$2b$04$short", "$hmac-sha384$gone$2b$04$" + "a" * 53]
+)
+async def test_a_corrupt_hash_is_refused_as_a_wrong_password_is(sessions, user, database, stored):
+    await run(database, update(users_table).values(password_hash=stored))
+
+    assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS

@@ -1,0 +1,345 @@
+"""WatchSessions: who watches hears of each session that ends, however it ends, and of no other."""
+
+import contextlib
+from datetime import timedelta
+from uuid import UUID
+
+import grpc
+import pytest
+from grpc import StatusCode
+from sqlalchemy import func, text
+
+from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar.auth.v1 import user_service_pb2
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.interceptors import authentication as callers_interceptor
+from tamatar_auth.jobs.sweep import sweep
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.callers import Role
+from tamatar_auth.server.app import running
+from tamatar_auth.servicers import sessions as servicer
+from tamatar_auth.storage.session_events import listener as listening
+from tamatar_auth.storage.tables import sessions as sessions_table
+from tests.server.test_app import channel_to
+from tests.support.calls import (
+    NEW_PASSWORD,
+    PASSWORD,
+    change,
+    password_reset,
+    refresh,
+    refusal,
+    reset,
+    sign_in,
+    validate,
+)
+from tests.support.session_watchers import End, watching
+from tests.support.telemetry_capture import Recording
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(autouse=True)
+def _patient_listener(monkeypatch):
+    """Let PostgreSQL be slow to answer who listens."""
+    monkeypatch.setattr(listening, "PATIENCE", 30)
+
+
+BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+
+
+class Scene:
+    """A session that is about to end."""
+
+    def __init__(self, users, sessions, database, started):
+        self.users, self.sessions, self.database = users, sessions, database
+        self.started, self.user = started, started.user
+        self.end = End(started.user.user_id, started.session.session_id)
+
+    async def of_user(self, method):
+        """Call a method that takes nothing but the user's id."""
+        request = getattr(user_service_pb2, f"{method}Request")(user_id=self.user.user_id)
+        await getattr(self.users, method)(request)
+
+    async def sql(self, statement, **values):
+        """Change the table without the service."""
+        values |= {"session": self.end.session_id, "user": self.end.user_id}
+        async with self.database.transaction() as tx:
+            bound = {name: values[name] for name in values if f":{name}" in statement}
+            await tx.connection.execute(text(statement), bound)
+
+
+@pytest.fixture
+async def scene(users, sessions, user, database):
+    return Scene(users, sessions, database, await sessions.CreateSession(sign_in()))
+
+
+async def revoke(scene):
+    request = pb.RevokeSessionRequest(session_id=scene.end.session_id)
+    await scene.sessions.RevokeSession(request)
+
+
+async def revoke_by_token(scene):
+    request = pb.RevokeSessionRequest(session_token=scene.started.session_token)
+    await scene.sessions.RevokeSession(request)
+
+
+async def revoke_all(scene):
+    request = pb.RevokeUserSessionsRequest(user_id=scene.end.user_id)
+    await scene.sessions.RevokeUserSessions(request)
+
+
+async def change_password(scene):
+    await change(scene.users, scene.user)
+
+
+async def reset_password(scene):
+    await reset(scene.users, (await password_reset(scene.users)).token)
+
+
+async def deactivate(scene):
+    await scene.of_user("DeactivateUser")
+
+
+async def delete(scene):
+    await scene.of_user("DeleteUser")
+
+
+async def purge(scene):
+    await scene.of_user("PurgeUser")
+
+
+async def reuse(scene):
+    token = scene.started.session_token
+    await refresh(scene.sessions, (await refresh(scene.sessions, token)).session_token)
+    assert await refusal(refresh(scene.sessions, token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_REUSED",
+    )
+
+
+async def revoke_by_hand(scene):
+    await scene.sql("UPDATE sessions SET is_valid = false, revoked_at = now() WHERE id = :session")
+
+
+async def shorten_by_hand(scene):
+    await scene.sql("UPDATE sessions SET expires_at = now() + interval '1 s' WHERE id = :session")
+
+
+async def delete_by_hand(scene):
+    await scene.sql("DELETE FROM sessions WHERE id = :session")
+
+
+WAYS = [
+    revoke,
+    revoke_by_token,
+    revoke_all,
+    change_password,
+    reset_password,
+    deactivate,
+    delete,
+    purge,
+    reuse,
+    revoke_by_hand,
+    shorten_by_hand,
+    delete_by_hand,
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_a_session_that_ends_is_told_to_all_who_watch(scene, way):
+    async with watching(scene.sessions) as one, watching(scene.sessions) as other:
+        await way(scene)
+
+        for watch in (one, other):
+            await watch.heard(scene.end)
+
+
+async def test_the_oldest_session_that_goes_is_told(settings, database, user):
+    mine = settings.model_copy(update={"sessions_per_user": 1})
+    async with running(mine) as service, channel_to(service) as channel:
+        sessions = SessionServiceStub(channel)
+        async with watching(sessions) as watch:
+            oldest = await sessions.CreateSession(sign_in())
+            await sessions.CreateSession(sign_in())
+
+            await watch.heard(End(user.user_id, oldest.session.session_id))
+
+
+async def test_a_user_who_is_barred_by_hand_is_told_without_a_session(scene):
+    async with watching(scene.sessions) as watch:
+        await scene.sql("UPDATE users SET is_active = false WHERE id = :user")
+
+        await watch.heard(End(scene.user.user_id, ""))
+
+
+async def nothing(_scene):
+    """Change nothing."""
+
+
+async def sign_in_again(scene):
+    await scene.sessions.CreateSession(sign_in())
+
+
+async def rotate(scene):
+    await refresh(scene.sessions, scene.started.session_token)
+
+
+async def use(scene):
+    await age(scene, last_activity_at=func.now() - timedelta(minutes=5))
+    await validate(scene.sessions, scene.started.session_token)
+    async with scene.database.transaction() as tx:
+        await tx.sessions.touch([UUID(scene.end.session_id)])
+
+
+async def rename(scene):
+    request = user_service_pb2.UpdateUserRequest(
+        user_id=scene.user.user_id, first_name="Augusta", update_mask={"paths": ["first_name"]}
+    )
+    await scene.users.UpdateUser(request)
+
+
+async def roll_back(scene):
+    with contextlib.suppress(LookupError):
+        async with scene.database.transaction() as tx:
+            await tx.sessions.revoke(UUID(scene.end.session_id))
+            await tx.users.set_active(UUID(scene.end.user_id), active=False)
+            raise LookupError
+
+
+async def age(scene, **columns):
+    async with scene.database.transaction() as tx:
+        await tx.connection.execute(sessions_table.update().values(columns))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [nothing, sign_in_again, rotate, use, rename, roll_back],
+    ids=lambda way: way.__name__,
+)
+async def test_what_ends_no_session_is_not_told(scene, way):
+    async with watching(scene.sessions) as watch:
+        await way(scene)
+        last = await another_end(scene)
+
+        await watch.heard(last)
+    assert watch.told == [last]
+
+
+async def test_an_end_is_told_once_however_often_it_is_asked_for(scene):
+    async with watching(scene.sessions) as watch:
+        for _ in range(3):
+            await revoke(scene)
+        await scene.sql("UPDATE sessions SET expires_at = expires_at + interval '1 day'")
+        last = await another_end(scene)
+
+        await watch.heard(last)
+    assert watch.told == [scene.end, last]
+
+
+async def another_end(scene, password=PASSWORD):
+    """End another session: who hears of it has heard of all before."""
+    started = await scene.sessions.CreateSession(sign_in(password=password))
+    session_id = started.session.session_id
+    await scene.sessions.RevokeSession(pb.RevokeSessionRequest(session_id=session_id))
+    return End(scene.user.user_id, session_id)
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"is_valid": False, "revoked_at": func.now() - timedelta(days=60)},
+        {"created_at": func.now() - timedelta(days=9), "expires_at": func.now()},
+    ],
+    ids=["revoked", "expired"],
+)
+async def test_what_a_sweep_removes_is_not_told(scene, settings, ended):
+    await age(scene, **ended)
+    async with watching(scene.sessions) as watch:
+        swept = await sweep(scene.database, settings)
+        last = await another_end(scene)
+
+        await watch.heard(last)
+    assert swept.ended_sessions + swept.expired_sessions == 1
+    assert watch.told == [last]
+
+
+async def test_the_session_that_is_kept_is_not_told(scene):
+    kept = await scene.sessions.CreateSession(sign_in())
+    async with watching(scene.sessions) as watch:
+        await change(scene.users, scene.user, keep_session_id=kept.session.session_id)
+        last = await another_end(scene, NEW_PASSWORD)
+
+        await watch.heard(last)
+    assert watch.told == [scene.end, last]
+
+
+async def test_a_sign_of_life_comes_when_there_is_nothing_to_tell(scene, monkeypatch):
+    monkeypatch.setattr(servicer, "SIGN_OF_LIFE", 0.05)
+    async with watching(scene.sessions) as watch:
+        assert [await watch.read() for _ in range(3)] == [[], [], []]
+        await revoke(scene)
+        await watch.heard(scene.end)
+
+
+async def test_there_is_a_bound_for_all_streams_and_one_for_a_connection(settings, database):
+    mine = settings.model_copy(update={"streams": 3, "streams_per_connection": 2})
+    recording = Recording()
+    telemetry = Telemetry(meter=recording.meter)
+    async with running(mine, telemetry) as service, contextlib.AsyncExitStack() as stack:
+        one, other = [
+            SessionServiceStub(await stack.enter_async_context(apart(service))) for _ in range(2)
+        ]
+        first = await stack.enter_async_context(watching(one))
+        await stack.enter_async_context(watching(one))
+        assert await refusal(begin(one)) == BUSY
+
+        await stack.enter_async_context(watching(other))
+        assert await refusal(begin(other)) == BUSY
+        assert [point.value for point in recording.points("tamatar.stream.count")] == [3]
+        assert [point.value for point in recording.points("tamatar.stream.refused")] == [2]
+
+        first.call.cancel()
+        await eventually(lambda: is_free(one))
+
+
+def apart(service):
+    """Connect, and share the connection with nobody."""
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(str(service.addresses[0]), options=own)
+
+
+async def begin(sessions):
+    return await sessions.WatchSessions(pb.WatchSessionsRequest()).read()
+
+
+async def is_free(sessions):
+    call = sessions.WatchSessions(pb.WatchSessionsRequest())
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await call.read()
+        return True
+    return False
+
+
+async def test_a_caller_that_is_taken_out_is_told_no_more(
+    settings, database, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(callers_interceptor, "INTERVAL", 0.05)
+    monkeypatch.setattr(servicer, "SIGN_OF_LIFE", 0.05)
+    file = CallerFile(tmp_path / "callers.toml")
+    month = timedelta(days=30)
+    tokens = {
+        name: file.add(NewCaller(name, [Role.VALIDATOR]), month) for name in ("leaves", "stays")
+    }
+    mine = settings.model_copy(update={"callers_file": tmp_path / "callers.toml"})
+    async with running(mine) as service, channel_to(service) as channel:
+        sessions = SessionServiceStub(channel)
+        leaves, stays = [
+            watching(sessions, metadata=(("authorization", f"Bearer {token.text}"),))
+            for token in tokens.values()
+        ]
+        async with leaves as watch, stays as other:
+            file.remove("leaves")
+
+            said = await watch.refusal()
+            assert (said.code, said.reason) == (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
+            assert [await other.read() for _ in range(20)] == [[]] * 20

@@ -1,0 +1,211 @@
+"""Connections that take long to open: no call waits for them, and the next one goes on."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import opener as module
+from tamatar_auth.storage.driver.connect import connecting
+from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.driver.opener import Openings
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.instrumentation.queries import QueryWatch
+from tamatar_auth.storage.session_validation.connections import ReservedConnections
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def silent():
+    """A port where connections are taken and nothing is answered."""
+    taken = []
+
+    async def take(_reader, writer):
+        taken.append(writer)
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1], taken
+    for writer in taken:
+        writer.close()
+    server.close()
+
+
+@pytest.fixture
+def hasty(settings):
+    hasty = {"pool_wait": timedelta(milliseconds=500), "connect_timeout": timedelta(seconds=2)}
+    return settings.model_copy(update=hasty)
+
+
+async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
+    port, taken = silent
+    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
+    abandoned = Abandoned()
+    database = Database(create_engine(mine, abandoned), abandoned)
+    reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
+    for lend in (database.read, database.transaction, reserved.lend):
+        with pytest.raises(StorageUnavailable):
+            async with lend():
+                pass
+
+    # The second call waited for what the first had begun.
+    await eventually(lambda: len(taken) > 1)
+    assert len(taken) == 2
+    assert database.pool.in_use == 0
+    await database.close()
+    await abandoned.close()
+
+
+async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
+    hasty, silent, database_url
+):
+    port, _ = silent
+    several = database_url.replace("@127.0.0.1:", f"@127.0.0.1:{port},127.0.0.1:")
+    abandoned = Abandoned()
+    database = Database(create_engine(hasty.with_database(several), abandoned), abandoned)
+
+    async def answers():
+        try:
+            async with database.read() as db:
+                return (await db.connection.execute(text("SELECT 1"))).scalar_one() == 1
+        except StorageUnavailable:
+            return False
+
+    await eventually(answers)
+    await database.close()
+    await abandoned.close()
+
+
+async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, monkeypatch):
+    monkeypatch.setattr("tamatar_auth.storage.database.LONGEST_OPENING", 0.1)
+    port, taken = silent
+    mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
+    abandoned = Abandoned()
+    database = Database(create_engine(mine, abandoned), abandoned)
+    async with asyncio.timeout(20):
+        await database.fill_pool()
+
+    await eventually(lambda: taken)
+    assert len(taken) == 1
+    assert database.pool.in_use == 0
+    await database.close()
+    await abandoned.close()
+
+
+async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, silent, database_url):
+    port, _ = silent
+    hosts = "".join(f"127.0.0.1:{port}," for _ in range(3))
+    several = database_url.replace("@127.0.0.1:", f"@{hosts}127.0.0.1:")
+    abandoned = Abandoned()
+    reserved = ReservedConnections(
+        hasty.with_database(several), QueryWatch(60, None, None), 8, abandoned
+    )
+
+    async def lends():
+        with contextlib.suppress(StorageUnavailable):
+            async with reserved.lend() as connection:
+                return not connection.closed
+        return False
+
+    await eventually(lends)
+    await reserved.close()
+    await abandoned.close()
+
+
+@pytest.fixture
+async def slow(settings):
+    """Openings whose one connection is opened when it is told to, and that connection."""
+    connect = connecting(settings, Abandoned())
+    go_on, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def open_slowly():
+        # As with psycopg, being cancelled may come too late.
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on.wait()
+        opened.set_result(await connect())
+        return opened.result()
+
+    return Openings(open_slowly), go_on, opened
+
+
+async def left(openings):
+    """Have somebody wait for a connection, and go."""
+    task = asyncio.create_task(openings.one())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def is_closed(opened):
+    connection = await opened
+    return await eventually(lambda: connection.closed)
+
+
+async def test_what_nobody_came_for_is_closed_at_the_end(slow):
+    openings, go_on, opened = slow
+    await left(openings)
+    go_on.set()
+    await opened
+    await asyncio.sleep(0)
+    openings.close()
+
+    assert await is_closed(opened)
+
+
+async def test_what_is_opened_although_the_end_has_come_is_closed(slow):
+    openings, _, opened = slow
+    await left(openings)
+    openings.close()
+
+    assert await is_closed(opened)
+
+
+async def test_what_is_left_after_the_end_is_closed(slow):
+    openings, _, opened = slow
+    task = asyncio.create_task(openings.one())
+    await asyncio.sleep(0)
+    openings.close()
+    task.cancel()
+
+    assert await is_closed(opened)
+
+
+async def test_what_nobody_comes_for_is_closed_after_a_while(slow, monkeypatch):
+    monkeypatch.setattr(module, "FRESH", 0.05)
+    openings, go_on, opened = slow
+    await left(openings)
+    go_on.set()
+
+    assert await is_closed(opened)
+
+
+async def test_nothing_is_opened_after_the_end(slow):
+    openings, _, _ = slow
+    openings.close()
+
+    with pytest.raises(ServiceStopping):
+        await openings.one()
+
+
+async def test_what_failed_unnoticed_is_told_to_nobody():
+    failing = [True, False]
+
+    async def connect():
+        await asyncio.sleep(0.05)
+        if failing.pop(0):
+            raise psycopg.OperationalError
+        return "a connection"
+
+    openings = Openings(connect)
+    task = asyncio.create_task(openings.one())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    await asyncio.sleep(0.1)
+
+    assert await openings.one() == "a connection"

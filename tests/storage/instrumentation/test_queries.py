@@ -1,0 +1,321 @@
+"""Statements as spans, durations, tallies and log lines, of a real PostgreSQL."""
+
+import asyncio
+import gc
+import logging
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+import structlog
+from opentelemetry.trace import SpanKind, StatusCode
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.instrumentation import statement_summary as subjects
+from tamatar_auth.storage.instrumentation.pool_metrics import of_engine, watch_pools
+from tamatar_auth.storage.instrumentation.queries import Tally, tally, watch_queries
+from tamatar_auth.storage.repositories.users import NewUser
+from tamatar_auth.storage.tables import sessions, user_profiles, users
+from tests.support.telemetry_capture import Recording
+
+CANARY = "canary-7f3a@example.com"
+SLOW = timedelta(hours=1)
+
+
+@pytest.fixture
+def recording():
+    return Recording()
+
+
+@pytest.fixture
+async def watched(settings, database, recording):
+    """A database whose statements are watched in every way."""
+    engine = create_engine(settings)
+    watch_queries(engine, SLOW, tracer=recording.tracer, meter=recording.meter)
+    watch_pools(recording.meter, {"calls": lambda: of_engine(engine)})
+    yield Database(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+def database_of_its_own(settings, migrated_database):
+    """Settings for statements that would stand out in the statistics of PostgreSQL."""
+    return settings.with_database(migrated_database)
+
+
+@pytest.fixture
+def quiet(caplog):
+    caplog.set_level(logging.INFO, "tamatar_auth")
+
+
+@pytest.fixture
+def call(recording):
+    """A span that stands for a call."""
+    with recording.tracer.start_as_current_span("call") as span:
+        yield span
+
+
+async def add_user(database, **given):
+    async with database.transaction() as tx:
+        return await tx.users.add(NewUser(**({"id": uuid4(), "email": CANARY} | given)))
+
+
+async def test_a_statement_is_a_child_span_of_the_call(watched, recording, call):
+    await add_user(watched)
+
+    span = recording.span("INSERT users")
+    assert span.parent.span_id == call.get_span_context().span_id
+    assert span.kind is SpanKind.CLIENT
+    assert span.status.status_code is StatusCode.UNSET
+    text = span.attributes["db.query.text"]
+    assert text.startswith("INSERT INTO users (")
+    assert "%(email)s" in text
+    assert {name: span.attributes[name] for name in span.attributes if name != "db.query.text"} == {
+        "db.system.name": "postgresql",
+        "db.operation.name": "INSERT",
+        "db.collection.name": "users",
+        "db.query.summary": "INSERT users",
+        "db.namespace": await name_of(watched),
+        "server.address": "127.0.0.1",
+        "server.port": await port_of(watched),
+    }
+
+
+async def test_no_value_of_a_statement_is_in_its_span(watched, recording, call):
+    await add_user(watched)
+    with pytest.raises(DBAPIError, match=CANARY):
+        await add_user(watched)
+    async with watched.read() as db:
+        await db.users.get_by_email(CANARY)
+        await db.connection.exec_driver_sql(f"SELECT '{CANARY}'")
+
+    assert len(recording.spans) == 4
+    assert CANARY not in recording.text
+
+
+async def test_statements_outside_of_a_call_have_no_span(watched, recording):
+    await add_user(watched)
+
+    assert not recording.spans
+
+
+async def test_a_statement_that_failed_tells_its_sqlstate_and_no_more(watched, recording, call):
+    async with watched.read() as db:
+        with pytest.raises(DBAPIError):
+            await db.connection.execute(text("SELECT 1 / 0"))
+
+    span = recording.span("SELECT")
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+    assert span.attributes["db.response.status_code"] == "22012"
+    assert span.attributes["error.type"] == "22012"
+    assert not span.events
+
+
+async def test_a_statement_that_was_cancelled_ends_its_span(watched, recording, call):
+    async with watched.read() as db:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(db.connection.execute(text("SELECT pg_sleep(60)")), 0.5)
+
+    span = recording.span("SELECT")
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["error.type"] == "CancelledError"
+    assert "db.response.status_code" not in span.attributes
+
+
+async def test_durations_are_counted_in_seconds_by_table_and_operation(watched, recording):
+    await add_user(watched)
+    async with watched.read() as db:
+        await db.users.get_by_email(CANARY)
+        await db.users.get_by_email(CANARY)
+
+    points = recording.points("db.client.operation.duration")
+    assert {
+        (p.attributes["db.collection.name"], p.attributes["db.operation.name"]): p.count
+        for p in points
+    } == {("users", "INSERT"): 1, ("users", "SELECT"): 2}
+    for point in points:
+        assert point.attributes["db.system.name"] == "postgresql"
+        assert "error.type" not in point.attributes
+        assert point.explicit_bounds == (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+        assert 0 < point.sum < 60
+
+
+async def test_durations_of_failures_are_counted_by_sqlstate(watched, recording):
+    await add_user(watched)
+    with pytest.raises(DBAPIError):
+        await add_user(watched)
+
+    points = recording.points("db.client.operation.duration")
+    assert {p.attributes.get("error.type"): p.count for p in points} == {None: 1, "23505": 1}
+
+
+async def test_connections_of_the_pool_are_counted(watched, settings, recording):
+    async with watched.read() as first, watched.read() as second:
+        await first.connection.execute(text("SELECT 1"))
+        await second.connection.execute(text("SELECT 1"))
+        assert connections(recording) == {"used": 2, "idle": 0}
+    assert connections(recording) == {"used": 0, "idle": 2}
+
+    (most,) = recording.points("db.client.connection.max")
+    assert most.value == settings.pool_size
+    assert most.attributes == {"db.client.connection.pool.name": "calls"}
+
+
+def connections(recording):
+    points = recording.points("db.client.connection.count")
+    return {point.attributes["db.client.connection.state"]: point.value for point in points}
+
+
+async def test_a_call_tallies_its_own_statements_in_every_kind_of_scope(database_of_its_own):
+    engine = create_engine(database_of_its_own)
+    watch_queries(engine, SLOW)
+    watched = Database(engine)
+
+    async def call(number):
+        counted = Tally()
+        tally.set(counted)
+        for _ in range(number):
+            async with watched.read() as db:
+                await db.connection.execute(text("SELECT pg_sleep(0.001)"))
+        async with watched.snapshot() as db:
+            await db.connection.execute(select(users.c.id))
+        async with watched.transaction() as tx:
+            await tx.connection.execute(delete(users))
+        return counted
+
+    tallies = await asyncio.gather(*(asyncio.create_task(call(number)) for number in range(5)))
+    await engine.dispose()
+
+    assert [counted.statements for counted in tallies] == [2, 3, 4, 5, 6]
+    assert all(counted.seconds >= 0.001 * (counted.statements - 2) for counted in tallies)
+
+
+async def test_a_tally_counts_statements_that_fail(watched):
+    counted = Tally()
+    in_tally = tally.set(counted)
+    async with watched.read() as db:
+        with pytest.raises(DBAPIError):
+            await db.connection.execute(text("SELECT 1 / 0"))
+    tally.reset(in_tally)
+
+    assert counted.statements == 1
+
+
+async def test_a_slow_statement_is_warned_about_without_its_values(database_of_its_own, quiet):
+    engine, lenient = (create_engine(database_of_its_own) for _ in range(2))
+    watch_queries(engine, timedelta(milliseconds=250))
+    watch_queries(lenient, SLOW)
+    slow = select(users.c.id).where(users.c.email == CANARY, text("pg_sleep(:s) IS NOT NULL"))
+    await add_user(Database(engine))
+    with structlog.testing.capture_logs() as logs:
+        async with engine.connect() as connection, lenient.connect() as other:
+            await connection.execute(slow, {"s": 0.3})
+            await other.execute(slow, {"s": 0.3})
+    await engine.dispose()
+    await lenient.dispose()
+
+    (line,) = logs
+    assert line.pop("seconds") >= 0.3
+    assert line == {
+        "event": "slow statement",
+        "log_level": "warning",
+        "table": "users",
+        "operation": "SELECT",
+    }
+
+
+async def test_a_slow_statement_that_fails_is_warned_about_too(database_of_its_own, quiet):
+    engine = create_engine(database_of_its_own)
+    watch_queries(engine, timedelta(milliseconds=20))
+    with structlog.testing.capture_logs() as logs:
+        async with engine.connect() as connection:
+            await connection.execute(text("SET statement_timeout = 50"))
+            with pytest.raises(DBAPIError):
+                await connection.execute(text("SELECT pg_sleep(60), :canary"), {"canary": CANARY})
+    await engine.dispose()
+
+    (line,) = [line for line in logs if "error" in line]
+    assert (line["event"], line["error"]) == ("slow statement", "57014")
+    assert (line["table"], line["operation"]) == (None, "SELECT")
+    assert CANARY not in str(line)
+
+
+async def test_every_statement_is_logged_at_debug_level(watched, caplog):
+    caplog.set_level(logging.DEBUG, "tamatar_auth")
+    with structlog.testing.capture_logs() as logs:
+        await add_user(watched)
+
+    (line,) = logs
+    assert line.pop("seconds") > 0
+    assert line == {
+        "event": "statement",
+        "log_level": "debug",
+        "table": "users",
+        "operation": "INSERT",
+    }
+
+
+async def test_nothing_is_derived_where_nobody_asks(settings, database, quiet):
+    engine = create_engine(settings)
+    watch_queries(engine, SLOW)
+    subjects._subjects.clear()
+    await add_user(Database(engine))
+    await engine.dispose()
+
+    assert not subjects._subjects
+
+
+async def test_dynamic_statements_leave_no_memory_behind(watched, quiet):
+    async with watched.read() as db:
+        for number in range(2000):
+            await db.connection.execute(text(f"SELECT {number}"))
+    gc.collect()
+
+    # SQLAlchemy's own cache keeps 500, and up to half as many more between clean-ups.
+    assert len(subjects._subjects) <= 800
+
+
+async def test_statements_are_about_the_tables_they_name(watched, recording, call):
+    joined = sessions.join(users).outerjoin(user_profiles, user_profiles.c.user_id == users.c.id)
+    old = select(sessions.c.id).limit(1).cte("old")
+    changed = update(users).values(first_name="Ada").returning(users.c.id).cte("changed")
+    statements = {
+        "SELECT sessions users user_profiles": select(sessions.c.id).select_from(joined),
+        "SELECT users": select(users.alias("someone").c.id),
+        "SELECT users sessions": select(users.c.id).union(select(sessions.c.id)),
+        "DELETE sessions": delete(sessions).where(sessions.c.id.in_(select(old.c.id))),
+        "UPDATE users": select(changed.c.id),
+        "INSERT user_profiles": insert(user_profiles).from_select(["user_id"], select(users.c.id)),
+        "SELECT": text("  /* why */ -- not\n (select 1)"),
+        "SHOW": text("show server_version"),
+        "WITH": text("with one as (select 1) select * from one"),
+    }
+    for summary, statement in statements.items():
+        async with watched.read() as db:
+            await db.connection.execute(statement)
+        span = recording.spans[-1]
+        assert (span.name, span.attributes["db.query.summary"]) == (summary, summary)
+        tables = summary.split()[1:]
+        assert span.attributes.get("db.collection.name") == (tables[0] if tables else None)
+
+
+async def test_many_rows_at_once_are_counted(watched, recording):
+    rows = [{"id": uuid4(), "email": f"{number}@example.com"} for number in range(3)]
+    async with watched.transaction() as tx:
+        await tx.connection.execute(insert(users), rows)
+
+    (point,) = recording.points("db.client.operation.duration")
+    assert point.attributes["db.collection.name"] == "users"
+
+
+async def name_of(database):
+    async with database.read() as db:
+        return (await db.connection.execute(text("SELECT current_database()"))).scalar_one()
+
+
+async def port_of(database):
+    async with database.read() as db:
+        return (await db.connection.execute(text("SELECT inet_server_port()"))).scalar_one()

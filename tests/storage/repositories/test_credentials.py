@@ -1,0 +1,263 @@
+"""CredentialRepository: every method, on a real database."""
+
+import asyncio
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+
+from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
+from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner
+from tamatar_auth.storage.repositories.users import UserRow
+from tamatar_auth.storage.tables import users
+from tests.support.rows import new_user
+
+HASH = "$2b$04$" + "a" * 53
+NEW_HASH = "$2b$04$" + "b" * 53
+
+
+@pytest.fixture
+def do(database):
+    """Run one method of the repository in a transaction of its own."""
+
+    async def do(method, *arguments, **named):
+        async with database.transaction() as tx:
+            return await getattr(tx.credentials, method)(*arguments, **named)
+
+    return do
+
+
+@pytest.fixture
+def change(database):
+    """Run one method of the users in a transaction of its own."""
+
+    async def change(method, *arguments, **named):
+        async with database.transaction() as tx:
+            return await getattr(tx.users, method)(*arguments, **named)
+
+    return change
+
+
+@pytest.fixture
+async def ada(change):
+    return await change(
+        "add",
+        new_user(
+            email="ada@example.com",
+            username="ada",
+            password_hash=HASH,
+            first_name="Ada",
+            last_name="Lovelace",
+            email_verified=True,
+        ),
+    )
+
+
+@pytest.fixture
+def owner(ada):
+    return TokenOwner(ada.id, ada.email)
+
+
+@pytest.fixture
+def stored(database):
+    """Give the hash in the one row."""
+
+    async def stored():
+        async with database.read() as db:
+            return (await db.connection.execute(select(users.c.password_hash))).scalar_one()
+
+    return stored
+
+
+GONE = {
+    "inactive": ("set_active", {"active": False}),
+    "deleted": ("delete", {"deleted_by": None}),
+}
+
+
+async def test_credentials_are_found_by_each_name_of_a_user(do, ada):
+    found = await do("of_email", "ada@example.com")
+
+    assert found == Credentials(
+        user_id=ada.id,
+        email="ada@example.com",
+        password_hash=HASH,
+        is_active=True,
+        username="ada",
+        first_name="Ada",
+        last_name="Lovelace",
+        full_name="Ada Lovelace",
+    )
+    assert found == await do("of_username", "ada") == await do("of_user", ada.id)
+
+
+async def test_who_is_not_there_has_the_credentials_of_nobody(do, ada):
+    assert await do("of_email", "Ada@example.com") is NOBODY
+    assert await do("of_username", "%") is NOBODY
+    assert await do("of_user", uuid4()) is NOBODY
+
+
+async def test_a_deleted_user_has_no_credentials(do, change, ada):
+    await change("delete", ada.id, deleted_by=None)
+
+    assert await do("of_email", ada.email) is NOBODY
+    assert await do("of_username", "ada") is NOBODY
+    assert await do("of_user", ada.id) is NOBODY
+
+
+async def test_an_inactive_user_is_known_and_no_password_is_its_own(do, change, ada):
+    await change("set_active", ada.id, active=False)
+
+    found = await do("of_email", ada.email)
+
+    assert (found.user_id, found.password_hash, found.usable_hash) == (ada.id, HASH, None)
+
+
+async def test_the_hash_of_an_active_user_is_the_one_to_check(do, ada):
+    assert (await do("of_email", ada.email)).usable_hash == HASH
+    assert NOBODY.usable_hash is None
+
+
+async def test_names_are_those_that_the_user_has(do, change, ada):
+    found = await do("of_email", ada.email)
+    assert list(found.names) == ["ada@example.com", "ada", "Ada", "Lovelace", "Ada Lovelace"]
+
+    unnamed = await change("add", new_user(email="nameless@example.com"))
+    assert list((await do("of_user", unnamed.id)).names) == ["nameless@example.com"]
+    assert list(NOBODY.names) == []
+
+
+async def test_credentials_do_not_show_themselves(do, ada):
+    found = await do("of_email", ada.email)
+
+    for secret in (HASH, ada.email):
+        assert secret not in repr(found)
+
+
+async def test_a_sign_in_is_written_down_without_a_new_version(do, ada, stored):
+    user = await do("record_sign_in", await do("of_user", ada.id))
+
+    assert user.last_login_at == user.updated_at > ada.updated_at
+    assert user.version == ada.version
+    assert await stored() == HASH
+
+
+async def test_a_sign_in_stores_the_newer_hash(do, ada, stored):
+    user = await do("record_sign_in", await do("of_user", ada.id), new_hash=NEW_HASH)
+
+    assert user.version == ada.version
+    assert await stored() == NEW_HASH
+
+
+async def test_without_a_verified_address_only_the_hash_is_renewed(do, change, ada, stored):
+    await change("update", ada.id, {"email": "new@example.com"})
+
+    user = await do("record_sign_in", await do("of_user", ada.id), new_hash=NEW_HASH)
+
+    assert (user.email_verified, user.last_login_at) == (False, None)
+    assert await stored() == NEW_HASH
+
+
+@pytest.mark.parametrize("how", ["inactive", "deleted", "changed"])
+async def test_what_was_checked_too_long_ago_is_refused(do, change, ada, stored, how):
+    checked = await do("of_email", ada.email)
+    if how == "changed":
+        await do("replace", checked, "another")
+    else:
+        name, values = GONE[how]
+        await change(name, ada.id, **values)
+    before = await stored()
+
+    for method in ("record_sign_in", "replace"):
+        with pytest.raises(InvalidCredentials) as refusal:
+            await do(method, checked, new_hash=NEW_HASH)
+        told = refusal.value.kept_back
+        assert told == {"cause": Cause.CHANGED_MEANWHILE, "user_id": str(ada.id)}
+
+    assert await stored() == before
+
+
+@pytest.mark.parametrize("method", ["record_sign_in", "replace"])
+async def test_nobody_signs_in_or_changes_a_password_that_is_not_there(do, ada, stored, method):
+    known = await do("of_user", ada.id)
+    for checked in (
+        NOBODY,
+        replace(known, password_hash=None),
+        replace(known, user_id=uuid4()),
+    ):
+        with pytest.raises(InvalidCredentials):
+            await do(method, checked, new_hash=NEW_HASH)
+
+    assert await stored() == HASH
+
+
+async def test_a_replaced_password_is_a_new_version_and_no_sign_in(do, ada, stored):
+    user = await do("replace", await do("of_user", ada.id), NEW_HASH)
+
+    assert await stored() == NEW_HASH
+    assert (user.version, user.last_login_at) == (ada.version + 1, None)
+    assert user.updated_at > ada.updated_at
+
+
+async def test_of_replacements_at_once_one_succeeds(do, ada, stored):
+    checked = await do("of_user", ada.id)
+
+    ends = await asyncio.gather(
+        *(do("replace", checked, f"hash {n}") for n in range(5)), return_exceptions=True
+    )
+
+    assert sum(isinstance(end, UserRow) for end in ends) == 1
+    assert sum(isinstance(end, InvalidCredentials) for end in ends) == 4
+    winner = next(n for n, end in enumerate(ends) if isinstance(end, UserRow))
+    assert await stored() == f"hash {winner}"
+
+
+async def test_a_reset_needs_no_password_and_is_a_new_version(do, change, owner, ada, stored):
+    await change("update", ada.id, {"password_hash": None})
+
+    user = await do("reset", owner, NEW_HASH)
+
+    assert await stored() == NEW_HASH
+    assert user.version == ada.version + 2
+
+
+async def test_a_verified_address_is_a_new_version(do, change, owner, ada):
+    await change("update", ada.id, {"email_verified": False})
+
+    user = await do("verify_email", owner)
+
+    assert (user.email_verified, user.version) == (True, ada.version + 2)
+
+
+@pytest.mark.parametrize("how", ["inactive", "deleted", "another address", "unknown"])
+async def test_the_owner_of_a_secret_is_still_who_it_was(do, change, owner, stored, how):
+    if how in GONE:
+        name, values = GONE[how]
+        await change(name, owner.user_id, **values)
+    elif how == "unknown":
+        owner = owner._replace(user_id=uuid4())
+    else:
+        await change("update", owner.user_id, {"email": "new@example.com"})
+
+    with pytest.raises(UserTokenInvalid):
+        await do("reset", owner, NEW_HASH)
+    with pytest.raises(UserTokenInvalid):
+        await do("verify_email", owner)
+
+    assert await stored() == HASH
+
+
+async def test_no_row_that_is_handed_out_holds_a_hash(do, owner, ada):
+    checked = await do("of_user", ada.id)
+
+    seen = [
+        await do("record_sign_in", checked, new_hash=NEW_HASH),
+        await do("replace", replace(checked, password_hash=NEW_HASH), HASH),
+        await do("verify_email", owner),
+        await do("reset", owner, NEW_HASH),
+    ]
+
+    for secret in (HASH, NEW_HASH):
+        assert secret not in repr(seen)

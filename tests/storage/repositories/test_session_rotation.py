@@ -1,0 +1,355 @@
+"""RotationRepository: every method, on a real database."""
+
+import asyncio
+import itertools
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, func, select, text, update
+
+from tamatar_auth.errors.sessions import (
+    SessionExpired,
+    SessionIdle,
+    SessionRevoked,
+    SessionUnknown,
+    UserInactive,
+)
+from tamatar_auth.errors.storage import TransactionConflict
+from tamatar_auth.servicers.messages import session_message, validated_message
+from tamatar_auth.storage.repositories.session_rotation import NewToken
+from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE
+from tamatar_auth.storage.tables import replaced_tokens, sessions
+from tests.support.rows import new_session, new_user
+from tests.support.waiting import somebody_waits
+
+LIFETIME = timedelta(days=7)
+SECOND = timedelta(seconds=1)
+LIMIT = timedelta(minutes=30)
+
+FIRST = b"1" * 32
+NEXT = NewToken(b"2" * 32, b"n" * 32)
+LATER = NewToken(b"3" * 32, b"m" * 32)
+
+
+@pytest.fixture
+def do(database):
+    """Run one method of the repository in a transaction of its own."""
+
+    async def do(method, *arguments, **named):
+        async with database.transaction() as tx:
+            return await getattr(tx.rotations, method)(*arguments, **named)
+
+    return do
+
+
+@pytest.fixture
+async def user(database):
+    async with database.transaction() as tx:
+        return await tx.users.add(new_user(password_hash="a hash"))
+
+
+@pytest.fixture
+async def session(database, user):
+    async with database.transaction() as tx:
+        return await tx.sessions.add(new_session(user.id, token_digest=FIRST), LIFETIME)
+
+
+@pytest.fixture
+def age(database, session):
+    """Change columns of the session."""
+
+    async def age(**columns):
+        async with database.transaction() as tx:
+            await tx.connection.execute(update(sessions).values(columns))
+
+    return age
+
+
+@pytest.fixture
+def end(database, session, age):
+    """Let the session or its user come to an end, in one of several ways."""
+
+    async def end(how):
+        async with database.transaction() as tx:
+            if how == "revoked":
+                await tx.sessions.revoke(session.id)
+            elif how == "deactivated":
+                await tx.users.set_active(session.user_id, active=False)
+            elif how == "deleted":
+                await tx.users.delete(session.user_id, deleted_by=None)
+        if how == "expired":
+            await age(created_at=func.now() - LIFETIME, expires_at=func.now() - SECOND)
+        if how == "idle":
+            await age(last_activity_at=func.now() - LIMIT)
+
+    return end
+
+
+ENDS = {
+    "revoked": SessionRevoked,
+    "expired": SessionExpired,
+    "idle": SessionIdle,
+    "deactivated": UserInactive,
+    "deleted": UserInactive,
+}
+
+
+@pytest.fixture
+def stored(database):
+    async def stored():
+        async with database.read() as db:
+            return (await db.connection.execute(select(sessions))).one()
+
+    return stored
+
+
+@pytest.fixture
+def remembered(database):
+    """The digests of the tokens that were replaced."""
+
+    async def remembered():
+        async with database.read() as db:
+            return set(
+                (await db.connection.execute(select(replaced_tokens.c.token_digest))).scalars()
+            )
+
+    return remembered
+
+
+@pytest.fixture
+def rotate_on(do, session):
+    """Replace the first token, and each that followed it; give their digests in order."""
+
+    async def rotate_on(times):
+        digests = [FIRST, *(n.to_bytes(32) for n in range(times))]
+        for old, new in itertools.pairwise(digests):
+            assert await do("rotate", old, NewToken(new, new))
+        return digests
+
+    return rotate_on
+
+
+@pytest.fixture
+def statements(database):
+    """The statements that are executed, with their values."""
+    seen = []
+
+    def see(_connection, _cursor, statement, values, *_):
+        seen.append((statement, values))
+
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", see)
+    yield seen
+    event.remove(engine, "before_cursor_execute", see)
+
+
+async def test_a_token_is_replaced_and_the_one_before_is_remembered(do, session, user, stored):
+    valid = await do("rotate", FIRST, NEXT)
+
+    assert valid.user == user
+    assert valid.session == session._replace(last_activity_at=valid.session.last_activity_at)
+    assert valid.session.last_activity_at > session.last_activity_at
+    row = await stored()
+    assert (row.previous_digest, row.token_digest) == (FIRST, NEXT.digest)
+    assert row.rotation_nonce == NEXT.nonce
+    assert row.rotated_at == row.last_activity_at
+
+
+async def test_every_token_that_was_replaced_is_remembered(database, rotate_on, stored):
+    *replaced, _ = await rotate_on(5)
+
+    async with database.read() as db:
+        rows = (await db.connection.execute(select(replaced_tokens))).all()
+    session = await stored()
+    assert {row.token_digest for row in rows} == set(replaced)
+    assert {row.session_id for row in rows} == {session.id}
+    assert max(row.replaced_at for row in rows) == session.rotated_at
+
+
+async def test_a_token_is_replaced_in_one_statement(do, session, statements):
+    await do("rotate", FIRST, NEXT)
+
+    assert len(statements) == 1
+
+
+async def test_only_the_present_token_is_replaced(do, session, stored, remembered):
+    assert await do("rotate", b"?" * 32, NEXT) is None
+    await do("rotate", FIRST, NEXT)
+    before = await stored()
+
+    assert await do("rotate", FIRST, LATER) is None
+    assert await stored() == before
+    assert await remembered() == {FIRST}
+
+
+async def test_of_replacements_at_once_one_succeeds(do, session, stored, remembered):
+    tokens = [NewToken(bytes([n]) * 32, bytes([n]) * 32) for n in range(10)]
+
+    ends = await asyncio.gather(*(do("rotate", FIRST, token) for token in tokens))
+
+    (winner,) = [token for token, end in zip(tokens, ends, strict=True) if end]
+    assert (await stored()).token_digest == winner.digest
+    assert await remembered() == {FIRST}
+
+
+async def test_other_sessions_keep_their_tokens(database, validation, do, session, user):
+    other = new_session(user.id)
+    async with database.transaction() as tx:
+        before = await tx.sessions.add(other, LIFETIME)
+
+    await do("rotate", FIRST, NEXT)
+
+    validated = validated_message(await validation().one(other.token_digest))
+    assert validated.session == session_message(before)
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_the_token_of_what_ended_is_not_replaced(do, end, stored, remembered, how):
+    await end(how)
+
+    assert await do("rotate", FIRST, NEXT, idle_limit=LIMIT) is None
+
+    assert (await stored()).token_digest == FIRST
+    assert await remembered() == set()
+    with pytest.raises(ENDS[how]):
+        await do("find_rotated", FIRST, idle_limit=LIMIT)
+
+
+async def test_a_session_may_rest_where_there_is_no_limit(do, end):
+    await end("idle")
+
+    assert await do("rotate", FIRST, NEXT)
+
+
+async def test_a_replaced_token_is_recognised_in_its_grace_and_after(do, session, user, age):
+    valid = await do("rotate", FIRST, NEXT)
+
+    found = await do("find_rotated", FIRST)
+    assert (found.valid, found.is_in_grace, found.nonce) == (valid, True, NEXT.nonce)
+
+    await age(rotated_at=func.now() - ROTATION_GRACE + 8 * SECOND)
+    assert (await do("find_rotated", FIRST)).is_in_grace
+    await age(rotated_at=func.now() - ROTATION_GRACE)
+    assert not (await do("find_rotated", FIRST)).is_in_grace
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_replaced_token_of_what_ended_says_so(do, end, rotate_on, how):
+    *replaced, _ = await rotate_on(3)
+    await end(how)
+
+    for digest in replaced:
+        with pytest.raises(ENDS[how]):
+            await do("find_rotated", digest, idle_limit=LIMIT)
+
+
+@pytest.mark.parametrize("times", [2, 3, 100])
+async def test_of_all_replaced_tokens_the_last_one_alone_has_a_grace(do, session, rotate_on, times):
+    *older, last, present = await rotate_on(times)
+
+    for digest in older:
+        found = await do("find_rotated", digest)
+        assert (found.valid.session.id, found.is_in_grace) == (session.id, False)
+    found = await do("find_rotated", last)
+    assert (found.is_in_grace, found.nonce) == (True, present)
+    with pytest.raises(SessionUnknown):
+        await do("find_rotated", b"?" * 32)
+
+
+async def test_what_goes_with_its_user_is_forgotten(database, do, user, rotate_on, remembered):
+    oldest, *_ = await rotate_on(3)
+    async with database.transaction() as tx:
+        await tx.users.purge(user.id)
+
+    assert await remembered() == set()
+    assert await do("rotate", oldest, LATER) is None
+    with pytest.raises(SessionUnknown):
+        await do("find_rotated", oldest)
+
+
+async def test_of_reuses_at_once_one_ends_the_session(do, session, stored):
+    ends = await asyncio.gather(
+        *(do("end_reused", session.id) for _ in range(10)), return_exceptions=True
+    )
+
+    assert ends.count(None) == 1
+    assert {type(end) for end in ends} == {type(None), SessionRevoked}
+    assert (await stored()).revoked_at is not None
+
+
+async def test_a_reuse_of_what_was_purged_meanwhile_ends_nothing(database, do, user, session):
+    async with database.transaction() as tx:
+        await tx.users.purge(user.id)
+
+    with pytest.raises(SessionRevoked):
+        await do("end_reused", session.id)
+
+
+async def test_a_session_ends_by_any_token_that_it_had(database, session, rotate_on, age):
+    digests = await rotate_on(3)
+    await age(rotated_at=func.now() - ROTATION_GRACE)
+
+    for digest in digests:
+        await age(is_valid=True, revoked_at=None)
+        async with database.transaction() as tx:
+            ended = await tx.sessions.revoke_by_token(digest)
+        assert (ended.id, ended.revoked_at is None) == (session.id, False)
+
+
+async def test_a_session_ends_by_a_token_that_is_replaced_meanwhile(database, session, stored):
+    async def revoke():
+        async with database.transaction() as tx:
+            return await tx.sessions.revoke_by_token(FIRST)
+
+    async with database.transaction() as tx:
+        await tx.rotations.rotate(FIRST, NEXT)
+        await tx.rotations.rotate(NEXT.digest, LATER)
+        revocation = asyncio.create_task(revoke())
+        while not await somebody_waits(database):  # noqa: ASYNC110 - asks PostgreSQL
+            await asyncio.sleep(0.01)
+
+    await revocation
+    row = await stored()
+    assert (row.token_digest, row.is_valid) == (LATER.digest, False)
+
+
+async def test_a_token_that_is_replaced_while_its_session_ends_stays(
+    database, do, session, remembered
+):
+    async with database.transaction() as tx:
+        await tx.rotations.end_reused(session.id)
+        replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
+        while not await somebody_waits(database):  # noqa: ASYNC110 - asks PostgreSQL
+            await asyncio.sleep(0.01)
+
+    assert await replacement is None
+    assert await remembered() == set()
+
+
+@pytest.mark.parametrize("find", ["find_rotated", "revoke_by_token"])
+async def test_a_replaced_token_is_found_by_indexes(database, rotate_on, statements, find):
+    oldest, *_ = await rotate_on(2)
+    async with database.transaction() as tx:
+        repository = tx.rotations if find == "find_rotated" else tx.sessions
+        await getattr(repository, find)(oldest)
+    statement, values = statements[-1]
+
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = await tx.connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+        lines = "\n".join(plan.scalars())
+    assert "pk_replaced_tokens" in lines
+    assert "Seq Scan" not in lines
+
+
+async def test_a_present_token_that_was_not_replaced_is_to_be_tried_again(do, session):
+    with pytest.raises(TransactionConflict):
+        await do("find_rotated", FIRST)
+
+
+async def test_nothing_that_is_handed_out_shows_a_digest_or_a_nonce(do, session):
+    valid = await do("rotate", FIRST, NEXT)
+    found = await do("find_rotated", FIRST)
+
+    for secret in (FIRST, NEXT.digest, NEXT.nonce):
+        assert repr(secret) not in repr([valid, found, NEXT])

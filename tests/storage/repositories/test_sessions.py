@@ -1,0 +1,311 @@
+"""SessionRepository: every method, on a real database."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, update
+
+from tamatar_auth.errors.sessions import (
+    SessionExpired,
+    SessionIdle,
+    SessionNotFound,
+    SessionRevoked,
+    SessionUnknown,
+    UserInactive,
+)
+from tamatar_auth.servicers.messages import session_message, user_message, validated_message
+from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE, SESSION_COLUMNS
+from tamatar_auth.storage.session_validation.statement import IS_STALE
+from tamatar_auth.storage.tables import sessions
+from tests.support.rows import new_session, new_user
+
+LIFETIME = timedelta(days=7)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def do(database):
+    """Run one method of the repository in a transaction of its own."""
+
+    async def do(method, *arguments, **named):
+        async with database.transaction() as tx:
+            return await getattr(tx.sessions, method)(*arguments, **named)
+
+    return do
+
+
+@pytest.fixture
+def validate(validation):
+    """Validate one token."""
+
+    def validate(digest, *, idle_limit=None):
+        return validation(idle_limit).one(digest)
+
+    return validate
+
+
+@pytest.fixture
+async def user(database):
+    async with database.transaction() as tx:
+        return await tx.users.add(new_user(password_hash="a hash"))
+
+
+@pytest.fixture
+def age(database):
+    """Change columns of a session."""
+
+    async def age(session, **columns):
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                update(sessions).where(sessions.c.id == session.id).values(columns)
+            )
+
+    return age
+
+
+@pytest.fixture
+def expire(age):
+    async def expire(session):
+        await age(session, created_at=func.now() - LIFETIME, expires_at=func.now() - SECOND)
+
+    return expire
+
+
+async def test_a_session_lives_from_the_moment_of_its_transaction(do, user):
+    new = new_session(user.id, user_agent="grpc", ip_address="2001:db8::1")
+
+    session = await do("add", new, LIFETIME)
+
+    assert (session.id, session.user_id) == (new.id, user.id)
+    assert session.expires_at - session.created_at == LIFETIME
+    assert session.last_activity_at == session.created_at
+    assert session.revoked_at is None
+    assert (session.user_agent, str(session.ip_address)) == ("grpc", "2001:db8::1")
+
+
+async def test_a_good_token_tells_its_session_and_its_user(do, user, validate):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    await do("add", new_session(user.id), LIFETIME)
+
+    validated = validated_message(await validate(new.token_digest))
+
+    assert validated.session == session_message(session)
+    assert validated.user == user_message(user)
+
+
+async def test_an_unknown_token_is_refused(do, validate):
+    with pytest.raises(SessionUnknown):
+        await validate(b"?" * 32)
+
+
+async def test_a_use_is_worth_writing_down_once_a_minute(do, user, age, validate):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    for seconds, is_stale in ((50, False), (60, True)):
+        await age(session, last_activity_at=func.now() - seconds * SECOND)
+        assert (await validate(new.token_digest))[IS_STALE] is is_stale
+
+
+async def test_a_session_that_rested_too_long_is_idle_where_there_is_a_limit(
+    do, user, age, validate
+):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    limit = timedelta(minutes=30)
+    await age(session, last_activity_at=func.now() - limit + 10 * SECOND)
+    assert await validate(new.token_digest, idle_limit=limit)
+
+    await age(session, last_activity_at=func.now() - limit)
+    assert await validate(new.token_digest)
+    with pytest.raises(SessionIdle):
+        await validate(new.token_digest, idle_limit=limit)
+
+
+async def test_a_replaced_token_works_for_its_grace_and_no_longer(do, user, age, validate):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    for key, moment in ((b"1" * 32, func.now() - ROTATION_GRACE), (b"2" * 32, None)):
+        await age(session, token_digest=key, previous_digest=new.token_digest, rotated_at=moment)
+        with pytest.raises(SessionUnknown):
+            await validate(new.token_digest)
+
+    await age(session, rotated_at=func.now() - ROTATION_GRACE + 8 * SECOND)
+    assert await validate(new.token_digest)
+
+
+async def test_activity_is_written_where_the_last_one_was_long_ago(do, user, age):
+    several = [await do("add", new_session(user.id), LIFETIME) for _ in range(3)]
+    used, fresh, other = several
+    for session in (used, other):
+        await age(session, last_activity_at=func.now() - timedelta(minutes=5))
+
+    await do("touch", [used.id, fresh.id, uuid4(), used.id])
+
+    assert (await do("get", used.id)).last_activity_at > used.last_activity_at
+    assert await do("get", fresh.id) == fresh
+    assert (await do("get", other.id)).last_activity_at < other.last_activity_at
+    await do("touch", [])
+
+
+async def test_the_oldest_live_sessions_beyond_a_number_end(database, do, user, expire):
+    async with database.transaction() as tx:
+        stranger = await tx.users.add(new_user())
+    theirs = await do("add", new_session(stranger.id), LIFETIME)
+    first, second, third, ended, expired = [
+        await do("add", new_session(user.id), LIFETIME) for _ in range(5)
+    ]
+    ended = await do("revoke", ended.id)
+    await expire(expired)
+
+    assert await do("end_beyond", user.id, 3) == 0
+    assert await do("end_beyond", user.id, 1) == 2
+
+    assert (await do("get", first.id)).revoked_at == (await do("get", second.id)).revoked_at
+    for kept in (third, ended, theirs):
+        assert await do("get", kept.id) == kept
+    assert (await do("get", expired.id)).revoked_at is None
+
+
+async def test_of_sessions_of_one_moment_the_smallest_ids_end(database, do, user):
+    async with database.transaction() as tx:
+        ids = [(await tx.sessions.add(new_session(user.id), LIFETIME)).id for _ in range(4)]
+
+    assert await do("end_beyond", user.id, 2) == 2
+
+    assert {row.id for row in await do("recent", user.id, limit=10)} == set(sorted(ids)[2:])
+
+
+async def test_an_expired_session_is_refused(do, user, expire, validate):
+    new = new_session(user.id)
+    await expire(await do("add", new, LIFETIME))
+
+    with pytest.raises(SessionExpired):
+        await validate(new.token_digest)
+
+
+async def test_a_revoked_session_is_refused_as_revoked_also_when_it_has_expired(
+    do, user, expire, validate
+):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    await do("revoke", session.id)
+    with pytest.raises(SessionRevoked):
+        await validate(new.token_digest)
+
+    await expire(session)
+    with pytest.raises(SessionRevoked):
+        await validate(new.token_digest)
+
+
+@pytest.mark.parametrize("how", ["deleted", "inactive"])
+async def test_a_session_of_somebody_who_is_gone_is_refused(database, do, user, how, validate):
+    new = new_session(user.id)
+    await do("add", new, LIFETIME)
+    async with database.transaction() as tx:
+        if how == "deleted":
+            await tx.users.delete(user.id, deleted_by=None)
+        else:
+            await tx.users.set_active(user.id, active=False)
+
+    with pytest.raises(UserInactive):
+        await validate(new.token_digest)
+
+
+async def test_a_session_is_read_live_or_not(do, user):
+    session = await do("add", new_session(user.id), LIFETIME)
+    assert await do("get", session.id) == session
+
+    ended = await do("revoke", session.id)
+    assert await do("get", session.id) == ended
+
+
+async def test_a_missing_session_is_not_found(do):
+    for ask in (do("get", uuid4()), do("revoke", uuid4()), do("revoke_by_token", b"?" * 32)):
+        with pytest.raises(SessionNotFound):
+            await ask
+
+
+async def test_recent_sessions_are_the_live_ones_with_the_newest_activity_first(
+    do, user, age, expire
+):
+    several = [await do("add", new_session(user.id), LIFETIME) for _ in range(5)]
+    await expire(several[0])
+    await do("revoke", several[1].id)
+    await age(several[2], last_activity_at=func.now() + SECOND)
+
+    recent = await do("recent", user.id, limit=10)
+
+    assert [row.id for row in recent] == [several[2].id, several[4].id, several[3].id]
+    assert await do("recent", user.id, limit=2) == recent[:2]
+    assert await do("recent", uuid4(), limit=10) == []
+
+
+@pytest.mark.parametrize("include_ended", [False, True])
+async def test_pages_go_through_the_sessions_of_a_user_newest_first(
+    database, do, user, expire, include_ended
+):
+    async with database.transaction() as tx:  # so that all were created at one moment
+        rows = [await tx.sessions.add(new_session(user.id), LIFETIME) for _ in range(7)]
+        stranger = await tx.users.add(new_user())
+        await tx.sessions.add(new_session(stranger.id), LIFETIME)
+    await do("revoke", rows[0].id)
+    await expire(rows[1])
+    after, seen = None, []
+
+    async with database.snapshot() as db:
+        while page := await db.sessions.page(
+            user.id, include_ended=include_ended, size=2, after=after
+        ):
+            seen += page
+            after = After(page[-1].created_at, page[-1].id)
+
+    wanted = rows if include_ended else rows[2:]
+    newest_first = sorted(seen, key=lambda row: (row.created_at, row.id), reverse=True)
+    assert seen == newest_first
+    assert {row.id for row in seen} == {row.id for row in wanted}
+
+
+@pytest.mark.parametrize("by", ["id", "token"])
+async def test_a_session_is_revoked_once_and_keeps_its_moment(do, user, by):
+    new = new_session(user.id)
+    await do("add", new, LIFETIME)
+    how = ("revoke", new.id) if by == "id" else ("revoke_by_token", new.token_digest)
+
+    ended = await do(*how)
+    again = await do(*how)
+
+    assert ended.revoked_at is not None
+    assert again == ended
+
+
+async def test_the_live_sessions_of_a_user_end_but_the_named_one(database, do, user, expire):
+    async with database.transaction() as tx:
+        stranger = await tx.users.add(new_user())
+    theirs = await do("add", new_session(stranger.id), LIFETIME)
+    kept, first, second, ended, expired = [
+        await do("add", new_session(user.id), LIFETIME) for _ in range(5)
+    ]
+    ended = await do("revoke", ended.id)
+    await expire(expired)
+
+    assert await do("revoke_of_user", user.id, but=kept.id) == 2
+
+    assert (await do("get", first.id)).revoked_at == (await do("get", second.id)).revoked_at
+    assert await do("get", kept.id) == kept
+    assert await do("get", ended.id) == ended
+    assert await do("get", theirs.id) == theirs
+    assert await do("revoke_of_user", user.id) == 1
+    assert await do("revoke_of_user", user.id) == 0
+
+
+async def test_no_row_holds_a_token_or_a_hash(do, user, validate):
+    new = new_session(user.id)
+    session = await do("add", new, LIFETIME)
+    valid = await validate(new.token_digest)
+
+    assert sessions.c.token_digest not in SESSION_COLUMNS
+    assert repr(new.token_digest) not in repr([new, session, valid])
+    assert "a hash" not in repr(valid)

@@ -1,0 +1,420 @@
+"""The connection that hears of ended sessions: whenever it may miss one, all who watch know."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import grpc
+import psycopg
+import pytest
+from grpc import StatusCode
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.interceptors import base
+from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server import lifecycle as service_module
+from tamatar_auth.server.app import running
+from tamatar_auth.storage.session_events import feed as session_ends
+from tamatar_auth.storage.session_events import listener as listening
+from tamatar_auth.storage.session_events.subscriber import MOST_AT_ONCE, MOST_PENDING
+from tests.chaos.faulty_wire import Side, Wire
+from tests.server.test_app import channel_to, own_postgres
+from tests.support.calls import ada, refusal, sign_in, validate
+from tests.support.databases import Postgres
+from tests.support.session_watchers import End, watching
+from tests.support.telemetry_capture import Recording
+from tests.support.waiting import PATIENCE, eventually
+
+__all__ = ["own_postgres"]
+
+INTERRUPTED = (StatusCode.UNAVAILABLE, "STREAM_INTERRUPTED")
+UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+
+LISTENERS = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE '% listener'
+"""
+
+TELL = "SELECT pg_notify('tamatar_session_ends', %s || ' ' || %s)"
+TELL_OF_MANY = """
+    SELECT pg_notify('tamatar_session_ends', gen_random_uuid() || ' ' || gen_random_uuid())
+    FROM generate_series(1, %s)
+"""
+
+END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b302099a8058")
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Look more often, and take no late answer for silence."""
+    monkeypatch.setattr(session_ends, "INTERVAL", 0.1)
+    monkeypatch.setattr(listening, "PATIENCE", PATIENCE)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Lose patience soon, from when a test says so."""
+    return lambda: monkeypatch.setattr(listening, "PATIENCE", 0.5)
+
+
+@pytest.fixture
+def sql(database_url):
+    """Run a statement beside the service, and give the first column of its rows."""
+
+    async def sql(statement, *values, url=database_url):
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            cursor = await connection.execute(statement, values or None)
+            return [row[0] for row in await cursor.fetchall()] if cursor.description else []
+
+    return sql
+
+
+@pytest.fixture
+async def wire(database, database_url):
+    async with Wire.to(database_url) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def over_wire(settings, wire):
+    """Watch from a server whose listener goes over a wire, and nothing else of it."""
+    far = {
+        "listener_database_url": SecretStr(wire.url),
+        "connect_timeout": timedelta(seconds=4),  # a test waits for it
+    }
+    mine = settings.model_copy(update=far)
+    async with running(mine) as service, channel_to(service) as channel:
+        yield SessionServiceStub(channel)
+
+
+async def said(watch):
+    """The status with which a stream ends, which says when to come again."""
+    refused = await watch.refusal()
+    assert refused.retry_seconds is not None
+    return refused.code, refused.reason
+
+
+async def hears_again(sessions, sql):
+    """Watch anew, as soon as that is possible, and hear of an end."""
+
+    async def can():
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async with watching(sessions) as watch:
+                await sql(TELL, *END)
+                await watch.heard(END)
+                return True
+        return False
+
+    await eventually(can)
+
+
+async def test_from_the_first_message_on_nothing_is_missed(over_wire, wire, sql):
+    wire.delay = 0.15
+    async with watching(over_wire) as watch:
+        await sql(TELL, *END)
+        await watch.heard(END)
+
+
+async def test_what_ended_without_a_word_is_over_before_the_first_message(
+    service, sessions, user, database_url
+):
+    started = await sessions.CreateSession(sign_in())
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
+        watch = sessions.WatchSessions(pb.WatchSessionsRequest())
+        first = asyncio.ensure_future(watch.read())
+        done, _ = await asyncio.wait([first], timeout=0.3)
+        assert not done
+        await connection.commit()
+
+        await first
+    assert await refusal(validate(sessions, started.session_token)) == (
+        StatusCode.UNAUTHENTICATED,
+        "SESSION_REVOKED",
+    )
+    watch.cancel()
+
+
+async def test_no_stream_begins_while_a_long_transaction_ends_sessions_without_a_word(
+    sessions, user, sql, database_url, hasty
+):
+    hasty()
+    await sessions.CreateSession(sign_in())
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
+        watch = sessions.WatchSessions(pb.WatchSessionsRequest())
+        assert await refusal(watch.read()) == UNAVAILABLE
+        await connection.commit()
+
+    await hears_again(sessions, sql)
+
+
+async def test_where_nobody_listens_nothing_is_told(sessions, user, database_url):
+    started = await sessions.CreateSession(sign_in())
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("LISTEN tamatar_session_ends")
+        request = pb.RevokeSessionRequest(session_id=started.session.session_id)
+        await sessions.RevokeSession(request)
+        assert not [told async for told in connection.notifies(timeout=0.3)]
+
+
+@pytest.fixture
+async def user(users, database):
+    """Ada, who can sign in."""
+    return (await users.CreateUser(ada(email_verified=True))).user
+
+
+async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql):
+    async with watching(sessions) as one, watching(sessions) as other:
+        (pid,) = await sql(LISTENERS)
+        await sql("SELECT pg_terminate_backend(%s)", pid)
+
+        assert [await said(one), await said(other)] == [INTERRUPTED] * 2
+    await hears_again(sessions, sql)
+    assert await sql(LISTENERS) != [pid]
+
+
+async def test_one_connection_hears_for_all_and_is_closed_when_nobody_watches(
+    sessions, sql, monkeypatch
+):
+    await eventually(lambda: is_empty(sql))
+    async with watching(sessions) as one, watching(sessions) as other:
+        (pid,) = await sql(LISTENERS)
+    async with watching(sessions):
+        assert await sql(LISTENERS) == [pid]
+        monkeypatch.setattr(session_ends, "LONGEST_REST", 0.1)
+        await asyncio.sleep(0.5)
+        assert await sql(LISTENERS) == [pid]
+
+    await eventually(lambda: is_empty(sql))
+    assert one.told == other.told == []
+    monkeypatch.undo()
+    await hears_again(sessions, sql)
+
+
+async def is_empty(sql):
+    return await sql(LISTENERS) == []
+
+
+@pytest.mark.parametrize("harm", ["cut", "freeze", "take_down"])
+async def test_a_connection_that_is_cut_off_without_a_word_interrupts_too(
+    over_wire, wire, sql, harm, hasty
+):
+    async with watching(over_wire) as watch:
+        assert wire.connections == 1
+        hasty()
+        getattr(wire, harm)()
+
+        assert await said(watch) == INTERRUPTED
+        if harm != "cut":
+            assert await refusal(begin(over_wire)) == UNAVAILABLE
+    wire.heal()
+    await hears_again(over_wire, sql)
+
+
+async def test_a_pooler_in_between_is_not_trusted(over_wire, sql, monkeypatch):
+    read = Side.message
+
+    async def as_a_pooler(side):
+        message = await read(side)
+        # BackendKeyData: a pooler makes up its own.
+        return message[:8] + b"\xff" + message[9:] if message[:1] == b"K" else message
+
+    monkeypatch.setattr(Side, "message", as_a_pooler)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert await refusal(begin(over_wire)) == UNAVAILABLE
+    (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+    assert "TAMATAR_LISTENER_DATABASE_URL" in told
+
+    monkeypatch.setattr(Side, "message", read)
+    await hears_again(over_wire, sql)
+
+
+@pytest.mark.parametrize("other", ["the database", "the server"])
+async def test_a_listener_at_another_database_is_not_trusted(
+    settings, migrated_database, own_postgres, database_url, other
+):
+    url = migrated_database
+    if other == "the server":
+        url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
+    mine = settings.model_copy(update={"listener_database_url": SecretStr(url)})
+    with capture_logs() as logs:
+        async with running(mine) as service, channel_to(service) as channel:
+            assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
+    (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+    assert told == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
+
+
+async def begin(sessions):
+    return await sessions.WatchSessions(pb.WatchSessionsRequest()).read()
+
+
+@pytest.mark.parametrize("found_by", ["the listener", "a call"])
+async def test_a_server_that_writes_no_more_is_heard_no_more(
+    settings, own_postgres, sql, monkeypatch, found_by
+):
+    if found_by == "a call":
+        monkeypatch.setattr(session_ends, "INTERVAL", 60)
+    url = own_postgres.url()
+    async with running(settings.with_database(url)) as service, channel_to(service) as channel:
+        sessions = SessionServiceStub(channel)
+        async with watching(sessions) as watch:
+            await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
+            await sql("SELECT pg_reload_conf()", url=url)
+            if found_by == "a call":
+                creating = until_it_is_refused(UserServiceStub(channel))
+                assert await refusal(creating) == UNAVAILABLE
+
+            assert await said(watch) == INTERRUPTED
+            assert await refusal(begin(sessions)) == UNAVAILABLE
+
+
+async def until_it_is_refused(users):
+    """Create users until the server has read its settings again."""
+    for number in range(1000):
+        await users.CreateUser(ada(email=f"before{number}@example.com", password=""))
+
+
+@pytest.mark.parametrize(
+    ("off", "on"),
+    [
+        (
+            f"ALTER TABLE {table} DISABLE TRIGGER {name}",
+            f"ALTER TABLE {table} ENABLE TRIGGER {name}",
+        )
+        for table, name in [
+            ("sessions", "sessions_tell_end"),
+            ("sessions", "sessions_tell_deletion"),
+            ("sessions", "sessions_tell_truncation"),
+            ("users", "users_tell_end"),
+        ]
+    ],
+)
+async def test_triggers_that_are_switched_off_interrupt(sessions, sql, off, on):
+    async with watching(sessions) as watch:
+        await sql(off)
+        assert await said(watch) == INTERRUPTED
+        assert await refusal(begin(sessions)) == UNAVAILABLE
+        await sql(on)
+    await hears_again(sessions, sql)
+
+
+async def test_a_database_without_the_triggers_cannot_be_watched(settings, migrated_database):
+    Migrations(migrated_database).downgrade("0004")
+    async with (
+        running(settings.with_database(migrated_database)) as service,
+        channel_to(service) as channel,
+    ):
+        assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
+        Migrations(migrated_database).upgrade()
+        async with watching(SessionServiceStub(channel)):
+            pass
+
+
+@pytest.mark.parametrize("what", ["TRUNCATE sessions CASCADE", "NOTIFY tamatar_session_ends"])
+async def test_what_is_no_end_of_a_session_interrupts(sessions, sql, what):
+    async with watching(sessions) as watch:
+        await sql(what)
+
+        assert await said(watch) == INTERRUPTED
+
+
+async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, database, sql):
+    recording = Recording()
+    telemetry = Telemetry(meter=recording.meter)
+    async with (
+        running(settings, telemetry) as service,
+        channel_to(service) as channel,
+        narrow(service) as narrow_channel,
+    ):
+        sessions = SessionServiceStub(channel)
+        async with (
+            watching(SessionServiceStub(narrow_channel)) as slow,
+            watching(sessions) as quick,
+        ):
+            for _ in range(10):
+                await sql(TELL_OF_MANY, MOST_PENDING // 2)
+                await heard_of(quick, MOST_PENDING // 2)
+
+            assert await said(slow) == INTERRUPTED
+            assert 0 < len(slow.told) < MOST_PENDING * 5
+            await sql(TELL, *END)
+            await quick.heard(END)
+        ended = {
+            point.attributes["tamatar.watch.cause"]: point.value
+            for point in recording.points("tamatar.watch.ended")
+        }
+        assert (ended["slow"], ended["lost"]) == (1, 0)
+        (heard,) = recording.points("tamatar.session_end.heard")
+        assert heard.value == MOST_PENDING * 5 + 1
+
+
+def narrow(service):
+    """Connect so that a server cannot send more than 64 KiB that are not read."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+    return grpc.aio.insecure_channel(str(service.addresses[0]), options=options)
+
+
+async def heard_of(watch, ends):
+    """Read until so many ends were told, in messages that are not too large."""
+    before = len(watch.told)
+    while len(watch.told) < before + ends:
+        assert len(await watch.read()) <= MOST_AT_ONCE
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Give each step of the end more time, of which none is needed."""
+    monkeypatch.setattr(service_module, "LAST_SECONDS", 5.0)
+
+
+@pytest.mark.usefixtures("slow_steps")
+async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database, sql):
+    async with running(settings) as service, channel_to(service) as channel:
+        sessions = SessionServiceStub(channel)
+        async with watching(sessions) as watch:
+            stopping = asyncio.create_task(service.stop())
+            assert await said(watch) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
+            await stopping
+    assert service.left == []
+    await eventually(lambda: is_empty(sql))
+
+
+@pytest.mark.usefixtures("slow_steps")
+async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, sql):
+    async with (
+        running(settings) as service,
+        narrow(service) as channel,
+        watching(SessionServiceStub(channel)) as watch,
+    ):
+        await sql(TELL_OF_MANY, MOST_PENDING)
+        await watch.read()
+        await service.stop()
+
+        assert service.left == []
+
+
+async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, monkeypatch):
+    mine = settings.model_copy(update={"streams": 1})
+    async with (
+        running(mine) as service,
+        narrow(service) as channel,
+        channel_to(service) as another,
+        watching(SessionServiceStub(channel)) as stuck,
+    ):
+        assert await refusal(begin(SessionServiceStub(another))) == (
+            StatusCode.RESOURCE_EXHAUSTED,
+            "SERVER_BUSY",
+        )
+        monkeypatch.setattr(base, "LONGEST_WRITE", 0.3)
+        await sql(TELL_OF_MANY, MOST_PENDING)
+        await hears_again(SessionServiceStub(another), sql)
+
+        assert await said(stuck) == INTERRUPTED

@@ -1,0 +1,428 @@
+"""What PostgreSQL refuses, provoked in a real one, and what callers hear of it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from datetime import timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import exc, make_url, text, update
+
+from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.errors.storage import StorageUnavailable, TransactionConflict, ValueRefused
+from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.profiles import ProfileRow
+from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
+from tamatar_auth.storage.sqlstates import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate
+from tamatar_auth.storage.tables import users
+from tests.support.rows import new_session, new_user
+from tests.support.waiting import eventually
+
+LIFETIME = timedelta(days=7)
+
+
+@pytest.fixture
+async def user(database):
+    async with database.transaction() as tx:
+        return await tx.users.add(new_user(email="ada@example.com", username="ada"))
+
+
+async def provoked(work):
+    """Give the error that a coroutine raises."""
+    with pytest.raises((exc.SQLAlchemyError, psycopg.Error)) as raised:
+        await work
+    return raised.value
+
+
+async def run(database, *statements):
+    """Run statements in one transaction."""
+    async with database.transaction() as tx:
+        for statement in statements:
+            await tx.connection.execute(text(statement))
+
+
+# Constraints
+
+
+async def add(database, **given):
+    async with database.transaction() as tx:
+        await tx.users.add(new_user(**given))
+
+
+async def same_email(database, user):
+    await add(database, email=user.email)
+
+
+async def same_username(database, user):
+    await add(database, username=user.username)
+
+
+async def same_request(database, _user):
+    key = uuid4()
+    await add(database, request_id=key)
+    await add(database, request_id=key)
+
+
+async def session_of_nobody(database, _user):
+    async with database.transaction() as tx:
+        await tx.sessions.add(new_session(uuid4()), LIFETIME)
+
+
+async def profile_of_nobody(database, _user):
+    async with database.transaction() as tx:
+        await tx.profiles.add(uuid4(), ProfileRow())
+
+
+async def secret_of_nobody(database, _user):
+    owner = TokenOwner(uuid4(), "nobody@example.com")
+    async with database.transaction() as tx:
+        await tx.user_tokens.issue(Purpose.PASSWORD_RESET, owner, b"d" * 32, LIFETIME)
+
+
+async def attempt_on_nobody(database, _user):
+    async with database.transaction() as tx:
+        await tx.attempts.begin(b"a" * 32, uuid4())
+
+
+VIOLATIONS = {
+    "uq_users_email_live": (same_email, EmailTaken),
+    "uq_users_username_live": (same_username, UsernameTaken),
+    "uq_users_request_id": (same_request, TransactionConflict),
+    "fk_sessions_user_id_users": (session_of_nobody, UserNotFound),
+    "fk_user_profiles_user_id_users": (profile_of_nobody, UserNotFound),
+    "fk_user_tokens_user_id_users": (secret_of_nobody, UserNotFound),
+    "fk_password_attempts_user_id_users": (attempt_on_nobody, InvalidCredentials),
+}
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+async def test_a_violated_constraint_is_the_failure_it_stands_for(database, user, constraint):
+    violate, expected = VIOLATIONS[constraint]
+
+    error = await provoked(violate(database, user))
+
+    assert error.orig.diag.constraint_name == constraint
+    assert type(failure(error)) is expected
+
+
+async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
+    query = """
+        SELECT indexrelid::regclass::text FROM pg_index
+        WHERE indisunique AND NOT indisprimary AND indrelid::regclass::text NOT LIKE 'pg_%'
+        UNION
+        SELECT conname FROM pg_constraint WHERE contype = 'f'
+    """
+    async with database.read() as db:
+        real = set((await db.connection.execute(text(query))).scalars())
+
+    # Two tokens of 256 random bits never meet: if they do, that is a fault.
+    digests = {
+        "uq_sessions_token_digest",
+        "uq_sessions_previous_digest",
+        "uq_user_tokens_token_digest",
+    }
+    # A session whose token is replaced cannot go meanwhile: the same statement changed it.
+    held = {"fk_replaced_tokens_session_id_sessions"}
+    assert set(CONSTRAINTS) == real - digests - held
+
+
+# SQLSTATEs
+
+
+async def missing_value(database, user):
+    await add(database, email=None)
+
+
+async def broken_check(database, user):
+    await add(database, email="")
+
+
+async def unknown_foreign_key(database, user):
+    await run(
+        database,
+        "CREATE TEMP TABLE parents (id int PRIMARY KEY) ON COMMIT DROP",
+        "CREATE TEMP TABLE children (id int REFERENCES parents) ON COMMIT DROP",
+        "INSERT INTO children VALUES (1)",
+    )
+
+
+async def serialization(database, user):
+    change = update(users).where(users.c.id == user.id).values(first_name="Ada")
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
+    async with engine.connect() as late:
+        await late.execute(text("SELECT 1 FROM users"))
+        async with database.transaction() as tx:
+            await tx.connection.execute(change)
+        await late.execute(change)
+
+
+async def deadlock(database, user):
+    async with database.transaction() as tx:
+        other = await tx.users.add(new_user())
+
+    async def cross(first, second, met):
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("SET LOCAL deadlock_timeout = '20ms'"))
+            for key in (first, second):
+                await tx.users.update(key, {"first_name": "Ada"})
+                await met.wait()
+
+    met = asyncio.Barrier(2)
+    keys = (user.id, other.id)
+    ends = await asyncio.gather(
+        cross(*keys, _Once(met)), cross(*reversed(keys), _Once(met)), return_exceptions=True
+    )
+    raise next(end for end in ends if end)
+
+
+class _Once:
+    """Waits at a barrier the first time, and never again."""
+
+    def __init__(self, barrier):
+        self._barrier = barrier
+
+    async def wait(self):
+        barrier, self._barrier = self._barrier, None
+        if barrier:
+            await barrier.wait()
+
+
+async def taken_lock(database, user):
+    async with database.transaction() as tx:
+        await tx.users.update(user.id, {"first_name": "Ada"})
+        await run(database, "SET LOCAL lock_timeout = '10ms'", "DELETE FROM users")
+
+
+async def too_slow(database, user):
+    await run(database, "SET LOCAL statement_timeout = '10ms'", "SELECT pg_sleep(60)")
+
+
+async def read_only(database, user):
+    async with database.snapshot() as db:
+        await db.users.update(user.id, {"first_name": "Ada"})
+
+
+async def pid_of(scope):
+    return (await scope.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+
+
+async def has_gone(database, pid):
+    async with database.read() as db:
+        query = text("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = :pid")
+        return (await db.connection.execute(query, {"pid": pid})).scalar_one()
+
+
+async def idle_in_transaction(database, user):
+    async with database.transaction() as tx:
+        pid = await pid_of(tx)
+        await tx.connection.execute(text("SET idle_in_transaction_session_timeout = '10ms'"))
+        await eventually(lambda: has_gone(database, pid))
+        await tx.users.get(user.id)
+
+
+async def idle_session(database, user):
+    async with database.read() as db:
+        pid = await pid_of(db)
+        await db.connection.execute(text("SET idle_session_timeout = '10ms'"))
+        await eventually(lambda: has_gone(database, pid))
+        await db.users.get(user.id)
+
+
+async def terminated(database, user):
+    async with database.transaction() as tx:
+        pid = await pid_of(tx)
+        await run(database, f"SELECT pg_terminate_backend({pid}, 5000)")
+        await tx.users.get(user.id)
+
+
+PROVOCATIONS = {
+    "23502": missing_value,
+    "23514": broken_check,
+    "23503": unknown_foreign_key,
+    "40001": serialization,
+    "40P01": deadlock,
+    "55P03": taken_lock,
+    "57014": too_slow,
+    "25006": read_only,
+    "25P03": idle_in_transaction,
+    "57P01": terminated,
+    "57P05": idle_session,
+}
+
+
+@pytest.mark.parametrize("state", PROVOCATIONS)
+async def test_a_fault_that_really_happened_is_the_failure_it_stands_for(database, user, state):
+    error = await provoked(PROVOCATIONS[state](database, user))
+
+    assert sqlstate(error) == state
+    assert type(failure(error)) is SQLSTATES[state]
+    assert database.pool.in_use == 0
+
+
+@pytest.mark.parametrize("state", [*SQLSTATES, *(f"{family}000" for family in CLASSES), "53400"])
+async def test_every_code_of_the_table_is_found_by_its_code_alone(database, state):
+    error = await provoked(run(database, raising(state)))
+
+    assert sqlstate(error) == state
+    assert type(failure(error)) is (SQLSTATES.get(state) or CLASSES[state[:2]])
+
+
+@pytest.mark.parametrize("state", ["42P01", "XX000", "P0001", "23505", "28000", "0A000"])
+async def test_any_other_code_is_a_fault_of_this_program(database, state):
+    error = await provoked(run(database, raising(state)))
+
+    assert failure(error) is None
+
+
+def raising(state):
+    return f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
+
+
+async def test_a_second_row_of_one_key_is_a_fault_of_this_program(database, user):
+    error = await provoked(add(database, id=user.id))
+
+    assert sqlstate(error) == "23505"
+    assert failure(error) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"email": "x" * 256},
+        {"username": "x" * 31},
+        {"first_name": "x" * 101},
+        {"first_name": "a\0b"},
+    ],
+)
+async def test_a_value_that_cannot_be_stored_is_refused(database, values):
+    error = await provoked(add(database, **values))
+
+    assert type(failure(error)) is ValueRefused
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1 / 0", "SELECT 'x'::int", "SELECT 2147483647 + 1", "SELECT 'x'::uuid"]
+)
+async def test_a_value_that_cannot_be_computed_is_refused(database, statement):
+    error = await provoked(run(database, statement))
+
+    assert type(failure(error)) is ValueRefused
+
+
+# No server, no connection
+
+
+async def test_an_exhausted_pool_is_unavailable(database, settings):
+    hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=10)})
+    pool = Database(create_engine(hasty, pool_size=1))
+    await pool.fill_pool()
+    async with pool.transaction():
+        with pytest.raises(StorageUnavailable):
+            await run(pool, "SELECT 1")
+
+    await pool.close()
+
+
+async def test_a_refused_connection_is_unavailable(settings):
+    nowhere = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
+
+    error = await provoked(run(nowhere, "SELECT 1"))
+
+    assert type(failure(error)) is StorageUnavailable
+
+
+async def test_too_many_connections_are_unavailable(database, settings, database_url):
+    await run(
+        database,
+        "DROP ROLE IF EXISTS crowded",
+        "CREATE ROLE crowded LOGIN PASSWORD 'x' CONNECTION LIMIT 0",
+    )
+    url = make_url(database_url).set(username="crowded", password="x")
+    crowded = Database(
+        create_engine(settings.with_database(url.render_as_string(hide_password=False)))
+    )
+
+    error = await provoked(run(crowded, "SELECT 1"))
+    await run(database, "DROP ROLE crowded")
+
+    assert "too many connections" in str(error)
+    assert type(failure(error)) is StorageUnavailable
+
+
+async def test_a_missing_host_is_unavailable(settings):
+    nowhere = Database(create_engine(settings.with_database("postgresql://no-such-host.invalid/x")))
+
+    error = await provoked(run(nowhere, "SELECT 1"))
+
+    assert type(failure(error)) is StorageUnavailable
+
+
+@pytest.fixture
+def own_postgres(tmp_path):
+    """A server that a test may break."""
+    with EmbeddedPostgres(tmp_path, settings={"fsync": "off"}) as postgres:
+        yield postgres
+
+
+async def test_a_server_that_crashes_and_one_that_stops_are_unavailable(
+    settings, own_postgres, tmp_path
+):
+    mine = settings.with_database(own_postgres.url())
+    own = Database(create_engine(mine))
+    async with own.read() as db, own.read() as other:
+        pid = text("SELECT pg_backend_pid()")
+        os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
+        error = await provoked(db.connection.execute(text("SELECT pg_sleep(60)")))
+        assert type(failure(error)) is StorageUnavailable  # 57P02, as libpq tells it
+
+    await until_it_answers(own)
+    async with own.read():
+        (status,) = tmp_path.glob("*/data/postmaster.pid")
+        os.kill(int(status.read_text().split()[0]), signal.SIGTERM)
+        error = await provoked(until_it_refuses(mine))
+        assert type(failure(error)) is StorageUnavailable  # 57P03, as libpq tells it
+    await own.close()
+
+
+async def until_it_answers(database):
+    async def answers():
+        with contextlib.suppress(exc.DBAPIError):
+            await run(database, "SELECT 1")
+            return True
+        return False
+
+    await eventually(answers)
+
+
+async def until_it_refuses(settings):
+    """Connect again and again, until that fails."""
+
+    async def connects():
+        database = Database(create_engine(settings))
+        try:
+            await run(database, "SELECT 1")
+        finally:
+            await database.close()
+
+    await eventually(connects)
+
+
+# Anything else
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), KeyError("x"), psycopg.ProgrammingError("x"), psycopg.InterfaceError()],
+)
+def test_an_error_that_is_not_of_postgresql_is_a_fault_of_this_program(error):
+    assert failure(error) is None
+    assert sqlstate(error) is None
+
+
+def test_a_broken_socket_is_unavailable():
+    assert type(failure(ConnectionResetError())) is StorageUnavailable

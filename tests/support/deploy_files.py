@@ -1,0 +1,90 @@
+"""What is in deploy/, read as those who use it read it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import yaml
+
+from tests.support.commands import ROOT
+
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+
+
+def manifest(name: str) -> Any:
+    """The manifest in a file."""
+    return yaml.safe_load((KUBERNETES / name).read_text())
+
+
+def secrets() -> Mapping[str, Any]:
+    """The templates of secrets by their names."""
+    every = yaml.safe_load_all((KUBERNETES / "secrets.example.yaml").read_text())
+    return {secret["metadata"]["name"]: secret for secret in every}
+
+
+def container(name: str) -> Any:
+    """The one container of a Deployment or a Job."""
+    (only,) = manifest(name)["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+def compose() -> Any:
+    """The services of the compose file."""
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+
+
+def alerts() -> list[Any]:
+    """The alert rules."""
+    (group,) = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"]
+    rules: list[Any] = group["rules"]
+    return rules
+
+
+def panels() -> list[Any]:
+    """The panels of the dashboard that show something."""
+    read = json.loads((DEPLOY / "grafana/dashboard.json").read_text())
+    return [panel for panel in read["panels"] if panel["type"] != "row"]
+
+
+def queries() -> dict[str, str]:
+    """Every PromQL of dashboard and alerts by where it stands, as Prometheus gets it."""
+    asked = {f"alert {rule['alert']}": rule["expr"] for rule in alerts()}
+    for panel in panels():
+        for target in panel["targets"]:
+            text = target["expr"].replace("$__rate_interval", "5m")
+            asked[f"panel {panel['title']} {target['refId']}"] = re.sub(r"\$\w+", ".*", text)
+    return asked
+
+
+def selectors(query: str) -> Iterator[Any]:
+    """The selectors of series in a query, which is refused if Prometheus would refuse it."""
+    found = []
+
+    def look(part: Any) -> None:
+        if isinstance(part, promql_parser.MatrixSelector):
+            found.append(part.vector_selector)
+        elif isinstance(part, promql_parser.VectorSelector):
+            found.append(part)
+
+    promql_parser.walk(promql_parser.parse(query), look)
+    yield from found
+
+
+def settings_of(environment: Mapping[str, str], places: Mapping[str, Path]) -> dict[str, str]:
+    """The variables of a container, with the folders that it mounts at other places."""
+    moved = {}
+    for name, value in environment.items():
+        for mounted, place in places.items():
+            value = value.replace(mounted, str(place))  # noqa: PLW2901 - one folder after another
+        moved[name] = value
+    return moved
+
+
+def anchors(page: str) -> set[str]:
+    """The headlines of a page as links name them."""
+    headlines = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headlines}
