@@ -25,14 +25,14 @@ from benchmarks.loading import load
 from benchmarks.machine import machine, warning
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.processes import ROOT
-from benchmarks.report import lines, reaches
+from benchmarks.report import lines, targets_table
 from benchmarks.samples import BenchmarkError
 from benchmarks.scale import scale
 from benchmarks.servers import BCRYPT_COST, Servers
 from benchmarks.signing_in import signing_in
 from benchmarks.statements import SETTINGS
 from benchmarks.throughput import Throughput
-from benchmarks.upkeep import memory, starting, sweeping
+from benchmarks.upkeep import measure_memory, measure_start, measure_sweep
 from tamatar_auth.config.settings import OperatorError, Settings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
@@ -40,12 +40,12 @@ from tamatar_auth.security.passwords.hasher import PasswordSchemes
 from tamatar_auth.security.passwords.peppers import Peppers
 
 CHART = ROOT / "build" / "bench.svg"
-POSTGRES = SETTINGS | {"shared_buffers": "256MB", "max_wal_size": "4GB"}
+POSTGRES_SETTINGS = SETTINGS | {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 
 
 def main() -> int:
     """Measure and print; return the exit code."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _interrupt)
     # gRPC's core writes lines of its own to stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
@@ -67,46 +67,56 @@ def measure(plan: Plan) -> None:
     """Fill a database, measure everything, print it and draw the chart."""
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def report_progress(line: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {line}", file=sys.stderr, flush=True)
 
-    if told := warning():
-        print(told, file=sys.stderr, flush=True)
+    if advice := warning():
+        print(advice, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="tamatar-bench-") as name:
         folder = Path(name)
-        with EmbeddedPostgres(folder / "postgres", settings=POSTGRES) as postgres:
-            say(f"PostgreSQL {postgres.version} is ready")
+        with EmbeddedPostgres(folder / "postgres", settings=POSTGRES_SETTINGS) as postgres:
+            report_progress(f"PostgreSQL {postgres.version} is ready")
             servers = Servers(folder)
             many, few = _databases(postgres)
-            _fill(servers, plan, many=many, few=few, say=say)
-            where = machine(many)
+            _fill(servers, plan, many=many, few=few, report_progress=report_progress)
+            hardware = machine(many)
             with servers.empty() as empty, servers.real(many) as real:
-                _measure(Bench(plan, servers, many, empty, real, say), few, where)
-    say("done")
+                _measure(Bench(plan, servers, many, empty, real, report_progress), few, hardware)
+    report_progress("done")
 
 
-def _measure(bench: Bench, few: str, where: str) -> None:
+def _measure(bench: Bench, few: str, hardware: str) -> None:
     throughput = Throughput(bench)
     throughput.run()
     calls = each_call(bench)
     rows = [*throughput.rows(), *signing_in(bench)]
     with bench.servers.real(few) as small:
         rows += scale(bench, small)
-    rows += [*sweeping(bench), *memory(bench), *starting(bench)]
+    rows += [*measure_sweep(bench), *measure_memory(bench), *measure_start(bench)]
     size = f"{bench.plan.users:,} users and as many sessions"
-    print(f"{where}. {size}. Medians of {bench.plan.rounds} rounds of {bench.plan.seconds:g} s.\n")
-    print(reaches(rows))
+    print(
+        f"{hardware}. {size}. Medians of {bench.plan.rounds} rounds of {bench.plan.seconds:g} s.\n"
+    )
+    print(targets_table(rows))
     print(f"\nBy {h2load.PROCESSES} processes of h2load, each with a token of its own:\n")
     print(lines(throughput.lines()))
     print("\nBy the client for Python, each call about another session or user:\n")
     print(lines(calls))
     levels = throughput.levels
     series = [
-        Series("empty handler", "#9aa5b1", {at: level.empty for at, level in levels.items()}),
-        Series("ValidateSession", "#d1495b", {at: level.ours for at, level in levels.items()}),
+        Series(
+            "empty handler",
+            "#9aa5b1",
+            {in_flight: level.empty for in_flight, level in levels.items()},
+        ),
+        Series(
+            "ValidateSession",
+            "#d1495b",
+            {in_flight: level.ours for in_flight, level in levels.items()},
+        ),
     ]
     CHART.parent.mkdir(exist_ok=True)
-    CHART.write_text(chart(series, f"{where}; {size}"))
+    CHART.write_text(chart(series, f"{hardware}; {size}"))
     print(f"\nThe chart is {CHART.relative_to(ROOT)}.")
 
 
@@ -120,7 +130,9 @@ def _databases(postgres: EmbeddedPostgres) -> tuple[str, str]:
     return urls
 
 
-def _fill(servers: Servers, plan: Plan, *, many: str, few: str, say: Callable[[str], None]) -> None:
+def _fill(
+    servers: Servers, plan: Plan, *, many: str, few: str, report_progress: Callable[[str], None]
+) -> None:
     keys = SecretStr(servers.settings["TAMATAR_PASSWORD_KEYS"])
     settings = Settings.load(_env_file=None, bcrypt_cost=BCRYPT_COST, password_keys=keys)
     password_hash = PasswordSchemes(BCRYPT_COST, Peppers.of(settings)).hash(PASSWORD)
@@ -129,18 +141,18 @@ def _fill(servers: Servers, plan: Plan, *, many: str, few: str, say: Callable[[s
         users=plan.users,
         sessions=plan.users + plan.spare_sessions,
         password_hash=password_hash,
-        say=say,
+        report_progress=report_progress,
     )
     load(
         few,
         users=plan.few_users,
         sessions=plan.few_users,
         password_hash=password_hash,
-        say=say,
+        report_progress=report_progress,
     )
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
+def _interrupt(signum: int, frame: FrameType | None) -> None:
     """Take SIGTERM for Ctrl-C, so that every process is ended."""
     del signum, frame
     raise KeyboardInterrupt

@@ -16,4 +16,4 @@ class Bench:
     url: str
     empty: Server
     real: Server
-    say: Callable[[str], None]
+    report_progress: Callable[[str], None]

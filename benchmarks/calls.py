@@ -55,9 +55,9 @@ def session_calls(user_count: int) -> dict[str, Call]:
     def request(message: Any) -> Callable[[int], bytes]:
         return lambda number: message(session_token=token(number)).SerializeToString()
 
-    def of_user(answer: Any) -> Callable[[int, bytes], bool]:
+    def of_user(response_type: Any) -> Callable[[int, bytes], bool]:
         def is_right(number: int, encoded: bytes) -> bool:
-            return bool(answer.FromString(encoded).user.email == email(number % user_count))
+            return bool(response_type.FromString(encoded).user.email == email(number % user_count))
 
         return is_right
 
@@ -72,8 +72,8 @@ def session_calls(user_count: int) -> dict[str, Call]:
 
     def are_valid(number: int, encoded: bytes) -> bool:
         results = sessions.BatchValidateSessionsResponse.FromString(encoded).results
-        wanted = [email((number + step) % user_count) for step in range(BATCH)]
-        return [result.user.email for result in results] == wanted
+        expected = [email((number + step) % user_count) for step in range(BATCH)]
+        return [result.user.email for result in results] == expected
 
     validate, refresh = sessions.ValidateSessionRequest, sessions.RefreshSessionRequest
     calls = (
@@ -100,8 +100,8 @@ def _is_user(number: int, encoded: bytes) -> bool:
 
 
 def _list_users(number: int) -> bytes:
-    place = Timestamp(seconds=FIRST_CREATED + number)
-    filter_ = users.UserFilter(created_from=place)
+    start = Timestamp(seconds=FIRST_CREATED + number)
+    filter_ = users.UserFilter(created_from=start)
     request = users.ListUsersRequest(page_size=PAGE, filter=filter_, order_by="create_time")
     return request.SerializeToString()
 

@@ -15,7 +15,7 @@ from benchmarks.samples import BenchmarkError, Sample
 from benchmarks.servers import Server
 
 CONNECTIONS = 4
-_LOOKED_AT = 20
+_CHECK_EVERY = 20
 """One answer of so many is decoded and looked at."""
 
 # Left alone, connections to one address are one.
@@ -35,12 +35,12 @@ async def methods(server: Server, call: Call, count: int = CONNECTIONS) -> Async
         yield [channel.unary_unary(call.path) for channel in channels]
 
 
-async def answer(server: Server, call: Call, number: int) -> bytes:
+async def checked_call(server: Server, call: Call, number: int) -> bytes:
     """Make a call, and return the answer when it is right; or raise `BenchmarkError`."""
     async with methods(server, call, 1) as (method,):
-        answered: bytes = await method(call.request(number), timeout=10)
-    _look(call, number, answered)
-    return answered
+        response: bytes = await method(call.request(number), timeout=10)
+    _check_response(call, number, response)
+    return response
 
 
 async def closed_loop(
@@ -52,7 +52,7 @@ async def closed_loop(
     """Call as often as so many calls in flight allow, or raise `BenchmarkError`."""
     latencies: list[float] = []
     calls = 0
-    async with methods(server, call) as opened:
+    async with methods(server, call) as method_callables:
         before, began = cpu_seconds(server.pid), time.perf_counter()
         counted_from, end = began + load.warm_up, began + load.warm_up + load.seconds
 
@@ -60,16 +60,19 @@ async def closed_loop(
             nonlocal calls
             while (start := time.perf_counter()) < end:
                 number = next(numbers)
-                answered = await _answered(call, method, number)
+                response = await _call_method(call, method, number)
                 calls += 1
                 now = time.perf_counter()
                 if counted_from <= now < end:
                     latencies.append(now - start)
-                if calls % _LOOKED_AT == 0:
-                    _look(call, number, answered)
+                if calls % _CHECK_EVERY == 0:
+                    _check_response(call, number, response)
 
         await asyncio.gather(
-            *(one_after_another(opened[place % len(opened)]) for place in range(load.in_flight))
+            *(
+                one_after_another(method_callables[place % len(method_callables)])
+                for place in range(load.in_flight)
+            )
         )
         after = cpu_seconds(server.pid)
     cpu = None if before is None or after is None else after - before
@@ -89,21 +92,25 @@ async def paced(
     The latency of a call counts from the moment at which it was due.
     """
     latencies: list[float] = []
-    async with methods(server, call) as opened:
+    async with methods(server, call) as method_callables:
 
-        async def one(method: Any, number: int, due: float) -> None:
-            answered = await _answered(call, method, number)
+        async def timed_call(method: Any, number: int, due: float) -> None:
+            response = await _call_method(call, method, number)
             latencies.append(time.perf_counter() - due)
-            _look(call, number, answered)
+            _check_response(call, number, response)
 
-        await _answered(call, opened[0], next(numbers))  # the connection is none of the latency
+        await _call_method(
+            call, method_callables[0], next(numbers)
+        )  # the connection is none of the latency
         began = time.perf_counter()
         async with asyncio.TaskGroup() as calls:
             count = 0
             while not until.is_set():
                 due = began + count / rate
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                calls.create_task(one(opened[count % len(opened)], next(numbers), due))
+                calls.create_task(
+                    timed_call(method_callables[count % len(method_callables)], next(numbers), due)
+                )
                 count += 1
         took = time.perf_counter() - began
     return Sample(latencies=sorted(latencies), seconds=took, calls=count)
@@ -117,15 +124,15 @@ def cycle(numbers: range, *, step: int = 7919) -> Iterator[int]:
         place += step
 
 
-async def _answered(call: Call, method: Any, number: int) -> bytes:
+async def _call_method(call: Call, method: Any, number: int) -> bytes:
     try:
-        answered: bytes = await method(call.request(number), timeout=10)
+        response: bytes = await method(call.request(number), timeout=10)
     except grpc.aio.AioRpcError as error:
-        told = f"{call.name} ended with {error.code().name}: {error.details()}"
-        raise BenchmarkError(told) from None
-    return answered
+        message = f"{call.name} ended with {error.code().name}: {error.details()}"
+        raise BenchmarkError(message) from None
+    return response
 
 
-def _look(call: Call, number: int, answered: bytes) -> None:
-    if not call.is_right(number, answered):
+def _check_response(call: Call, number: int, response: bytes) -> None:
+    if not call.is_right(number, response):
         raise BenchmarkError(f"{call.name} answered what is not right of number {number}")

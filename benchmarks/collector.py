@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-SAMPLED = 0.01
+SAMPLING_RATIO = 0.01
 """The part of calls that is traced."""
 
 
@@ -39,12 +39,12 @@ class Collector(TraceServiceServicer):
             "TAMATAR_METRICS_LISTEN": "127.0.0.1:0",
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-            "OTEL_TRACES_SAMPLER_ARG": str(SAMPLED),
+            "OTEL_TRACES_SAMPLER_ARG": str(SAMPLING_RATIO),
         }
 
 
 @contextlib.contextmanager
-def collecting() -> Iterator[Collector]:
+def running_collector() -> Iterator[Collector]:
     """Collect for as long as the block."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))

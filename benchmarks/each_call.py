@@ -29,20 +29,20 @@ def each_call(bench: Bench) -> list[Line]:
     samples: dict[str, list[Sample]] = {call.name: [] for call, _ in numbers}
     spent = dict.fromkeys(samples, Statements())
     for number in range(plan.rounds):
-        bench.say(f"client for Python, round {number + 1} of {plan.rounds}")
+        bench.report_progress(f"client for Python, round {number + 1} of {plan.rounds}")
         baseline.append(_run(bench, bench.empty, EMPTY, cycle(range(plan.users))))
-        for call, of in numbers:
-            before = Statements.so_far(bench.url)
-            samples[call.name].append(_run(bench, bench.real, call, of))
-            more = Statements.so_far(bench.url).since(before)
+        for call, call_numbers in numbers:
+            before = Statements.read(bench.url)
+            samples[call.name].append(_run(bench, bench.real, call, call_numbers))
+            more = Statements.read(bench.url).since(before)
             spent[call.name] = spent[call.name].plus(more)
     lines = [Line("empty handler", IN_FLIGHT, baseline)]
-    for name, each in samples.items():
-        count = sum(sample.calls for sample in each)
-        ratio = median_ratio(each, baseline, rate)
+    for name, call_samples in samples.items():
+        count = sum(sample.calls for sample in call_samples)
+        ratio = median_ratio(call_samples, baseline, rate)
         statements, trips = spent[name].all / count, spent[name].round_trips / count
-        what = f"{name}, any token" if name == "ValidateSession" else name
-        lines.append(Line(what, IN_FLIGHT, each, ratio, statements, trips))
+        label = f"{name}, any token" if name == "ValidateSession" else name
+        lines.append(Line(label, IN_FLIGHT, call_samples, ratio, statements, trips))
     return lines
 
 

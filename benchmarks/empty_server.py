@@ -18,7 +18,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
     add_SessionServiceServicer_to_server,
 )
 from tamatar_auth.server.accept_loop import new_server
-from tamatar_auth.server.app import FAVOURED, OPTIONS
+from tamatar_auth.server.app import OPTIONS, PRIORITY_PATHS
 from tamatar_auth.server.parent_watch import stop_with_parent
 
 
@@ -33,7 +33,7 @@ class EmptyServicer(SessionServiceServicer):
         return pb.ValidateSessionResponse()
 
 
-class Generic:
+class GenericHandlerServer:
     """Adds a service by its generic handler alone.
 
     grpcio waits anew with each call for every method that is registered besides.
@@ -48,8 +48,8 @@ class Generic:
 
 async def main(*, own: bool) -> None:
     """Answer calls until the process is ended."""
-    server = new_server(OPTIONS, FAVOURED) if own else grpc.aio.server(options=OPTIONS)
-    methods: Any = server if own else Generic(server)
+    server = new_server(OPTIONS, PRIORITY_PATHS) if own else grpc.aio.server(options=OPTIONS)
+    methods: Any = server if own else GenericHandlerServer(server)
     # What it does not have is answered with UNIMPLEMENTED.
     add_SessionServiceServicer_to_server(EmptyServicer(), methods)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from benchmarks.calls import Call
 from benchmarks.plan import Load
-from benchmarks.processes import cpu_seconds, finished, started
+from benchmarks.processes import cpu_seconds, running_process, wait_for_success
 from benchmarks.samples import BenchmarkError, Sample
 from benchmarks.servers import Server
 
 PROCESSES = 8
-_STREAMS = 100
-_PREFIX = 5
+_STREAMS_PER_CONNECTION = 100
+_PREFIX_BYTES = 5
 """Bytes that gRPC puts before a message."""
-_SPREAD = 8
+_SIZE_TOLERANCE = 8
 """Bytes by which answers about a session may differ: numbers in its times."""
 
 
@@ -36,7 +36,7 @@ def require() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class H2loadSummary:
     """What a process of h2load told."""
 
     requests: int
@@ -45,7 +45,7 @@ class Told:
     """Bytes of the answers: an error of gRPC has none."""
 
     @classmethod
-    def read(cls, text: str) -> "Told":
+    def read(cls, text: str) -> "H2loadSummary":
         """Read what h2load printed, or raise `BenchmarkError`."""
         requests = re.search(r"^requests: .*?(\d+) done, (\d+) succeeded", text, re.MULTILINE)
         data = re.search(r"^traffic: .*\((\d+)\) data$", text, re.MULTILINE)
@@ -73,12 +73,12 @@ def drive(
             command = _command(server, call, replace(load, in_flight=share), folder)
             folder.mkdir()
             (folder / "body").write_bytes(framed(call.request(numbers[place])))
-            running.append(stack.enter_context(started(command, output=folder / "told")))
+            running.append(stack.enter_context(running_process(command, output=folder / "told")))
         for process, folder in zip(running, folders, strict=True):
-            finished(process, folder / "told")
+            wait_for_success(process, folder / "told")
         after = cpu_seconds(server.pid)
         for size, folder in zip(answer_bytes, folders, strict=False):
-            check(call, Told.read((folder / "told").read_text()), size)
+            check(call, H2loadSummary.read((folder / "told").read_text()), size)
         logs = [(folder / "log").read_text() for folder in folders]
     cpu = None if before is None or after is None else after - before
     return sample(logs, warm_up=load.warm_up, cpu=cpu)
@@ -100,20 +100,20 @@ def sample(logs: Sequence[str], *, warm_up: float, cpu: float | None = None) -> 
     return Sample(latencies=counted, seconds=(last - first) / 1e6, calls=len(rows), cpu=cpu)
 
 
-def check(call: Call, told: Told, answer_bytes: int) -> None:
+def check(call: Call, summary: H2loadSummary, answer_bytes: int) -> None:
     """Raise `BenchmarkError` where calls failed, or more came or less than right answers."""
-    expected = told.requests * (_PREFIX + answer_bytes)
+    expected = summary.requests * (_PREFIX_BYTES + answer_bytes)
     # Times are a few bytes longer or shorter as they go on, in each part of an answer.
-    allowed = max(told.requests * _SPREAD, expected // 50) if answer_bytes else 0
-    if told.failed or abs(expected - told.data) > allowed:
+    allowed = max(summary.requests * _SIZE_TOLERANCE, expected // 50) if answer_bytes else 0
+    if summary.failed or abs(expected - summary.data) > allowed:
         raise BenchmarkError(
-            f"{call.name}: {told.failed} of {told.requests} calls failed, and {told.data} bytes"
-            f" came where {expected} are right"
+            f"{call.name}: {summary.failed} of {summary.requests} calls failed, and"
+            f" {summary.data} bytes came where {expected} are right"
         )
 
 
 def _command(server: Server, call: Call, load: Load, folder: Path) -> list[str]:
-    connections = -(-load.in_flight // _STREAMS)
+    connections = -(-load.in_flight // _STREAMS_PER_CONNECTION)
     return [
         *("h2load", "-D", f"{int((load.warm_up + load.seconds) * 1000)}ms"),
         *("-c", str(connections), "-m", str(-(-load.in_flight // connections))),

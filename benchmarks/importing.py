@@ -28,7 +28,7 @@ from tamatar_auth.migrator.migrations import Migrations
 
 USERS = 100_000
 BAD_EVERY = 1000
-AT_ONCE = 300
+TRANSACTION_ROWS = 300
 HASH = "$2b$12$6A3byn0SPNdbsDnUgJ4Vc.xKO5G9UwVQB9VhgGwgdw/zziH8oPAW."
 
 _COPY_USERS = (
@@ -52,21 +52,21 @@ def main(count: int) -> None:
                 runs = [_timed(lambda: _import(folder, file, server.address)) for _ in range(2)]
     print(f"{count:,} users, one row in {BAD_EVERY:,} bad\n")
     print(f"{'':<24}{'users/s':>10}{'of COPY':>10}")
-    for what, seconds in zip(("COPY", "import", "the same again"), (copied, *runs), strict=True):
-        print(f"{what:<24}{count / seconds:>10,.0f}{copied / seconds:>10.2f}")
+    for label, seconds in zip(("COPY", "import", "the same again"), (copied, *runs), strict=True):
+        print(f"{label:<24}{count / seconds:>10,.0f}{copied / seconds:>10.2f}")
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(measured: Callable[[], None]) -> float:
     started = time.perf_counter()
-    work()
+    measured()
     return time.perf_counter() - started
 
 
-def _people(count: int, mark: str) -> Iterator[dict[str, Any]]:
+def _people(count: int, prefix: str) -> Iterator[dict[str, Any]]:
     for number in range(count):
         yield {
-            "email": f"{mark}{number}@example.com",
-            "username": f"{mark}{number}",
+            "email": f"{prefix}{number}@example.com",
+            "username": f"{prefix}{number}",
             "first_name": "Ada",
             "last_name": "Lovelace",
             "password_hash": HASH,
@@ -86,25 +86,27 @@ def _import(folder: Path, file: Path, address: str) -> None:
     contexts = folder / "contexts.toml"
     contexts.write_text(f'current = "here"\n[contexts.here]\naddress = "{address}"\n')
     command = [sys.executable, "-m", "tamatar_auth", "import", str(file)]
-    ended = subprocess.run(
+    process = subprocess.run(
         command, env=environment({"TAMATAR_CONTEXTS_FILE": str(contexts)}), check=False
     )
-    if ended.returncode != 1:
+    if process.returncode != 1:
         sys.exit("The bad rows should have been refused, and nothing else.")
 
 
 def _copy(url: str, count: int) -> None:
     people = list(_people(count, "copied"))
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
-        for start in range(0, count, AT_ONCE):
-            rows = [(uuid7(), person) for person in people[start : start + AT_ONCE]]
+        for start in range(0, count, TRANSACTION_ROWS):
+            rows = [(uuid7(), person) for person in people[start : start + TRANSACTION_ROWS]]
             with cursor.copy(_COPY_USERS) as copy:
-                for key, one in rows:
-                    said = [one[name] for name in ("email", "username", "first_name", "last_name")]
-                    copy.write_row((key, *said, HASH, uuid4(), key.bytes * 2))
+                for key, person in rows:
+                    values = [
+                        person[name] for name in ("email", "username", "first_name", "last_name")
+                    ]
+                    copy.write_row((key, *values, HASH, uuid4(), key.bytes * 2))
             with cursor.copy(_COPY_PROFILES) as copy:
-                for key, one in rows:
-                    copy.write_row((key, one["profile"]["display_name"]))
+                for key, person in rows:
+                    copy.write_row((key, person["profile"]["display_name"]))
             connection.commit()
 
 

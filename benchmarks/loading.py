@@ -36,17 +36,22 @@ FROM generate_series(1, %(rounds)s), LATERAL (SELECT id FROM users LIMIT %(each)
 
 
 def load(
-    url: str, *, users: int, sessions: int, password_hash: str, say: Callable[[str], None]
+    url: str,
+    *,
+    users: int,
+    sessions: int,
+    password_hash: str,
+    report_progress: Callable[[str], None],
 ) -> None:
     """Fill a database; the first sessions belong to the users of the same numbers."""
     with psycopg.connect(url, autocommit=True) as connection:
         values = {"users": users, "sessions": sessions, "hash": password_hash}
         steps = {f"{users:,} users": _USERS, "their profiles": _PROFILES}
-        for words, statement in (steps | {f"{sessions:,} sessions": _SESSIONS}).items():
-            say(f"loading {words}")
+        for label, statement in (steps | {f"{sessions:,} sessions": _SESSIONS}).items():
+            report_progress(f"loading {label}")
             connection.execute(statement, values if "%(" in statement else None)
-    say("analysing them")
-    settle(url)
+    report_progress("analysing them")
+    vacuum(url)
 
 
 def add_expired(url: str, count: int, users: int) -> None:
@@ -54,10 +59,10 @@ def add_expired(url: str, count: int, users: int) -> None:
     each = min(count, users)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_EXPIRED, {"rounds": count // each, "each": each})
-    settle(url)
+    vacuum(url)
 
 
-def settle(url: str) -> None:
+def vacuum(url: str) -> None:
     """Do what PostgreSQL would do by itself later, in the middle of the measuring."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")

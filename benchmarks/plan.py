@@ -27,8 +27,8 @@ class Plan:
     rounds: int
     warm_up: float
     seconds: float
-    hashing: float
-    storm: float
+    hashing_seconds: float
+    paced_seconds: float
     starts: int
 
     def load(self, in_flight: int) -> Load:
@@ -45,8 +45,8 @@ FULL = Plan(
     rounds=9,
     warm_up=0.5,
     seconds=1.0,
-    hashing=3.5,
-    storm=15.0,
+    hashing_seconds=3.5,
+    paced_seconds=15.0,
     starts=5,
 )
 
@@ -59,7 +59,7 @@ QUICK = Plan(
     rounds=2,
     warm_up=0.15,
     seconds=0.5,
-    hashing=1.5,
-    storm=2.0,
+    hashing_seconds=1.5,
+    paced_seconds=2.0,
     starts=2,
 )

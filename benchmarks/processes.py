@@ -8,24 +8,26 @@ from pathlib import Path
 
 from benchmarks.samples import BenchmarkError
 
-PATIENCE = 30.0
+PROCESS_TIMEOUT = 30.0
 """Seconds after which what has not come will not come."""
 
 ROOT = Path(__file__).resolve().parent.parent
-_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
+_INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
-def environment(given: Mapping[str, str]) -> dict[str, str]:
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Give what a process needs of the environment, and nothing that sets anything of ours."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(given)
+    return {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ} | dict(
+        variables
+    )
 
 
 @contextlib.contextmanager
-def started(
+def running_process(
     command: Sequence[str | Path],
     *,
     output: Path,
-    given: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     folder: Path = ROOT,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a process for as long as the block; what it writes goes to a file."""
@@ -33,7 +35,7 @@ def started(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(given or {}),
+            env=environment(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -41,22 +43,22 @@ def started(
         try:
             yield process
         finally:
-            end(process)
+            terminate(process)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def terminate(process: "subprocess.Popen[bytes]") -> None:
     """End a process: politely at first, then by force."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(PROCESS_TIMEOUT)
         except BaseException:
             process.kill()
             process.wait()
             raise
 
 
-def finished(process: "subprocess.Popen[bytes]", output: Path) -> None:
+def wait_for_success(process: "subprocess.Popen[bytes]", output: Path) -> None:
     """Wait for the end of a process, or raise `BenchmarkError` with its last lines."""
     if process.wait() != 0:
         last = "\n".join(output.read_text(errors="replace").splitlines()[-5:])
@@ -74,7 +76,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 def resident_bytes(pid: int) -> int:
     """Tell the memory that a process has in use."""
-    told = subprocess.run(
+    completed = subprocess.run(
         ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True
     )
-    return int(told.stdout) * 1024
+    return int(completed.stdout) * 1024

@@ -10,27 +10,27 @@ from benchmarks.samples import Sample, median, p50, p99, rate
 class Row(NamedTuple):
     """What was measured, beside what it shall reach."""
 
-    what: str
-    reach: str
+    label: str
+    target: str
     measured: str
     reached: bool
 
 
-def at_least(what: str, reach: float, measured: float) -> Row:
+def at_least(label: str, target: float, measured: float) -> Row:
     """Make a row whose figure shall be high."""
-    return Row(what, f">= {reach:.2f}", f"{measured:.2f}", measured >= reach)
+    return Row(label, f">= {target:.2f}", f"{measured:.2f}", measured >= target)
 
 
-def at_most(what: str, reach: float, measured: float, *, unit: str = "", digits: int = 2) -> Row:
+def at_most(label: str, target: float, measured: float, *, unit: str = "", digits: int = 2) -> Row:
     """Make a row whose figure shall be low."""
-    told = f"{measured:.{digits}f}{unit}"
-    return Row(what, f"<= {reach:g}{unit}", told, round(measured, digits) <= reach)
+    text = f"{measured:.{digits}f}{unit}"
+    return Row(label, f"<= {target:g}{unit}", text, round(measured, digits) <= target)
 
 
 class Line(NamedTuple):
     """A call, as it was measured beside the empty handler."""
 
-    what: str
+    label: str
     in_flight: int
     samples: Sequence[Sample]
     ratio: float | None = None
@@ -38,10 +38,10 @@ class Line(NamedTuple):
     round_trips: float | None = None
 
 
-def reaches(rows: Sequence[Row]) -> str:
+def targets_table(rows: Sequence[Row]) -> str:
     """Write the table of what shall be reached."""
     header = ("What", "Reach", "Measured", "")
-    cells = [(row.what, row.reach, row.measured, _word(row)) for row in rows]
+    cells = [(row.label, row.target, row.measured, _word(row)) for row in rows]
     return table(header, cells)
 
 
@@ -67,10 +67,10 @@ def _word(row: Row) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    told = [sample.cpu_per_call for sample in line.samples]
-    cpu = [figure * 1e6 for figure in told if figure is not None]
+    cpu_figures = [sample.cpu_per_call for sample in line.samples]
+    cpu = [figure * 1e6 for figure in cpu_figures if figure is not None]
     return (
-        line.what,
+        line.label,
         str(line.in_flight),
         f"{median(line.samples, rate):,.0f}",
         _figure(line.ratio),

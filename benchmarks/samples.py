@@ -31,24 +31,24 @@ class Sample:
         """Seconds of processor time that the server spent on a call."""
         return None if self.cpu is None else self.cpu / self.calls
 
-    def percentile(self, part: float) -> float:
+    def percentile(self, fraction: float) -> float:
         """Give the latency that this part of the calls does not exceed."""
         if not self.latencies:
             raise BenchmarkError("not one call was answered")
         last = len(self.latencies) - 1
-        return self.latencies[min(last, int(part * len(self.latencies)))]
+        return self.latencies[min(last, int(fraction * len(self.latencies)))]
 
 
-def median(samples: Iterable[Sample], of: Callable[[Sample], float]) -> float:
+def median(samples: Iterable[Sample], figure: Callable[[Sample], float]) -> float:
     """Give the median of a figure."""
-    return statistics.median(map(of, samples))
+    return statistics.median(map(figure, samples))
 
 
 def median_ratio(
-    ours: Sequence[Sample], base: Sequence[Sample], of: Callable[[Sample], float]
+    ours: Sequence[Sample], base: Sequence[Sample], figure: Callable[[Sample], float]
 ) -> float:
     """Give the median of the ratios of the rounds, each of which measured both."""
-    return statistics.median(of(one) / of(two) for one, two in zip(ours, base, strict=True))
+    return statistics.median(figure(one) / figure(two) for one, two in zip(ours, base, strict=True))
 
 
 def rate(sample: Sample) -> float:

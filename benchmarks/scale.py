@@ -9,7 +9,7 @@ from benchmarks.report import Row, at_most
 from benchmarks.samples import Sample, median_ratio, p50
 from benchmarks.servers import Server
 
-REACH = 1.5
+MAX_RATIO = 1.5
 
 
 def scale(bench: Bench, few: Server) -> list[Row]:
@@ -17,15 +17,17 @@ def scale(bench: Bench, few: Server) -> list[Row]:
     many, rows = bench.plan.users, []
     for name in ("ListUsers", "GetUser", "ValidateSession"):
         samples: dict[int, list[Sample]] = {bench.plan.few_users: [], many: []}
-        bench.say(f"{name} of many users and of few")
+        bench.report_progress(f"{name} of many users and of few")
         numbers = {users: cycle(range(users - PAGE)) for users in samples}
         for _ in range(bench.plan.rounds):
             for users, server in ((bench.plan.few_users, few), (many, bench.real)):
                 loop = closed_loop(server, _call(name, users), numbers[users], bench.plan.load(1))
                 samples[users].append(uvloop.run(loop))
-        what = f"{name} at {many:,} users / at {bench.plan.few_users:,}, median latency"
+        label = f"{name} at {many:,} users / at {bench.plan.few_users:,}, median latency"
         rows.append(
-            at_most(what, REACH, median_ratio(samples[many], samples[bench.plan.few_users], p50))
+            at_most(
+                label, MAX_RATIO, median_ratio(samples[many], samples[bench.plan.few_users], p50)
+            )
         )
     return rows
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import cores
-from benchmarks.processes import PATIENCE, started
+from benchmarks.processes import PROCESS_TIMEOUT, running_process
 from benchmarks.samples import BenchmarkError
 from tamatar_auth.config.settings import Settings
 
@@ -23,7 +23,7 @@ POOLED = "hash_threads" in Settings.model_fields
 HASH_THREADS = max(1, cores() - 1) if POOLED else min(32, cores() + 4)
 
 
-def production() -> dict[str, str]:
+def production_settings() -> dict[str, str]:
     """Give settings as in production, on loopback and without encryption."""
     threads = {"TAMATAR_HASH_THREADS": str(HASH_THREADS)} if POOLED else {}
     return threads | {
@@ -48,37 +48,39 @@ class Servers:
     """Starts servers, whose settings and files are those of one run."""
 
     folder: Path
-    settings: dict[str, str] = field(default_factory=production, repr=False)
+    settings: dict[str, str] = field(default_factory=production_settings, repr=False)
 
     @contextlib.contextmanager
-    def real(self, url: str, **given: str) -> Iterator[Server]:
+    def real(self, url: str, **variables: str) -> Iterator[Server]:
         """Run `tamatar-auth serve` for as long as the block."""
         output = self.folder / f"server-{time.monotonic_ns()}"
         parent = f"--exit-with-parent={os.getpid()}"
         command = [sys.executable, "-m", "tamatar_auth", "serve", parent, "--listen=127.0.0.1:0"]
-        given = self.settings | {"TAMATAR_DATABASE_URL": url} | given
-        with started(command, output=output, given=given, folder=self.folder) as process:
-            told = _wait_for(output, b'"listening"', process.poll)
-            yield Server(process.pid, json.loads(told)["addresses"][0])
+        variables = self.settings | {"TAMATAR_DATABASE_URL": url} | variables
+        with running_process(
+            command, output=output, variables=variables, folder=self.folder
+        ) as process:
+            line = _wait_for(output, b'"listening"', process.poll)
+            yield Server(process.pid, json.loads(line)["addresses"][0])
 
     @contextlib.contextmanager
     def empty(self, *kind: str) -> Iterator[Server]:
         """Run the baseline for as long as the block; of the kind `own`, on our own server."""
         output = self.folder / "-".join(["empty", *kind])
         command = [sys.executable, "-m", "benchmarks.empty_server", str(os.getpid()), *kind]
-        with started(command, output=output) as process:
+        with running_process(command, output=output) as process:
             port = int(_wait_for(output, b"", process.poll))
             yield Server(process.pid, f"127.0.0.1:{port}")
 
 
-def _wait_for(output: Path, words: bytes, ended: Callable[[], int | None]) -> bytes:
+def _wait_for(output: Path, expected: bytes, ended: Callable[[], int | None]) -> bytes:
     """Wait for a line that holds some words, and return it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PROCESS_TIMEOUT
     while True:
-        gone = ended() is not None or time.monotonic() > deadline
+        is_over = ended() is not None or time.monotonic() > deadline
         for line in output.read_bytes().splitlines(keepends=True):
-            if words in line and line.endswith(b"\n"):
+            if expected in line and line.endswith(b"\n"):
                 return line
-        if gone:
+        if is_over:
             raise BenchmarkError(f"a server did not start: {output.read_text()[-1000:]}")
         time.sleep(0.005)

@@ -21,7 +21,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 
 
 @dataclass(slots=True)
-class Met:
+class SignInResults:
     """What the clients met. Times are seconds."""
 
     signed_in: list[float] = field(default_factory=list)
@@ -32,36 +32,36 @@ class Met:
     """The reasons of all other refusals."""
 
 
-async def sign_in(address: str, clients: int, seconds: float) -> Met:
+async def sign_in(address: str, clients: int, seconds: float) -> SignInResults:
     """Sign users in until the time is over; each client is another user."""
-    met, end = Met(), time.perf_counter() + seconds
+    results, end = SignInResults(), time.perf_counter() + seconds
 
-    async def one(stub: Any, number: int) -> None:
+    async def sign_in_repeatedly(stub: Any, number: int) -> None:
         request = CreateSessionRequest(email=email(number), password=PASSWORD)
         while (began := time.perf_counter()) < end:
             try:
                 await stub.CreateSession(request, timeout=60)
             except grpc.aio.AioRpcError as error:
-                told = _reason(error)
-                if told == "SERVER_BUSY":
-                    met.refused.append(time.perf_counter() - began)
+                reason = _reason(error)
+                if reason == "SERVER_BUSY":
+                    results.refused.append(time.perf_counter() - began)
                 else:
-                    met.others.append(told)
+                    results.others.append(reason)
             else:
-                met.signed_in.append(time.perf_counter())
+                results.signed_in.append(time.perf_counter())
 
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = SessionServiceStub(channel)
-        await asyncio.gather(*(one(stub, number) for number in range(clients)))
-    return met
+        await asyncio.gather(*(sign_in_repeatedly(stub, number) for number in range(clients)))
+    return results
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
     status = rpc_status.from_call(cast("grpc.Call", error))
     for detail in status.details if status else ():
-        told = error_details_pb2.ErrorInfo()
-        if detail.Unpack(told):
-            return str(told.reason)
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return str(info.reason)
     return error.code().name
 
 

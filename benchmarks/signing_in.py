@@ -15,11 +15,11 @@ from benchmarks.bench import Bench
 from benchmarks.calls import Call, session_calls
 from benchmarks.client import cycle, paced
 from benchmarks.machine import cores
-from benchmarks.processes import finished, started
+from benchmarks.processes import running_process, wait_for_success
 from benchmarks.report import Row, at_least, at_most
 from benchmarks.samples import BenchmarkError, Sample, p99
 from benchmarks.servers import BCRYPT_COST, HASH_THREADS
-from benchmarks.sign_in_clients import Met, sign_in
+from benchmarks.sign_in_clients import SignInResults, sign_in
 
 CLIENTS = 50
 VALIDATIONS = 200
@@ -38,51 +38,53 @@ def signing_in(bench: Bench) -> list[Row]:
     """Measure, and tell what is to be reached."""
     ratio = _beside_bcrypt(bench)
     threads = f"{HASH_THREADS} thread{'s' if HASH_THREADS > 1 else ''}"
-    bench.say(f"{CLIENTS} clients sign in without pause")
-    validations, health, met = uvloop.run(_storm(bench))
+    bench.report_progress(f"{CLIENTS} clients sign in without pause")
+    validations, health, results = uvloop.run(_concurrent_sign_ins(bench))
     rows = [
         at_least(f"CreateSession / bcrypt alone, a second, {threads}", 0.95, ratio),
         _milliseconds("ValidateSession p99", p99(validations), 25),
         _milliseconds("health p99", p99(health), 50),
     ]
-    if met.refused:
-        latest = Sample(latencies=sorted(met.refused), seconds=1, calls=len(met.refused))
+    if results.refused:
+        latest = Sample(latencies=sorted(results.refused), seconds=1, calls=len(results.refused))
         rows.append(_milliseconds("p99 of the refusals (SERVER_BUSY)", p99(latest), 50))
     return rows
 
 
-def _milliseconds(what: str, seconds: float, reach: float) -> Row:
-    what = f"{what} while {CLIENTS} clients sign in"
-    return at_most(what, reach, seconds * 1e3, unit=" ms", digits=1)
+def _milliseconds(label: str, seconds: float, target: float) -> Row:
+    label = f"{label} while {CLIENTS} clients sign in"
+    return at_most(label, target, seconds * 1e3, unit=" ms", digits=1)
 
 
 def _beside_bcrypt(bench: Bench) -> float:
     ratios, clients = [], HASH_THREADS * 3
-    seconds = bench.plan.hashing * max(1, HASH_THREADS / cores())
+    seconds = bench.plan.hashing_seconds * max(1, HASH_THREADS / cores())
     for number in range(bench.plan.rounds):
-        bench.say(f"bcrypt alone and CreateSession, round {number + 1} of {bench.plan.rounds}")
-        alone = _bcrypt_alone(seconds)
-        met = uvloop.run(sign_in(bench.real.address, clients, seconds))
-        _check(met)
-        ratios.append(_rate(met.signed_in) / alone)
+        bench.report_progress(
+            f"bcrypt alone and CreateSession, round {number + 1} of {bench.plan.rounds}"
+        )
+        bcrypt_rate = _bcrypt_alone(seconds)
+        results = uvloop.run(sign_in(bench.real.address, clients, seconds))
+        _check(results)
+        ratios.append(_rate(results.signed_in) / bcrypt_rate)
     return statistics.median(ratios)
 
 
 def _bcrypt_alone(seconds: float) -> float:
     """Give the hashes a second that the threads reach."""
-    hashed = bcrypt.hashpw(b"x" * 64, bcrypt.gensalt(BCRYPT_COST))
-    ended: list[float] = []
+    digest = bcrypt.hashpw(b"x" * 64, bcrypt.gensalt(BCRYPT_COST))
+    hashed_at: list[float] = []
     end = time.perf_counter() + seconds
 
     def one_after_another() -> None:
         while time.perf_counter() < end:
-            bcrypt.checkpw(b"x" * 64, hashed)
-            ended.append(time.perf_counter())
+            bcrypt.checkpw(b"x" * 64, digest)
+            hashed_at.append(time.perf_counter())
 
     with ThreadPoolExecutor(HASH_THREADS) as threads:
         for _ in range(HASH_THREADS):
             threads.submit(one_after_another)
-    return _rate(ended)
+    return _rate(hashed_at)
 
 
 def _rate(moments: list[float]) -> float:
@@ -94,25 +96,25 @@ def _rate(moments: list[float]) -> float:
     return (len(moments) - HASH_THREADS) / (moments[-1] - moments[HASH_THREADS - 1])
 
 
-async def _storm(bench: Bench) -> tuple[Sample, Sample, Met]:
-    seconds, output = bench.plan.storm, bench.servers.folder / "sign-ins"
+async def _concurrent_sign_ins(bench: Bench) -> tuple[Sample, Sample, SignInResults]:
+    seconds, output = bench.plan.paced_seconds, bench.servers.folder / "sign-ins"
     command = [sys.executable, "-m", "benchmarks.sign_in_clients"]
     command += [bench.real.address, str(CLIENTS), str(seconds + 1)]
-    validate, over = session_calls(bench.plan.users)["ValidateSession"], asyncio.Event()
-    with started(command, output=output) as process:
+    validate, stop = session_calls(bench.plan.users)["ValidateSession"], asyncio.Event()
+    with running_process(command, output=output) as process:
         await asyncio.sleep(1.5)  # until the clients are at it
-        asyncio.get_running_loop().call_later(seconds, over.set)
+        asyncio.get_running_loop().call_later(seconds, stop.set)
         numbers = cycle(range(bench.plan.users))
         validations, health = await asyncio.gather(
-            paced(bench.real, validate, numbers, rate=VALIDATIONS, until=over),
-            paced(bench.real, HEALTH, cycle(range(1)), rate=HEALTH_CHECKS, until=over),
+            paced(bench.real, validate, numbers, rate=VALIDATIONS, until=stop),
+            paced(bench.real, HEALTH, cycle(range(1)), rate=HEALTH_CHECKS, until=stop),
         )
-        await asyncio.to_thread(finished, process, output)
-    met = Met(**json.loads(output.read_text()))
-    _check(met)
-    return validations, health, met
+        await asyncio.to_thread(wait_for_success, process, output)
+    results = SignInResults(**json.loads(output.read_text()))
+    _check(results)
+    return validations, health, results
 
 
-def _check(met: Met) -> None:
-    if met.others:
-        raise BenchmarkError(f"CreateSession was refused: {', '.join(sorted(set(met.others)))}")
+def _check(results: SignInResults) -> None:
+    if results.others:
+        raise BenchmarkError(f"CreateSession was refused: {', '.join(sorted(set(results.others)))}")

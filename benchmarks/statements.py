@@ -31,7 +31,7 @@ class Statements(NamedTuple):
     round_trips: int = 0
 
     @classmethod
-    def so_far(cls, url: str) -> Self:
+    def read(cls, url: str) -> Self:
         """Ask PostgreSQL about a database."""
         with psycopg.connect(url, autocommit=True) as connection:
             row = connection.execute(_COUNT, _VALUES).fetchone()

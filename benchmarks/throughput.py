@@ -6,15 +6,15 @@ import uvloop
 
 from benchmarks.bench import Bench
 from benchmarks.calls import BATCH, EMPTY, Call, session_calls
-from benchmarks.client import answer
-from benchmarks.collector import SAMPLED, collecting
+from benchmarks.client import checked_call
+from benchmarks.collector import SAMPLING_RATIO, running_collector
 from benchmarks.h2load import PROCESSES, drive
 from benchmarks.report import Line, Row, at_least, at_most
 from benchmarks.samples import BenchmarkError, Sample, median_ratio, p50, rate
 from benchmarks.servers import Server
 from benchmarks.statements import Statements
 
-COMPARED = (32, 256)
+TARGET_LEVELS = (32, 256)
 """The numbers of calls in flight that have figures to reach."""
 
 
@@ -52,37 +52,37 @@ class Throughput:
         """Let baseline and ours take turns."""
         bench = self._bench
         with (
-            collecting() as collector,
-            bench.servers.real(bench.url, **collector.settings) as it,
+            running_collector() as collector,
+            bench.servers.real(bench.url, **collector.settings) as traced_server,
             bench.servers.empty("own") as own,
         ):
             for number in range(bench.plan.rounds):
                 for in_flight, level in self.levels.items():
-                    bench.say(
+                    bench.report_progress(
                         f"h2load, round {number + 1} of {bench.plan.rounds}, {in_flight} in flight"
                     )
-                    self._round(in_flight, level, it, own)
+                    self._round(in_flight, level, traced_server, own)
         traced = sum(each.calls for level in self.levels.values() for each in level.traced)
-        if not SAMPLED / 2 < collector.calls / traced < SAMPLED * 2:
+        if not SAMPLING_RATIO / 2 < collector.calls / traced < SAMPLING_RATIO * 2:
             raise BenchmarkError(f"{collector.calls} of {traced} calls were traced")
 
     def _round(self, in_flight: int, level: Level, traced: Server, own: Server) -> None:
         level.empty.append(self._drive(self._bench.empty, EMPTY, in_flight))
-        before = Statements.so_far(self._bench.url)
+        before = Statements.read(self._bench.url)
         level.ours.append(self._drive(self._bench.real, self._validate, in_flight))
-        spent = Statements.so_far(self._bench.url).since(before)
+        spent = Statements.read(self._bench.url).since(before)
         level.statements = level.statements.plus(spent)
-        if in_flight in COMPARED:
+        if in_flight in TARGET_LEVELS:
             level.own.append(self._drive(own, EMPTY, in_flight))
             level.traced.append(self._drive(traced, self._validate, in_flight))
-        if in_flight == COMPARED[0]:
+        if in_flight == TARGET_LEVELS[0]:
             level.batch.append(self._drive(self._bench.real, self._batch, in_flight))
 
     def _drive(self, server: Server, call: Call, in_flight: int) -> Sample:
         key = server.address, call.path
         if key not in self._sizes:
             self._sizes[key] = [
-                len(uvloop.run(answer(server, call, number))) for number in self._numbers
+                len(uvloop.run(checked_call(server, call, number))) for number in self._numbers
             ]
         return drive(
             server,
@@ -94,17 +94,17 @@ class Throughput:
 
     def rows(self) -> list[Row]:
         """Tell what is to be reached."""
-        one, most = self.levels[1], self.levels[COMPARED[-1]]
-        first = self.levels[COMPARED[0]]
+        one, most = self.levels[1], self.levels[TARGET_LEVELS[-1]]
+        first = self.levels[TARGET_LEVELS[0]]
         rows = []
-        for in_flight in COMPARED:
+        for in_flight in TARGET_LEVELS:
             level = self.levels[in_flight]
-            what = f"ValidateSession / empty handler, calls a second, {in_flight} in flight"
-            rows.append(at_least(what, 0.75, median_ratio(level.ours, level.empty, rate)))
-        for in_flight in COMPARED:
+            label = f"ValidateSession / empty handler, calls a second, {in_flight} in flight"
+            rows.append(at_least(label, 0.75, median_ratio(level.ours, level.empty, rate)))
+        for in_flight in TARGET_LEVELS:
             level = self.levels[in_flight]
-            what = f"the same with metrics and 1 % of calls traced, {in_flight} in flight"
-            rows.append(at_least(what, 0.60, median_ratio(level.traced, level.empty, rate)))
+            label = f"the same with metrics and 1 % of calls traced, {in_flight} in flight"
+            rows.append(at_least(label, 0.60, median_ratio(level.traced, level.empty, rate)))
         many = median_ratio(first.batch, first.ours, rate) * BATCH
         return [
             *rows,

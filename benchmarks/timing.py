@@ -35,14 +35,22 @@ from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.logs import configure_logs
 from tamatar_auth.security import audit
-from tamatar_auth.server.app import running
-from tamatar_auth.server.lifecycle import Service
+from tamatar_auth.server.app import run_service
+from tamatar_auth.server.lifecycle import RunningService
 from tamatar_auth.storage.tables import password_attempts, users
 
 ROUNDS = 40
 PASSWORD = "correct horse battery"
 LENGTHS = {"1 byte": "x", "73 bytes": "x" * 73, "1 KiB": "😀" * 256}
-LOOKED_AT = ("wrong", "unknown", "deleted", "inactive", "no password", "corrupt hash", "older hash")
+PASSWORD_CHECKED = (
+    "wrong",
+    "unknown",
+    "deleted",
+    "inactive",
+    "no password",
+    "corrupt hash",
+    "older hash",
+)
 THROTTLED = ("throttled, known", "throttled, unknown")
 
 
@@ -50,7 +58,9 @@ async def main() -> None:
     """Measure and print."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        EmbeddedPostgres(Path(folder), report=say, settings={"fsync": "off"}) as postgres,
+        EmbeddedPostgres(
+            Path(folder), report=report_progress, settings={"fsync": "off"}
+        ) as postgres,
     ):
         Migrations(postgres.url()).upgrade()
         settings = Settings.load(
@@ -58,21 +68,21 @@ async def main() -> None:
         )
         configure_logs(settings)
         logging.getLogger(audit.__name__).setLevel(logging.CRITICAL)  # thousands of refusals
-        async with running(settings.with_database(postgres.url())) as service:
+        async with run_service(settings.with_database(postgres.url())) as service:
             await measure(service)
 
 
-async def measure(service: Service) -> None:
+async def measure(service: RunningService) -> None:
     """Take turns through all kinds of refusal."""
     async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
         await populate(service, UserServiceStub(channel))
         sign_in: Callable[[CreateSessionRequest], Awaitable[object]]
         sign_in = SessionServiceStub(channel).CreateSession
-        every = itertools.product((*LOOKED_AT, *THROTTLED), LENGTHS)
+        every = itertools.product((*PASSWORD_CHECKED, *THROTTLED), LENGTHS)
         seconds: dict[tuple[str, str], list[float]] = {case: [] for case in every}
         for number in range(ROUNDS):
-            say(f"round {number + 1} of {ROUNDS}")
-            cases = list(itertools.product((*LOOKED_AT, *THROTTLED), LENGTHS))
+            report_progress(f"round {number + 1} of {ROUNDS}")
+            cases = list(itertools.product((*PASSWORD_CHECKED, *THROTTLED), LENGTHS))
             random.Random(number).shuffle(cases)  # noqa: S311 - no secret
             for kind, length in cases:
                 await throttle(service, blocked=kind in THROTTLED)
@@ -80,12 +90,12 @@ async def measure(service: Service) -> None:
                 if kind in THROTTLED:  # what it took to block them is not measured with them
                     await timed(sign_in, request)
                 seconds[kind, length].append(await timed(sign_in, request))
-    table({key: statistics.median(values) for key, values in seconds.items()})
+    print_table({key: statistics.median(values) for key, values in seconds.items()})
 
 
-async def populate(service: Service, stub: Any) -> None:
+async def populate(service: RunningService, stub: Any) -> None:
     """Create a user of each kind that has one."""
-    for kind in (*LOOKED_AT, "throttled, known"):
+    for kind in (*PASSWORD_CHECKED, "throttled, known"):
         if kind == "unknown":
             continue
         password = "" if kind == "no password" else PASSWORD
@@ -96,19 +106,19 @@ async def populate(service: Service, stub: Any) -> None:
         if kind == "inactive":
             await stub.DeactivateUser(DeactivateUserRequest(user_id=user_id))
         if kind == "corrupt hash":
-            await store(service, user_id, "corrupt")
+            await store_hash(service, user_id, "corrupt")
         if kind == "older hash":
-            await store(service, user_id, "$2b$08$" + "a" * 21 + "e" + "." * 31)
+            await store_hash(service, user_id, "$2b$08$" + "a" * 21 + "e" + "." * 31)
 
 
-async def store(service: Service, user_id: str, password_hash: str) -> None:
+async def store_hash(service: RunningService, user_id: str, password_hash: str) -> None:
     """Give a user a hash as it is."""
     async with service.database.transaction() as tx:
         statement = update(users).where(users.c.id == UUID(user_id))
         await tx.connection.execute(statement.values(password_hash=password_hash))
 
 
-async def throttle(service: Service, *, blocked: bool) -> None:
+async def throttle(service: RunningService, *, blocked: bool) -> None:
     """Let every account be blocked, or none."""
     async with service.database.transaction() as tx:
         if not blocked:
@@ -118,7 +128,7 @@ async def throttle(service: Service, *, blocked: bool) -> None:
         await block(service, kind)
 
 
-async def block(service: Service, kind: str) -> None:
+async def block(service: RunningService, kind: str) -> None:
     """Block an account, known or not."""
     async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
         stub = SessionServiceStub(channel)
@@ -142,11 +152,11 @@ async def timed(
     raise AssertionError("it was not refused")
 
 
-def table(medians: dict[tuple[str, str], float]) -> None:
+def print_table(medians: dict[tuple[str, str], float]) -> None:
     """Print medians and ratios."""
     print(f"{'refusal':<20}{'password':<12}{'median':>12}{'ratio':>8}")
     for (kind, length), median in medians.items():
-        first = THROTTLED[0] if kind in THROTTLED else LOOKED_AT[0]
+        first = THROTTLED[0] if kind in THROTTLED else PASSWORD_CHECKED[0]
         ratio = median / medians[first, "1 byte"]
         print(f"{kind:<20}{length:<12}{median * 1000:>9.2f} ms{ratio:>8.2f}")
 
@@ -156,7 +166,7 @@ def address(kind: str) -> str:
     return kind.replace(" ", "-").replace(",", "") + "@example.com"
 
 
-def say(line: str) -> None:
+def report_progress(line: str) -> None:
     """Tell of the progress."""
     print(line, file=sys.stderr)
 

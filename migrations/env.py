@@ -63,15 +63,18 @@ def _migrate() -> None:
     progress: Progress = ATTRIBUTES.get("progress") or Progress(_echo)
     patience = ATTRIBUTES.get("patience", timedelta(minutes=10))
     with (
-        migration_connection.alone(url, progress.report, patience),
+        migration_connection.migration_lock(url, progress.report, patience),
         migration_connection.engine(url).connect() as connection,
     ):
         driver: Any = connection.connection.driver_connection
-        driver.add_notice_handler(progress.notice)
+        driver.add_notice_handler(progress.report_notice)
         context.configure(
-            connection=connection, progress=progress, on_version_apply=progress.applied, **OPTIONS
+            connection=connection,
+            progress=progress,
+            on_version_apply=progress.record_applied,
+            **OPTIONS,
         )
-        progress.begin()
+        progress.restart_timer()
         with context.begin_transaction():
             context.run_migrations()
 

@@ -14,10 +14,10 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.server import database_monitor as health
-from tamatar_auth.server.app import running
+from tamatar_auth.server import database_monitor
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.tables import metadata
 from tests.support.calls import NEW_PASSWORD, PASSWORD
@@ -127,7 +127,7 @@ def migrated_database(postgres):
 def _patient_health():
     """Let no database count as lost because it was slow to answer once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(health, "PATIENCE", LIMIT.total_seconds())
+        patch.setattr(database_monitor, "CHECK_TIMEOUT", LIMIT.total_seconds())
         yield
 
 
@@ -157,20 +157,20 @@ def impatient(database_url):
 @pytest.fixture
 async def database(settings):
     """The scopes over this worker's database, which is empty."""
-    abandoned = Abandoned()
-    database = Database(create_engine(settings, abandoned), abandoned)
+    orphaned = OrphanedStatements()
+    database = Database(create_engine(settings, orphaned), orphaned)
     async with database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             await tx.connection.execute(delete(table))
     yield database
     await database.close()
-    await abandoned.close()
+    await orphaned.close()
 
 
 @pytest.fixture
 async def service(settings, database):
     """A server over this worker's database."""
-    async with running(settings) as service:
+    async with run_service(settings) as service:
         yield service
 
 

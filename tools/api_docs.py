@@ -21,9 +21,9 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
-from tamatar_auth.security.authorization import RULES
-from tools.api_protos import PACKAGE, Part, Protos, type_name
-from tools.api_rules import rules_in_words
+from tamatar_auth.security.authorization import ACCESS_RULES
+from tools.api_protos import PACKAGE, ProtoElement, Protos, type_name
+from tools.api_rules import describe_rules
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/api.md"
@@ -82,17 +82,17 @@ class Page:
 
     def __init__(self, protos: Protos) -> None:
         self._protos = protos
-        self._reasons = {value.name: value for value in protos.enums["ErrorReason"].parts}
-        self._methods = {m.name: m for service in protos.services for m in service.parts}
+        self._reasons = {value.name: value for value in protos.enums["ErrorReason"].children}
+        self._methods = {m.name: m for service in protos.services for m in service.children}
 
     def text(self) -> str:
         """Return the whole page."""
         parts = [INTRODUCTION, *self._index()]
         for service in self._protos.services:
             parts += [f"## {service.name}", service.comment]
-            for method in service.parts:
+            for method in service.children:
                 parts += self._method(service, method)
-        parts += ["## Messages", *self._shared(), "## Enums", *self._enums()]
+        parts += ["## Messages", *self._shared_messages(), "## Enums", *self._enums()]
         parts += ["## Reasons", self._protos.enums["ErrorReason"].comment, *self._reason_table()]
         return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -104,17 +104,17 @@ class Page:
                     _roles(service, method),
                     ", ".join(f"`{name}`" for name in self._reasons_of(method)),
                 ]
-                for method in service.parts
+                for method in service.children
             ]
             yield f"**{service.name}**"
             yield _table(["Call", "Who may", "Refuses with"], rows)
 
-    def _method(self, service: Part, method: Part) -> Iterator[str]:
+    def _method(self, service: ProtoElement, method: ProtoElement) -> Iterator[str]:
         options = method.proto.options
-        about = IDEMPOTENCY.get(options.idempotency_level, "")
+        idempotency = IDEMPOTENCY.get(options.idempotency_level, "")
         yield f"### {method.name}"
         yield method.comment
-        yield f"Who may: {_roles(service, method)}. {about}".strip()
+        yield f"Who may: {_roles(service, method)}. {idempotency}".strip()
         for kind, streams in (
             ("input_type", method.proto.client_streaming),
             ("output_type", method.proto.server_streaming),
@@ -122,15 +122,15 @@ class Page:
             name = getattr(method.proto, kind).removeprefix(f".{PACKAGE}.")
             yield from self._message(self._protos.messages[name], streams=streams)
 
-    def _message(self, message: Part, *, streams: bool = False) -> Iterator[str]:
+    def _message(self, message: ProtoElement, *, streams: bool = False) -> Iterator[str]:
         prefix = "A stream of " if streams else ""
-        if not message.parts:
+        if not message.children:
             yield f"{prefix}`{message.name}`, without fields. {message.comment}"
             return
         yield f"{prefix}`{message.name}`: {message.comment}"
         rows = [
             [f"`{field.name}`", self._type(field.proto), self._rules(message, field), field.comment]
-            for field in message.parts
+            for field in message.children
         ]
         yield _table(["Field", "Type", "Rules", ""], rows)
 
@@ -141,8 +141,8 @@ class Page:
         is_list = field.label == FieldDescriptorProto.LABEL_REPEATED
         return f"list of {linked}" if is_list else linked
 
-    def _rules(self, message: Part, field: Part) -> str:
-        words = rules_in_words(field.proto)
+    def _rules(self, message: ProtoElement, field: ProtoElement) -> str:
+        words = describe_rules(field.proto)
         if field.proto.proto3_optional:
             words.insert(0, "optional")
         elif field.proto.HasField("oneof_index"):
@@ -153,7 +153,7 @@ class Page:
             words.append("a secret")
         return "; ".join(words)
 
-    def _shared(self) -> Iterator[str]:
+    def _shared_messages(self) -> Iterator[str]:
         own = {
             name.removeprefix(f".{PACKAGE}.")
             for method in self._methods.values()
@@ -169,16 +169,16 @@ class Page:
             if name == "ErrorReason":
                 yield "### ErrorReason\n\nThe [reasons](#reasons) below."
                 continue
-            rows = [[f"`{value.name}`", value.comment] for value in enum.parts]
+            rows = [[f"`{value.name}`", value.comment] for value in enum.children]
             yield f"### {name}"
             yield enum.comment
             yield _table(["Value", ""], rows)
 
-    def _reasons_of(self, method: Part) -> list[str]:
-        named = re.findall(r"`([A-Z_]+)`", method.comment)
+    def _reasons_of(self, method: ProtoElement) -> list[str]:
+        names_in_comment = re.findall(r"`([A-Z_]+)`", method.comment)
         for other in re.findall(r"as (\w+) does", method.comment):
-            named = [*self._reasons_of(self._methods[other]), *named]
-        return list(dict.fromkeys(name for name in named if name in self._reasons))
+            names_in_comment = [*self._reasons_of(self._methods[other]), *names_in_comment]
+        return list(dict.fromkeys(name for name in names_in_comment if name in self._reasons))
 
     def _status(self, reason: str) -> str:
         return failures()[reason].code.name
@@ -194,8 +194,8 @@ class Page:
         yield _table(["Reason", "Status", "Means"], rows)
 
 
-def _roles(service: Part, method: Part) -> str:
-    roles = RULES[f"{PACKAGE}.{service.name}"][method.name].roles
+def _roles(service: ProtoElement, method: ProtoElement) -> str:
+    roles = ACCESS_RULES[f"{PACKAGE}.{service.name}"][method.name].roles
     return ", ".join(f"`{role.value}`" for role in sorted(roles, reverse=True))
 
 

@@ -24,13 +24,13 @@ METHODS = VALUES = 2
 
 
 @dataclass(frozen=True)
-class Part:
+class ProtoElement:
     """A service, method, message, field or enum value, with its comment."""
 
     proto: Any
     comment: str
-    parts: tuple["Part", ...] = ()
-    oneofs: tuple["Part", ...] = ()
+    children: tuple["ProtoElement", ...] = ()
+    oneofs: tuple["ProtoElement", ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,17 +46,17 @@ class Protos:
         self._files = [_File(file) for file in files if file.package == PACKAGE]
 
     @cached_property
-    def services(self) -> list[Part]:
+    def services(self) -> list[ProtoElement]:
         """The services, each with its methods."""
         return [part for file in self._files for part in file.services()]
 
     @cached_property
-    def messages(self) -> Mapping[str, Part]:
+    def messages(self) -> Mapping[str, ProtoElement]:
         """The messages by their names, each with its fields."""
         return {part.name: part for file in self._files for part in file.messages()}
 
     @cached_property
-    def enums(self) -> Mapping[str, Part]:
+    def enums(self) -> Mapping[str, ProtoElement]:
         """The enums by their names, each with its values."""
         return {part.name: part for file in self._files for part in file.enums()}
 
@@ -76,39 +76,41 @@ class _File:
             for place in file.source_code_info.location
         }
 
-    def services(self) -> Iterator[Part]:
+    def services(self) -> Iterator[ProtoElement]:
         for number, service in enumerate(self._file.service):
             yield self._service(service, (SERVICES, number))
 
-    def messages(self) -> Iterator[Part]:
+    def messages(self) -> Iterator[ProtoElement]:
         for number, message in enumerate(self._file.message_type):
             yield from self._message(message, (MESSAGES, number))
 
-    def enums(self) -> Iterator[Part]:
+    def enums(self) -> Iterator[ProtoElement]:
         for number, enum in enumerate(self._file.enum_type):
             yield self._enum(enum, (ENUMS, number))
         for number, message in enumerate(self._file.message_type):
             for inner, enum in enumerate(message.enum_type):
                 yield self._enum(enum, (MESSAGES, number, NESTED_ENUMS, inner))
 
-    def _service(self, service: ServiceDescriptorProto, path: tuple[int, ...]) -> Part:
-        return self._part(service, path, self._parts(service.method, (*path, METHODS)))
+    def _service(self, service: ServiceDescriptorProto, path: tuple[int, ...]) -> ProtoElement:
+        return self._element(service, path, self._elements(service.method, (*path, METHODS)))
 
-    def _message(self, message: DescriptorProto, path: tuple[int, ...]) -> Iterator[Part]:
-        fields = self._parts(message.field, (*path, FIELDS))
-        oneofs = self._parts(message.oneof_decl, (*path, ONEOFS))
-        yield self._part(message, path, fields, oneofs)
+    def _message(self, message: DescriptorProto, path: tuple[int, ...]) -> Iterator[ProtoElement]:
+        fields = self._elements(message.field, (*path, FIELDS))
+        oneofs = self._elements(message.oneof_decl, (*path, ONEOFS))
+        yield self._element(message, path, fields, oneofs)
         for number, nested in enumerate(message.nested_type):
             yield from self._message(nested, (*path, NESTED, number))
 
-    def _enum(self, enum: EnumDescriptorProto, path: tuple[int, ...]) -> Part:
-        return self._part(enum, path, self._parts(enum.value, (*path, VALUES)))
+    def _enum(self, enum: EnumDescriptorProto, path: tuple[int, ...]) -> ProtoElement:
+        return self._element(enum, path, self._elements(enum.value, (*path, VALUES)))
 
-    def _parts(self, protos: Any, path: tuple[int, ...]) -> tuple[Part, ...]:
-        return tuple(self._part(each, (*path, number)) for number, each in enumerate(protos))
+    def _elements(self, protos: Any, path: tuple[int, ...]) -> tuple[ProtoElement, ...]:
+        return tuple(self._element(each, (*path, number)) for number, each in enumerate(protos))
 
-    def _part(self, proto: Any, path: tuple[int, ...], *inner: tuple[Part, ...]) -> Part:
-        return Part(proto, self._comments.get(path, ""), *inner)
+    def _element(
+        self, proto: Any, path: tuple[int, ...], *inner: tuple[ProtoElement, ...]
+    ) -> ProtoElement:
+        return ProtoElement(proto, self._comments.get(path, ""), *inner)
 
 
 def _paragraphs(comment: str) -> str:

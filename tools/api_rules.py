@@ -7,7 +7,7 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 NO_CONTROL_CHARACTERS = r"^\P{Cc}*$"
-LARGEST = 2**63
+UNBOUNDED = 2**63
 
 FORMATS = {
     "uuid": "a UUID",
@@ -20,11 +20,11 @@ FORMATS = {
 }
 
 
-def rules_in_words(field: FieldDescriptorProto) -> list[str]:
+def describe_rules(field: FieldDescriptorProto) -> list[str]:
     """Return what a value must be, a phrase for each rule; none is left out."""
     options = field.options.Extensions[validate_pb2.field]
     words = ["required"] if options.required else []
-    words += _of_rules(options)
+    words += _describe_options(options)
     if options.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
         words.append("or not set")
     if options.ignore == validate_pb2.IGNORE_ALWAYS:
@@ -32,44 +32,44 @@ def rules_in_words(field: FieldDescriptorProto) -> list[str]:
     return words + [cel.message or f"`{cel.expression}`" for cel in options.cel]
 
 
-def _of_rules(options: Any) -> list[str]:
+def _describe_options(options: Any) -> list[str]:
     kind = options.WhichOneof("type")
     if kind is None:
         return []
     rules = getattr(options, kind)
-    given = {descriptor.name: value for descriptor, value in rules.ListFields()}
-    return list(_phrases(given))
+    rule_values = {descriptor.name: value for descriptor, value in rules.ListFields()}
+    return list(_describe_rules(rule_values))
 
 
-def _phrases(given: dict[str, Any]) -> Iterator[str]:
-    for least, most, unit in (
+def _describe_rules(rule_values: dict[str, Any]) -> Iterator[str]:
+    for minimum, maximum, unit in (
         ("min_len", "max_len", "characters"),
         ("min_bytes", "max_bytes", "bytes"),
         ("min_items", "max_items", "items"),
         ("min_pairs", "max_pairs", "entries"),
     ):
-        bounds = given.pop(least, None), given.pop(most, None)
+        bounds = rule_values.pop(minimum, None), rule_values.pop(maximum, None)
         if bounds != (None, None):
-            yield _span(*bounds, unit)
-    for name, value in given.items():
-        yield _phrase(name, value)
+            yield _describe_range(*bounds, unit)
+    for name, value in rule_values.items():
+        yield _describe_rule(name, value)
 
 
-def _span(least: int | None, most: int | None, unit: str) -> str:
-    if least is None:
-        return f"at most {most} {unit}"
-    if most is None or most >= LARGEST:
-        return f"at least {least} {unit}"
-    return f"{least} to {most} {unit}"
+def _describe_range(minimum: int | None, maximum: int | None, unit: str) -> str:
+    if minimum is None:
+        return f"at most {maximum} {unit}"
+    if maximum is None or maximum >= UNBOUNDED:
+        return f"at least {minimum} {unit}"
+    return f"{minimum} to {maximum} {unit}"
 
 
-def _phrase(name: str, value: Any) -> str:
+def _describe_rule(name: str, value: Any) -> str:
     if name in FORMATS and value is True:
         return FORMATS[name]
     if name == "pattern":
         return "no control characters" if value == NO_CONTROL_CHARACTERS else f"matches `{value}`"
     if name == "items":
-        return f"each {', '.join(_of_rules(value))}"
+        return f"each {', '.join(_describe_options(value))}"
     signs = {"gt": "more than", "gte": "at least", "lt": "less than", "lte": "at most"}
     if name in signs:
         return f"{signs[name]} {value}"

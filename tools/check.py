@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
         }
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
             outcomes = threads.map(run, chosen.keys(), chosen.values())
-            passed = [tell(outcome) for outcome in chain([compiled], outcomes)]
+            passed = [print_outcome(outcome) for outcome in chain([compiled], outcomes)]
     return 0 if all(passed) else 1
 
 
@@ -127,7 +127,7 @@ def run(name: str, command: list[str | Path]) -> Outcome:
     """Run a check from the top of the project."""
     started = time.monotonic()
     try:
-        ended = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -138,10 +138,10 @@ def run(name: str, command: list[str | Path]) -> Outcome:
         )
     except OSError as error:
         return Outcome(name, passed=False, seconds=0, output=f"{error}\n")
-    return Outcome(name, ended.returncode == 0, time.monotonic() - started, ended.stdout)
+    return Outcome(name, process.returncode == 0, time.monotonic() - started, process.stdout)
 
 
-def tell(outcome: Outcome) -> bool:
+def print_outcome(outcome: Outcome) -> bool:
     """Print how a check ended, and return whether it passed."""
     word = "ok" if outcome.passed else "FAILED"
     print(f"{word:<6}  {outcome.name} ({outcome.seconds:.1f} s)", flush=True)

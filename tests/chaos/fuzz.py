@@ -30,9 +30,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
-from tamatar_auth.interceptors.deadlines import HASHES
+from tamatar_auth.interceptors.deadlines import PASSWORD_METHODS
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import HEALTH, SERVICES
+from tamatar_auth.server.app import HEALTH_SERVICE, SERVICES
 from tests.chaos.fuzzed_messages import CANARY, Messages, mutated
 from tests.chaos.status_messages import SENTENCES, TELLTALES
 from tests.support.canaries import FORMS
@@ -89,7 +89,7 @@ class Tally:
 def methods() -> Sequence[MethodDescriptor]:
     """Find every method of the services, by their descriptors."""
     pool = descriptor_pool.Default()
-    services = [pool.FindServiceByName(name) for name in (*SERVICES, HEALTH)]
+    services = [pool.FindServiceByName(name) for name in (*SERVICES, HEALTH_SERVICE)]
     return [method for service in services for method in service.methods]
 
 
@@ -215,7 +215,7 @@ def _weight(name: str) -> float:
     if name in {"DeleteUser", "PurgeUser", "DeactivateUser"}:
         return 0.3  # or else there would be few users
     # A password costs more than all else of many calls.
-    return 0.3 if name in HASHES else 1.0
+    return 0.3 if name in PASSWORD_METHODS else 1.0
 
 
 def _count(method: MethodDescriptor, chance: random.Random) -> int:

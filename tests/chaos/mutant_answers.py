@@ -5,16 +5,16 @@ from typing import Any
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors import errors
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.server.database_monitor import DatabaseWatch
+from tamatar_auth.server.database_monitor import DatabaseMonitor
 from tamatar_auth.storage import database
-from tamatar_auth.storage.driver import connect as connecting
-from tamatar_auth.storage.session_validation import connections as reserved
+from tamatar_auth.storage.driver import connect
+from tamatar_auth.storage.session_validation import connections
 from tests.chaos.mutants import swap
 
 
 def lends_dead_connections() -> None:
     """Nobody looks whether a connection that rested is still there."""
-    for module in (connecting, database, reserved):
+    for module in (connect, database, connections):
         swap(module, "is_dead", lambda _: False)
 
 
@@ -42,13 +42,13 @@ def tells_no_time_to_retry() -> None:
 
 def looks_at_its_database_once() -> None:
     """A server that lost its database does not look for it again."""
-    look = DatabaseWatch.look
+    check = DatabaseMonitor.check
 
     async def once(self: Any) -> None:
-        if self._said in {None, "not looked at yet"}:
-            await look(self)
+        if self._reported_problem in {None, "not looked at yet"}:
+            await check(self)
 
-    swap(DatabaseWatch, "look", once)
+    swap(DatabaseMonitor, "check", once)
 
 
 SABOTAGES = (

@@ -13,8 +13,8 @@ from tamatar_auth.servicers.sessions import SessionServicer
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.sessions import SessionRepository
 from tamatar_auth.storage.repositories.users import UserRepository
-from tamatar_auth.storage.session_events.feed import SessionEnds, _Hearing
-from tamatar_auth.storage.session_validation.validator import SessionValidation
+from tamatar_auth.storage.session_events.feed import SessionEndFeed, _Listener
+from tamatar_auth.storage.session_validation.validator import SessionValidator
 from tamatar_auth.storage.tables import sessions
 from tests.chaos.mutants import go_on, swap
 
@@ -39,7 +39,7 @@ def revokes_after_the_answer() -> None:
 
 def validates_from_a_cache() -> None:
     """What was found out of a token is believed for a second."""
-    look = SessionValidation.one
+    look = SessionValidator.validate
     known: dict[bytes, Any] = {}
 
     async def cached(self: Any, digest: bytes) -> Any:
@@ -49,12 +49,12 @@ def validates_from_a_cache() -> None:
             known[digest] = found, at
         return found
 
-    swap(SessionValidation, "one", cached)
+    swap(SessionValidator, "validate", cached)
 
 
 def joins_statements_that_run() -> None:
     """A validation takes the answer of a statement that began before it came."""
-    look = SessionValidation.one
+    look = SessionValidator.validate
     asked: dict[bytes, Any] = {}
 
     async def joined(self: Any, digest: bytes) -> Any:
@@ -68,7 +68,7 @@ def joins_statements_that_run() -> None:
         await asyncio.sleep(0.05)
         return found
 
-    swap(SessionValidation, "one", joined)
+    swap(SessionValidator, "validate", joined)
 
 
 def keeps_sessions_of_changed_passwords() -> None:
@@ -80,8 +80,10 @@ def keeps_sessions_of_changed_passwords() -> None:
         changing.add(self._connection)
         return await replace(self, *given)
 
-    async def kept(self: Any, user_id: Any, *, but: Any = None) -> int:
-        return 0 if self._connection in changing else await revoke(self, user_id, but=but)
+    async def kept(self: Any, user_id: Any, *, except_id: Any = None) -> int:
+        return (
+            0 if self._connection in changing else await revoke(self, user_id, except_id=except_id)
+        )
 
     swap(CredentialRepository, "replace", noted)
     swap(SessionRepository, "revoke_of_user", kept)
@@ -96,8 +98,10 @@ def keeps_sessions_of_deleted_users() -> None:
         deleting.add(self._connection)
         return await delete(self, *given, **named)
 
-    async def kept(self: Any, user_id: Any, *, but: Any = None) -> int:
-        return 0 if self._connection in deleting else await revoke(self, user_id, but=but)
+    async def kept(self: Any, user_id: Any, *, except_id: Any = None) -> int:
+        return (
+            0 if self._connection in deleting else await revoke(self, user_id, except_id=except_id)
+        )
 
     swap(UserRepository, "delete", noted)
     swap(SessionRepository, "revoke_of_user", kept)
@@ -122,15 +126,15 @@ def revives_sessions() -> None:
 def goes_on_after_a_gap() -> None:
     """Who watches is not told that the listener was away."""
 
-    def kept(self: Any, hearing: Any) -> None:
-        if self._hearing is hearing:
-            hearing.is_live = False
-            hearing.decided.set()
-            self._hearing = None if self._is_closed else _Hearing(self._hear)
-        if self._hearing is not None:
-            self._hearing.watchers = hearing.watchers
+    def kept(self: Any, listener: Any) -> None:
+        if self._listener is listener:
+            listener.is_live = False
+            listener.decided.set()
+            self._listener = None if self._is_closed else _Listener(self._listen)
+        if self._listener is not None:
+            self._listener.subscribers = listener.subscribers
 
-    swap(SessionEnds, "_end", kept)
+    swap(SessionEndFeed, "_drop", kept)
 
 
 SABOTAGES = (

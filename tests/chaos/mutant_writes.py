@@ -12,9 +12,9 @@ import psycopg
 from sqlalchemy import select, update
 
 from tamatar_auth.errors.users import EmailTaken
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database, Scope
-from tamatar_auth.storage.driver import connect as connecting
+from tamatar_auth.storage.driver import connect
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRepository, UserRow
 from tamatar_auth.storage.tables import users
 from tests.chaos.mutants import go_on, swap
@@ -52,7 +52,7 @@ def answers_before_the_commit() -> None:
 
 def runs_lost_commits_again() -> None:
     """A call whose connection broke runs again, although its commit may have happened."""
-    swap(faults, "ROLLED_BACK", faults.ROLLED_BACK | {"57P01", None})
+    swap(sqlstates, "ROLLED_BACK", sqlstates.ROLLED_BACK | {"57P01", None})
 
 
 def forgets_request_ids() -> None:
@@ -117,10 +117,10 @@ def creates_by_halves() -> None:
 
 def does_not_wait_for_the_disk() -> None:
     """A commit is answered before it is on the disk."""
-    arguments = connecting._arguments
+    arguments = connect._arguments
     hasty = "-c synchronous_commit=off"
     swap(
-        connecting,
+        connect,
         "_arguments",
         lambda settings, options: arguments(settings, f"{options} {hasty}"),
     )

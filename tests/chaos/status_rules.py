@@ -19,7 +19,7 @@ RECONNECTING = 5.0
 """Seconds after the return of a server in which a client may not have found it again."""
 
 
-WAITED = 0.9
+CANCELLED_WAITS = 0.9
 """Seconds after which a refused call has waited for a new connection as long as it may (1 s). That
 none was opened in this time is the machine's doing: a dead one is told of at once."""
 
@@ -27,7 +27,7 @@ none was opened in this time is the machine's doing: a dead one is told of at on
 def disturbed(evidence: Evidence) -> Iterator[str]:
     rests = [span for span in evidence.history.faults if span.fault == AT_REST]
     for call in evidence.history.calls:
-        heard = call.reason == "STORAGE_UNAVAILABLE" and call.seconds < WAITED
+        heard = call.reason == "STORAGE_UNAVAILABLE" and call.seconds < CANCELLED_WAITS
         if heard and any(span.began <= call.began < span.ended for span in rests):
             yield f"{told(call)} heard of a connection that died at rest"
 

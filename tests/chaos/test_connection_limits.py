@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tamatar_auth.server import app as server
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.chaos.http2_frames import (
     ACK,
     GOAWAY,
@@ -37,7 +37,7 @@ async def service(settings, database, monkeypatch, hurried):
     hasty = [(name, value // hurried.get(name, 1)) for name, value in server.OPTIONS]
     assert hurried.keys() <= dict(hasty).keys()
     monkeypatch.setattr(server, "OPTIONS", hasty)
-    async with running(settings) as service:
+    async with run_service(settings) as service:
         yield service
 
 

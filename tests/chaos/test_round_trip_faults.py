@@ -133,7 +133,7 @@ async def cancelled_at(plan, call, wire, service):
     call.cancel()
     if plan.met.is_set():
         # The call has left the statement to itself, or waits for it to be given up.
-        await first_of(service.parts.drain.finished(), wire.cancelled.wait())
+        await first_of(service.components.drain.wait_until_idle(), wire.cancelled.wait())
     plan.released.set()
     await call.code()
     return plan.met.is_set()
@@ -192,7 +192,7 @@ def of_the_call(changes, prepare):
 
 
 async def nothing_stays_behind(scene, service):
-    await service.parts.drain.finished()
+    await service.components.drain.wait_until_idle()
     assert service.database.pool.in_use == 0
     await eventually(lambda: no_transaction_is_open(scene.database))
     await scene.users.GetUserStats(user_service_pb2.GetUserStatsRequest())

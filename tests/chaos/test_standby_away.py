@@ -12,7 +12,7 @@ from grpc import StatusCode
 from tamatar.auth.v1.session_service_pb2 import RefreshSessionRequest, RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.chaos.replication import Pair, ask, until_waiting
 from tests.support.calls import ada, refusal, sign_in, validate
 from tests.support.commands import IMPATIENT, serving
@@ -41,7 +41,7 @@ def away(pair):
 @pytest.fixture
 async def stubs(pair, settings):
     async with (
-        running(settings.with_database(pair.url)) as service,
+        run_service(settings.with_database(pair.url)) as service,
         grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
     ):
         yield UserServiceStub(channel), SessionServiceStub(channel)

@@ -8,13 +8,13 @@ import pytest
 
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar_auth.client import aio, find_current_session
-from tamatar_auth.client.asgi import SESSION, SessionMiddleware
+from tamatar_auth.client.asgi import SCOPE_KEY, SessionMiddleware
 
 
 async def application(scope, receive, send):
     """Answers with who is signed in."""
     session = find_current_session()
-    assert scope.get(SESSION) is session
+    assert scope.get(SCOPE_KEY) is session
     body = session.user.email.encode() if session else b"nobody"
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": []})

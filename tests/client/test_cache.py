@@ -19,7 +19,7 @@ from tamatar.auth.v1.session_pb2 import Session
 from tamatar.auth.v1.session_service_pb2 import SessionEnd, ValidateSessionResponse
 from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client import cache as cache_module
-from tamatar_auth.client.cache import SILENCE, SessionCache
+from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache
 
 MAX_AGE = 30
 LIFE = 100
@@ -64,25 +64,25 @@ def cache(clock):
 
 def kept(cache, session):
     """Ask for a session, and keep the answer."""
-    cache.keep(cache.begin(), session, answer(session))
+    cache.store(cache.begin(), session, answer(session))
     return cache.find(session) is not None
 
 
 def test_an_answer_is_used_again_until_its_session_ends(cache):
-    cache.opened()
+    cache.stream_opened()
 
     assert kept(cache, "ada0")
     assert kept(cache, "ada1")
-    cache.heard([end("ada0")])
+    cache.apply_ends([end("ada0")])
     assert cache.find("ada0") is None
     assert cache.find("ada1") == answer("ada1")
 
 
 def test_all_answers_about_a_user_are_dropped_together(cache):
-    cache.opened()
+    cache.stream_opened()
     assert all(kept(cache, session) for session in ("ada0", "ada1", "bob0"))
 
-    cache.heard([end_of_all("ada")])
+    cache.apply_ends([end_of_all("ada")])
 
     assert [cache.find(each) is None for each in ("ada0", "ada1", "bob0")] == [True, True, False]
     assert len(cache) == 1
@@ -90,75 +90,75 @@ def test_all_answers_about_a_user_are_dropped_together(cache):
 
 @pytest.mark.parametrize("ended", [end("ada0"), end_of_all("ada")])
 def test_an_answer_that_crossed_its_end_is_not_kept(cache, ended):
-    cache.opened()
+    cache.stream_opened()
     ticket, other = cache.begin(), cache.begin()
 
-    cache.heard([ended])
-    cache.keep(ticket, "ada0", answer("ada0"))
-    cache.keep(other, "bob0", answer("bob0"))
+    cache.apply_ends([ended])
+    cache.store(ticket, "ada0", answer("ada0"))
+    cache.store(other, "bob0", answer("bob0"))
 
     assert cache.find("ada0") is None
     assert cache.find("bob0") is not None
 
 
 def test_an_end_is_remembered_among_many(cache, monkeypatch):
-    monkeypatch.setattr(cache_module, "MOST_ENDS", 2)
-    cache.opened()
+    monkeypatch.setattr(cache_module, "MAX_REMEMBERED_ENDS", 2)
+    cache.stream_opened()
     ticket, later = cache.begin(), None
 
-    cache.heard([end("ada0")])
-    cache.heard([end("bob0"), end("bob1")])
+    cache.apply_ends([end("ada0")])
+    cache.apply_ends([end("bob0"), end("bob1")])
     later = cache.begin()
-    cache.keep(ticket, "ada0", answer("ada0"))
+    cache.store(ticket, "ada0", answer("ada0"))
     assert cache.find("ada0") is None
-    cache.keep(later, "ada1", answer("ada1"))
+    cache.store(later, "ada1", answer("ada1"))
     assert cache.find("ada1") is not None
 
 
 @pytest.mark.parametrize("gap", ["before", "between", "broken"])
 def test_an_answer_from_before_a_stream_is_not_kept(cache, gap):
     if gap != "before":
-        cache.opened()
+        cache.stream_opened()
     ticket = cache.begin()
     if gap != "before":
-        cache.broken()
+        cache.stream_broken()
     if gap != "broken":
-        cache.opened()
+        cache.stream_opened()
 
-    cache.keep(ticket, "ada0", answer("ada0"))
+    cache.store(ticket, "ada0", answer("ada0"))
 
     assert len(cache) == 0
 
 
 def test_nothing_is_used_again_after_a_stream_broke_or_fell_silent(cache, clock):
-    cache.opened()
+    cache.stream_opened()
     assert kept(cache, "ada0")
-    clock.seconds += SILENCE
+    clock.seconds += MAX_STREAM_SILENCE
     assert cache.find("ada0") is not None
     clock.seconds += 0.1
     assert cache.find("ada0") is None
-    cache.opened()
+    cache.stream_opened()
     assert kept(cache, "ada0")
 
-    cache.broken()
-    cache.opened()
+    cache.stream_broken()
+    cache.stream_opened()
 
     assert cache.find("ada0") is None
 
 
 def test_what_comes_after_a_silence_revives_no_answer(cache, clock):
-    cache.opened()
+    cache.stream_opened()
     assert kept(cache, "ada0")
-    assert cache.heard([]) is True
-    clock.seconds += SILENCE + 0.1
+    assert cache.apply_ends([]) is True
+    clock.seconds += MAX_STREAM_SILENCE + 0.1
 
     # Both were told in time, and arrive together.
-    assert cache.heard([]) is False
+    assert cache.apply_ends([]) is False
     assert cache.find("ada0") is None
-    assert cache.heard([end("ada0")]) is False
+    assert cache.apply_ends([end("ada0")]) is False
 
     assert not kept(cache, "ada1")
-    cache.opened()
+    cache.stream_opened()
     assert kept(cache, "ada1")
 
 
@@ -166,16 +166,16 @@ def test_an_answer_lives_for_its_max_age_from_the_question_or_to_the_end_of_the_
     cache, clock
 ):
     def live(session, life):
-        cache.opened()
+        cache.stream_opened()
         ticket = cache.begin()
         clock.seconds += 1
         asked = clock.seconds - 1
-        cache.keep(ticket, session, answer(session, asked + life))
+        cache.store(ticket, session, answer(session, asked + life))
         for _ in range(MAX_AGE + 2):
             if cache.find(session) is None:
                 return clock.seconds - asked
             clock.seconds += 1
-            cache.heard([])
+            cache.apply_ends([])
         return None
 
     assert live("ada0", LIFE) == MAX_AGE
@@ -184,7 +184,7 @@ def test_an_answer_lives_for_its_max_age_from_the_question_or_to_the_end_of_the_
 
 
 def test_the_answer_that_was_used_longest_ago_makes_room(cache):
-    cache.opened()
+    cache.stream_opened()
     assert all(kept(cache, session) for session in ("ada0", "ada1", "ada2"))
     assert cache.find("ada0") is not None
 
@@ -203,7 +203,7 @@ def test_the_clock_is_there_on_every_system(monkeypatch):
 
 
 def test_no_token_is_kept(cache):
-    cache.opened()
+    cache.stream_opened()
     assert kept(cache, "ada0")
 
     assert all("ada0" not in str(key) for key in cache._entries)
@@ -243,7 +243,7 @@ class Service(RuleBasedStateMachine):
         session, ticket, at, was_read = self.questions.pop(which)
         if was_read:
             before = self.cache.find(session)
-            self.cache.keep(ticket, session, answer(session))
+            self.cache.store(ticket, session, answer(session))
             if self.cache.find(session) is not before:
                 self.asked_at[session] = at
         elif session not in self.ended:
@@ -274,8 +274,8 @@ class Service(RuleBasedStateMachine):
     def tell(self):
         told = self.stream.popleft()
         if told is None:
-            self.cache.opened()
-        elif not self.cache.heard([told]):
+            self.cache.stream_opened()
+        elif not self.cache.apply_ends([told]):
             self.stream = None
 
     @precondition(lambda self: self.stream is not None)
@@ -284,7 +284,7 @@ class Service(RuleBasedStateMachine):
         if luck:
             return
         self.stream = None
-        self.cache.broken()
+        self.cache.stream_broken()
 
     @rule(seconds=st.sampled_from([1, 4, 7]))
     def wait(self, seconds):
@@ -293,7 +293,7 @@ class Service(RuleBasedStateMachine):
     @precondition(lambda self: self.stream is not None and None not in self.stream)
     @rule()
     def give_a_sign_of_life(self):
-        if not self.cache.heard([]):
+        if not self.cache.apply_ends([]):
             self.stream = None
 
     @invariant()
@@ -313,7 +313,7 @@ class Service(RuleBasedStateMachine):
     @invariant()
     def is_small(self):
         assert len(self.cache) <= 4
-        keys = set().union(*self.cache._of.values())
+        keys = set().union(*self.cache._keys_by_owner.values())
         assert keys == set(self.cache._entries)
 
 

@@ -10,19 +10,20 @@ from tamatar.auth.v1.diagnostics_service_pb2 import GetDatabaseInfoRequest
 from tamatar.auth.v1.session_service_pb2 import GetSessionRequest
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 from tamatar_auth import client
-from tamatar_auth.client import aio
-from tamatar_auth.client import call_defaults as methods
-from tamatar_auth.client.target import OPTIONS, is_local, target
+from tamatar_auth.client import aio, call_defaults
+from tamatar_auth.client.target import CHANNEL_OPTIONS, is_local, resolve_target
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
 from tamatar_auth.server.app import OPTIONS as SERVER
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.support.calls import ada
 from tests.support.certificates import DAY, Authority
 
 SPIFFE_ID = "spiffe://example.com/operator"
 INFO = GetDatabaseInfoRequest()
-UNARY = [each for each in methods._methods() if methods._defaults(each).timeout is not None]
+UNARY = [
+    each for each in call_defaults._methods() if call_defaults._defaults(each).timeout is not None
+]
 RUN_ONCE = {
     *("UpdateUser", "DeleteUser", "RestoreUser", "PurgeUser"),
     *("ChangePassword", "VerifyEmail", "ResetPassword"),
@@ -90,7 +91,14 @@ async def test_a_call_has_a_deadline_unless_it_brings_one(scripted):
         await asyncio.to_thread(calls, auth)
 
     for read, hashing, given in (in_asyncio, most()):  # gRPC rounds them up
-        assert read < methods.TIMEOUT + 1 < hashing < methods.HASHING_TIMEOUT + 1 < given < 101
+        assert (
+            read
+            < call_defaults.TIMEOUT + 1
+            < hashing
+            < call_defaults.HASHING_TIMEOUT + 1
+            < given
+            < 101
+        )
 
 
 async def test_a_token_that_changes_is_shown_as_it_is(scripted):
@@ -143,14 +151,14 @@ async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(set
     encrypted = settings.model_copy(update={"callers_file": callers, **with_tls})
     mutual = encrypted.model_copy(update={"tls_client_ca_file": root})
 
-    async with running(encrypted) as service:
+    async with run_service(encrypted) as service:
         address = f"localhost:{service.addresses[0].port}"
         async with aio.connect(address, token=token.text, root_certificates=root) as auth:
             assert await auth.diagnostics.GetDatabaseInfo(INFO)
         async with aio.connect(address, root_certificates=root) as auth:
             with pytest.raises(client.CallerError):
                 await auth.diagnostics.GetDatabaseInfo(INFO)
-    async with running(mutual) as service:
+    async with run_service(mutual) as service:
         address = f"127.0.0.1:{service.addresses[0].port}"
         async with aio.connect(
             address,
@@ -183,13 +191,13 @@ async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(set
 )
 def test_nothing_is_encrypted_on_this_machine_only(address, expected):
     assert is_local(address) == expected
-    assert (target(address, {}).credentials is None) == expected
+    assert (resolve_target(address, {}).credentials is None) == expected
 
 
 def test_who_says_so_speaks_in_plain_text_or_encrypts():
-    assert target("auth.example.com:50051", {"plaintext": True}).credentials is None
-    assert target("localhost:50051", {"plaintext": False}).credentials is not None
-    assert target("localhost:50051", {"root_certificates": b"PEM"}).credentials is not None
+    assert resolve_target("auth.example.com:50051", {"plaintext": True}).credentials is None
+    assert resolve_target("localhost:50051", {"plaintext": False}).credentials is not None
+    assert resolve_target("localhost:50051", {"root_certificates": b"PEM"}).credentials is not None
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,6 @@ def test_arguments_that_do_not_go_together_are_refused(how):
 
 def test_the_client_pings_no_more_often_than_the_server_bears():
     assert (
-        dict(OPTIONS)["grpc.keepalive_time_ms"]
+        dict(CHANNEL_OPTIONS)["grpc.keepalive_time_ms"]
         > 1.2 * dict(SERVER)["grpc.http2.min_ping_interval_without_data_ms"]
     )

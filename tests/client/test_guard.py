@@ -185,7 +185,7 @@ class Stubborn(Asyncio):
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_handler_that_overlooks_its_end_is_ended(fake, monkeypatch, times):
     monkeypatch.setitem(SHOPS, "stubborn", Stubborn)
-    monkeypatch.setattr(aio.guard, "INSISTENCE", 0.05)
+    monkeypatch.setattr(aio.guard, "CANCEL_INTERVAL", 0.05)
     token = fake.start_session(fake.add_user("ada@example.com"))
     async with shop("stubborn", fake.address, recheck=0.05) as channel:
         metadata = Customer(channel, token).metadata

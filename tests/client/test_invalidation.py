@@ -12,7 +12,7 @@ from tamatar_auth import client
 from tamatar_auth.client import SessionGuard, aio, cache, invalidation
 from tamatar_auth.client.aio import invalidation as aio_invalidation
 from tamatar_auth.client.cache import SessionCache
-from tamatar_auth.client.guard_rules import Refused
+from tamatar_auth.client.guard_rules import CallRejected
 from tests.support.guarded_shop import Blocking, Customer, aio_shop
 from tests.support.waiting import eventually
 
@@ -29,7 +29,7 @@ class Guarded:
             if self._is_blocking:
                 return (await asyncio.to_thread(self.guard.session, token)).user.email
             return (await self.guard.session(token)).user.email
-        except Refused as refused:
+        except CallRejected as refused:
             return refused.reason or refused.code.name
 
     async def close(self):
@@ -112,7 +112,7 @@ async def test_refusals_are_asked_for_each_time(fake, guarded, token):
 
 
 async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, token, monkeypatch):
-    monkeypatch.setattr(invalidation, "FIRST_PAUSE", 60)
+    monkeypatch.setattr(invalidation, "MIN_BACKOFF", 60)
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
 
@@ -151,8 +151,8 @@ async def test_a_stream_that_falls_silent_is_given_up(guarded, fake, token, monk
     await guarded.live()
     fake.break_streams()
     for module in (cache, invalidation, aio_invalidation):
-        monkeypatch.setattr(module, "SILENCE", 0.05)
-    monkeypatch.setattr(invalidation, "GLANCE", 0.02)
+        monkeypatch.setattr(module, "MAX_STREAM_SILENCE", 0.05)
+    monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
     before = fake.calls["WatchSessions"]
 
     await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)
@@ -250,9 +250,9 @@ IN_A_CALL: ContextVar[bool] = ContextVar("in_a_call", default=False)
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(invalidation, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(invalidation, "LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(invalidation, "GLANCE", 0.02)
+    monkeypatch.setattr(invalidation, "MIN_BACKOFF", 0.02)
+    monkeypatch.setattr(invalidation, "MAX_BACKOFF", 0.02)
+    monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
 
 
 @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
@@ -291,12 +291,12 @@ async def test_a_watch_that_is_closed_while_it_begins_ends(fake):
     with client.connect(fake.address) as auth:
 
         def close_meanwhile(request):
-            watch._over.set()
-            watch._cancel()
+            watch._closed.set()
+            watch._cancel_call()
             return auth.sessions.WatchSessions(request)
 
         late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_meanwhile))
-        watch = invalidation.Watch(late, SessionCache(max_age=30, size=1))
+        watch = invalidation.SessionWatcher(late, SessionCache(max_age=30, size=1))
         watch.begin()
         await asyncio.to_thread(watch._thread.join, 5)
 
@@ -307,9 +307,9 @@ async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
     """As in a process that was forked: it has the cache, and not the thread."""
     forked = SessionCache(max_age=30, size=1)
     with client.connect(scripted.address) as auth:
-        watch = invalidation.Watch(auth, forked)
+        watch = invalidation.SessionWatcher(auth, forked)
         watch._thread = threading.Thread()
-        forked.opened()
+        forked.stream_opened()
 
         watch.begin()
 
@@ -318,7 +318,7 @@ async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
 
 
 async def test_a_watch_that_ends_leaves_no_thread(fake, hasty, monkeypatch):
-    monkeypatch.setattr(invalidation, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(invalidation, "MAX_BACKOFF", 0.5)
 
     def broken():
         raise ValueError("as for a client that was closed")
@@ -339,7 +339,7 @@ async def test_another_stream_is_begun_after_a_pause_of_the_whole_process(fake, 
     assert await guarded.ask(token) == "ada@example.com"
     before = fake.calls["WatchSessions"]
 
-    guarded.guard._cache._heard_at -= cache.SILENCE + 1
+    guarded.guard._cache._last_message_at -= cache.MAX_STREAM_SILENCE + 1
 
     await eventually(lambda: fake.calls["WatchSessions"] > before)
     await eventually(lambda: guarded.guard._cache.is_live)

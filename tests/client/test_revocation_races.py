@@ -5,8 +5,8 @@ import pytest
 from benchmarks.guarding import race
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar_auth.client import aio
-from tamatar_auth.client.guard_rules import Refused
-from tamatar_auth.server.app import running
+from tamatar_auth.client.guard_rules import CallRejected
+from tamatar_auth.server.app import run_service
 from tests.support.calls import sign_in
 
 SESSIONS = 40
@@ -21,12 +21,12 @@ async def test_who_was_refused_is_never_let_in_again(service, settings, auth, si
     async def revoke(token):
         await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
 
-    async with running(settings) as second, aio.connect(str(second.addresses[0])) as other:
+    async with run_service(settings) as second, aio.connect(str(second.addresses[0])) as other:
         guards = [aio.SessionGuard(each) for each in (auth, other)]
         outcome = await race(guards, revoke, tokens, CHECKS)
         for guard in guards:
             for token in tokens:
-                with pytest.raises(Refused):
+                with pytest.raises(CallRejected):
                     await guard.session(token)
             await guard.close()
 

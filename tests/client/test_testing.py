@@ -214,7 +214,7 @@ async def test_the_fake_can_be_out_of_order_and_away(fake):
 
 
 async def test_a_stream_of_the_fake_gives_signs_of_life():
-    with FakeAuthServer(sign_of_life=0.01) as fake:
+    with FakeAuthServer(heartbeat_interval=0.01) as fake:
         async with aio.connect(fake.address) as auth, watching(auth.sessions) as watch:
             assert [await watch.read() for _ in range(3)] == [[], [], []]
     assert fake.calls == {"WatchSessions": 1}

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from tamatar_auth.cli.local.config import MASK, as_json, example
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.durations import write_duration
+from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.settings import Settings, SettingsError
 from tamatar_auth.config.sources import Origins
 
@@ -37,7 +37,7 @@ def test_everything_has_a_default_in_development():
     assert settings.session_lifetime == timedelta(days=7)
     assert [str(address) for address in settings.listen] == ["127.0.0.1:50051"]
     assert str(settings.metrics_listen) == "127.0.0.1:9464"
-    assert settings.least_log_level == "debug"
+    assert settings.effective_log_level == "debug"
 
 
 def test_the_environment_wins_over_the_file(monkeypatch):
@@ -47,9 +47,9 @@ def test_the_environment_wins_over_the_file(monkeypatch):
     settings = Settings.load()
 
     assert (settings.pool_size, settings.bcrypt_cost) == (3, 13)
-    assert ORIGINS.of("pool_size").place == ".env file"
-    assert ORIGINS.of("bcrypt_cost").place == "environment"
-    assert ORIGINS.of("slow_query").place == "default"
+    assert ORIGINS.find_origin("pool_size").place == ".env file"
+    assert ORIGINS.find_origin("bcrypt_cost").place == "environment"
+    assert ORIGINS.find_origin("slow_query").place == "default"
 
 
 @pytest.mark.parametrize("variable", ["TAMATAR_DATABASE_URL", "DATABASE_URL"])
@@ -61,7 +61,7 @@ def test_the_database_has_two_names(monkeypatch, variable):
     assert settings.database_url.get_secret_value().endswith("@db/auth")
     assert "hunter2" not in repr(settings) + as_json(settings)
     assert MASK in as_json(settings)
-    assert ORIGINS.of("database_url").variable == variable
+    assert ORIGINS.find_origin("database_url").variable == variable
 
 
 def test_our_name_of_the_database_wins(monkeypatch):
@@ -92,7 +92,7 @@ def test_a_duration_is_written_as_it_is_read(text):
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
     number = text.rstrip("dhms")
     seconds = float(number) * units[text[len(number) :]]
-    assert write_duration(timedelta(seconds=seconds)) == text
+    assert format_duration(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_production_wants_its_secrets_and_a_real_cost(monkeypatch):
     assert complaint() == f"{production} TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
 
     monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
-    assert Settings.load().least_log_level == "info"
+    assert Settings.load().effective_log_level == "info"
     monkeypatch.setenv("TAMATAR_BCRYPT_COST", "4")
     assert complaint() == "TAMATAR_BCRYPT_COST (environment): must be 10 or more in production"
 

@@ -7,11 +7,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 import tamatar.auth.v1.error_reason_pb2
 import tamatar.auth.v1.session_service_pb2
 import tamatar.auth.v1.user_service_pb2
-from tamatar_auth.security.authorization import RULES
+from tamatar_auth.security.authorization import ACCESS_RULES
 from tests.support.commands import ROOT
 from tools.api_docs import Page, failures
 from tools.api_protos import PACKAGE, Protos
-from tools.api_rules import rules_in_words
+from tools.api_rules import describe_rules
 
 PAGE = (ROOT / "docs/api.md").read_text()
 
@@ -46,11 +46,11 @@ def field(**rules):
 def test_rules_are_said_in_words_and_none_is_left_out(rules, words):
     expected = words if words is not None else ["at most 5 items", "each a UUID"]
 
-    assert rules_in_words(field(**rules)) == expected
+    assert describe_rules(field(**rules)) == expected
 
 
 def test_every_call_is_on_the_page_with_who_may_make_it():
-    for service, methods in RULES.items():
+    for service, methods in ACCESS_RULES.items():
         if service.startswith(PACKAGE):
             for method, rule in methods.items():
                 (line,) = [row for row in PAGE.splitlines() if row.startswith(f"| [{method}](")]

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tamatar_auth.security.authorization import RULES
+from tamatar_auth.security.authorization import ACCESS_RULES
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
 from tests.support.certificates import DAY, Authority
@@ -104,6 +104,6 @@ def test_the_commands_of_the_page(title, commands, printed, request, tmp_path):
 
 
 def test_the_page_calls_every_service():
-    for service in RULES:
+    for service in ACCESS_RULES:
         if "Reflection" not in service:
             assert f"{service}/" in PAGE

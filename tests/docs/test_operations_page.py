@@ -21,9 +21,9 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import running
-from tamatar_auth.storage.driver.connect import connecting, libpq_url
-from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.server.app import run_service
+from tamatar_auth.storage.driver.connect import connector, libpq_url
+from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tests.support.calls import ada, sign_in
 from tests.support.certificates import Authority
 from tests.support.commands import BIN, QUICK, ROOT, run, tamatar
@@ -140,7 +140,7 @@ async def test_password_keys_are_rotated_as_the_page_says(settings, migrated_dat
         secret = SecretStr(" ".join(keys))
         mine = settings.with_database(migrated_database)
         mine = mine.model_copy(update={"password_keys": secret})
-        async with running(mine) as service, channel_to(service) as channel:
+        async with run_service(mine) as service, channel_to(service) as channel:
             if not named:
                 await UserServiceStub(channel).CreateUser(ada(email_verified=True))
             await SessionServiceStub(channel).CreateSession(sign_in())
@@ -185,7 +185,7 @@ async def test_a_file_with_the_password_of_the_database_is_read_with_each_connec
         passfile.write_text(f"*:*:*:*:{password}\n")
         passfile.chmod(0o600)
         try:
-            await (await connecting(mine, Abandoned())()).close()
+            await (await connector(mine, OrphanedStatements())()).close()
         except psycopg.OperationalError:
             return False
         return True

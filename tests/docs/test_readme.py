@@ -17,7 +17,7 @@ from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli.app import app
 from tamatar_auth.client import connect
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import OF_CALLING_COMMANDS, Origins
+from tamatar_auth.config.sources import CLIENT_VARIABLES, Origins
 from tests.support.commands import (
     ROOT,
     SAMPLE_PASSWORD,
@@ -202,7 +202,7 @@ def test_every_named_target_of_make_exists():
 def test_every_named_setting_exists():
     origins = Origins(Settings)
     known = {variable for field in Settings.model_fields for variable in origins.variables(field)}
-    known |= OF_CALLING_COMMANDS
+    known |= CLIENT_VARIABLES
     named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
 
     assert {row[0].strip("`") for row in rows("Variable")} <= named <= known

@@ -222,11 +222,11 @@ def test_a_server_keeps_its_port_and_stops_as_often_as_asked(directory: Path) ->
     assert postmaster(directory) == pid
     server.stop()
     server.stop()
-    assert not server.running
+    assert not server.is_running
     assert gone(pid)
 
     with server:
-        assert server.running
+        assert server.is_running
         assert server.port == port
 
 
@@ -325,7 +325,7 @@ def test_a_crash_is_recovered_from(server: EmbeddedPostgres) -> None:
     with psycopg.connect(server.url()) as connection:
         backend = connection.info.backend_pid
         server.kill()
-        assert not server.running
+        assert not server.is_running
         assert gone(pid)
         until(lambda: gone(backend))
 
@@ -439,11 +439,11 @@ os.kill(child, 9)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the child of a killed guard")
 def test_the_server_ends_with_a_guard_that_was_killed(server: EmbeddedPostgres) -> None:
     pid = postmaster(server._directory)
-    assert server._guarded is not None
-    server._guarded._process.kill()
+    assert server._server_process is not None
+    server._server_process._process.kill()
     until(lambda: gone(pid))
 
-    assert not server.running
+    assert not server.is_running
     server.start()
     assert ask(server, "SELECT 1") == (1,)
 
@@ -491,7 +491,7 @@ def test_a_start_that_fails_shows_why_and_leaves_nothing(directory: Path) -> Non
         server.start()
 
     assert str(directory / "postgres.log") in str(failed.value)
-    assert not server.running
+    assert not server.is_running
     with EmbeddedPostgres(directory, settings=SETTINGS) as server:
         assert ask(server, "SELECT 1") == (1,)
 

@@ -10,15 +10,15 @@ from google.protobuf import descriptor_pool
 from grpc import StatusCode
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
-from tamatar_auth.config.watched_files import Watched
-from tamatar_auth.interceptors.authentication import CallerInterceptor
+from tamatar_auth.config.watched_files import WatchedFiles
+from tamatar_auth.interceptors.authentication import AuthenticationInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.interceptors.registry import AnsweredMethods
-from tamatar_auth.security import authorization as access
-from tamatar_auth.security.authorization import RULES
+from tamatar_auth.interceptors.registry import HandlerRegistry
+from tamatar_auth.security import authorization
+from tamatar_auth.security.authorization import ACCESS_RULES
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerToken, Role, current_caller
-from tamatar_auth.server.app import HEALTH, SERVICES, running
+from tamatar_auth.server.app import HEALTH_SERVICE, SERVICES, run_service
 from tamatar_auth.server.ports import StartError
 from tamatar_auth.servicers.reflection import V1, V1ALPHA
 from tests.support.calls import read_refusal, refusal
@@ -73,7 +73,7 @@ EXPECTED = {
 def methods():
     """Every method of every service that is answered, as its descriptor tells of it."""
     pool = descriptor_pool.Default()
-    for service in (*SERVICES, HEALTH, V1, V1ALPHA):
+    for service in (*SERVICES, HEALTH_SERVICE, V1, V1ALPHA):
         # v1 has no descriptors of its own in grpcio-reflection.
         found = pool.FindServiceByName(V1ALPHA if service == V1 else service)
         for method in found.methods:
@@ -81,7 +81,7 @@ def methods():
 
 
 METHODS = dict(methods())
-GUARDED = [path for path in METHODS if not path.startswith(f"/{HEALTH}/")]
+GUARDED = [path for path in METHODS if not path.startswith(f"/{HEALTH_SERVICE}/")]
 OPEN = [path for path in METHODS if path not in GUARDED]
 
 
@@ -116,7 +116,7 @@ def callers_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 async def guarded(settings, callers_file):
     mine = settings.model_copy(update={"callers_file": callers_file})
-    async with running(mine) as service:
+    async with run_service(mine) as service:
         yield service
 
 
@@ -165,7 +165,7 @@ async def outcome(channel, path, metadata=(), request=b""):
 
 
 def test_every_rule_is_about_a_method_and_every_method_has_a_rule():
-    ruled = {f"/{service}/{name}" for service, names in RULES.items() for name in names}
+    ruled = {f"/{service}/{name}" for service, names in ACCESS_RULES.items() for name in names}
 
     assert ruled == set(METHODS)
 
@@ -269,7 +269,7 @@ async def told_around_the_end(settings, file, seconds):
     path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
     before, after = [], []
     async with (
-        running(settings.model_copy(update={"callers_file": file})) as service,
+        run_service(settings.model_copy(update={"callers_file": file})) as service,
         grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
     ):
         while len(after) < 10:
@@ -283,10 +283,10 @@ async def told_around_the_end(settings, file, seconds):
 
 
 async def test_a_method_without_a_rule_keeps_the_server_from_starting(settings, monkeypatch):
-    monkeypatch.delitem(RULES["tamatar.auth.v1.UserService"], "PurgeUser")
+    monkeypatch.delitem(ACCESS_RULES["tamatar.auth.v1.UserService"], "PurgeUser")
 
     with pytest.raises(StartError, match=r"tamatar\.auth\.v1\.UserService/PurgeUser") as refused:
-        async with running(settings):
+        async with run_service(settings):
             pass
     assert len(str(refused.value).splitlines()) == 1
 
@@ -294,15 +294,22 @@ async def test_a_method_without_a_rule_keeps_the_server_from_starting(settings, 
 @pytest.mark.parametrize(
     ("answered", "rules", "named"),
     [
-        ({"t.S": ["A", "B"]}, {"t.S": {"A": access.ADMIN}}, "t.S/B"),
-        ({"t.S": ["A"], "t.New": ["C"]}, {"t.S": {"A": access.ADMIN}}, "t.New/C"),
-        ({"t.S": ["A"]}, {"t.S": {"A": access.ADMIN, "Gone": access.ADMIN}}, "t.S/Gone"),
-        ({"t.S": ["*"]}, {"t.S": {"A": access.ADMIN}}, "t.S/*"),
+        ({"t.S": ["A", "B"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/B"),
+        ({"t.S": ["A"], "t.New": ["C"]}, {"t.S": {"A": authorization.ADMIN}}, "t.New/C"),
+        (
+            {"t.S": ["A"]},
+            {"t.S": {"A": authorization.ADMIN, "Gone": authorization.ADMIN}},
+            "t.S/Gone",
+        ),
+        ({"t.S": ["*"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/*"),
     ],
 )
 def test_rules_and_methods_have_to_agree(answered, rules, named):
-    assert named in access.disagreement(answered, rules)
-    assert access.disagreement({"t.S": ["A"]}, {"t.S": {"A": access.ADMIN}}) is None
+    assert named in authorization.find_rule_mismatch(answered, rules)
+    assert (
+        authorization.find_rule_mismatch({"t.S": ["A"]}, {"t.S": {"A": authorization.ADMIN}})
+        is None
+    )
 
 
 async def test_a_method_without_a_rule_is_answered_to_nobody():
@@ -311,7 +318,7 @@ async def test_a_method_without_a_rule_is_answered_to_nobody():
 
     methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
     server = grpc.aio.server()
-    answered = AnsweredMethods(server, [ErrorInterceptor(), CallerInterceptor(None)])
+    answered = HandlerRegistry(server, [ErrorInterceptor(), AuthenticationInterceptor(None)])
     answered.add_registered_method_handlers("t.S", methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -325,14 +332,16 @@ async def test_plaintext_from_elsewhere_is_not_believed(with_file, callers_file,
     async def hello(_request, _context):
         return b"hello"
 
-    callers = Watched("callers", [callers_file], lambda: read_callers(callers_file))
+    callers = WatchedFiles("callers", [callers_file], lambda: read_callers(callers_file))
     interceptors = [
         ErrorInterceptor(),
-        CallerInterceptor(callers if with_file else None, {"t.S": {"Hello": access.ADMIN}}),
+        AuthenticationInterceptor(
+            callers if with_file else None, {"t.S": {"Hello": authorization.ADMIN}}
+        ),
     ]
     methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
     server = grpc.aio.server()
-    answered = AnsweredMethods(server, interceptors)
+    answered = HandlerRegistry(server, interceptors)
     answered.add_registered_method_handlers("t.S", methods)
     port = server.add_insecure_port("0.0.0.0:0")
     await server.start()
@@ -369,14 +378,16 @@ async def test_the_call_knows_who_makes_it(with_file, callers_file):
         return b""
 
     callers = (
-        Watched("callers", [callers_file], lambda: read_callers(callers_file))
+        WatchedFiles("callers", [callers_file], lambda: read_callers(callers_file))
         if with_file
         else None
     )
-    rules = {"t.S": {"Who": access.READER}}
+    rules = {"t.S": {"Who": authorization.READER}}
     methods = {"Who": grpc.unary_unary_rpc_method_handler(who)}
     server = grpc.aio.server()
-    answered = AnsweredMethods(server, [ErrorInterceptor(), CallerInterceptor(callers, rules)])
+    answered = HandlerRegistry(
+        server, [ErrorInterceptor(), AuthenticationInterceptor(callers, rules)]
+    )
     answered.add_registered_method_handlers("t.S", methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

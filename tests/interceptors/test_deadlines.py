@@ -16,12 +16,12 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
-from tamatar_auth.interceptors.deadlines import HASHES, DeadlineInterceptor, Deadlines
+from tamatar_auth.interceptors.deadlines import PASSWORD_METHODS, DeadlineInterceptor, Deadlines
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.interceptors.in_flight import DrainInterceptor
-from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.interceptors.in_flight import InFlightInterceptor
+from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, read_refusal, refusal, refused, sign_in
 from tests.support.frozen_postgres import frozen
@@ -40,7 +40,7 @@ class Service:
         self.ends = []
         """How each call ended, in the handler."""
         self._server = grpc.aio.server()
-        self.drain = DrainInterceptor(most, meter)
+        self.drain = InFlightInterceptor(most, meter)
         deadlines = DeadlineInterceptor(Deadlines(others, hashes))
 
         async def answer(request, context):
@@ -54,7 +54,7 @@ class Service:
             await behaviour(request, context)
             yield b""
 
-        answered = AnsweredMethods(self._server, [ErrorInterceptor(), self.drain, deadlines])
+        answered = HandlerRegistry(self._server, [ErrorInterceptor(), self.drain, deadlines])
         methods = {
             "Any": grpc.unary_unary_rpc_method_handler(answer),
             "CreateSession": grpc.unary_unary_rpc_method_handler(answer),
@@ -72,7 +72,7 @@ class Service:
     async def __aexit__(self, *_):
         await self._channel.close()
         await self._server.stop(0)
-        await self.drain.finished()
+        await self.drain.wait_until_idle()
 
     def call(self, method="Any", service="tamatar.Service", **options):
         return self._channel.unary_unary(f"/{service}/{method}")(b"", **options)
@@ -168,7 +168,7 @@ def test_the_methods_that_hash_are_methods():
         pb.DESCRIPTOR.services_by_name["UserService"],
         session_pb.DESCRIPTOR.services_by_name["SessionService"],
     )
-    assert {name for service in services for name in service.methods_by_name} >= HASHES
+    assert {name for service in services for name in service.methods_by_name} >= PASSWORD_METHODS
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
 ):
     hasty = {"call_deadline": timedelta(milliseconds=500), "health_interval": timedelta(seconds=1)}
     mine = settings.with_database(own_postgres.url()).model_copy(update=hasty)
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         await service.database.fill_pool()
         await users.GetUserStats(pb.GetUserStatsRequest(), timeout=PATIENCE)
@@ -208,7 +208,7 @@ async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_the
     settings, own_postgres, tmp_path
 ):
     mine = settings.with_database(own_postgres.url())
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
         await service.database.fill_pool()
         with frozen(tmp_path):
@@ -224,12 +224,12 @@ async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_the
 
 
 async def nothing_is_held_by(service):
-    return service.database.pool.in_use == service.parts.drain.in_flight == 0
+    return service.database.pool.in_use == service.components.drain.in_flight == 0
 
 
 async def test_a_deadline_of_ours_that_passes_leaves_nothing_behind(settings, database):
     hasty = settings.model_copy(update={"password_call_deadline": timedelta(milliseconds=300)})
-    async with running(hasty) as service, channel_to(service) as channel:
+    async with run_service(hasty) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         async with database.transaction() as tx:
             await tx.connection.execute(
@@ -278,7 +278,7 @@ def value(recording, name):
 async def test_a_crowded_server_refuses_before_it_looks_and_tells_its_health(settings, database):
     long = dict.fromkeys(("call_deadline", "lock_timeout", "statement_timeout"), LONG)
     few = settings.model_copy(update={"calls_in_flight": 2, **long})
-    async with running(few) as service, channel_to(service) as channel:
+    async with run_service(few) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         async with database.transaction() as tx:
             await tx.connection.execute(text("LOCK TABLE users"))
@@ -286,7 +286,7 @@ async def test_a_crowded_server_refuses_before_it_looks_and_tells_its_health(set
                 asyncio.ensure_future(users.GetUserStats(pb.GetUserStatsRequest()))
                 for _ in range(2)
             ]
-            await eventually(lambda: service.parts.drain.in_flight == 2)
+            await eventually(lambda: service.components.drain.in_flight == 2)
             broken = channel.unary_unary("/tamatar.auth.v1.UserService/GetUser")(b"\xff")
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await broken
@@ -302,11 +302,11 @@ async def is_serving(channel):
 
 async def test_streams_that_stay_leave_room_for_calls(settings, database):
     one = settings.model_copy(update={"calls_in_flight": 1})
-    async with running(one) as service, channel_to(service) as channel:
+    async with run_service(one) as service, channel_to(service) as channel:
         watches = [HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
         for watch in watches:
             await watch.read()
-        assert service.parts.drain.in_flight == 3
+        assert service.components.drain.in_flight == 3
 
         await UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tamatar_auth.interceptors.decoding import _read
+from tamatar_auth.interceptors.decoding import _shielded_requests
 
 
 async def test_a_wait_that_is_cancelled_leaves_the_reading_to_itself():
@@ -17,7 +17,7 @@ async def test_a_wait_that_is_cancelled_leaves_the_reading_to_itself():
         finally:
             ended.append(come.is_set())
 
-    waiting = asyncio.ensure_future(anext(_read(sent())))
+    waiting = asyncio.ensure_future(anext(_shielded_requests(sent())))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     waiting.cancel()
@@ -34,4 +34,4 @@ async def test_requests_come_in_their_order_and_end():
         yield b""
         yield b"second"
 
-    assert [request async for request in _read(sent())] == [b"", b"second"]
+    assert [request async for request in _shielded_requests(sent())] == [b"", b"second"]

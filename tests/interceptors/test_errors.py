@@ -16,8 +16,8 @@ from tamatar_auth import errors
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
-from tamatar_auth.interceptors.registry import AnsweredMethods
-from tamatar_auth.server.app import running
+from tamatar_auth.interceptors.registry import HandlerRegistry
+from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refused
 from tests.support.waiting import eventually
@@ -70,7 +70,7 @@ async def broken():
         "Takes": grpc.stream_unary_rpc_method_handler(takes_stream),
     }
     server = grpc.aio.server()
-    answered = AnsweredMethods(server, [ErrorInterceptor()])
+    answered = HandlerRegistry(server, [ErrorInterceptor()])
     answered.add_registered_method_handlers("t.Broken", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -115,7 +115,11 @@ async def test_a_failure_is_told_as_it_is(broken, failure, method):
     if failure.retry_after is None:
         assert said.retry_seconds is None
     else:
-        assert 0 <= said.retry_seconds - failure.retry_after <= failure.spread * failure.retry_after
+        assert (
+            0
+            <= said.retry_seconds - failure.retry_after
+            <= failure.retry_jitter * failure.retry_after
+        )
 
 
 async def test_callers_that_are_refused_together_do_not_come_back_together(broken):
@@ -151,7 +155,7 @@ async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
         )
         said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
         # Or else it might still have its way: it hears of its deadline by itself.
-        await eventually(lambda: service.parts.drain.in_flight == 0)
+        await eventually(lambda: service.components.drain.in_flight == 0)
         await tx.connection.rollback()
 
     assert said.code is StatusCode.DEADLINE_EXCEEDED
@@ -169,7 +173,7 @@ async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(settings, user
     who = pb.DeactivateUserRequest(user_id=created.user.user_id)
     hasty = settings.model_copy(update={"lock_timeout": timedelta(milliseconds=100)})
     async with (
-        running(hasty) as service,
+        run_service(hasty) as service,
         channel_to(service) as channel,
         database.transaction() as tx,
     ):

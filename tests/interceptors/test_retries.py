@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
 from tests.support.calls import ada, refused
 from tests.support.waiting import eventually, somebody_waits
@@ -110,7 +110,7 @@ class serving:  # noqa: N801 - reads as a statement
 
     def __init__(self, handlers):
         self._server = grpc.aio.server()
-        answered = AnsweredMethods(self._server, [ErrorInterceptor(), RetryInterceptor()])
+        answered = HandlerRegistry(self._server, [ErrorInterceptor(), RetryInterceptor()])
         methods = {
             name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
         }

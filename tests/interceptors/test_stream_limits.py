@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tamatar_auth.interceptors.base import WholeWrites
+from tamatar_auth.interceptors.base import ShieldedWrites
 
 
 class Slow:
@@ -20,7 +20,7 @@ class Slow:
 
 async def test_a_cancelled_call_ends_when_its_response_is_written():
     slow = Slow()
-    writing = asyncio.ensure_future(WholeWrites(slow).write(b"last"))
+    writing = asyncio.ensure_future(ShieldedWrites(slow).write(b"last"))
     await asyncio.sleep(0)
 
     writing.cancel()

@@ -19,12 +19,12 @@ from tamatar.auth.v1.user_service_pb2 import ListUsersRequest, UserFilter
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.interceptors.in_flight import DrainInterceptor
-from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.interceptors.in_flight import InFlightInterceptor
+from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
-from tamatar_auth.observability import tracing as traces
+from tamatar_auth.observability import tracing
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.support.calls import ada, refusal, sign_in, verify
 from tests.support.telemetry_capture import Recording, logged
 from tests.support.waiting import eventually
@@ -73,10 +73,10 @@ class Service:
             "Stream": grpc.unary_stream_rpc_method_handler(stream),
             "Takes": grpc.stream_unary_rpc_method_handler(takes),
         }
-        self._drain = DrainInterceptor(1000)
+        self._drain = InFlightInterceptor(1000)
         interceptors = [self._drain, self._interceptor, ErrorInterceptor()]
         self._server = grpc.aio.server()
-        answered = AnsweredMethods(self._server, interceptors)
+        answered = HandlerRegistry(self._server, interceptors)
         for name in ("t.Service", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"):
             answered.add_registered_method_handlers(name, handlers)
         port = self._server.add_insecure_port("127.0.0.1:0")
@@ -87,7 +87,7 @@ class Service:
     async def __aexit__(self, *_):
         await self._channel.close()
         await self._server.stop(5)
-        await self._drain.finished()  # a call may be answered before its span has ended
+        await self._drain.wait_until_idle()  # a call may be answered before its span has ended
 
     async def call(self, method="Unary", service="t.Service", **options):
         """Call, and return the status."""
@@ -262,7 +262,7 @@ def test_any_text_can_be_read_as_a_trace(value):
         def invocation_metadata(self):
             return (("traceparent", value),)
 
-    traces.of_caller(Context())
+    tracing.caller_context(Context())
 
 
 async def test_baggage_and_the_state_of_a_trace_are_not_believed(recording):
@@ -295,7 +295,7 @@ async def test_without_tracer_and_meter_the_log_still_knows_the_trace(recording)
     seen = []
 
     async def look(_request, _context):
-        seen.append(traces.current())
+        seen.append(tracing.current_span_context())
 
     async with Service(TelemetryInterceptor(), look) as service:
         for metadata in ([("traceparent", TRACE_PARENT)], [("traceparent", "?")], []):
@@ -313,7 +313,7 @@ async def recorded(settings, database, recording):
     told = Telemetry(tracer=recording.tracer, meter=recording.meter)
     loud = settings.model_copy(update={"log_level": "debug", "slow_query": timedelta(0)})
     with logged(loud) as stream:
-        async with running(loud, told) as service, channel_to(service) as channel:
+        async with run_service(loud, told) as service, channel_to(service) as channel:
             yield channel, stream
 
 

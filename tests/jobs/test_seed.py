@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from tamatar_auth.jobs.seed import SeedingError, SeedSummary, accounts, seed
-from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.jobs.seed import SeedingError, SeedSummary, seed, seed_accounts
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.user_filters import Deleted
@@ -20,7 +20,7 @@ SECRET = "only the operator knows"
 
 @pytest.fixture
 async def passwords(settings):
-    passwords = Passwords.of(settings)
+    passwords = PasswordHasher.of(settings)
     yield passwords
     await passwords.close()
 
@@ -64,14 +64,14 @@ async def find(database, email):
 
 async def can_sign_in(database, passwords, email, password):
     async with database.read() as db:
-        credentials = await db.credentials.of_email(email)
-    async with passwords.turn() as turn:
-        return await turn.matches(password, credentials.password_hash)
+        credentials = await db.credentials.find_by_email(email)
+    async with passwords.permit() as permit:
+        return await permit.matches(password, credentials.password_hash)
 
 
 async def hashed(passwords, password):
-    async with passwords.turn() as turn:
-        return await turn.hash(password)
+    async with passwords.permit() as permit:
+        return await permit.hash(password)
 
 
 async def test_development_gets_an_administrator_and_two_users(database, passwords, seeded):
@@ -168,7 +168,7 @@ async def test_the_longest_password_signs_the_administrator_in(
 
 
 def test_an_account_does_not_show_its_password(production):
-    assert SECRET not in repr(accounts(production))
+    assert SECRET not in repr(seed_accounts(production))
 
 
 async def test_what_people_changed_stays_changed(database, passwords, seeded):

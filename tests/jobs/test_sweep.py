@@ -14,7 +14,7 @@ from tamatar_auth.jobs import sweep as sweeping
 from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.repositories.expired_rows import TOKENS_A_SESSION, Remains
+from tamatar_auth.storage.repositories.expired_rows import TOKENS_PER_SESSION, ExpiredRows
 from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import (
     password_attempts,
@@ -156,21 +156,21 @@ async def test_a_session_takes_its_replaced_tokens_along(database, settings, add
 
 
 async def test_many_replaced_tokens_go_a_part_at_a_time(database, add, replace):
-    expired = (Remains.EXPIRED_SESSIONS, timedelta(0))
-    await replace(await add(EXPIRED, EXPIRED), TOKENS_A_SESSION + 1)
+    expired = (ExpiredRows.EXPIRED_SESSIONS, timedelta(0))
+    await replace(await add(EXPIRED, EXPIRED), TOKENS_PER_SESSION + 1)
     await replace(await add(LIVE, LONG_REVOKED), 1)
 
     async with database.transaction() as tx:
-        assert not await tx.sweeps.lighten(*expired, limit=2)
+        assert not await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
     assert await remaining(database, replaced_tokens) == 4
 
     async with database.transaction() as tx:
-        assert await tx.sweeps.lighten(*expired, limit=2)
+        assert await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
     assert await remaining(database, replaced_tokens) == 2
 
 
 async def test_a_session_goes_after_its_replaced_tokens(database, settings, add, replace):
-    await replace(await add(EXPIRED), 3 * TOKENS_A_SESSION)
+    await replace(await add(EXPIRED), 3 * TOKENS_PER_SESSION)
     seen = []
 
     def see(_connection, _cursor, statement, *_):
@@ -287,7 +287,7 @@ async def test_only_one_sweeps_at_a_time(database, settings, add):
     ids = await add(EXPIRED)
     lines = []
     async with database.transaction() as other:
-        assert await other.sweeps.begin()
+        assert await other.sweeps.try_lock()
 
         assert await sweep(database, settings, report=lines.append) == SweepResult(yielded=True)
 
@@ -309,7 +309,7 @@ async def test_sweepers_at_once_remove_everything_once(database, settings, add):
 async def test_a_sweeper_that_dies_keeps_nobody_out(database, settings, add):
     await add(EXPIRED)
     dying = await database.engine.connect()
-    assert await Scope(dying).sweeps.begin()
+    assert await Scope(dying).sweeps.try_lock()
     pid = (await dying.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     async with database.read() as db:
         await db.connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
@@ -371,13 +371,13 @@ async def test_sweeping_has_its_indexes(database, query, index):
 async def test_every_kind_of_remains_is_counted_and_removed(database, add, leave):
     await add(EXPIRED, LONG_REVOKED)
     await leave(DAY)
-    now = dict.fromkeys(Remains, timedelta(0))
+    now = dict.fromkeys(ExpiredRows, timedelta(0))
 
     async with database.transaction() as tx:
-        assert await tx.sweeps.count(now) == dict.fromkeys(Remains, 1)
+        assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 1)
         for remains, kept in now.items():
-            assert await tx.sweeps.remove(remains, kept, limit=10) == 1
-        assert await tx.sweeps.count(now) == dict.fromkeys(Remains, 0)
+            assert await tx.sweeps.purge(remains, kept, limit=10) == 1
+        assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 0)
 
 
 @pytest.fixture

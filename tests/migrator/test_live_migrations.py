@@ -13,7 +13,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest, ListUsersRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.support.calls import ada, change, refresh, sign_in, validate
 from tests.support.commands import COMMAND, environment, serving
 from tests.support.schema_dump import schema
@@ -72,7 +72,7 @@ async def test_calls_go_on_while_indexes_are_taken_away_and_built(settings, migr
     # back is what it and this release meet while one replaces the other.
     migrations = Migrations(migrated_database)
     async with (
-        running(settings.with_database(migrated_database)) as service,
+        run_service(settings.with_database(migrated_database)) as service,
         grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
     ):
         stubs = UserServiceStub(channel), SessionServiceStub(channel)

@@ -205,7 +205,7 @@ def test_four_migrators_at_once_all_succeed(empty_database):
 def test_a_migrator_that_waits_in_vain_names_the_other_one(empty_database):
     lines = []
     migrations = Migrations(
-        empty_database, report=lines.append, patience=timedelta(milliseconds=200)
+        empty_database, report=lines.append, lock_wait=timedelta(milliseconds=200)
     )
     with psycopg.connect(empty_database) as other:
         lock = (LOCK_NAMESPACE, AdvisoryLock.MIGRATION.value)
@@ -245,7 +245,7 @@ def test_a_migrator_that_is_done_does_not_wait_for_a_server_that_is_silent(
     monkeypatch.setattr(migration_connection, "RELEASE_SECONDS", 0.2)
     with (
         contextlib.ExitStack() as frozen,
-        migration_connection.alone(empty_database, print, timedelta(seconds=20)),
+        migration_connection.migration_lock(empty_database, print, timedelta(seconds=20)),
     ):
         ((pid,),) = run(empty_database, HOLDER)
         os.kill(pid, signal.SIGSTOP)

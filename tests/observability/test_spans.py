@@ -11,7 +11,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, refused, sign_in
 from tests.support.telemetry_capture import Recording, logged
@@ -27,14 +27,14 @@ async def recorded(settings, database):
     recording, lines = Recording(), io.StringIO()
     telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
     with logged(settings.model_copy(update={"log_level": "debug"}), lines):
-        async with running(settings, telemetry) as service, channel_to(service) as channel:
-            yield channel, recording, lines, service.parts.drain
+        async with run_service(settings, telemetry) as service, channel_to(service) as channel:
+            yield channel, recording, lines, service.components.drain
 
 
 async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
     channel, recording, _, drain = recorded
     await UserServiceStub(channel).CreateUser(ada(username="canary"))
-    await drain.finished()  # a call may be answered before its span has ended
+    await drain.wait_until_idle()  # a call may be answered before its span has ended
 
     call = recording.span(CREATE_USER)
     children = [
@@ -87,7 +87,7 @@ async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
     finally:
         async with database.transaction() as tx:
             await tx.connection.execute(text("ALTER TABLE hidden RENAME TO password_attempts"))
-    await drain.finished()
+    await drain.wait_until_idle()
 
     told = recording.text + lines.getvalue()
     for expected in ("INSERT users", "rpc.server.call.duration", "db.client.operation.duration"):

@@ -27,18 +27,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 import tamatar_auth
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability import telemetry as telemetry_module
 from tamatar_auth.observability.telemetry import (
+    ExporterConfig,
     Telemetry,
     TelemetryError,
-    Wanted,
     configure_telemetry,
 )
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.instrumentation.queries import watch_queries
+from tamatar_auth.storage.instrumentation.queries import observe_statements
 from tamatar_auth.storage.repositories.users import NewUser
 
 CANARY = "canary-3b8e@example.com"
@@ -80,7 +80,7 @@ def test_where_nobody_asks_nothing_of_the_sdk_is_imported():
     program = """
 import sys
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.storage.instrumentation.queries import watch_queries
+from tamatar_auth.storage.instrumentation.queries import observe_statements
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability.telemetry import Telemetry, configure_telemetry
 
@@ -130,9 +130,9 @@ def test_the_standard_variables_decide(environment, variables, spans, metrics):
     for name, value in variables.items():
         environment.setenv(name, value)
 
-    wanted = Wanted.read(mine())
-    assert (wanted.spans, wanted.metrics) == (spans, metrics)
-    assert Wanted.read(mine(metrics_enabled=True)).metrics == {*metrics, "prometheus"}
+    exporter_config = ExporterConfig.read(mine())
+    assert (exporter_config.spans, exporter_config.metrics) == (spans, metrics)
+    assert ExporterConfig.read(mine(metrics_enabled=True)).metrics == {*metrics, "prometheus"}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ PROMETHEUS = {
 async def call(telemetry, settings):
     """Let a server that is put together as ours is create a user."""
     engine = create_engine(settings)
-    watch_queries(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
+    observe_statements(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
 
     async def create(_request, _context):
@@ -232,7 +232,7 @@ async def call(telemetry, settings):
 
     interceptor = TelemetryInterceptor(tracer=telemetry.tracer, meter=telemetry.meter)
     server = grpc.aio.server()
-    answered = AnsweredMethods(server, [interceptor])
+    answered = HandlerRegistry(server, [interceptor])
     handlers = {"Create": grpc.unary_unary_rpc_method_handler(create)}
     answered.add_registered_method_handlers("t.Users", handlers)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -23,14 +23,14 @@ from benchmarks.statements import Statements
 from tamatar_auth.jobs.sweep import sweep
 from tamatar_auth.security.passwords.hasher import PasswordSchemes
 from tamatar_auth.security.passwords.peppers import Peppers
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.tables import users
 from tests.support.canaries import SUITE
 from tests.support.commands import ROOT, run
 from tests.support.waiting import eventually
 
 USERS = 60
-TOLD = """\
+H2LOAD_OUTPUT = """\
 finished in 1.50s, 3476.00 req/s, 205.41KB/s
 requests: 5214 total, 5246 started, 5214 done, {succeeded} succeeded, 0 failed, 0 errored
 status codes: 5214 2xx, 0 3xx, 0 4xx, 0 5xx
@@ -50,9 +50,9 @@ async def filled(settings, migrated_database):
         users=USERS,
         sessions=USERS + 20,
         password_hash=PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings)).hash(PASSWORD),
-        say=lambda _: None,
+        report_progress=lambda _: None,
     )
-    async with running(settings.with_database(migrated_database)) as service:
+    async with run_service(settings.with_database(migrated_database)) as service:
         yield service
 
 
@@ -67,13 +67,13 @@ def sample(*latencies, seconds=1.0):
 
 @pytest.mark.parametrize("call", [*session_calls(USERS).values(), GET_USER, LIST_USERS])
 async def test_each_call_is_answered_and_its_answer_is_known_to_be_right(server, call):
-    answered = await client.answer(server, call, 7)
+    answered = await client.checked_call(server, call, 7)
 
     assert not call.is_right(8, answered)
 
 
 async def test_a_session_beyond_the_users_belongs_to_one_of_them(server):
-    await client.answer(server, VALIDATE, USERS + 3)
+    await client.checked_call(server, VALIDATE, USERS + 3)
 
 
 async def test_an_answer_that_is_an_error_ends_the_measuring(server):
@@ -85,7 +85,7 @@ async def test_an_answer_that_is_not_right_ends_the_measuring(server):
     particular = replace(VALIDATE, is_right=lambda _, encoded: encoded == b"")
 
     with pytest.raises(BenchmarkError, match="not right of number 1"):
-        await client.answer(server, particular, 1)
+        await client.checked_call(server, particular, 1)
 
 
 async def test_loaded_users_sign_in_without_a_new_hash(server, filled):
@@ -99,9 +99,9 @@ async def test_loaded_users_sign_in_without_a_new_hash(server, filled):
 
 
 async def signed_in(server):
-    met = await sign_in(server.address, 2, 0.2)
-    assert not met.others
-    return len(met.signed_in) >= 2
+    results = await sign_in(server.address, 2, 0.2)
+    assert not results.others
+    return len(results.signed_in) >= 2
 
 
 async def test_expired_sessions_are_all_swept(filled, settings):
@@ -114,12 +114,12 @@ async def test_expired_sessions_are_all_swept(filled, settings):
 
 async def test_calls_are_counted_with_their_statements_and_latencies(server, filled):
     url = filled.settings.database_url.get_secret_value()
-    await client.answer(server, GET_USER, 1)
-    before = Statements.so_far(url)
+    await client.checked_call(server, GET_USER, 1)
+    before = Statements.read(url)
     looped = await client.closed_loop(
         server, GET_USER, client.cycle(range(USERS)), Load(4, 0.1, 0.3)
     )
-    spent = Statements.so_far(url).since(before)
+    spent = Statements.read(url).since(before)
 
     assert len(looped.latencies) <= looped.calls
     assert looped.calls <= spent.all <= looped.calls + 10  # those that look at the database
@@ -128,16 +128,16 @@ async def test_calls_are_counted_with_their_statements_and_latencies(server, fil
 
 async def test_statements_that_write_are_counted(server, filled):
     url = filled.settings.database_url.get_secret_value()
-    before = Statements.so_far(url)
-    await client.answer(server, session_calls(USERS)["RevokeSession"], 1)
-    spent = Statements.so_far(url).since(before)
+    before = Statements.read(url)
+    await client.checked_call(server, session_calls(USERS)["RevokeSession"], 1)
+    spent = Statements.read(url).since(before)
 
     assert (spent.writing, spent.plus(spent).writing) == (1, 2)
 
 
 @needs_h2load
 async def test_h2load_drives_a_server_and_notices_wrong_answers(server):
-    (size,) = {len(await client.answer(server, VALIDATE, number)) for number in (1, 2)}
+    (size,) = {len(await client.checked_call(server, VALIDATE, number)) for number in (1, 2)}
 
     async def drive(numbers):
         # On a thread, since the server that answers lives on this one.
@@ -158,11 +158,11 @@ async def test_h2load_drives_a_server_and_notices_wrong_answers(server):
 
 
 def test_what_h2load_prints_is_read():
-    told = h2load.Told.read(TOLD.format(succeeded=5214, data=26070))
+    summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=5214, data=26070))
 
-    assert told == h2load.Told(requests=5214, failed=0, data=26070)
+    assert summary == h2load.H2loadSummary(requests=5214, failed=0, data=26070)
     with pytest.raises(BenchmarkError, match="not understood"):
-        h2load.Told.read("finished")
+        h2load.H2loadSummary.read("finished")
 
 
 @pytest.mark.parametrize(
@@ -171,15 +171,15 @@ def test_what_h2load_prints_is_read():
     ids=["a call failed", "answers were errors", "one empty answer was an error"],
 )
 def test_failed_calls_of_h2load_end_the_measuring(succeeded, data, size):
-    told = h2load.Told.read(TOLD.format(succeeded=succeeded, data=data))
+    summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=succeeded, data=data))
 
     with pytest.raises(BenchmarkError, match="failed"):
-        h2load.check(VALIDATE, told, size)
+        h2load.check(VALIDATE, summary, size)
 
 
 def test_right_answers_may_differ_by_the_length_of_their_times():
-    h2load.check(VALIDATE, h2load.Told(10, 0, 10 * 105 + 30), 100)
-    h2load.check(VALIDATE, h2load.Told(10, 0, 10 * 5), 0)
+    h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 105 + 30), 100)
+    h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 5), 0)
 
 
 def test_the_warm_up_is_not_measured():
@@ -208,7 +208,7 @@ def test_a_table_says_what_is_reached():
         report.at_most("time", 25, 24.96, unit=" ms", digits=1),
     ]
 
-    assert report.reaches(rows).splitlines()[2:] == [
+    assert report.targets_table(rows).splitlines()[2:] == [
         "| calls | >= 0.75  | 0.70     | not reached |",
         "| time  | <= 25 ms | 25.0 ms  | ok          |",
     ]

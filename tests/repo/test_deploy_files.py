@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Origins
-from tamatar_auth.observability import semconv as names
-from tamatar_auth.security.authorization import RULES
+from tamatar_auth.observability import semconv
+from tamatar_auth.security.authorization import ACCESS_RULES
 from tamatar_auth.servicers.health import LIVENESS
-from tamatar_auth.workers.supervisor import EXTRA_SECONDS
+from tamatar_auth.workers.supervisor import STOP_MARGIN_SECONDS
 from tests.support.commands import BIN, ROOT, is_served, run, serving, tamatar
 from tests.support.databases import TEMPLATE
 from tests.support.deploy_files import (
@@ -43,7 +43,7 @@ OF_PROMETHEUS = {"job", "instance", "le"}
 
 WATCHES = ("tamatar.auth.v1.SessionService/WatchSessions", "grpc.health.v1.Health/Watch")
 
-OF_FAILED_CALLS = names.ERROR_TYPE.replace(".", "_")
+OF_FAILED_CALLS = semconv.ERROR_TYPE.replace(".", "_")
 """The label of calls that fail by the fault of the server, of which there are none here."""
 
 
@@ -137,7 +137,9 @@ def test_a_pod_has_the_time_to_end_and_another_one_is_there_before():
     defaults = Settings(_env_file=None)
     end = (defaults.drain_delay + defaults.shutdown_grace).total_seconds()
 
-    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= seconds + EXTRA_SECONDS
+    assert (
+        spec["template"]["spec"]["terminationGracePeriodSeconds"] >= seconds + STOP_MARGIN_SECONDS
+    )
     assert compose_seconds > end + 1
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert manifest("disruption-budget.yaml")["spec"]["maxUnavailable"] < spec["replicas"]
@@ -255,7 +257,7 @@ def make_calls(address, folder):
 
 @pytest.mark.parametrize("where", queries())
 def test_what_is_asked_for_is_what_a_server_exports(where, exported):
-    methods = {f"{service}/{name}" for service, rules in RULES.items() for name in rules}
+    methods = {f"{service}/{name}" for service, rules in ACCESS_RULES.items() for name in rules}
     known = {
         "rpc_method": methods,
         "rpc_response_status_code": {code.name for code in grpc.StatusCode},

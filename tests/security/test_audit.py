@@ -20,7 +20,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.errors.users import Cause
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
@@ -493,7 +493,7 @@ async def test_other_changes_of_a_user_are_no_events(scene):
 
 async def test_sessions_that_end_for_a_new_one_are_counted(settings, scene):
     few = settings.model_copy(update={"sessions_per_user": 1})
-    async with running(few) as service, channel_to(service) as channel:
+    async with run_service(few) as service, channel_to(service) as channel:
         stub = SessionServiceStub(channel)
         await stub.CreateSession(sign_in())
         (entry,) = await recorded(stub.CreateSession(sign_in()))

@@ -49,12 +49,12 @@ def test_a_caller_is_found_by_its_token_until_that_expires():
         )
     )
 
-    found = callers.with_token(valid.text)
+    found = callers.find_by_token(valid.text)
     assert found is not None
     assert found.name == "gateway"
-    assert callers.with_token(expired.text) is None
-    assert callers.once_with_token(expired.text) == found
-    assert callers.with_token(CallerToken.issue().text) is None
+    assert callers.find_by_token(expired.text) is None
+    assert callers.find_token_owner(expired.text) == found
+    assert callers.find_by_token(CallerToken.issue().text) is None
 
 
 def test_a_dns_name_is_no_spiffe_id():
@@ -63,9 +63,11 @@ def test_a_dns_name_is_no_spiffe_id():
         + '\n[callers.host]\nroles = ["admin"]\ndns_names = ["a.example.com"]'
     )
 
-    assert [caller.name for caller in callers.with_names(["spiffe://example.com/a"])] == ["gateway"]
-    assert [caller.name for caller in callers.with_names(["dns:a.example.com"])] == ["host"]
-    assert not callers.with_names(["dns:spiffe://example.com/a", "a.example.com"])
+    assert [caller.name for caller in callers.find_by_names(["spiffe://example.com/a"])] == [
+        "gateway"
+    ]
+    assert [caller.name for caller in callers.find_by_names(["dns:a.example.com"])] == ["host"]
+    assert not callers.find_by_names(["dns:spiffe://example.com/a", "a.example.com"])
 
 
 def test_a_token_does_not_show_itself():

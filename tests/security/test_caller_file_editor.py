@@ -34,7 +34,7 @@ def test_a_new_file_is_for_its_owner_alone_and_holds_no_token(file, path):
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert token.text not in path.read_text()
-    assert read_callers(path).with_token(token.text).name == "gateway"
+    assert read_callers(path).find_by_token(token.text).name == "gateway"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -64,7 +64,7 @@ def test_both_tokens_work_while_one_follows_the_other(file, path):
     second = file.rotate("gateway", DAY, 90 * DAY)
 
     callers = read_callers(path)
-    assert callers.with_token(first.text) == callers.with_token(second.text) is not None
+    assert callers.find_by_token(first.text) == callers.find_by_token(second.text) is not None
     ends = known(path)["gateway"].tokens
     now = datetime.now(UTC)
     assert now + DAY / 2 < ends[first.digest] <= now + DAY < ends[second.digest]
@@ -79,9 +79,9 @@ def test_a_third_token_waits_unless_the_others_end(file, path):
     third = file.rotate("gateway", timedelta(0), DAY)
 
     callers = read_callers(path)
-    assert callers.with_token(third.text)
-    assert not callers.with_token(first.text)
-    assert not callers.with_token(second.text)
+    assert callers.find_by_token(third.text)
+    assert not callers.find_by_token(first.text)
+    assert not callers.find_by_token(second.text)
 
 
 def test_what_cannot_be_done_leaves_the_file_alone(file, path):
@@ -132,7 +132,7 @@ def test_the_commands_print_a_token_once_and_alone(path, tmp_path):
     listed = tamatar("caller", "list", "--file", str(path), cwd=tmp_path).stdout
 
     texts = [added.stdout.strip(), rotated.stdout.strip()]
-    assert all(read_callers(path).with_token(text).name == "gateway" for text in texts)
+    assert all(read_callers(path).find_by_token(text).name == "gateway" for text in texts)
     assert listed.split("\n")[1].split()[:3] == ["gateway", "validator", "until"]
     assert listed.count("until") == 2
     assert not any(text in listed + path.read_text() for text in texts)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tamatar_auth.errors import InvalidFields
-from tamatar_auth.security.identifiers import folded_prefix, normal_email
+from tamatar_auth.security.identifiers import normalize_email, normalize_prefix
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from tamatar_auth.security.identifiers import folded_prefix, normal_email
     ],
 )
 def test_one_address_has_one_form(address, normal):
-    assert normal_email(address) == normal
+    assert normalize_email(address) == normal
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_one_address_has_one_form(address, normal):
 )
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(InvalidFields) as refused:
-        normal_email(address)
+        normalize_email(address)
 
     assert [violation.field for violation in refused.value.violations] == ["email"]
     assert str(refused.value) == "The request has invalid fields."
@@ -57,10 +57,10 @@ def test_what_is_no_address_is_refused(address):
 @given(some.text(min_size=1, max_size=30), some.sampled_from(["example.com", "EXAMPLE.com"]))
 def test_the_normal_form_is_its_own_normal_form(local, domain):
     try:
-        normal = normal_email(f"{local}@{domain}")
+        normal = normalize_email(f"{local}@{domain}")
     except InvalidFields:
         return
 
-    assert normal_email(normal) == normal
+    assert normalize_email(normal) == normal
     assert len(normal) <= 255
-    assert normal == folded_prefix(normal)
+    assert normal == normalize_prefix(normal)

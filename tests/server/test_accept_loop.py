@@ -7,9 +7,9 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.server.accept_loop import new_server
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.support.waiting import PATIENCE, rest
 
 MANY = 400
@@ -33,7 +33,7 @@ async def queued():
 
     server = new_server([], ["/t.Service/Favoured"])
     handlers = {name: answering(name) for name in ("Other", "Single", "Favoured")}
-    AnsweredMethods(server, []).add_registered_method_handlers("t.Service", handlers)
+    HandlerRegistry(server, []).add_registered_method_handlers("t.Service", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     loop, sent, tasks = asyncio.get_running_loop(), threading.Event(), []
@@ -97,7 +97,7 @@ async def test_what_is_no_method_is_unimplemented_whatever_its_path(path):
 
     server = new_server([])
     handlers = {"Known": grpc.unary_unary_rpc_method_handler(answer)}
-    AnsweredMethods(server, []).add_registered_method_handlers("t.Service", handlers)
+    HandlerRegistry(server, []).add_registered_method_handlers("t.Service", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
 
@@ -112,8 +112,8 @@ async def test_what_is_no_method_is_unimplemented_whatever_its_path(path):
 
 
 async def test_a_server_that_was_not_told_to_end_is_a_fault(settings, database):
-    async with running(settings) as service:
-        watching = asyncio.create_task(service.failed())
+    async with run_service(settings) as service:
+        watching = asyncio.create_task(service.wait_for_failure())
         await asyncio.sleep(0)
         await service.server.stop(None)
 

@@ -21,10 +21,10 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.server import database_monitor as health
-from tamatar_auth.server.app import running
+from tamatar_auth.server import database_monitor
+from tamatar_auth.server.app import run_service
 from tamatar_auth.server.ports import StartError
-from tamatar_auth.storage.session_validation.validator import MOST_CONNECTIONS
+from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS
 from tests.support.calls import ada, refusal, refused
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually
@@ -49,7 +49,7 @@ async def status_of(channel, service=""):
 @pytest.mark.parametrize("way", ["stop", "kill"])
 async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_postgres, way):
     mine = settings.with_database(own_postgres.url())
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         await users.CreateUser(ada())
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -73,10 +73,10 @@ async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_
 async def test_health_does_not_wait_for_connections_that_are_never_answered(
     settings, own_postgres, monkeypatch
 ):
-    monkeypatch.setattr(health, "PATIENCE", 1.5)
+    monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", 1.5)
     mine = settings.with_database(own_postgres.url())
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         await until_told(watch, SERVING)
         with psycopg.connect(own_postgres.url()) as connection:
@@ -108,30 +108,30 @@ async def test_connections_that_died_in_the_pool_fail_no_call(users, database, s
 
 
 async def test_connections_that_die_at_birth_are_unavailable(settings, database):
-    async with running(settings) as service, channel_to(service) as channel:
+    async with run_service(settings) as service, channel_to(service) as channel:
 
         def end(connection, _record):
             connection.driver_connection.pgconn.finish()
 
         event.listen(service.database.engine.sync_engine, "connect", end)
-        event.listen(service.watch._database.engine.sync_engine, "connect", end)
-        await service.watch._database.close()
+        event.listen(service.database_monitor._database.engine.sync_engine, "connect", end)
+        await service.database_monitor._database.close()
         call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
         said = await refused(call)
         await eventually(lambda: is_not_serving(channel))
-        assert not any(task.done() for task in service.background)
+        assert not any(task.done() for task in service.background_tasks)
 
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
 
 async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, database):
     hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
-    async with running(hasty) as service, channel_to(service) as channel:
+    async with run_service(hasty) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         async with held_connections(service.database, settings.pool_size):
             said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
             assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
-            await service.watch.look()
+            await service.database_monitor.check()
             await eventually(lambda: is_serving(channel))
 
         await eventually(lambda: is_answered(users))
@@ -140,7 +140,7 @@ async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, d
 async def test_a_database_without_tables_is_not_served(settings, empty_database):
     mine = settings.with_database(empty_database)
     with structlog.testing.capture_logs() as logs:
-        async with running(mine) as service, channel_to(service) as channel:
+        async with run_service(mine) as service, channel_to(service) as channel:
             assert await status_of(channel) == NOT_SERVING
             await asyncio.to_thread(Migrations(empty_database).upgrade, "0001")
             await eventually(lambda: said(logs, "0001"))
@@ -155,16 +155,16 @@ async def test_a_database_without_tables_is_not_served(settings, empty_database)
 
 
 async def test_tables_of_a_later_release_are_served(settings, migrated_database):
-    async with running(settings.with_database(migrated_database)) as service:
+    async with run_service(settings.with_database(migrated_database)) as service:
         async with service.database.transaction() as tx:
             await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        await service.watch.look()
+        await service.database_monitor.check()
         async with channel_to(service) as channel:
             assert await status_of(channel) == SERVING
 
 
 async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, database):
-    async with running(settings) as service:
+    async with run_service(settings) as service:
         channel = grpc.aio.insecure_channel(str(service.addresses[0]))
         users = UserServiceStub(channel)
         async with database.transaction() as tx:
@@ -185,7 +185,7 @@ async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, dat
 
 
 async def test_watchers_are_told_and_do_not_hold_the_end(settings):
-    async with running(settings) as service:
+    async with run_service(settings) as service:
         channel = grpc.aio.insecure_channel(str(service.addresses[0]))
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
@@ -197,8 +197,8 @@ async def test_watchers_are_told_and_do_not_hold_the_end(settings):
 
 
 async def test_no_stream_begins_once_the_others_were_ended(settings):
-    async with running(settings) as service, channel_to(service) as channel:
-        service.parts.drain.end_streams()
+    async with run_service(settings) as service, channel_to(service) as channel:
+        service.components.drain.end_streams()
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
 
@@ -207,7 +207,7 @@ async def test_a_second_server_on_the_port_is_refused(settings, service):
     taken = settings.model_copy(update={"listen": tuple(service.addresses)})
 
     with pytest.raises(StartError, match=str(service.addresses[0])):
-        async with running(taken):
+        async with run_service(taken):
             pass
 
 
@@ -279,7 +279,7 @@ class held_connections:  # noqa: N801 - reads as a statement
 
 async def test_the_connections_of_both_pools_are_counted(settings, database):
     recording = Recording()
-    async with running(settings, Telemetry(meter=recording.meter)) as service:
+    async with run_service(settings, Telemetry(meter=recording.meter)) as service:
         async with service.database.read():
             counted = recording.points("db.client.connection.count")
         most = recording.points("db.client.connection.max")
@@ -289,5 +289,5 @@ async def test_the_connections_of_both_pools_are_counted(settings, database):
     assert used == {"calls": 1, "validations": 0}
     assert {at.attributes[name]: at.value for at in most} == {
         "calls": settings.pool_size,
-        "validations": MOST_CONNECTIONS,
+        "validations": MAX_CONNECTIONS,
     }

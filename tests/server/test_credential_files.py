@@ -18,12 +18,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
-from tamatar_auth.cli.local import health_probe as probing
+from tamatar_auth.cli.local import health_probe
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import CallerToken, Role
 from tamatar_auth.security.tls import TlsError, TlsFiles
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.support.calls import refusal
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import serving, tamatar
@@ -122,7 +122,7 @@ def events(logs, name):
 
 
 async def test_a_token_works_over_tls(encrypted, operator, authority):
-    async with running(encrypted) as service:
+    async with run_service(encrypted) as service:
         trusting = authority.credentials()
         assert await answer(service, trusting, operator) is StatusCode.OK
         assert await answer(service, trusting) is StatusCode.UNAUTHENTICATED
@@ -130,7 +130,7 @@ async def test_a_token_works_over_tls(encrypted, operator, authority):
 
 
 async def test_plaintext_is_not_heard_on_a_port_with_tls(encrypted, operator):
-    async with running(encrypted) as service:
+    async with run_service(encrypted) as service:
         assert await answer(service, None, operator) is StatusCode.UNAVAILABLE
 
 
@@ -145,7 +145,7 @@ async def test_old_versions_of_tls_are_not_spoken(encrypted):
             with old.wrap_socket(plain) as wrapped:
                 return wrapped.version()
 
-    async with running(encrypted) as service:
+    async with run_service(encrypted) as service:
         port = service.addresses[0].port
         assert await asyncio.to_thread(handshake, port, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
         with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(OSError):  # noqa: PT011
@@ -154,14 +154,14 @@ async def test_old_versions_of_tls_are_not_spoken(encrypted):
 
 @pytest.mark.parametrize("name", [SPIFFE_ID, "ops.test", "OPS.test"])
 async def test_a_certificate_of_a_caller_is_enough(mutual, authority, name):
-    async with running(mutual) as service:
+    async with run_service(mutual) as service:
         shown = authority.credentials(authority.sign(name))
         assert await answer(service, shown) is StatusCode.OK
 
 
 async def test_certificates_of_others_are_refused(mutual, authority):
     stranger = Authority.make()
-    async with running(mutual) as service:
+    async with run_service(mutual) as service:
         for shown in (
             authority.credentials(),
             grpc.ssl_channel_credentials(authority.root.pem, *_pair(stranger.sign(SPIFFE_ID))),
@@ -179,14 +179,14 @@ async def test_certificates_of_others_are_refused(mutual, authority):
 async def test_a_certificate_of_nobody_with_a_token_is_the_tokens_caller(
     mutual, authority, operator
 ):
-    async with running(mutual) as service:
+    async with run_service(mutual) as service:
         shown = authority.credentials(authority.sign("other.test"))
         assert await answer(service, shown, operator) is StatusCode.OK
 
 
 async def test_certificate_and_token_of_different_callers_are_refused(mutual, authority, callers):
     other = callers.add(NewCaller("other", [Role.ADMIN]), LIFE)
-    async with running(mutual) as service:
+    async with run_service(mutual) as service:
         shown = authority.credentials(authority.sign(SPIFFE_ID))
         async with connected(service, shown) as channel:
             assert await refusal(ask(channel, other)) == UNKNOWN
@@ -195,7 +195,7 @@ async def test_certificate_and_token_of_different_callers_are_refused(mutual, au
 
 async def test_a_unix_socket_beside_needs_no_certificate(mutual, operator, tmp_path):
     mine = listening(mutual, f"unix:{tmp_path}/s", "127.0.0.1:0")
-    async with running(mine) as service:
+    async with run_service(mine) as service:
         assert await answer(service, None, operator) is StatusCode.OK
         assert await answer(service) is StatusCode.UNAUTHENTICATED
 
@@ -213,7 +213,7 @@ async def test_a_certificate_that_is_renewed_is_shown_without_a_restart(encrypte
         return True
 
     with structlog.testing.capture_logs() as logs:
-        async with running(encrypted) as service:
+        async with run_service(encrypted) as service:
             assert await trusted_by(authority)
 
             files.key.write_bytes(second.sign("localhost").key)
@@ -233,7 +233,7 @@ async def test_a_change_of_the_file_is_followed_and_a_broken_one_is_not(
 ):
     mine = settings.model_copy(update={"callers_file": file})
     with structlog.testing.capture_logs() as logs:
-        async with running(mine) as service:
+        async with run_service(mine) as service:
             assert await answer(service, None, operator) is StatusCode.OK
 
             successor = callers.rotate("operator", timedelta(hours=1), LIFE)
@@ -330,18 +330,18 @@ def test_a_key_with_a_password_or_of_a_kind_that_tls_does_not_take_is_refused(tm
 @pytest.mark.parametrize("wants", ["encrypted", "mutual"])
 async def test_health_is_asked_over_tls(request, wants):
     mine = request.getfixturevalue(wants)
-    async with running(mine) as service:
+    async with run_service(mine) as service:
         files, address = TlsFiles.of(mine), service.addresses[0]
-        assert await asyncio.to_thread(probing.health, address, 10, files) == "SERVING"
-        plain = await asyncio.to_thread(probing.health, address, 10)
+        assert await asyncio.to_thread(health_probe.check_health, address, 10, files) == "SERVING"
+        plain = await asyncio.to_thread(health_probe.check_health, address, 10)
         assert plain == f"{address} does not answer (UNAVAILABLE)"
 
 
 async def test_health_is_asked_on_the_unix_socket_where_there_is_one(mutual, tmp_path):
     mine = listening(mutual, "127.0.0.1:0", f"unix:{tmp_path}/s")
-    assert str(probing.probed_address(mine)) == f"unix:{tmp_path}/s"
-    async with running(mine):
-        asked = probing.health, probing.probed_address(mine), 10, TlsFiles.of(mine)
+    assert str(health_probe.probed_address(mine)) == f"unix:{tmp_path}/s"
+    async with run_service(mine):
+        asked = health_probe.check_health, health_probe.probed_address(mine), 10, TlsFiles.of(mine)
         assert await asyncio.to_thread(*asked) == "SERVING"
 
 

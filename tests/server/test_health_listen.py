@@ -15,7 +15,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.server.ports import StartError
 from tamatar_auth.servicers.health import LIVENESS
 from tests.support.calls import refusal
@@ -56,7 +56,7 @@ async def status_of(channel, name=""):
 
 
 async def test_health_is_told_without_a_certificate_and_nothing_else_is(guarded):
-    async with running(guarded) as service, probe(service) as channel:
+    async with run_service(guarded) as service, probe(service) as channel:
         assert await status_of(channel) == SERVING
         assert await status_of(channel, "tamatar.auth.v1.SessionService") == SERVING
         call = SessionServiceStub(channel).ValidateSession(ValidateSessionRequest())
@@ -64,7 +64,7 @@ async def test_health_is_told_without_a_certificate_and_nothing_else_is(guarded)
 
 
 async def test_bytes_that_ask_nothing_are_refused_there_too(guarded):
-    async with running(guarded) as service, probe(service) as channel:
+    async with run_service(guarded) as service, probe(service) as channel:
         call = channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
         assert await refusal(call) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 
@@ -73,7 +73,7 @@ async def test_a_server_that_lost_its_database_is_alive_and_not_ready(guarded, t
     with EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off"}) as postgres:
         Migrations(postgres.url()).upgrade()
         mine = guarded.with_database(postgres.url())
-        async with running(mine) as service, probe(service) as channel:
+        async with run_service(mine) as service, probe(service) as channel:
             watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == SERVING
             await asyncio.to_thread(postgres.stop)
@@ -85,7 +85,7 @@ async def test_a_server_that_lost_its_database_is_alive_and_not_ready(guarded, t
 
 
 async def test_the_end_is_told_before_the_port_closes(guarded):
-    async with running(guarded) as service, probe(service) as channel:
+    async with run_service(guarded) as service, probe(service) as channel:
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
         stopping = asyncio.create_task(service.stop())
@@ -100,7 +100,7 @@ async def test_a_port_for_health_that_is_taken_is_refused(guarded):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = ListenAddress("127.0.0.1", listener.getsockname()[1])
         with pytest.raises(StartError, match="or set TAMATAR_HEALTH_LISTEN"):
-            async with running(guarded.model_copy(update={"health_listen": taken})):
+            async with run_service(guarded.model_copy(update={"health_listen": taken})):
                 pass
 
 

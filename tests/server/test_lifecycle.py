@@ -52,7 +52,7 @@ UNKNOWN_GRPCIO = """
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.server import accept_loop, run
 
-accept_loop.TRIED = "none"
+accept_loop.SUPPORTED_GRPCIO = "none"
 run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
@@ -312,7 +312,7 @@ async def hang(self, request, context):
             pass
 
 DiagnosticsServicer.GetDatabaseInfo = hang
-shutdown.LATE_SECONDS = 4  # or what is left behind is not told where the process stands still
+shutdown.DEADLINE_MARGIN_SECONDS = 4  # the log must come before a stalled process is killed
 run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 

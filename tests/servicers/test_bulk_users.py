@@ -16,7 +16,7 @@ from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.servicers.test_field_rules import put, wrong_of
 from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
@@ -381,7 +381,7 @@ async def test_imports_of_the_same_users_at_once_create_each_once(settings, user
         grace(email=f"g{number}@example.com", username=f"grace{number}") for number in range(60)
     ]
     orders = [people, people[::-1], people[30:] + people[:30], people[::2] + people[1::2]]
-    async with running(settings) as other, channel_to(other) as channel:
+    async with run_service(settings) as other, channel_to(other) as channel:
         stubs = [users, UserServiceStub(channel)] * 2
 
         answers = await asyncio.gather(
@@ -418,11 +418,11 @@ async def somebody_waits(database):
 async def test_a_server_that_stops_ends_the_stream_and_keeps_what_it_answered(
     settings, users, database
 ):
-    async with running(settings) as other, channel_to(other) as channel:
+    async with run_service(settings) as other, channel_to(other) as channel:
         call = UserServiceStub(channel).ImportUsers()
         await call.write(pb.ImportUsersRequest(users=[grace()]))
         await call.read()
-        other.parts.drain.end_streams()
+        other.components.drain.end_streams()
         said = await refused(call.read())
 
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
@@ -431,14 +431,14 @@ async def test_a_server_that_stops_ends_the_stream_and_keeps_what_it_answered(
 
 @pytest.mark.parametrize("moment", range(8))
 async def test_a_server_that_stops_while_it_answers_ends_every_stream(settings, database, moment):
-    async with running(settings) as other, channel_to(other) as channel:
+    async with run_service(settings) as other, channel_to(other) as channel:
         calls = [UserServiceStub(channel).ImportUsers() for _ in range(6)]
         for number, call in enumerate(calls):
             arrival = grace(email=f"g{number}@example.com")
             await call.write(pb.ImportUsersRequest(users=[arrival]))
         await calls[moment % 6].read()
         await asyncio.sleep(moment / 500)
-        other.parts.drain.end_streams()
+        other.components.drain.end_streams()
 
         for call in calls:
             assert await reason_of_the_end(call) == "SERVICE_STOPPING"
@@ -507,7 +507,7 @@ async def test_what_is_exported_can_be_imported(settings, users, database, migra
     (there,) = await export(users, include_password_hashes=True)
 
     elsewhere = settings.with_database(migrated_database)
-    async with running(elsewhere) as other, channel_to(other) as channel:
+    async with run_service(elsewhere) as other, channel_to(other) as channel:
         stub = UserServiceStub(channel)
         said = await imported(stub, *(one.user for one in there.users))
         (here,) = await export(stub, include_password_hashes=True)

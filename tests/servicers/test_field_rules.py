@@ -19,7 +19,7 @@ from tamatar.auth.v1 import (
     user_service_pb2,
 )
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
 
@@ -291,7 +291,7 @@ async def test_a_password_that_is_needed_is_not_empty(users, sessions):
 
 async def test_how_short_a_new_password_may_be_is_a_setting(settings, database):
     short = settings.model_copy(update={"password_min_length": 8})
-    async with running(short) as service, channel_to(service) as channel:
+    async with run_service(short) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         await users.CreateUser(ada(password="8 signs!"))
         refusal = await refused(users.CreateUser(ada(email="b@example.com", password="7 signs")))

@@ -17,8 +17,8 @@ from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors import ServiceStopping
-from tamatar_auth.server.app import running
-from tamatar_auth.servicers import password_check as checking
+from tamatar_auth.server.app import run_service
+from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.tables import password_attempts
 from tests.server.test_app import channel_to
 from tests.support.calls import (
@@ -67,12 +67,12 @@ def gate(monkeypatch):
 async def service(settings, database):
     """A server with few turns."""
     few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
-    async with running(few) as service:
+    async with run_service(few) as service:
         yield service
 
 
 def load(service):
-    return service.parts.passwords.turns.load
+    return service.components.passwords.hash_queue.load
 
 
 async def reach(service, **expected):
@@ -155,7 +155,7 @@ async def test_the_rest_is_answered_while_no_more_passwords_are_hashed(
     token = (await sessions.CreateSession(sign_in())).session_token
     async with AsyncExitStack() as taken:
         for _ in range(TURNS):
-            await taken.enter_async_context(service.parts.passwords.turn())
+            await taken.enter_async_context(service.components.passwords.permit())
 
         validate = session_service_pb2.ValidateSessionRequest(session_token=token)
         for _ in range(50):
@@ -215,7 +215,7 @@ async def test_whatever_hashes_is_refused_before_a_statement_runs(service, users
     event.listen(engine, "before_cursor_execute", seen)
     async with AsyncExitStack() as taken:
         for _ in range(TURNS):
-            await taken.enter_async_context(service.parts.passwords.turn())
+            await taken.enter_async_context(service.components.passwords.permit())
         refusal = await refused(way(users, user, token))
     event.remove(engine, "before_cursor_execute", seen)
 
@@ -264,7 +264,7 @@ async def test_a_server_that_stops_answers_what_it_hashes_and_leaves_no_thread(
     before = set(threading.enumerate())
     few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(running(few))
+        service = await stack.enter_async_context(run_service(few))
         channel = await stack.enter_async_context(channel_to(service))
         held = await hold(SessionServiceStub(channel), service, TURNS)
         hashing = {it for it in threading.enumerate() if it.name.startswith("hash_")} - before
@@ -286,7 +286,7 @@ async def test_a_user_is_created_after_a_refusal_as_if_there_had_been_none(servi
     request = ada(request_id="4f9f6f2e-6f0b-4a3e-9d55-2f0a9b7f6a11")
     async with AsyncExitStack() as taken:
         for _ in range(TURNS):
-            await taken.enter_async_context(service.parts.passwords.turn())
+            await taken.enter_async_context(service.components.passwords.permit())
         assert await refusal(users.CreateUser(request)) == SERVER_BUSY
 
     created = await users.CreateUser(request)
@@ -315,10 +315,10 @@ async def test_who_went_away_before_the_hash_has_made_no_attempt(
 async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_call_may(
     settings, database, gate, monkeypatch
 ):
-    monkeypatch.setattr(checking, "GIVING_BACK", 30)
+    monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
     hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
     async with (
-        running(settings.model_copy(update=hasty)) as service,
+        run_service(settings.model_copy(update=hasty)) as service,
         channel_to(service) as channel,
     ):
         sessions = SessionServiceStub(channel)
@@ -341,10 +341,10 @@ async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_ca
 
 
 async def test_a_turn_that_was_closed_is_given_to_nobody(service):
-    passwords = service.parts.passwords
+    passwords = service.components.passwords
     await passwords.close()
 
     with pytest.raises(ServiceStopping):
-        async with passwords.turn():
+        async with passwords.permit():
             pass
     assert load(service) == (0, 0, 0)

@@ -10,8 +10,8 @@ from sqlalchemy import insert, update
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
-from tamatar_auth.servicers.page_tokens import PageTokens, Query
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import ada, refusal, refused
 
@@ -231,7 +231,8 @@ async def test_a_page_token_fits_no_other_query(users, people):
     first = await users.ListUsers(pb.ListUsersRequest(page_size=1))
     token = first.next_page_token
     foreign = PageTokens(None).issue(
-        Query("ListUsers", "created_at False", pb.UserFilter()), After(START, people[0]["id"])
+        PageQuery("ListUsers", "created_at False", pb.UserFilter()),
+        KeysetCursor(START, people[0]["id"]),
     )
     requests = [
         pb.ListUsersRequest(page_token=token, filter={"email_verified": True}),

@@ -12,12 +12,12 @@ from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers.password_check import PasswordCheck
 from tamatar_auth.storage.repositories.login_attempts import (
     FREE_ATTEMPTS,
-    LONGEST_WAIT,
-    MOST_FAILURES,
+    MAX_FAILURES,
+    MAX_WAIT,
 )
 from tamatar_auth.storage.tables import password_attempts
 from tests.server.test_app import channel_to
@@ -46,7 +46,9 @@ async def failures(database):
 @pytest.fixture
 async def patient_service(settings):
     """A server whose calls wait for a connection however slow the machine is."""
-    async with running(settings.model_copy(update={"pool_wait": timedelta(minutes=1)})) as service:
+    async with run_service(
+        settings.model_copy(update={"pool_wait": timedelta(minutes=1)})
+    ) as service:
         yield service
 
 
@@ -84,13 +86,13 @@ async def validations(sessions, token, burst):
 
 def gather_at_the_door(monkeypatch, count):
     """Check no password before so many calls are there; then they go on together."""
-    door, check = asyncio.Barrier(count), PasswordCheck.then
+    door, check = asyncio.Barrier(count), PasswordCheck.run_verified
 
     async def gathered(*args, **named):
         await door.wait()
         return await check(*args, **named)
 
-    monkeypatch.setattr(PasswordCheck, "then", gathered)
+    monkeypatch.setattr(PasswordCheck, "run_verified", gathered)
 
 
 @contextlib.asynccontextmanager
@@ -115,7 +117,7 @@ async def test_after_a_few_wrong_passwords_the_next_waits(sessions, user, databa
     said = await refused(sessions.CreateSession(sign_in()))
 
     assert (said.code, said.reason) == TOO_MANY_ATTEMPTS
-    assert said.retry_seconds == LONGEST_WAIT.total_seconds()
+    assert said.retry_seconds == MAX_WAIT.total_seconds()
 
 
 async def test_an_unknown_address_is_throttled_alike(sessions, user, database):
@@ -174,7 +176,7 @@ async def test_a_new_owner_of_an_address_is_not_kept_out_by_the_old_ones_failure
     users, sessions, user, database
 ):
     await refused(sessions.CreateSession(sign_in(password="x")))
-    await run(database, update(password_attempts).values(failures=MOST_FAILURES))
+    await run(database, update(password_attempts).values(failures=MAX_FAILURES))
     await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
 
     await users.CreateUser(ada(email_verified=True))
@@ -272,7 +274,7 @@ async def test_a_hundred_wrong_passwords_leave_a_reset_as_the_only_way(
     await refused(sessions.CreateSession(sign_in(password="x")))
     await run(
         database,
-        update(password_attempts).values(failures=MOST_FAILURES, blocked_until=func.now()),
+        update(password_attempts).values(failures=MAX_FAILURES, blocked_until=func.now()),
     )
 
     assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS

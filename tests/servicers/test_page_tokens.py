@@ -10,14 +10,14 @@ from hypothesis import strategies as some
 
 from tamatar.auth.v1.user_service_pb2 import UserFilter
 from tamatar_auth.errors import InvalidPageToken
-from tamatar_auth.servicers.page_tokens import PageTokens, Query, page_size
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 
-QUERY = Query("ListUsers", "email", UserFilter(email_prefix="a"))
-PLACE = After(datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC), UUID(int=7))
+QUERY = PageQuery("ListUsers", "email", UserFilter(email_prefix="a"))
+PLACE = KeysetCursor(datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC), UUID(int=7))
 
 places = some.builds(
-    After, some.one_of(some.text(), some.datetimes(timezones=some.just(UTC))), some.uuids()
+    KeysetCursor, some.one_of(some.text(), some.datetimes(timezones=some.just(UTC))), some.uuids()
 )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from tamatar.auth.v1 import session_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
@@ -76,7 +76,7 @@ async def test_only_a_good_session_is_refreshed(users, sessions, user, database,
 
 async def test_the_oldest_session_goes_when_there_would_be_too_many(settings, database):
     few = settings.model_copy(update={"sessions_per_user": 3})
-    async with running(few) as service, channel_to(service) as channel:
+    async with run_service(few) as service, channel_to(service) as channel:
         created = await UserServiceStub(channel).CreateUser(ada())
         await verify(database, created.user)
         sessions = SessionServiceStub(channel)
@@ -90,7 +90,7 @@ async def test_the_oldest_session_goes_when_there_would_be_too_many(settings, da
 
 async def test_a_session_that_rests_too_long_is_idle_and_use_keeps_it_alive(settings, database):
     idle = settings.model_copy(update={"session_idle_limit": timedelta(minutes=30)})
-    async with running(idle) as service, channel_to(service) as channel:
+    async with run_service(idle) as service, channel_to(service) as channel:
         created = await UserServiceStub(channel).CreateUser(ada())
         await verify(database, created.user)
         sessions = SessionServiceStub(channel)
@@ -98,7 +98,7 @@ async def test_a_session_that_rests_too_long_is_idle_and_use_keeps_it_alive(sett
         rested = update(sessions_table).values(last_activity_at=func.now() - timedelta(minutes=29))
         await run(database, rested)
         await validate(sessions, token)
-        await service.parts.activity.write(service.database)
+        await service.components.activity.write(service.database)
         age = select(func.now() - sessions_table.c.last_activity_at)
         assert (await run(database, age)).scalar_one() < timedelta(minutes=1)
 

@@ -6,7 +6,7 @@ from sqlalchemy import event, update
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
@@ -157,7 +157,7 @@ async def test_what_ends_sessions_is_seen_by_another_server_at_once(
 ):
     token = (await sessions.CreateSession(sign_in())).session_token
     request = session_service_pb2.ValidateSessionRequest(session_token=token)
-    async with running(settings) as other, channel_to(other) as channel:
+    async with run_service(settings) as other, channel_to(other) as channel:
         elsewhere = SessionServiceStub(channel)
         await elsewhere.ValidateSession(request)
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
-from tamatar_auth.storage.session_validation.statement import of_digests
+from tamatar_auth.storage.session_validation.statement import sessions_by_digest
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tests.support.calls import read_refusal, refresh, refusal, sign_in, validate
 
@@ -125,7 +125,7 @@ async def test_validating_takes_an_old_token_for_unknown_and_ends_nothing(
     await validate(sessions, present)
 
     assert told() == [*before, *[("SELECT", "sessions")] * 3]
-    assert "replaced_tokens" not in str(of_digests)
+    assert "replaced_tokens" not in str(sessions_by_digest)
 
 
 async def test_a_refresh_is_one_statement(sessions, rotated, statements):

@@ -9,7 +9,7 @@ from grpc import StatusCode
 from sqlalchemy import select, text, update
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
 from tests.support.calls import (
@@ -58,7 +58,7 @@ async def test_a_changed_password_is_seen_by_another_server_at_once(
     users, sessions, user, settings
 ):
     started = await sessions.CreateSession(sign_in())
-    async with running(settings) as other, channel_to(other) as channel:
+    async with run_service(settings) as other, channel_to(other) as channel:
         elsewhere = SessionServiceStub(channel)
         await validate(elsewhere, started.session_token)
         await change(users, user)

@@ -155,7 +155,7 @@ async def test_validating_many_keeps_their_sessions_alive(sessions, started, dat
     await run(database, update(sessions_table).values(last_activity_at=rested))
 
     await batch(sessions, *tokens[:2])
-    await service.parts.activity.write(service.database)
+    await service.components.activity.write(service.database)
 
     recent = sessions_table.c.last_activity_at > func.now() - ACTIVITY_PRECISION
     kept = await run(database, select(sessions_table.c.token_digest).where(recent))

@@ -12,14 +12,14 @@ from sqlalchemy import func, text
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.interceptors import authentication as callers_interceptor
+from tamatar_auth.interceptors import authentication
 from tamatar_auth.jobs.sweep import sweep
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
-from tamatar_auth.server.app import running
-from tamatar_auth.servicers import sessions as servicer
-from tamatar_auth.storage.session_events import listener as listening
+from tamatar_auth.server.app import run_service
+from tamatar_auth.servicers import sessions as session_servicer
+from tamatar_auth.storage.session_events import listener
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tests.server.test_app import channel_to
 from tests.support.calls import (
@@ -41,7 +41,7 @@ from tests.support.waiting import eventually
 @pytest.fixture(autouse=True)
 def _patient_listener(monkeypatch):
     """Let PostgreSQL be slow to answer who listens."""
-    monkeypatch.setattr(listening, "PATIENCE", 30)
+    monkeypatch.setattr(listener, "CHECK_TIMEOUT", 30)
 
 
 BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
@@ -156,7 +156,7 @@ async def test_a_session_that_ends_is_told_to_all_who_watch(scene, way):
 
 async def test_the_oldest_session_that_goes_is_told(settings, database, user):
     mine = settings.model_copy(update={"sessions_per_user": 1})
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
             oldest = await sessions.CreateSession(sign_in())
@@ -274,7 +274,7 @@ async def test_the_session_that_is_kept_is_not_told(scene):
 
 
 async def test_a_sign_of_life_comes_when_there_is_nothing_to_tell(scene, monkeypatch):
-    monkeypatch.setattr(servicer, "SIGN_OF_LIFE", 0.05)
+    monkeypatch.setattr(session_servicer, "KEEPALIVE_INTERVAL", 0.05)
     async with watching(scene.sessions) as watch:
         assert [await watch.read() for _ in range(3)] == [[], [], []]
         await revoke(scene)
@@ -285,7 +285,7 @@ async def test_there_is_a_bound_for_all_streams_and_one_for_a_connection(setting
     mine = settings.model_copy(update={"streams": 3, "streams_per_connection": 2})
     recording = Recording()
     telemetry = Telemetry(meter=recording.meter)
-    async with running(mine, telemetry) as service, contextlib.AsyncExitStack() as stack:
+    async with run_service(mine, telemetry) as service, contextlib.AsyncExitStack() as stack:
         one, other = [
             SessionServiceStub(await stack.enter_async_context(apart(service))) for _ in range(2)
         ]
@@ -323,15 +323,15 @@ async def is_free(sessions):
 async def test_a_caller_that_is_taken_out_is_told_no_more(
     settings, database, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(callers_interceptor, "INTERVAL", 0.05)
-    monkeypatch.setattr(servicer, "SIGN_OF_LIFE", 0.05)
+    monkeypatch.setattr(authentication, "RECHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(session_servicer, "KEEPALIVE_INTERVAL", 0.05)
     file = CallerFile(tmp_path / "callers.toml")
     month = timedelta(days=30)
     tokens = {
         name: file.add(NewCaller(name, [Role.VALIDATOR]), month) for name in ("leaves", "stays")
     }
     mine = settings.model_copy(update={"callers_file": tmp_path / "callers.toml"})
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         leaves, stays = [
             watching(sessions, metadata=(("authorization", f"Bearer {token.text}"),))

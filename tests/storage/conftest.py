@@ -5,31 +5,31 @@ from datetime import timedelta
 
 import pytest
 
-from tamatar_auth.storage.instrumentation.queries import QueryWatch
-from tamatar_auth.storage.session_validation.connections import ReservedConnections
-from tamatar_auth.storage.session_validation.last_activity import Activity
-from tamatar_auth.storage.session_validation.validator import SessionValidation
+from tamatar_auth.storage.instrumentation.queries import StatementObserver
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
+from tamatar_auth.storage.session_validation.validator import SessionValidator
 
-UNWATCHED = QueryWatch(timedelta(hours=1).total_seconds(), None, None)
+UNWATCHED = StatementObserver(timedelta(hours=1).total_seconds(), None, None)
 
 
 @pytest.fixture
-async def reserved(settings):
+async def dedicated_pool(settings):
     """Connections that are kept for one kind of statement."""
-    reserved = ReservedConnections(settings, UNWATCHED, 8)
-    yield reserved
-    await reserved.close()
+    dedicated_pool = DedicatedPool(settings, UNWATCHED, 8)
+    yield dedicated_pool
+    await dedicated_pool.close()
 
 
 @pytest.fixture
-async def validation(settings, database):
+async def validator(settings, database):
     """Build what validates tokens, by the idle limit of their sessions."""
     async with contextlib.AsyncExitStack() as built:
 
         def build(idle_limit=None):
-            reserved = ReservedConnections(settings, UNWATCHED, 8)
-            validation = SessionValidation(reserved, Activity(), idle_limit)
-            built.push_async_callback(validation.close)
-            return validation
+            dedicated_pool = DedicatedPool(settings, UNWATCHED, 8)
+            validator = SessionValidator(dedicated_pool, LastActivityWriter(), idle_limit)
+            built.push_async_callback(validator.close)
+            return validator
 
         yield build

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage import tables
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refused
@@ -58,7 +58,10 @@ def crowded(tmp_path):
 
 
 async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(settings, crowded):
-    async with running(settings.with_database(crowded)) as service, channel_to(service) as channel:
+    async with (
+        run_service(settings.with_database(crowded)) as service,
+        channel_to(service) as channel,
+    ):
         users = UserServiceStub(channel)
 
         async def create(number):

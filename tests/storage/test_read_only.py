@@ -11,7 +11,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.app import running
+from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refusal, refused, sign_in, validate, verify
 
@@ -50,7 +50,7 @@ def either(passwords, *servers):
 
 async def test_a_server_that_became_read_only_is_left_for_the_other_one(settings, two, tmp_path):
     mine = settings.with_database(either(tmp_path / "passwords", *two))
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
         await service.database.fill_pool()
         created = await users.CreateUser(ada())

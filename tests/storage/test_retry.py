@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tamatar_auth.errors.storage import StorageTimedOut, TransactionConflict
-from tamatar_auth.storage.retry import MOST_RUNS, settled
+from tamatar_auth.storage.retry import MAX_ATTEMPTS, retry_rolled_back
 
 
 def deadlock():
@@ -33,28 +33,28 @@ def failing(*errors):
 
 @pytest.mark.parametrize("error", [deadlock(), TransactionConflict()], ids=["deadlock", "conflict"])
 async def test_what_was_rolled_back_runs_again(error):
-    work, runs = failing(*[error] * (MOST_RUNS - 1))
+    work, runs = failing(*[error] * (MAX_ATTEMPTS - 1))
 
-    assert await settled(work, within=60) == "done"
-    assert len(runs) == MOST_RUNS
+    assert await retry_rolled_back(work, within=60) == "done"
+    assert len(runs) == MAX_ATTEMPTS
 
 
 async def test_it_is_given_up_in_the_end():
-    work, runs = failing(*[TransactionConflict()] * MOST_RUNS)
+    work, runs = failing(*[TransactionConflict()] * MAX_ATTEMPTS)
 
     with pytest.raises(TransactionConflict):
-        await settled(work, within=60)
-    assert len(runs) == MOST_RUNS
+        await retry_rolled_back(work, within=60)
+    assert len(runs) == MAX_ATTEMPTS
 
 
 async def test_what_may_have_been_done_does_not_run_again():
     work, runs = failing(broken())
 
     with pytest.raises(OperationalError):
-        await settled(work, within=60)
+        await retry_rolled_back(work, within=60)
     assert len(runs) == 1
 
 
 async def test_what_takes_too_long_is_told_so():
     with pytest.raises(StorageTimedOut):
-        await settled(lambda: asyncio.sleep(60), within=0.01)
+        await retry_rolled_back(lambda: asyncio.sleep(60), within=0.01)

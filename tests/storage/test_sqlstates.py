@@ -17,8 +17,14 @@ from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTa
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.profiles import ProfileRow
-from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
-from tamatar_auth.storage.sqlstates import CLASSES, CONSTRAINTS, SQLSTATES, failure, sqlstate
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
+from tamatar_auth.storage.sqlstates import (
+    CONSTRAINTS,
+    SQLSTATE_CLASSES,
+    SQLSTATES,
+    sqlstate,
+    to_failure,
+)
 from tamatar_auth.storage.tables import users
 from tests.support.rows import new_session, new_user
 from tests.support.waiting import eventually
@@ -81,12 +87,12 @@ async def profile_of_nobody(database, _user):
 async def secret_of_nobody(database, _user):
     owner = TokenOwner(uuid4(), "nobody@example.com")
     async with database.transaction() as tx:
-        await tx.user_tokens.issue(Purpose.PASSWORD_RESET, owner, b"d" * 32, LIFETIME)
+        await tx.user_tokens.issue(TokenPurpose.PASSWORD_RESET, owner, b"d" * 32, LIFETIME)
 
 
 async def attempt_on_nobody(database, _user):
     async with database.transaction() as tx:
-        await tx.attempts.begin(b"a" * 32, uuid4())
+        await tx.attempts.record_attempt(b"a" * 32, uuid4())
 
 
 VIOLATIONS = {
@@ -107,7 +113,7 @@ async def test_a_violated_constraint_is_the_failure_it_stands_for(database, user
     error = await provoked(violate(database, user))
 
     assert error.orig.diag.constraint_name == constraint
-    assert type(failure(error)) is expected
+    assert type(to_failure(error)) is expected
 
 
 async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
@@ -260,23 +266,25 @@ async def test_a_fault_that_really_happened_is_the_failure_it_stands_for(databas
     error = await provoked(PROVOCATIONS[state](database, user))
 
     assert sqlstate(error) == state
-    assert type(failure(error)) is SQLSTATES[state]
+    assert type(to_failure(error)) is SQLSTATES[state]
     assert database.pool.in_use == 0
 
 
-@pytest.mark.parametrize("state", [*SQLSTATES, *(f"{family}000" for family in CLASSES), "53400"])
+@pytest.mark.parametrize(
+    "state", [*SQLSTATES, *(f"{family}000" for family in SQLSTATE_CLASSES), "53400"]
+)
 async def test_every_code_of_the_table_is_found_by_its_code_alone(database, state):
     error = await provoked(run(database, raising(state)))
 
     assert sqlstate(error) == state
-    assert type(failure(error)) is (SQLSTATES.get(state) or CLASSES[state[:2]])
+    assert type(to_failure(error)) is (SQLSTATES.get(state) or SQLSTATE_CLASSES[state[:2]])
 
 
 @pytest.mark.parametrize("state", ["42P01", "XX000", "P0001", "23505", "28000", "0A000"])
 async def test_any_other_code_is_a_fault_of_this_program(database, state):
     error = await provoked(run(database, raising(state)))
 
-    assert failure(error) is None
+    assert to_failure(error) is None
 
 
 def raising(state):
@@ -287,7 +295,7 @@ async def test_a_second_row_of_one_key_is_a_fault_of_this_program(database, user
     error = await provoked(add(database, id=user.id))
 
     assert sqlstate(error) == "23505"
-    assert failure(error) is None
+    assert to_failure(error) is None
 
 
 @pytest.mark.parametrize(
@@ -302,7 +310,7 @@ async def test_a_second_row_of_one_key_is_a_fault_of_this_program(database, user
 async def test_a_value_that_cannot_be_stored_is_refused(database, values):
     error = await provoked(add(database, **values))
 
-    assert type(failure(error)) is ValueRefused
+    assert type(to_failure(error)) is ValueRefused
 
 
 @pytest.mark.parametrize(
@@ -311,7 +319,7 @@ async def test_a_value_that_cannot_be_stored_is_refused(database, values):
 async def test_a_value_that_cannot_be_computed_is_refused(database, statement):
     error = await provoked(run(database, statement))
 
-    assert type(failure(error)) is ValueRefused
+    assert type(to_failure(error)) is ValueRefused
 
 
 # No server, no connection
@@ -333,7 +341,7 @@ async def test_a_refused_connection_is_unavailable(settings):
 
     error = await provoked(run(nowhere, "SELECT 1"))
 
-    assert type(failure(error)) is StorageUnavailable
+    assert type(to_failure(error)) is StorageUnavailable
 
 
 async def test_too_many_connections_are_unavailable(database, settings, database_url):
@@ -351,7 +359,7 @@ async def test_too_many_connections_are_unavailable(database, settings, database
     await run(database, "DROP ROLE crowded")
 
     assert "too many connections" in str(error)
-    assert type(failure(error)) is StorageUnavailable
+    assert type(to_failure(error)) is StorageUnavailable
 
 
 async def test_a_missing_host_is_unavailable(settings):
@@ -359,7 +367,7 @@ async def test_a_missing_host_is_unavailable(settings):
 
     error = await provoked(run(nowhere, "SELECT 1"))
 
-    assert type(failure(error)) is StorageUnavailable
+    assert type(to_failure(error)) is StorageUnavailable
 
 
 @pytest.fixture
@@ -378,14 +386,14 @@ async def test_a_server_that_crashes_and_one_that_stops_are_unavailable(
         pid = text("SELECT pg_backend_pid()")
         os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
         error = await provoked(db.connection.execute(text("SELECT pg_sleep(60)")))
-        assert type(failure(error)) is StorageUnavailable  # 57P02, as libpq tells it
+        assert type(to_failure(error)) is StorageUnavailable  # 57P02, as libpq tells it
 
     await until_it_answers(own)
     async with own.read():
         (status,) = tmp_path.glob("*/data/postmaster.pid")
         os.kill(int(status.read_text().split()[0]), signal.SIGTERM)
         error = await provoked(until_it_refuses(mine))
-        assert type(failure(error)) is StorageUnavailable  # 57P03, as libpq tells it
+        assert type(to_failure(error)) is StorageUnavailable  # 57P03, as libpq tells it
     await own.close()
 
 
@@ -420,9 +428,9 @@ async def until_it_refuses(settings):
     [ValueError("x"), KeyError("x"), psycopg.ProgrammingError("x"), psycopg.InterfaceError()],
 )
 def test_an_error_that_is_not_of_postgresql_is_a_fault_of_this_program(error):
-    assert failure(error) is None
+    assert to_failure(error) is None
     assert sqlstate(error) is None
 
 
 def test_a_broken_socket_is_unavailable():
-    assert type(failure(ConnectionResetError())) is StorageUnavailable
+    assert type(to_failure(ConnectionResetError())) is StorageUnavailable

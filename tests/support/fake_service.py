@@ -8,5 +8,5 @@ from tamatar_auth.client.testing import FakeAuthServer
 @pytest.fixture
 def fake():
     """The service in memory, with frequent heartbeats on its streams."""
-    with FakeAuthServer(sign_of_life=0.2) as fake:
+    with FakeAuthServer(heartbeat_interval=0.2) as fake:
         yield fake

@@ -7,9 +7,9 @@ import pytest
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.server.ports import StartError, reserved
+from tamatar_auth.server.ports import StartError, reserve_address
 from tamatar_auth.workers.environment import environments
-from tamatar_auth.workers.supervisor import LONGEST_PAUSE, pause
+from tamatar_auth.workers.supervisor import MAX_RESTART_BACKOFF, restart_backoff
 
 HERE = "127.0.0.1:0"
 
@@ -87,9 +87,9 @@ def test_workers_are_told_of_a_database_that_they_cannot_read_themselves(monkeyp
 
 
 def test_a_port_that_is_kept_is_seen_before_a_worker_listens():
-    with reserved(ListenAddress.parse(HERE)) as address:
+    with reserve_address(ListenAddress.parse(HERE)) as address:
         assert address.is_taken
-        with pytest.raises(StartError, match="in use"), reserved(address):
+        with pytest.raises(StartError, match="in use"), reserve_address(address):
             pass
     assert not address.is_taken
 
@@ -102,21 +102,21 @@ def test_a_port_whose_connections_are_about_to_end_can_be_kept():
             accepted.close()  # whoever closes first remembers the connection for a minute
             assert caller.recv(1) == b""
 
-    with reserved(ListenAddress("127.0.0.1", port)) as address:
+    with reserve_address(ListenAddress("127.0.0.1", port)) as address:
         assert address.port == port
 
 
 def test_an_address_of_another_machine_cannot_be_kept():
     with (
         pytest.raises(StartError, match=r"192\.0\.2\.1:50051 cannot be listened on"),
-        reserved(ListenAddress.parse("192.0.2.1:50051")),
+        reserve_address(ListenAddress.parse("192.0.2.1:50051")),
     ):
         pass
 
 
 def test_the_pause_of_one_who_dies_grows_to_a_limit():
-    pauses = [pause(deaths) for deaths in (*range(12), 5000)]
+    pauses = [restart_backoff(deaths) for deaths in (*range(12), 5000)]
 
     assert pauses[:4] == [0, 0, 0.5, 1]
     assert pauses == sorted(pauses)
-    assert pauses[-1] == LONGEST_PAUSE
+    assert pauses[-1] == MAX_RESTART_BACKOFF

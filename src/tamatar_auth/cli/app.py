@@ -33,15 +33,15 @@ app.add_typer(callers, name="caller")
 Revision = Annotated[str, typer.Argument(help="A revision such as 0001, or head.")]
 
 
-def _address(text: str) -> ListenAddress:
+def _parse_address(text: str) -> ListenAddress:
     try:
         return ListenAddress.parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def _addresses(text: str) -> tuple[ListenAddress, ...]:
-    return tuple(_address(part) for part in text.split(","))
+def _parse_addresses(text: str) -> tuple[ListenAddress, ...]:
+    return tuple(_parse_address(part) for part in text.split(","))
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
 
         if not isinstance(error, OperatorError):
             raise
-        _fail(error.told(), error.exit_code)
+        _fail(error.message(), error.exit_code)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def serve(
     listen: Annotated[
         Any,  # a tuple would be an option of several values
         typer.Option(
-            parser=_addresses,
+            parser=_parse_addresses,
             metavar="ADDRESS,...",
             help="Where to answer calls, in place of TAMATAR_LISTEN.",
         ),
@@ -86,21 +86,23 @@ def serve(
     """Answer calls until SIGTERM or Ctrl-C."""
     from tamatar_auth.server.parent_watch import stop_with_parent  # noqa: PLC0415
 
-    given = {"listen": listen, "workers": workers}
-    settings = _settings(**{name: value for name, value in given.items() if value is not None})
+    overrides = {"listen": listen, "workers": workers}
+    settings = _load_settings(
+        **{name: value for name, value in overrides.items() if value is not None}
+    )
     if exit_with_parent is not None:
         stop_with_parent(exit_with_parent)
     if dev and settings.environment == "production":
         _fail("--dev makes sample users with published passwords, so it is not for production.", 2)
     if not dev:
-        _serve(_with_database_set(settings))
+        _serve(_require_database(settings))
         return
     from tamatar_auth.cli.local.welcome import welcome  # noqa: PLC0415
     from tamatar_auth.jobs.prepare import prepare  # noqa: PLC0415
 
-    with _database(settings) as found:
-        prepare(found, _say)
-        _serve(found, lambda addresses: _say(welcome(addresses)))
+    with _with_database(settings) as database_settings:
+        prepare(database_settings, _notify)
+        _serve(database_settings, lambda addresses: _notify(welcome(addresses)))
 
 
 @app.command(hidden=True)
@@ -111,9 +113,9 @@ def work(
     descriptor: Annotated[int, typer.Option()],
 ) -> None:
     """Answer calls as one of several workers. `serve --workers` starts them."""
-    from tamatar_auth.workers import worker as working  # noqa: PLC0415
+    from tamatar_auth.workers import worker  # noqa: PLC0415
 
-    working.work(number, supervisor, descriptor)
+    worker.work(number, supervisor, descriptor)
 
 
 @migrate.command("up")
@@ -164,10 +166,10 @@ def migrate_check() -> None:
 @app.command()
 def seed() -> None:
     """Create the administrator, and in development two users to try things with."""
-    from tamatar_auth.jobs import run as jobs  # noqa: PLC0415
+    from tamatar_auth.jobs import run  # noqa: PLC0415
 
-    with _database(_settings()) as settings:
-        jobs.seed(settings, _say)
+    with _with_database(_load_settings()) as settings:
+        run.seed(settings, _notify)
 
 
 @app.command()
@@ -176,10 +178,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; remove nothing.")] = False,
 ) -> None:
     """Remove sessions, one-time secrets and counted attempts that are past their retention."""
-    from tamatar_auth.jobs import run as jobs  # noqa: PLC0415
+    from tamatar_auth.jobs import run  # noqa: PLC0415
 
-    with _database(_settings()) as settings:
-        jobs.sweep(settings, _say, dry_run=dry_run)
+    with _with_database(_load_settings()) as settings:
+        run.sweep(settings, _notify, dry_run=dry_run)
 
 
 @app.command()
@@ -187,7 +189,7 @@ def healthcheck(
     address: Annotated[
         ListenAddress | None,
         typer.Option(
-            parser=_address,
+            parser=_parse_address,
             metavar="ADDRESS",
             help="The server; TAMATAR_HEALTH_LISTEN, or else one of TAMATAR_LISTEN.",
         ),
@@ -195,11 +197,13 @@ def healthcheck(
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
 ) -> None:
     """Ask a server whether it can do its work; exit code 0 if so, else 1."""
-    from tamatar_auth.cli.local import health_probe as probing  # noqa: PLC0415
+    from tamatar_auth.cli.local import health_probe  # noqa: PLC0415
 
-    settings = _settings()
-    address = address or probing.probed_address(settings)
-    status = probing.health(address, timeout, probing.shown_there(settings, address))
+    settings = _load_settings()
+    address = address or health_probe.probed_address(settings)
+    status = health_probe.check_health(
+        address, timeout, health_probe.tls_files_at(settings, address)
+    )
     typer.echo(status)
     raise typer.Exit(0 if status == "SERVING" else 1)
 
@@ -211,7 +215,7 @@ def examine() -> None:
 
     findings = doctor.examine()
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:<11} {finding.text}")
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<11} {finding.text}")
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
@@ -220,21 +224,21 @@ def config_show(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
 ) -> None:
     """Show every setting, where its value comes from and what it does. Secrets are masked."""
-    from tamatar_auth.cli.local import config as configuration  # noqa: PLC0415
+    from tamatar_auth.cli.local import config as config_output  # noqa: PLC0415
 
-    settings = _settings()
+    settings = _load_settings()
     if as_json:
-        typer.echo(configuration.as_json(settings))
+        typer.echo(config_output.as_json(settings))
     else:
-        configuration.table(settings)
+        config_output.print_settings(settings)
 
 
 @config.command("example")
 def config_example() -> None:
     """Print a .env file that has every setting with its default."""
-    from tamatar_auth.cli.local import config as configuration  # noqa: PLC0415
+    from tamatar_auth.cli.local import config as config_output  # noqa: PLC0415
 
-    typer.echo(configuration.example(), nl=False)
+    typer.echo(config_output.example(), nl=False)
 
 
 @app.command()
@@ -242,10 +246,10 @@ def protoset(
     file: Annotated[Path, typer.Argument(help="Where to write it, such as auth.binpb.")],
 ) -> None:
     """Write what the service answers, for tools that may not ask it (grpcurl -protoset)."""
-    from tamatar_auth.cli.local import protoset as describing  # noqa: PLC0415
+    from tamatar_auth.cli.local.protoset import build_protoset  # noqa: PLC0415
 
     try:
-        file.write_bytes(describing.protoset())
+        file.write_bytes(build_protoset())
     except OSError as error:
         _fail(f"{file} cannot be written: {error.strerror}.")
 
@@ -258,24 +262,24 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _serve(settings: "Settings", ready: Any = None) -> None:
+def _serve(settings: "Settings", on_ready: Any = None) -> None:
     if settings.workers == 1:
-        from tamatar_auth.server import run as running  # noqa: PLC0415
+        from tamatar_auth.server import run  # noqa: PLC0415
 
-        running.serve(settings, ready)
+        run.serve(settings, on_ready)
     else:
-        from tamatar_auth.workers import supervisor as supervising  # noqa: PLC0415
+        from tamatar_auth.workers import supervisor  # noqa: PLC0415
 
-        sys.exit(supervising.serve(settings, ready))
+        sys.exit(supervisor.serve(settings, on_ready))
 
 
-def _settings(**given: Any) -> "Settings":
+def _load_settings(**overrides: Any) -> "Settings":
     from tamatar_auth.config.settings import Settings  # noqa: PLC0415
 
-    return Settings.load(**given)
+    return Settings.load(**overrides)
 
 
-def _with_database_set(settings: "Settings") -> "Settings":
+def _require_database(settings: "Settings") -> "Settings":
     if settings.database_url is None:
         _fail(
             "TAMATAR_DATABASE_URL is not set: name a PostgreSQL, such as"
@@ -286,14 +290,14 @@ def _with_database_set(settings: "Settings") -> "Settings":
 
 
 @contextlib.contextmanager
-def _database(settings: "Settings") -> "Iterator[Settings]":
+def _with_database(settings: "Settings") -> "Iterator[Settings]":
     """Yield settings that name a database: the one that is set, or an embedded one."""
     if settings.database_url is not None or settings.environment == "production":
-        yield _with_database_set(settings)
+        yield _require_database(settings)
         return
     from tamatar_auth.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415
 
-    with EmbeddedPostgres(settings.embedded_directory, report=_say) as postgres:
+    with EmbeddedPostgres(settings.embedded_directory, report=_notify) as postgres:
         yield settings.with_database(postgres.url())
 
 
@@ -302,14 +306,14 @@ def _migrations() -> Iterator[Any]:
     from tamatar_auth.migrator.migrations import Migrations  # noqa: PLC0415
     from tamatar_auth.storage.driver.connect import libpq_url  # noqa: PLC0415
 
-    with _database(_settings()) as settings:
-        yield Migrations(libpq_url(settings), report=_say)
+    with _with_database(_load_settings()) as settings:
+        yield Migrations(libpq_url(settings), report=_notify)
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     typer.echo(line, err=True)
 
 
 def _fail(text: str, code: int = 1) -> NoReturn:
-    _say(text)
+    _notify(text)
     sys.exit(code)

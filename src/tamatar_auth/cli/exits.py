@@ -3,12 +3,12 @@
 from enum import IntEnum
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """The exit codes, which stay as they are."""
 
     REFUSED = 1
-    MISUSED = 2
-    NOT_REACHED = 3
+    USAGE_ERROR = 2
+    UNAVAILABLE = 3
     NOT_FOUND = 4
     NOT_ALLOWED = 5
 
@@ -16,11 +16,11 @@ class Exit(IntEnum):
 class CommandError(Exception):
     """A command cannot go on."""
 
-    def __init__(self, message: str, code: Exit) -> None:
+    def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
         self.exit_code = int(code)
 
 
-def misused(message: str) -> CommandError:
+def usage_error(message: str) -> CommandError:
     """Give what tells that something was asked for in a wrong way."""
-    return CommandError(message, Exit.MISUSED)
+    return CommandError(message, ExitCode.USAGE_ERROR)

@@ -6,11 +6,11 @@ from typing import Any
 import typer.main
 from typer.core import TyperGroup
 
-HERE = {
+REMOTE_GROUPS = {
     "user": "users:users",
     "session": "sessions:sessions",
-    "import": "transfer:importing",
-    "export": "transfer:exporting",
+    "import": "transfer:import_app",
+    "export": "transfer:export_app",
     "context": "contexts:contexts",
 }
 """The command groups of `cli.remote`: module and attribute."""
@@ -21,14 +21,14 @@ class LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Name the commands, in the order of the help."""
-        return [*super().list_commands(ctx), *HERE]
+        return [*super().list_commands(ctx), *REMOTE_GROUPS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, or None."""
-        if cmd_name not in HERE:
+        if cmd_name not in REMOTE_GROUPS:
             return super().get_command(ctx, cmd_name)
-        module, _, name = HERE[cmd_name].partition(":")
-        found = import_module(f"tamatar_auth.cli.remote.{module}")
-        command = typer.main.get_command(getattr(found, name))
+        module, _, name = REMOTE_GROUPS[cmd_name].partition(":")
+        imported = import_module(f"tamatar_auth.cli.remote.{module}")
+        command = typer.main.get_command(getattr(imported, name))
         command.name = cmd_name
         return command

@@ -9,8 +9,8 @@ from typing import Any
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
-from tamatar_auth.client.current_session import CurrentSession, entered
-from tamatar_auth.client.guard_rules import Pace, Refused, several, token_in
+from tamatar_auth.client.current_session import CurrentSession, bound_session
+from tamatar_auth.client.guard_rules import CallRejected, RecheckTimer, as_tuple, extract_token
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -18,7 +18,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SESSION = "tamatar_auth.session"
+SCOPE_KEY = "tamatar_auth.session"
 """Where the scope has the session; `session` is where frameworks keep sessions of their own."""
 
 UNAUTHENTICATED, TRY_AGAIN_LATER = 4401, 1013
@@ -57,8 +57,8 @@ class SessionMiddleware:
         """
         self._app = app
         self._guard = guard
-        self._open = _Paths(open_paths)
-        self._optional = _Paths(optional_paths)
+        self._open = _PathSet(open_paths)
+        self._optional = _PathSet(optional_paths)
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,53 +69,55 @@ class SessionMiddleware:
         try:
             token = self._find_token(scope["headers"])
             if token is None and scope["path"] not in self._optional:
-                raise Refused.unknown()
+                raise CallRejected.unknown_session()
             session = await self._guard.session(token) if token else None
-        except Refused as refused:
-            await _refuse(scope, receive, send, refused)
+        except CallRejected as rejection:
+            await _reject(scope, receive, send, rejection)
             return
         if scope["type"] == "websocket" and token:
-            checked = _Socket(self._guard, token, receive, send)
-            receive, send = checked.receive, checked.send
-        await self._enter({**scope, SESSION: session}, session, receive, send)
+            websocket = _GuardedWebSocket(self._guard, token, receive, send)
+            receive, send = websocket.receive, websocket.send
+        await self._run_app({**scope, SCOPE_KEY: session}, session, receive, send)
 
-    async def _enter(
+    async def _run_app(
         self, scope: Scope, session: CurrentSession | None, receive: Receive, send: Send
     ) -> None:
-        with entered(session):
+        with bound_session(session):
             await self._app(scope, receive, send)
 
     def _find_token(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        given = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
-        if len(given) > 1:
-            raise Refused.unknown()
-        if given:
-            return token_in(given[0], is_bearer=True)
+        authorizations = [
+            value.decode("latin-1") for name, value in headers if name == b"authorization"
+        ]
+        if len(authorizations) > 1:
+            raise CallRejected.unknown_session()
+        if authorizations:
+            return extract_token(authorizations[0], is_bearer=True)
         if self._cookie is None:
             return None
-        sent = ";".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
-        pairs = [part.strip().partition("=") for part in sent.split(";")]
+        cookies = ";".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
+        pairs = [part.strip().partition("=") for part in cookies.split(";")]
         values = {value for name, _, value in pairs if name == self._cookie}
         if len(values) > 1:
-            raise Refused.unknown()
-        return token_in(values.pop(), is_bearer=False) if values else None
+            raise CallRejected.unknown_session()
+        return extract_token(values.pop(), is_bearer=False) if values else None
 
 
-class _Paths:
+class _PathSet:
     """Paths, and folders of them that end with `/*`."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        paths = several(paths)
+        paths = as_tuple(paths)
         self._exact = frozenset(paths)
-        self._folders = tuple(path[:-1] for path in paths if path.endswith("/*"))
+        self._prefixes = tuple(path[:-1] for path in paths if path.endswith("/*"))
 
     def __contains__(self, path: str) -> bool:
         # What comes after us may take /static/../admin for /admin.
         is_plain = not re.search(r"//|\\|/\.{1,2}(/|$)", path)
-        return is_plain and (path in self._exact or path.startswith(self._folders or ("\0",)))
+        return is_plain and (path in self._exact or path.startswith(self._prefixes or ("\0",)))
 
 
-class _Socket:
+class _GuardedWebSocket:
     """A websocket whose session is checked between its messages."""
 
     def __init__(self, guard: SessionGuard, token: str, receive: Receive, send: Send) -> None:
@@ -123,7 +125,7 @@ class _Socket:
         self._token = token
         self._receive = receive
         self._send = send
-        self._pace = Pace(guard.recheck)
+        self._recheck_timer = RecheckTimer(guard.recheck)
         self._closed: Message | None = None
 
     async def receive(self) -> Message:
@@ -141,26 +143,26 @@ class _Socket:
             await self._send(message)
 
     async def _check(self) -> None:
-        if self._closed is not None or not self._pace.is_due():
+        if self._closed is not None or not self._recheck_timer.is_due():
             return
         try:
             await self._guard.session(self._token)
-        except Refused as refused:
-            code = _close_code(refused)
+        except CallRejected as rejection:
+            code = _close_code(rejection)
             self._closed = {"type": "websocket.disconnect", "code": code}
-            await self._send(_close(refused))
+            await self._send(_close_message(rejection))
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
+async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRejected) -> None:
     if scope["type"] == "websocket":
         await receive()  # the wish to connect
-        await send(_close(refused))
+        await send(_close_message(rejection))
         return
-    unauthenticated = refused.code is StatusCode.UNAUTHENTICATED
-    status = HTTPStatus.UNAUTHORIZED if unauthenticated else HTTPStatus.SERVICE_UNAVAILABLE
-    problem = {"title": status.phrase, "status": status.value, "detail": refused.message}
-    body = json.dumps(problem | ({"reason": refused.reason} if refused.reason else {})).encode()
-    hint = (b"www-authenticate", b"Bearer") if unauthenticated else (b"retry-after", b"1")
+    is_unauthenticated = rejection.code is StatusCode.UNAUTHENTICATED
+    status = HTTPStatus.UNAUTHORIZED if is_unauthenticated else HTTPStatus.SERVICE_UNAVAILABLE
+    problem = {"title": status.phrase, "status": status.value, "detail": rejection.message}
+    body = json.dumps(problem | ({"reason": rejection.reason} if rejection.reason else {})).encode()
+    hint = (b"www-authenticate", b"Bearer") if is_unauthenticated else (b"retry-after", b"1")
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
@@ -171,9 +173,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refused: Refused) 
     await send({"type": "http.response.body", "body": body})
 
 
-def _close(refused: Refused) -> Message:
-    return {"type": "websocket.close", "code": _close_code(refused), "reason": refused.reason}
+def _close_message(rejection: CallRejected) -> Message:
+    return {"type": "websocket.close", "code": _close_code(rejection), "reason": rejection.reason}
 
 
-def _close_code(refused: Refused) -> int:
-    return UNAUTHENTICATED if refused.code is StatusCode.UNAUTHENTICATED else TRY_AGAIN_LATER
+def _close_code(rejection: CallRejected) -> int:
+    return UNAUTHENTICATED if rejection.code is StatusCode.UNAUTHENTICATED else TRY_AGAIN_LATER

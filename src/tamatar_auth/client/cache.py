@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from tamatar.auth.v1.session_service_pb2 import SessionEnd, ValidateSessionResponse
 
-SILENCE = 10.0
+MAX_STREAM_SILENCE = 10.0
 """Seconds after which a stream that says nothing may be broken: a live one speaks every 5."""
 
-MOST_ENDS = 10_000
+MAX_REMEMBERED_ENDS = 10_000
 """How many of the last ends are known."""
 
 _CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
@@ -32,17 +32,17 @@ class Ticket(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    answer: ValidateSessionResponse
+    response: ValidateSessionResponse
     good_until: float
 
 
 class SessionCache:
     """Keeps answers of ValidateSession, as a stream of WatchSessions allows it.
 
-    For each stream: `opened` at its first message, `heard` at each later one, `broken` at its
-    end or when `heard` returns False. For each question: `begin` before it is asked, `keep` with
-    its answer. A question that was under way when its session's end came, or when the stream was
-    opened or broken, leaves nothing. Threads may share a cache.
+    For each stream: `stream_opened` at its first message, `apply_ends` at each later one,
+    `stream_broken` at its end or when `apply_ends` returns False. For each question: `begin`
+    before it is asked, `store` with its answer. A question that was under way when its session's
+    end came, or when the stream was opened or broken, leaves nothing. Threads may share a cache.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class SessionCache:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._of: defaultdict[str, set[bytes]] = defaultdict(set)
+        self._keys_by_owner: defaultdict[str, set[bytes]] = defaultdict(set)
         """The keys of a session's answers, and of a user's."""
         self._stream = 0
-        self._is_open = False
-        self._heard_at = 0.0
-        self._ends = 0
-        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._is_stream_open = False
+        self._last_message_at = 0.0
+        self._end_count = 0
+        self._end_numbers: OrderedDict[str, int] = OrderedDict()
         """The sessions and users of the last ends, each with the number of its end."""
-        self._forgotten = 0
+        self._evicted_end = 0
         """The number of the last end that is not among them any more."""
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class SessionCache:
     @property
     def is_live(self) -> bool:
         """Whether no end can have been missed."""
-        return self._is_open and self._clock() - self._heard_at <= SILENCE
+        return self._is_stream_open and self._clock() - self._last_message_at <= MAX_STREAM_SILENCE
 
     def find(self, token: str) -> ValidateSessionResponse | None:
         """Return the answer about a token's session, or None if the service has to be asked."""
@@ -90,42 +90,44 @@ class SessionCache:
                 self._drop(key)
                 return None
             self._entries.move_to_end(key)
-            return entry.answer
+            return entry.response
 
     def begin(self) -> Ticket:
         """Note that a question is about to be asked."""
         with self._lock:
-            return Ticket(self._stream, self._ends, self._clock())
+            return Ticket(self._stream, self._end_count, self._clock())
 
-    def keep(self, ticket: Ticket, token: str, answer: ValidateSessionResponse) -> None:
+    def store(self, ticket: Ticket, token: str, response: ValidateSessionResponse) -> None:
         """Keep the answer to a question, unless something came in between."""
-        session, user = answer.session, answer.user
+        session, user = response.session, response.user
         remaining = session.expire_time.ToMicroseconds() / 1e6 - self._wall_clock()
         good_until = min(ticket.asked_at + self._max_age, self._clock() + remaining)
         with self._lock:
-            ended = max(self._ended.get(each, 0) for each in (session.session_id, user.user_id))
+            ended = max(
+                self._end_numbers.get(each, 0) for each in (session.session_id, user.user_id)
+            )
             if (
                 not self.is_live
                 or ticket.stream != self._stream
-                or max(ended, self._forgotten) > ticket.ends
+                or max(ended, self._evicted_end) > ticket.ends
             ):
                 return
             key = _key(token)
             self._drop(key)
-            self._entries[key] = _Entry(answer, good_until)
-            self._of[session.session_id].add(key)
-            self._of[user.user_id].add(key)
+            self._entries[key] = _Entry(response, good_until)
+            self._keys_by_owner[session.session_id].add(key)
+            self._keys_by_owner[user.user_id].add(key)
             if len(self._entries) > self._size:
                 self._drop(next(iter(self._entries)))
 
-    def opened(self) -> None:
+    def stream_opened(self) -> None:
         """Keep answers to questions that are asked from now on."""
         with self._lock:
-            self._forget_all()
-            self._is_open = True
-            self._heard_at = self._clock()
+            self._clear()
+            self._is_stream_open = True
+            self._last_message_at = self._clock()
 
-    def heard(self, ends: Iterable[SessionEnd]) -> bool:
+    def apply_ends(self, ends: Iterable[SessionEnd]) -> bool:
         """Drop the answers about what has ended; no ends are a sign of life.
 
         Return whether to go on with the stream. What comes after a silence is late: behind it
@@ -133,44 +135,44 @@ class SessionCache:
         """
         with self._lock:
             if not self.is_live:
-                self._break()
+                self._close_stream()
                 return False
-            self._heard_at = self._clock()
+            self._last_message_at = self._clock()
             for end in ends:
-                self._ends += 1
-                what = end.session_id or end.user_id
-                self._ended[what] = self._ends
-                self._ended.move_to_end(what)
-                for key in list(self._of.get(what, ())):
+                self._end_count += 1
+                owner_id = end.session_id or end.user_id
+                self._end_numbers[owner_id] = self._end_count
+                self._end_numbers.move_to_end(owner_id)
+                for key in list(self._keys_by_owner.get(owner_id, ())):
                     self._drop(key)
-            while len(self._ended) > MOST_ENDS:
-                self._forgotten = self._ended.popitem(last=False)[1]
+            while len(self._end_numbers) > MAX_REMEMBERED_ENDS:
+                self._evicted_end = self._end_numbers.popitem(last=False)[1]
             return True
 
-    def broken(self) -> None:
+    def stream_broken(self) -> None:
         """Drop all answers, and keep none until a stream is opened."""
         with self._lock:
-            self._break()
+            self._close_stream()
 
-    def _break(self) -> None:
-        self._forget_all()
-        self._is_open = False
+    def _close_stream(self) -> None:
+        self._clear()
+        self._is_stream_open = False
 
-    def _forget_all(self) -> None:
+    def _clear(self) -> None:
         self._stream += 1
         self._entries.clear()
-        self._of.clear()
-        self._ended.clear()
+        self._keys_by_owner.clear()
+        self._end_numbers.clear()
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
-        for what in (entry.answer.session.session_id, entry.answer.user.user_id):
-            keys = self._of[what]
+        for owner_id in (entry.response.session.session_id, entry.response.user.user_id):
+            keys = self._keys_by_owner[owner_id]
             keys.discard(key)
             if not keys:
-                del self._of[what]
+                del self._keys_by_owner[owner_id]
 
 
 def _key(token: str) -> bytes:

@@ -15,8 +15,8 @@ TIMEOUT = 5.0
 HASHING_TIMEOUT = 10.0
 """Seconds that calls may take, the second one for calls that have a password hashed."""
 
-_HASHING = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
-_REPEATABLE = frozenset(
+_HASHING_METHODS = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
+_REPEATABLE_METHODS = frozenset(
     {
         "CreateUser",  # by its request_id
         "CreateSession",
@@ -33,17 +33,17 @@ _REPEATABLE = frozenset(
 read are repeatable beside them."""
 
 
-class Defaults(NamedTuple):
+class CallDefaults(NamedTuple):
     """What a call gets that does not say otherwise."""
 
     timeout: float | None = None
-    prepared: Callable[[Any], Any] = lambda request: request
+    prepare: Callable[[Any], Any] = lambda request: request
     """Makes of the given request the one that is sent."""
 
 
-def defaults(path: str) -> Defaults:
+def defaults_for(path: str) -> CallDefaults:
     """Return the defaults of a method such as `/tamatar.auth.v1.UserService/GetUser`."""
-    return _DEFAULTS.get(path, Defaults())
+    return _DEFAULTS.get(path, CallDefaults())
 
 
 def service_config() -> str:
@@ -81,7 +81,7 @@ def is_repeatable(method: MethodDescriptor) -> bool:
     if method.client_streaming or method.server_streaming:
         return False
     reads = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
-    return reads or method.name in _REPEATABLE
+    return reads or method.name in _REPEATABLE_METHODS
 
 
 def _methods() -> Iterable[MethodDescriptor]:
@@ -94,18 +94,18 @@ def _with_request_id(request: CreateUserRequest) -> CreateUserRequest:
     """Give a creation the id by which the service knows it again."""
     if request.request_id:
         return request
-    whole = CreateUserRequest(request_id=str(uuid4()))
-    whole.MergeFrom(request)
-    return whole
+    completed = CreateUserRequest(request_id=str(uuid4()))
+    completed.MergeFrom(request)
+    return completed
 
 
-def _defaults(method: MethodDescriptor) -> Defaults:
+def _defaults(method: MethodDescriptor) -> CallDefaults:
     if method.client_streaming or method.server_streaming:
-        return Defaults()
-    timeout = HASHING_TIMEOUT if method.name in _HASHING else TIMEOUT
+        return CallDefaults()
+    timeout = HASHING_TIMEOUT if method.name in _HASHING_METHODS else TIMEOUT
     if method.input_type.full_name == CreateUserRequest.DESCRIPTOR.full_name:
-        return Defaults(timeout, _with_request_id)
-    return Defaults(timeout)
+        return CallDefaults(timeout, _with_request_id)
+    return CallDefaults(timeout)
 
 
 _DEFAULTS = {

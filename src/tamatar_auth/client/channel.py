@@ -6,39 +6,39 @@ from typing import Any, Self
 
 import grpc
 
-from tamatar_auth.client.call_defaults import Defaults, defaults
+from tamatar_auth.client.call_defaults import CallDefaults, defaults_for
 from tamatar_auth.client.errors import auth_error
 
-Metadata = Callable[[], Any]
+CallMetadata = Callable[[], Any]
 """Returns what each call tells of this caller."""
 
 
 class AuthChannel(grpc.Channel):
     """Stands before a channel of gRPC."""
 
-    def __init__(self, channel: grpc.Channel, metadata: Metadata) -> None:
+    def __init__(self, channel: grpc.Channel, metadata: CallMetadata) -> None:
         self._channel = channel
         self._metadata = metadata
 
-    def unary_unary(self, method: str, *args: Any, **named: Any) -> Any:
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method."""
-        made = self._channel.unary_unary(method, *args, **named)
-        return _Unary(made, defaults(method), self._metadata)
+        method_callable = self._channel.unary_unary(method, *args, **kwargs)
+        return _UnaryMethod(method_callable, defaults_for(method), self._metadata)
 
-    def stream_unary(self, method: str, *args: Any, **named: Any) -> Any:
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method with many requests."""
-        made = self._channel.stream_unary(method, *args, **named)
-        return _Unary(made, defaults(method), self._metadata)
+        method_callable = self._channel.stream_unary(method, *args, **kwargs)
+        return _UnaryMethod(method_callable, defaults_for(method), self._metadata)
 
-    def unary_stream(self, method: str, *args: Any, **named: Any) -> Any:
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method that answers more than once."""
-        made = self._channel.unary_stream(method, *args, **named)
-        return _Streaming(made, defaults(method), self._metadata)
+        method_callable = self._channel.unary_stream(method, *args, **kwargs)
+        return _StreamingMethod(method_callable, defaults_for(method), self._metadata)
 
-    def stream_stream(self, method: str, *args: Any, **named: Any) -> Any:
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method with many requests and answers."""
-        made = self._channel.stream_stream(method, *args, **named)
-        return _Streaming(made, defaults(method), self._metadata)
+        method_callable = self._channel.stream_stream(method, *args, **kwargs)
+        return _StreamingMethod(method_callable, defaults_for(method), self._metadata)
 
     def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:  # noqa: FBT001, FBT002 - gRPC's
         """Tell a function of each change of the connection."""
@@ -60,42 +60,44 @@ class AuthChannel(grpc.Channel):
 
 
 class _Method:
-    def __init__(self, made: Any, given: Defaults, metadata: Metadata) -> None:
-        self._made = made
-        self._defaults = given
+    def __init__(
+        self, method_callable: Any, defaults: CallDefaults, metadata: CallMetadata
+    ) -> None:
+        self._method_callable = method_callable
+        self._defaults = defaults
         self._metadata = metadata
 
-    def _options(self, named: dict[str, Any]) -> dict[str, Any]:
-        if named.get("timeout") is None:
-            named["timeout"] = self._defaults.timeout
-        named["metadata"] = (*self._metadata(), *(named.get("metadata") or ()))
-        return named
+    def _call_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._defaults.timeout
+        kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
+        return kwargs
 
 
-class _Unary(_Method):
+class _UnaryMethod(_Method):
     """Calls a method that answers once: at once, with the call, or as a future."""
 
-    def __call__(self, request: Any, timeout: float | None = None, **named: Any) -> Any:
-        named = self._options(named | {"timeout": timeout})
-        with _translated():
-            return self._made(self._defaults.prepared(request), **named)
+    def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        kwargs = self._call_options(kwargs | {"timeout": timeout})
+        with _auth_errors():
+            return self._method_callable(self._defaults.prepare(request), **kwargs)
 
-    def with_call(self, request: Any, timeout: float | None = None, **named: Any) -> Any:
-        named = self._options(named | {"timeout": timeout})
-        with _translated():
-            return self._made.with_call(self._defaults.prepared(request), **named)
+    def with_call(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        kwargs = self._call_options(kwargs | {"timeout": timeout})
+        with _auth_errors():
+            return self._method_callable.with_call(self._defaults.prepare(request), **kwargs)
 
-    def future(self, request: Any, timeout: float | None = None, **named: Any) -> Any:
-        named = self._options(named | {"timeout": timeout})
-        return _Future(self._made.future(self._defaults.prepared(request), **named))
+    def future(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        kwargs = self._call_options(kwargs | {"timeout": timeout})
+        return _Future(self._method_callable.future(self._defaults.prepare(request), **kwargs))
 
 
-class _Streaming(_Method):
+class _StreamingMethod(_Method):
     """Calls a method that answers more than once."""
 
-    def __call__(self, request: Any, timeout: float | None = None, **named: Any) -> Any:
-        named = self._options(named | {"timeout": timeout})
-        return _Answers(self._made(self._defaults.prepared(request), **named))
+    def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        kwargs = self._call_options(kwargs | {"timeout": timeout})
+        return _ResponseIterator(self._method_callable(self._defaults.prepare(request), **kwargs))
 
 
 class _Call:
@@ -110,7 +112,7 @@ class _Future(_Call):
     """A call in flight."""
 
     def result(self, timeout: float | None = None) -> Any:
-        with _translated():
+        with _auth_errors():
             return self._call.result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -118,19 +120,19 @@ class _Future(_Call):
         return auth_error(error) if isinstance(error, grpc.RpcError) else error
 
 
-class _Answers(_Call):
+class _ResponseIterator(_Call):
     """The answers of a call, as they come."""
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        with _translated():
+        with _auth_errors():
             return next(self._call)
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _auth_errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:

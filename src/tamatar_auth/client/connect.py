@@ -8,7 +8,7 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.channel import AuthChannel
-from tamatar_auth.client.target import How, bearer, target
+from tamatar_auth.client.target import ConnectOptions, bearer_metadata, resolve_target
 
 
 class AuthClient:
@@ -36,12 +36,12 @@ class AuthClient:
         self.close()
 
 
-def connect(address: str, **how: Unpack[How]) -> AuthClient:
+def connect(address: str, **connect_options: Unpack[ConnectOptions]) -> AuthClient:
     """Return a client of the service at an address. It connects with the first call.
 
     The address is one such as `auth.example.com:50051`, `unix:/run/auth.sock`, or any other name
     of gRPC's, such as `ipv4:10.0.0.1:50051,10.0.0.2:50051`. Calls take turns over all that it
-    stands for. `How` explains the other arguments.
+    stands for. `ConnectOptions` explains the other arguments.
 
     Calls raise `AuthError`. They take at most 5 seconds, or 10 if a password is hashed, unless
     they are given a `timeout`; those that may run twice are tried again while the service is not
@@ -50,9 +50,9 @@ def connect(address: str, **how: Unpack[How]) -> AuthClient:
     >>> with connect("auth.example.com:50051", token=token) as auth:
     ...     auth.users.GetUser(GetUserRequest(email="ada@example.com")).user.user_id
     """
-    there = target(address, how)
-    if there.credentials is None:
-        channel = grpc.insecure_channel(there.address, there.options)
+    target = resolve_target(address, connect_options)
+    if target.credentials is None:
+        channel = grpc.insecure_channel(target.address, target.options)
     else:
-        channel = grpc.secure_channel(there.address, there.credentials, there.options)
-    return AuthClient(AuthChannel(channel, lambda: bearer(how.get("token"))))
+        channel = grpc.secure_channel(target.address, target.credentials, target.options)
+    return AuthClient(AuthChannel(channel, lambda: bearer_metadata(connect_options.get("token"))))

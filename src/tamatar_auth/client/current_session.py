@@ -9,7 +9,9 @@ from tamatar.auth.v1.session_pb2 import Session
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionResponse
 from tamatar.auth.v1.user_pb2 import User
 
-_CURRENT: ContextVar["CurrentSession | None"] = ContextVar("tamatar_auth_session", default=None)
+_CURRENT_SESSION: ContextVar["CurrentSession | None"] = ContextVar(
+    "tamatar_auth_session", default=None
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def current_session() -> CurrentSession:
     >>> current_session().user.email
     'ada@example.com'
     """
-    session = _CURRENT.get()
+    session = _CURRENT_SESSION.get()
     if session is None:
         raise LookupError("there is no session: the guard lets calls without one in here")
     return session
@@ -47,29 +49,29 @@ def current_session() -> CurrentSession:
 
 def find_current_session() -> CurrentSession | None:
     """Return the session of the call in hand, or None where there is none."""
-    return _CURRENT.get()
+    return _CURRENT_SESSION.get()
 
 
-def current(answer: ValidateSessionResponse) -> CurrentSession:
+def as_current_session(response: ValidateSessionResponse) -> CurrentSession:
     """Return the session of an answer: a copy, whatever its handler does with it."""
     session, user = Session(), User()
-    session.CopyFrom(answer.session)
-    user.CopyFrom(answer.user)
+    session.CopyFrom(response.session)
+    user.CopyFrom(response.user)
     return CurrentSession(session, user)
 
 
-def enter(session: CurrentSession | None) -> None:
+def bind_session(session: CurrentSession | None) -> None:
     """Let `current_session` return a session in the rest of this task."""
-    _CURRENT.set(session)
+    _CURRENT_SESSION.set(session)
 
 
 @contextlib.contextmanager
-def entered(session: CurrentSession | None) -> Iterator[None]:
+def bound_session(session: CurrentSession | None) -> Iterator[None]:
     """Let `current_session` return a session for as long as the block."""
-    token = _CURRENT.set(session)
+    token = _CURRENT_SESSION.set(session)
     try:
         yield
     finally:
         # What nobody finished is thrown away in a context of another: there is nothing to reset.
         with contextlib.suppress(ValueError):
-            _CURRENT.reset(token)
+            _CURRENT_SESSION.reset(token)

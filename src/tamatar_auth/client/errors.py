@@ -30,8 +30,8 @@ from grpc.aio import AioRpcError, Metadata
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 
-DOMAIN = "auth.tamatar.dev"
-DETAILS = "grpc-status-details-bin"
+ERROR_DOMAIN = "auth.tamatar.dev"
+DETAILS_KEY = "grpc-status-details-bin"
 
 
 class AuthError(AioRpcError):
@@ -64,10 +64,12 @@ class AuthError(AioRpcError):
         debug_error_string: str | None = None,
     ) -> None:
         super().__init__(code, initial_metadata, trailing_metadata, details, debug_error_string)
-        info, request, retry = _read(trailing_metadata)
-        self.reason_name = info.reason if info.domain == DOMAIN else ""
+        info, request, retry = _read_details(trailing_metadata)
+        self.reason_name = info.reason if info.domain == ERROR_DOMAIN else ""
         known = self.reason_name in ErrorReason.keys()  # noqa: SIM118 - no mapping
-        self.reason = ErrorReason.Value(self.reason_name) if known else ErrorReason.Value(_NONE)
+        self.reason = (
+            ErrorReason.Value(self.reason_name) if known else ErrorReason.Value(_UNSPECIFIED)
+        )
         self.metadata = MappingProxyType(dict(info.metadata))
         fields: dict[str, list[str]] = {}
         for violation in request.field_violations:
@@ -129,7 +131,7 @@ class UnavailableError(AuthError):
     """No answer could be had in time."""
 
 
-_NONE = "ERROR_REASON_UNSPECIFIED"
+_UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
 _BY_REASON = {
     "INVALID_CREDENTIALS": CredentialsError,
     "USER_TOKEN_INVALID": CredentialsError,
@@ -154,7 +156,7 @@ _BY_CODE = {
 }
 
 
-class _Ended(Protocol):
+class _CallError(Protocol):
     """What every error of a call can tell, of either kind of channel."""
 
     def code(self) -> StatusCode: ...
@@ -172,18 +174,18 @@ def auth_error(error: grpc.RpcError) -> grpc.RpcError:
     """Return what a call raises in place of the given error of gRPC."""
     if isinstance(error, AuthError) or not hasattr(error, "trailing_metadata"):
         return error
-    ended = cast("_Ended", error)
-    trailing = _metadata(ended.trailing_metadata())
-    info, _, _ = _read(trailing)
-    kind = _BY_REASON.get(info.reason) or _BY_CODE.get(ended.code(), AuthError)
+    call_error = cast("_CallError", error)
+    trailing = _metadata(call_error.trailing_metadata())
+    info, _, _ = _read_details(trailing)
+    kind = _BY_REASON.get(info.reason) or _BY_CODE.get(call_error.code(), AuthError)
     # For a blocking call that this side has cancelled gRPC would wait for ever for these two.
-    is_whole = isinstance(error, AioRpcError) or ended.code() is not StatusCode.CANCELLED
+    is_complete = isinstance(error, AioRpcError) or call_error.code() is not StatusCode.CANCELLED
     return kind(
-        ended.code(),
-        _metadata(ended.initial_metadata() if is_whole else ()),
+        call_error.code(),
+        _metadata(call_error.initial_metadata() if is_complete else ()),
         trailing,
-        ended.details(),
-        ended.debug_error_string() if is_whole else None,
+        call_error.details(),
+        call_error.debug_error_string() if is_complete else None,
     )
 
 
@@ -192,17 +194,17 @@ def loggable(error: Exception) -> str:
     return str(error) if isinstance(error, (AuthError, OSError)) else type(error).__name__
 
 
-def _metadata(told: Any) -> Metadata:
-    return Metadata(*((each[0], each[1]) for each in told or ()))
+def _metadata(pairs: Any) -> Metadata:
+    return Metadata(*((each[0], each[1]) for each in pairs or ()))
 
 
-def _read(trailing: Metadata) -> tuple[Any, Any, Any]:
+def _read_details(trailing: Metadata) -> tuple[Any, Any, Any]:
     """Read the details of a status: ErrorInfo, BadRequest and RetryInfo, empty if not there."""
-    found = info, request, retry = ErrorInfo(), BadRequest(), RetryInfo()
-    packed = trailing.get(DETAILS) or b""
+    details = info, request, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    packed = trailing.get(DETAILS_KEY) or b""
     with contextlib.suppress(DecodeError):  # what somebody in between made of them
         status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
         for detail in status.details:
-            for known in found:
+            for known in details:
                 detail.Unpack(known)
     return info, request, retry

@@ -7,11 +7,18 @@ import grpc
 
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
 from tamatar_auth.client.connect import AuthClient
-from tamatar_auth.client.current_session import CurrentSession, current, entered
-from tamatar_auth.client.guard_rules import Given, GuardOptions, Need, Pace, Refused, find_token
-from tamatar_auth.client.invalidation import Watch
+from tamatar_auth.client.current_session import CurrentSession, as_current_session, bound_session
+from tamatar_auth.client.guard_rules import (
+    CallRejected,
+    GuardConfig,
+    GuardOptions,
+    RecheckTimer,
+    SessionRequirement,
+    find_token,
+)
+from tamatar_auth.client.invalidation import SessionWatcher
 
-Check = Callable[[], None]
+Recheck = Callable[[], None]
 
 
 class SessionGuard(grpc.ServerInterceptor):
@@ -26,132 +33,141 @@ class SessionGuard(grpc.ServerInterceptor):
 
     def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
         """Guard by a client of the service; `GuardOptions` explains the options."""
-        given = Given(**options)
+        config = GuardConfig(**options)
         self._auth = auth
-        self._rules = given.rules
-        self._key = given.metadata_key
-        self.recheck = given.recheck
+        self._rules = config.rules
+        self._key = config.metadata_key
+        self.recheck = config.recheck
         """Seconds after which what goes on is checked again."""
-        self._cache = given.cache
-        self._following = Watch(auth, self._cache) if self._cache is not None else None
+        self._cache = config.cache
+        self._watcher = SessionWatcher(auth, self._cache) if self._cache is not None else None
 
     def session(self, token: str) -> CurrentSession:
-        """Return the session of a token, or raise `Refused`."""
-        if self._cache is None or self._following is None:
-            return current(self._ask(token))
-        self._following.begin()
-        answer = self._cache.find(token)
-        if answer is None:
+        """Return the session of a token, or raise `CallRejected`."""
+        if self._cache is None or self._watcher is None:
+            return as_current_session(self._validate(token))
+        self._watcher.begin()
+        response = self._cache.find(token)
+        if response is None:
             ticket = self._cache.begin()
-            answer = self._ask(token)
-            self._cache.keep(ticket, token, answer)
-        return current(answer)
+            response = self._validate(token)
+            self._cache.store(ticket, token, response)
+        return as_current_session(response)
 
     def close(self) -> None:
         """Use no answer again; calls are still guarded."""
-        if self._following is not None:
-            self._following.close()
+        if self._watcher is not None:
+            self._watcher.close()
 
-    def _ask(self, token: str) -> ValidateSessionResponse:
+    def _validate(self, token: str) -> ValidateSessionResponse:
         try:
             return self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
         except Exception as error:  # noqa: BLE001 - such as a token that cannot be read
-            raise Refused.because(error) from None
+            raise CallRejected.from_error(error) from None
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the method's handler behind a check."""
         handler = continuation(handler_call_details)
-        need = self._rules.need(handler_call_details.method)
-        if handler is None or need is Need.NOTHING:
+        requirement = self._rules.requirement(handler_call_details.method)
+        if handler is None or requirement is SessionRequirement.NONE:
             return handler
         # The check is made where the handler runs: here it would hold up the calls of others.
-        return guarded(handler, entering(self.session, self._key, need, self.recheck))
+        return guard_handler(handler, admission(self.session, self._key, requirement, self.recheck))
 
 
-Enter = Callable[[Any], tuple[CurrentSession | None, Check]]
+AdmitCall = Callable[[Any], tuple[CurrentSession | None, Recheck]]
 """Returns the session of a call and what checks it again, or ends the call."""
 
 
-def entering(
-    session_of: Callable[[str], CurrentSession], key: str, need: Need, recheck: float
-) -> Enter:
+def admission(
+    get_session: Callable[[str], CurrentSession],
+    key: str,
+    requirement: SessionRequirement,
+    recheck: float,
+) -> AdmitCall:
     """Return what lets calls in whose metadata has the token of a good session under a key."""
 
-    def enter(context: Any) -> tuple[CurrentSession | None, Check]:
+    def admit(context: Any) -> tuple[CurrentSession | None, Recheck]:
         def check(token: str | None) -> CurrentSession | None:
-            if token is None and need is Need.A_SESSION:
-                raise Refused.unknown()
-            return session_of(token) if token else None
+            if token is None and requirement is SessionRequirement.REQUIRED:
+                raise CallRejected.unknown_session()
+            return get_session(token) if token else None
 
-        def again() -> None:
-            if pace.is_due():
+        def recheck_if_due() -> None:
+            if timer.is_due():
                 try:
                     check(token)
-                except Refused as refused:
-                    refused.end(context)
+                except CallRejected as rejection:
+                    rejection.abort(context)
 
-        pace = Pace(recheck)
+        timer = RecheckTimer(recheck)
         try:
             token = find_token(context.invocation_metadata(), key)
-            return check(token), again
-        except Refused as refused:
-            refused.end(context)
+            return check(token), recheck_if_due
+        except CallRejected as rejection:
+            rejection.abort(context)
 
-    return enter
+    return admit
 
 
-def guarded(handler: Any, enter: Enter) -> Any:
+def guard_handler(handler: Any, admit: AdmitCall) -> Any:
     """Return a blocking handler behind a check."""
-    streams = handler.request_streaming
+    request_streaming = handler.request_streaming
     if handler.response_streaming:
-        behaviour = handler.stream_stream if streams else handler.unary_stream
-        kinds = grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        wrapped: Any = streaming(behaviour, enter, streams=streams)
+        behaviour = handler.stream_stream if request_streaming else handler.unary_stream
+        factories = grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        wrapped: Any = guard_streaming(behaviour, admit, request_streaming=request_streaming)
     else:
-        behaviour = handler.stream_unary if streams else handler.unary_unary
-        kinds = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
-        wrapped = answering_once(behaviour, enter, streams=streams)
-    return kinds[streams](wrapped, handler.request_deserializer, handler.response_serializer)
+        behaviour = handler.stream_unary if request_streaming else handler.unary_unary
+        factories = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+        wrapped = guard_unary(behaviour, admit, request_streaming=request_streaming)
+    return factories[request_streaming](
+        wrapped, handler.request_deserializer, handler.response_serializer
+    )
 
 
-def answering_once(behaviour: Any, enter: Enter, *, streams: bool) -> Any:
+def guard_unary(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:
     """Check before a behaviour answers."""
 
     def call(request: Any, context: Any) -> Any:
-        session, check = enter(context)
-        with entered(session):
-            return behaviour(_checked(request, check) if streams else request, context)
+        session, check = admit(context)
+        with bound_session(session):
+            return behaviour(
+                _recheck_each(request, check) if request_streaming else request, context
+            )
 
     return call
 
 
-def streaming(behaviour: Any, enter: Enter, *, streams: bool) -> Any:
+def guard_streaming(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:
     """Check before a behaviour answers, and between its answers.
 
     They are made one by one, each perhaps on another thread, so each is entered anew.
     """
 
     def call(request: Any, context: Any) -> Iterator[Any]:
-        session, check = enter(context)
-        with entered(session):
-            answers = iter(behaviour(_checked(request, check) if streams else request, context))
+        session, check = admit(context)
+        with bound_session(session):
+            responses = iter(
+                behaviour(_recheck_each(request, check) if request_streaming else request, context)
+            )
         try:
             while True:
-                with entered(session):
+                with bound_session(session):
                     try:
-                        answer = next(answers)
+                        response = next(responses)
                     except StopIteration:
                         return
                 check()
-                yield answer
+                yield response
         finally:
-            with entered(session):
-                getattr(answers, "close", lambda: None)()
+            with bound_session(session):
+                getattr(responses, "close", lambda: None)()
 
     return call
 
 
-def _checked(requests: Iterable[Any], check: Check) -> Iterator[Any]:
+def _recheck_each(requests: Iterable[Any], check: Recheck) -> Iterator[Any]:
     for request in requests:
         check()
         yield request

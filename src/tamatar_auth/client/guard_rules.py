@@ -16,8 +16,8 @@ from grpc import StatusCode
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.errors import (
-    DETAILS,
-    DOMAIN,
+    DETAILS_KEY,
+    ERROR_DOMAIN,
     InvalidRequestError,
     SessionError,
     loggable,
@@ -31,7 +31,7 @@ OPEN_METHODS = (
 """What a guard lets everybody call unless told otherwise: health and reflection."""
 
 AUTHORIZATION = "authorization"
-RECHECK = 30.0
+RECHECK_INTERVAL = 30.0
 """Seconds after which a stream that goes on is checked again."""
 
 MAX_AGE = 30.0
@@ -65,20 +65,20 @@ class GuardOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GuardConfig:
     """The same, with what stands for what is not given; refuses everything else."""
 
     open_methods: Iterable[str] = OPEN_METHODS
     optional_methods: Iterable[str] = ()
     metadata_key: str = AUTHORIZATION
-    recheck: float = RECHECK
+    recheck: float = RECHECK_INTERVAL
     max_age: float = MAX_AGE
     cache_size: int = CACHE_SIZE
 
     @property
-    def rules(self) -> "Rules":
+    def rules(self) -> "MethodRules":
         """What each method needs."""
-        return Rules(self.open_methods, self.optional_methods)
+        return MethodRules(self.open_methods, self.optional_methods)
 
     @property
     def cache(self) -> SessionCache | None:
@@ -88,33 +88,35 @@ class Given:
         return SessionCache(max_age=self.max_age, size=self.cache_size)
 
 
-class Need(enum.Enum):
+class SessionRequirement(enum.Enum):
     """What a call has to bring."""
 
-    NOTHING = enum.auto()
-    A_GOOD_SESSION_OR_NONE = enum.auto()
-    A_SESSION = enum.auto()
+    NONE = enum.auto()
+    OPTIONAL = enum.auto()
+    REQUIRED = enum.auto()
 
 
-class Rules:
+class MethodRules:
     """Says of each method what it needs: a session, unless it is named.
 
     `shop.v1.Shop/List` names a method, `shop.v1.Shop` all of a service.
     """
 
     def __init__(self, open_methods: Iterable[str], optional_methods: Iterable[str]) -> None:
-        self._open = _names(open_methods)
-        self._optional = _names(optional_methods)
+        self._open = _method_names(open_methods)
+        self._optional = _method_names(optional_methods)
 
-    def need(self, path: str) -> Need:
+    def requirement(self, path: str) -> SessionRequirement:
         """Return what a method such as `/shop.v1.Shop/List` needs."""
         names = {path.lstrip("/"), path.lstrip("/").partition("/")[0]}
         if names & self._open:
-            return Need.NOTHING
-        return Need.A_GOOD_SESSION_OR_NONE if names & self._optional else Need.A_SESSION
+            return SessionRequirement.NONE
+        return (
+            SessionRequirement.OPTIONAL if names & self._optional else SessionRequirement.REQUIRED
+        )
 
 
-class Refused(Exception):  # noqa: N818 - the caller's, not ours
+class CallRejected(Exception):  # noqa: N818 - the caller's, not ours
     """A call is not let in."""
 
     def __init__(
@@ -127,23 +129,23 @@ class Refused(Exception):  # noqa: N818 - the caller's, not ours
         self.details = details
 
     @classmethod
-    def unknown(cls) -> Self:
+    def unknown_session(cls) -> Self:
         """Refuse a call that brought no token, or one that cannot be any."""
         reason = ErrorReason.Name(ErrorReason.SESSION_UNKNOWN)
         message, packed = "The session is not known.", Packed()
-        packed.Pack(ErrorInfo(reason=reason, domain=DOMAIN))
+        packed.Pack(ErrorInfo(reason=reason, domain=ERROR_DOMAIN))
         status = Status(code=StatusCode.UNAUTHENTICATED.value[0], message=message, details=[packed])
         return cls(StatusCode.UNAUTHENTICATED, message, reason, status.SerializeToString())
 
     @classmethod
-    def because(cls, error: Exception) -> Self:
+    def from_error(cls, error: Exception) -> Self:
         """Refuse a call because its session is not good, or because nobody can tell."""
         if isinstance(error, InvalidRequestError):
-            return cls.unknown()
+            return cls.unknown_session()
         if not isinstance(error, SessionError):
             log.warning("a session cannot be checked: %s", loggable(error))
             return cls(StatusCode.UNAVAILABLE, "The session cannot be checked at the moment.")
-        details = error.trailing_metadata().get(DETAILS) or b""
+        details = error.trailing_metadata().get(DETAILS_KEY) or b""
         return cls(
             StatusCode.UNAUTHENTICATED,
             error.details() or "",
@@ -154,22 +156,22 @@ class Refused(Exception):  # noqa: N818 - the caller's, not ours
     @property
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
         """What is sent with the status."""
-        return ((DETAILS, self.details),) if self.details else ()
+        return ((DETAILS_KEY, self.details),) if self.details else ()
 
-    def end(self, context: Any) -> NoReturn:
-        """End a call that runs on a thread; for coroutines await `end_soon`."""
+    def abort(self, context: Any) -> NoReturn:
+        """End a call that runs on a thread; for coroutines await `abort_async`."""
         # Contexts on the threads of a server on asyncio have no abort_with_status.
         context.set_trailing_metadata(self.trailing_metadata)
         context.abort(self.code, self.message)
         raise self
 
-    async def end_soon(self, context: Any) -> NoReturn:
+    async def abort_async(self, context: Any) -> NoReturn:
         """End a call that runs on asyncio."""
         await context.abort(self.code, self.message, self.trailing_metadata)
         raise self
 
 
-class Pace:
+class RecheckTimer:
     """When a stream is to be checked again."""
 
     def __init__(self, seconds: float) -> None:
@@ -187,31 +189,31 @@ class Pace:
 def find_token(metadata: Iterable[Any], key: str) -> str | None:
     """Return the session's token that a call brings, or None if it brings nothing under the key.
 
-    Raises `Refused` if that cannot be a token, or if there are several.
+    Raises `CallRejected` if that cannot be a token, or if there are several.
     """
     values = [value for name, value in metadata if name == key]
     if not values:
         return None
     if len(values) > 1 or not isinstance(values[0], str):
-        raise Refused.unknown()
-    return token_in(values[0], is_bearer=key == AUTHORIZATION)
+        raise CallRejected.unknown_session()
+    return extract_token(values[0], is_bearer=key == AUTHORIZATION)
 
 
-def token_in(value: str, *, is_bearer: bool) -> str:
-    """Return the token in a header's value, or raise `Refused`."""
+def extract_token(value: str, *, is_bearer: bool) -> str:
+    """Return the token in a header's value, or raise `CallRejected`."""
     found = _BEARER.fullmatch(value) if is_bearer else None
     token = found[1] if found else value
     if (is_bearer and not found) or not _TOKEN.fullmatch(token):
-        raise Refused.unknown()
+        raise CallRejected.unknown_session()
     return token
 
 
-def several(names: Iterable[str]) -> tuple[str, ...]:
+def as_tuple(names: Iterable[str]) -> tuple[str, ...]:
     """Return names, or raise `TypeError` for one alone: it would be taken for its letters."""
     if isinstance(names, str):
         raise TypeError(f"a list is wanted: [{names!r}]")
     return tuple(names)
 
 
-def _names(methods: Iterable[str]) -> frozenset[str]:
-    return frozenset(name.lstrip("/") for name in several(methods))
+def _method_names(methods: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.lstrip("/") for name in as_tuple(methods))

@@ -9,17 +9,17 @@ import grpc
 from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest
-from tamatar_auth.client.cache import SILENCE, SessionCache, now
+from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache, now
 from tamatar_auth.client.connect import AuthClient
 from tamatar_auth.client.errors import AuthError, loggable
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+MIN_BACKOFF, MAX_BACKOFF = 0.1, 5.0
 """Seconds between two streams, at first and after many that failed."""
 
-REFUSED_PAUSE = 60.0
+REFUSED_BACKOFF = 60.0
 """Seconds after which a service that does not let this caller watch is asked again."""
 
-GLANCE = 1.0
+SILENCE_CHECK_INTERVAL = 1.0
 """Seconds between two looks whether a stream has fallen silent."""
 
 _REFUSALS = {StatusCode.UNIMPLEMENTED, StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED}
@@ -27,30 +27,30 @@ _REFUSALS = {StatusCode.UNIMPLEMENTED, StatusCode.PERMISSION_DENIED, StatusCode.
 log = logging.getLogger("tamatar_auth.client")
 
 
-class Pauses:
+class Backoff:
     """How long to wait before the next stream."""
 
     def __init__(self) -> None:
-        self._next = FIRST_PAUSE
+        self._delay = MIN_BACKOFF
 
-    def worked(self) -> None:
+    def reset(self) -> None:
         """Note that a stream was opened."""
-        self._next = FIRST_PAUSE
+        self._delay = MIN_BACKOFF
 
-    def after(self, error: Exception | None) -> float:
+    def next_delay(self, error: Exception | None) -> float:
         """Return the seconds to wait after a stream that ended with this."""
         is_refused = isinstance(error, AuthError) and error.code() in _REFUSALS
-        will_pass = isinstance(error, (grpc.RpcError, TimeoutError)) and not is_refused
-        if error is not None and not will_pass:
+        is_transient = isinstance(error, (grpc.RpcError, TimeoutError)) and not is_refused
+        if error is not None and not is_transient:
             log.warning("sessions cannot be watched, so each is asked for: %s", loggable(error))
         if is_refused:
-            return REFUSED_PAUSE
-        told = error.retry_after if isinstance(error, AuthError) else None
-        self._next, pause = min(2 * self._next, LONGEST_PAUSE), max(told or 0, self._next)
-        return pause * random.uniform(0.5, 1)  # noqa: S311 - not all at once
+            return REFUSED_BACKOFF
+        retry_after = error.retry_after if isinstance(error, AuthError) else None
+        self._delay, delay = min(2 * self._delay, MAX_BACKOFF), max(retry_after or 0, self._delay)
+        return delay * random.uniform(0.5, 1)  # noqa: S311 - not all at once
 
 
-class Watch:
+class SessionWatcher:
     """Watches while the process lives, from the first time that it is needed."""
 
     def __init__(self, auth: AuthClient, cache: SessionCache) -> None:
@@ -58,74 +58,75 @@ class Watch:
         self._cache = cache
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._call: Any = None
-        self._heard_at = now()
+        self._last_message_at = now()
 
     def begin(self) -> None:
         """Watch from now on, if that was not begun in this process."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._lock:
-            if self._over.is_set() or (self._thread is not None and self._thread.is_alive()):
+            if self._closed.is_set() or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._cache.broken()  # a process that was forked has it of its parent, who watches on
+            # A forked process has the cache of its parent, which goes on to watch.
+            self._cache.stream_broken()
             self._thread = threading.Thread(target=self._run, name="watch sessions", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
         """Watch no more."""
-        self._over.set()
-        self._cancel()
+        self._closed.set()
+        self._cancel_call()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        glances = threading.Thread(
-            target=self._glance,
+        silence_thread = threading.Thread(
+            target=self._cancel_silent_calls,
             args=[threading.current_thread()],
             name="glance at the watch",
             daemon=True,
         )
-        glances.start()
-        pauses = Pauses()
-        while not self._over.is_set():
+        silence_thread.start()
+        backoff = Backoff()
+        while not self._closed.is_set():
             error = None
             try:
-                self._follow(pauses)
+                self._follow_stream(backoff)
             except Exception as raised:  # noqa: BLE001 - such as a token that cannot be read
                 error = raised
             finally:
-                self._cache.broken()
+                self._cache.stream_broken()
             if isinstance(error, ValueError):  # the client was closed, as far as anybody can tell
-                self._over.wait(LONGEST_PAUSE)  # whoever checks a session later begins anew
+                self._closed.wait(MAX_BACKOFF)  # whoever checks a session later begins anew
                 return
-            self._over.wait(pauses.after(error))
+            self._closed.wait(backoff.next_delay(error))
 
-    def _follow(self, pauses: Pauses) -> None:
+    def _follow_stream(self, backoff: Backoff) -> None:
         """Tell the cache what a stream tells, until it ends."""
-        self._heard_at = now()
+        self._last_message_at = now()
         self._call = call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:
-            if self._over.is_set():  # and who set it may have found an older call
+            if self._closed.is_set():  # and who set it may have found an older call
                 return
             next(call)
-            self._heard_at = now()
-            self._cache.opened()
-            pauses.worked()
+            self._last_message_at = now()
+            self._cache.stream_opened()
+            backoff.reset()
             for message in call:
-                self._heard_at = now()
-                if not self._cache.heard(message.ends):
+                self._last_message_at = now()
+                if not self._cache.apply_ends(message.ends):
                     return
         finally:
             call.cancel()
 
-    def _glance(self, watching: threading.Thread) -> None:
+    def _cancel_silent_calls(self, watch_thread: threading.Thread) -> None:
         """End a stream that has fallen silent, so that another one is begun."""
-        while watching.is_alive() and not self._over.wait(GLANCE):
-            if now() - self._heard_at > SILENCE:
-                self._cancel()
+        while watch_thread.is_alive() and not self._closed.wait(SILENCE_CHECK_INTERVAL):
+            if now() - self._last_message_at > MAX_STREAM_SILENCE:
+                self._cancel_call()
 
-    def _cancel(self) -> None:
+    def _cancel_call(self) -> None:
         if self._call is not None:
             self._call.cancel()

@@ -13,7 +13,7 @@ from tamatar_auth.client.call_defaults import service_config
 Token = str | Callable[[], str]
 """A caller's token, or what returns it: asked for each call, so it can be rotated."""
 
-OPTIONS: tuple[tuple[str, Any], ...] = (
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The server throws out who pings more often than every 9 seconds.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -27,11 +27,11 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
 
-_SENDABLE = re.compile(r"[!-~]+")
+_TOKEN_CHARACTERS = re.compile(r"[!-~]+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 
-class How(TypedDict, total=False):
+class ConnectOptions(TypedDict, total=False):
     """How a service is connected to; all of it is optional."""
 
     token: Token | None
@@ -52,7 +52,7 @@ class How(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _CompleteOptions:
     """The same, with what stands for what is not given; refuses everything else."""
 
     token: Token | None = None
@@ -74,29 +74,31 @@ class Target:
     options: Sequence[tuple[str, Any]]
 
 
-def target(address: str, how: How) -> Target:
+def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     """Decide how an address is connected to.
 
     Raises `ValueError` for arguments that do not go together, `TypeError` for unknown ones.
     """
-    given = _Given(**how)
-    plaintext, server_name = given.plaintext, given.server_name
-    certificate, private_key = given.certificate, given.private_key
-    root_certificates = given.root_certificates
-    shown = (root_certificates, certificate, private_key)
+    options = _CompleteOptions(**connect_options)
+    plaintext, server_name = options.plaintext, options.server_name
+    certificate, private_key = options.certificate, options.private_key
+    root_certificates = options.root_certificates
+    certificates = (root_certificates, certificate, private_key)
     if (certificate is None) != (private_key is None):
         raise ValueError("a certificate goes with its private key")
     if plaintext is None:
-        plaintext = is_local(address) and shown == (None, None, None)
-    if plaintext and shown != (None, None, None):
+        plaintext = is_local(address) and certificates == (None, None, None)
+    if plaintext and certificates != (None, None, None):
         raise ValueError("certificates are of no use in plain text")
-    named = [("grpc.ssl_target_name_override", server_name)] if server_name else []
+    name_override = [("grpc.ssl_target_name_override", server_name)] if server_name else []
     credentials = None
     if not plaintext:
-        root, chain, key = (_content(given) for given in shown)
+        root, chain, key = (_read_pem(given) for given in certificates)
         credentials = grpc.ssl_channel_credentials(root, key, chain)
     config = ("grpc.service_config", service_config())
-    return Target(address, credentials, [config, *OPTIONS, *named, *given.options])
+    return Target(
+        address, credentials, [config, *CHANNEL_OPTIONS, *name_override, *options.options]
+    )
 
 
 def is_local(address: str) -> bool:
@@ -104,12 +106,12 @@ def is_local(address: str) -> bool:
     scheme, _, rest = address.rpartition("://")
     if address.startswith(("unix:", "unix-abstract:")) or scheme == "unix":
         return True
-    places = re.sub(r"^(ipv4|ipv6|dns):", "", rest.rpartition("/")[2]).split(",")
-    hosts = (re.sub(r"(?<=[^:]):\d+$", "", place) for place in places)
+    endpoints = re.sub(r"^(ipv4|ipv6|dns):", "", rest.rpartition("/")[2]).split(",")
+    hosts = (re.sub(r"(?<=[^:]):\d+$", "", endpoint) for endpoint in endpoints)
     return all(_LOOPBACK.fullmatch(host) for host in hosts)
 
 
-def bearer(token: Token | None) -> Sequence[tuple[str, str]]:
+def bearer_metadata(token: Token | None) -> Sequence[tuple[str, str]]:
     """Return the metadata that shows who calls; raise `ValueError` where it cannot be sent.
 
     A token that was read from a file may end with its line.
@@ -117,10 +119,10 @@ def bearer(token: Token | None) -> Sequence[tuple[str, str]]:
     if token is None:
         return ()
     text = (token if isinstance(token, str) else token()).strip()
-    if not _SENDABLE.fullmatch(text):
+    if not _TOKEN_CHARACTERS.fullmatch(text):
         raise ValueError("the token of this caller is empty, or has characters that none has")
     return (("authorization", f"Bearer {text}"),)
 
 
-def _content(given: bytes | Path | None) -> bytes | None:
+def _read_pem(given: bytes | Path | None) -> bytes | None:
     return given.read_bytes() if isinstance(given, Path) else given

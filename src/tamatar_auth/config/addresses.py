@@ -50,17 +50,17 @@ class ListenAddress(NamedTuple):
             if self.path:
                 with socket.socket(socket.AF_UNIX) as probe:
                     return probe.connect_ex(self.path) == 0
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError:
             return False  # whoever binds it learns why that is impossible
-        return any(_is_taken(family, place) for family, _, _, _, place in found)
+        return any(_is_taken(family, sockaddr) for family, _, _, _, sockaddr in resolved)
 
 
-def _is_taken(family: int, place: Any) -> bool:
+def _is_taken(family: int, sockaddr: Any) -> bool:
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(place)
+            probe.bind(sockaddr)
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def read_duration(value: object) -> object:
+def parse_duration(value: object) -> object:
     """Read a duration with a unit, or a bare number of seconds; leave what is no text."""
     if not isinstance(value, str):
         return value
@@ -22,7 +22,7 @@ def read_duration(value: object) -> object:
         raise ValueError("must be a shorter duration") from None
 
 
-def write_duration(value: timedelta) -> str:
+def format_duration(value: timedelta) -> str:
     """Write a duration with the largest unit that fits."""
     milliseconds = round(value / timedelta(milliseconds=1))
     for unit in ("d", "h", "m", "s"):
@@ -32,7 +32,7 @@ def write_duration(value: timedelta) -> str:
     return f"{milliseconds}ms" if milliseconds else "0s"
 
 
-Duration = Annotated[timedelta, BeforeValidator(read_duration)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
 def between(shortest: timedelta, longest: timedelta) -> AfterValidator:
@@ -40,7 +40,7 @@ def between(shortest: timedelta, longest: timedelta) -> AfterValidator:
 
     def check(value: timedelta) -> timedelta:
         if not shortest <= value <= longest:
-            bounds = f"{write_duration(shortest)} and {write_duration(longest)}"
+            bounds = f"{format_duration(shortest)} and {format_duration(longest)}"
             raise ValueError(f"must be between {bounds}")
         return value
 

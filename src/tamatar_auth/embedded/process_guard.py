@@ -28,9 +28,9 @@ from pathlib import Path
 # What a fast and then an immediate shutdown may take before the server is killed.
 FAST_SECONDS, IMMEDIATE_SECONDS = 5.0, 6.0
 # What the end of a server may take: more than both together.
-END_SECONDS = 15.0
+STOP_TIMEOUT = 15.0
 # How long a directory may look taken before it is: its owner may just have been killed.
-GRACE_SECONDS = 1.0
+LOCK_WAIT_SECONDS = 1.0
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS = 1, 8
@@ -49,7 +49,7 @@ class DirectoryInUseError(OSError):
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[int]:
+def lock_directory(directory: Path) -> Iterator[int]:
     """Lock a directory; yield the descriptor that keeps the lock where it is inherited.
 
     Raises `DirectoryInUseError`, after some patience with an owner or a server that is ending.
@@ -59,10 +59,10 @@ def locked(directory: Path) -> Iterator[int]:
         began = time.monotonic()
         while not _try_lock(file.fileno()):
             holder = _holder(path)
-            if time.monotonic() - began > (GRACE_SECONDS if holder else END_SECONDS):
-                who = f"process {holder}" if holder else "a server that does not end"
+            if time.monotonic() - began > (LOCK_WAIT_SECONDS if holder else STOP_TIMEOUT):
+                holder_label = f"process {holder}" if holder else "a server that does not end"
                 raise DirectoryInUseError(
-                    f"it is in use by {who}; stop that, or choose another directory"
+                    f"it is in use by {holder_label}; stop that, or choose another directory"
                 )
             time.sleep(0.05)
         file.truncate(0)
@@ -71,7 +71,7 @@ def locked(directory: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def give(tree: Path, identity: str) -> None:
+def change_owner(tree: Path, identity: str) -> None:
     """Make the user of an identity ("UID:GID") the owner of a folder with all that is in it."""
     user, group = map(int, identity.split(":"))
     # The innermost first: what is given away may be closed afterwards.
@@ -79,7 +79,7 @@ def give(tree: Path, identity: str) -> None:
         os.chown(path, user, group, follow_symlinks=False)
 
 
-class Guarded:
+class GuardedProcess:
     """A command that runs under a guard."""
 
     def __init__(self, command: list[str], *, lock: int, identity: str, log: Path) -> None:
@@ -99,7 +99,7 @@ class Guarded:
             )
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the command runs."""
         return self._process.poll() is None
 
@@ -109,13 +109,13 @@ class Guarded:
 
     def stop(self) -> None:
         """Shut the command down and wait for its end."""
-        self._end(b"s")
+        self._request_end(b"s")
 
     def kill(self) -> None:
         """Kill the command and its children."""
-        self._end(b"k")
+        self._request_end(b"k")
 
-    def _end(self, request: bytes) -> None:
+    def _request_end(self, request: bytes) -> None:
         # A forked child that unwinds a `with` must not end the server of its parent.
         if os.getpid() != self._owner:
             return
@@ -125,7 +125,7 @@ class Guarded:
             with suppress(BrokenPipeError), pipe:
                 pipe.write(request)
         try:
-            self._process.wait(END_SECONDS)
+            self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> int:
     owner, lock, identity, fast, immediate, *command = arguments
     wake = _catch_signals()
     try:
-        _become(identity)
+        _switch_user(identity)
         process = subprocess.Popen(  # noqa: S603  the owner names the command
             command,
             stdin=subprocess.DEVNULL,
@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, subprocess.SubprocessError) as error:
         sys.stderr.write(f"could not run {command[0]} as {identity or 'this user'}: {error}\n")
         return 126
-    request = _watch(process, int(owner), wake)
+    request = _wait_for_request(process, int(owner), wake)
     if request is not None:
         # Whoever waits for the lock learns from the empty file that it is worth waiting.
         os.ftruncate(int(lock), 0)
@@ -154,7 +154,7 @@ def main(arguments: list[str]) -> int:
     return process.wait()
 
 
-def _become(identity: str) -> None:
+def _switch_user(identity: str) -> None:
     """Stop being root: "namespace" enters a user namespace, "UID:GID" is another user.
 
     An empty identity changes nothing. Raises OSError where the system refuses.
@@ -169,7 +169,7 @@ def _become(identity: str) -> None:
         os.setgid(group)
         os.setuid(user)
         if _LINUX:
-            _keep_reach()
+            _keep_dac_override()
 
 
 def _enter_namespace(user: int, group: int) -> None:
@@ -180,7 +180,7 @@ def _enter_namespace(user: int, group: int) -> None:
     Path("/proc/self/gid_map").write_text(f"{NAMESPACE_ID} {group} 1")
 
 
-def _keep_reach() -> None:
+def _keep_dac_override() -> None:
     # Binaries and data often lie below a home that only root may enter. This one capability of
     # root's is kept where root has it; where not, ordinary permissions decide.
     bit = 1 << CAP_DAC_OVERRIDE
@@ -210,7 +210,7 @@ def _catch_signals() -> int:
     return wake
 
 
-def _watch(process: "subprocess.Popen[bytes]", owner: int, wake: int) -> bytes | None:
+def _wait_for_request(process: "subprocess.Popen[bytes]", owner: int, wake: int) -> bytes | None:
     """Return what the owner asks for (nothing: it is gone), or None when the command ended."""
     while process.poll() is None:
         # A forked child of the owner keeps the pipe open: hence the look at the parent.
@@ -224,8 +224,8 @@ def _watch(process: "subprocess.Popen[bytes]", owner: int, wake: int) -> bytes |
     return None
 
 
-def _shut_down(process: "subprocess.Popen[bytes]", patience: tuple[float, ...]) -> None:
-    for number, seconds in zip((signal.SIGINT, signal.SIGQUIT), patience, strict=False):
+def _shut_down(process: "subprocess.Popen[bytes]", timeouts: tuple[float, ...]) -> None:
+    for number, seconds in zip((signal.SIGINT, signal.SIGQUIT), timeouts, strict=False):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)

@@ -55,12 +55,12 @@ class Failure(Exception):  # noqa: N818 - a failure is not an error of this prog
     message: ClassVar[str]
     retry_after: float | None = None
     """Seconds after which the same call may well succeed."""
-    spread: ClassVar[float] = 0.0
+    retry_jitter: ClassVar[float] = 0.0
     """By what share of them a caller is told to wait longer, at random: those that are refused
     together are not to come back together."""
 
     metadata: Mapping[str, str] = NO_METADATA
-    kept_back: Mapping[str, str] = NO_METADATA
+    audit_details: Mapping[str, str] = NO_METADATA
     """What the audit trail is told and the caller is not."""
     violations: Sequence[FieldViolation] = ()
 
@@ -129,7 +129,7 @@ class ServerBusy(Failure):
     reason = ErrorReason.SERVER_BUSY
     message = "The server is busy: try again."
     retry_after = 1.0
-    spread = 0.5
+    retry_jitter = 0.5
 
     def __init__(self, retry_after: float = 1.0) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class ServiceStopping(Failure):
     reason = ErrorReason.SERVICE_STOPPING
     message = "This server is stopping: connect again."
     retry_after = 0.1
-    spread = 1.0
+    retry_jitter = 1.0
 
 
 class StreamInterrupted(Failure):
@@ -153,7 +153,7 @@ class StreamInterrupted(Failure):
     reason = ErrorReason.STREAM_INTERRUPTED
     message = "The stream may lack something from here on: begin another one."
     retry_after = 0.1
-    spread = 5.0
+    retry_jitter = 5.0
 
 
 class InternalFault(Failure):

@@ -48,7 +48,7 @@ class SessionReused(Failure):
     def __init__(self, user_id: object = None, session_id: object = None) -> None:
         super().__init__()
         ids = {"user_id": user_id, "session_id": session_id}
-        self.kept_back = {name: str(value) for name, value in ids.items() if value}
+        self.audit_details = {name: str(value) for name, value in ids.items() if value}
 
 
 class UserInactive(Failure):

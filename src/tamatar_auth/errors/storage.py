@@ -13,7 +13,7 @@ class TransactionConflict(Failure):
     reason = ErrorReason.TRANSACTION_CONFLICT
     message = "Another change got in the way: try again."
     retry_after = 0.1
-    spread = 1.0
+    retry_jitter = 1.0
 
 
 class ConstraintViolated(Failure):
@@ -39,7 +39,7 @@ class StorageUnavailable(Failure):
     reason = ErrorReason.STORAGE_UNAVAILABLE
     message = "The database is not available: try again."
     retry_after = 1.0
-    spread = 1.0
+    retry_jitter = 1.0
 
 
 class StorageTimedOut(Failure):

@@ -94,7 +94,7 @@ class InvalidCredentials(Failure):
 
     def __init__(self, cause: Cause | None = None, user_id: object = None) -> None:
         super().__init__()
-        self.kept_back = _kept_back(cause, user_id)
+        self.audit_details = _audit_details(cause, user_id)
 
 
 class EmailNotVerified(Failure):
@@ -106,7 +106,7 @@ class EmailNotVerified(Failure):
 
     def __init__(self, user_id: object = None) -> None:
         super().__init__()
-        self.kept_back = _kept_back(Cause.EMAIL_NOT_VERIFIED, user_id)
+        self.audit_details = _audit_details(Cause.EMAIL_NOT_VERIFIED, user_id)
 
 
 class TooManyAttempts(Failure):
@@ -120,7 +120,7 @@ class TooManyAttempts(Failure):
     def __init__(self, retry_after: float = 1.0, user_id: object = None) -> None:
         super().__init__()
         self.retry_after = retry_after
-        self.kept_back = _kept_back(Cause.TOO_MANY_ATTEMPTS, user_id)
+        self.audit_details = _audit_details(Cause.TOO_MANY_ATTEMPTS, user_id)
 
 
 class UserTokenInvalid(Failure):
@@ -131,6 +131,6 @@ class UserTokenInvalid(Failure):
     message = "The secret is not valid."
 
 
-def _kept_back(cause: Cause | None, user_id: object) -> Mapping[str, str]:
-    told = {"cause": cause, "user_id": user_id}
-    return {name: str(value) for name, value in told.items() if value}
+def _audit_details(cause: Cause | None, user_id: object) -> Mapping[str, str]:
+    values = {"cause": cause, "user_id": user_id}
+    return {name: str(value) for name, value in values.items() if value}

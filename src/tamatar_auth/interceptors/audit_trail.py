@@ -10,14 +10,14 @@ from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 
-FAILED = {
+FAILURE_EVENTS = {
     "CreateSession": Event.SIGN_IN_FAILED,
     "ChangePassword": Event.PASSWORD_CHANGE_FAILED,
     "ResetPassword": Event.PASSWORD_RESET_FAILED,
     "VerifyEmail": Event.EMAIL_VERIFICATION_FAILED,
 }
 
-REASONS = frozenset(
+AUDITED_REASONS = frozenset(
     {
         ErrorReason.INVALID_CREDENTIALS,
         ErrorReason.EMAIL_NOT_VERIFIED,
@@ -33,8 +33,8 @@ class AuditInterceptor(Interceptor):
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Record what the behaviour refuses."""
-        failed = FAILED.get(method.name)
-        if failed is None and method.name != "RefreshSession":
+        failure_event = FAILURE_EVENTS.get(method.name)
+        if failure_event is None and method.name != "RefreshSession":
             return behaviour
 
         async def audited(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -42,9 +42,9 @@ class AuditInterceptor(Interceptor):
                 return await behaviour(request, context)
             except Failure as failure:
                 if failure.reason == ErrorReason.SESSION_REUSED:
-                    audit.record(Event.SESSION_REUSED, **failure.kept_back)
-                elif failed is not None and failure.reason in REASONS:
-                    audit.record(failed, **failure.kept_back)
+                    audit.record(Event.SESSION_REUSED, **failure.audit_details)
+                elif failure_event is not None and failure.reason in AUDITED_REASONS:
+                    audit.record(failure_event, **failure.audit_details)
                 raise
 
         return audited

@@ -12,142 +12,146 @@ from typing import Any, NoReturn, TypeAlias
 
 from grpc.aio import ServicerContext
 
-from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.errors import CallerNotAllowed, CallerUnknown, Failure
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
-from tamatar_auth.security.authorization import NOBODY, RULES, Rule, Rules
+from tamatar_auth.security.authorization import ACCESS_RULES, DENY_ALL, AccessRule, AccessRules
 from tamatar_auth.security.callers import (
-    LOCAL,
-    PREFIX,
+    CALLER_TOKEN_PREFIX,
+    LOCAL_CALLER,
     Caller,
     Callers,
     current_caller,
     dns_name,
 )
 
-INTERVAL = 5.0
+RECHECK_INTERVAL = 5.0
 """Seconds after which it is looked whether the caller of a stream may still call."""
 
-_BEARER = re.compile(rf"(?i:bearer) ({PREFIX}[A-Za-z0-9_-]{{43}})")
+_BEARER = re.compile(rf"(?i:bearer) ({CALLER_TOKEN_PREFIX}[A-Za-z0-9_-]{{43}})")
 
 # What gRPC calls the other end of a connection that was not made from another machine.
-_HERE = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
+_LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
 
-_Connection = Mapping[str, Iterable[bytes]]
+_AuthContext = Mapping[str, Iterable[bytes]]
 
 Context: TypeAlias = ServicerContext[Any, Any]
 
 
-class CallerInterceptor(Interceptor):
+class AuthenticationInterceptor(Interceptor):
     """Refuses callers that are not known, and those without a role for the method.
 
     Without callers, whoever calls from this machine is `LOCAL`, an admin.
     """
 
-    def __init__(self, callers: Watched[Callers] | None, rules: Rules = RULES) -> None:
+    def __init__(
+        self, callers: WatchedFiles[Callers] | None, rules: AccessRules = ACCESS_RULES
+    ) -> None:
         self._callers = callers
         self._rules = rules
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Ask who calls before the behaviour does anything; leave open methods alone."""
-        rule = self._rules.get(method.service, {}).get(method.name, NOBODY)
+        rule = self._rules.get(method.service, {}).get(method.name, DENY_ALL)
         if rule.is_open:
             return behaviour
 
         if not method.is_unary:
-            return self._for_as_long(behaviour, method, rule)
-        admit = _Door(self._callers, method, rule).admit
+            return self._wrap_stream(behaviour, method, rule)
+        authenticate = Authenticator(self._callers, method, rule).authenticate
 
-        def admitted(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+        def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
             # gRPC runs each call in a task of its own, and the value ends with that: the
             # interceptors around this one may still log whose call it was.
-            current_caller.set(admit(context))
+            current_caller.set(authenticate(context))
             return behaviour(request, context)
 
-        return admitted
+        return authenticated
 
-    def _for_as_long(self, behaviour: Behaviour, method: Method, rule: Rule) -> Behaviour:
+    def _wrap_stream(self, behaviour: Behaviour, method: Method, rule: AccessRule) -> Behaviour:
         """Let a stream go on for as long as its caller may call."""
-        admit = _Door(self._callers, method, rule).admit
+        authenticate = Authenticator(self._callers, method, rule).authenticate
 
-        async def admitted(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            current_caller.set(admit(context))
+        async def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            current_caller.set(authenticate(context))
             answer = behaviour(request, context)
-            return await _Admission(lambda: admit(context)).during(answer)
+            return await _StreamRecheck(lambda: authenticate(context)).run(answer)
 
-        return admitted
+        return authenticated
 
 
-class _Admission:
+class _StreamRecheck:
     """Ends a stream whose caller was taken out, lost its role or let its token expire."""
 
-    def __init__(self, admit: Callable[[], object]) -> None:
+    def __init__(self, authenticate: Callable[[], object]) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC runs each call in a task
         self._task = task
-        self._admit = admit
-        self._refusal: Failure | None = None
-        self._look_later()
+        self._authenticate = authenticate
+        self._failure: Failure | None = None
+        self._schedule_recheck()
 
-    async def during(self, answer: Awaitable[Any]) -> Any:
+    async def run(self, answer: Awaitable[Any]) -> Any:
         """Return the answer, or raise what the caller is told by now."""
         try:
             return await answer
         except asyncio.CancelledError:
-            if self._refusal is None:
+            if self._failure is None:
                 raise
             self._task.uncancel()
-            raise self._refusal from None
+            raise self._failure from None
         finally:
             self._timer.cancel()
 
-    def _look_later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look)
+    def _schedule_recheck(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(RECHECK_INTERVAL, self._recheck)
 
-    def _look(self) -> None:
+    def _recheck(self) -> None:
         try:
-            self._admit()
-        except Failure as refusal:
-            self._refusal = refusal
+            self._authenticate()
+        except Failure as failure:
+            self._failure = failure
             self._task.cancel()
         else:
-            self._look_later()
+            self._schedule_recheck()
 
 
-class _Door:
+class Authenticator:
     """Lets those call a method who may."""
 
-    def __init__(self, callers: Watched[Callers] | None, method: Method, rule: Rule) -> None:
+    def __init__(
+        self, callers: WatchedFiles[Callers] | None, method: Method, rule: AccessRule
+    ) -> None:
         self._callers = callers
         self._method = method
         self._roles = rule.roles
 
-    def admit(self, context: Context) -> Caller:
+    def authenticate(self, context: Context) -> Caller:
         """Return who makes a call if it may, or raise what it is told."""
-        caller = self._caller(context)
+        caller = self._identify(context)
         if caller.roles.isdisjoint(self._roles):
             self._log("no role for this method", caller, context)
             raise CallerNotAllowed(self._roles)
         return caller
 
-    def _caller(self, context: Context) -> Caller:
-        is_here = str(context.peer()).startswith(_HERE)
+    def _identify(self, context: Context) -> Caller:
+        is_local = str(context.peer()).startswith(_LOCAL_PEERS)
         if self._callers is None:
-            return LOCAL if is_here else self._unknown("not from this machine", context)
-        connection: _Connection = context.auth_context()
-        if not is_here and b"ssl" not in connection.get("transport_security_type", ()):
-            self._unknown("not encrypted", context)
-        callers, names = self._callers.value, _names(connection)
-        found = {*self._by_token(callers, context), *callers.with_names(names)}
+            return LOCAL_CALLER if is_local else self._refuse("not from this machine", context)
+        auth_context: _AuthContext = context.auth_context()
+        if not is_local and b"ssl" not in auth_context.get("transport_security_type", ()):
+            self._refuse("not encrypted", context)
+        callers, names = self._callers.value, _names(auth_context)
+        found = {*self._find_by_token(callers, context), *callers.find_by_names(names)}
         if len(found) > 1:
-            self._unknown("credentials of several callers", context)
+            self._refuse("credentials of several callers", context)
         if not found:
-            self._unknown("certificate of nobody" if names else "no credentials", context)
+            self._refuse("certificate of nobody" if names else "no credentials", context)
         return found.pop()
 
-    def _by_token(self, callers: Callers, context: Context) -> Collection[Caller]:
+    def _find_by_token(self, callers: Callers, context: Context) -> Collection[Caller]:
         """Find whose token was sent: one caller, or none if nothing was sent."""
         metadata = context.invocation_metadata() or ()
         sent = [value for key, value in metadata if key == "authorization"]
@@ -155,14 +159,14 @@ class _Door:
             return ()
         bearer = _BEARER.fullmatch(str(sent[0])) if len(sent) == 1 else None
         if bearer is None:
-            self._unknown("no bearer token in the authorization", context)
-        caller = callers.with_token(bearer[1])
+            self._refuse("no bearer token in the authorization", context)
+        caller = callers.find_by_token(bearer[1])
         if caller is None:
-            once = callers.once_with_token(bearer[1])
-            self._unknown("token unknown or expired", context, once)
+            expired = callers.find_token_owner(bearer[1])
+            self._refuse("token unknown or expired", context, expired)
         return (caller,)
 
-    def _unknown(self, why: str, context: Context, caller: Caller | None = None) -> NoReturn:
+    def _refuse(self, why: str, context: Context, caller: Caller | None = None) -> NoReturn:
         self._log(why, caller, context)
         raise CallerUnknown
 
@@ -176,8 +180,8 @@ class _Door:
         )
 
 
-def _names(connection: _Connection) -> Collection[str]:
+def _names(auth_context: _AuthContext) -> Collection[str]:
     """Return the names in the certificate that the other end has shown and gRPC has verified."""
-    ids = (name.decode(errors="replace") for name in connection.get("peer_spiffe_id", ()))
-    hosts = (name.decode(errors="replace") for name in connection.get("peer_dns", ()))
+    ids = (name.decode(errors="replace") for name in auth_context.get("peer_spiffe_id", ()))
+    hosts = (name.decode(errors="replace") for name in auth_context.get("peer_dns", ()))
     return [*ids, *(dns_name(host) for host in hosts)]

@@ -15,7 +15,7 @@ from grpc.aio import ServicerContext
 
 from tamatar_auth.errors import StreamInterrupted
 
-LONGEST_WRITE = 30.0
+WRITE_TIMEOUT = 30.0
 """Seconds that a client may leave a response of a stream untaken."""
 
 Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
@@ -24,7 +24,7 @@ response, or None after it wrote a stream of them. The outermost is a coroutine 
 gRPC looks for; one that only does something before the next returns what that returns, as each
 coroutine around a call costs it time."""
 
-LAST_WRITE = 1.0
+CANCELLED_WRITE_TIMEOUT = 1.0
 """Seconds for a response that is being written when its call is cancelled."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -35,8 +35,8 @@ class Method(NamedTuple):
 
     service: str
     name: str
-    takes_stream: bool
-    answers_stream: bool
+    request_streaming: bool
+    response_streaming: bool
 
     @classmethod
     def of(cls, service: str, name: str, handler: Handler) -> Self:
@@ -46,7 +46,7 @@ class Method(NamedTuple):
     @property
     def is_unary(self) -> bool:
         """Whether one request gets one response."""
-        return not self.takes_stream and not self.answers_stream
+        return not self.request_streaming and not self.response_streaming
 
 
 class HandlerInterceptor(ABC):
@@ -66,7 +66,7 @@ class Interceptor(HandlerInterceptor):
 
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
         """Return the handler with its behaviour wrapped."""
-        build, behaviour = parts(handler)
+        build, behaviour = split_handler(handler)
         return build(
             self.wrap(behaviour, method),
             request_deserializer=handler.request_deserializer,
@@ -74,7 +74,7 @@ class Interceptor(HandlerInterceptor):
         )
 
 
-def parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
+def split_handler(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
     """Return what builds a handler of this kind, and the behaviour of the given one."""
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:
@@ -82,17 +82,17 @@ def parts(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
         case True, False:
             return grpc.stream_unary_rpc_method_handler, handler.stream_unary  # type: ignore[return-value]
         case False, True:
-            return grpc.unary_stream_rpc_method_handler, _written(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler, _as_writer(handler.unary_stream)
         case _:
-            return grpc.stream_stream_rpc_method_handler, _written(handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler, _as_writer(handler.stream_stream)
 
 
-def _written(behaviour: Callable[..., Any] | None) -> Behaviour:
+def _as_writer(behaviour: Callable[..., Any] | None) -> Behaviour:
     """Turn a handler that yields its responses into one that writes them."""
     assert behaviour is not None  # noqa: S101 - for the type checker
 
     async def write(request: Any, given: ServicerContext[Any, Any]) -> None:
-        context = given if isinstance(given, WholeWrites) else WholeWrites(given)
+        context = given if isinstance(given, ShieldedWrites) else ShieldedWrites(given)
         answer = behaviour(request, context)
         if not hasattr(answer, "__aiter__"):
             await answer
@@ -100,12 +100,12 @@ def _written(behaviour: Callable[..., Any] | None) -> Behaviour:
         # Left to itself it would end some time after the call.
         async with contextlib.aclosing(answer):
             async for response in answer:
-                await _taken(context.write(response))
+                await _wait_until_written(context.write(response))
 
     return write
 
 
-class WholeWrites:
+class ShieldedWrites:
     """The context of a call that may be cancelled while it writes.
 
     The writing itself is not: gRPC would lose track of it, and then end the call in no way or
@@ -121,24 +121,24 @@ class WholeWrites:
     async def write(self, message: Any) -> None:
         """Write a response. Whoever is cancelled meanwhile waits a moment for its end."""
         writing = asyncio.ensure_future(self._context.write(message))
-        writing.add_done_callback(take_note)
+        writing.add_done_callback(retrieve_exception)
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            await asyncio.wait([writing], timeout=LAST_WRITE)
+            await asyncio.wait([writing], timeout=CANCELLED_WRITE_TIMEOUT)
             raise
 
 
-def take_note(outcome: "asyncio.Future[Any]") -> None:
+def retrieve_exception(outcome: "asyncio.Future[Any]") -> None:
     """Look at an outcome that it may be nobody waits for: asyncio logs those not looked at."""
     if not outcome.cancelled():
         outcome.exception()
 
 
-async def _taken(writing: Awaitable[None]) -> None:
+async def _wait_until_written(writing: Awaitable[None]) -> None:
     """Wait for a response to be taken, or raise `StreamInterrupted`."""
     try:
-        async with asyncio.timeout(LONGEST_WRITE):
+        async with asyncio.timeout(WRITE_TIMEOUT):
             await writing
     except TimeoutError:
         raise StreamInterrupted from None

@@ -12,8 +12,8 @@ from tamatar_auth.interceptors.base import (
     Handler,
     HandlerInterceptor,
     Method,
-    parts,
-    take_note,
+    retrieve_exception,
+    split_handler,
 )
 
 Decode = Callable[[bytes], Any]
@@ -29,9 +29,9 @@ class DecodingInterceptor(HandlerInterceptor):
 
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
         """Return a handler that takes bytes."""
-        build, behaviour = parts(handler)
+        build, behaviour = split_handler(handler)
         decode = handler.request_deserializer or bytes
-        decoded = _each_decoded if method.takes_stream else _decoded
+        decoded = _decode_stream if method.request_streaming else _decode_unary
         return build(
             decoded(behaviour, decode),
             request_deserializer=None,
@@ -39,36 +39,38 @@ class DecodingInterceptor(HandlerInterceptor):
         )
 
 
-def _decoded(behaviour: Behaviour, decode: Decode) -> Behaviour:
+def _decode_unary(behaviour: Behaviour, decode: Decode) -> Behaviour:
     def call(request: bytes, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
-        return behaviour(_message(decode, request), context)
+        return behaviour(_parse(decode, request), context)
 
     return call
 
 
-def _each_decoded(behaviour: Behaviour, decode: Decode) -> Behaviour:
+def _decode_stream(behaviour: Behaviour, decode: Decode) -> Behaviour:
     def call(requests: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> Awaitable[Any]:
-        return behaviour((_message(decode, request) async for request in _read(requests)), context)
+        return behaviour(
+            (_parse(decode, request) async for request in _shielded_requests(requests)), context
+        )
 
     return call
 
 
-async def _read(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _shielded_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Give the requests of a stream as they come.
 
     Whoever waits for one may be cancelled, the reading itself may not: gRPC would put what it
     reads where memory has been freed. It ends with the call.
     """
     while True:
-        reading = asyncio.ensure_future(anext(requests, None))
-        reading.add_done_callback(take_note)
-        request = await asyncio.shield(reading)
+        next_request = asyncio.ensure_future(anext(requests, None))
+        next_request.add_done_callback(retrieve_exception)
+        request = await asyncio.shield(next_request)
         if request is None:
             return
         yield request
 
 
-def _message(decode: Decode, request: bytes) -> Any:
+def _parse(decode: Decode, request: bytes) -> Any:
     try:
         return decode(request)
     except Exception:  # noqa: BLE001 - whatever protobuf finds wrong

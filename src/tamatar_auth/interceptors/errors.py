@@ -25,7 +25,7 @@ from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.errors import Failure, FieldViolation, InternalFault
 from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage import sqlstates
 
 DOMAIN = "auth.tamatar.dev"
 
@@ -41,7 +41,7 @@ class ErrorInterceptor(Interceptor):
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Catch what the behaviour raises."""
 
-        async def caught(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def guarded(request: Any, context: ServicerContext[Any, Any]) -> Any:
             try:
                 return await behaviour(request, context)
             except (AbortError, asyncio.CancelledError):
@@ -50,7 +50,7 @@ class ErrorInterceptor(Interceptor):
                 failure = _failure(error, method, context)
             return await context.abort_with_status(rpc_status.to_status(status(failure)))
 
-        return caught
+        return guarded
 
 
 def status(failure: Failure) -> Status:
@@ -64,8 +64,8 @@ def status(failure: Failure) -> Status:
         details.append(_bad_request(failure.violations[:MAX_VIOLATIONS]))
     if failure.retry_after is not None:
         delay = Duration()
-        longer = random.uniform(1, 1 + failure.spread)  # noqa: S311 - jitter
-        delay.FromMilliseconds(round(failure.retry_after * longer * 1000))
+        jitter = random.uniform(1, 1 + failure.retry_jitter)  # noqa: S311 - jitter
+        delay.FromMilliseconds(round(failure.retry_after * jitter * 1000))
         details.append(RetryInfo(retry_delay=delay))
     answer = Status(code=Code.Value(failure.code.name), message=failure.message)
     for detail in details:
@@ -85,10 +85,10 @@ def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
 def _failure(error: Exception, method: Method, context: ServicerContext[Any, Any]) -> Failure:
     if isinstance(error, Failure):
         return error
-    if faults.sqlstate(error) in faults.WAITED and _deadline_passed(context):
+    if sqlstates.sqlstate(error) in sqlstates.CANCELLED_WAITS and _deadline_passed(context):
         return StorageTimedOut()
-    failure = faults.failure(error)
-    where = {"method": f"{method.service}/{method.name}", "sqlstate": faults.sqlstate(error)}
+    failure = sqlstates.to_failure(error)
+    where = {"method": f"{method.service}/{method.name}", "sqlstate": sqlstates.sqlstate(error)}
     if failure is not None:
         level = logging.WARNING if failure.code is StatusCode.UNAVAILABLE else logging.DEBUG
         log.log(level, "storage refused", reason=ErrorReason.Name(failure.reason), **where)

@@ -10,7 +10,7 @@ from tamatar_auth.errors import FieldViolation, InvalidFields
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 
 
-class ValidationInterceptor(Interceptor):
+class FieldValidationInterceptor(Interceptor):
     """Rejects a request that breaks a rule of its message.
 
     `find_violations` returns a violation for each broken rule.
@@ -21,7 +21,7 @@ class ValidationInterceptor(Interceptor):
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Check the one request of a call; streams are checked where they are read."""
-        if method.takes_stream or not method.service.startswith("tamatar."):
+        if method.request_streaming or not method.service.startswith("tamatar."):
             return behaviour
         find_violations = self._find_violations
 

@@ -9,35 +9,35 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from tamatar_auth.errors import ServerBusy, ServiceStopping
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.observability import semconv as names
+from tamatar_auth.observability import semconv
 
-OURS = "tamatar."
+BOUNDED_SERVICES = "tamatar."
 """How the services begin whose calls are bounded: a busy server still tells its health."""
 
 
-class DrainInterceptor(Interceptor):
+class InFlightInterceptor(Interceptor):
     """Counts the calls in flight, and ends the streams when the server stops.
 
     gRPC's `stop` returns before the last lines of handlers have run; what these use must not
-    be closed until `finished` returns.
+    be closed until `wait_until_idle` returns.
     """
 
-    def __init__(self, most: int, meter: Meter | None = None) -> None:
-        self.most = most
+    def __init__(self, limit: int, meter: Meter | None = None) -> None:
+        self.limit = limit
         self.refused = 0
         """How many calls found that many others in flight."""
         self._bounded_calls = self._other_calls = 0
-        self._none_in_flight = asyncio.Event()
+        self._idle = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
         if meter is not None:
-            _watch(self, meter)
+            _register_metrics(self, meter)
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Count a call for as long as the behaviour runs."""
         if not method.is_unary:
-            return self._counted(self._ended(behaviour))
-        if not method.service.startswith(OURS):
+            return self._counted(self._cancellable(behaviour))
+        if not method.service.startswith(BOUNDED_SERVICES):
             return self._counted(behaviour)
         return self._bounded(behaviour)
 
@@ -55,11 +55,11 @@ class DrainInterceptor(Interceptor):
         while self._streams:
             self._streams.pop().cancel()
 
-    async def finished(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Return when no handler runs any more."""
         while self.in_flight:
-            self._none_in_flight.clear()
-            await self._none_in_flight.wait()
+            self._idle.clear()
+            await self._idle.wait()
 
     def _counted(self, behaviour: Behaviour) -> Behaviour:
         async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -68,7 +68,7 @@ class DrainInterceptor(Interceptor):
                 return await behaviour(request, context)
             finally:
                 self._other_calls -= 1
-                self._tell_if_none()
+                self._signal_if_idle()
 
         return counted
 
@@ -79,7 +79,7 @@ class DrainInterceptor(Interceptor):
         """
 
         async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            if self._bounded_calls >= self.most:
+            if self._bounded_calls >= self.limit:
                 self.refused += 1
                 raise ServerBusy
             self._bounded_calls += 1
@@ -88,15 +88,15 @@ class DrainInterceptor(Interceptor):
             finally:
                 self._bounded_calls -= 1
                 if not self._bounded_calls:
-                    self._tell_if_none()
+                    self._signal_if_idle()
 
         return bounded
 
-    def _tell_if_none(self) -> None:
+    def _signal_if_idle(self) -> None:
         if not self.in_flight:
-            self._none_in_flight.set()
+            self._idle.set()
 
-    def _ended(self, behaviour: Behaviour) -> Behaviour:
+    def _cancellable(self, behaviour: Behaviour) -> Behaviour:
         """Let streams of a behaviour be ended."""
 
         async def ended(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -118,24 +118,24 @@ class DrainInterceptor(Interceptor):
         return ended
 
 
-def _watch(drain: DrainInterceptor, meter: Meter) -> None:
+def _register_metrics(calls: InFlightInterceptor, meter: Meter) -> None:
     def count(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(drain.in_flight)
+        yield Observation(calls.in_flight)
 
-    def most(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(drain.most)
+    def limit(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(calls.limit)
 
     def refused(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(drain.refused)
+        yield Observation(calls.refused)
 
     meter.create_observable_up_down_counter(
-        names.CALLS, [count], unit="{call}", description="The calls in flight."
+        semconv.CALLS, [count], unit="{call}", description="The calls in flight."
     )
     meter.create_observable_up_down_counter(
-        names.CALLS_MAX, [most], unit="{call}", description="The calls that there may be."
+        semconv.CALLS_MAX, [limit], unit="{call}", description="The calls that there may be."
     )
     meter.create_observable_counter(
-        names.CALLS_REFUSED,
+        semconv.CALLS_REFUSED,
         [refused],
         unit="{call}",
         description="The calls that were refused because there were as many as there may be.",

@@ -10,7 +10,7 @@ from tamatar_auth.interceptors.base import Handler, HandlerInterceptor, Method
 ANY = "*"
 
 
-class AnsweredMethods:
+class HandlerRegistry:
     """Stands before a server while servicers are added: notes and wraps what they answer.
 
     Handlers are wrapped here, once each. gRPC would ask its interceptors for a handler on
@@ -31,7 +31,7 @@ class AnsweredMethods:
         """Add a service by its methods."""
         self._methods[service] = tuple(handlers)
         wrapped = {
-            name: self._wrapped(handler, Method.of(service, name, handler))
+            name: self._wrap(handler, Method.of(service, name, handler))
             for name, handler in handlers.items()
         }
         self._server.add_registered_method_handlers(service, wrapped)
@@ -47,7 +47,7 @@ class AnsweredMethods:
             # Whatever it may answer: no rule is about that, so the server will not start with it.
             self._methods.setdefault(name(), (ANY,))
 
-    def _wrapped(self, handler: Handler, method: Method) -> Any:
+    def _wrap(self, handler: Handler, method: Method) -> Any:
         for interceptor in reversed(self._interceptors):
             handler = interceptor.wrap_handler(handler, method)
         return handler

@@ -10,11 +10,11 @@ from grpc.aio import ServicerContext
 from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage import sqlstates
 
 MAX_RETRIES = 3
 
-_FIRST_WAIT = 0.02  # seconds; doubles each time
+_INITIAL_BACKOFF = 0.02  # seconds; doubles each time
 
 log = structlog.get_logger(__name__)
 
@@ -36,11 +36,11 @@ class RetryInterceptor(Interceptor):
                 try:
                     return await behaviour(request, context)
                 except (DBAPIError, psycopg.Error) as error:
-                    if faults.sqlstate(error) not in faults.ROLLED_BACK:
+                    if sqlstates.sqlstate(error) not in sqlstates.ROLLED_BACK:
                         raise
                     log.info("call runs again", method=method.name, attempt=attempt + 1)
-                wait = _FIRST_WAIT * 2**attempt
-                await asyncio.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - jitter
+                backoff = _INITIAL_BACKOFF * 2**attempt
+                await asyncio.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
             return await behaviour(request, context)
 
         return repeated

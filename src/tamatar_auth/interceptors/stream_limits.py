@@ -9,37 +9,37 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from tamatar_auth.errors import ServerBusy
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.interceptors.in_flight import OURS
-from tamatar_auth.observability import semconv as names
+from tamatar_auth.interceptors.in_flight import BOUNDED_SERVICES
+from tamatar_auth.observability import semconv
 
-ALIKE = "unix:"
+UNIX_SOCKET_PEER = "unix:"
 """What gRPC calls the other end of every connection to a unix socket."""
 
 
-class StreamInterceptor(Interceptor):
+class StreamLimitInterceptor(Interceptor):
     """Refuses a stream of ours when there are many, or many of its connection.
 
     They last: without a bound for connections, one client that forgets to end its streams
     would lock out all others.
     """
 
-    def __init__(self, most: int, most_of_one: int, meter: Meter | None = None) -> None:
-        self.most = most
+    def __init__(self, limit: int, limit_per_connection: int, meter: Meter | None = None) -> None:
+        self.limit = limit
         self.refused = 0
-        self._most_of_one = most_of_one
-        self._open: Counter[str] = Counter()
+        self._limit_per_connection = limit_per_connection
+        self._streams_by_peer: Counter[str] = Counter()
         """How many streams each connection has."""
         if meter is not None:
-            _watch(self, meter)
+            _register_metrics(self, meter)
 
     @property
-    def open(self) -> int:
+    def open_streams(self) -> int:
         """How many streams there are."""
-        return self._open.total()
+        return self._streams_by_peer.total()
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Count the streams of a behaviour that answers some."""
-        if not method.answers_stream or not method.service.startswith(OURS):
+        if not method.response_streaming or not method.service.startswith(BOUNDED_SERVICES):
             return behaviour
 
         async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -47,40 +47,42 @@ class StreamInterceptor(Interceptor):
             if self._is_full(peer):
                 self.refused += 1
                 raise ServerBusy
-            self._open[peer] += 1
+            self._streams_by_peer[peer] += 1
             try:
                 return await behaviour(request, context)
             finally:
-                self._open[peer] -= 1
-                if not self._open[peer]:
-                    del self._open[peer]
+                self._streams_by_peer[peer] -= 1
+                if not self._streams_by_peer[peer]:
+                    del self._streams_by_peer[peer]
 
         return bounded
 
     def _is_full(self, peer: str) -> bool:
-        if self.open >= self.most:
+        if self.open_streams >= self.limit:
             return True
-        return self._open[peer] >= self._most_of_one and not peer.startswith(ALIKE)
+        return self._streams_by_peer[peer] >= self._limit_per_connection and not peer.startswith(
+            UNIX_SOCKET_PEER
+        )
 
 
-def _watch(streams: StreamInterceptor, meter: Meter) -> None:
+def _register_metrics(streams: StreamLimitInterceptor, meter: Meter) -> None:
     def count(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(streams.open)
+        yield Observation(streams.open_streams)
 
-    def most(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(streams.most)
+    def limit(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(streams.limit)
 
     def refused(_options: CallbackOptions) -> Iterable[Observation]:
         yield Observation(streams.refused)
 
     meter.create_observable_up_down_counter(
-        names.STREAMS, [count], unit="{stream}", description="The streams that are open."
+        semconv.STREAMS, [count], unit="{stream}", description="The streams that are open."
     )
     meter.create_observable_up_down_counter(
-        names.STREAMS_MAX, [most], unit="{stream}", description="The streams that there may be."
+        semconv.STREAMS_MAX, [limit], unit="{stream}", description="The streams that there may be."
     )
     meter.create_observable_counter(
-        names.STREAMS_REFUSED,
+        semconv.STREAMS_REFUSED,
         [refused],
         unit="{stream}",
         description="The streams that were refused because there were as many as there may be.",

@@ -7,16 +7,15 @@ from typing import Any
 
 from grpc import StatusCode
 from grpc.aio import AbortError, ServicerContext
-from opentelemetry import context as contexts
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.metrics import Histogram, Meter
 
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.observability import semconv as names
-from tamatar_auth.observability import tracing as traces
-from tamatar_auth.storage.instrumentation.queries import Tally, tally
+from tamatar_auth.observability import semconv, tracing
+from tamatar_auth.storage.instrumentation.queries import StatementTotals, call_totals
 
-SERVER_FAULTS = frozenset(
+SERVER_ERRORS = frozenset(
     {
         StatusCode.UNKNOWN,
         StatusCode.DEADLINE_EXCEEDED,
@@ -59,11 +58,11 @@ class TelemetryInterceptor(Interceptor):
         is_traced = self._trace_everything or not method.service.startswith(UNTRACED)
         tracer = self._tracer if is_traced else None
         if tracer is None and self._durations is None:
-            return _within_its_trace(behaviour)
-        return _Followed(behaviour, method, tracer, self._durations).call
+            return _with_caller_trace(behaviour)
+        return _InstrumentedMethod(behaviour, method, tracer, self._durations).call
 
 
-class _Followed:
+class _InstrumentedMethod:
     """The behaviour of one method, with spans or durations or both."""
 
     def __init__(
@@ -80,14 +79,16 @@ class _Followed:
 
     async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
         """Answer a call; its span ends however that goes."""
-        parent = traces.of_caller(context) or contexts.Context()
+        parent = tracing.caller_context(context) or otel_context.Context()
         span = self._start_span(parent)
-        counted = None
+        statement_tally = None
         if span is not None and span.is_recording():
-            counted = Tally()
-            tally.set(counted)
-        within = parent if span is None else trace.set_span_in_context(span, parent)
-        contexts.attach(within)  # like the tally for as long as the task, which is the call's
+            statement_tally = StatementTotals()
+            call_totals.set(statement_tally)
+        call_context = parent if span is None else trace.set_span_in_context(span, parent)
+        otel_context.attach(
+            call_context
+        )  # like the tally for as long as the task, which is the call's
         status = StatusCode.UNKNOWN
         started = perf_counter()
         try:
@@ -97,48 +98,48 @@ class _Followed:
             status = context.code() or StatusCode.UNKNOWN
             raise
         except asyncio.CancelledError:
-            status = _why_cancelled(context)
+            status = _cancelled_status(context)
             raise
         finally:
             if self._durations is not None:
                 labels = _labels(self._name, status)
-                self._durations.record(perf_counter() - started, labels, within)
-            if span is not None and counted is not None:
-                _end_span(span, status, counted)
+                self._durations.record(perf_counter() - started, labels, call_context)
+            if span is not None and statement_tally is not None:
+                _end_span(span, status, statement_tally)
         return answer
 
-    def _start_span(self, parent: contexts.Context) -> trace.Span | None:
+    def _start_span(self, parent: otel_context.Context) -> trace.Span | None:
         if self._tracer is None:
             return None
         return self._tracer.start_span(
             self._name,
             parent,
             trace.SpanKind.SERVER,
-            {names.RPC_SYSTEM: _SYSTEM, names.RPC_METHOD: self._name},
+            {semconv.RPC_SYSTEM: _SYSTEM, semconv.RPC_METHOD: self._name},
         )
 
 
-def _within_its_trace(behaviour: Behaviour) -> Behaviour:
+def _with_caller_trace(behaviour: Behaviour) -> Behaviour:
     async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
-        traces.untraced_call.set(context)  # for as long as the task, which is the call's
+        tracing.untraced_call.set(context)  # for as long as the task, which is the call's
         return await behaviour(request, context)
 
     return call
 
 
-def _why_cancelled(context: ServicerContext[Any, Any]) -> StatusCode:
+def _cancelled_status(context: ServicerContext[Any, Any]) -> StatusCode:
     remaining = context.time_remaining()
     if remaining is not None and remaining <= _DEADLINE_SLACK:
         return StatusCode.DEADLINE_EXCEEDED
     return StatusCode.CANCELLED
 
 
-def _end_span(span: trace.Span, status: StatusCode, counted: Tally) -> None:
-    span.set_attribute(names.RPC_STATUS, status.name)
-    span.set_attribute(names.CALL_STATEMENTS, counted.statements)
-    span.set_attribute(names.CALL_SECONDS, counted.seconds)
-    if status in SERVER_FAULTS:
-        span.set_attribute(names.ERROR_TYPE, status.name)
+def _end_span(span: trace.Span, status: StatusCode, statement_tally: StatementTotals) -> None:
+    span.set_attribute(semconv.RPC_STATUS, status.name)
+    span.set_attribute(semconv.CALL_STATEMENTS, statement_tally.statements)
+    span.set_attribute(semconv.CALL_SECONDS, statement_tally.seconds)
+    if status in SERVER_ERRORS:
+        span.set_attribute(semconv.ERROR_TYPE, status.name)
         span.set_status(trace.StatusCode.ERROR)
     span.end()
 
@@ -146,19 +147,19 @@ def _end_span(span: trace.Span, status: StatusCode, counted: Tally) -> None:
 @cache
 def _labels(method: str, status: StatusCode) -> dict[str, str]:
     labels = {
-        names.RPC_SYSTEM: _SYSTEM,
-        names.RPC_METHOD: method,
-        names.RPC_STATUS: status.name,
+        semconv.RPC_SYSTEM: _SYSTEM,
+        semconv.RPC_METHOD: method,
+        semconv.RPC_STATUS: status.name,
     }
-    if status in SERVER_FAULTS:
-        labels[names.ERROR_TYPE] = status.name
+    if status in SERVER_ERRORS:
+        labels[semconv.ERROR_TYPE] = status.name
     return labels
 
 
 def _durations(meter: Meter) -> Histogram:
     return meter.create_histogram(
-        names.RPC_DURATION,
+        semconv.RPC_DURATION,
         unit="s",
         description="Measures the duration of an incoming Remote Procedure Call (RPC).",
-        explicit_bucket_boundaries_advisory=names.RPC_SECONDS,
+        explicit_bucket_boundaries_advisory=semconv.RPC_SECONDS,
     )

@@ -10,14 +10,14 @@ import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.config.settings import OperatorError, Settings
-from tamatar_auth.jobs import seed as seeding
-from tamatar_auth.jobs import sweep as sweeping
+from tamatar_auth.jobs import seed as seed_job
+from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision
-from tamatar_auth.security.passwords.hasher import Passwords
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.security.passwords.hasher import PasswordHasher
+from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.readiness import problem
+from tamatar_auth.storage.readiness import readiness_problem
 
 Report = Callable[[str], None]
 
@@ -26,10 +26,10 @@ def seed(settings: Settings, report: Report) -> None:
     """Create the first users."""
 
     async def run() -> None:
-        async with _opened(settings) as database:
-            passwords = Passwords.of(settings)
+        async with _open_database(settings) as database:
+            passwords = PasswordHasher.of(settings)
             try:
-                await seeding.seed(database, passwords, settings, report)
+                await seed_job.seed(database, passwords, settings, report)
             finally:
                 await passwords.close()
 
@@ -40,25 +40,27 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
     """Remove what is past its retention."""
 
     async def run() -> None:
-        async with _opened(settings) as database:
-            await sweeping.sweep(database, settings, dry_run=dry_run, report=report)
+        async with _open_database(settings) as database:
+            await sweep_job.sweep(database, settings, dry_run=dry_run, report=report)
 
     uvloop.run(run())
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Database]:
+async def _open_database(settings: Settings) -> AsyncIterator[Database]:
     """Open a database that can be worked with, or raise `OperatorError`."""
     # A call is refused soon where it would wait for a connection; nobody waits for a job.
-    longest = max(settings.pool_wait, settings.connect_timeout)
-    patient = settings.model_copy(update={"pool_wait": longest})
-    database = Database(create_engine(patient))
+    pool_wait = max(settings.pool_wait, settings.connect_timeout)
+    job_settings = settings.model_copy(update={"pool_wait": pool_wait})
+    database = Database(create_engine(job_settings))
     try:
-        if why := await problem(database, head_revision()):
-            raise OperatorError(f"{why[:1].upper()}{why[1:]}. `tamatar-auth doctor` tells more.")
+        if reason := await readiness_problem(database, head_revision()):
+            raise OperatorError(
+                f"{reason[:1].upper()}{reason[1:]}. `tamatar-auth doctor` tells more."
+            )
         yield database
     except SQLAlchemyError as error:
-        failure = faults.failure(error)
+        failure = sqlstates.to_failure(error)
         if failure is None:
             raise
         raise OperatorError(failure.message) from None

@@ -17,16 +17,16 @@ from uuid_utils.compat import uuid7
 from tamatar_auth.config.settings import OperatorError, Settings
 from tamatar_auth.errors import InvalidFields
 from tamatar_auth.errors.users import EtagMismatch, UserNotFound
-from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 from tamatar_auth.storage.database import Database, Scope
-from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, Credentials
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.repositories.users import NewUser, UserRow
 
 DEVELOPMENT_PASSWORDS = ("SecureAdminPass123!", "TestPass123!")
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often an account is looked at again because another seeder or caller was faster."""
 
 
@@ -35,7 +35,7 @@ class SeedingError(OperatorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SeedAccount:
     """A user as the seed wants it."""
 
     email: str
@@ -46,11 +46,11 @@ class Account:
     verified: bool = True
 
 
-class Outcome(Enum):
+class SeedOutcome(Enum):
     """What became of an account, in words."""
 
     CREATED = "created"
-    MENDED = "repaired"
+    REPAIRED = "repaired"
     UNCHANGED = "unchanged"
     DELETED = "left alone: somebody deleted it (restore it, or purge it and seed again)"
     RENAMED = "left alone: its username belongs to a user with another address"
@@ -66,30 +66,30 @@ class SeedSummary(NamedTuple):
 
 async def seed(
     database: Database,
-    passwords: Passwords,
+    passwords: PasswordHasher,
     settings: Settings,
     report: Callable[[str], None] = lambda _: None,
 ) -> SeedSummary:
     """Bring the first users into being, or raise `SeedingError`."""
     policy = PasswordPolicy(settings.password_min_length)
     outcomes = []
-    for account in accounts(settings):
-        outcome = await _Seeding(database, passwords, policy, account).run()
+    for account in seed_accounts(settings):
+        outcome = await _AccountSeeder(database, passwords, policy, account).run()
         report(f"{account.email}: {outcome.value}")
         outcomes.append(outcome)
     count = Counter(outcomes)
-    created, mended = count[Outcome.CREATED], count[Outcome.MENDED]
-    return SeedSummary(created, mended, len(outcomes) - created - mended)
+    created, repaired = count[SeedOutcome.CREATED], count[SeedOutcome.REPAIRED]
+    return SeedSummary(created, repaired, len(outcomes) - created - repaired)
 
 
-def accounts(settings: Settings) -> Sequence[Account]:
+def seed_accounts(settings: Settings) -> Sequence[SeedAccount]:
     """Tell the accounts of an environment, or raise `SeedingError`."""
-    given = settings.seed_admin_password
-    known, testing = DEVELOPMENT_PASSWORDS
-    password = given.get_secret_value() if given else known
-    admin = Account("admin@tamatar.dev", "admin", "Admin", "User", password)
+    configured_password = settings.seed_admin_password
+    published_password, test_password = DEVELOPMENT_PASSWORDS
+    password = configured_password.get_secret_value() if configured_password else published_password
+    admin = SeedAccount("admin@tamatar.dev", "admin", "Admin", "User", password)
     if settings.environment == "production":
-        if given is None or password in DEVELOPMENT_PASSWORDS:
+        if configured_password is None or password in DEVELOPMENT_PASSWORDS:
             raise SeedingError(
                 "TAMATAR_SEED_ADMIN_PASSWORD must be set in production, to a password that"
                 " nobody knows: the ones of development are published."
@@ -97,44 +97,50 @@ def accounts(settings: Settings) -> Sequence[Account]:
         return [admin]
     return [
         admin,
-        Account("test1@example.com", "testuser1", "Test", "User1", testing),
-        Account("test2@example.com", "testuser2", "Test", "User2", testing, verified=False),
+        SeedAccount("test1@example.com", "testuser1", "Test", "User1", test_password),
+        SeedAccount(
+            "test2@example.com", "testuser2", "Test", "User2", test_password, verified=False
+        ),
     ]
 
 
-class _Seeding:
+class _AccountSeeder:
     """The seeding of one account."""
 
     def __init__(
-        self, database: Database, passwords: Passwords, policy: PasswordPolicy, account: Account
+        self,
+        database: Database,
+        passwords: PasswordHasher,
+        policy: PasswordPolicy,
+        account: SeedAccount,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._policy = policy
         self._account = account
 
-    async def run(self) -> Outcome:
-        for _ in range(ATTEMPTS - 1):
+    async def run(self) -> SeedOutcome:
+        for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return await self._settle()
+                return await self._seed_once()
             except (IntegrityError, EtagMismatch, UserNotFound):
                 continue  # somebody was faster: what is there now?
-        return await self._settle()
+        return await self._seed_once()
 
-    async def _settle(self) -> Outcome:
+    async def _seed_once(self) -> SeedOutcome:
         async with self._database.snapshot() as db:
-            user = await self._user(db)
-            credentials = await db.credentials.of_email(self._account.email)
+            user = await self._find_user(db)
+            credentials = await db.credentials.find_by_email(self._account.email)
             complete = user is not None and await _has_profile(db, user)
         if user is None:
             return await self._create()
         if user.deleted_at is not None:
-            return Outcome.DELETED
+            return SeedOutcome.DELETED
         if user.email != self._account.email:
-            return Outcome.RENAMED
-        return await self._mend(user, credentials, complete=complete)
+            return SeedOutcome.RENAMED
+        return await self._repair(user, credentials, complete=complete)
 
-    async def _user(self, db: Scope) -> UserRow | None:
+    async def _find_user(self, db: Scope) -> UserRow | None:
         """Find who has the address, now or before a deletion, or else the username."""
         try:
             return await db.users.get_by_email(self._account.email, deleted=Deleted.INCLUDE)
@@ -145,15 +151,15 @@ class _Seeding:
         except UserNotFound:
             return None
 
-    async def _create(self) -> Outcome:
+    async def _create(self) -> SeedOutcome:
         account = self._account
         try:
             self._policy.check(account.password, names=(account.email, account.username))
-        except InvalidFields as refusal:
-            rule = refusal.violations[0].description
+        except InvalidFields as failure:
+            rule = failure.violations[0].description
             raise SeedingError(f"TAMATAR_SEED_ADMIN_PASSWORD {rule}.") from None
-        async with self._passwords.turn_in_time() as turn:
-            password_hash = await turn.hash(account.password)
+        async with self._passwords.wait_for_permit() as permit:
+            password_hash = await permit.hash(account.password)
         new = NewUser(
             id=uuid7(),
             email=account.email,
@@ -166,24 +172,30 @@ class _Seeding:
         async with self._database.transaction() as tx:
             user = await tx.users.add(new)
             await tx.profiles.add(user.id, self._profile(user))
-        return Outcome.CREATED
+        return SeedOutcome.CREATED
 
-    async def _mend(self, user: UserRow, credentials: Credentials, *, complete: bool) -> Outcome:
+    async def _repair(
+        self, user: UserRow, credentials: Credentials, *, complete: bool
+    ) -> SeedOutcome:
         unverified = self._account.verified and not user.email_verified
         # Whoever registered the address before the seed did not show that it is theirs.
-        verify = unverified and credentials is not NOBODY and await self._is_ours(credentials)
+        verify = (
+            unverified
+            and credentials is not NO_CREDENTIALS
+            and await self._has_seed_password(credentials)
+        )
         if complete and not verify:
-            return Outcome.UNCHANGED
+            return SeedOutcome.UNCHANGED
         async with self._database.transaction() as tx:
             if verify:
                 await tx.users.update(user.id, {"email_verified": True}, version=user.version)
             if not complete:
                 await tx.profiles.add(user.id, self._profile(user))
-        return Outcome.MENDED
+        return SeedOutcome.REPAIRED
 
-    async def _is_ours(self, credentials: Credentials) -> bool:
-        async with self._passwords.turn_in_time() as turn:
-            return await turn.matches(self._account.password, credentials.password_hash)
+    async def _has_seed_password(self, credentials: Credentials) -> bool:
+        async with self._passwords.wait_for_permit() as permit:
+            return await permit.matches(self._account.password, credentials.password_hash)
 
     def _profile(self, user: UserRow) -> ProfileRow:
         return ProfileRow(display_name=user.full_name[:100] or None)

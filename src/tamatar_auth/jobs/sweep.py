@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.repositories.expired_rows import Remains
+from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 
 SECRET_RETENTION = timedelta(0)
 ATTEMPT_RETENTION = timedelta(days=1)
@@ -50,8 +50,8 @@ async def sweep(
         return await _remove(database, settings, report)
     async with database.read() as db:
         counts = await db.sweeps.count(_retention(settings))
-    for remains, count in counts.items():
-        report(f"{_words(remains)}: {count} to remove")
+    for kind, count in counts.items():
+        report(f"{_label(kind)}: {count} to remove")
     return _result(counts)
 
 
@@ -68,7 +68,9 @@ async def sweep_periodically(database: Database, settings: Settings) -> None:
         try:
             result = await sweep(database, settings)
         except (SQLAlchemyError, psycopg.Error, OSError, StorageUnavailable) as error:
-            log.warning("sweep failed", error=type(error).__name__, sqlstate=faults.sqlstate(error))
+            log.warning(
+                "sweep failed", error=type(error).__name__, sqlstate=sqlstates.sqlstate(error)
+            )
         else:
             log.info("swept", **asdict(result))
         await asyncio.sleep(interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
@@ -78,35 +80,35 @@ async def _remove(
     database: Database, settings: Settings, report: Callable[[str], None]
 ) -> SweepResult:
     size = settings.sweep_batch_size
-    gone: dict[Remains, int] = {}
-    for remains, kept in _retention(settings).items():
-        gone[remains] = 0
+    removed: dict[ExpiredRows, int] = {}
+    for kind, retention in _retention(settings).items():
+        removed[kind] = 0
         count = size
         while count == size:
             async with database.transaction() as tx:
-                if not await tx.sweeps.begin():
+                if not await tx.sweeps.try_lock():
                     report("another process is sweeping: the rest is left to it")
-                    return _result(gone, yielded=True)
-                if not await tx.sweeps.lighten(remains, kept, limit=size):
+                    return _result(removed, yielded=True)
+                if not await tx.sweeps.purge_replaced_tokens(kind, retention, limit=size):
                     continue
-                count = await tx.sweeps.remove(remains, kept, limit=size)
-            gone[remains] += count
-            report(f"{_words(remains)}: {gone[remains]} removed")
-    return _result(gone)
+                count = await tx.sweeps.purge(kind, retention, limit=size)
+            removed[kind] += count
+            report(f"{_label(kind)}: {removed[kind]} removed")
+    return _result(removed)
 
 
-def _retention(settings: Settings) -> Mapping[Remains, timedelta]:
+def _retention(settings: Settings) -> Mapping[ExpiredRows, timedelta]:
     return {
-        Remains.ENDED_SESSIONS: settings.ended_session_retention,
-        Remains.EXPIRED_SESSIONS: settings.expired_session_retention,
-        Remains.EXPIRED_SECRETS: SECRET_RETENTION,
-        Remains.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
+        ExpiredRows.ENDED_SESSIONS: settings.ended_session_retention,
+        ExpiredRows.EXPIRED_SESSIONS: settings.expired_session_retention,
+        ExpiredRows.EXPIRED_SECRETS: SECRET_RETENTION,
+        ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
     }
 
 
-def _result(counts: Mapping[Remains, int], *, yielded: bool = False) -> SweepResult:
+def _result(counts: Mapping[ExpiredRows, int], *, yielded: bool = False) -> SweepResult:
     return SweepResult(**{it.value: count for it, count in counts.items()}, yielded=yielded)
 
 
-def _words(remains: Remains) -> str:
-    return remains.value.replace("_", " ")
+def _label(kind: ExpiredRows) -> str:
+    return kind.value.replace("_", " ")

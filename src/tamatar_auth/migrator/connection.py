@@ -29,9 +29,9 @@ LIMITS = {
 
 POLL_SECONDS, RELEASE_SECONDS = 0.1, 5.0
 
-_lock = f"pg_try_advisory_lock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
-_unlock = f"pg_advisory_unlock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
-_holder = f"""
+_TRY_LOCK = f"pg_try_advisory_lock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
+_UNLOCK = f"pg_advisory_unlock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
+_FIND_HOLDER = f"""
     SELECT pid FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2
       AND classid = {LOCK_NAMESPACE} AND objid = {AdvisoryLock.MIGRATION}
@@ -45,15 +45,18 @@ class MigrationError(OperatorError):
 
 def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[object, ...]]":
     """Connect with the limits of a migration, or raise `MigrationError`."""
-    said = _understood(url)
-    options = [said.get("options", ""), *(f"-c {name}={it}" for name, it in LIMITS.items())]
+    parameters = _parse_url(url)
+    options = [
+        parameters.get("options", ""),
+        *(f"-c {name}={limit}" for name, limit in LIMITS.items()),
+    ]
     defaults = {"application_name": "tamatar-auth migrations", "connect_timeout": "5"}
     try:
         return psycopg.connect(
             url,
             options=" ".join(options).strip(),
             autocommit=autocommit,
-            **{name: value for name, value in defaults.items() if name not in said},  # type: ignore[arg-type]
+            **{name: value for name, value in defaults.items() if name not in parameters},  # type: ignore[arg-type]
         )
     except psycopg.OperationalError as error:
         reason = str(error).partition("\n")[0]
@@ -71,7 +74,7 @@ def engine(url: str) -> Engine:
 
 
 @contextlib.contextmanager
-def alone(url: str, report: Callable[[str], None], patience: timedelta) -> Iterator[None]:
+def migration_lock(url: str, report: Callable[[str], None], lock_wait: timedelta) -> Iterator[None]:
     """Keep other migrators out for as long as the block, on a connection of its own.
 
     Raise `MigrationError` when another one is still at work after the patience.
@@ -79,16 +82,18 @@ def alone(url: str, report: Callable[[str], None], patience: timedelta) -> Itera
     # Asked again and again: a statement that waits for the lock would hold a snapshot, and
     # CREATE INDEX CONCURRENTLY of the migrator before us would wait for that one.
     with connect(url) as connection:
-        deadline, told = time.monotonic() + patience.total_seconds(), False
-        while not _value(connection, f"SELECT {_lock}"):
-            holder = _value(connection, _holder)
-            who = f"process {holder} of PostgreSQL" if holder else "another process"
-            if not told:
-                report(f"Another migration is running ({who}): waiting for its end.")
-                told = True
+        deadline, is_reported = time.monotonic() + lock_wait.total_seconds(), False
+        while not _fetch_value(connection, f"SELECT {_TRY_LOCK}"):
+            holder = _fetch_value(connection, _FIND_HOLDER)
+            holder_label = f"process {holder} of PostgreSQL" if holder else "another process"
+            if not is_reported:
+                report(f"Another migration is running ({holder_label}): waiting for its end.")
+                is_reported = True
             if time.monotonic() > deadline:
-                waited = f"{patience.total_seconds():g} s"
-                raise MigrationError(f"Migrations are locked by {who}, and were for {waited}.")
+                waited = f"{lock_wait.total_seconds():g} s"
+                raise MigrationError(
+                    f"Migrations are locked by {holder_label}, and were for {waited}."
+                )
             time.sleep(POLL_SECONDS)
         try:
             yield
@@ -102,28 +107,28 @@ def _release(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
     Where nothing answers any more, that is not waited for: the work is done.
     """
     with contextlib.suppress(psycopg.Error):
-        connection.pgconn.send_query(f"SELECT {_unlock}".encode())
+        connection.pgconn.send_query(f"SELECT {_UNLOCK}".encode())
         connection.pgconn.flush()
         select.select([connection.pgconn.socket], [], [], RELEASE_SECONDS)
     connection.close()
 
 
-def _value(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> object:
+def _fetch_value(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> object:
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
 
 
-def _understood(url: str) -> dict[str, str]:
+def _parse_url(url: str) -> dict[str, str]:
     """Read the URL as libpq does, or raise `MigrationError`."""
     # libpq's own words would quote what it takes for a host or a number, which is a piece of
     # the password where that was not encoded.
     try:
-        said = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+        parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     except psycopg.Error:
-        said = {}
-    if not said or urlsplit(url).netloc.count("@") > 1:
+        parameters = {}
+    if not parameters or urlsplit(url).netloc.count("@") > 1:
         raise MigrationError(
             "The URL of the database cannot be read: encode special characters of the user and"
             " the password as %XX."
         )
-    return said
+    return parameters

@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy import Column, Table
 
 
-def lines(differences: Iterable[Any]) -> Sequence[str]:
+def describe_differences(differences: Iterable[Any]) -> Sequence[str]:
     """Tell of each difference what a migration would have to do."""
-    return [_line(*difference) for difference in _flat(differences)]
+    return [_describe(*difference) for difference in _flatten(differences)]
 
 
-def _flat(differences: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+def _flatten(differences: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
     # Changes of one column come as a list of their own.
     for difference in differences:
         if isinstance(difference, list):
@@ -20,16 +20,16 @@ def _flat(differences: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
             yield difference
 
 
-def _line(kind: str, *what: Any) -> str:
+def _describe(kind: str, *details: Any) -> str:
     verb = kind.replace("_", " ")
     if kind.startswith("modify_"):
-        _schema, table, column, _more, old, new = what
+        _schema, table, column, _options, old, new = details
         return f"{verb} of {table}.{column}: {_value(old)} -> {_value(new)}"
-    item = what[-1]
+    item = details[-1]
     if isinstance(item, Table):
         return f"{verb} {item.name}"
     if isinstance(item, Column):
-        return f"{verb} {what[-2]}.{item.name}"
+        return f"{verb} {details[-2]}.{item.name}"
     table = getattr(item, "table", None)
     return f"{verb} {getattr(item, 'name', item)}" + (
         f" of {table.name}" if table is not None else ""

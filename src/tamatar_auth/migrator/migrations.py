@@ -16,9 +16,9 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from tamatar_auth.migrator.connection import MigrationError, engine
-from tamatar_auth.migrator.differences import lines
+from tamatar_auth.migrator.differences import describe_differences
 from tamatar_auth.migrator.revisions import head_revision, migrations_folder
-from tamatar_auth.migrator.steps import Progress, title
+from tamatar_auth.migrator.steps import Progress, revision_title
 from tamatar_auth.storage.tables import metadata
 
 __all__ = ["MigrationError", "MigrationStatus", "Migrations", "head_revision"]
@@ -47,12 +47,12 @@ class Migrations:
         url: str,
         *,
         report: Callable[[str], None] = lambda _: None,
-        patience: timedelta = timedelta(minutes=10),
+        lock_wait: timedelta = timedelta(minutes=10),
     ) -> None:
         """Take the URL as libpq reads it, and how long to wait for another migrator."""
         self._url = url
         self._progress = Progress(report)
-        attributes = {"url": url, "progress": self._progress, "patience": patience}
+        attributes = {"url": url, "progress": self._progress, "patience": lock_wait}
         self._config = Config(attributes=attributes)
         self._config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
         self._config.set_main_option("path_separator", "os")
@@ -60,18 +60,18 @@ class Migrations:
 
     def upgrade(self, revision: str = "head") -> None:
         """Apply what is missing up to a revision."""
-        self._move(command.upgrade, revision)
+        self._run(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
         """Undo revisions down to one that stays; `base` undoes them all."""
-        self._move(command.downgrade, revision)
+        self._run(command.downgrade, revision)
 
     def status(self) -> MigrationStatus:
         """Tell where the tables are."""
-        with _explained(), engine(self._url).connect() as connection:
+        with _translate_errors(), engine(self._url).connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
-            missing = list(self._scripts.iterate_revisions("head", current or "base"))
-        pending = [title(script) for script in reversed(missing)]
+            unapplied = list(self._scripts.iterate_revisions("head", current or "base"))
+        pending = [revision_title(script) for script in reversed(unapplied)]
         return MigrationStatus(current, head_revision(), pending)
 
     def sql(self, revisions: str = "head") -> None:
@@ -82,28 +82,28 @@ class Migrations:
         """
         begin, _, end = revisions.rpartition(":")
         for revision in (begin or "base", end):
-            self._find(revision)
+            self._check_revision(revision)
         down = end == "base" or (begin.isdigit() and end.isdigit() and int(end) < int(begin))
-        with _explained():
+        with _translate_errors():
             run = command.downgrade if down else command.upgrade
             run(self._config, f"{begin or 'base'}:{end}", sql=True)
 
     def check(self) -> Sequence[str]:
         """Tell what differs between the database and the tables of the code, a line each."""
         options = {"compare_type": True, "compare_server_default": True}
-        with _explained(), engine(self._url).connect() as connection:
+        with _translate_errors(), engine(self._url).connect() as connection:
             context = MigrationContext.configure(connection, opts=options)
-            return lines(compare_metadata(context, metadata))
+            return describe_differences(compare_metadata(context, metadata))
 
-    def _move(self, run: Callable[[Config, str], Any], revision: str) -> None:
-        self._find(revision)
+    def _run(self, run: Callable[[Config, str], Any], revision: str) -> None:
+        self._check_revision(revision)
         before = self._progress.revisions
-        with _explained():
+        with _translate_errors():
             run(self._config, revision)
         if self._progress.revisions == before:
             self._progress.report(f"Nothing to do. {self.status()}")
 
-    def _find(self, revision: str) -> None:
+    def _check_revision(self, revision: str) -> None:
         if revision.startswith(("-", "+")):
             return  # relative to where the tables are, so alembic decides
         try:
@@ -115,7 +115,7 @@ class Migrations:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Turn what alembic and PostgreSQL say into one sentence."""
     try:
         yield
@@ -129,6 +129,6 @@ def _explained() -> Iterator[None]:
         raise MigrationError(f"{error}.") from None
     except (psycopg.Error, exc.DBAPIError) as error:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
-        said = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
-        text = said or "the connection was lost"
+        message = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+        text = message or "the connection was lost"
         raise MigrationError(f"PostgreSQL ended the migration: {text}.") from error

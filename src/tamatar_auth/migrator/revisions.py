@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 # In a wheel they lie inside the package, in a checkout at its top.
-_PLACES = (
+_CANDIDATE_FOLDERS = (
     Path(__file__).parents[1] / "migrations",
     Path(__file__).parents[3] / "migrations",
 )
@@ -12,7 +12,7 @@ _PLACES = (
 
 def migrations_folder() -> Path:
     """Return the folder with alembic's `env.py`."""
-    return next(place for place in _PLACES if (place / "env.py").is_file())
+    return next(place for place in _CANDIDATE_FOLDERS if (place / "env.py").is_file())
 
 
 def head_revision() -> str:

@@ -16,7 +16,7 @@ ATTEMPTS = 10
 PAUSE_SECONDS = 1.0
 """The first pause between two attempts; each is longer than the one before by as much."""
 
-_holders = """
+_find_blockers = """
     SELECT string_agg(DISTINCT pid::text, ', ')
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE granted AND locktype = 'relation' AND pid <> pg_backend_pid()
@@ -25,7 +25,7 @@ _holders = """
 """
 
 
-def title(script: Any) -> str:
+def revision_title(script: Any) -> str:
     """Give the number of a revision and the first sentence of its text."""
     return f"{script.revision} {script.doc.rstrip('.')}"
 
@@ -36,21 +36,21 @@ class Progress:
     def __init__(self, report: Callable[[str], None]) -> None:
         self.report = report
         self.revisions = 0
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
-    def begin(self) -> None:
+    def restart_timer(self) -> None:
         """Measure from now on."""
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
-    def applied(self, *_: Any, **told: Any) -> None:
+    def record_applied(self, *_: Any, **event: Any) -> None:
         """Be told by alembic that a revision was done or undone."""
-        step: MigrationInfo = told["step"]
-        took, done = time.monotonic() - self._began, "done" if step.is_upgrade else "undone"
-        self.report(f"{title(step.up_revision)}: {done} in {took:.1f} s")
+        step: MigrationInfo = event["step"]
+        took, done = time.monotonic() - self._started_at, "done" if step.is_upgrade else "undone"
+        self.report(f"{revision_title(step.up_revision)}: {done} in {took:.1f} s")
         self.revisions += 1
-        self.begin()
+        self.restart_timer()
 
-    def notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+    def report_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Pass on what a migration says with RAISE INFO; PostgreSQL's own notices are noise."""
         if diagnostic.severity_nonlocalized == "INFO" and diagnostic.message_primary:
             self.report(diagnostic.message_primary)
@@ -85,16 +85,16 @@ class Steps:
             return
         progress: Progress = self._context.opts["progress"]
         for attempt in range(1, ATTEMPTS + 1):
-            began = time.monotonic()
-            if self._attempt(statements, together=together):
+            started = time.monotonic()
+            if self._try_run(statements, together=together):
                 return
-            who = self._holders(time.monotonic() - began)
+            blockers = self._find_blockers(time.monotonic() - started)
             if attempt == ATTEMPTS:
-                raise MigrationError(f"The tables stayed locked{who}; migrate again later.")
-            progress.report(f"The tables are locked{who}: attempt {attempt} of {ATTEMPTS}.")
+                raise MigrationError(f"The tables stayed locked{blockers}; migrate again later.")
+            progress.report(f"The tables are locked{blockers}: attempt {attempt} of {ATTEMPTS}.")
             time.sleep(PAUSE_SECONDS * attempt)
 
-    def _attempt(self, statements: tuple[str, ...] | list[str], *, together: bool) -> bool:
+    def _try_run(self, statements: tuple[str, ...] | list[str], *, together: bool) -> bool:
         """Tell whether the locks were got."""
         driver = self._driver
         try:
@@ -105,9 +105,9 @@ class Steps:
             return False
         return True
 
-    def _holders(self, waited: float) -> str:
+    def _find_blockers(self, waited: float) -> str:
         # Transactions that are younger than our wait stood behind us.
-        row = self._driver.execute(_holders.encode(), [waited]).fetchone()
+        row = self._driver.execute(_find_blockers.encode(), [waited]).fetchone()
         return f" by process {row[0]} of PostgreSQL" if row and row[0] else ""
 
     @property

@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
 from tamatar_auth import __version__
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.observability.telemetry import Telemetry, TelemetryError, Wanted
+from tamatar_auth.observability.telemetry import ExporterConfig, Telemetry, TelemetryError
 
-SCOPE = "tamatar_auth"
+INSTRUMENTATION_SCOPE = "tamatar_auth"
 
 _SPAN_EXPORTERS = {
     "console": "opentelemetry.sdk.trace.export:ConsoleSpanExporter",
@@ -36,26 +36,32 @@ _METRIC_EXPORTERS = {
 }
 
 
-def set_up(wanted: Wanted, *, environment: str, worker: int | None = None) -> Telemetry:
+def build_telemetry(
+    exporter_config: ExporterConfig, *, environment: str, worker: int | None = None
+) -> Telemetry:
     """Set up what is wanted, all or nothing, or raise `TelemetryError`."""
     resource = _resource(environment, worker)
     endpoint = tracer = meter = None
-    with contextlib.ExitStack() as closing:
-        if "prometheus" in wanted.metrics:
-            endpoint = MetricsEndpoint(wanted.metrics_listen, shared=worker is not None)
-            closing.callback(endpoint.close)
-        if wanted.metrics:
-            metering = MeterProvider(_readers(wanted, endpoint), resource, shutdown_on_exit=False)
-            closing.callback(metering.shutdown)
-            meter = metering.get_meter(SCOPE, __version__)
-        if wanted.spans:
-            tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-            closing.callback(tracing.shutdown)
-            for exporter in _exporters(wanted.spans, _SPAN_EXPORTERS, wanted.spans_protocol):
-                tracing.add_span_processor(BatchSpanProcessor(exporter))
-            tracer = tracing.get_tracer(SCOPE, __version__)
+    with contextlib.ExitStack() as cleanup:
+        if "prometheus" in exporter_config.metrics:
+            endpoint = MetricsEndpoint(exporter_config.metrics_listen, shared=worker is not None)
+            cleanup.callback(endpoint.close)
+        if exporter_config.metrics:
+            meter_provider = MeterProvider(
+                _readers(exporter_config, endpoint), resource, shutdown_on_exit=False
+            )
+            cleanup.callback(meter_provider.shutdown)
+            meter = meter_provider.get_meter(INSTRUMENTATION_SCOPE, __version__)
+        if exporter_config.spans:
+            tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            cleanup.callback(tracer_provider.shutdown)
+            for exporter in _exporters(
+                exporter_config.spans, _SPAN_EXPORTERS, exporter_config.spans_protocol
+            ):
+                tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
+            tracer = tracer_provider.get_tracer(INSTRUMENTATION_SCOPE, __version__)
         address = endpoint.address if endpoint else None
-        return Telemetry(tracer, meter, address, close=closing.pop_all().close)
+        return Telemetry(tracer, meter, address, close=cleanup.pop_all().close)
 
 
 class MetricsEndpoint:
@@ -70,7 +76,7 @@ class MetricsEndpoint:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         try:
-            self._server = _page(listen, self.registry, shared=shared)
+            self._server = _metrics_server(listen, self.registry, shared=shared)
         except OSError as error:
             raise TelemetryError(
                 f"TAMATAR_METRICS_LISTEN: metrics cannot be offered on {listen}"
@@ -87,12 +93,14 @@ class MetricsEndpoint:
         self._thread.join()
 
 
-def _page(listen: ListenAddress, registry: CollectorRegistry, *, shared: bool) -> WSGIServer:
+def _metrics_server(
+    listen: ListenAddress, registry: CollectorRegistry, *, shared: bool
+) -> WSGIServer:
     """Bind a server that answers with the metrics of a registry."""
-    found = socket.getaddrinfo(
+    resolved = socket.getaddrinfo(
         listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    family, _, _, _, place = found[0]
+    family, _, _, _, sockaddr = resolved[0]
 
     class Server(ThreadingMixIn, WSGIServer):
         address_family = family
@@ -100,7 +108,7 @@ def _page(listen: ListenAddress, registry: CollectorRegistry, *, shared: bool) -
         daemon_threads = True
 
     port = listen.port
-    return make_server(str(place[0]), port, make_wsgi_app(registry), Server, _SilentHandler)
+    return make_server(str(sockaddr[0]), port, make_wsgi_app(registry), Server, _SilentHandler)
 
 
 class _SilentHandler(WSGIRequestHandler):
@@ -110,21 +118,23 @@ class _SilentHandler(WSGIRequestHandler):
 
 def _resource(environment: str, worker: int | None) -> Resource:
     """Say what speaks; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
-    ours = {
+    defaults = {
         "service.name": "tamatar-auth",
         "service.version": __version__,
         "deployment.environment.name": environment,
     }
     if worker is not None:  # several that look like one would count over each other
-        ours["service.instance.id"] = f"{socket.gethostname()}-{worker}"
-    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+        defaults["service.instance.id"] = f"{socket.gethostname()}-{worker}"
+    return Resource.create({**defaults, **OTELResourceDetector().detect().attributes})
 
 
-def _readers(wanted: Wanted, endpoint: MetricsEndpoint | None) -> list[MetricReader]:
-    names = wanted.metrics - {"prometheus"}
+def _readers(
+    exporter_config: ExporterConfig, endpoint: MetricsEndpoint | None
+) -> list[MetricReader]:
+    names = exporter_config.metrics - {"prometheus"}
     readers: list[MetricReader] = [
         PeriodicExportingMetricReader(exporter)
-        for exporter in _exporters(names, _METRIC_EXPORTERS, wanted.metrics_protocol)
+        for exporter in _exporters(names, _METRIC_EXPORTERS, exporter_config.metrics_protocol)
     ]
     if endpoint is not None:
         readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=endpoint.registry))

@@ -18,14 +18,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Origins
-from tamatar_auth.observability import tracing as traces
-from tamatar_auth.observability.redaction import described, plain, rendered, without_texts
+from tamatar_auth.observability import tracing
+from tamatar_auth.observability.redaction import (
+    describe_error,
+    format_error,
+    json_value,
+    redact_error_texts,
+)
 
 AUDIT_LOGGER = "tamatar_auth.audit"
 
-_HANDLER = "tamatar_auth"
+_HANDLER_NAME = "tamatar_auth"
 
-_LEAST_LEVELS = {
+_MIN_LEVELS = {
     None: logging.WARNING,  # of libraries, what needs attention
     "alembic": logging.INFO,  # of migrations, how they go on
     "opentelemetry.util.re": logging.ERROR,  # it quotes headers, which may be credentials
@@ -41,14 +46,14 @@ def configure_logs(
     """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
-    handler.set_name(_HANDLER)
-    names = {} if worker is None else {"worker": worker, "pid": os.getpid()}
-    handler.setFormatter(_Formatter(_renderers(settings.log_format, stream), names))
+    handler.set_name(_HANDLER_NAME)
+    worker_fields = {} if worker is None else {"worker": worker, "pid": os.getpid()}
+    handler.setFormatter(_Formatter(_renderers(settings.log_format, stream), worker_fields))
     root = logging.getLogger()
-    for earlier in [known for known in root.handlers if known.get_name() == _HANDLER]:
-        root.removeHandler(earlier)
+    for previous in [known for known in root.handlers if known.get_name() == _HANDLER_NAME]:
+        root.removeHandler(previous)
     root.addHandler(handler)
-    _set_levels(logging.getLevelNamesMapping()[settings.least_log_level.upper()])
+    _set_levels(logging.getLevelNamesMapping()[settings.effective_log_level.upper()])
     logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[
@@ -70,8 +75,8 @@ def warn_of_unknown_settings() -> None:
 def _set_levels(level: int) -> None:
     logging.getLogger("tamatar_auth").setLevel(level)
     logging.getLogger(AUDIT_LOGGER).setLevel(min(level, logging.INFO))  # whatever else is heard
-    for name, least in _LEAST_LEVELS.items():
-        logging.getLogger(name).setLevel(max(level, least))
+    for name, minimum in _MIN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(level, minimum))
 
 
 def _renderers(log_format: str, stream: TextIO) -> Sequence[Processor]:
@@ -91,19 +96,19 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Makes lines of our events and of what libraries log. It never raises."""
 
     def __init__(
-        self, renderers: Sequence[Processor], names: Mapping[str, int] | None = None
+        self, renderers: Sequence[Processor], worker_fields: Mapping[str, int] | None = None
     ) -> None:
-        def named(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-            return {**event, **(names or {})}
+        def add_worker_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+            return {**event, **(worker_fields or {})}
 
         processors = [
             _origin,
-            named,
+            add_worker_fields,
             structlog.contextvars.merge_contextvars,
             _trace,
             _exception,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _plain,
+            _redact_values,
             *renderers,
         ]
         super().__init__(processors=processors, use_get_message=False, pass_foreign_args=True)
@@ -119,9 +124,9 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
 
 def _origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event["_record"]
-    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+    timestamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
     message = event["event"] if event["_from_structlog"] else record.msg
-    event["timestamp"] = moment.replace("+00:00", "Z")
+    event["timestamp"] = timestamp.replace("+00:00", "Z")
     event["level"] = record.levelname.lower()
     event["logger"] = record.name
     event["event"] = _message(message, event.pop("positional_args", ()))
@@ -134,19 +139,21 @@ def _message(message: object, values: Any) -> object:
         return message
     try:
         if isinstance(values, Mapping):
-            return str(message) % {name: _described(value) for name, value in values.items()}
-        return str(message) % tuple(_described(value) for value in values)
+            return str(message) % {
+                name: _describe_if_error(value) for name, value in values.items()
+            }
+        return str(message) % tuple(_describe_if_error(value) for value in values)
     except (LookupError, TypeError, ValueError):
         return message
 
 
-def _described(value: object) -> object:
-    return described(value) if isinstance(value, BaseException) else value
+def _describe_if_error(value: object) -> object:
+    return describe_error(value) if isinstance(value, BaseException) else value
 
 
 def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Name the current span. It may be the caller's, also where no spans are made here."""
-    span = traces.current()
+    span = tracing.current_span_context()
     if span.is_valid:
         event["trace_id"] = format_trace_id(span.trace_id)
         event["span_id"] = format_span_id(span.span_id)
@@ -154,20 +161,20 @@ def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    given = event.pop("exc_info", None)
-    if given is True:
-        given = sys.exc_info()
-    error = given[1] if isinstance(given, tuple) else given
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(error, BaseException):
         if isinstance(event["event"], str):
-            event["event"] = without_texts(event["event"], error)
-        event["exception"] = rendered(error)
+            event["event"] = redact_error_texts(event["event"], error)
+        event["exception"] = format_error(error)
     return event
 
 
-def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _redact_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     exception = event.pop("exception", None)
-    values = {str(key): plain(value) for key, value in event.items()}
+    values = {str(key): json_value(value) for key, value in event.items()}
     return values if exception is None else {**values, "exception": exception}
 
 
@@ -179,11 +186,13 @@ def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Keep what a caller sent from moving the cursor: the renderer escapes only values."""
-    event["event"] = _escaped(str(event["event"]))
+    event["event"] = _escape(str(event["event"]))
     if "exception" in event:
-        event["exception"] = _escaped(event["exception"], but="\n")
+        event["exception"] = _escape(event["exception"], keep="\n")
     return event
 
 
-def _escaped(text: str, but: str = "") -> str:
-    return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in text)
+def _escape(text: str, keep: str = "") -> str:
+    return "".join(
+        char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text
+    )

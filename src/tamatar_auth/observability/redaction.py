@@ -20,29 +20,29 @@ _MAX_DEPTH = 4
 _MAX_ITEMS = 100
 
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
-_AS_TEXT = (UUID, date, time, timedelta, PurePath, IPv4Address, IPv6Address)
+_TEXT_TYPES = (UUID, date, time, timedelta, PurePath, IPv4Address, IPv6Address)
 
 
-def plain(value: object, depth: int = 0) -> object:
+def json_value(value: object, depth: int = 0) -> object:
     """Return a value as JSON knows it; of an object that JSON does not know, its class."""
-    value = _as_text(value)
+    value = _to_text(value)
     if isinstance(value, str):
         return value if len(value) <= MAX_TEXT else f"{value[:MAX_TEXT]}…"
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, BaseException):
-        return described(value)
+        return describe_error(value)
     if isinstance(value, _CONTAINERS) and depth < _MAX_DEPTH and not hasattr(value, "_fields"):
-        return _plain_items(value, depth + 1)
+        return _json_items(value, depth + 1)
     # The repr of a message or of a row tells what is in it.
     return f"<{type(value).__qualname__}>"
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Tell an exception in a line: `KeyError: 'x'`, `UniqueViolation (sqlstate 23505)`."""
-    if not _is_of_database(error):
-        told = "".join(traceback.format_exception_only(error)).rstrip()
-        return without_texts(told, error)[:MAX_TEXT]
+    if not _is_database_error(error):
+        rendered_line = "".join(traceback.format_exception_only(error)).rstrip()
+        return redact_error_texts(rendered_line, error)[:MAX_TEXT]
     cause = getattr(error, "orig", None) or error
     facts = {
         "sqlstate": getattr(cause, "sqlstate", None),
@@ -52,78 +52,78 @@ def described(error: BaseException) -> str:
     name = type(cause).__qualname__
     if known:
         return f"{name} ({known})"
-    return f"{name}: {cause}" if _is_of_connection(cause) else name
+    return f"{name}: {cause}" if _is_connection_error(cause) else name
 
 
-def rendered(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Write an exception with its causes and the frames of each, the first cause first."""
-    return "\n".join(_told(error, set()))
+    return "\n".join(_format_lines(error, set()))
 
 
-def without_texts(text: str, error: BaseException) -> str:
+def redact_error_texts(text: str, error: BaseException) -> str:
     """Replace the texts of database errors behind an error, wherever they are quoted."""
-    for link in _family(error):
-        if _is_of_database(link):
-            for quoted in (repr(link), str(link), repr(str(link))[1:-1]):
-                text = text.replace(quoted, described(link)) if quoted else text
+    for related in _related_errors(error):
+        if _is_database_error(related):
+            for quoted in (repr(related), str(related), repr(str(related))[1:-1]):
+                text = text.replace(quoted, describe_error(related)) if quoted else text
     return text
 
 
-def _as_text(value: object) -> object:
+def _to_text(value: object) -> object:
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, type):
         return value.__qualname__
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return str(value) if isinstance(value, _AS_TEXT) else value
+    return str(value) if isinstance(value, _TEXT_TYPES) else value
 
 
-def _plain_items(value: object, depth: int) -> object:
+def _json_items(value: object, depth: int) -> object:
     if isinstance(value, Mapping):
         items = list(value.items())[:_MAX_ITEMS]
-        return {str(plain(key, depth)): plain(item, depth) for key, item in items}
+        return {str(json_value(key, depth)): json_value(item, depth) for key, item in items}
     assert isinstance(value, Collection)  # noqa: S101 - for the type checker
-    return [plain(item, depth) for item in list(value)[:_MAX_ITEMS]]
+    return [json_value(item, depth) for item in list(value)[:_MAX_ITEMS]]
 
 
-def _is_of_database(error: BaseException) -> bool:
+def _is_database_error(error: BaseException) -> bool:
     # By their attributes, so that a command without a database does not import its drivers:
     # psycopg's errors have `sqlstate`, SQLAlchemy's that came of a statement have `orig`.
     return hasattr(error, "sqlstate") or hasattr(error, "orig")
 
 
-def _is_of_connection(error: BaseException) -> bool:
+def _is_connection_error(error: BaseException) -> bool:
     """Whether libpq itself speaks: of hosts and refusals, without a row in sight."""
     return hasattr(error, "sqlstate") and any(
         base.__name__ == "OperationalError" for base in type(error).__mro__
     )
 
 
-def _told(error: BaseException, seen: set[int]) -> Iterator[str]:
+def _format_lines(error: BaseException, seen: set[int]) -> Iterator[str]:
     seen.add(id(error))
-    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if before is not None and id(before) not in seen:
-        yield from _told(before, seen)
+    previous = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if previous is not None and id(previous) not in seen:
+        yield from _format_lines(previous, seen)
         yield "\nwhich led to\n"
     yield "Traceback (most recent call last):"
-    yield "".join(traceback.format_tb(error.__traceback__)) + described(error)
+    yield "".join(traceback.format_tb(error.__traceback__)) + describe_error(error)
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
             yield "\nwith, in the group,\n"
-            yield from _told(member, seen)
+            yield from _format_lines(member, seen)
 
 
-def _family(error: BaseException) -> Iterator[BaseException]:
+def _related_errors(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all that is behind it, shown or not."""
-    waiting: list[BaseException | None] = [error]
+    pending: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while waiting:
-        link = waiting.pop()
-        if link is None or id(link) in seen:
+    while pending:
+        related = pending.pop()
+        if related is None or id(related) in seen:
             continue
-        seen.add(id(link))
-        yield link
-        waiting += [link.__cause__, link.__context__]
-        if isinstance(link, BaseExceptionGroup):
-            waiting += link.exceptions
+        seen.add(id(related))
+        yield related
+        pending += [related.__cause__, related.__context__]
+        if isinstance(related, BaseExceptionGroup):
+            pending += related.exceptions

@@ -36,9 +36,9 @@ HASH_DURATION = "tamatar.hash.duration"
 HASH_WAIT = "tamatar.hash.wait.duration"
 HASH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """The bounds of the buckets that hashes are counted in."""
-TURN_COUNT = "tamatar.hash.turn.count"
-TURN_MAX = "tamatar.hash.turn.max"
-TURN_STATE = "tamatar.hash.turn.state"
+HASH_PERMIT_COUNT = "tamatar.hash.turn.count"
+HASH_PERMIT_MAX = "tamatar.hash.turn.max"
+HASH_PERMIT_STATE = "tamatar.hash.turn.state"
 
 CALLS = "tamatar.call.count"
 CALLS_MAX = "tamatar.call.max"

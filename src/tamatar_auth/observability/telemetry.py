@@ -44,13 +44,13 @@ class Telemetry:
         if self.close is None:
             return
         # Left alone, the SDK waits for up to 30 s.
-        closing = Thread(target=self.close, name="close telemetry", daemon=True)
-        closing.start()
-        closing.join(FLUSH_SECONDS)
+        thread = Thread(target=self.close, name="close telemetry", daemon=True)
+        thread.start()
+        thread.join(FLUSH_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExporterConfig:
     """Which exporters are to be set up."""
 
     spans: AbstractSet[str]
@@ -65,7 +65,7 @@ class Wanted:
 
         OTEL_SDK_DISABLED=true turns everything off, the endpoint for Prometheus too.
         """
-        if (_variable("OTEL_SDK_DISABLED") or "").lower() == "true":
+        if (_read_variable("OTEL_SDK_DISABLED") or "").lower() == "true":
             return cls(set(), set(), *_PROTOCOLS, metrics_listen=settings.metrics_listen)
         metrics = _exporters("METRICS", {"otlp", "console", "prometheus"})
         if settings.metrics_enabled:
@@ -84,35 +84,44 @@ def configure_telemetry(settings: Settings, *, worker: int | None = None) -> Tel
 
     Threads are started: a process that forks does so before.
     """
-    wanted = Wanted.read(settings)
-    if not wanted.spans and not wanted.metrics:
+    exporter_config = ExporterConfig.read(settings)
+    if not exporter_config.spans and not exporter_config.metrics:
         return Telemetry()
     from tamatar_auth.observability import exporters  # noqa: PLC0415 - only here is the SDK worth its import
 
-    telemetry = exporters.set_up(wanted, environment=settings.environment, worker=worker)
+    telemetry = exporters.build_telemetry(
+        exporter_config, environment=settings.environment, worker=worker
+    )
     address = telemetry.metrics_address
-    told = {"metrics_address": str(address)} if address else {}
-    log.info("telemetry", spans=sorted(wanted.spans), metrics=sorted(wanted.metrics), **told)
+    configured = {"metrics_address": str(address)} if address else {}
+    log.info(
+        "telemetry",
+        spans=sorted(exporter_config.spans),
+        metrics=sorted(exporter_config.metrics),
+        **configured,
+    )
     return telemetry
 
 
-def _exporters(signal: str, known: AbstractSet[str]) -> AbstractSet[str]:
+def _exporters(signal: str, allowed: AbstractSet[str]) -> AbstractSet[str]:
     """Name the exporters of a signal; an endpoint alone means OTLP."""
     name = f"OTEL_{signal}_EXPORTER"
-    given = _variable(name)
-    if given is None:
+    value = _read_variable(name)
+    if value is None:
         endpoint = f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
-        told = _variable("OTEL_EXPORTER_OTLP_ENDPOINT") or _variable(endpoint)
-        return {"otlp"} if told else set()
-    exporters = {part.strip() for part in given.split(",")} - {"", "none"}
-    if not exporters <= known:
-        raise TelemetryError(f"{name}: must be none or some of {', '.join(sorted(known))}")
+        configured = _read_variable("OTEL_EXPORTER_OTLP_ENDPOINT") or _read_variable(endpoint)
+        return {"otlp"} if configured else set()
+    exporters = {part.strip() for part in value.split(",")} - {"", "none"}
+    if not exporters <= allowed:
+        raise TelemetryError(f"{name}: must be none or some of {', '.join(sorted(allowed))}")
     return exporters
 
 
 def _protocol(signal: str) -> str:
     name = f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"
-    protocol = _variable(name) or _variable("OTEL_EXPORTER_OTLP_PROTOCOL") or _PROTOCOLS[0]
+    protocol = (
+        _read_variable(name) or _read_variable("OTEL_EXPORTER_OTLP_PROTOCOL") or _PROTOCOLS[0]
+    )
     if protocol not in _PROTOCOLS:
         raise TelemetryError(
             f"{name} or OTEL_EXPORTER_OTLP_PROTOCOL: must be {' or '.join(_PROTOCOLS)}"
@@ -120,6 +129,6 @@ def _protocol(signal: str) -> str:
     return protocol
 
 
-def _variable(name: str) -> str | None:
+def _read_variable(name: str) -> str | None:
     """Read a variable; one that is empty counts as not set, as the specification says."""
     return os.environ.get(name, "").strip() or None

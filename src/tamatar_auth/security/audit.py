@@ -56,10 +56,10 @@ def record(
 ) -> None:
     """Write an event down, after the transaction that decided it."""
     caller = current_caller.get()
-    known: dict[str, Any] = {"caller": caller.name if caller else None, **facts}
-    known |= {"user_id": _text(user_id), "session_id": _text(session_id)}
-    told = {name: value for name, value in known.items() if value is not None}
-    log.info(event.value, audit=True, **told)
+    fields: dict[str, Any] = {"caller": caller.name if caller else None, **facts}
+    fields |= {"user_id": _text(user_id), "session_id": _text(session_id)}
+    present_fields = {name: value for name, value in fields.items() if value is not None}
+    log.info(event.value, audit=True, **present_fields)
 
 
 def _text(key: UUID | str | None) -> str | None:

@@ -29,9 +29,16 @@ from pydantic import (
 )
 
 from tamatar_auth.config.settings import OperatorError
-from tamatar_auth.security.callers import LOCAL, Caller, Callers, Credentials, Role, dns_name
+from tamatar_auth.security.callers import (
+    LOCAL_CALLER,
+    Caller,
+    CallerCredentials,
+    Callers,
+    Role,
+    dns_name,
+)
 
-MAX_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 MAX_CALLERS = 1000
 MAX_VALID_TOKENS = 2
 """The present token and, while a caller is given a new one, the next."""
@@ -39,7 +46,7 @@ MAX_VALID_TOKENS = 2
 _MAX_TOKENS = 8
 _MAX_NAMES = 16
 
-_TEXTS = {
+_MESSAGES = {
     "extra_forbidden": "is not known here",
     "missing": "must be set",
     "too_short": "must not be empty",
@@ -70,8 +77,8 @@ def _matches(pattern: str, rule: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _not_reserved(name: str) -> str:
-    if name == LOCAL.name:
+def _check_not_reserved(name: str) -> str:
+    if name == LOCAL_CALLER.name:
         raise ValueError("is the name of callers that are not told apart: choose another")
     return name
 
@@ -79,7 +86,7 @@ def _not_reserved(name: str) -> str:
 Name = Annotated[
     str,
     _matches(r"[a-z0-9][a-z0-9._-]{0,62}", "must be a name of a-z, 0-9, '.', '_' and '-'"),
-    AfterValidator(_not_reserved),
+    AfterValidator(_check_not_reserved),
 ]
 Digest = Annotated[
     str, _matches(r"[0-9a-f]{64}", "must be the SHA-256 of a token: 64 digits of 0-9 and a-f")
@@ -123,9 +130,9 @@ class CallerEntry(_Entry):
         """What the caller's certificates may be issued to."""
         return (*self.spiffe_ids, *(dns_name(host) for host in self.dns_names))
 
-    def credentials(self, name: str) -> Credentials:
+    def credentials(self, name: str) -> CallerCredentials:
         """Give the entry as the server works with it."""
-        return Credentials(
+        return CallerCredentials(
             caller=Caller(name, self.roles),
             tokens={bytes.fromhex(token.sha256): token.expires for token in self.tokens},
             names=frozenset(self.names),
@@ -140,7 +147,7 @@ def read_callers(path: Path) -> Callers:
     """Read a file of callers, or raise `CallersError`."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CallersError(f"{path} cannot be read ({error.strerror}).") from None
     return parse_callers(content, path)
@@ -148,62 +155,68 @@ def read_callers(path: Path) -> Callers:
 
 def parse_callers(content: bytes, path: Path) -> Callers:
     """Read what stands in a file of callers; `path` is for the messages of `CallersError`."""
-    if len(content) > MAX_BYTES:
-        raise CallersError(f"{path}: must not be larger than {MAX_BYTES} bytes.")
+    if len(content) > MAX_FILE_BYTES:
+        raise CallersError(f"{path}: must not be larger than {MAX_FILE_BYTES} bytes.")
     try:
         entries = _File.model_validate(tomllib.loads(content.decode())).callers
     except ValidationError as error:
-        raise CallersError(f"{path}: {_told(error)}.") from None
+        raise CallersError(f"{path}: {_describe_errors(error)}.") from None
     except UnicodeDecodeError:
         raise CallersError(f"{path}: is not TOML: no text in UTF-8.") from None
     except RecursionError:
         raise CallersError(f"{path}: is not TOML: it is nested too deeply.") from None
     except tomllib.TOMLDecodeError as error:
         raise CallersError(f"{path}: is not TOML: {error}.") from None
-    for problem in _contradictions(entries):
+    for problem in _rule_violations(entries):
         raise CallersError(f"{path}: {problem}.")
     return Callers(entry.credentials(name) for name, entry in entries.items())
 
 
-def _contradictions(entries: Mapping[str, CallerEntry]) -> Iterator[str]:
+def _rule_violations(entries: Mapping[str, CallerEntry]) -> Iterator[str]:
     now = datetime.now(UTC)
     for name, entry in entries.items():
         if not entry.tokens and not entry.names:
             yield f"caller {name}: must have a token, a SPIFFE id or a DNS name"
         if sum(token.expires > now for token in entry.tokens) > MAX_VALID_TOKENS:
             yield f"caller {name}: must not have more than {MAX_VALID_TOKENS} valid tokens"
-    for name in _repeated((n, token.sha256) for n, e in entries.items() for token in e.tokens):
+    for name in _owners_of_duplicates(
+        (n, token.sha256) for n, e in entries.items() for token in e.tokens
+    ):
         yield f"caller {name}: has a token that stands in the file twice"
-    for name in _repeated((n, known) for n, e in entries.items() for known in e.names):
+    for name in _owners_of_duplicates(
+        (n, certificate_name) for n, e in entries.items() for certificate_name in e.names
+    ):
         yield f"caller {name}: has a SPIFFE id or DNS name that stands in the file twice"
 
 
-def _repeated(values: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _owners_of_duplicates(values: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Name the owners of values that are there more than once."""
     owned = list(values)
     count = Counter(value for _, value in owned)
     return (owner for owner, value in owned if count[value] > 1)
 
 
-def _told(error: ValidationError) -> str:
+def _describe_errors(error: ValidationError) -> str:
     """Tell the first thing that is wrong, and how many more there are."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     first = problems[0]
-    text = _TEXTS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    text = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{_place(first['loc'])}{text[:1].lower()}{text[1:]}{more}"
+    return f"{_location(first['loc'])}{text[:1].lower()}{text[1:]}{more}"
 
 
-def _place(path: tuple[Any, ...]) -> str:
+def _location(path: tuple[Any, ...]) -> str:
     """Write `("callers", "gateway", "tokens", 0, "expires")` as people say it."""
-    parts = [part if isinstance(part, int) else _shown(part) for part in path if part != "[key]"]
-    who = ""
+    parts = [
+        part if isinstance(part, int) else _printable(part) for part in path if part != "[key]"
+    ]
+    owner_label = ""
     if len(parts) > 1 and parts[0] == "callers":
-        who, parts = f"caller {parts[1]}: ", parts[2:]
+        owner_label, parts = f"caller {parts[1]}: ", parts[2:]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return who + (f"{field[1:]}: " if field else "")
+    return owner_label + (f"{field[1:]}: " if field else "")
 
 
-def _shown(key: str) -> str:
+def _printable(key: str) -> str:
     """Write a key of the file so that it stays on its line."""
     return "".join(char if char.isprintable() else "?" for char in key[:64])

@@ -37,10 +37,10 @@ class CallerFile:
         # Of a symbolic link the file is replaced, not the link.
         self._path = path.resolve()
 
-    def add(self, caller: NewCaller, token_life: timedelta | None) -> CallerToken | None:
+    def add(self, caller: NewCaller, token_lifetime: timedelta | None) -> CallerToken | None:
         """Add a caller; return its token, or None if no life of a token is given."""
-        token = CallerToken.issue() if token_life else None
-        with self._edited() as callers:
+        token = CallerToken.issue() if token_lifetime else None
+        with self._edit() as callers:
             if caller.name in callers:
                 raise CallersError(f"{self._path}: there is a caller {caller.name} already.")
             entry = tomlkit.table()
@@ -49,18 +49,18 @@ class CallerFile:
                 entry["spiffe_ids"] = list(caller.spiffe_ids)
             if caller.dns_names:
                 entry["dns_names"] = list(caller.dns_names)
-            if token and token_life:
-                entry["tokens"] = _tokens([(token.digest.hex(), _now() + token_life)])
+            if token and token_lifetime:
+                entry["tokens"] = _token_array([(token.digest.hex(), _now() + token_lifetime)])
             callers[caller.name] = entry
         return token
 
-    def rotate(self, name: str, overlap: timedelta, token_life: timedelta) -> CallerToken:
+    def rotate(self, name: str, overlap: timedelta, token_lifetime: timedelta) -> CallerToken:
         """Give a caller a new token; the one before it works until `overlap` has passed.
 
         Without any overlap the new token is at once the only one.
         """
         token, now = CallerToken.issue(), _now()
-        with self._edited() as callers:
+        with self._edit() as callers:
             entry = self._entry(callers, name)
             valid = [
                 (str(known["sha256"]), min(known["expires"], now + overlap))
@@ -73,12 +73,12 @@ class CallerFile:
                     f" until {min(end for _, end in valid):%Y-%m-%d %H:%M} UTC, or end them both"
                     " with --overlap 0s."
                 )
-            entry["tokens"] = _tokens([*valid, (token.digest.hex(), now + token_life)])
+            entry["tokens"] = _token_array([*valid, (token.digest.hex(), now + token_lifetime)])
         return token
 
     def remove(self, name: str) -> None:
         """Remove a caller."""
-        with self._edited() as callers:
+        with self._edit() as callers:
             self._entry(callers, name)
             del callers[name]
 
@@ -88,10 +88,10 @@ class CallerFile:
         return callers[name]
 
     @contextlib.contextmanager
-    def _edited(self) -> Iterator[Any]:
+    def _edit(self) -> Iterator[Any]:
         """Yield the callers of the file, and write them back when the block ends well."""
-        with _locked(self._path.parent):
-            content = self._content()
+        with _lock_folder(self._path.parent):
+            content = self._read_content()
             parse_callers(content, self._path)
             document = tomlkit.parse(content.decode())
             if "callers" not in document:
@@ -101,7 +101,7 @@ class CallerFile:
             parse_callers(changed, self._path)
             self._replace(changed)
 
-    def _content(self) -> bytes:
+    def _read_content(self) -> bytes:
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
@@ -114,7 +114,7 @@ class CallerFile:
         try:
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".callers-", delete=False) as file:
                 try:
-                    _resemble(file.fileno(), self._path)
+                    _copy_ownership(file.fileno(), self._path)
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
@@ -127,7 +127,7 @@ class CallerFile:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock_folder(folder: Path) -> Iterator[None]:
     """Keep other editors out: of two at once the second would undo the first."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -140,7 +140,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _resemble(descriptor: int, path: Path) -> None:
+def _copy_ownership(descriptor: int, path: Path) -> None:
     """Let who could read the file read the next one; the first is for its owner alone."""
     with contextlib.suppress(FileNotFoundError):
         before = path.stat()
@@ -149,7 +149,7 @@ def _resemble(descriptor: int, path: Path) -> None:
         os.fchmod(descriptor, before.st_mode & 0o777)
 
 
-def _tokens(tokens: Sequence[tuple[str, datetime]]) -> Any:
+def _token_array(tokens: Sequence[tuple[str, datetime]]) -> Any:
     lines = tomlkit.array()
     for digest, expires in tokens:
         entry = tomlkit.inline_table()

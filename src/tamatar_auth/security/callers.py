@@ -12,10 +12,10 @@ from typing import Self
 
 from tamatar_auth.errors import CallerNotAllowed
 
-PREFIX = "tmc_"
+CALLER_TOKEN_PREFIX = "tmc_"  # noqa: S105 - no password
 """Makes a leaked token recognisable to scanners of logs and repositories."""
 
-_BYTES = 32
+_TOKEN_BYTES = 32
 
 
 class Role(StrEnum):
@@ -34,14 +34,14 @@ class Caller:
     roles: frozenset[Role]
 
 
-LOCAL = Caller("local", frozenset({Role.ADMIN}))
+LOCAL_CALLER = Caller("local", frozenset({Role.ADMIN}))
 """Whoever calls from this machine while no callers are set up."""
 
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
 """Who makes the call that is being answered; None where nobody is asked, as by health."""
 
 
-def demand(role: Role) -> None:
+def require_role(role: Role) -> None:
     """Raise `CallerNotAllowed` unless who makes the call has a role."""
     caller = current_caller.get()
     if caller is None or role not in caller.roles:
@@ -57,7 +57,7 @@ class CallerToken:
     @classmethod
     def issue(cls) -> Self:
         """Draw a new token."""
-        return cls(PREFIX + secrets.token_urlsafe(_BYTES))
+        return cls(CALLER_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
 
     @property
     def digest(self) -> bytes:
@@ -71,7 +71,7 @@ def caller_token_digest(token: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class CallerCredentials:
     """What a caller can prove itself with."""
 
     caller: Caller
@@ -89,7 +89,7 @@ def dns_name(host: str) -> str:
 class Callers:
     """The callers that are known, found by what they present."""
 
-    def __init__(self, known: Iterable[Credentials]) -> None:
+    def __init__(self, known: Iterable[CallerCredentials]) -> None:
         self.known = tuple(known)
         # A dict may tell by its time how much of a digest is right. That helps nobody: whoever
         # guesses tokens does not choose their digests, and a digest does not lead to its token.
@@ -102,7 +102,7 @@ class Callers:
             name: credentials.caller for credentials in self.known for name in credentials.names
         }
 
-    def with_token(self, token: str) -> Caller | None:
+    def find_by_token(self, token: str) -> Caller | None:
         """Find the caller of a bearer token; None for one that is unknown or expired.
 
         The clock is this machine's: callers are no rows of the database.
@@ -110,12 +110,12 @@ class Callers:
         caller, expires = self._by_digest.get(caller_token_digest(token), (None, 0.0))
         return caller if time.time() < expires else None
 
-    def once_with_token(self, token: str) -> Caller | None:
+    def find_token_owner(self, token: str) -> Caller | None:
         """Find the caller of a token that may have expired. It proves nothing any more."""
         caller, _ = self._by_digest.get(caller_token_digest(token), (None, 0.0))
         return caller
 
-    def with_names(self, names: Iterable[str]) -> Collection[Caller]:
+    def find_by_names(self, names: Iterable[str]) -> Collection[Caller]:
         """Find the callers that the names in a certificate stand for."""
         found = {self._by_name.get(name) for name in names}
         return {caller for caller in found if caller is not None}

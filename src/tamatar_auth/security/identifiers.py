@@ -11,7 +11,7 @@ from email_validator import EmailNotValidError, validate_email
 from tamatar_auth.errors import InvalidFields
 
 
-def normal_email(address: str, field: str = "email") -> str:
+def normalize_email(address: str, field: str = "email") -> str:
     """Give the normal form: NFC, in lower case, the domain as Unicode.
 
     Raise `InvalidFields` for what is no address (RFC 5322 without comments and quotes, RFC
@@ -28,11 +28,11 @@ def normal_email(address: str, field: str = "email") -> str:
     return valid.normalized
 
 
-def folded_prefix(prefix: str) -> str:
+def normalize_prefix(prefix: str) -> str:
     """Fold the beginning of an address or a name as the whole was folded."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", prefix).lower())
 
 
-def normal_username(username: str) -> str:
+def normalize_username(username: str) -> str:
     """Give the normal form of a username: lower case. Its letters are ASCII by rule."""
     return username.lower()

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tamatar_auth.config.settings import OperatorError, Settings
-from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.config.watched_files import WatchedFiles
 
-MAX_BYTES = 1024 * 1024
+MAX_PEM_BYTES = 1024 * 1024
 
-_LEAST_RSA_BITS = 2048
+_MIN_RSA_BITS = 2048
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -47,21 +47,21 @@ class TlsFiles:
         """All of the files."""
         return [path for path in (self.certificate, self.key, self.client_ca) if path]
 
-    def read(self) -> "Tls":
+    def read(self) -> "TlsCredentials":
         """Read what is in the files, or raise `TlsError`."""
-        chain, key = _content(self.certificate), _content(self.key)
-        leaf = _certificates(chain, self.certificate)[0]
+        chain, key = _read_pem(self.certificate), _read_pem(self.key)
+        leaf = _load_certificates(chain, self.certificate)[0]
         _check_key(key, leaf, self)
         if leaf.not_valid_after_utc <= datetime.now(UTC):
             raise TlsError(f"{self.certificate}: expired on {leaf.not_valid_after_utc:%Y-%m-%d}.")
-        client_ca = _content(self.client_ca) if self.client_ca else None
+        client_ca = _read_pem(self.client_ca) if self.client_ca else None
         if client_ca is not None and self.client_ca is not None:
-            _certificates(client_ca, self.client_ca)
-        return Tls(leaf, chain, key, client_ca)
+            _load_certificates(client_ca, self.client_ca)
+        return TlsCredentials(leaf, chain, key, client_ca)
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class TlsCredentials:
     """What connections are encrypted with, checked and ready for gRPC."""
 
     leaf: x509.Certificate = field(repr=False)
@@ -75,40 +75,40 @@ class Tls:
         return grpc.ssl_server_certificate_configuration([(self.key, self.chain)], self.client_ca)
 
 
-def server_credentials(tls: Watched[Tls]) -> grpc.ServerCredentials:
+def server_credentials(tls: WatchedFiles[TlsCredentials]) -> grpc.ServerCredentials:
     """Make the credentials of one port, which follow the files.
 
     Each port needs its own: gRPC asks at every handshake whether the certificate is another
     than the one that this port had before.
     """
-    served = tls.value
+    current = tls.value
 
-    def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal served
-        if tls.value is served:
+    def changed_configuration() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal current
+        if tls.value is current:
             return None
-        served = tls.value
-        return served.configuration
+        current = tls.value
+        return current.configuration
 
     return grpc.dynamic_ssl_server_credentials(
-        served.configuration,
-        changed,  # type: ignore[arg-type] # None means that nothing has changed
-        require_client_authentication=served.client_ca is not None,
+        current.configuration,
+        changed_configuration,  # type: ignore[arg-type] # None means that nothing has changed
+        require_client_authentication=current.client_ca is not None,
     )
 
 
-def _content(path: Path) -> bytes:
+def _read_pem(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_PEM_BYTES + 1)
     except OSError as error:
         raise TlsError(f"{path} cannot be read ({error.strerror}).") from None
-    if len(content) > MAX_BYTES:
-        raise TlsError(f"{path}: must not be larger than {MAX_BYTES} bytes.")
+    if len(content) > MAX_PEM_BYTES:
+        raise TlsError(f"{path}: must not be larger than {MAX_PEM_BYTES} bytes.")
     return content
 
 
-def _certificates(content: bytes, path: Path) -> Sequence[x509.Certificate]:
+def _load_certificates(content: bytes, path: Path) -> Sequence[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError:
@@ -122,13 +122,13 @@ def _check_key(content: bytes, leaf: x509.Certificate, files: TlsFiles) -> None:
         raise TlsError(f"{files.key}: must not be protected by a password.") from None
     except Exception:  # noqa: BLE001 - whatever is wrong with it, its text stays here
         raise TlsError(f"{files.key}: holds no private key in PEM.") from None
-    if not _is_usable(key):
+    if not _is_supported_key(key):
         raise TlsError(f"{files.key}: must be ECDSA (P-256, P-384, P-521) or RSA of 2048 bits.")
     if key.public_key() != leaf.public_key():
         raise TlsError(f"{files.key}: is not the key of the certificate in {files.certificate}.")
 
 
-def _is_usable(key: object) -> bool:
+def _is_supported_key(key: object) -> bool:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.curve.name in _CURVES
-    return isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _LEAST_RSA_BITS
+    return isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _MIN_RSA_BITS

@@ -7,11 +7,11 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Self
 
-SESSION_PREFIX = "tms_"
+SESSION_TOKEN_PREFIX = "tms_"  # noqa: S105 - no password
 USER_TOKEN_PREFIX = "tmu_"  # noqa: S105 - a prefix
 """The prefixes make a leaked token recognisable to scanners of logs and repositories."""
 
-_BYTES = 32
+_TOKEN_BYTES = 32
 
 
 def token_digest(token: str) -> bytes:
@@ -42,7 +42,7 @@ class SessionToken(Token):
     @classmethod
     def issue(cls) -> Self:
         """Draw a new token."""
-        return cls(SESSION_PREFIX + secrets.token_urlsafe(_BYTES))
+        return cls(SESSION_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
 
     def successor(self, nonce: bytes) -> Self:
         """Make the token that follows this one.
@@ -51,8 +51,8 @@ class SessionToken(Token):
         same time get the same successor. Whoever reads the nonce but not the token can make
         nothing of it: the token is the key.
         """
-        made = hmac.digest(self.text.encode(), nonce, "sha256")
-        return type(self)(SESSION_PREFIX + base64.urlsafe_b64encode(made).decode().rstrip("="))
+        mac = hmac.digest(self.text.encode(), nonce, "sha256")
+        return type(self)(SESSION_TOKEN_PREFIX + base64.urlsafe_b64encode(mac).decode().rstrip("="))
 
 
 class UserToken(Token):
@@ -63,9 +63,9 @@ class UserToken(Token):
     @classmethod
     def issue(cls) -> Self:
         """Draw a new token."""
-        return cls(USER_TOKEN_PREFIX + secrets.token_urlsafe(_BYTES))
+        return cls(USER_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
 
 
 def rotation_nonce() -> bytes:
     """Draw what a successor is made with: 32 bytes."""
-    return secrets.token_bytes(_BYTES)
+    return secrets.token_bytes(_TOKEN_BYTES)

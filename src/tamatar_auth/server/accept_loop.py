@@ -16,52 +16,52 @@ from typing import Any, NoReturn
 
 import grpc
 from grpc._cython import cygrpc
-from grpc.aio import _server as grpcio
+from grpc.aio import _server as aio_server
 
-TRIED = "1.85."
+SUPPORTED_GRPCIO = "1.85."
 """How the versions of grpcio begin into which this reaches."""
 
-AT_ONCE = 4
+PRIORITY_ACCEPTORS = 4
 """How many calls of a favoured method gRPC hands over before the loop comes back for more. Of
 others it hands over one: calls that cost much would push the favoured ones aside."""
 
-AT_LAST = 1000
+DRAIN_ACCEPTORS = 1000
 """How many more it hands over of a busy method when the server stops: it cancels the others."""
 
-LOOK = 0.01
+DRAIN_CHECK_SECONDS = 0.01
 """Seconds after which a server that stops looks which methods are busy: some may wait for it."""
 
-Options = Sequence[tuple[str, Any]]
+ChannelOptions = Sequence[tuple[str, Any]]
 
 
-def new_server(options: Options, favoured: Collection[str] = ()) -> grpc.aio.Server:
+def new_server(options: ChannelOptions, priority_paths: Collection[str] = ()) -> grpc.aio.Server:
     """Make a server without methods and ports; it takes more calls of favoured paths at once."""
-    if not grpc.__version__.startswith(TRIED):
+    if not grpc.__version__.startswith(SUPPORTED_GRPCIO):
         return grpc.aio.server(options=options)
-    server: Any = _Server(options, favoured)
+    server: Any = _Server(options, priority_paths)
     return server  # type: ignore[no-any-return]
 
 
-class _Server(grpcio.Server):
+class _Server(aio_server.Server):
     """The server of grpcio with another core."""
 
-    def __init__(self, options: Options, favoured: Collection[str]) -> None:
+    def __init__(self, options: ChannelOptions, priority_paths: Collection[str]) -> None:
         self._loop = cygrpc.get_working_loop()
-        arguments = grpcio._augment_channel_arguments(options, None)  # noqa: SLF001
-        self._server = _Core(self._loop, None, (), None, arguments, None)
-        self._server.favoured.update(path.encode() for path in favoured)
+        arguments = aio_server._augment_channel_arguments(options, None)  # noqa: SLF001
+        self._server = _AcceptingCore(self._loop, None, (), None, arguments, None)
+        self._server.priority_paths.update(path.encode() for path in priority_paths)
 
 
-class _Core(cygrpc.AioServer):  # type: ignore[misc]
+class _AcceptingCore(cygrpc.AioServer):  # type: ignore[misc]
     """Takes calls; what becomes of them, and how the server ends, is grpcio's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *rest: object) -> None:
         super().__init__(loop, *rest)
-        self._on = loop
-        self.favoured: set[bytes] = set()
+        self._event_loop = loop
+        self.priority_paths: set[bytes] = set()
         self._methods: dict[str, Any] = {}
         self._resolver = cygrpc._MethodResolver([], self._methods)  # noqa: SLF001
-        self._takers: set[asyncio.Task[None]] = set()
+        self._acceptors: set[asyncio.Task[None]] = set()
         self._calls: dict[bytes | None, set[asyncio.Task[None]]] = {}
 
     def add_registered_method_handlers(self, handlers: Mapping[str, Any]) -> None:
@@ -75,8 +75,12 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         grpcio asks for its next one, and gets none: it goes on to wait for the end. None comes
         last, and stands for what is no method.
         """
-        self._begin_to_take(path, AT_ONCE if path in self.favoured else 1)
-        return self._on.create_future() if path else self._on.create_task(self._until_the_end())
+        self._start_acceptors(path, PRIORITY_ACCEPTORS if path in self.priority_paths else 1)
+        return (
+            self._event_loop.create_future()
+            if path
+            else self._event_loop.create_task(self._wait_for_acceptors())
+        )
 
     async def shutdown(self, grace: float | None) -> None:
         """Take what has come, as gRPC would cancel it; then end as grpcio does.
@@ -84,32 +88,34 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         What comes until clients have heard of the end is cancelled still.
         """
         if grace and self.is_running():
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(DRAIN_CHECK_SECONDS)
             for path in [path for path, calls in self._calls.items() if path and calls]:
-                self._begin_to_take(path, AT_LAST)
+                self._start_acceptors(path, DRAIN_ACCEPTORS)
             await asyncio.sleep(0)
         await super().shutdown(grace)
 
-    async def _until_the_end(self) -> NoReturn:
-        while self._takers:
-            ended, _ = await asyncio.wait(self._takers, return_when=asyncio.FIRST_EXCEPTION)
-            self._takers -= ended
-            for taker in ended:
-                taker.result()
+    async def _wait_for_acceptors(self) -> NoReturn:
+        while self._acceptors:
+            ended, _ = await asyncio.wait(self._acceptors, return_when=asyncio.FIRST_EXCEPTION)
+            self._acceptors -= ended
+            for acceptor in ended:
+                acceptor.result()
         raise cygrpc._RequestCallError  # noqa: SLF001 - what grpcio expects at its end
 
-    def _begin_to_take(self, path: bytes | None, many: int) -> None:
-        self._takers.update(self._on.create_task(self._take(path)) for _ in range(many))
+    def _start_acceptors(self, path: bytes | None, count: int) -> None:
+        self._acceptors.update(
+            self._event_loop.create_task(self._accept(path)) for _ in range(count)
+        )
 
-    async def _take(self, path: bytes | None) -> None:
-        loop, name, resolver = self._on, path.decode() if path else "", self._resolver
+    async def _accept(self, path: bytes | None) -> None:
+        loop, name, resolver = self._event_loop, path.decode() if path else "", self._resolver
         calls = self._calls.setdefault(path, set())
         while self.is_running():
             try:
                 call = await (self._request_registered_call(path) if path else self._request_call())
             except cygrpc._RequestCallError:  # noqa: SLF001
                 continue
-            answered = cygrpc._handle_rpc(name, resolver, (), call, loop, False)  # noqa: FBT003, SLF001
-            task = loop.create_task(cygrpc._schedule_rpc_coro(answered, call, loop, name))  # noqa: SLF001
+            handling = cygrpc._handle_rpc(name, resolver, (), call, loop, False)  # noqa: FBT003, SLF001
+            task = loop.create_task(cygrpc._schedule_rpc_coro(handling, call, loop, name))  # noqa: SLF001
             calls.add(task)  # as loops keep tasks by weak references only
             task.add_done_callback(calls.discard)

@@ -15,35 +15,35 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceS
 from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.interceptors.audit_trail import AuditInterceptor
-from tamatar_auth.interceptors.authentication import CallerInterceptor
+from tamatar_auth.interceptors.authentication import AuthenticationInterceptor
 from tamatar_auth.interceptors.base import HandlerInterceptor
 from tamatar_auth.interceptors.deadlines import DeadlineInterceptor, Deadlines
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
-from tamatar_auth.interceptors.field_validation import ValidationInterceptor
-from tamatar_auth.interceptors.in_flight import DrainInterceptor
-from tamatar_auth.interceptors.registry import AnsweredMethods
+from tamatar_auth.interceptors.field_validation import FieldValidationInterceptor
+from tamatar_auth.interceptors.in_flight import InFlightInterceptor
+from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.retries import RetryInterceptor
-from tamatar_auth.interceptors.stream_limits import StreamInterceptor
+from tamatar_auth.interceptors.stream_limits import StreamLimitInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.jobs.sweep import sweep_periodically
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.security.authorization import disagreement
+from tamatar_auth.security.authorization import find_rule_mismatch
 from tamatar_auth.security.callers import Callers
-from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 from tamatar_auth.server.accept_loop import new_server
-from tamatar_auth.server.credential_files import Admission
-from tamatar_auth.server.database_monitor import DatabaseWatch
-from tamatar_auth.server.lifecycle import Parts, Service
+from tamatar_auth.server.credential_files import CredentialFiles
+from tamatar_auth.server.database_monitor import DatabaseMonitor
+from tamatar_auth.server.lifecycle import Components, RunningService
 from tamatar_auth.server.listeners import bind_calls, bind_health
 from tamatar_auth.server.ports import StartError
-from tamatar_auth.server.shutdown import Ending
+from tamatar_auth.server.shutdown import GracefulShutdown
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
-from tamatar_auth.servicers.field_rules import Rules
+from tamatar_auth.servicers.field_rules import FieldRules
 from tamatar_auth.servicers.health import HealthServicer, add_health
 from tamatar_auth.servicers.page_tokens import PageTokens
 from tamatar_auth.servicers.reflection import add_reflection
@@ -51,14 +51,18 @@ from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer, Sess
 from tamatar_auth.servicers.user_credentials import TokenLifetimes
 from tamatar_auth.servicers.users import UserServicer
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver.connection import Abandoned
-from tamatar_auth.storage.engine import create_engine, when_read_only
-from tamatar_auth.storage.instrumentation.pool_metrics import Pools, of_engine, watch_pools
-from tamatar_auth.storage.instrumentation.queries import watch_queries
-from tamatar_auth.storage.session_events.feed import SessionEnds
-from tamatar_auth.storage.session_validation.connections import ReservedConnections
-from tamatar_auth.storage.session_validation.last_activity import Activity
-from tamatar_auth.storage.session_validation.validator import MOST_CONNECTIONS, SessionValidation
+from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.engine import create_engine, on_read_only
+from tamatar_auth.storage.instrumentation.pool_metrics import (
+    Pools,
+    engine_pool_usage,
+    observe_pools,
+)
+from tamatar_auth.storage.instrumentation.queries import observe_statements
+from tamatar_auth.storage.session_events.feed import SessionEndFeed
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
+from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS, SessionValidator
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -69,9 +73,9 @@ SERVICES = tuple(
     )
 )
 
-HEALTH = "grpc.health.v1.Health"
+HEALTH_SERVICE = "grpc.health.v1.Health"
 
-FAVOURED = ("/tamatar.auth.v1.SessionService/ValidateSession",)
+PRIORITY_PATHS = ("/tamatar.auth.v1.SessionService/ValidateSession",)
 """The paths of what is asked most of all, and shall wait behind nothing that costs more."""
 
 OPTIONS = (
@@ -94,7 +98,7 @@ OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 60 * 1000),
 )
 
-YOUNG = 10_000
+GC_THRESHOLD = 10_000
 """How many objects are made before the young ones are collected: those of some hundred calls."""
 
 log = structlog.get_logger(__name__)
@@ -104,7 +108,10 @@ NO_TELEMETRY = Telemetry()
 
 
 def build_server(
-    settings: Settings, database: Database, parts: Parts, callers: Watched[Callers] | None
+    settings: Settings,
+    database: Database,
+    components: Components,
+    callers: WatchedFiles[Callers] | None,
 ) -> grpc.aio.Server:
     """Put servicers and interceptors together; the server is not started, no port is bound.
 
@@ -112,109 +119,117 @@ def build_server(
     """
     server = _empty_server(settings)
     key = settings.page_token_key
-    passwords = parts.passwords
+    passwords = components.passwords
     policy = PasswordPolicy(settings.password_min_length)
     tokens = PageTokens(key.get_secret_value() if key else None)
     users = UserServicer(database, passwords, policy, tokens, TokenLifetimes.of(settings))
     limits = SessionLimits.of(settings)
-    sources = SessionSources(parts.validation, parts.ends)
+    sources = SessionSources(components.validator, components.session_feed)
     sessions = SessionServicer(database, passwords, tokens, limits, sources)
-    methods: Any = AnsweredMethods(server, _interceptors(settings, parts, callers))
+    methods: Any = HandlerRegistry(server, _interceptors(settings, components, callers))
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
-    add_health(parts.health, methods)
-    add_reflection([*SERVICES, HEALTH], methods)
-    if problem := disagreement(methods.by_service):
+    add_health(components.health, methods)
+    add_reflection([*SERVICES, HEALTH_SERVICE], methods)
+    if problem := find_rule_mismatch(methods.by_service):
         raise StartError(problem)
     return server
 
 
-def build_health_server(settings: Settings, parts: Parts) -> grpc.aio.Server:
+def build_health_server(settings: Settings, components: Components) -> grpc.aio.Server:
     """Put together what answers health and nothing else: who probes it need show nothing."""
     server = _empty_server(settings)
-    interceptors = [ErrorInterceptor(), parts.drain, DecodingInterceptor()]
-    methods: Any = AnsweredMethods(server, interceptors)
-    add_health(parts.health, methods)
+    interceptors = [ErrorInterceptor(), components.drain, DecodingInterceptor()]
+    methods: Any = HandlerRegistry(server, interceptors)
+    add_health(components.health, methods)
     return server
 
 
-async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Service:
+async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> RunningService:
     """Build a service and let it answer calls, or raise `StartError`.
 
     It answers also without its database: with UNAVAILABLE and NOT_SERVING, until the
     database is there.
     """
-    admission = Admission.of(settings)
-    passwords = Passwords.of(settings, telemetry.meter)
-    abandoned = Abandoned(telemetry.meter)
-    engine = create_engine(settings, abandoned)
-    queries = watch_queries(
+    credential_files = CredentialFiles.of(settings)
+    passwords = PasswordHasher.of(settings, telemetry.meter)
+    orphaned = OrphanedStatements(telemetry.meter)
+    engine = create_engine(settings, orphaned)
+    observer = observe_statements(
         engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
-    database = Database(engine, abandoned)
-    reserved = ReservedConnections(settings, queries, MOST_CONNECTIONS, abandoned)
-    ends = SessionEnds(settings, abandoned, telemetry.meter)
-    when_read_only(engine, reserved.forget)
-    when_read_only(engine, ends.forget)
+    database = Database(engine, orphaned)
+    dedicated_pool = DedicatedPool(settings, observer, MAX_CONNECTIONS, orphaned)
+    session_feed = SessionEndFeed(settings, orphaned, telemetry.meter)
+    on_read_only(engine, dedicated_pool.invalidate)
+    on_read_only(engine, session_feed.disconnect)
     if telemetry.meter is not None:
-        pools: Pools = {"calls": lambda: of_engine(engine), "validations": reserved.count}
-        watch_pools(telemetry.meter, pools)
-    activity = Activity()
-    parts = Parts(
+        pools: Pools = {
+            "calls": lambda: engine_pool_usage(engine),
+            "validations": dedicated_pool.count,
+        }
+        observe_pools(telemetry.meter, pools)
+    activity = LastActivityWriter()
+    components = Components(
         health=HealthServicer(SERVICES),
-        drain=DrainInterceptor(settings.calls_in_flight, telemetry.meter),
-        validation=SessionValidation(reserved, activity, settings.session_idle_limit or None),
+        drain=InFlightInterceptor(settings.calls_in_flight, telemetry.meter),
+        validator=SessionValidator(dedicated_pool, activity, settings.session_idle_limit or None),
         activity=activity,
-        ends=ends,
-        abandoned=abandoned,
+        session_feed=session_feed,
+        orphaned=orphaned,
         passwords=passwords,
         telemetry=telemetry,
     )
-    watch = DatabaseWatch(settings, parts.health, head_revision(), abandoned)
+    database_monitor = DatabaseMonitor(settings, components.health, head_revision(), orphaned)
     try:
-        server = build_server(settings, database, parts, admission.callers)
-        addresses = bind_calls(server, settings, admission.tls)
-        health = build_health_server(settings, parts)
+        server = build_server(settings, database, components, credential_files.callers)
+        addresses = bind_calls(server, settings, credential_files.tls)
+        health = build_health_server(settings, components)
         health_address = bind_health(health, settings)
     except StartError:
         await database.close()
         raise
     await server.start()
     await health.start()
-    await watch.look()
+    await database_monitor.check()
     bound = (server, addresses, health, health_address)
-    return Service(settings, admission, database, watch, parts, *bound)
+    return RunningService(
+        settings, credential_files, database, database_monitor, components, *bound
+    )
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def run_service(
     settings: Settings, telemetry: Telemetry = NO_TELEMETRY
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[RunningService]:
     """Run a service with its tasks in the background for as long as the block."""
     service = await start(settings, telemetry)
-    background = [
-        asyncio.create_task(service.failed(), name="watch gRPC"),
-        asyncio.create_task(service.watch.run(), name="watch the database"),
+    background_tasks = [
+        asyncio.create_task(service.wait_for_failure(), name="watch gRPC"),
+        asyncio.create_task(service.database_monitor.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(service.database, settings), name="sweep"),
         asyncio.create_task(
-            service.parts.activity.write_for_ever(service.database), name="activity"
+            service.components.activity.run_forever(service.database), name="activity"
         ),
-        *(asyncio.create_task(watched.follow()) for watched in service.admission.watched),
+        *(
+            asyncio.create_task(watched.watch_for_changes())
+            for watched in service.credential_files.watched
+        ),
     ]
     try:
-        yield replace(service, background=background)
+        yield replace(service, background_tasks=background_tasks)
     finally:
-        for task in background:
+        for task in background_tasks:
             task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await asyncio.gather(*background_tasks, return_exceptions=True)
         await service.stop()
 
 
 async def serve(
     settings: Settings,
     telemetry: Telemetry = NO_TELEMETRY,
-    ready: Callable[[Service], None] | None = None,
+    ready: Callable[[RunningService], None] | None = None,
     *,
     is_worker: bool = False,
 ) -> None:
@@ -222,27 +237,27 @@ async def serve(
 
     An error that is raised here is a crash: all is closed, nothing goes on.
     """
-    ending = Ending(settings, is_worker=is_worker)
-    ending.listen()
-    async with running(settings, telemetry) as service:
-        service.admission.reload_on_hangup()
+    shutdown = GracefulShutdown(settings, is_worker=is_worker)
+    shutdown.install_signal_handlers()
+    async with run_service(settings, telemetry) as service:
+        service.credential_files.reload_on_hangup()
         await service.database.fill_pool()
-        await service.parts.validation.prepare()
-        _settle()
-        log.info("listening", **service.told_addresses)
+        await service.components.validator.prepare()
+        _tune_garbage_collection()
+        log.info("listening", **service.log_addresses)
         if ready is not None:
             ready(service)
         try:
-            await _stopped(ending, service.background)
+            await _wait_until_stopped(shutdown, service.background_tasks)
             log.info("stopping", grace=settings.shutdown_grace.total_seconds())
         finally:
-            ending.begin()
-    if not service.left:
-        ending.over()
+            shutdown.start_deadline()
+    if not service.unfinished:
+        shutdown.cancel_deadline()
     log.info("stopped")
 
 
-def _settle() -> None:
+def _tune_garbage_collection() -> None:
     """Take what the start has made out of later collections, and collect less often.
 
     It lives as long as the process, and looking through all of it would hold up every call.
@@ -250,13 +265,17 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG, 10, 10)
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
 
 
-async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> None:
+async def _wait_until_stopped(
+    shutdown: GracefulShutdown, background_tasks: Sequence[asyncio.Task[None]]
+) -> None:
     """Return when the server shall stop; raise what ended a task in the background."""
-    signalled = asyncio.create_task(ending.asked())
-    done, _ = await asyncio.wait({signalled, *background}, return_when=asyncio.FIRST_COMPLETED)
+    signalled = asyncio.create_task(shutdown.wait_until_requested())
+    done, _ = await asyncio.wait(
+        {signalled, *background_tasks}, return_when=asyncio.FIRST_COMPLETED
+    )
     signalled.cancel()
     for task in done - {signalled}:
         task.result()
@@ -265,22 +284,24 @@ async def _stopped(ending: Ending, background: Sequence[asyncio.Task[None]]) -> 
 def _empty_server(settings: Settings) -> grpc.aio.Server:
     # Unless there are workers, a second server on the port is a mistake.
     shared = ("grpc.so_reuseport", int(settings.workers > 1))
-    return new_server([shared, *OPTIONS], FAVOURED)
+    return new_server([shared, *OPTIONS], PRIORITY_PATHS)
 
 
 def _interceptors(
-    settings: Settings, parts: Parts, callers: Watched[Callers] | None
+    settings: Settings, components: Components, callers: WatchedFiles[Callers] | None
 ) -> Sequence[HandlerInterceptor]:
     """List what every call passes, from the outside in."""
     return [
-        TelemetryInterceptor(tracer=parts.telemetry.tracer, meter=parts.telemetry.meter),
+        TelemetryInterceptor(tracer=components.telemetry.tracer, meter=components.telemetry.meter),
         ErrorInterceptor(),
-        parts.drain,
+        components.drain,
         DeadlineInterceptor(Deadlines.of(settings)),
-        CallerInterceptor(callers),
-        StreamInterceptor(settings.streams, settings.streams_per_connection, parts.telemetry.meter),
+        AuthenticationInterceptor(callers),
+        StreamLimitInterceptor(
+            settings.streams, settings.streams_per_connection, components.telemetry.meter
+        ),
         DecodingInterceptor(),
         AuditInterceptor(),
         RetryInterceptor(),
-        ValidationInterceptor(Rules().broken),
+        FieldValidationInterceptor(FieldRules().broken_rules),
     ]

@@ -7,32 +7,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.watched_files import Watched
+from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import Callers
-from tamatar_auth.security.tls import Tls, TlsFiles
+from tamatar_auth.security.tls import TlsCredentials, TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class CredentialFiles:
     """Who may call, and what calls are encrypted with; both follow their files."""
 
-    callers: Watched[Callers] | None
-    tls: Watched[Tls] | None
+    callers: WatchedFiles[Callers] | None
+    tls: WatchedFiles[TlsCredentials] | None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Admission":
+    def of(cls, settings: Settings) -> "CredentialFiles":
         """Read the files that the settings name, or raise `OperatorError`."""
         callers, files = settings.callers_file, TlsFiles.of(settings)
         return cls(
-            callers=Watched("callers", [callers], lambda: read_callers(callers))
+            callers=WatchedFiles("callers", [callers], lambda: read_callers(callers))
             if callers
             else None,
-            tls=Watched("certificate", files.paths, files.read) if files else None,
+            tls=WatchedFiles("certificate", files.paths, files.read) if files else None,
         )
 
     @property
-    def watched(self) -> Sequence[Watched[Any]]:
+    def watched(self) -> Sequence[WatchedFiles[Any]]:
         """What is read again when its files change."""
         return [watched for watched in (self.callers, self.tls) if watched is not None]
 
@@ -42,9 +42,9 @@ class Admission:
         Where there are none it ends the server, as whoever closes a terminal means it.
         """
 
-        def ask() -> None:
+        def request_reload() -> None:
             for watched in self.watched:
-                watched.ask()
+                watched.request_reload()
 
         if self.watched:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, ask)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, request_reload)

@@ -6,13 +6,13 @@ import grpc
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.watched_files import Watched
-from tamatar_auth.security.tls import Tls, server_credentials
-from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN, refuse_if_taken, unusable
+from tamatar_auth.config.watched_files import WatchedFiles
+from tamatar_auth.security.tls import TlsCredentials, server_credentials
+from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN, refuse_if_taken, unusable_address
 
 
 def bind_calls(
-    server: grpc.aio.Server, settings: Settings, tls: Watched[Tls] | None
+    server: grpc.aio.Server, settings: Settings, tls: WatchedFiles[TlsCredentials] | None
 ) -> Sequence[ListenAddress]:
     """Let a server answer where calls are answered; return where that is, or raise `StartError`."""
     for address in settings.listen:
@@ -35,7 +35,10 @@ def _refuse_if_taken(address: ListenAddress, settings: Settings, setting: str) -
 
 
 def _bind(
-    server: grpc.aio.Server, address: ListenAddress, tls: Watched[Tls] | None, setting: str
+    server: grpc.aio.Server,
+    address: ListenAddress,
+    tls: WatchedFiles[TlsCredentials] | None,
+    setting: str,
 ) -> ListenAddress:
     try:
         if tls is None or address.path:
@@ -43,5 +46,5 @@ def _bind(
         else:
             port = server.add_secure_port(str(address), server_credentials(tls))
     except RuntimeError:
-        raise unusable(address, setting) from None
+        raise unusable_address(address, setting) from None
     return address if address.path else address._replace(port=port)

@@ -26,75 +26,75 @@ def refuse_if_taken(address: ListenAddress, setting: str = LISTEN) -> None:
     its owner.
     """
     if address.is_taken:
-        raise _taken(address, setting)
+        raise _address_in_use(address, setting)
 
 
-def unusable(address: ListenAddress, setting: str = LISTEN) -> StartError:
+def unusable_address(address: ListenAddress, setting: str = LISTEN) -> StartError:
     """Make the error of an address that no process of this machine can have."""
     return StartError(
         f"{address} cannot be listened on: set {setting} to an address of this machine."
     )
 
 
-def _taken(address: ListenAddress, setting: str) -> StartError:
+def _address_in_use(address: ListenAddress, setting: str) -> StartError:
     return StartError(f"{address} is in use by another process: end that, or set {setting}.")
 
 
 @contextlib.contextmanager
-def reserved(address: ListenAddress, setting: str = LISTEN) -> Iterator[ListenAddress]:
+def reserve_address(address: ListenAddress, setting: str = LISTEN) -> Iterator[ListenAddress]:
     """Keep an address for processes of this user that share it; yield it with its real port.
 
     No call is answered here: the sockets are bound, and do not listen. Raises `StartError` if
     another process has the address.
     """
     refuse_if_taken(address, setting)
-    kept = None
+    first_socket = None
     with contextlib.ExitStack() as sockets:
-        for family, place in _places(address, setting):
+        for family, sockaddr in _resolve(address, setting):
             try:
-                bound = _bound(family, (place[0], address.port, *place[2:]))
+                bound = _bind_shared(family, (sockaddr[0], address.port, *sockaddr[2:]))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    raise _taken(address, setting) from None
+                    raise _address_in_use(address, setting) from None
                 continue  # localhost may stand for ::1 where there is no IPv6
-            kept = sockets.enter_context(bound)
+            first_socket = sockets.enter_context(bound)
             # All that a name stands for has the port that the first one was given.
             address = address._replace(port=bound.getsockname()[1])
-        if kept is None:
-            raise unusable(address, setting)
+        if first_socket is None:
+            raise unusable_address(address, setting)
         yield address
 
 
-def _places(address: ListenAddress, setting: str) -> list[tuple[int, Any]]:
+def _resolve(address: ListenAddress, setting: str) -> list[tuple[int, Any]]:
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError:
-        raise unusable(address, setting) from None
-    return [(family, place) for family, _, _, _, place in found]
+        raise unusable_address(address, setting) from None
+    return [(family, sockaddr) for family, _, _, _, sockaddr in resolved]
 
 
-def _bound(family: int, place: Any) -> socket.socket:
+def _bind_shared(family: int, sockaddr: Any) -> socket.socket:
     """Bind a socket that others of this user may share, if they ask for that.
 
     First in the way that is seen by all who look, also before a worker listens. That fails
     where connections of an earlier server are still about to end, which the second allows.
     """
     try:
-        return _attempt(family, place)
+        return _try_bind(family, sockaddr)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        return _attempt(family, place, socket.SO_REUSEADDR)
+        return _try_bind(family, sockaddr, socket.SO_REUSEADDR)
 
 
-def _attempt(family: int, place: Any, *options: int) -> socket.socket:
+def _try_bind(family: int, sockaddr: Any, *options: int) -> socket.socket:
     bound = socket.socket(family)
     try:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         for option in (socket.SO_REUSEPORT, *options):
             bound.setsockopt(socket.SOL_SOCKET, option, 1)
-        bound.bind(place)
+        bound.bind(sockaddr)
     except OSError:
         bound.close()
         raise

@@ -11,15 +11,17 @@ from tamatar_auth.config.settings import OperatorError, Settings
 from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
 from tamatar_auth.observability.telemetry import configure_telemetry
 from tamatar_auth.server.app import serve as run_server
-from tamatar_auth.server.lifecycle import Service
+from tamatar_auth.server.lifecycle import RunningService
 
-Ready = Callable[[Sequence[ListenAddress]], None]
+ReadyCallback = Callable[[Sequence[ListenAddress]], None]
 """Told where calls are answered, once they are."""
 
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings, ready: Ready | None = None, *, worker: int | None = None) -> None:
+def serve(
+    settings: Settings, ready: ReadyCallback | None = None, *, worker: int | None = None
+) -> None:
     """Answer calls until SIGTERM or SIGINT. A crash is logged and ends with exit code 1.
 
     `worker` is the number of this process where several share the work.
@@ -28,13 +30,13 @@ def serve(settings: Settings, ready: Ready | None = None, *, worker: int | None 
     if worker is None:
         warn_of_unknown_settings()
 
-    def tell(service: Service) -> None:
+    def notify_ready(service: RunningService) -> None:
         if ready is not None:
             ready(service.addresses)
 
     telemetry = configure_telemetry(settings, worker=worker)
     try:
-        uvloop.run(run_server(settings, telemetry, tell, is_worker=worker is not None))
+        uvloop.run(run_server(settings, telemetry, notify_ready, is_worker=worker is not None))
     except OperatorError:
         raise
     except Exception:

@@ -13,109 +13,111 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.errors import Failure
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
-from tamatar_auth.servicers.field_rules import Rules
-from tamatar_auth.servicers.messages import import_result
-from tamatar_auth.servicers.page_tokens import fitting
-from tamatar_auth.servicers.portable_users import arrivals, exported
+from tamatar_auth.servicers.field_rules import FieldRules
+from tamatar_auth.servicers.messages import write_import_result
+from tamatar_auth.servicers.page_tokens import within_size_limit
+from tamatar_auth.servicers.portable_users import exported_user_message, imported_users
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.repositories.user_export import Departure
-from tamatar_auth.storage.repositories.user_import import Arrival
-from tamatar_auth.storage.retry import settled
+from tamatar_auth.storage.repositories.user_export import ExportedUser
+from tamatar_auth.storage.repositories.user_import import ImportedUser
+from tamatar_auth.storage.retry import retry_rolled_back
 
-AT_ONCE = 500
+USERS_PER_MESSAGE = 500
 """The users of a message. The proto says so of those that come."""
 
-LONGEST = 30.0
+MESSAGE_TIMEOUT = 30.0
 """Seconds for the users of a message; a stream may go on for ever."""
 
-IDS_IN_EVENT = 100
+IDS_PER_EVENT = 100
 """Some collectors cut lines of more than 8 KiB."""
 
-_TURN = 50  # users, between which other calls have their turn
+_USERS_BETWEEN_YIELDS = 50  # users, between which other calls have their turn
 
 Context = ServicerContext[Any, Any]
-Ready = TypeVar("Ready")
+Item = TypeVar("Item")
 
 
-class TransferMethods:
+class BulkUserMethods:
     """Imports and exports."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rules = Rules()
+        self._rules = FieldRules()
 
     async def ImportUsers(
         self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context
     ) -> AsyncIterator[pb.ImportUsersResponse]:
-        readings = self._readings(request_iterator)
+        batches = self._read_batches(request_iterator)
         # While PostgreSQL writes the users of a request, those of the next are read.
-        async with contextlib.aclosing(ahead(readings)) as ready:
-            async for read, kept in ready:
-                new = [one for one in read if isinstance(one, Arrival)]
-                work = partial(self._import, new, kept=kept)
-                outcomes = await settled(work, within=LONGEST) if new else {}
+        async with contextlib.aclosing(prefetched(batches)) as prefetched_batches:
+            async for read, persist in prefetched_batches:
+                new = [one for one in read if isinstance(one, ImportedUser)]
+                work = partial(self._import, new, persist=persist)
+                outcomes = await retry_rolled_back(work, within=MESSAGE_TIMEOUT) if new else {}
                 answer = pb.ImportUsersResponse()
                 for one in read:
-                    what = outcomes.get(one, one) if isinstance(one, Arrival) else one
-                    import_result(answer.results.add(), what)
+                    outcome = outcomes.get(one, one) if isinstance(one, ImportedUser) else one
+                    write_import_result(answer.results.add(), outcome)
                 yield answer
 
     async def ExportUsers(
         self, request: pb.ExportUsersRequest, context: Context
     ) -> AsyncIterator[pb.ExportUsersResponse]:
         after, with_hash = optional_id(request.after_user_id), request.include_password_hashes
-        while page := await settled(partial(self._page, after), within=LONGEST):
-            users = list(fitting(exported(one, with_hash=with_hash) for one in page))
+        while page := await retry_rolled_back(partial(self._page, after), within=MESSAGE_TIMEOUT):
+            users = list(
+                within_size_limit(exported_user_message(one, with_hash=with_hash) for one in page)
+            )
             hashes = sum(bool(one.user.password_hash) for one in users)
             audit.record(Event.USERS_EXPORTED, users=len(users), password_hashes=hashes)
             yield pb.ExportUsersResponse(users=users)
             after = page[len(users) - 1].user.id
 
-    async def _readings(
+    async def _read_batches(
         self, requests: AsyncIterator[pb.ImportUsersRequest]
-    ) -> AsyncIterator[tuple[Sequence[Arrival | Failure], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[ImportedUser | Failure], bool]]:
         """Read the users of each request; tell whether they are to be kept."""
         async for request in requests:
-            read: list[Arrival | Failure] = []
-            for one in arrivals(request, self._rules):
-                if len(read) % _TURN == 0:
+            read: list[ImportedUser | Failure] = []
+            for one in imported_users(request, self._rules):
+                if len(read) % _USERS_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
                 read.append(one)
             yield read, not request.validate_only
 
     async def _import(
-        self, arrivals: Sequence[Arrival], *, kept: bool
-    ) -> Mapping[Arrival, UUID | Failure]:
+        self, imported_users: Sequence[ImportedUser], *, persist: bool
+    ) -> Mapping[ImportedUser, UUID | Failure]:
         """Add users; tell of each that was not added what became of it."""
-        scope = self._database.transaction if kept else self._database.rehearsal
+        scope = self._database.transaction if persist else self._database.dry_run
         async with scope() as tx:
-            added = await tx.imports.add(arrivals)
+            added = await tx.imports.add(imported_users)
             await tx.imports.add_profiles(added)
-            others = [arrival for arrival in arrivals if arrival not in added]
-            outcomes = await tx.imports.settle(others) if others else {}
-        if kept:
-            _record([arrival.user.id for arrival in added])
+            conflicting = [imported for imported in imported_users if imported not in added]
+            outcomes = await tx.imports.resolve_conflicts(conflicting) if conflicting else {}
+        if persist:
+            _audit_imported([imported.user.id for imported in added])
         return outcomes
 
-    async def _page(self, after: UUID | None) -> Sequence[Departure]:
+    async def _page(self, after: UUID | None) -> Sequence[ExportedUser]:
         async with self._database.read() as db:
-            return await db.exports.page(after, size=AT_ONCE)
+            return await db.exports.page(after, size=USERS_PER_MESSAGE)
 
 
-async def ahead(source: AsyncIterator[Ready]) -> AsyncGenerator[Ready, None]:
+async def prefetched(source: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:
     """Give what comes from a source, with the next one under way meanwhile."""
-    following = asyncio.ensure_future(anext(source, None))
+    next_item = asyncio.ensure_future(anext(source, None))
     try:
-        while (one := await following) is not None:
-            following = asyncio.ensure_future(anext(source, None))
+        while (one := await next_item) is not None:
+            next_item = asyncio.ensure_future(anext(source, None))
             yield one
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        next_item.cancel()
+        await asyncio.gather(next_item, return_exceptions=True)
 
 
-def _record(created: Collection[UUID]) -> None:
+def _audit_imported(created: Collection[UUID]) -> None:
     ids = [str(user_id) for user_id in created]
-    for first in range(0, len(ids), IDS_IN_EVENT):
-        audit.record(Event.USERS_IMPORTED, user_ids=ids[first : first + IDS_IN_EVENT])
+    for start in range(0, len(ids), IDS_PER_EVENT):
+        audit.record(Event.USERS_IMPORTED, user_ids=ids[start : start + IDS_PER_EVENT])

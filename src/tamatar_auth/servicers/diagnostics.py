@@ -8,7 +8,7 @@ from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceServicer
 from tamatar_auth.storage.database import Database
 
-SLOWEST = 10
+SLOWEST_QUERIES_LIMIT = 10
 
 Context = ServicerContext[Any, Any]
 
@@ -38,7 +38,7 @@ class DiagnosticsServicer(DiagnosticsServiceServicer):
         self, request: pb.ListSlowestQueriesRequest, context: Context
     ) -> pb.ListSlowestQueriesResponse:
         async with self._database.snapshot() as db:
-            queries = await db.diagnostics.slowest_queries(limit=SLOWEST)
+            queries = await db.diagnostics.slowest_queries(limit=SLOWEST_QUERIES_LIMIT)
         return pb.ListSlowestQueriesResponse(
             queries=[pb.QueryStats(**query._asdict()) for query in queries]
         )

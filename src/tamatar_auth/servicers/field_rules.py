@@ -25,13 +25,13 @@ _TEXTS = {
 }
 
 
-class Rules:
+class FieldRules:
     """The rules beside the fields of the protos (`buf.validate`)."""
 
     def __init__(self) -> None:
         self._collect_violations = Validator().collect_violations
 
-    def broken(self, message: Message) -> Sequence[FieldViolation]:
+    def broken_rules(self, message: Message) -> Sequence[FieldViolation]:
         """Return a violation for each rule that a message breaks, without the value."""
         return [_violation(found) for found in self._collect_violations(message)]
 

@@ -21,12 +21,12 @@ from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.sessions import SessionRow
-from tamatar_auth.storage.repositories.user_import import Arrival
+from tamatar_auth.storage.repositories.user_import import ImportedUser
 from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.session_events.subscriber import SessionEnd
 from tamatar_auth.storage.session_validation.statement import ValidatedRow
 
-_SECOND, _SINCE_1970 = 1_000_000, 946_684_800
+_MICROSECONDS_PER_SECOND, _POSTGRESQL_EPOCH = 1_000_000, 946_684_800
 """Microseconds, and seconds until 2000-01-01, since when PostgreSQL counts."""
 
 
@@ -36,25 +36,25 @@ def user_message(row: UserRow) -> User:
     (user_id, email, username, first_name, last_name, full_name, avatar_url, email_verified,
      is_active, version, created_at, updated_at, last_login_at, deleted_at, deleted_by) = row
     # fmt: on
-    told = User()
-    told.user_id = str(user_id)
-    told.email = email
-    told.username = username or ""
-    told.first_name = first_name or ""
-    told.last_name = last_name or ""
-    told.full_name = full_name
-    told.avatar_url = avatar_url or ""
-    told.email_verified = email_verified
-    told.is_active = is_active
-    _tell(told.create_time, created_at)
-    _tell(told.update_time, updated_at)
+    message = User()
+    message.user_id = str(user_id)
+    message.email = email
+    message.username = username or ""
+    message.first_name = first_name or ""
+    message.last_name = last_name or ""
+    message.full_name = full_name
+    message.avatar_url = avatar_url or ""
+    message.email_verified = email_verified
+    message.is_active = is_active
+    _write_time(message.create_time, created_at)
+    _write_time(message.update_time, updated_at)
     if last_login_at is not None:
-        _tell(told.last_login_time, last_login_at)
+        _write_time(message.last_login_time, last_login_at)
     if deleted_at is not None:
-        _tell(told.delete_time, deleted_at)
-    told.deleted_by = deleted_by or ""
-    told.etag = str(version)
-    return told
+        _write_time(message.delete_time, deleted_at)
+    message.deleted_by = deleted_by or ""
+    message.etag = str(version)
+    return message
 
 
 def profile_message(row: ProfileRow) -> UserProfile:
@@ -69,71 +69,71 @@ def profile_message(row: ProfileRow) -> UserProfile:
 
 def session_message(row: SessionRow) -> Session:
     """Tell of a session."""
-    told = Session()
-    told.session_id = str(row.id)
-    told.user_id = str(row.user_id)
-    _tell(told.create_time, row.created_at)
-    _tell(told.expire_time, row.expires_at)
-    _tell(told.last_activity_time, row.last_activity_at)
+    message = Session()
+    message.session_id = str(row.id)
+    message.user_id = str(row.user_id)
+    _write_time(message.create_time, row.created_at)
+    _write_time(message.expire_time, row.expires_at)
+    _write_time(message.last_activity_time, row.last_activity_at)
     if row.revoked_at is not None:
-        _tell(told.revoke_time, row.revoked_at)
-    told.client.user_agent = row.user_agent or ""
-    told.client.ip_address = row.ip_address or ""
-    return told
+        _write_time(message.revoke_time, row.revoked_at)
+    message.client.user_agent = row.user_agent or ""
+    message.client.ip_address = row.ip_address or ""
+    return message
 
 
 def validated_message(row: ValidatedRow) -> ValidateSessionResponse:
     """Tell whose session it is."""
-    told = ValidateSessionResponse()
-    _write_validated(told.session, told.user, row)
-    return told
+    message = ValidateSessionResponse()
+    _write_validated(message.session, message.user, row)
+    return message
 
 
 def validations_message(results: Iterable[ValidatedRow | Failure]) -> BatchValidateSessionsResponse:
     """Tell what was found out about several sessions."""
-    told = BatchValidateSessionsResponse()
+    message = BatchValidateSessionsResponse()
     for result in results:
-        validation = told.results.add()
+        validation = message.results.add()
         if isinstance(result, Failure):
             validation.refusal = result.reason
         else:
             _write_validated(validation.session, validation.user, result)
-    return told
+    return message
 
 
 def ends_message(ends: Iterable[SessionEnd] = ()) -> WatchSessionsResponse:
     """Tell which sessions ended."""
-    told = WatchSessionsResponse()
+    message = WatchSessionsResponse()
     for user_id, session_id in ends:
-        told.ends.add(user_id=str(user_id), session_id=str(session_id or ""))
-    return told
+        message.ends.add(user_id=str(user_id), session_id=str(session_id or ""))
+    return message
 
 
-def import_result(result: ImportResult, what: Arrival | UUID | Failure) -> None:
+def write_import_result(result: ImportResult, outcome: ImportedUser | UUID | Failure) -> None:
     """Tell what became of a user that was to be imported: it is new, it was there, or why not."""
-    if isinstance(what, Failure):
+    if isinstance(outcome, Failure):
         result.outcome = ImportOutcome.IMPORT_OUTCOME_REFUSED
-        result.reason = what.reason
-        for field, description in what.violations:
+        result.reason = outcome.reason
+        for field, description in outcome.violations:
             result.broken_rules.add(field=field, description=description)
-    elif isinstance(what, UUID):
+    elif isinstance(outcome, UUID):
         result.outcome = ImportOutcome.IMPORT_OUTCOME_EXISTS
-        result.user_id = str(what)
+        result.user_id = str(outcome)
     else:
         result.outcome = ImportOutcome.IMPORT_OUTCOME_CREATED
-        result.user_id = str(what.user.id)
+        result.user_id = str(outcome.user.id)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """Give a moment as a message, to the microsecond; None stays None."""
     if moment is None:
         return None
-    told = Timestamp()
-    _tell(told, moment)
-    return told
+    message = Timestamp()
+    _write_time(message, moment)
+    return message
 
 
-def _tell(message: Timestamp, moment: datetime) -> None:
+def _write_time(message: Timestamp, moment: datetime) -> None:
     # Of whole seconds: with a fraction, those of far moments would be rounded up.
     message.seconds = floor(moment.replace(microsecond=0).timestamp())
     message.nanos = moment.microsecond * 1000
@@ -148,15 +148,15 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
     # fmt: on
     session.session_id = session_id
     session.user_id = user.user_id = user_id
-    seconds, rest = divmod(created_at, _SECOND)
+    seconds, rest = divmod(created_at, _MICROSECONDS_PER_SECOND)
     moment = session.create_time
-    moment.seconds, moment.nanos = seconds + _SINCE_1970, rest * 1000
-    seconds, rest = divmod(expires_at, _SECOND)
+    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
+    seconds, rest = divmod(expires_at, _MICROSECONDS_PER_SECOND)
     moment = session.expire_time
-    moment.seconds, moment.nanos = seconds + _SINCE_1970, rest * 1000
-    seconds, rest = divmod(last_activity_at, _SECOND)
+    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
+    seconds, rest = divmod(last_activity_at, _MICROSECONDS_PER_SECOND)
     moment = session.last_activity_time
-    moment.seconds, moment.nanos = seconds + _SINCE_1970, rest * 1000
+    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
     client = session.client
     client.user_agent = user_agent or ""
     client.ip_address = ip_address or ""
@@ -173,14 +173,14 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
         user.avatar_url = avatar_url
     user.email_verified = email_verified
     user.is_active = True
-    seconds, rest = divmod(user_created_at, _SECOND)
+    seconds, rest = divmod(user_created_at, _MICROSECONDS_PER_SECOND)
     moment = user.create_time
-    moment.seconds, moment.nanos = seconds + _SINCE_1970, rest * 1000
-    seconds, rest = divmod(updated_at, _SECOND)
+    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
+    seconds, rest = divmod(updated_at, _MICROSECONDS_PER_SECOND)
     moment = user.update_time
-    moment.seconds, moment.nanos = seconds + _SINCE_1970, rest * 1000
+    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
     if last_login_at is not None:
-        seconds, rest = divmod(last_login_at, _SECOND)
+        seconds, rest = divmod(last_login_at, _MICROSECONDS_PER_SECOND)
         moment = user.last_login_time
-        moment.seconds, moment.nanos = seconds + _SINCE_1970, rest * 1000
+        moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
     user.etag = str(version)

@@ -18,20 +18,20 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from tamatar_auth.errors import InvalidPageToken
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-DEFAULT_SIZE = 50
-MAX_SIZE = 1000
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
 
-MAX_BYTES = 3 * 1024 * 1024
+MAX_PAGE_BYTES = 3 * 1024 * 1024
 """Clients refuse messages of more than 4 MiB unless told otherwise, so a page ends before."""
 
-_SEAL_BYTES = 16  # 128 bits: RFC 2104 asks for half of the digest at least
+_SIGNATURE_BYTES = 16  # 128 bits: RFC 2104 asks for half of the digest at least
 
 
-class Query(NamedTuple):
+class PageQuery(NamedTuple):
     """What a token belongs to: the method, its order and its filter."""
 
     method: str
@@ -50,12 +50,12 @@ class PageTokens:
     def __init__(self, key: str | None) -> None:
         self._key = key.encode() if key else secrets.token_bytes(32)
 
-    def issue(self, query: Query, after: After) -> str:
+    def issue(self, query: PageQuery, after: KeysetCursor) -> str:
         """Give the token of the page that begins after a place."""
-        place = _written(after)
-        return base64.urlsafe_b64encode(self._seal(query, place) + place).decode().rstrip("=")
+        position = _encode(after)
+        return base64.urlsafe_b64encode(self._sign(query, position) + position).decode().rstrip("=")
 
-    def read(self, query: Query, token: str) -> After | None:
+    def read(self, query: PageQuery, token: str) -> KeysetCursor | None:
         """Return the place that a token names, None for the first page.
 
         Raise `InvalidPageToken` for a token that was not issued for this query.
@@ -63,39 +63,39 @@ class PageTokens:
         if not token:
             return None
         try:
-            sealed = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
+            signed = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise InvalidPageToken from None
-        seal, place = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, self._seal(query, place)):
+        signature, position = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, self._sign(query, position)):
             raise InvalidPageToken
-        return _read(place)
+        return _decode(position)
 
-    def _seal(self, query: Query, place: bytes) -> bytes:
-        return hmac.digest(self._key, query.digest() + place, "sha256")[:_SEAL_BYTES]
+    def _sign(self, query: PageQuery, position: bytes) -> bytes:
+        return hmac.digest(self._key, query.digest() + position, "sha256")[:_SIGNATURE_BYTES]
 
 
 def page_size(requested: int) -> int:
     """Give the size of a page: 0 means 50, more than 1000 means 1000."""
-    return min(requested or DEFAULT_SIZE, MAX_SIZE)
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def fitting(messages: Iterable[MessageT]) -> Iterator[MessageT]:
+def within_size_limit(messages: Iterable[MessageT]) -> Iterator[MessageT]:
     """Give as many messages as a page has room for, and one at least."""
     size = 0
     for message in messages:
         size += message.ByteSize()
-        if size > MAX_BYTES and size > message.ByteSize():
+        if size > MAX_PAGE_BYTES and size > message.ByteSize():
             return
         yield message
 
 
-def _written(after: After) -> bytes:
+def _encode(after: KeysetCursor) -> bytes:
     if isinstance(after.value, datetime):
         return json.dumps(["t", after.value.astimezone(UTC).isoformat(), str(after.id)]).encode()
     return json.dumps(["s", after.value, str(after.id)]).encode()
 
 
-def _read(place: bytes) -> After:
-    kind, value, key = json.loads(place)
-    return After(datetime.fromisoformat(value) if kind == "t" else value, UUID(key))
+def _decode(position: bytes) -> KeysetCursor:
+    kind, value, key = json.loads(position)
+    return KeysetCursor(datetime.fromisoformat(value) if kind == "t" else value, UUID(key))

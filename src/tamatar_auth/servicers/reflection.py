@@ -16,7 +16,7 @@ V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
     """Answer both versions. Their messages are the same on the wire; only the name differs."""
-    servicer: Any = aio.ReflectionServicer([*services, V1, V1ALPHA], _Descriptors())
+    servicer: Any = aio.ReflectionServicer([*services, V1, V1ALPHA], _DescriptorPool())
     methods = {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,
@@ -29,7 +29,7 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
         server.add_registered_method_handlers(name, methods)
 
 
-class _Descriptors:
+class _DescriptorPool:
     """The pool of this program, in which methods are found too, and the file of v1."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Descriptors:
         try:
             self._pool.FindServiceByName(V1)
         except KeyError:
-            self._pool.AddSerializedFile(_file_of_v1().SerializeToString())
+            self._pool.AddSerializedFile(_v1_file().SerializeToString())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
@@ -51,7 +51,7 @@ class _Descriptors:
         return file
 
 
-def _file_of_v1() -> FileDescriptorProto:
+def _v1_file() -> FileDescriptorProto:
     file = FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(file)
     text = text_format.MessageToString(file).replace("v1alpha", "v1")

@@ -11,7 +11,7 @@ from tamatar.auth.v1.user_service_pb2 import DeletedFilter as DeletedFilterMessa
 from tamatar.auth.v1.user_service_pb2 import UserFilter as UserFilterMessage
 from tamatar_auth.errors import InvalidFields
 from tamatar_auth.errors.users import EtagMismatch
-from tamatar_auth.security.identifiers import folded_prefix
+from tamatar_auth.security.identifiers import normalize_prefix
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
 
 _DELETED = {
@@ -45,10 +45,10 @@ def version_of(etag: str) -> int | None:
     return int(etag)
 
 
-def moment(message: Message, name: str, *, within: str = "") -> datetime | None:
+def optional_time(message: Message, name: str, *, parent_path: str = "") -> datetime | None:
     """Read a timestamp that may be left out, or raise `InvalidFields`.
 
-    `within` is the path of the message, such as `filter.`.
+    `parent_path` is the path of the message, such as `filter.`.
     """
     if not message.HasField(name):
         return None
@@ -56,11 +56,11 @@ def moment(message: Message, name: str, *, within: str = "") -> datetime | None:
     try:
         # PostgreSQL knows microseconds. A bound between two of them is the later one for
         # "from" and for "before" alike.
-        below = timedelta(microseconds=1) if stamp.nanos % 1000 else timedelta(0)
-        return stamp.ToDatetime(tzinfo=UTC) + below
+        round_up = timedelta(microseconds=1) if stamp.nanos % 1000 else timedelta(0)
+        return stamp.ToDatetime(tzinfo=UTC) + round_up
     except (ValueError, OverflowError):
         raise InvalidFields.field(
-            f"{within}{name}", "must be a time of the years 1 to 9999"
+            f"{parent_path}{name}", "must be a time of the years 1 to 9999"
         ) from None
 
 
@@ -71,8 +71,8 @@ def user_filter(message: UserFilterMessage) -> UserFilter:
         username_prefix=_prefix(message, "username_prefix"),
         email_verified=message.email_verified if message.HasField("email_verified") else None,
         is_active=message.is_active if message.HasField("is_active") else None,
-        created_from=moment(message, "created_from", within="filter."),
-        created_before=moment(message, "created_before", within="filter."),
+        created_from=optional_time(message, "created_from", parent_path="filter."),
+        created_before=optional_time(message, "created_before", parent_path="filter."),
         deleted=_DELETED[message.deleted],
     )
 
@@ -94,4 +94,4 @@ def user_order(order_by: str) -> UserOrder:
 def _prefix(
     message: UserFilterMessage, name: Literal["email_prefix", "username_prefix"]
 ) -> str | None:
-    return folded_prefix(getattr(message, name)) if message.HasField(name) else None
+    return normalize_prefix(getattr(message, name)) if message.HasField(name) else None

@@ -17,8 +17,8 @@ from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import account_of_email, account_of_username
 from tamatar_auth.security.audit import Event
-from tamatar_auth.security.identifiers import normal_email, normal_username
-from tamatar_auth.security.passwords.hasher import Passwords, PasswordTurn
+from tamatar_auth.security.identifiers import normalize_email, normalize_username
+from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
 from tamatar_auth.security.tokens import SessionToken, rotation_nonce, token_digest
 from tamatar_auth.servicers.messages import (
     ends_message,
@@ -27,20 +27,20 @@ from tamatar_auth.servicers.messages import (
     validated_message,
     validations_message,
 )
-from tamatar_auth.servicers.page_tokens import PageTokens, Query, page_size
-from tamatar_auth.servicers.password_check import Find, PasswordCheck
+from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
+from tamatar_auth.servicers.password_check import FindCredentials, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.servicers.update_masks import optional
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.credentials import Credentials
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
 from tamatar_auth.storage.repositories.users import UserRow
-from tamatar_auth.storage.session_events.feed import SessionEnds
-from tamatar_auth.storage.session_validation.validator import SessionValidation
+from tamatar_auth.storage.session_events.feed import SessionEndFeed
+from tamatar_auth.storage.session_validation.validator import SessionValidator
 
-SIGN_OF_LIFE = 5.0
+KEEPALIVE_INTERVAL = 5.0
 """Seconds without an end after which a watcher is told that there was none."""
 
 Context = ServicerContext[Any, Any]
@@ -65,8 +65,8 @@ class SessionLimits:
 class SessionSources:
     """What tells which sessions are good, and which have ended."""
 
-    validation: SessionValidation
-    ends: SessionEnds
+    validator: SessionValidator
+    session_feed: SessionEndFeed
 
 
 class SessionServicer(SessionServiceServicer):
@@ -75,7 +75,7 @@ class SessionServicer(SessionServiceServicer):
     def __init__(
         self,
         database: Database,
-        passwords: Passwords,
+        passwords: PasswordHasher,
         page_tokens: PageTokens,
         limits: SessionLimits,
         sources: SessionSources,
@@ -83,8 +83,8 @@ class SessionServicer(SessionServiceServicer):
         self._database = database
         self._page_tokens = page_tokens
         self._limits = limits
-        self._validation = sources.validation
-        self._ends = sources.ends
+        self._validator = sources.validator
+        self._session_feed = sources.session_feed
         self._check = PasswordCheck(database, passwords)
 
     async def CreateSession(
@@ -93,20 +93,24 @@ class SessionServicer(SessionServiceServicer):
         token = SessionToken.issue()
 
         async def sign_in(
-            checked: Credentials, turn: PasswordTurn
+            checked: Credentials, permit: PasswordPermit
         ) -> tuple[UserRow, SessionRow | None, int]:
-            new_hash = await _renewed(request.password, checked, turn)
+            new_hash = await _rehash_if_outdated(request.password, checked, permit)
             async with self._database.transaction() as tx:
                 user = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
                 if not user.email_verified:
                     return user, None, 0
                 new = _new_session(request, user.id, token)
                 session = await tx.sessions.add(new, self._limits.lifetime)
-                return user, session, await tx.sessions.end_beyond(user.id, self._limits.per_user)
+                return (
+                    user,
+                    session,
+                    await tx.sessions.revoke_excess(user.id, self._limits.per_user),
+                )
 
         # A crowd is refused sooner than its addresses are looked at.
-        user, session, ended = await self._check.then(
-            sign_in, lambda: _who(request), request.password
+        user, session, ended = await self._check.run_verified(
+            sign_in, lambda: _identify_user(request), request.password
         )
         if session is None:  # the right password is no failed attempt, so that is kept
             raise EmailNotVerified(user.id)
@@ -124,12 +128,12 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
         digest = token_digest(request.session_token)
-        return validated_message(await self._validation.one(digest))
+        return validated_message(await self._validator.validate(digest))
 
     async def BatchValidateSessions(
         self, request: pb.BatchValidateSessionsRequest, context: Context
     ) -> pb.BatchValidateSessionsResponse:
-        results = await self._validation.each([*map(token_digest, request.session_tokens)])
+        results = await self._validator.validate_all([*map(token_digest, request.session_tokens)])
         return validations_message(results)
 
     async def RefreshSession(
@@ -145,7 +149,7 @@ class SessionServicer(SessionServiceServicer):
                 rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)
                 valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
                 if not rotated.is_in_grace:
-                    await db.rotations.end_reused(valid.session.id)
+                    await db.rotations.revoke_reused(valid.session.id)
                     raise SessionReused(valid.user.id, valid.session.id)
         session, user = valid.session, valid.user
         audit.record(Event.SESSION_REFRESHED, user_id=user.id, session_id=session.id)
@@ -167,7 +171,7 @@ class SessionServicer(SessionServiceServicer):
     ) -> pb.ListSessionsResponse:
         user_id, size = UUID(request.user_id), page_size(request.page_size)
         bound = pb.ListSessionsRequest(user_id=str(user_id), include_ended=request.include_ended)
-        query = Query("ListSessions", "", bound)
+        query = PageQuery("ListSessions", "", bound)
         after = self._page_tokens.read(query, request.page_token)
         async with self._database.snapshot() as db:
             await db.users.get(user_id)
@@ -177,7 +181,9 @@ class SessionServicer(SessionServiceServicer):
         answer = pb.ListSessionsResponse(sessions=map(session_message, rows[:size]))
         if len(rows) > size:
             last = rows[size - 1]
-            answer.next_page_token = self._page_tokens.issue(query, After(last.created_at, last.id))
+            answer.next_page_token = self._page_tokens.issue(
+                query, KeysetCursor(last.created_at, last.id)
+            )
         return answer
 
     async def RevokeSession(
@@ -194,36 +200,38 @@ class SessionServicer(SessionServiceServicer):
     async def RevokeUserSessions(
         self, request: pb.RevokeUserSessionsRequest, context: Context
     ) -> pb.RevokeUserSessionsResponse:
-        user_id, kept = UUID(request.user_id), optional_id(request.except_session_id)
+        user_id, kept_session_id = UUID(request.user_id), optional_id(request.except_session_id)
         async with self._database.transaction() as tx:
             await tx.users.get(user_id)
-            ended = await tx.sessions.revoke_of_user(user_id, but=kept)
+            ended = await tx.sessions.revoke_of_user(user_id, except_id=kept_session_id)
         audit.record(Event.SESSIONS_REVOKED, user_id=user_id, revoked_sessions=ended)
         return pb.RevokeUserSessionsResponse(revoked_session_count=ended)
 
     async def WatchSessions(
         self, request: pb.WatchSessionsRequest, context: Context
     ) -> AsyncIterator[pb.WatchSessionsResponse]:
-        async with self._ends.watch() as watcher:
+        async with self._session_feed.subscribe() as subscriber:
             yield ends_message()
             while True:
-                yield ends_message(await watcher.take(SIGN_OF_LIFE))
+                yield ends_message(await subscriber.next_batch(KEEPALIVE_INTERVAL))
 
 
-async def _renewed(password: str, credentials: Credentials, turn: PasswordTurn) -> str | None:
+async def _rehash_if_outdated(
+    password: str, credentials: Credentials, permit: PasswordPermit
+) -> str | None:
     """Hash a password anew when its hash was made as hashes are not made any more."""
-    if turn.is_outdated(credentials.password_hash):
-        return await turn.hash(password)
+    if permit.is_outdated(credentials.password_hash):
+        return await permit.hash(password)
     return None
 
 
-def _who(request: pb.CreateSessionRequest) -> tuple[Find, bytes]:
+def _identify_user(request: pb.CreateSessionRequest) -> tuple[FindCredentials, bytes]:
     """Tell how the user is found, and the account that counts where there is none."""
     if request.HasField("email"):
-        email = normal_email(request.email)
-        return lambda db: db.credentials.of_email(email), account_of_email(email)
-    name = normal_username(request.username)
-    return lambda db: db.credentials.of_username(name), account_of_username(name)
+        email = normalize_email(request.email)
+        return lambda db: db.credentials.find_by_email(email), account_of_email(email)
+    name = normalize_username(request.username)
+    return lambda db: db.credentials.find_by_username(name), account_of_username(name)
 
 
 def _new_session(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar.auth.v1.user_service_pb2 import RestoreUserRequest, UpdateUserRequest
 from tamatar_auth.errors import InvalidFields
-from tamatar_auth.security.identifiers import normal_email, normal_username
+from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 
 _PROFILE = "profile"
@@ -27,8 +27,8 @@ def optional(text: str) -> str | None:
 
 
 _USER_FIELDS: dict[str, Reader] = {
-    "email": lambda request: normal_email(request.email),
-    "username": lambda request: optional(normal_username(request.username)),
+    "email": lambda request: normalize_email(request.email),
+    "username": lambda request: optional(normalize_username(request.username)),
     "first_name": lambda request: optional(request.first_name),
     "last_name": lambda request: optional(request.last_name),
     "avatar_url": lambda request: optional(request.avatar_url),
@@ -39,7 +39,7 @@ _ALLOWED = (*_USER_FIELDS, _PROFILE, *(f"{_PROFILE}.{name}" for name in ProfileR
 
 def changes(request: UpdateUserRequest) -> Changes:
     """Read the fields that the mask names, or raise `InvalidFields`."""
-    paths = set(_known(request.update_mask.paths))
+    paths = set(_checked_paths(request.update_mask.paths))
     profile = profile_row(request.profile)._asdict()
     return Changes(
         user={name: read(request) for name, read in _USER_FIELDS.items() if name in paths},
@@ -51,7 +51,7 @@ def changes(request: UpdateUserRequest) -> Changes:
     )
 
 
-def restored(request: RestoreUserRequest) -> dict[str, str | None]:
+def restored_columns(request: RestoreUserRequest) -> dict[str, str | None]:
     """Read the address and the name that a restored user gets in place of its old ones."""
     return {
         name: _USER_FIELDS[name](request)
@@ -65,7 +65,7 @@ def profile_row(message: UserProfile) -> ProfileRow:
     return ProfileRow._make(optional(getattr(message, name)) for name in ProfileRow._fields)
 
 
-def _known(paths: Iterable[str]) -> Iterable[str]:
+def _checked_paths(paths: Iterable[str]) -> Iterable[str]:
     named = list(paths)
     if not named or not set(named) <= set(_ALLOWED):
         raise InvalidFields.field("update_mask", f"must name one or more of {', '.join(_ALLOWED)}")

@@ -12,21 +12,21 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import account_of_user
 from tamatar_auth.security.audit import Event
-from tamatar_auth.security.identifiers import normal_email
-from tamatar_auth.security.passwords.hasher import Passwords, PasswordTurn
+from tamatar_auth.security.identifiers import normalize_email
+from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 from tamatar_auth.security.tokens import UserToken, token_digest
 from tamatar_auth.servicers.messages import timestamp, user_message
 from tamatar_auth.servicers.password_check import PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
-from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
+from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, Credentials
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
 from tamatar_auth.storage.repositories.users import UserRow
 
 Context = ServicerContext[Any, Any]
 
-VERIFICATION, RESET = Purpose.EMAIL_VERIFICATION, Purpose.PASSWORD_RESET
+VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class CredentialMethods:
     def __init__(
         self,
         database: Database,
-        passwords: Passwords,
+        passwords: PasswordHasher,
         policy: PasswordPolicy,
         lifetimes: TokenLifetimes,
     ) -> None:
@@ -61,20 +61,20 @@ class CredentialMethods:
     async def ChangePassword(
         self, request: pb.ChangePasswordRequest, context: Context
     ) -> pb.ChangePasswordResponse:
-        user_id, kept = UUID(request.user_id), optional_id(request.keep_session_id)
+        user_id, kept_session_id = UUID(request.user_id), optional_id(request.keep_session_id)
         new_password = request.new_password
 
-        async def change(checked: Credentials, turn: PasswordTurn) -> tuple[UserRow, int]:
+        async def change(checked: Credentials, permit: PasswordPermit) -> tuple[UserRow, int]:
             self._policy.check(new_password, names=checked.names, field="new_password")
-            new_hash = await turn.hash(new_password)
+            new_hash = await permit.hash(new_password)
             async with self._database.transaction() as tx:
                 user = await tx.credentials.replace(checked, new_hash)
                 await tx.user_tokens.revoke(user_id)
-                return user, await tx.sessions.revoke_of_user(user_id, but=kept)
+                return user, await tx.sessions.revoke_of_user(user_id, except_id=kept_session_id)
 
-        user, ended = await self._check.then(
+        user, ended = await self._check.run_verified(
             change,
-            lambda: (lambda db: db.credentials.of_user(user_id), account_of_user(user_id)),
+            lambda: (lambda db: db.credentials.find_by_user_id(user_id), account_of_user(user_id)),
             request.current_password,
         )
         audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
@@ -101,7 +101,7 @@ class CredentialMethods:
             # The user first, as everywhere: who locks two things in one order does not deadlock.
             # Of several that hold the secret, one takes it; the others are rolled back.
             user = await tx.credentials.verify_email(await tx.user_tokens.get(VERIFICATION, digest))
-            await tx.user_tokens.take(VERIFICATION, digest)
+            await tx.user_tokens.consume(VERIFICATION, digest)
         audit.record(Event.EMAIL_VERIFIED, user_id=user.id)
         return pb.VerifyEmailResponse(user=user_message(user))
 
@@ -109,18 +109,18 @@ class CredentialMethods:
         self, request: pb.CreatePasswordResetRequest, context: Context
     ) -> pb.CreatePasswordResetResponse:
         email, token, lifetime = (
-            normal_email(request.email),
+            normalize_email(request.email),
             UserToken.issue(),
             self._lifetimes.reset,
         )
         async with self._database.transaction() as tx:
-            found = await tx.credentials.of_email(email)
-            known = found is not NOBODY and found.is_active
+            found = await tx.credentials.find_by_email(email)
+            known = found is not NO_CREDENTIALS and found.is_active
             if known:
                 owner = TokenOwner(found.user_id, email)
                 expires = await tx.user_tokens.issue(RESET, owner, token.digest, lifetime)
             else:
-                expires = await tx.user_tokens.would_expire(lifetime)
+                expires = await tx.user_tokens.expiry_of_new(lifetime)
         audit.record(Event.PASSWORD_RESET_CREATED, user_id=found.user_id if known else None)
         return pb.CreatePasswordResetResponse(
             token=token.text if known else "", expire_time=timestamp(expires)
@@ -130,17 +130,17 @@ class CredentialMethods:
         self, request: pb.ResetPasswordRequest, context: Context
     ) -> pb.ResetPasswordResponse:
         digest = token_digest(request.token)
-        async with self._passwords.turn() as turn:
+        async with self._passwords.permit() as permit:
             async with self._database.snapshot() as db:
                 owner = await db.user_tokens.get(RESET, digest)
-                found = await db.credentials.of_user(owner.user_id)
+                found = await db.credentials.find_by_user_id(owner.user_id)
             self._policy.check(request.new_password, names=found.names, field="new_password")
-            new_hash = await turn.hash(request.new_password)
+            new_hash = await permit.hash(request.new_password)
         async with self._database.transaction() as tx:
             user = await tx.credentials.reset(owner, new_hash)
-            await tx.user_tokens.take(RESET, digest)
+            await tx.user_tokens.consume(RESET, digest)
             ended = await tx.sessions.revoke_of_user(user.id)
             await tx.user_tokens.revoke(user.id)
-            await tx.attempts.forget(account_of_user(user.id))
+            await tx.attempts.clear(account_of_user(user.id))
         audit.record(Event.PASSWORD_RESET, user_id=user.id, revoked_sessions=ended)
         return pb.ResetPasswordResponse(user=user_message(user), revoked_session_count=ended)

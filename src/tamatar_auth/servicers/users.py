@@ -14,23 +14,23 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
-from tamatar_auth.security.callers import Role, demand
-from tamatar_auth.security.identifiers import normal_email, normal_username
-from tamatar_auth.security.passwords.hasher import Passwords
+from tamatar_auth.security.callers import Role, require_role
+from tamatar_auth.security.identifiers import normalize_email, normalize_username
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.policy import PasswordPolicy
-from tamatar_auth.servicers import update_masks as masks
-from tamatar_auth.servicers.bulk_users import TransferMethods
+from tamatar_auth.servicers import update_masks
+from tamatar_auth.servicers.bulk_users import BulkUserMethods
 from tamatar_auth.servicers.messages import (
     profile_message,
     session_message,
     timestamp,
     user_message,
 )
-from tamatar_auth.servicers.page_tokens import PageTokens, Query, fitting, page_size
+from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size, within_size_limit
 from tamatar_auth.servicers.request_parsing import user_filter, user_order, version_of
 from tamatar_auth.servicers.user_credentials import CredentialMethods, TokenLifetimes
 from tamatar_auth.storage.database import Database, Scope
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.repositories.users import NewUser, UserRow
@@ -40,37 +40,37 @@ RECENT_SESSIONS = 10
 Context = ServicerContext[Any, Any]
 
 
-class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
+class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
     """Answers UserService."""
 
     def __init__(
         self,
         database: Database,
-        passwords: Passwords,
+        passwords: PasswordHasher,
         policy: PasswordPolicy,
         page_tokens: PageTokens,
         lifetimes: TokenLifetimes,
     ) -> None:
         CredentialMethods.__init__(self, database, passwords, policy, lifetimes)
-        TransferMethods.__init__(self, database)
+        BulkUserMethods.__init__(self, database)
         self._page_tokens = page_tokens
 
     async def CreateUser(
         self, request: pb.CreateUserRequest, context: Context
     ) -> pb.CreateUserResponse:
         if request.email_verified:
-            demand(Role.ADMIN)
+            require_role(Role.ADMIN)
         new = _new_user(request)
         if request.password:
             self._policy.check(request.password, names=_names(new))
             # No connection is held while bcrypt burns its quarter of a second.
-            async with self._passwords.turn() as turn:
-                new = replace(new, password_hash=await turn.hash(request.password))
+            async with self._passwords.permit() as permit:
+                new = replace(new, password_hash=await permit.hash(request.password))
         async with self._database.transaction() as tx:
-            user = await _created_before(tx, new)
+            user = await _find_created(tx, new)
             if user is None:
                 user = await tx.users.add(new)
-                profile = await tx.profiles.add(user.id, masks.profile_row(request.profile))
+                profile = await tx.profiles.add(user.id, update_masks.profile_row(request.profile))
             else:
                 profile = await tx.profiles.get(user.id)
         if user.id == new.id:  # not one that the same request created before
@@ -79,8 +79,8 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
         find = _finder(request)
-        wants_more = request.include_profile or request.include_recent_sessions
-        scope = self._database.snapshot if wants_more else self._database.read
+        needs_snapshot = request.include_profile or request.include_recent_sessions
+        scope = self._database.snapshot if needs_snapshot else self._database.read
         async with scope() as db:
             user = await find(db)
             answer = pb.GetUserResponse(user=user_message(user))
@@ -96,7 +96,7 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
     ) -> pb.BatchGetUsersResponse:
         wanted = dict.fromkeys(UUID(user_id) for user_id in request.user_ids)
         async with self._database.read() as db:
-            found = await db.users.batch(list(wanted))
+            found = await db.users.find_many(list(wanted))
         return pb.BatchGetUsersResponse(
             users=[user_message(found[user_id]) for user_id in wanted if user_id in found],
             missing_user_ids=[str(user_id) for user_id in wanted if user_id not in found],
@@ -107,7 +107,7 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
     ) -> pb.ListUsersResponse:
         matching, order = user_filter(request.filter), user_order(request.order_by)
         size = page_size(request.page_size)
-        query = Query("ListUsers", f"{order.column} {order.descending}", request.filter)
+        query = PageQuery("ListUsers", f"{order.column} {order.descending}", request.filter)
         after = self._page_tokens.read(query, request.page_token)
         total = None
         scope = self._database.snapshot if request.include_total else self._database.read
@@ -116,11 +116,11 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
             if request.include_total:
                 total = await db.users.count(matching)
         answer = pb.ListUsersResponse(total_size=total)
-        answer.users.extend(fitting(map(user_message, rows[:size])))
+        answer.users.extend(within_size_limit(map(user_message, rows[:size])))
         if len(rows) > len(answer.users):
             last = rows[len(answer.users) - 1]
-            place = After(getattr(last, order.column), last.id)
-            answer.next_page_token = self._page_tokens.issue(query, place)
+            cursor = KeysetCursor(getattr(last, order.column), last.id)
+            answer.next_page_token = self._page_tokens.issue(query, cursor)
         return answer
 
     async def GetUserStats(
@@ -139,7 +139,7 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
         self, request: pb.UpdateUserRequest, context: Context
     ) -> pb.UpdateUserResponse:
         user_id, version = UUID(request.user_id), version_of(request.etag)
-        changes = masks.changes(request)
+        changes = update_masks.changes(request)
         async with self._database.transaction() as tx:
             user = await tx.users.update(user_id, changes.user, version=version)
             if "email" in changes.user:
@@ -175,7 +175,7 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
         self, request: pb.DeleteUserRequest, context: Context
     ) -> pb.DeleteUserResponse:
         user_id, version = UUID(request.user_id), version_of(request.etag)
-        deleted_by = masks.optional(request.deleted_by)
+        deleted_by = update_masks.optional(request.deleted_by)
         async with self._database.transaction() as tx:
             # The user first: a sign-in that holds the row commits its session before the
             # next statement looks for sessions, and one that waits for the row finds no user.
@@ -188,7 +188,7 @@ class UserServicer(CredentialMethods, TransferMethods, UserServiceServicer):
     async def RestoreUser(
         self, request: pb.RestoreUserRequest, context: Context
     ) -> pb.RestoreUserResponse:
-        changes = masks.restored(request)
+        changes = update_masks.restored_columns(request)
         async with self._database.transaction() as tx:
             user = await tx.users.restore(UUID(request.user_id), changes)
         audit.record(Event.USER_RESTORED, user_id=user.id)
@@ -215,16 +215,16 @@ def _names(new: NewUser) -> Sequence[str]:
 def _new_user(request: pb.CreateUserRequest) -> NewUser:
     new = NewUser(
         id=uuid7(),
-        email=normal_email(request.email),
-        username=masks.optional(normal_username(request.username)),
-        first_name=masks.optional(request.first_name),
-        last_name=masks.optional(request.last_name),
-        avatar_url=masks.optional(request.avatar_url),
+        email=normalize_email(request.email),
+        username=update_masks.optional(normalize_username(request.username)),
+        first_name=update_masks.optional(request.first_name),
+        last_name=update_masks.optional(request.last_name),
+        avatar_url=update_masks.optional(request.avatar_url),
         email_verified=request.email_verified,
     )
     if not request.request_id:
         return new
-    digest = _digest(new, masks.profile_row(request.profile))
+    digest = _digest(new, update_masks.profile_row(request.profile))
     return replace(new, request_id=UUID(request.request_id), request_digest=digest)
 
 
@@ -233,11 +233,11 @@ def _digest(new: NewUser, profile: ProfileRow) -> bytes:
 
     The password is left out: its digest would be a fast hash of it.
     """
-    said = (new.email, new.username, new.first_name, new.last_name, new.avatar_url, *profile)
-    return hashlib.sha256(json.dumps(said).encode()).digest()
+    content = (new.email, new.username, new.first_name, new.last_name, new.avatar_url, *profile)
+    return hashlib.sha256(json.dumps(content).encode()).digest()
 
 
-async def _created_before(tx: Scope, new: NewUser) -> UserRow | None:
+async def _find_created(tx: Scope, new: NewUser) -> UserRow | None:
     if new.request_id is None or new.request_digest is None:
         return None
     return await tx.users.find_created_by(new.request_id, new.request_digest)
@@ -247,10 +247,10 @@ def _finder(request: pb.GetUserRequest) -> Callable[[Scope], Awaitable[UserRow]]
     deleted = Deleted.INCLUDE if request.include_deleted else Deleted.EXCLUDE
     match request.WhichOneof("identifier"):
         case "email":
-            email = normal_email(request.email)
+            email = normalize_email(request.email)
             return lambda db: db.users.get_by_email(email, deleted=deleted)
         case "username":
-            name = normal_username(request.username)
+            name = normalize_username(request.username)
             return lambda db: db.users.get_by_username(name, deleted=deleted)
         case _:
             user_id = UUID(request.user_id)

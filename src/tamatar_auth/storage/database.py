@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.driver.connection import Abandoned, Connection
+from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
-from tamatar_auth.storage.repositories.expired_rows import SweepRepository
-from tamatar_auth.storage.repositories.login_attempts import AttemptRepository
+from tamatar_auth.storage.repositories.expired_rows import ExpiredRowsRepository
+from tamatar_auth.storage.repositories.login_attempts import LoginAttemptRepository
 from tamatar_auth.storage.repositories.profiles import ProfileRepository
 from tamatar_auth.storage.repositories.session_rotation import RotationRepository
 from tamatar_auth.storage.repositories.sessions import SessionRepository
@@ -23,7 +23,7 @@ from tamatar_auth.storage.repositories.user_import import ImportRepository
 from tamatar_auth.storage.repositories.user_tokens import UserTokenRepository
 from tamatar_auth.storage.repositories.users import UserRepository
 
-LONGEST_OPENING = 10.0
+FILL_TIMEOUT = 10.0
 """Seconds that the start waits for a connection, beyond which it goes on without."""
 
 
@@ -46,24 +46,24 @@ class Scope:
         self.rotations = RotationRepository(connection)
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)
-        self.attempts = AttemptRepository(connection)
+        self.attempts = LoginAttemptRepository(connection)
         self.imports = ImportRepository(connection)
         self.exports = ExportRepository(connection)
-        self.sweeps = SweepRepository(connection)
+        self.sweeps = ExpiredRowsRepository(connection)
         self.diagnostics = DiagnosticsRepository(connection)
 
 
 class Database:
     """Opens the scopes. Nothing else in the codebase begins, commits or rolls back."""
 
-    def __init__(self, engine: AsyncEngine, abandoned: Abandoned | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, orphaned: OrphanedStatements | None = None) -> None:
         self.engine = engine
-        self._abandoned = abandoned or Abandoned()
+        self._orphaned = orphaned or OrphanedStatements()
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshot = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-        self._patience = _pool(engine).timeout()
+        self._acquire_timeout = _pool(engine).timeout()
         self._waiting = 0
         self._is_closed = False
 
@@ -83,11 +83,11 @@ class Database:
         async with self._connection(self._autocommit) as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, Connection)  # noqa: S101 - for the type checker
-            driver.commits_at_once = True
+            driver.each_statement_commits = True
             try:
                 yield Scope(connection)
             finally:
-                driver.commits_at_once = False
+                driver.each_statement_commits = False
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Scope]:
@@ -105,7 +105,7 @@ class Database:
                 yield Scope(connection)
 
     @contextlib.asynccontextmanager
-    async def rehearsal(self) -> AsyncIterator[Scope]:
+    async def dry_run(self) -> AsyncIterator[Scope]:
         """Open a scope like that of a transaction, of which nothing is kept."""
         async with self._connection(self.engine) as connection, connection.begin() as transaction:
             yield Scope(connection)
@@ -125,7 +125,7 @@ class Database:
         async with contextlib.AsyncExitStack() as opened:
             with contextlib.suppress(exc.SQLAlchemyError, OSError, TimeoutError):
                 for _ in range(self.pool.size):
-                    async with asyncio.timeout(LONGEST_OPENING):
+                    async with asyncio.timeout(FILL_TIMEOUT):
                         await opened.enter_async_context(self.engine.connect())
 
     async def close(self) -> None:
@@ -136,7 +136,7 @@ class Database:
     def _refuse_if_in_doubt(self) -> None:
         # Calls that ended while they committed hold no connection of the pool any more. Where
         # no commit is answered, there would be no end to them.
-        if self._abandoned.in_doubt >= self.pool.size:
+        if self._orphaned.in_doubt >= self.pool.size:
             raise StorageUnavailable
 
     @contextlib.asynccontextmanager
@@ -144,7 +144,7 @@ class Database:
         self._waiting += 1
         try:
             # The pool has a limit of its own for who waits, but none for who connects.
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._acquire_timeout):
                 connection = await engine.connect()
         except (exc.InvalidRequestError, exc.TimeoutError, TimeoutError):
             # Each of several new connections was closed before it could be used; all are lent;

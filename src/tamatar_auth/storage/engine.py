@@ -9,25 +9,27 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.storage import sqlstates as faults
-from tamatar_auth.storage.driver.connect import connecting, is_dead
-from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage import sqlstates
+from tamatar_auth.storage.driver.connect import connector, is_dead
+from tamatar_auth.storage.driver.connection import OrphanedStatements
 
 
 def create_engine(
     settings: Settings,
-    abandoned: Abandoned | None = None,
+    orphaned: OrphanedStatements | None = None,
     *,
     pool_size: int | None = None,
-    left: float | None = None,
+    cancelled_limit: float | None = None,
 ) -> AsyncEngine:
     """Create the one pool of this process. It connects when the first scope is opened.
 
-    `left` is what `connecting` says.
+    `cancelled_limit` is what `connector` says.
     """
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=connecting(settings, abandoned or Abandoned(), left=left),
+        async_creator=connector(
+            settings, orphaned or OrphanedStatements(), cancelled_limit=cancelled_limit
+        ),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,
@@ -37,7 +39,7 @@ def create_engine(
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_dead)
-    event.listen(engine.sync_engine, "handle_error", _forget_if_read_only)
+    event.listen(engine.sync_engine, "handle_error", _disconnect_if_read_only)
     return engine
 
 
@@ -51,18 +53,18 @@ def _replace_if_dead(
         raise exc.DisconnectionError("closed by the server")
 
 
-def _forget_if_read_only(failure: ExceptionContext) -> None:
+def _disconnect_if_read_only(failure: ExceptionContext) -> None:
     # It writes no more, so its connections lead to the wrong server: with several hosts in the
     # URL the next ones lead to another.
-    if faults.sqlstate(failure.original_exception) == faults.READ_ONLY:
+    if sqlstates.sqlstate(failure.original_exception) == sqlstates.READ_ONLY:
         failure.is_disconnect = True  # for the whole pool, unless it is said otherwise
 
 
-def when_read_only(engine: AsyncEngine, tell: Callable[[], None]) -> None:
+def on_read_only(engine: AsyncEngine, callback: Callable[[], None]) -> None:
     """Tell when a server has refused to write."""
 
-    def look(failure: ExceptionContext) -> None:
-        if faults.sqlstate(failure.original_exception) == faults.READ_ONLY:
-            tell()
+    def check(failure: ExceptionContext) -> None:
+        if sqlstates.sqlstate(failure.original_exception) == sqlstates.READ_ONLY:
+            callback()
 
-    event.listen(engine.sync_engine, "handle_error", look)
+    event.listen(engine.sync_engine, "handle_error", check)

@@ -3,22 +3,22 @@
 from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 
 
-async def problem(database: Database, head: str) -> str | None:
+async def readiness_problem(database: Database, head: str) -> str | None:
     """Tell why a database cannot be worked with, or None when it can."""
     try:
         async with database.read() as db:
             revision = await db.diagnostics.schema_revision()
     except (SQLAlchemyError, OSError, StorageUnavailable) as error:
-        state = faults.sqlstate(error)
+        state = sqlstates.sqlstate(error)
         return f"the database is not available ({state or type(error).__name__})"
-    return _lacking(revision, head)
+    return _schema_problem(revision, head)
 
 
-def _lacking(revision: str | None, head: str) -> str | None:
+def _schema_problem(revision: str | None, head: str) -> str | None:
     if revision is None:
         return "the database has no tables yet: run `tamatar-auth migrate up`"
     if revision < head:

@@ -43,7 +43,7 @@ SQLSTATES: dict[str, type[Failure]] = {
     "57P05": StorageUnavailable,  # idle_session_timeout
 }
 
-CLASSES: dict[str, type[Failure]] = {
+SQLSTATE_CLASSES: dict[str, type[Failure]] = {
     "08": StorageUnavailable,  # connection exception
     "22": ValueRefused,  # data exception
     "53": StorageUnavailable,  # insufficient resources
@@ -55,7 +55,7 @@ READ_ONLY = "25006"
 ROLLED_BACK = frozenset({"40001", "40P01"})
 """The transaction is undone, whole and for certain: running it again is safe."""
 
-WAITED = frozenset({"55P03", "57014"})
+CANCELLED_WAITS = frozenset({"55P03", "57014"})
 """A wait was ended: by a limit of ours, by the deadline of the call or by an operator."""
 
 
@@ -64,14 +64,14 @@ def sqlstate(error: BaseException) -> str | None:
     return getattr(_cause(error), "sqlstate", None)
 
 
-def failure(error: BaseException) -> Failure | None:
+def to_failure(error: BaseException) -> Failure | None:
     """Translate an error of the storage; None when it is a fault of this program."""
     if isinstance(error, ConnectionError):
         return StorageUnavailable()  # a socket broke
     cause = _cause(error)
     if not isinstance(cause, psycopg.Error):
         return None
-    known = _known(cause)
+    known = _failure_class(cause)
     return known() if known else None
 
 
@@ -79,14 +79,14 @@ def _cause(error: BaseException) -> BaseException | None:
     return error.orig if isinstance(error, exc.DBAPIError) else error
 
 
-def _known(error: psycopg.Error) -> type[Failure] | None:
+def _failure_class(error: psycopg.Error) -> type[Failure] | None:
     state = error.sqlstate
     if state is None:
         return _without_sqlstate(error)
     constraint = error.diag.constraint_name
     if constraint in CONSTRAINTS and state[:2] == "23":
         return CONSTRAINTS[constraint]
-    return SQLSTATES.get(state) or CLASSES.get(state[:2])
+    return SQLSTATES.get(state) or SQLSTATE_CLASSES.get(state[:2])
 
 
 def _without_sqlstate(error: psycopg.Error) -> type[Failure] | None:

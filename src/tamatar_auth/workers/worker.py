@@ -9,7 +9,7 @@ from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import OperatorError, Settings
 from tamatar_auth.server.parent_watch import stop_with_parent
 from tamatar_auth.server.run import serve
-from tamatar_auth.workers.process import ANSWERS
+from tamatar_auth.workers.process import READY_MESSAGE
 
 
 def work(number: int, supervisor: int, descriptor: int) -> None:
@@ -22,7 +22,7 @@ def work(number: int, supervisor: int, descriptor: int) -> None:
         def ready(_addresses: Sequence[ListenAddress]) -> None:
             # Where the supervisor is gone this process is about to learn it.
             with contextlib.suppress(BrokenPipeError):
-                pipe.write(ANSWERS)
+                pipe.write(READY_MESSAGE)
                 pipe.close()
 
         try:
@@ -31,5 +31,5 @@ def work(number: int, supervisor: int, descriptor: int) -> None:
         except OperatorError as error:
             if pipe.closed:
                 raise
-            pipe.write(error.told())
+            pipe.write(error.message())
             sys.exit(error.exit_code)

@@ -3,8 +3,8 @@
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from tamatar_auth.cli.local.protoset import protoset
-from tamatar_auth.security.authorization import RULES
+from tamatar_auth.cli.local.protoset import build_protoset
+from tamatar_auth.security.authorization import ACCESS_RULES
 from tests.support.commands import tamatar
 
 
@@ -15,13 +15,13 @@ def test_it_describes_every_service_and_all_that_they_import(tmp_path):
     for file in described.file:
         pool.Add(file)
 
-    for service, methods in RULES.items():
+    for service, methods in ACCESS_RULES.items():
         if "Reflection" not in service:
             found = pool.FindServiceByName(service)
             assert {method.name for method in found.methods} == set(methods)
     assert pool.FindMessageTypeByName("google.rpc.ErrorInfo")
     assert len({file.name for file in described.file}) == len(described.file)
-    assert described.SerializeToString() == protoset()
+    assert described.SerializeToString() == build_protoset()
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):

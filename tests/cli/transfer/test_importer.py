@@ -14,7 +14,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import (
     add_UserServiceServicer_to_server,
 )
 from tamatar_auth.cli.transfer.file_formats import Row
-from tamatar_auth.cli.transfer.importer import MOST_USERS, Sender
+from tamatar_auth.cli.transfer.importer import MAX_CHUNK_USERS, UserImporter
 from tamatar_auth.client import UnavailableError, connect
 
 CREATED = {"outcome": "IMPORT_OUTCOME_CREATED", "user_id": "1"}
@@ -60,16 +60,18 @@ def rows(number):
 
 
 def sent(auth, users, **options):
-    return [result for results in Sender(auth, users, **options).results() for result in results]
+    return [
+        result for results in UserImporter(auth, users, **options).results() for result in results
+    ]
 
 
 def test_what_a_stream_that_ended_well_left_unanswered_is_sent_again(auth, script):
     script.breaks = [(1, None), (0, None)]
     said = []
 
-    results = sent(auth, rows(3 * MOST_USERS), say=said.append)
+    results = sent(auth, rows(3 * MAX_CHUNK_USERS), notify=said.append)
 
-    assert [result.line for result in results] == list(range(1, 3 * MOST_USERS + 1))
+    assert [result.line for result in results] == list(range(1, 3 * MAX_CHUNK_USERS + 1))
     assert len(said) == 2
     assert "ended before all of it was answered" in said[0]
 
@@ -82,19 +84,19 @@ def test_a_stream_that_ends_well_without_answers_is_no_success(auth, script):
 
 
 @pytest.mark.parametrize(
-    ("newer", "word", "reason"),
+    ("newer", "outcome", "reason"),
     [
         ({"outcome": "IMPORT_OUTCOME_REFUSED", "reason": NEWER}, "REFUSED", "ERROR_REASON_9999"),
         ({"outcome": NEWER}, "REFUSED", "IMPORT_OUTCOME_9999"),
         ({}, "REFUSED", "IMPORT_OUTCOME_0"),
     ],
 )
-def test_what_is_newer_than_this_client_is_told_by_its_number(auth, script, newer, word, reason):
+def test_what_is_newer_than_this_client_is_told_by_its_number(auth, script, newer, outcome, reason):
     script.result = ImportResult(**newer)
 
     (result,) = sent(auth, rows(1))
 
-    assert (result.word, result.reason) == (word, reason)
+    assert (result.outcome, result.reason) == (outcome, reason)
 
 
 def test_a_slow_input_uses_up_no_patience(auth, script):
@@ -102,12 +104,12 @@ def test_a_slow_input_uses_up_no_patience(auth, script):
     patience = 0.2
 
     def slow():
-        yield from rows(MOST_USERS + 1)
+        yield from rows(MAX_CHUNK_USERS + 1)
         time.sleep(2 * patience)
 
     results = sent(auth, slow(), patience=patience)
 
-    assert len(results) == MOST_USERS + 1
+    assert len(results) == MAX_CHUNK_USERS + 1
 
 
 def test_a_service_that_stays_away_is_given_up(auth, script):

@@ -12,9 +12,9 @@ import pytest
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.security.passwords.admission import HashTurns
-from tamatar_auth.security.passwords.hasher import Passwords
-from tamatar_auth.security.passwords.metrics import watch_hashes, watch_turns
+from tamatar_auth.security.passwords.admission import HashQueue
+from tamatar_auth.security.passwords.hasher import PasswordHasher
+from tamatar_auth.security.passwords.metrics import hash_recorder, observe_permits
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually
 
@@ -46,10 +46,10 @@ class Work:
 
 
 @pytest.fixture
-async def turns():
-    turns = HashTurns(THREADS, QUEUE)
-    yield turns
-    await turns.close()
+async def hash_queue():
+    hash_queue = HashQueue(THREADS, QUEUE)
+    yield hash_queue
+    await hash_queue.close()
 
 
 @pytest.fixture
@@ -59,25 +59,27 @@ def work():
     work.let()
 
 
-async def one(turns, work):
-    """Take a turn for one piece of work."""
-    async with turns.turn() as turn:
-        return await turn.run(work)
+async def one(hash_queue, work):
+    """Take a permit for one piece of work."""
+    async with hash_queue.permit() as permit:
+        return await permit.run(work)
 
 
-async def begin(turns, work, count):
+async def begin(hash_queue, work, count):
     """Take turns, and return when as many works as can have begun."""
     tasks = [
-        asyncio.create_task(one(turns, lambda number=number: work(number)))
+        asyncio.create_task(one(hash_queue, lambda number=number: work(number)))
         for number in range(count)
     ]
-    await reach(turns, taken=count, hashing=min(count, THREADS), waiting=max(0, count - THREADS))
+    await reach(
+        hash_queue, taken=count, hashing=min(count, THREADS), waiting=max(0, count - THREADS)
+    )
     return tasks
 
 
-async def reach(turns, **load):
+async def reach(hash_queue, **load):
     async def reached():
-        return turns.load._asdict() == load
+        return hash_queue.load._asdict() == load
 
     await eventually(reached)
 
@@ -89,10 +91,10 @@ async def begun(work, count):
     await eventually(enough)
 
 
-async def test_of_two_hundred_at_once_as_many_have_a_turn_as_there_are(turns, work):
-    tasks = [asyncio.create_task(one(turns, work)) for _ in range(200)]
+async def test_of_two_hundred_at_once_as_many_have_a_turn_as_there_are(hash_queue, work):
+    tasks = [asyncio.create_task(one(hash_queue, work)) for _ in range(200)]
     await begun(work, THREADS)
-    assert turns.load == (THREADS + QUEUE, THREADS, QUEUE)
+    assert hash_queue.load == (THREADS + QUEUE, THREADS, QUEUE)
     work.let()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -101,25 +103,25 @@ async def test_of_two_hundred_at_once_as_many_have_a_turn_as_there_are(turns, wo
     assert work.most_at_once == THREADS
 
 
-async def test_whoever_is_refused_is_told_how_long_those_before_take(turns):
+async def test_whoever_is_refused_is_told_how_long_those_before_take(hash_queue):
     async with AsyncExitStack() as taken:
         for _ in range(THREADS + QUEUE):
-            await taken.enter_async_context(turns.turn())
+            await taken.enter_async_context(hash_queue.permit())
         with pytest.raises(ServerBusy) as refused:
-            await one(turns, int)
+            await one(hash_queue, int)
 
     # Nothing was measured yet: a hash counts as a quarter of a second.
     assert 0.25 * 5 / 2 / 2 <= refused.value.retry_after <= 0.25 * 5 / 2
 
 
-async def test_the_wait_follows_the_hashes_that_were_measured(turns):
+async def test_the_wait_follows_the_hashes_that_were_measured(hash_queue):
     async def told():
-        await one(turns, int)
+        await one(hash_queue, int)
         async with AsyncExitStack() as taken:
             for _ in range(THREADS + QUEUE):
-                await taken.enter_async_context(turns.turn())
+                await taken.enter_async_context(hash_queue.permit())
             with pytest.raises(ServerBusy) as refused:
-                await one(turns, int)
+                await one(hash_queue, int)
         return refused.value.retry_after
 
     await eventually(lambda: is_shortest(told))
@@ -129,25 +131,25 @@ async def is_shortest(told):
     return await told() == 0.1
 
 
-async def test_a_turn_that_was_given_back_is_another_ones(turns):
+async def test_a_turn_that_was_given_back_is_another_ones(hash_queue):
     for _ in range(3 * (THREADS + QUEUE)):
-        assert await one(turns, int) == 0
-    await reach(turns, taken=0, hashing=0, waiting=0)
+        assert await one(hash_queue, int) == 0
+    await reach(hash_queue, taken=0, hashing=0, waiting=0)
 
 
-async def test_a_turn_is_given_back_when_the_work_fails(turns):
+async def test_a_turn_is_given_back_when_the_work_fails(hash_queue):
     for _ in range(THREADS + QUEUE + 1):
         with pytest.raises(ValueError, match="invalid literal"):
-            await one(turns, lambda: int("x"))
+            await one(hash_queue, lambda: int("x"))
 
-    assert await one(turns, int) == 0
+    assert await one(hash_queue, int) == 0
 
 
-async def test_work_whose_caller_went_away_before_it_began_never_runs(turns, work):
-    tasks = await begin(turns, work, THREADS + QUEUE)
+async def test_work_whose_caller_went_away_before_it_began_never_runs(hash_queue, work):
+    tasks = await begin(hash_queue, work, THREADS + QUEUE)
     for task in tasks[THREADS:]:
         task.cancel()
-    await reach(turns, taken=THREADS, hashing=THREADS, waiting=0)
+    await reach(hash_queue, taken=THREADS, hashing=THREADS, waiting=0)
     work.let()
     await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -155,39 +157,39 @@ async def test_work_whose_caller_went_away_before_it_began_never_runs(turns, wor
     assert [task.cancelled() for task in tasks] == [False] * THREADS + [True] * QUEUE
 
 
-async def test_the_queue_never_holds_what_was_cancelled(turns, work):
-    tasks = await begin(turns, work, THREADS)
+async def test_the_queue_never_holds_what_was_cancelled(hash_queue, work):
+    tasks = await begin(hash_queue, work, THREADS)
     for _ in range(2 * QUEUE):
-        task = asyncio.create_task(one(turns, work))
-        await reach(turns, taken=THREADS + 1, hashing=THREADS, waiting=1)
+        task = asyncio.create_task(one(hash_queue, work))
+        await reach(hash_queue, taken=THREADS + 1, hashing=THREADS, waiting=1)
         task.cancel()
-        await reach(turns, taken=THREADS, hashing=THREADS, waiting=0)
+        await reach(hash_queue, taken=THREADS, hashing=THREADS, waiting=0)
 
     work.let()
     await asyncio.gather(*tasks)
 
 
-async def test_a_turn_whose_caller_went_away_is_kept_until_its_thread_is_free(turns, work):
-    tasks = await begin(turns, work, THREADS + QUEUE)
+async def test_a_turn_whose_caller_went_away_is_kept_until_its_thread_is_free(hash_queue, work):
+    tasks = await begin(hash_queue, work, THREADS + QUEUE)
     await begun(work, THREADS)
     tasks[0].cancel()
     await asyncio.wait({tasks[0]})
 
     assert tasks[0].cancelled()
-    assert turns.load == (THREADS + QUEUE, THREADS, QUEUE)
+    assert hash_queue.load == (THREADS + QUEUE, THREADS, QUEUE)
     with pytest.raises(ServerBusy):
-        await one(turns, work)
+        await one(hash_queue, work)
     work.let()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await reach(turns, taken=0, hashing=0, waiting=0)
+    await reach(hash_queue, taken=0, hashing=0, waiting=0)
 
 
-async def test_who_can_wait_for_a_turn_gets_one(turns, work):
-    tasks = await begin(turns, work, THREADS + QUEUE)
+async def test_who_can_wait_for_a_turn_gets_one(hash_queue, work):
+    tasks = await begin(hash_queue, work, THREADS + QUEUE)
 
     async def patient():
-        async with turns.turn_in_time() as turn:
-            return await turn.run(int)
+        async with hash_queue.wait_for_permit() as permit:
+            return await permit.run(int)
 
     waiting = asyncio.create_task(patient())
     await asyncio.sleep(0)
@@ -200,13 +202,13 @@ async def test_who_can_wait_for_a_turn_gets_one(turns, work):
 
 async def test_closing_waits_for_what_runs_and_leaves_no_thread(work):
     before = set(threading.enumerate())
-    turns = HashTurns(THREADS, QUEUE)
-    tasks = await begin(turns, work, THREADS)
+    hash_queue = HashQueue(THREADS, QUEUE)
+    tasks = await begin(hash_queue, work, THREADS)
     await begun(work, THREADS)
     threads = set(threading.enumerate()) - before
     for task in tasks:
         task.cancel()
-    closing = asyncio.create_task(turns.close())
+    closing = asyncio.create_task(hash_queue.close())
     await asyncio.gather(*tasks, return_exceptions=True)
     assert not closing.done()
 
@@ -220,13 +222,13 @@ async def test_closing_waits_for_what_runs_and_leaves_no_thread(work):
 def test_an_interpreter_ends_though_nobody_closed():
     program = """
 import asyncio, bcrypt, sys
-from tamatar_auth.security.passwords.admission import HashTurns
+from tamatar_auth.security.passwords.admission import HashQueue
 
 async def main():
-    turns = HashTurns(1, 1)
+    turns = HashQueue(1, 1)
     async def one():
-        async with turns.turn() as turn:
-            await turn.run(lambda: bcrypt.hashpw(b"x", bcrypt.gensalt(10)))
+        async with turns.permit() as permit:
+            await permit.run(lambda: bcrypt.hashpw(b"x", bcrypt.gensalt(10)))
     await one()
     tasks = [asyncio.create_task(one()) for _ in range(2)]
     while turns.load != (2, 1, 1):
@@ -241,49 +243,49 @@ asyncio.run(main())
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-async def test_the_work_knows_of_the_call_that_it_is_for(turns):
+async def test_the_work_knows_of_the_call_that_it_is_for(hash_queue):
     call = ContextVar("call", default="none")
     call.set("this one")
 
-    assert await one(turns, call.get) == "this one"
+    assert await one(hash_queue, call.get) == "this one"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-async def test_the_threads_give_way_and_nothing_else_does(turns):
+async def test_the_threads_give_way_and_nothing_else_does(hash_queue):
     def niceness():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     ours = niceness()
 
-    assert await one(turns, niceness) == min(19, ours + 10)
+    assert await one(hash_queue, niceness) == min(19, ours + 10)
     assert niceness() == ours
 
 
 async def test_turns_and_hashes_are_counted(work):
     recording = Recording()
-    turns = HashTurns(THREADS, QUEUE, watch_hashes(recording.meter))
-    watch_turns(turns, recording.meter)
+    hash_queue = HashQueue(THREADS, QUEUE, hash_recorder(recording.meter))
+    observe_permits(hash_queue, recording.meter)
 
-    tasks = await begin(turns, work, THREADS + 1)
-    async with turns.turn():
+    tasks = await begin(hash_queue, work, THREADS + 1)
+    async with hash_queue.permit():
         states = {
-            point.attributes["tamatar.hash.turn.state"]: point.value
-            for point in recording.points("tamatar.hash.turn.count")
+            point.attributes["tamatar.hash.permit.state"]: point.value
+            for point in recording.points("tamatar.hash.permit.count")
         }
     tasks[-1].cancel()
-    await reach(turns, taken=THREADS, hashing=THREADS, waiting=0)
+    await reach(hash_queue, taken=THREADS, hashing=THREADS, waiting=0)
     work.let()
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert states == {"hashing": 2, "waiting": 1, "other": 1}
-    assert [point.value for point in recording.points("tamatar.hash.turn.max")] == [5]
+    assert [point.value for point in recording.points("tamatar.hash.permit.max")] == [5]
     for name in ("tamatar.hash.duration", "tamatar.hash.wait.duration"):
         assert [point.count for point in recording.points(name)] == [THREADS]
-    await turns.close()
+    await hash_queue.close()
 
 
 @pytest.mark.parametrize(
-    ("cores", "given", "most"),
+    ("cores", "given", "capacity"),
     [
         (8, {}, 7 * 17),
         (1, {}, 17),
@@ -291,8 +293,8 @@ async def test_turns_and_hashes_are_counted(work):
         (8, {"hash_threads": 2, "hash_queue": 0}, 2),
     ],
 )
-def test_settings_and_cores_say_how_many_turns_there_are(monkeypatch, cores, given, most):
+def test_settings_and_cores_say_how_many_turns_there_are(monkeypatch, cores, given, capacity):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
 
-    assert Passwords.of(Settings(_env_file=None, **given)).turns.most == most
+    assert PasswordHasher.of(Settings(_env_file=None, **given)).hash_queue.capacity == capacity

@@ -9,8 +9,8 @@ import bcrypt
 import pytest
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.security.passwords.admission import HashTurns
-from tamatar_auth.security.passwords.hasher import Passwords, PasswordSchemes, StoredHash
+from tamatar_auth.security.passwords.admission import HashQueue
+from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordSchemes, StoredHash
 from tamatar_auth.security.passwords.peppers import PepperError, Peppers
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -19,16 +19,16 @@ OLD, NEW = b"o" * 32, b"n" * 32
 @contextlib.asynccontextmanager
 async def hashing(cost=4, **keys):
     """Give a turn of threads that end with the block."""
-    turns = HashTurns(1, 0)
-    async with Passwords(PasswordSchemes(cost, Peppers(keys)), turns).turn() as turn:
-        yield turn
-    await turns.close()
+    hash_queue = HashQueue(1, 0)
+    async with PasswordHasher(PasswordSchemes(cost, Peppers(keys)), hash_queue).permit() as permit:
+        yield permit
+    await hash_queue.close()
 
 
 @pytest.fixture
 async def passwords():
-    async with hashing(old=OLD, new=NEW) as turn:
-        yield turn
+    async with hashing(old=OLD, new=NEW) as permit:
+        yield permit
 
 
 async def test_a_hash_knows_its_password_and_no_other(passwords):

@@ -10,8 +10,8 @@ from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import connection as module
-from tamatar_auth.storage.driver.connect import connecting
-from tamatar_auth.storage.driver.connection import Abandoned
+from tamatar_auth.storage.driver.connect import connector
+from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tests.support.frozen_postgres import frozen
 from tests.support.telemetry_capture import Recording
@@ -21,22 +21,22 @@ PID = text("SELECT pg_backend_pid()")
 
 
 @pytest.fixture
-async def abandoned():
-    abandoned = Abandoned()
-    yield abandoned
-    await abandoned.close()
+async def orphaned():
+    orphaned = OrphanedStatements()
+    yield orphaned
+    await orphaned.close()
 
 
 @pytest.fixture
 def slow_to_cancel(monkeypatch):
     """Give the server all the time to take a request to end a statement."""
-    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(module, "CANCEL_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
-async def left(settings, abandoned, database):
-    """The database, whose cancelled statements are left to `abandoned`."""
-    left = Database(create_engine(settings, abandoned, pool_size=2), abandoned)
+async def left(settings, orphaned, database):
+    """The database, whose cancelled statements are left to `orphaned`."""
+    left = Database(create_engine(settings, orphaned, pool_size=2), orphaned)
     yield left
     await left.close()
 
@@ -84,7 +84,7 @@ async def one(database, query, pid=None):
 
 
 @pytest.mark.usefixtures("slow_to_cancel")
-async def test_a_statement_whose_call_has_gone_is_ended(left, abandoned, database):
+async def test_a_statement_whose_call_has_gone_is_ended(left, orphaned, database):
     task, pid = await begun(left, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
     await eventually(lambda: sleeps(database, pid))
 
@@ -94,12 +94,12 @@ async def test_a_statement_whose_call_has_gone_is_ended(left, abandoned, databas
 
     assert left.pool.in_use == 0
     await eventually(lambda: gone(database, pid))
-    assert (abandoned.ended, abandoned.left, abandoned.commits) == (1, 0, 0)
+    assert (orphaned.cancelled, orphaned.cancel_failures, orphaned.commits) == (1, 0, 0)
 
 
-async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, tmp_path, abandoned):
+async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, tmp_path, orphaned):
     mine = settings.with_database(own_postgres.url())
-    database = Database(create_engine(mine, abandoned, pool_size=1), abandoned)
+    database = Database(create_engine(mine, orphaned, pool_size=1), orphaned)
     task, _ = await begun(database, "SELECT pg_sleep(60)")
     with frozen(tmp_path):
         task.cancel()
@@ -108,9 +108,9 @@ async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, t
 
         assert not pending
         assert database.pool.in_use == 0
-        await eventually(lambda: abandoned.left == 1)
+        await eventually(lambda: orphaned.cancel_failures == 1)
 
-    assert abandoned.ended == 0
+    assert orphaned.cancelled == 0
     await eventually(lambda: answers(database))
     await database.close()
 
@@ -134,10 +134,10 @@ SLOW_COMMIT = (
 
 
 @pytest.fixture
-async def committing(settings, abandoned, empty_database):
+async def committing(settings, orphaned, empty_database):
     """A database in which a row of the table `slow` is committed once a lock is free."""
     mine = settings.with_database(empty_database)
-    database = Database(create_engine(mine, abandoned, pool_size=3), abandoned)
+    database = Database(create_engine(mine, orphaned, pool_size=3), orphaned)
     async with database.transaction() as tx:
         for statement in SLOW_COMMIT:
             await tx.connection.execute(text(statement))
@@ -149,7 +149,7 @@ async def rows(database):
     return await one(database, "SELECT count(*) FROM slow")
 
 
-async def test_a_commit_whose_call_has_gone_is_not_ended(committing, abandoned):
+async def test_a_commit_whose_call_has_gone_is_not_ended(committing, orphaned):
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
@@ -157,17 +157,17 @@ async def test_a_commit_whose_call_has_gone_is_not_ended(committing, abandoned):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert abandoned.in_doubt == 1
+        assert orphaned.in_doubt == 1
         assert await rows(committing) == 0
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await eventually(lambda: abandoned.in_doubt == 0)
+    await eventually(lambda: orphaned.in_doubt == 0)
     assert await rows(committing) == 1
-    assert (abandoned.ended, abandoned.left, abandoned.commits) == (0, 0, 1)
+    assert (orphaned.cancelled, orphaned.cancel_failures, orphaned.commits) == (0, 0, 1)
 
 
-async def test_a_commit_is_not_waited_for_for_ever(committing, abandoned, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_DOUBT", 0.1)
+async def test_a_commit_is_not_waited_for_for_ever(committing, orphaned, monkeypatch):
+    monkeypatch.setattr(module, "IN_DOUBT_TIMEOUT", 0.1)
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
@@ -175,14 +175,14 @@ async def test_a_commit_is_not_waited_for_for_ever(committing, abandoned, monkey
         task.cancel()
         await asyncio.wait({task})
 
-        await eventually(lambda: abandoned.in_doubt == 0)
+        await eventually(lambda: orphaned.in_doubt == 0)
         assert await waits(committing, pid)
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
     await eventually(lambda: rows(committing))
 
 
-async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing, abandoned):
+async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing, orphaned):
     pids = asyncio.get_running_loop().create_future()
 
     async def insert():
@@ -198,16 +198,16 @@ async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert abandoned.in_doubt == 1
+        assert orphaned.in_doubt == 1
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await eventually(lambda: abandoned.in_doubt == 0)
+    await eventually(lambda: orphaned.in_doubt == 0)
     assert await rows(committing) == 1
 
 
 @pytest.mark.usefixtures("slow_to_cancel")
-async def test_a_connection_that_comes_back_is_read_by_again(settings, abandoned, database):
-    single = Database(create_engine(settings, abandoned, pool_size=1), abandoned)
+async def test_a_connection_that_comes_back_is_read_by_again(settings, orphaned, database):
+    single = Database(create_engine(settings, orphaned, pool_size=1), orphaned)
     async with single.statements() as db:
         first = (await db.connection.execute(PID)).scalar_one()
     task, pid = await begun(single, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
@@ -220,7 +220,7 @@ async def test_a_connection_that_comes_back_is_read_by_again(settings, abandoned
     await single.close()
 
 
-async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned):
+async def test_commits_in_doubt_keep_others_from_beginning(committing, orphaned):
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         for _ in range(committing.pool.size):
@@ -234,7 +234,7 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned
         assert await rows(committing) == 0  # reading goes on
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
-    await eventually(lambda: abandoned.in_doubt == 0)
+    await eventually(lambda: orphaned.in_doubt == 0)
     async with committing.transaction():
         pass
     assert await rows(committing) == committing.pool.size
@@ -243,8 +243,8 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, abandoned
 @pytest.mark.usefixtures("slow_to_cancel")
 async def test_what_was_left_behind_is_counted(settings, database):
     recording = Recording()
-    abandoned = Abandoned(recording.meter)
-    connection = await connecting(settings, abandoned)()
+    orphaned = OrphanedStatements(recording.meter)
+    connection = await connector(settings, orphaned)()
     task = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
     await eventually(lambda: sleeps(database, connection.info.backend_pid))
     task.cancel()

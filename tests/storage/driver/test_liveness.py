@@ -10,18 +10,18 @@ from sqlalchemy import exc, text
 
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.server import database_monitor as health
+from tamatar_auth.server import database_monitor
 from tamatar_auth.servicers.health import HealthServicer
-from tamatar_auth.storage import sqlstates as faults
+from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver import connect as connecting_module
-from tamatar_auth.storage.driver import connection as abandoned_module
-from tamatar_auth.storage.driver.connect import connecting, is_dead
-from tamatar_auth.storage.driver.connection import Abandoned
-from tamatar_auth.storage.driver.liveness import Patience, SilentServerError
+from tamatar_auth.storage.driver import connect as connect_module
+from tamatar_auth.storage.driver import connection as connection_module
+from tamatar_auth.storage.driver.connect import connector, is_dead
+from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.liveness import SilenceLimits, SilentServerError
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.instrumentation.queries import QueryWatch
-from tamatar_auth.storage.session_validation.connections import ReservedConnections
+from tamatar_auth.storage.instrumentation.queries import StatementObserver
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tests.support.frozen_postgres import frozen
 from tests.support.waiting import PATIENCE, eventually
 
@@ -42,22 +42,22 @@ def mine(settings, folder):
 
 
 @pytest.fixture
-async def abandoned(monkeypatch):
-    monkeypatch.setattr(abandoned_module, "PATIENCE", 0.2)
-    monkeypatch.setattr(abandoned_module, "SUSPICIOUS", SHORT)
-    abandoned = Abandoned()
-    yield abandoned
-    await abandoned.close()
+async def orphaned(monkeypatch):
+    monkeypatch.setattr(connection_module, "CANCEL_TIMEOUT", 0.2)
+    monkeypatch.setattr(connection_module, "SUSPECT_AFTER", SHORT)
+    orphaned = OrphanedStatements()
+    yield orphaned
+    await orphaned.close()
 
 
 @pytest.fixture
-def opened(mine, abandoned):
+def opened(mine, orphaned):
     """Open connections that are closed at the end."""
 
     @contextlib.asynccontextmanager
     async def opened(count, **arguments):
         unbounded = mine.model_copy(update={"statement_timeout": timedelta(0)})
-        connect = connecting(unbounded, abandoned, autocommit=True, **arguments)
+        connect = connector(unbounded, orphaned, autocommit=True, **arguments)
         connections = [await connect() for _ in range(count)]
         try:
             yield connections
@@ -78,7 +78,7 @@ async def leave(connection):
 async def test_who_goes_without_an_answer_to_what_waits_for_nothing_leaves_the_server(
     opened, folder
 ):
-    async with opened(2, left=SHORT) as (one, other):
+    async with opened(2, cancelled_limit=SHORT) as (one, other):
         with frozen(folder):
             await leave(one)
             assert is_dead(other)
@@ -92,7 +92,7 @@ async def test_a_server_that_takes_no_request_to_end_a_statement_is_left(opened,
             await eventually(lambda: is_dead(other))
 
 
-async def test_a_connection_that_is_closed_under_a_statement_is_lost(opened, abandoned):
+async def test_a_connection_that_is_closed_under_a_statement_is_lost(opened, orphaned):
     async with opened(1) as (one,):
         asked = asyncio.ensure_future(one.execute("SELECT pg_sleep(60)"))
         await asyncio.sleep(SHORT)
@@ -101,25 +101,25 @@ async def test_a_connection_that_is_closed_under_a_statement_is_lost(opened, aba
             await asked
 
 
-async def test_a_server_that_takes_it_is_not(opened, abandoned, monkeypatch):
-    monkeypatch.setattr(abandoned_module, "PATIENCE", PATIENCE)
+async def test_a_server_that_takes_it_is_not(opened, orphaned, monkeypatch):
+    monkeypatch.setattr(connection_module, "CANCEL_TIMEOUT", PATIENCE)
     async with opened(2) as (one, other):
         await leave(one)
-        await eventually(lambda: abandoned.ended == 1)
+        await eventually(lambda: orphaned.cancelled == 1)
         assert not is_dead(other)
 
 
-async def test_what_was_opened_after_the_silence_began_is_kept(opened, abandoned):
+async def test_what_was_opened_after_the_silence_began_is_kept(opened, orphaned):
     async with opened(1) as (one,):
         await leave(one)
         async with opened(1) as (later,):
-            abandoned.silence.since(one.asked_at)
+            orphaned.failure_detector.report_silence(one.statement_started_at)
             assert is_dead(one)
             assert not is_dead(later)
 
 
 async def test_others_that_wait_for_a_silent_server_are_told(opened, folder):
-    async with opened(2, left=SHORT) as (one, other):
+    async with opened(2, cancelled_limit=SHORT) as (one, other):
         with frozen(folder):
             waiting = asyncio.create_task(other.execute("SELECT 1"))
             await leave(one)
@@ -129,10 +129,10 @@ async def test_others_that_wait_for_a_silent_server_are_told(opened, folder):
 
 
 async def test_an_answer_that_is_there_is_no_silence(opened):
-    async with opened(2, left=-1.0) as (one, other):
+    async with opened(2, cancelled_limit=-1.0) as (one, other):
         task = asyncio.create_task(one.execute("SELECT 1"))
         await asyncio.sleep(0)
-        while not abandoned_module.has_heard(one.fileno()):
+        while not connection_module.is_readable(one.fileno()):
             pass  # this process is late, not the server
         task.cancel()
         await asyncio.wait({task})
@@ -142,19 +142,19 @@ async def test_an_answer_that_is_there_is_no_silence(opened):
 
 @pytest.fixture
 def hasty(mine, monkeypatch):
-    monkeypatch.setattr(connecting_module, "LATE", SHORT)
+    monkeypatch.setattr(connect_module, "TIMEOUT_GRACE", SHORT)
     return mine.model_copy(update={"statement_timeout": timedelta(seconds=SHORT)})
 
 
-async def test_an_answer_that_is_long_overdue_is_waited_for_no_more(hasty, abandoned, folder):
-    database = Database(create_engine(hasty, abandoned, pool_size=2), abandoned)
+async def test_an_answer_that_is_long_overdue_is_waited_for_no_more(hasty, orphaned, folder):
+    database = Database(create_engine(hasty, orphaned, pool_size=2), orphaned)
     drivers = await eventually(lambda: drivers_of(database))
     with frozen(folder):
         with pytest.raises(exc.OperationalError) as raised:
             async with database.read() as db:
                 await db.connection.execute(text("SELECT 1"))
         assert raised.value.connection_invalidated
-        assert isinstance(faults.failure(raised.value), StorageUnavailable)
+        assert isinstance(sqlstates.to_failure(raised.value), StorageUnavailable)
         assert all(map(is_dead, drivers))
         assert database.pool.in_use == 0
     await eventually(lambda: answers(database))
@@ -180,10 +180,10 @@ async def answers(database):
     return False
 
 
-async def test_a_commit_may_take_longer(mine, abandoned, folder):
-    connection = await connecting(mine, abandoned)()
+async def test_a_commit_may_take_longer(mine, orphaned, folder):
+    connection = await connector(mine, orphaned)()
     await connection.execute("CREATE TABLE x (id int)")
-    connection.patience = Patience(longest=SHORT)
+    connection.limits = SilenceLimits(statement=SHORT)
     with frozen(folder):
         task = asyncio.create_task(connection.commit())
         done, _ = await asyncio.wait({task}, timeout=5 * SHORT)
@@ -192,26 +192,26 @@ async def test_a_commit_may_take_longer(mine, abandoned, folder):
     await connection.close()
 
 
-async def test_what_the_url_says_of_statements_is_not_known_better(hasty, abandoned):
+async def test_what_the_url_says_of_statements_is_not_known_better(hasty, orphaned):
     url = f"{hasty.database_url.get_secret_value()}?options=-c%20statement_timeout%3D0"
-    connection = await connecting(hasty.with_database(url), abandoned)()
+    connection = await connector(hasty.with_database(url), orphaned)()
     await connection.execute("SELECT pg_sleep(0.5)")
     await connection.close()
 
 
 async def test_reserved_connections_are_lent_no_more_that_lead_to_a_silent_server(
-    mine, abandoned, folder, monkeypatch
+    mine, orphaned, folder, monkeypatch
 ):
-    monkeypatch.setattr("tamatar_auth.storage.session_validation.connections.SUSPICIOUS", SHORT)
-    reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
-    async with reserved.lend(), reserved.lend() as latest:
+    monkeypatch.setattr("tamatar_auth.storage.session_validation.connections.SUSPECT_AFTER", SHORT)
+    dedicated_pool = DedicatedPool(mine, StatementObserver(60, None, None), 8, orphaned)
+    async with dedicated_pool.acquire(), dedicated_pool.acquire() as latest:
         pass
     with frozen(folder), pytest.raises(TimeoutError):
-        async with asyncio.timeout(2 * SHORT), reserved.lend() as connection:
+        async with asyncio.timeout(2 * SHORT), dedicated_pool.acquire() as connection:
             await connection.execute("SELECT 1")
-    async with reserved.lend() as again:
-        assert again.began_at > latest.began_at
-    await reserved.close()
+    async with dedicated_pool.acquire() as again:
+        assert again.connect_started_at > latest.connect_started_at
+    await dedicated_pool.close()
 
 
 async def test_who_is_cancelled_while_nothing_is_asked_has_a_connection_in_order(opened):
@@ -234,10 +234,10 @@ async def test_who_is_cancelled_while_nothing_is_asked_has_a_connection_in_order
 async def test_waiting_to_be_told_something_is_no_silence(opened):
     async with opened(1) as (connection,):
         await connection.execute("LISTEN something")
-        connection.patience = Patience(longest=SHORT)
+        connection.limits = SilenceLimits(statement=SHORT)
         async for _ in connection.notifies(timeout=5 * SHORT):
             raise AssertionError("nobody told")
-        connection.patience = Patience()
+        connection.limits = SilenceLimits()
         await connection.execute("SELECT 1")
 
 
@@ -249,15 +249,15 @@ async def test_a_server_that_ends_a_connection_is_not_silent(opened):
 
 
 async def test_the_watch_of_the_database_notices_silence_for_all(
-    mine, opened, abandoned, folder, monkeypatch
+    mine, opened, orphaned, folder, monkeypatch
 ):
-    monkeypatch.setattr(health, "SUSPICIOUS", SHORT)
-    monkeypatch.setattr(health, "PATIENCE", PATIENCE)
-    watch = health.DatabaseWatch(mine, HealthServicer([]), "0001", abandoned)
+    monkeypatch.setattr(health, "SUSPECT_AFTER", SHORT)
+    monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", PATIENCE)
+    monitor = health.DatabaseMonitor(mine, HealthServicer([]), "0001", orphaned)
     async with opened(1) as (resting,):
-        await watch.look()
-        monkeypatch.setattr(health, "PATIENCE", 2 * SHORT)
+        await monitor.check()
+        monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", 2 * SHORT)
         with frozen(folder):
-            await watch.look()
+            await monitor.check()
             assert is_dead(resting)
-    await watch.close()
+    await monitor.close()

@@ -12,12 +12,12 @@ from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import opener as module
-from tamatar_auth.storage.driver.connect import connecting
-from tamatar_auth.storage.driver.connection import Abandoned
-from tamatar_auth.storage.driver.opener import Openings
+from tamatar_auth.storage.driver.connect import connector
+from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.opener import ConnectionOpener
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.instrumentation.queries import QueryWatch
-from tamatar_auth.storage.session_validation.connections import ReservedConnections
+from tamatar_auth.storage.instrumentation.queries import StatementObserver
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tests.support.waiting import eventually
 
 
@@ -45,12 +45,12 @@ def hasty(settings):
 async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
     port, taken = silent
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
-    abandoned = Abandoned()
-    database = Database(create_engine(mine, abandoned), abandoned)
-    reserved = ReservedConnections(mine, QueryWatch(60, None, None), 8, abandoned)
-    for lend in (database.read, database.transaction, reserved.lend):
+    orphaned = OrphanedStatements()
+    database = Database(create_engine(mine, orphaned), orphaned)
+    dedicated_pool = DedicatedPool(mine, StatementObserver(60, None, None), 8, orphaned)
+    for acquire in (database.read, database.transaction, dedicated_pool.acquire):
         with pytest.raises(StorageUnavailable):
-            async with lend():
+            async with acquire():
                 pass
 
     # The second call waited for what the first had begun.
@@ -58,7 +58,7 @@ async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
     assert len(taken) == 2
     assert database.pool.in_use == 0
     await database.close()
-    await abandoned.close()
+    await orphaned.close()
 
 
 async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
@@ -66,8 +66,8 @@ async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
 ):
     port, _ = silent
     several = database_url.replace("@127.0.0.1:", f"@127.0.0.1:{port},127.0.0.1:")
-    abandoned = Abandoned()
-    database = Database(create_engine(hasty.with_database(several), abandoned), abandoned)
+    orphaned = OrphanedStatements()
+    database = Database(create_engine(hasty.with_database(several), orphaned), orphaned)
 
     async def answers():
         try:
@@ -78,15 +78,15 @@ async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
 
     await eventually(answers)
     await database.close()
-    await abandoned.close()
+    await orphaned.close()
 
 
 async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, monkeypatch):
-    monkeypatch.setattr("tamatar_auth.storage.database.LONGEST_OPENING", 0.1)
+    monkeypatch.setattr("tamatar_auth.storage.database.FILL_TIMEOUT", 0.1)
     port, taken = silent
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
-    abandoned = Abandoned()
-    database = Database(create_engine(mine, abandoned), abandoned)
+    orphaned = OrphanedStatements()
+    database = Database(create_engine(mine, orphaned), orphaned)
     async with asyncio.timeout(20):
         await database.fill_pool()
 
@@ -94,33 +94,33 @@ async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, mon
     assert len(taken) == 1
     assert database.pool.in_use == 0
     await database.close()
-    await abandoned.close()
+    await orphaned.close()
 
 
 async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, silent, database_url):
     port, _ = silent
     hosts = "".join(f"127.0.0.1:{port}," for _ in range(3))
     several = database_url.replace("@127.0.0.1:", f"@{hosts}127.0.0.1:")
-    abandoned = Abandoned()
-    reserved = ReservedConnections(
-        hasty.with_database(several), QueryWatch(60, None, None), 8, abandoned
+    orphaned = OrphanedStatements()
+    dedicated_pool = DedicatedPool(
+        hasty.with_database(several), StatementObserver(60, None, None), 8, orphaned
     )
 
     async def lends():
         with contextlib.suppress(StorageUnavailable):
-            async with reserved.lend() as connection:
+            async with dedicated_pool.acquire() as connection:
                 return not connection.closed
         return False
 
     await eventually(lends)
-    await reserved.close()
-    await abandoned.close()
+    await dedicated_pool.close()
+    await orphaned.close()
 
 
 @pytest.fixture
 async def slow(settings):
-    """Openings whose one connection is opened when it is told to, and that connection."""
-    connect = connecting(settings, Abandoned())
+    """ConnectionOpener whose one connection is opened when it is told to, and that connection."""
+    connect = connector(settings, OrphanedStatements())
     go_on, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def open_slowly():
@@ -130,12 +130,12 @@ async def slow(settings):
         opened.set_result(await connect())
         return opened.result()
 
-    return Openings(open_slowly), go_on, opened
+    return ConnectionOpener(open_slowly), go_on, opened
 
 
-async def left(openings):
+async def left(opener):
     """Have somebody wait for a connection, and go."""
-    task = asyncio.create_task(openings.one())
+    task = asyncio.create_task(opener.open())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
@@ -147,49 +147,49 @@ async def is_closed(opened):
 
 
 async def test_what_nobody_came_for_is_closed_at_the_end(slow):
-    openings, go_on, opened = slow
-    await left(openings)
+    opener, go_on, opened = slow
+    await left(opener)
     go_on.set()
     await opened
     await asyncio.sleep(0)
-    openings.close()
+    opener.close()
 
     assert await is_closed(opened)
 
 
 async def test_what_is_opened_although_the_end_has_come_is_closed(slow):
-    openings, _, opened = slow
-    await left(openings)
-    openings.close()
+    opener, _, opened = slow
+    await left(opener)
+    opener.close()
 
     assert await is_closed(opened)
 
 
 async def test_what_is_left_after_the_end_is_closed(slow):
-    openings, _, opened = slow
-    task = asyncio.create_task(openings.one())
+    opener, _, opened = slow
+    task = asyncio.create_task(opener.open())
     await asyncio.sleep(0)
-    openings.close()
+    opener.close()
     task.cancel()
 
     assert await is_closed(opened)
 
 
 async def test_what_nobody_comes_for_is_closed_after_a_while(slow, monkeypatch):
-    monkeypatch.setattr(module, "FRESH", 0.05)
-    openings, go_on, opened = slow
-    await left(openings)
+    monkeypatch.setattr(module, "UNCLAIMED_LIFETIME", 0.05)
+    opener, go_on, opened = slow
+    await left(opener)
     go_on.set()
 
     assert await is_closed(opened)
 
 
 async def test_nothing_is_opened_after_the_end(slow):
-    openings, _, _ = slow
-    openings.close()
+    opener, _, _ = slow
+    opener.close()
 
     with pytest.raises(ServiceStopping):
-        await openings.one()
+        await opener.open()
 
 
 async def test_what_failed_unnoticed_is_told_to_nobody():
@@ -201,11 +201,11 @@ async def test_what_failed_unnoticed_is_told_to_nobody():
             raise psycopg.OperationalError
         return "a connection"
 
-    openings = Openings(connect)
-    task = asyncio.create_task(openings.one())
+    opener = ConnectionOpener(connect)
+    task = asyncio.create_task(opener.open())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
     await asyncio.sleep(0.1)
 
-    assert await openings.one() == "a connection"
+    assert await opener.open() == "a connection"

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.waiting import READY_NONE, READY_R, READY_W, WAIT_R, WAIT_W
 
-from tamatar_auth.storage.driver.waiting import answered
+from tamatar_auth.storage.driver.waiting import wait_for_result
 from tests.support.waiting import eventually
 
 SHORT = 0.01
@@ -25,13 +25,13 @@ def pair():
         yield ours, theirs
 
 
-def look():
+def on_idle():
     pass
 
 
-async def begun(gen, sock, *, interval=60.0, look=look):
+async def begun(gen, sock, *, interval=60.0, on_idle=on_idle):
     """Wait for what a generator of psycopg's kind returns."""
-    return await answered(gen, next(gen), sock.fileno(), interval, look)
+    return await wait_for_result(gen, next(gen), sock.fileno(), interval, on_idle)
 
 
 def parts(sock, many):
@@ -78,7 +78,7 @@ async def test_whenever_nothing_was_heard_it_is_looked_up(pair):
         return ready
 
     waiting = asyncio.ensure_future(
-        begun(patient(), ours, interval=SHORT, look=lambda: looks.append(1))
+        begun(patient(), ours, interval=SHORT, on_idle=lambda: looks.append(1))
     )
     await eventually(lambda: len(looks) >= 3)
     theirs.send(b"x")
@@ -94,7 +94,7 @@ async def test_what_the_look_raises_is_raised(pair):
         raise SilentError
 
     with pytest.raises(SilentError):
-        await begun(parts(ours, 1), ours, interval=SHORT, look=refuse)
+        await begun(parts(ours, 1), ours, interval=SHORT, on_idle=refuse)
 
 
 async def test_a_closed_socket_is_a_lost_connection(pair):
@@ -104,4 +104,4 @@ async def test_a_closed_socket_is_a_lost_connection(pair):
     ours.close()
 
     with pytest.raises(psycopg.OperationalError):
-        await answered(gen, first, descriptor, 60.0, look)
+        await wait_for_result(gen, first, descriptor, 60.0, on_idle)

@@ -14,9 +14,13 @@ from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.instrumentation import statement_summary as subjects
-from tamatar_auth.storage.instrumentation.pool_metrics import of_engine, watch_pools
-from tamatar_auth.storage.instrumentation.queries import Tally, tally, watch_queries
+from tamatar_auth.storage.instrumentation import statement_summary
+from tamatar_auth.storage.instrumentation.pool_metrics import engine_pool_usage, observe_pools
+from tamatar_auth.storage.instrumentation.queries import (
+    StatementTotals,
+    call_totals,
+    observe_statements,
+)
 from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import sessions, user_profiles, users
 from tests.support.telemetry_capture import Recording
@@ -34,8 +38,8 @@ def recording():
 async def watched(settings, database, recording):
     """A database whose statements are watched in every way."""
     engine = create_engine(settings)
-    watch_queries(engine, SLOW, tracer=recording.tracer, meter=recording.meter)
-    watch_pools(recording.meter, {"calls": lambda: of_engine(engine)})
+    observe_statements(engine, SLOW, tracer=recording.tracer, meter=recording.meter)
+    observe_pools(recording.meter, {"calls": lambda: engine_pool_usage(engine)})
     yield Database(engine)
     await engine.dispose()
 
@@ -171,12 +175,12 @@ def connections(recording):
 
 async def test_a_call_tallies_its_own_statements_in_every_kind_of_scope(database_of_its_own):
     engine = create_engine(database_of_its_own)
-    watch_queries(engine, SLOW)
+    observe_statements(engine, SLOW)
     watched = Database(engine)
 
     async def call(number):
-        counted = Tally()
-        tally.set(counted)
+        counted = StatementTotals()
+        call_totals.set(counted)
         for _ in range(number):
             async with watched.read() as db:
                 await db.connection.execute(text("SELECT pg_sleep(0.001)"))
@@ -194,20 +198,20 @@ async def test_a_call_tallies_its_own_statements_in_every_kind_of_scope(database
 
 
 async def test_a_tally_counts_statements_that_fail(watched):
-    counted = Tally()
-    in_tally = tally.set(counted)
+    counted = StatementTotals()
+    in_tally = call_totals.set(counted)
     async with watched.read() as db:
         with pytest.raises(DBAPIError):
             await db.connection.execute(text("SELECT 1 / 0"))
-    tally.reset(in_tally)
+    call_totals.reset(in_tally)
 
     assert counted.statements == 1
 
 
 async def test_a_slow_statement_is_warned_about_without_its_values(database_of_its_own, quiet):
     engine, lenient = (create_engine(database_of_its_own) for _ in range(2))
-    watch_queries(engine, timedelta(milliseconds=250))
-    watch_queries(lenient, SLOW)
+    observe_statements(engine, timedelta(milliseconds=250))
+    observe_statements(lenient, SLOW)
     slow = select(users.c.id).where(users.c.email == CANARY, text("pg_sleep(:s) IS NOT NULL"))
     await add_user(Database(engine))
     with structlog.testing.capture_logs() as logs:
@@ -229,7 +233,7 @@ async def test_a_slow_statement_is_warned_about_without_its_values(database_of_i
 
 async def test_a_slow_statement_that_fails_is_warned_about_too(database_of_its_own, quiet):
     engine = create_engine(database_of_its_own)
-    watch_queries(engine, timedelta(milliseconds=20))
+    observe_statements(engine, timedelta(milliseconds=20))
     with structlog.testing.capture_logs() as logs:
         async with engine.connect() as connection:
             await connection.execute(text("SET statement_timeout = 50"))
@@ -260,12 +264,12 @@ async def test_every_statement_is_logged_at_debug_level(watched, caplog):
 
 async def test_nothing_is_derived_where_nobody_asks(settings, database, quiet):
     engine = create_engine(settings)
-    watch_queries(engine, SLOW)
-    subjects._subjects.clear()
+    observe_statements(engine, SLOW)
+    statement_summary._summaries.clear()
     await add_user(Database(engine))
     await engine.dispose()
 
-    assert not subjects._subjects
+    assert not statement_summary._summaries
 
 
 async def test_dynamic_statements_leave_no_memory_behind(watched, quiet):
@@ -275,7 +279,7 @@ async def test_dynamic_statements_leave_no_memory_behind(watched, quiet):
     gc.collect()
 
     # SQLAlchemy's own cache keeps 500, and up to half as many more between clean-ups.
-    assert len(subjects._subjects) <= 800
+    assert len(statement_summary._summaries) <= 800
 
 
 async def test_statements_are_about_the_tables_they_name(watched, recording, call):

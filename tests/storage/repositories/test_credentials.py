@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
-from tamatar_auth.storage.repositories.credentials import NOBODY, Credentials
+from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, Credentials
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner
 from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.tables import users
@@ -78,7 +78,7 @@ GONE = {
 
 
 async def test_credentials_are_found_by_each_name_of_a_user(do, ada):
-    found = await do("of_email", "ada@example.com")
+    found = await do("find_by_email", "ada@example.com")
 
     assert found == Credentials(
         user_id=ada.id,
@@ -90,54 +90,54 @@ async def test_credentials_are_found_by_each_name_of_a_user(do, ada):
         last_name="Lovelace",
         full_name="Ada Lovelace",
     )
-    assert found == await do("of_username", "ada") == await do("of_user", ada.id)
+    assert found == await do("find_by_username", "ada") == await do("find_by_user_id", ada.id)
 
 
 async def test_who_is_not_there_has_the_credentials_of_nobody(do, ada):
-    assert await do("of_email", "Ada@example.com") is NOBODY
-    assert await do("of_username", "%") is NOBODY
-    assert await do("of_user", uuid4()) is NOBODY
+    assert await do("find_by_email", "Ada@example.com") is NO_CREDENTIALS
+    assert await do("find_by_username", "%") is NO_CREDENTIALS
+    assert await do("find_by_user_id", uuid4()) is NO_CREDENTIALS
 
 
 async def test_a_deleted_user_has_no_credentials(do, change, ada):
     await change("delete", ada.id, deleted_by=None)
 
-    assert await do("of_email", ada.email) is NOBODY
-    assert await do("of_username", "ada") is NOBODY
-    assert await do("of_user", ada.id) is NOBODY
+    assert await do("find_by_email", ada.email) is NO_CREDENTIALS
+    assert await do("find_by_username", "ada") is NO_CREDENTIALS
+    assert await do("find_by_user_id", ada.id) is NO_CREDENTIALS
 
 
 async def test_an_inactive_user_is_known_and_no_password_is_its_own(do, change, ada):
     await change("set_active", ada.id, active=False)
 
-    found = await do("of_email", ada.email)
+    found = await do("find_by_email", ada.email)
 
     assert (found.user_id, found.password_hash, found.usable_hash) == (ada.id, HASH, None)
 
 
 async def test_the_hash_of_an_active_user_is_the_one_to_check(do, ada):
-    assert (await do("of_email", ada.email)).usable_hash == HASH
-    assert NOBODY.usable_hash is None
+    assert (await do("find_by_email", ada.email)).usable_hash == HASH
+    assert NO_CREDENTIALS.usable_hash is None
 
 
 async def test_names_are_those_that_the_user_has(do, change, ada):
-    found = await do("of_email", ada.email)
+    found = await do("find_by_email", ada.email)
     assert list(found.names) == ["ada@example.com", "ada", "Ada", "Lovelace", "Ada Lovelace"]
 
     unnamed = await change("add", new_user(email="nameless@example.com"))
-    assert list((await do("of_user", unnamed.id)).names) == ["nameless@example.com"]
-    assert list(NOBODY.names) == []
+    assert list((await do("find_by_user_id", unnamed.id)).names) == ["nameless@example.com"]
+    assert list(NO_CREDENTIALS.names) == []
 
 
 async def test_credentials_do_not_show_themselves(do, ada):
-    found = await do("of_email", ada.email)
+    found = await do("find_by_email", ada.email)
 
     for secret in (HASH, ada.email):
         assert secret not in repr(found)
 
 
 async def test_a_sign_in_is_written_down_without_a_new_version(do, ada, stored):
-    user = await do("record_sign_in", await do("of_user", ada.id))
+    user = await do("record_sign_in", await do("find_by_user_id", ada.id))
 
     assert user.last_login_at == user.updated_at > ada.updated_at
     assert user.version == ada.version
@@ -145,7 +145,7 @@ async def test_a_sign_in_is_written_down_without_a_new_version(do, ada, stored):
 
 
 async def test_a_sign_in_stores_the_newer_hash(do, ada, stored):
-    user = await do("record_sign_in", await do("of_user", ada.id), new_hash=NEW_HASH)
+    user = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
 
     assert user.version == ada.version
     assert await stored() == NEW_HASH
@@ -154,7 +154,7 @@ async def test_a_sign_in_stores_the_newer_hash(do, ada, stored):
 async def test_without_a_verified_address_only_the_hash_is_renewed(do, change, ada, stored):
     await change("update", ada.id, {"email": "new@example.com"})
 
-    user = await do("record_sign_in", await do("of_user", ada.id), new_hash=NEW_HASH)
+    user = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
 
     assert (user.email_verified, user.last_login_at) == (False, None)
     assert await stored() == NEW_HASH
@@ -162,7 +162,7 @@ async def test_without_a_verified_address_only_the_hash_is_renewed(do, change, a
 
 @pytest.mark.parametrize("how", ["inactive", "deleted", "changed"])
 async def test_what_was_checked_too_long_ago_is_refused(do, change, ada, stored, how):
-    checked = await do("of_email", ada.email)
+    checked = await do("find_by_email", ada.email)
     if how == "changed":
         await do("replace", checked, "another")
     else:
@@ -173,7 +173,7 @@ async def test_what_was_checked_too_long_ago_is_refused(do, change, ada, stored,
     for method in ("record_sign_in", "replace"):
         with pytest.raises(InvalidCredentials) as refusal:
             await do(method, checked, new_hash=NEW_HASH)
-        told = refusal.value.kept_back
+        told = refusal.value.audit_details
         assert told == {"cause": Cause.CHANGED_MEANWHILE, "user_id": str(ada.id)}
 
     assert await stored() == before
@@ -181,9 +181,9 @@ async def test_what_was_checked_too_long_ago_is_refused(do, change, ada, stored,
 
 @pytest.mark.parametrize("method", ["record_sign_in", "replace"])
 async def test_nobody_signs_in_or_changes_a_password_that_is_not_there(do, ada, stored, method):
-    known = await do("of_user", ada.id)
+    known = await do("find_by_user_id", ada.id)
     for checked in (
-        NOBODY,
+        NO_CREDENTIALS,
         replace(known, password_hash=None),
         replace(known, user_id=uuid4()),
     ):
@@ -194,7 +194,7 @@ async def test_nobody_signs_in_or_changes_a_password_that_is_not_there(do, ada, 
 
 
 async def test_a_replaced_password_is_a_new_version_and_no_sign_in(do, ada, stored):
-    user = await do("replace", await do("of_user", ada.id), NEW_HASH)
+    user = await do("replace", await do("find_by_user_id", ada.id), NEW_HASH)
 
     assert await stored() == NEW_HASH
     assert (user.version, user.last_login_at) == (ada.version + 1, None)
@@ -202,7 +202,7 @@ async def test_a_replaced_password_is_a_new_version_and_no_sign_in(do, ada, stor
 
 
 async def test_of_replacements_at_once_one_succeeds(do, ada, stored):
-    checked = await do("of_user", ada.id)
+    checked = await do("find_by_user_id", ada.id)
 
     ends = await asyncio.gather(
         *(do("replace", checked, f"hash {n}") for n in range(5)), return_exceptions=True
@@ -250,7 +250,7 @@ async def test_the_owner_of_a_secret_is_still_who_it_was(do, change, owner, stor
 
 
 async def test_no_row_that_is_handed_out_holds_a_hash(do, owner, ada):
-    checked = await do("of_user", ada.id)
+    checked = await do("find_by_user_id", ada.id)
 
     seen = [
         await do("record_sign_in", checked, new_hash=NEW_HASH),

@@ -14,12 +14,12 @@ from sqlalchemy import event
 from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.repositories.expired_rows import Remains
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
-from tamatar_auth.storage.repositories.user_pages import NARROW
-from tamatar_auth.storage.session_validation.connections import PLANS
-from tamatar_auth.storage.session_validation.statement import of_digests
+from tamatar_auth.storage.repositories.user_pages import MAX_SORTED_ROWS
+from tamatar_auth.storage.session_validation.connections import INDEX_PLAN_OPTIONS
+from tamatar_auth.storage.session_validation.statement import sessions_by_digest
 from tests.support.databases import TEMPLATE
 
 SIZE = 51
@@ -188,10 +188,10 @@ async def test_a_page_of_users_reads_few_rows_along_an_index(database, crowded, 
     prefix = matching.email_prefix if order.column == "email" else None
     place = PLACES[order.column] if prefix is None else f"{prefix}5"
     async with database.read() as db:
-        for after in (None, After(place, SOMEBODY)):
+        for after in (None, KeysetCursor(place, SOMEBODY)):
             await db.users.page(matching, order, size=SIZE, after=after)
 
-    assert problems(crowded, sent, most=2 * NARROW) == []
+    assert problems(crowded, sent, most=2 * MAX_SORTED_ROWS) == []
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(map(str, order)))
@@ -222,7 +222,7 @@ async def test_sessions_of_a_user_with_many_are_read_along_an_index(database, cr
     async with database.read() as db:
         for ended in (False, True):
             page = await db.sessions.page(SOMEBODY, include_ended=ended, size=SIZE)
-            place = After(page[-1].created_at, page[-1].id)
+            place = KeysetCursor(page[-1].created_at, page[-1].id)
             await db.sessions.page(SOMEBODY, include_ended=ended, size=SIZE, after=place)
         await db.sessions.recent(SOMEBODY, limit=10)
 
@@ -234,19 +234,19 @@ async def test_sessions_of_tokens_are_found_by_their_indexes(database, crowded, 
     digests = [token_digest(f"tms_{number}") for number in range(30)]
     async with database.read() as db:
         await db.connection.execute(
-            of_digests, {"digests": list(digests), "idle_limit": timedelta(hours=1)}
+            sessions_by_digest, {"digests": list(digests), "idle_limit": timedelta(hours=1)}
         )
 
     assert len(sent) == 1
-    assert problems(crowded, sent, most=30, options=PLANS) == []
+    assert problems(crowded, sent, most=30, options=INDEX_PLAN_OPTIONS) == []
     # Or else the time of a statement grows with the square of its digests.
-    read = plans(crowded, sent, PLANS)
+    read = plans(crowded, sent, INDEX_PLAN_OPTIONS)
     assert not [node for node in read if "digest" in node.get("Filter", "")]
 
 
 async def test_a_sweep_reads_its_batch_only(database, crowded, sent):
     async with database.read() as db:
-        await db.sweeps.remove(Remains.EXPIRED_SESSIONS, timedelta(0), limit=100)
+        await db.sweeps.purge(ExpiredRows.EXPIRED_SESSIONS, timedelta(0), limit=100)
 
     assert problems(crowded, sent, most=100) == []
 

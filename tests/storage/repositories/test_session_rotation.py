@@ -192,14 +192,14 @@ async def test_of_replacements_at_once_one_succeeds(do, session, stored, remembe
     assert await remembered() == {FIRST}
 
 
-async def test_other_sessions_keep_their_tokens(database, validation, do, session, user):
+async def test_other_sessions_keep_their_tokens(database, validator, do, session, user):
     other = new_session(user.id)
     async with database.transaction() as tx:
         before = await tx.sessions.add(other, LIFETIME)
 
     await do("rotate", FIRST, NEXT)
 
-    validated = validated_message(await validation().one(other.token_digest))
+    validated = validated_message(await validator().validate(other.token_digest))
     assert validated.session == session_message(before)
 
 
@@ -269,7 +269,7 @@ async def test_what_goes_with_its_user_is_forgotten(database, do, user, rotate_o
 
 async def test_of_reuses_at_once_one_ends_the_session(do, session, stored):
     ends = await asyncio.gather(
-        *(do("end_reused", session.id) for _ in range(10)), return_exceptions=True
+        *(do("revoke_reused", session.id) for _ in range(10)), return_exceptions=True
     )
 
     assert ends.count(None) == 1
@@ -282,7 +282,7 @@ async def test_a_reuse_of_what_was_purged_meanwhile_ends_nothing(database, do, u
         await tx.users.purge(user.id)
 
     with pytest.raises(SessionRevoked):
-        await do("end_reused", session.id)
+        await do("revoke_reused", session.id)
 
 
 async def test_a_session_ends_by_any_token_that_it_had(database, session, rotate_on, age):
@@ -317,7 +317,7 @@ async def test_a_token_that_is_replaced_while_its_session_ends_stays(
     database, do, session, remembered
 ):
     async with database.transaction() as tx:
-        await tx.rotations.end_reused(session.id)
+        await tx.rotations.revoke_reused(session.id)
         replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
         while not await somebody_waits(database):  # noqa: ASYNC110 - asks PostgreSQL
             await asyncio.sleep(0.01)

@@ -15,7 +15,7 @@ from tamatar_auth.errors.sessions import (
     UserInactive,
 )
 from tamatar_auth.servicers.messages import session_message, user_message, validated_message
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE, SESSION_COLUMNS
 from tamatar_auth.storage.session_validation.statement import IS_STALE
 from tamatar_auth.storage.tables import sessions
@@ -37,11 +37,11 @@ def do(database):
 
 
 @pytest.fixture
-def validate(validation):
+def validate(validator):
     """Validate one token."""
 
     def validate(digest, *, idle_limit=None):
-        return validation(idle_limit).one(digest)
+        return validator(idle_limit).validate(digest)
 
     return validate
 
@@ -160,8 +160,8 @@ async def test_the_oldest_live_sessions_beyond_a_number_end(database, do, user, 
     ended = await do("revoke", ended.id)
     await expire(expired)
 
-    assert await do("end_beyond", user.id, 3) == 0
-    assert await do("end_beyond", user.id, 1) == 2
+    assert await do("revoke_excess", user.id, 3) == 0
+    assert await do("revoke_excess", user.id, 1) == 2
 
     assert (await do("get", first.id)).revoked_at == (await do("get", second.id)).revoked_at
     for kept in (third, ended, theirs):
@@ -173,7 +173,7 @@ async def test_of_sessions_of_one_moment_the_smallest_ids_end(database, do, user
     async with database.transaction() as tx:
         ids = [(await tx.sessions.add(new_session(user.id), LIFETIME)).id for _ in range(4)]
 
-    assert await do("end_beyond", user.id, 2) == 2
+    assert await do("revoke_excess", user.id, 2) == 2
 
     assert {row.id for row in await do("recent", user.id, limit=10)} == set(sorted(ids)[2:])
 
@@ -260,7 +260,7 @@ async def test_pages_go_through_the_sessions_of_a_user_newest_first(
             user.id, include_ended=include_ended, size=2, after=after
         ):
             seen += page
-            after = After(page[-1].created_at, page[-1].id)
+            after = KeysetCursor(page[-1].created_at, page[-1].id)
 
     wanted = rows if include_ended else rows[2:]
     newest_first = sorted(seen, key=lambda row: (row.created_at, row.id), reverse=True)
@@ -291,7 +291,7 @@ async def test_the_live_sessions_of_a_user_end_but_the_named_one(database, do, u
     ended = await do("revoke", ended.id)
     await expire(expired)
 
-    assert await do("revoke_of_user", user.id, but=kept.id) == 2
+    assert await do("revoke_of_user", user.id, except_id=kept.id) == 2
 
     assert (await do("get", first.id)).revoked_at == (await do("get", second.id)).revoked_at
     assert await do("get", kept.id) == kept

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from tamatar_auth.errors.users import UserTokenInvalid
-from tamatar_auth.storage.repositories.user_tokens import Purpose, TokenOwner
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
 from tamatar_auth.storage.tables import user_tokens
 from tests.support.rows import new_user
 
-VERIFICATION, RESET = Purpose.EMAIL_VERIFICATION, Purpose.PASSWORD_RESET
+VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
 DIGEST, NEWER = b"d" * 32, b"n" * 32
 LIFETIME = timedelta(minutes=10)
 
@@ -69,8 +69,8 @@ async def test_a_secret_tells_its_owner_until_it_is_taken(do, owner, rows):
 
     assert await do("get", RESET, DIGEST) == owner
     assert await do("get", RESET, DIGEST) == owner
-    assert await do("take", RESET, DIGEST) == owner
-    for method in ("get", "take"):
+    assert await do("consume", RESET, DIGEST) == owner
+    for method in ("get", "consume"):
         with pytest.raises(UserTokenInvalid):
             await do(method, RESET, DIGEST)
     assert await rows() == []
@@ -80,7 +80,7 @@ async def test_of_takers_at_once_one_succeeds(do, owner):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
 
     ends = await asyncio.gather(
-        *(do("take", RESET, DIGEST) for _ in range(10)), return_exceptions=True
+        *(do("consume", RESET, DIGEST) for _ in range(10)), return_exceptions=True
     )
 
     assert ends.count(owner) == 1
@@ -106,14 +106,14 @@ async def test_secrets_of_two_purposes_live_beside_each_other(do, owner):
     await do("issue", VERIFICATION, owner, NEWER, LIFETIME)
 
     for purpose, other in ((RESET, NEWER), (VERIFICATION, DIGEST)):
-        for method in ("get", "take"):
+        for method in ("get", "consume"):
             with pytest.raises(UserTokenInvalid):
                 await do(method, purpose, other)
-    assert await do("take", RESET, DIGEST) == owner
-    assert await do("take", VERIFICATION, NEWER) == owner
+    assert await do("consume", RESET, DIGEST) == owner
+    assert await do("consume", VERIFICATION, NEWER) == owner
 
 
-@pytest.mark.parametrize("method", ["get", "take"])
+@pytest.mark.parametrize("method", ["get", "consume"])
 async def test_an_expired_secret_is_good_for_nothing(do, owner, age, method):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
     await age(expires_at=func.now())
@@ -150,7 +150,7 @@ async def test_a_purge_takes_the_secrets_along(database, do, owner, rows):
 
 async def test_what_is_not_issued_would_expire_as_what_is(database, owner, rows):
     async with database.transaction() as tx:
-        would = await tx.user_tokens.would_expire(LIFETIME)
+        would = await tx.user_tokens.expiry_of_new(LIFETIME)
         does = await tx.user_tokens.issue(RESET, owner, DIGEST, LIFETIME)
 
     assert would == does

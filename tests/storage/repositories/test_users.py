@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
-from tamatar_auth.storage.repositories.keyset import After
+from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.user_filters import (
     Deleted,
     UserFilter,
@@ -129,8 +129,8 @@ async def test_a_batch_holds_the_live_users_of_the_ids(do, ada):
     gone = await do("add", new_user())
     await do("delete", gone.id, deleted_by=None)
 
-    assert await do("batch", [ada.id, gone.id, uuid4(), ada.id]) == {ada.id: ada}
-    assert await do("batch", []) == {}
+    assert await do("find_many", [ada.id, gone.id, uuid4(), ada.id]) == {ada.id: ada}
+    assert await do("find_many", []) == {}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ async def test_pages_go_through_all_users_in_order(database, column, descending)
     async with database.snapshot() as db:
         while page := await db.users.page(UserFilter(), order, size=3, after=after):
             seen += page
-            after = After(getattr(page[-1], column), page[-1].id)
+            after = KeysetCursor(getattr(page[-1], column), page[-1].id)
 
     expected = sorted(rows, key=lambda row: (getattr(row, column), row.id), reverse=descending)
     assert seen == expected
@@ -342,7 +342,7 @@ async def test_no_row_holds_a_hash(database, ada):
     async with database.transaction() as tx:
         seen = [
             await tx.users.get(ada.id),
-            await tx.users.batch([ada.id]),
+            await tx.users.find_many([ada.id]),
             await tx.users.page(UserFilter(), UserOrder(), size=10),
             await tx.users.update(ada.id, {"password_hash": HASH}),
             await tx.users.delete(ada.id, deleted_by=None),

@@ -18,11 +18,10 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.interceptors import base
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.server import lifecycle as service_module
-from tamatar_auth.server.app import running
-from tamatar_auth.storage.session_events import feed as session_ends
-from tamatar_auth.storage.session_events import listener as listening
-from tamatar_auth.storage.session_events.subscriber import MOST_AT_ONCE, MOST_PENDING
+from tamatar_auth.server import lifecycle
+from tamatar_auth.server.app import run_service
+from tamatar_auth.storage.session_events import feed, listener
+from tamatar_auth.storage.session_events.subscriber import MAX_ENDS_PER_READ, MAX_PENDING_ENDS
 from tests.chaos.faulty_wire import Side, Wire
 from tests.server.test_app import channel_to, own_postgres
 from tests.support.calls import ada, refusal, sign_in, validate
@@ -53,14 +52,14 @@ END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b3020
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     """Look more often, and take no late answer for silence."""
-    monkeypatch.setattr(session_ends, "INTERVAL", 0.1)
-    monkeypatch.setattr(listening, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(feed, "CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr(listener, "CHECK_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
 def hasty(monkeypatch):
     """Lose patience soon, from when a test says so."""
-    return lambda: monkeypatch.setattr(listening, "PATIENCE", 0.5)
+    return lambda: monkeypatch.setattr(listener, "CHECK_TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ async def over_wire(settings, wire):
         "connect_timeout": timedelta(seconds=4),  # a test waits for it
     }
     mine = settings.model_copy(update=far)
-    async with running(mine) as service, channel_to(service) as channel:
+    async with run_service(mine) as service, channel_to(service) as channel:
         yield SessionServiceStub(channel)
 
 
@@ -188,7 +187,7 @@ async def test_one_connection_hears_for_all_and_is_closed_when_nobody_watches(
         (pid,) = await sql(LISTENERS)
     async with watching(sessions):
         assert await sql(LISTENERS) == [pid]
-        monkeypatch.setattr(session_ends, "LONGEST_REST", 0.1)
+        monkeypatch.setattr(feed, "IDLE_TIMEOUT", 0.1)
         await asyncio.sleep(0.5)
         assert await sql(LISTENERS) == [pid]
 
@@ -246,7 +245,7 @@ async def test_a_listener_at_another_database_is_not_trusted(
         url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
     mine = settings.model_copy(update={"listener_database_url": SecretStr(url)})
     with capture_logs() as logs:
-        async with running(mine) as service, channel_to(service) as channel:
+        async with run_service(mine) as service, channel_to(service) as channel:
             assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
     (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
     assert told == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
@@ -261,9 +260,9 @@ async def test_a_server_that_writes_no_more_is_heard_no_more(
     settings, own_postgres, sql, monkeypatch, found_by
 ):
     if found_by == "a call":
-        monkeypatch.setattr(session_ends, "INTERVAL", 60)
+        monkeypatch.setattr(feed, "CHECK_INTERVAL", 60)
     url = own_postgres.url()
-    async with running(settings.with_database(url)) as service, channel_to(service) as channel:
+    async with run_service(settings.with_database(url)) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
             await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
@@ -309,7 +308,7 @@ async def test_triggers_that_are_switched_off_interrupt(sessions, sql, off, on):
 async def test_a_database_without_the_triggers_cannot_be_watched(settings, migrated_database):
     Migrations(migrated_database).downgrade("0004")
     async with (
-        running(settings.with_database(migrated_database)) as service,
+        run_service(settings.with_database(migrated_database)) as service,
         channel_to(service) as channel,
     ):
         assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
@@ -330,7 +329,7 @@ async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, databa
     recording = Recording()
     telemetry = Telemetry(meter=recording.meter)
     async with (
-        running(settings, telemetry) as service,
+        run_service(settings, telemetry) as service,
         channel_to(service) as channel,
         narrow(service) as narrow_channel,
     ):
@@ -340,11 +339,11 @@ async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, databa
             watching(sessions) as quick,
         ):
             for _ in range(10):
-                await sql(TELL_OF_MANY, MOST_PENDING // 2)
-                await heard_of(quick, MOST_PENDING // 2)
+                await sql(TELL_OF_MANY, MAX_PENDING_ENDS // 2)
+                await heard_of(quick, MAX_PENDING_ENDS // 2)
 
             assert await said(slow) == INTERRUPTED
-            assert 0 < len(slow.told) < MOST_PENDING * 5
+            assert 0 < len(slow.told) < MAX_PENDING_ENDS * 5
             await sql(TELL, *END)
             await quick.heard(END)
         ended = {
@@ -353,7 +352,7 @@ async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, databa
         }
         assert (ended["slow"], ended["lost"]) == (1, 0)
         (heard,) = recording.points("tamatar.session_end.heard")
-        assert heard.value == MOST_PENDING * 5 + 1
+        assert heard.value == MAX_PENDING_ENDS * 5 + 1
 
 
 def narrow(service):
@@ -366,45 +365,45 @@ async def heard_of(watch, ends):
     """Read until so many ends were told, in messages that are not too large."""
     before = len(watch.told)
     while len(watch.told) < before + ends:
-        assert len(await watch.read()) <= MOST_AT_ONCE
+        assert len(await watch.read()) <= MAX_ENDS_PER_READ
 
 
 @pytest.fixture
 def slow_steps(monkeypatch):
     """Give each step of the end more time, of which none is needed."""
-    monkeypatch.setattr(service_module, "LAST_SECONDS", 5.0)
+    monkeypatch.setattr(lifecycle, "SHUTDOWN_STEP_SECONDS", 5.0)
 
 
 @pytest.mark.usefixtures("slow_steps")
 async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database, sql):
-    async with running(settings) as service, channel_to(service) as channel:
+    async with run_service(settings) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
             stopping = asyncio.create_task(service.stop())
             assert await said(watch) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
             await stopping
-    assert service.left == []
+    assert service.unfinished == []
     await eventually(lambda: is_empty(sql))
 
 
 @pytest.mark.usefixtures("slow_steps")
 async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, sql):
     async with (
-        running(settings) as service,
+        run_service(settings) as service,
         narrow(service) as channel,
         watching(SessionServiceStub(channel)) as watch,
     ):
-        await sql(TELL_OF_MANY, MOST_PENDING)
+        await sql(TELL_OF_MANY, MAX_PENDING_ENDS)
         await watch.read()
         await service.stop()
 
-        assert service.left == []
+        assert service.unfinished == []
 
 
 async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, monkeypatch):
     mine = settings.model_copy(update={"streams": 1})
     async with (
-        running(mine) as service,
+        run_service(mine) as service,
         narrow(service) as channel,
         channel_to(service) as another,
         watching(SessionServiceStub(channel)) as stuck,
@@ -413,8 +412,8 @@ async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, m
             StatusCode.RESOURCE_EXHAUSTED,
             "SERVER_BUSY",
         )
-        monkeypatch.setattr(base, "LONGEST_WRITE", 0.3)
-        await sql(TELL_OF_MANY, MOST_PENDING)
+        monkeypatch.setattr(base, "WRITE_TIMEOUT", 0.3)
+        await sql(TELL_OF_MANY, MAX_PENDING_ENDS)
         await hears_again(SessionServiceStub(another), sql)
 
         assert await said(stuck) == INTERRUPTED

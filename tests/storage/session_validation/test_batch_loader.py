@@ -10,14 +10,13 @@ import pytest
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.session_validation import batch_loader as group_reads
-from tamatar_auth.storage.session_validation import batch_window as pace
+from tamatar_auth.storage.session_validation import batch_loader, batch_window
 from tamatar_auth.storage.session_validation.batch_loader import (
-    MOST_KEYS,
-    MOST_STATEMENTS,
-    GroupRead,
+    MAX_KEYS,
+    MAX_STATEMENTS,
+    BatchLoader,
 )
-from tamatar_auth.storage.session_validation.batch_window import LONGEST_WAIT, TICK
+from tamatar_auth.storage.session_validation.batch_window import MAX_WAIT, TICK
 
 
 class Refused(Exception):  # noqa: N818 - as the failures are named
@@ -33,7 +32,7 @@ class Table:
         self.may_begin.set()
         self.may_end.set()
         self.error = None
-        self.read = GroupRead(self._find)
+        self.read = BatchLoader(self._find)
 
     async def _find(self, take):
         await self.may_begin.wait()
@@ -68,7 +67,7 @@ class Moments:
     def begin(self, seconds, then):
         """Stand in for the timers of a loop, but for the one that looks now and then."""
         moment = Moment(seconds, then, self.lasting)
-        if seconds != group_reads.LOOK:
+        if seconds != batch_loader.CANCEL_CHECK_INTERVAL:
             self.lasting.append(moment)
         return moment
 
@@ -99,15 +98,15 @@ async def table():
 @pytest.fixture
 def moments(table, monkeypatch):
     moments = Moments()
-    monkeypatch.setattr(table.read, "_later", moments.begin)
-    monkeypatch.setattr(pace, "COMPANY", 3600)
+    monkeypatch.setattr(table.read, "_call_later", moments.begin)
+    monkeypatch.setattr(batch_window, "IDLE_RESET", 3600)
     return moments
 
 
 @pytest.fixture
 def unhurried(monkeypatch):
     """Let no statement follow another one before that has ended."""
-    monkeypatch.setattr(group_reads, "SLOW", 3600)
+    monkeypatch.setattr(batch_loader, "OVERLAP_AFTER", 3600)
 
 
 async def steps():
@@ -167,7 +166,7 @@ async def test_after_company_the_next_ones_are_gathered_for_a_moment(table, mome
     await steps()
     assert len(table.taken) == 2
     again += table.ask(2)
-    assert moments.let_pass() == LONGEST_WAIT
+    assert moments.let_pass() == MAX_WAIT
     await asyncio.gather(*again)
     assert table.taken[2:] == [[1, 2]]
 
@@ -183,7 +182,7 @@ async def test_once_nobody_else_comes_a_group_need_not_wait(table, moments):
 
 
 async def test_company_of_long_ago_is_forgotten(table, monkeypatch):
-    monkeypatch.setattr(pace, "COMPANY", 0.0)
+    monkeypatch.setattr(batch_window, "IDLE_RESET", 0.0)
     await asyncio.gather(*table.ask(*range(20)))
 
     table.ask(1)
@@ -240,7 +239,7 @@ async def test_without_a_connection_everybody_who_waits_for_it_is_told():
         await may_fail.wait()
         raise Refused
 
-    read = GroupRead(find)
+    read = BatchLoader(find)
     asked = [asyncio.ensure_future(read(key)) for key in range(3)]
     await steps()
     may_fail.set()
@@ -260,7 +259,7 @@ async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
             raise errors.pop()
         return dict.fromkeys(keys, "a row")
 
-    read = GroupRead(find)
+    read = BatchLoader(find)
     gone = asyncio.ensure_future(read(1))
     await steps()
     gone.cancel()
@@ -293,22 +292,22 @@ async def test_who_came_while_a_statement_ran_waits_for_another_one(table, momen
 
 
 async def test_more_than_a_statement_takes_are_taken_by_several(table):
-    keys = range(2 * MOST_KEYS + 5)
+    keys = range(2 * MAX_KEYS + 5)
 
     assert await asyncio.gather(*table.ask(*keys)) == [f"row {key}" for key in keys]
-    assert max(map(len, table.taken)) == MOST_KEYS
+    assert max(map(len, table.taken)) == MAX_KEYS
 
 
 async def test_a_slow_statement_holds_nobody_up_and_few_run_at_once(table):
     table.hold()
     slow = []
-    for key in range(MOST_STATEMENTS):
+    for key in range(MAX_STATEMENTS):
         slow += table.ask(key)
         while len(table.taken) <= key:  # noqa: ASYNC110 - the timer is the code's own
             await asyncio.sleep(0.001)
     late = table.ask(100, 101)
-    await asyncio.sleep(3 * group_reads.SLOW)
-    assert len(table.taken) == MOST_STATEMENTS
+    await asyncio.sleep(3 * batch_loader.OVERLAP_AFTER)
+    assert len(table.taken) == MAX_STATEMENTS
 
     table.may_end.set()
     assert await asyncio.gather(*late) == ["row 100", "row 101"]
@@ -342,7 +341,7 @@ async def test_a_statement_that_never_ends_is_given_up_and_the_next_one_runs():
             await asyncio.Event().wait()
         return dict.fromkeys(keys, "a row")
 
-    read = GroupRead(find, longest=timedelta(milliseconds=50))
+    read = BatchLoader(find, timeout=timedelta(milliseconds=50))
     asked = [asyncio.ensure_future(read(key)) for key in range(3)]
 
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
@@ -366,7 +365,7 @@ async def test_closing_does_not_wait_for_those_who_have_gone():
         take()
         await asyncio.Event().wait()
 
-    read = GroupRead(find)
+    read = BatchLoader(find)
     first = asyncio.ensure_future(read(1))
     await steps()
     gathered = asyncio.ensure_future(read(2))
@@ -381,11 +380,11 @@ async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
         take()
         await asyncio.sleep(60)
 
-    read = GroupRead(find)
+    read = BatchLoader(find)
     asked = asyncio.ensure_future(read(1))
     await steps()
     (statement,) = [
-        task for task in asyncio.all_tasks() if "GroupRead._run" in repr(task.get_coro())
+        task for task in asyncio.all_tasks() if "BatchLoader._run" in repr(task.get_coro())
     ]
     statement.cancel()
 
@@ -398,7 +397,7 @@ class Storm:
 
     def __init__(self, seed):
         self.chance, self.clock, self.ends = random.Random(seed), itertools.count(), Counter()
-        self.read = GroupRead(self._find)
+        self.read = BatchLoader(self._find)
 
     async def _find(self, take):
         for _ in range(self.chance.randrange(4)):
@@ -456,7 +455,7 @@ async def test_whatever_happens_nobody_is_lost_mixed_up_or_told_of_the_past(seed
 
 
 async def test_a_statement_that_nobody_waits_for_any_more_is_ended(monkeypatch):
-    monkeypatch.setattr(group_reads, "LOOK", 0.01)
+    monkeypatch.setattr(batch_loader, "CANCEL_CHECK_INTERVAL", 0.01)
     table = Table()
     table.hold()
     (alone,) = table.ask(1)

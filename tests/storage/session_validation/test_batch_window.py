@@ -3,109 +3,109 @@
 import pytest
 
 from tamatar_auth.storage.session_validation.batch_window import (
-    COMPANY,
-    ENOUGH,
-    LONGEST_WAIT,
+    FULL_BATCH,
+    IDLE_RESET,
+    MAX_WAIT,
     TICK,
-    TRUSTED,
-    Pace,
+    TRUSTED_BATCHES,
+    BatchWindow,
 )
 
 NOW = 100.0
 
 
 @pytest.fixture
-def pace():
-    return Pace()
+def window():
+    return BatchWindow()
 
 
-def grown_to(pace, callers):
+def grown_to(window, callers):
     """Let all of some callers wait together twice, so that the second group has not grown."""
     for _ in range(2):
-        pace.took(callers, NOW)
-        assert pace.wait(1, NOW)
-        pace.waited(callers)
+        window.record_batch(callers, NOW)
+        assert window.seconds_to_wait(1, NOW)
+        window.record_wait(callers)
 
 
-def test_who_is_alone_never_waits(pace):
+def test_who_is_alone_never_waits(window):
     for _ in range(3):
-        assert pace.wait(1, NOW) == 0
-        pace.took(1, NOW)
+        assert window.seconds_to_wait(1, NOW) == 0
+        window.record_batch(1, NOW)
 
 
-def test_who_comes_after_a_group_waits_longer_the_larger_it_was(pace):
+def test_who_comes_after_a_group_waits_longer_the_larger_it_was(window):
     waits = []
     for group in (2, 4, 5, 16, 500):
-        pace.took(group, NOW)
-        waits.append(pace.wait(1, NOW))
+        window.record_batch(group, NOW)
+        waits.append(window.seconds_to_wait(1, NOW))
 
-    assert waits == [TICK, TICK, 2 * TICK, LONGEST_WAIT, LONGEST_WAIT]
-
-
-def test_after_a_while_the_group_before_is_forgotten(pace):
-    pace.took(8, NOW)
-
-    assert pace.wait(1, NOW + COMPANY * 0.9)
-    assert pace.wait(1, NOW + COMPANY * 1.1) == 0
+    assert waits == [TICK, TICK, 2 * TICK, MAX_WAIT, MAX_WAIT]
 
 
-def test_enough_never_wait(pace):
-    pace.took(100, NOW)
+def test_after_a_while_the_group_before_is_forgotten(window):
+    window.record_batch(8, NOW)
 
-    assert pace.wait(ENOUGH - 1, NOW)
-    assert pace.wait(ENOUGH, NOW) == 0
-
-
-def test_once_a_group_has_waited_in_vain_the_next_ones_wait_for_as_many(pace):
-    grown_to(pace, 8)
-
-    pace.took(8, NOW)
-    assert pace.enough == 8
-    assert pace.wait(7, NOW)
-    assert pace.wait(8, NOW) == 0
+    assert window.seconds_to_wait(1, NOW + IDLE_RESET * 0.9)
+    assert window.seconds_to_wait(1, NOW + IDLE_RESET * 1.1) == 0
 
 
-def test_a_group_that_has_grown_is_not_all_there_are(pace):
-    pace.took(8, NOW)
-    pace.waited(9)
+def test_enough_never_wait(window):
+    window.record_batch(100, NOW)
 
-    assert pace.enough == ENOUGH
+    assert window.seconds_to_wait(FULL_BATCH - 1, NOW)
+    assert window.seconds_to_wait(FULL_BATCH, NOW) == 0
 
 
-def test_now_and_then_a_group_waits_though_it_is_as_many(pace):
-    grown_to(pace, 8)
+def test_once_a_group_has_waited_in_vain_the_next_ones_wait_for_as_many(window):
+    grown_to(window, 8)
+
+    window.record_batch(8, NOW)
+    assert window.full_size == 8
+    assert window.seconds_to_wait(7, NOW)
+    assert window.seconds_to_wait(8, NOW) == 0
+
+
+def test_a_group_that_has_grown_is_not_all_there_are(window):
+    window.record_batch(8, NOW)
+    window.record_wait(9)
+
+    assert window.full_size == FULL_BATCH
+
+
+def test_now_and_then_a_group_waits_though_it_is_as_many(window):
+    grown_to(window, 8)
     begun = 0
-    while not pace.wait(8, NOW):
+    while not window.seconds_to_wait(8, NOW):
         begun += 1
-        pace.took(8, NOW)
+        window.record_batch(8, NOW)
 
-    assert begun == TRUSTED
-    assert pace.enough == ENOUGH
-
-
-def test_who_came_while_a_statement_ran_is_waited_for_too(pace):
-    grown_to(pace, 8)
-    pace.took(8, NOW)
-    pace.left(3)
-
-    assert pace.enough == 11
-    pace.left(ENOUGH)
-    assert pace.enough == ENOUGH
+    assert begun == TRUSTED_BATCHES
+    assert window.full_size == FULL_BATCH
 
 
-def test_who_came_while_somebody_alone_was_looked_up_is_not_alone(pace):
-    pace.took(1, NOW)
-    pace.left(1)
+def test_who_came_while_a_statement_ran_is_waited_for_too(window):
+    grown_to(window, 8)
+    window.record_batch(8, NOW)
+    window.record_arrivals(3)
 
-    assert pace.wait(1, NOW) == TICK
+    assert window.full_size == 11
+    window.record_arrivals(FULL_BATCH)
+    assert window.full_size == FULL_BATCH
 
 
-def test_fewer_are_waited_for_once_and_then_no_more(pace):
-    grown_to(pace, 16)
-    pace.took(16, NOW)
-    assert pace.wait(4, NOW)
-    pace.waited(4)
+def test_who_came_while_somebody_alone_was_looked_up_is_not_alone(window):
+    window.record_batch(1, NOW)
+    window.record_arrivals(1)
 
-    assert pace.enough == 4
-    pace.took(4, NOW)
-    assert pace.wait(4, NOW) == 0
+    assert window.seconds_to_wait(1, NOW) == TICK
+
+
+def test_fewer_are_waited_for_once_and_then_no_more(window):
+    grown_to(window, 16)
+    window.record_batch(16, NOW)
+    assert window.seconds_to_wait(4, NOW)
+    window.record_wait(4)
+
+    assert window.full_size == 4
+    window.record_batch(4, NOW)
+    assert window.seconds_to_wait(4, NOW) == 0

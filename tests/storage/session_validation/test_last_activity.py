@@ -10,8 +10,8 @@ from sqlalchemy import event, func, text, update
 
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.session_validation import last_activity as activity
-from tamatar_auth.storage.session_validation.last_activity import Activity
+from tamatar_auth.storage.session_validation import last_activity
+from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
 from tamatar_auth.storage.tables import sessions
 from tests.support.rows import new_session, new_user
 from tests.support.waiting import eventually
@@ -52,73 +52,73 @@ async def used(database, ids):
 
 
 async def test_sessions_that_were_used_are_written_in_one_statement(database, rested, statements):
-    gathered = Activity()
+    writer = LastActivityWriter()
     for key in (rested[0], rested[1], rested[0], uuid4()):
-        gathered.note(key)
+        writer.record(key)
 
-    await gathered.write(database)
+    await writer.flush(database)
 
     assert len(statements) == 1
     assert await used(database, rested) == [True, True, False]
 
 
 async def test_what_was_written_is_not_written_again(database, rested, statements):
-    gathered = Activity()
-    await gathered.write(database)
-    gathered.note(rested[0])
-    await gathered.write(database)
-    await gathered.write(database)
+    writer = LastActivityWriter()
+    await writer.flush(database)
+    writer.record(rested[0])
+    await writer.flush(database)
+    await writer.flush(database)
 
     assert len(statements) == 1
 
 
 async def test_what_comes_while_it_is_written_is_written_the_next_time(database, rested):
-    gathered = Activity()
-    gathered.note(rested[0])
-    writing = asyncio.create_task(gathered.write(database))
+    writer = LastActivityWriter()
+    writer.record(rested[0])
+    writing = asyncio.create_task(writer.flush(database))
     await asyncio.sleep(0)
-    gathered.note(rested[1])
+    writer.record(rested[1])
     await writing
     assert await used(database, rested) == [True, False, False]
 
-    await gathered.write(database)
+    await writer.flush(database)
     assert await used(database, rested) == [True, True, False]
 
 
 async def test_no_more_are_remembered_than_there_is_room_for(database, rested, monkeypatch):
-    monkeypatch.setattr(activity, "MOST", 2)
-    gathered = Activity()
+    monkeypatch.setattr(last_activity, "MAX_PENDING", 2)
+    writer = LastActivityWriter()
     for key in rested:
-        gathered.note(key)
+        writer.record(key)
 
-    await gathered.write(database)
+    await writer.flush(database)
 
     assert await used(database, rested) == [True, True, False]
 
 
 async def test_a_database_that_is_away_costs_the_activity_and_is_told(settings, database, rested):
     away = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
-    gathered = Activity()
-    gathered.note(rested[0])
+    writer = LastActivityWriter()
+    writer.record(rested[0])
 
     with structlog.testing.capture_logs() as logs:
-        await gathered.write(away)
+        await writer.flush(away)
 
     (entry,) = logs
     assert (entry["event"], entry["log_level"]) == ("activity was not written", "warning")
     assert str(rested[0]) not in str(entry)
-    await gathered.write(database)
+    await writer.flush(database)
     assert await used(database, rested) == [False, False, False]
 
 
 async def test_a_write_that_takes_too_long_is_given_up(database, rested, monkeypatch):
-    monkeypatch.setattr(activity, "LONGEST_WRITE", 0.1)
-    gathered = Activity()
-    gathered.note(rested[0])
+    monkeypatch.setattr(last_activity, "WRITE_TIMEOUT", 0.1)
+    writer = LastActivityWriter()
+    writer.record(rested[0])
     with structlog.testing.capture_logs() as logs:
         async with database.transaction() as tx:
             await tx.connection.execute(text("LOCK sessions"))
-            await gathered.write(database)
+            await writer.flush(database)
 
     assert [(it["event"], it["error"]) for it in logs] == [
         ("activity was not written", "TimeoutError")
@@ -127,11 +127,11 @@ async def test_a_write_that_takes_too_long_is_given_up(database, rested, monkeyp
 
 
 async def test_it_is_written_again_and_again(database, rested, monkeypatch):
-    monkeypatch.setattr(activity, "PAUSE", 0.01)
-    gathered = Activity()
-    task = asyncio.create_task(gathered.write_for_ever(database))
+    monkeypatch.setattr(last_activity, "WRITE_INTERVAL", 0.01)
+    writer = LastActivityWriter()
+    task = asyncio.create_task(writer.run_forever(database))
     for n, key in enumerate(rested):
-        gathered.note(key)
+        writer.record(key)
         written = [each <= n for each in range(len(rested))]
         await eventually(lambda written=written: is_used(database, rested, written))
     task.cancel()

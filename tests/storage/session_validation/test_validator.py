@@ -7,11 +7,15 @@ import pytest
 from sqlalchemy import text
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.instrumentation.queries import QueryWatch, Tally, tally
+from tamatar_auth.storage.instrumentation.queries import (
+    StatementObserver,
+    StatementTotals,
+    call_totals,
+)
 from tamatar_auth.storage.session_validation import validator as module
-from tamatar_auth.storage.session_validation.connections import ReservedConnections
-from tamatar_auth.storage.session_validation.last_activity import Activity
-from tamatar_auth.storage.session_validation.validator import MOST_BATCHES, SessionValidation
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
+from tamatar_auth.storage.session_validation.validator import MAX_BATCHES, SessionValidator
 from tests.support.telemetry_capture import Recording
 
 UNKNOWN = b"x" * 32
@@ -24,46 +28,46 @@ async def waiting(database):
 
 
 async def test_a_batch_waits_for_its_turn_and_not_for_ever(settings, database, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_WAIT", 0.1)
-    monkeypatch.setattr(module, "LONGEST_READ", timedelta(minutes=1))
-    reserved = ReservedConnections(settings, QueryWatch(60, None, None), 8)
-    validation = SessionValidation(reserved, Activity(), None)
+    monkeypatch.setattr(module, "SLOT_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "READ_TIMEOUT", timedelta(minutes=1))
+    dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, None), 8)
+    validator = SessionValidator(dedicated_pool, LastActivityWriter(), None)
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
-        stuck = [asyncio.create_task(validation.each([UNKNOWN])) for _ in range(MOST_BATCHES)]
-        while await waiting(database) < MOST_BATCHES:  # noqa: ASYNC110 - locks tell nobody
+        stuck = [asyncio.create_task(validator.validate_all([UNKNOWN])) for _ in range(MAX_BATCHES)]
+        while await waiting(database) < MAX_BATCHES:  # noqa: ASYNC110 - locks tell nobody
             await asyncio.sleep(0.01)
         with pytest.raises(StorageUnavailable):
-            await validation.each([UNKNOWN])
+            await validator.validate_all([UNKNOWN])
 
     await asyncio.gather(*stuck)
-    assert len(await validation.each([UNKNOWN])) == 1
-    await validation.close()
+    assert len(await validator.validate_all([UNKNOWN])) == 1
+    await validator.close()
 
 
 async def test_a_batch_that_is_stuck_is_given_up(settings, database, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_READ", timedelta(seconds=0.1))
-    validation = SessionValidation(
-        ReservedConnections(settings, QueryWatch(60, None, None), 8), Activity(), None
+    monkeypatch.setattr(module, "READ_TIMEOUT", timedelta(seconds=0.1))
+    validator = SessionValidator(
+        DedicatedPool(settings, StatementObserver(60, None, None), 8), LastActivityWriter(), None
     )
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
         with pytest.raises(StorageUnavailable):
-            await validation.each([UNKNOWN])
+            await validator.validate_all([UNKNOWN])
 
-    await validation.close()
+    await validator.close()
 
 
 async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
     recording = Recording()
-    watch = QueryWatch(60, recording.tracer, recording.meter)
-    validation = SessionValidation(ReservedConnections(settings, watch, 8), Activity(), None)
-    counted = Tally()
-    token = tally.set(counted)
+    observer = StatementObserver(60, recording.tracer, recording.meter)
+    validator = SessionValidator(DedicatedPool(settings, observer, 8), LastActivityWriter(), None)
+    counted = StatementTotals()
+    token = call_totals.set(counted)
     with recording.tracer.start_as_current_span("call") as call:
-        await validation.each([UNKNOWN])
-    tally.reset(token)
-    await validation.close()
+        await validator.validate_all([UNKNOWN])
+    call_totals.reset(token)
+    await validator.close()
 
     span = recording.span("SELECT sessions users")
     assert span.parent.span_id == call.get_span_context().span_id
@@ -76,20 +80,20 @@ async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
 async def test_an_end_that_takes_too_long_still_closes_the_connections_that_rest(
     settings, database
 ):
-    reserved = ReservedConnections(settings, QueryWatch(60, None, None), 8)
-    validation = SessionValidation(reserved, Activity(), None)
-    async with reserved.lend() as resting:
-        await reserved.fill()
+    dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, None), 8)
+    validator = SessionValidator(dedicated_pool, LastActivityWriter(), None)
+    async with dedicated_pool.acquire() as resting:
+        await dedicated_pool.warm_up()
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
-        stuck = asyncio.ensure_future(validation.one(UNKNOWN))
+        stuck = asyncio.ensure_future(validator.validate(UNKNOWN))
         while not await waiting(database):  # noqa: ASYNC110 - locks tell nobody
             await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await validation.close()
+                await validator.close()
 
-        assert reserved.count().idle == 0
+        assert dedicated_pool.count().idle == 0
         assert not stuck.done()
 
     await asyncio.wait({stuck})

@@ -12,43 +12,43 @@ if TYPE_CHECKING:
 
 callers = typer.Typer(help="Say which services may call, and as what.", no_args_is_help=True)
 
-LONGEST_LIFE = timedelta(days=3650)
-LONGEST_OVERLAP = timedelta(days=30)
+MAX_TOKEN_LIFETIME = timedelta(days=3650)
+MAX_OVERLAP = timedelta(days=30)
 
 
-def _life(text: str) -> timedelta:
-    return _duration(text, timedelta(minutes=1), LONGEST_LIFE)
+def _token_lifetime(text: str) -> timedelta:
+    return _duration(text, timedelta(minutes=1), MAX_TOKEN_LIFETIME)
 
 
 def _overlap(text: str) -> timedelta:
-    return _duration(text, timedelta(0), LONGEST_OVERLAP)
+    return _duration(text, timedelta(0), MAX_OVERLAP)
 
 
-def _duration(text: str, shortest: timedelta, longest: timedelta) -> timedelta:
-    from tamatar_auth.config.durations import read_duration, write_duration  # noqa: PLC0415
+def _duration(text: str, minimum: timedelta, maximum: timedelta) -> timedelta:
+    from tamatar_auth.config.durations import format_duration, parse_duration  # noqa: PLC0415
 
     try:
-        value = read_duration(text)
+        value = parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    if not isinstance(value, timedelta) or not shortest <= value <= longest:
-        bounds = f"{write_duration(shortest)} and {write_duration(longest)}"
+    if not isinstance(value, timedelta) or not minimum <= value <= maximum:
+        bounds = f"{format_duration(minimum)} and {format_duration(maximum)}"
         raise typer.BadParameter(f"must be between {bounds}")
     return value
 
 
-Name = Annotated[str, typer.Argument(help="The caller's name, such as gateway.")]
-File = Annotated[
+NameArgument = Annotated[str, typer.Argument(help="The caller's name, such as gateway.")]
+FileOption = Annotated[
     Path | None, typer.Option("--file", help="The file of callers; TAMATAR_CALLERS_FILE.")
 ]
-Expires = Annotated[
-    Any, typer.Option(parser=_life, metavar="DURATION", help="How long the token works.")
+ExpiresOption = Annotated[
+    Any, typer.Option(parser=_token_lifetime, metavar="DURATION", help="How long the token works.")
 ]
 
 
 @callers.command("add")
 def add(  # noqa: PLR0913 - options of a command, each named
-    name: Name,
+    name: NameArgument,
     *,
     role: Annotated[list[str], typer.Option(help="validator, accounts or admin; may be repeated.")],
     spiffe_id: Annotated[
@@ -64,8 +64,8 @@ def add(  # noqa: PLR0913 - options of a command, each named
             help="Whether it gets a token; without the option, if it has no certificate.",
         ),
     ] = None,
-    expires: Expires = "90d",
-    file: File = None,
+    expires: ExpiresOption = "90d",
+    file: FileOption = None,
 ) -> None:
     """Add a caller, and print its token: the only time that it is seen."""
     from tamatar_auth.security.caller_file_editor import NewCaller  # noqa: PLC0415
@@ -73,12 +73,12 @@ def add(  # noqa: PLR0913 - options of a command, each named
     ids, hosts = spiffe_id or (), dns_name or ()
     with_token = not (ids or hosts) if token is None else token
     caller = NewCaller(name, _roles(role), ids, hosts)
-    _print(_file(file).add(caller, expires if with_token else None))
+    _print_token(_caller_file(file).add(caller, expires if with_token else None))
 
 
 @callers.command("rotate")
 def rotate(
-    name: Name,
+    name: NameArgument,
     *,
     overlap: Annotated[
         Any,
@@ -88,26 +88,26 @@ def rotate(
             help="How long the token before it still works; 0s ends every other one now.",
         ),
     ] = "24h",
-    expires: Expires = "90d",
-    file: File = None,
+    expires: ExpiresOption = "90d",
+    file: FileOption = None,
 ) -> None:
     """Give a caller a new token, and print it: the only time that it is seen."""
-    _print(_file(file).rotate(name, overlap, expires))
+    _print_token(_caller_file(file).rotate(name, overlap, expires))
 
 
 @callers.command("list")
-def show(*, file: File = None) -> None:
+def show(*, file: FileOption = None) -> None:
     """Show the callers with their roles, the ends of their tokens, and their certificates."""
-    from tamatar_auth.cli.local.config import callers_table  # noqa: PLC0415
+    from tamatar_auth.cli.local.config import print_callers  # noqa: PLC0415
     from tamatar_auth.security.caller_file import read_callers  # noqa: PLC0415
 
-    callers_table(read_callers(_path(file)))
+    print_callers(read_callers(_caller_file_path(file)))
 
 
 @callers.command("remove")
-def remove(name: Name, *, file: File = None) -> None:
+def remove(name: NameArgument, *, file: FileOption = None) -> None:
     """Remove a caller. Running servers refuse it within a second or two."""
-    _file(file).remove(name)
+    _caller_file(file).remove(name)
 
 
 def _roles(names: list[str]) -> Any:
@@ -119,13 +119,13 @@ def _roles(names: list[str]) -> Any:
         raise typer.BadParameter(f"must be {', '.join(Role)}", param_hint="--role") from None
 
 
-def _file(file: Path | None) -> "CallerFile":
+def _caller_file(file: Path | None) -> "CallerFile":
     from tamatar_auth.security.caller_file_editor import CallerFile  # noqa: PLC0415
 
-    return CallerFile(_path(file))
+    return CallerFile(_caller_file_path(file))
 
 
-def _path(file: Path | None) -> Path:
+def _caller_file_path(file: Path | None) -> Path:
     from tamatar_auth.config.settings import Settings, SettingsError  # noqa: PLC0415
 
     path = file or Settings.load().callers_file
@@ -134,7 +134,7 @@ def _path(file: Path | None) -> Path:
     return path
 
 
-def _print(token: "CallerToken | None") -> None:
+def _print_token(token: "CallerToken | None") -> None:
     """Print a token alone, so that a script can keep it, and the advice beside it."""
     if token is None:
         return

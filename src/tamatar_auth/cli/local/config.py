@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.durations import write_duration
+from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Origins
 from tamatar_auth.security.callers import Callers
@@ -19,7 +19,7 @@ from tamatar_auth.security.callers import Callers
 MASK = "********"
 
 
-class Shown(NamedTuple):
+class SettingRow(NamedTuple):
     """A setting as it is shown."""
 
     variable: str
@@ -28,34 +28,41 @@ class Shown(NamedTuple):
     description: str
 
 
-def shown(settings: Settings) -> list[Shown]:
+def setting_rows(settings: Settings) -> list[SettingRow]:
     """List every setting, with its value and where that comes from."""
     origins = Origins(Settings)
     return [
-        Shown(at.variable, written(getattr(settings, name)), at.place, field.description or "")
+        SettingRow(
+            origin.variable,
+            format_value(getattr(settings, name)),
+            origin.place,
+            field.description or "",
+        )
         for name, field in Settings.model_fields.items()
-        for at in [origins.of(name)]
+        for origin in [origins.find_origin(name)]
     ]
 
 
-def table(settings: Settings) -> None:
+def print_settings(settings: Settings) -> None:
     """Print the settings as a table."""
     grid = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
-    for row in shown(settings):
+    for row in setting_rows(settings):
         grid.add_row(*row)
     _print(grid)
 
 
-def callers_table(callers: Callers) -> None:
+def print_callers(callers: Callers) -> None:
     """Print the callers as a table."""
     grid = Table("Caller", "Roles", "Tokens", "Certificates", box=None, pad_edge=False)
-    for caller, tokens, names in ((one.caller, one.tokens, one.names) for one in callers.known):
-        ends = ", ".join(_end(end) for end in sorted(tokens.values()))
+    for caller, tokens, names in (
+        (entry.caller, entry.tokens, entry.names) for entry in callers.known
+    ):
+        ends = ", ".join(_format_end(end) for end in sorted(tokens.values()))
         grid.add_row(caller.name, ", ".join(sorted(caller.roles)), ends, ", ".join(sorted(names)))
     _print(grid)
 
 
-def _end(moment: datetime) -> str:
+def _format_end(moment: datetime) -> str:
     word = "until" if moment > datetime.now(UTC) else "ended"
     return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
@@ -68,7 +75,7 @@ def _print(grid: Table) -> None:
 
 def as_json(settings: Settings) -> str:
     """Write the settings for scripts."""
-    return json.dumps([row._asdict() for row in shown(settings)], indent=2)
+    return json.dumps([row._asdict() for row in setting_rows(settings)], indent=2)
 
 
 def example() -> str:
@@ -78,7 +85,7 @@ def example() -> str:
         "# variables of the environment win over the file. A setting without a value is not set.",
     ]
     for name, field in Settings.model_fields.items():
-        value = written(field.default)
+        value = format_value(field.default)
         lines += [
             "",
             *textwrap.wrap(
@@ -89,7 +96,7 @@ def example() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(value: object) -> str:
+def format_value(value: object) -> str:
     """Write a value as a variable would hold it; a secret is masked, none is a dash."""
     match value:
         case None:
@@ -97,7 +104,7 @@ def written(value: object) -> str:
         case SecretStr():
             return MASK
         case timedelta():
-            return write_duration(value)
+            return format_duration(value)
         case tuple() if not isinstance(value, ListenAddress):
             return ",".join(map(str, value))
         case bool():

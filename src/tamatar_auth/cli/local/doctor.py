@@ -8,30 +8,30 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from tamatar_auth.cli.local.health_probe import health, shown_there
+from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
 from tamatar_auth.config.settings import OperatorError, Settings, SettingsError
 from tamatar_auth.config.sources import Origins
 from tamatar_auth.migrator.connection import connect
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.caller_file import read_callers
-from tamatar_auth.security.callers import Credentials
+from tamatar_auth.security.callers import CallerCredentials
 from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
 from tamatar_auth.storage.driver.connect import libpq_url
 
-OLDEST_POSTGRES = 15
+MIN_POSTGRES_VERSION = 15
 CLOCK_TOLERANCE = 2.0
 """Seconds that the clocks of service and database may differ before it is worth a word."""
 
 
-SOON = timedelta(days=14)
+EXPIRY_WARNING = timedelta(days=14)
 """How long before the end of a token or a certificate it is worth a word."""
 
 
 class Finding(NamedTuple):
     """What was found of one part."""
 
-    what: str
+    subject: str
     ok: bool
     text: str
 
@@ -74,16 +74,16 @@ def _callers(settings: Settings) -> Iterator[Finding]:
         return
     if is_open:
         yield Finding("callers", ok=False, text=f"others may write to {path}: chmod go-w it")
-    ending = [text for credentials in known for text in _ending(credentials)]
-    for text in ending:
+    expiring = [text for credentials in known for text in _expiring_tokens(credentials)]
+    for text in expiring:
         yield Finding("callers", ok=False, text=text)
-    if not ending:
+    if not expiring:
         yield Finding("callers", ok=True, text=f"{len(known)} in {path}")
 
 
-def _ending(credentials: Credentials) -> Iterator[str]:
+def _expiring_tokens(credentials: CallerCredentials) -> Iterator[str]:
     end = max(credentials.tokens.values(), default=None)
-    if end is not None and end - datetime.now(UTC) < SOON:
+    if end is not None and end - datetime.now(UTC) < EXPIRY_WARNING:
         name, when = credentials.caller.name, end.astimezone(UTC)
         yield (
             f"the last token of {name} ends at {when:%Y-%m-%d %H:%M} UTC;"
@@ -102,7 +102,7 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
     except OperatorError as error:
         yield Finding("certificate", ok=False, text=str(error))
         return
-    ok = end - datetime.now(UTC) >= SOON
+    ok = end - datetime.now(UTC) >= EXPIRY_WARNING
     advice = "" if ok else ": renew it; the server takes the new one without a restart"
     yield Finding("certificate", ok, f"good until {end:%Y-%m-%d %H:%M} UTC{advice}")
 
@@ -114,7 +114,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with connect(libpq_url(settings)) as connection:
-            yield _server(connection)
+            yield _postgres_version(connection)
             yield _clock(connection)
     except OperatorError as error:
         yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
@@ -122,11 +122,11 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield from _tables(settings)
 
 
-def _server(connection: psycopg.Connection[Any]) -> Finding:
+def _postgres_version(connection: psycopg.Connection[Any]) -> Finding:
     info = connection.info
     version = info.server_version // 10000
-    if version < OLDEST_POSTGRES:
-        text = f"PostgreSQL {version} is too old: {OLDEST_POSTGRES} or newer is needed"
+    if version < MIN_POSTGRES_VERSION:
+        text = f"PostgreSQL {version} is too old: {MIN_POSTGRES_VERSION} or newer is needed"
         return Finding("database", ok=False, text=text)
     return Finding("database", ok=True, text=f"PostgreSQL {version} on {info.host}:{info.port}")
 
@@ -134,8 +134,8 @@ def _server(connection: psycopg.Connection[Any]) -> Finding:
 def _clock(connection: psycopg.Connection[Any]) -> Finding:
     before = time.time()
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    here = (before + time.time()) / 2
-    difference = abs((row[0] if row else here) - here)
+    local_time = (before + time.time()) / 2
+    difference = abs((row[0] if row else local_time) - local_time)
     ok = difference <= CLOCK_TOLERANCE
     advice = "" if ok else "; validity follows the database's clock: set both by NTP"
     return Finding("clock", ok, f"differs from the database's by {difference:.1f} s{advice}")
@@ -159,7 +159,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         if not address.is_taken:
             yield Finding("port", ok=True, text=f"{address} is free")
             continue
-        status = health(address, timeout=2, tls=shown_there(settings, address))
+        status = check_health(address, timeout=2, tls=tls_files_at(settings, address))
         if status in ("SERVING", "NOT_SERVING"):
             text = f"{address} is answered by a server that is {status}"
         else:

@@ -25,12 +25,12 @@ def probed_address(settings: Settings) -> ListenAddress:
     return (sockets or settings.listen)[0]
 
 
-def shown_there(settings: Settings, address: ListenAddress) -> TlsFiles | None:
+def tls_files_at(settings: Settings, address: ListenAddress) -> TlsFiles | None:
     """Name the certificate that a server shows at an address; None where it shows none."""
     return None if address == settings.health_listen else TlsFiles.of(settings)
 
 
-def health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) -> str:
+def check_health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) -> str:
     """Ask a server's health: SERVING, NOT_SERVING, or what went wrong.
 
     The server may show any certificate: it is asked for a word that is no secret, and to be on
@@ -39,34 +39,34 @@ def health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) 
     try:
         with _channel(address, timeout, tls) as channel:
             stub: Any = HealthStub(channel)
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.RpcError as error:
-        wants_more = tls is not None and tls.client_ca is not None and not address.path
-        advice = "; let TAMATAR_LISTEN name a unix socket too" if wants_more else ""
+        needs_certificate = tls is not None and tls.client_ca is not None and not address.path
+        advice = "; let TAMATAR_LISTEN name a unix socket too" if needs_certificate else ""
         return f"{address} does not answer ({cast('grpc.Call', error).code().name}){advice}"
     except (OSError, ValueError) as error:
         return f"{address} does not answer ({type(error).__name__})"
     except TlsError as error:
         return str(error)
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
 
 
 def _channel(address: ListenAddress, timeout: float, tls: TlsFiles | None) -> grpc.Channel:
     if tls is None or address.path:
         return grpc.insecure_channel(str(address), options=[_NO_PROXY])
-    shown = ssl.get_server_certificate((address.host, address.port), timeout=timeout)
-    own = tls.read() if tls.client_ca else None
+    server_certificate = ssl.get_server_certificate((address.host, address.port), timeout=timeout)
+    client_certificate = tls.read() if tls.client_ca else None
     credentials = grpc.ssl_channel_credentials(
-        root_certificates=shown.encode(),
-        private_key=own.key if own else None,
-        certificate_chain=own.chain if own else None,
+        root_certificates=server_certificate.encode(),
+        private_key=client_certificate.key if client_certificate else None,
+        certificate_chain=client_certificate.chain if client_certificate else None,
     )
-    name = _name(x509.load_pem_x509_certificate(shown.encode()))
-    named = [("grpc.ssl_target_name_override", name)] if name else []
-    return grpc.secure_channel(str(address), credentials, [_NO_PROXY, *named])
+    name = _certificate_name(x509.load_pem_x509_certificate(server_certificate.encode()))
+    name_override = [("grpc.ssl_target_name_override", name)] if name else []
+    return grpc.secure_channel(str(address), credentials, [_NO_PROXY, *name_override])
 
 
-def _name(certificate: x509.Certificate) -> str | None:
+def _certificate_name(certificate: x509.Certificate) -> str | None:
     """Return a name that the certificate is good for."""
     try:
         found = certificate.extensions.get_extension_for_oid(
@@ -78,5 +78,7 @@ def _name(certificate: x509.Certificate) -> str | None:
     assert isinstance(found, x509.SubjectAlternativeName)  # noqa: S101 - for the type checker
     hosts = found.get_values_for_type(x509.DNSName)
     addresses = found.get_values_for_type(x509.IPAddress)
-    named = [host.replace("*", "any") for host in hosts] + [str(one) for one in addresses]
-    return named[0] if named else None
+    name_override = [host.replace("*", "any") for host in hosts] + [
+        str(address) for address in addresses
+    ]
+    return name_override[0] if name_override else None

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
 
-DESCRIBED = (
+PROTO_MODULES = (
     user_service_pb2,
     session_service_pb2,
     diagnostics_service_pb2,
@@ -18,16 +18,16 @@ DESCRIBED = (
 )
 
 
-def protoset() -> bytes:
+def build_protoset() -> bytes:
     """Return the compiled protos of every service, of the details of errors, and all imports."""
-    described = FileDescriptorSet()
-    written: set[str] = set()
-    for module in DESCRIBED:
+    descriptor_set = FileDescriptorSet()
+    seen: set[str] = set()
+    for module in PROTO_MODULES:
         for file in _with_imports(module.DESCRIPTOR):
-            if file.name not in written:
-                written.add(file.name)
-                file.CopyToProto(described.file.add())
-    return described.SerializeToString()
+            if file.name not in seen:
+                seen.add(file.name)
+                file.CopyToProto(descriptor_set.file.add())
+    return descriptor_set.SerializeToString()
 
 
 def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:

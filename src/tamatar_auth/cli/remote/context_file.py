@@ -14,18 +14,18 @@ from typing import Any, Self
 
 import typer
 
-from tamatar_auth.cli.exits import misused
+from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.client import AuthClient, connect
 
-VARIABLE = "TAMATAR_CONTEXT"
-FILE_VARIABLE = "TAMATAR_CONTEXTS_FILE"
+CONTEXT_VARIABLE = "TAMATAR_CONTEXT"
+CONTEXTS_FILE_VARIABLE = "TAMATAR_CONTEXTS_FILE"
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 """Where `make run` answers."""
 
 MASK = "********"
 
-LOCAL = "local"
+LOCAL_CONTEXT = "local"
 """The context that is always there, unless the file has one of this name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -33,7 +33,7 @@ _TOKEN = re.compile(r"tmc_[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class ServiceContext:
     """A service, and how it is called. The fields are the keys in the file."""
 
     address: str
@@ -47,15 +47,17 @@ class Context:
     plaintext: bool | None = None
 
     @classmethod
-    def read(cls, name: str, said: Any) -> Self:
+    def read(cls, name: str, content: Any) -> Self:
         """Read a table of the file, or raise what tells how it is wrong."""
         known = {one.name for one in fields(cls)}
-        if not isinstance(said, dict) or not said.keys() <= known or "address" not in said:
-            raise misused(f"The context {name} must have an address, and beside it only {known}.")
-        for key, value in said.items():
+        if not isinstance(content, dict) or not content.keys() <= known or "address" not in content:
+            raise usage_error(
+                f"The context {name} must have an address, and beside it only {known}."
+            )
+        for key, value in content.items():
             if not isinstance(value, bool if key == "plaintext" else str):
-                raise misused(f"The context {name} has a {key} that is no text.")
-        return cls(**said)
+                raise usage_error(f"The context {name} has a {key} that is no text.")
+        return cls(**content)
 
     def connect(self) -> AuthClient:
         """Return a client of the service. Nothing is sent yet."""
@@ -63,89 +65,91 @@ class Context:
             return connect(
                 self.address,
                 token=self._caller_token(),
-                root_certificates=_path(self.root_certificates),
-                certificate=_path(self.certificate),
-                private_key=_path(self.private_key),
+                root_certificates=_expanded_path(self.root_certificates),
+                certificate=_expanded_path(self.certificate),
+                private_key=_expanded_path(self.private_key),
                 server_name=self.server_name,
                 plaintext=self.plaintext,
             )
         except (OSError, ValueError) as error:
-            raise misused(f"{self.address} cannot be called so: {error}.") from None
+            raise usage_error(f"{self.address} cannot be called so: {error}.") from None
 
     def _caller_token(self) -> str | None:
         if self.token is not None:
-            return checked_token(self.token, "of the context")
+            return parse_caller_token(self.token, "of the context")
         if self.token_env is not None:
-            return checked_token(os.environ.get(self.token_env, ""), f"in {self.token_env}")
+            return parse_caller_token(os.environ.get(self.token_env, ""), f"in {self.token_env}")
         if self.token_file is None:
             return None
-        return token_of(Path(self.token_file).expanduser())
+        return read_token_file(Path(self.token_file).expanduser())
 
 
-def token_of(path: Path) -> str:
+def read_token_file(path: Path) -> str:
     """Read a token from a file."""
     try:
-        return checked_token(path.read_text().strip(), f"in {path}")
+        return parse_caller_token(path.read_text().strip(), f"in {path}")
     except (OSError, UnicodeDecodeError) as error:
-        raise misused(f"{path} cannot be read ({type(error).__name__}).") from None
+        raise usage_error(f"{path} cannot be read ({type(error).__name__}).") from None
 
 
-def checked_token(text: str, where: str) -> str:
+def parse_caller_token(text: str, where: str) -> str:
     """Return a token, or tell that it is none. It is not repeated."""
     if _TOKEN.fullmatch(text) is None:
-        raise misused(f"The token {where} is none: `tamatar-auth caller add` prints tokens.")
+        raise usage_error(f"The token {where} is none: `tamatar-auth caller add` prints tokens.")
     return text
 
 
-class Contexts:
+class ContextFile:
     """The contexts of a file, one of them the current one."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or _file()
+        self.path = path or _contexts_path()
         self.by_name, self.current = self._read()
 
-    def named(self, name: str | None) -> tuple[str, Context]:
+    def selected(self, name: str | None) -> tuple[str, ServiceContext]:
         """Return the context of a name, or the current one, with its name."""
-        chosen = name or self.current or LOCAL
-        found = self.by_name.get(chosen)
-        if found is None and chosen == LOCAL:
-            found = Context(address=DEFAULT_ADDRESS)
-        if found is None:
-            raise misused(f"There is no context {chosen}: `tamatar-auth context list` names them.")
-        return chosen, found
+        chosen = name or self.current or LOCAL_CONTEXT
+        context = self.by_name.get(chosen)
+        if context is None and chosen == LOCAL_CONTEXT:
+            context = ServiceContext(address=DEFAULT_ADDRESS)
+        if context is None:
+            raise usage_error(
+                f"There is no context {chosen}: `tamatar-auth context list` names them."
+            )
+        return chosen, context
 
-    def add(self, name: str, context: Context) -> None:
+    def add(self, name: str, context: ServiceContext) -> None:
         """Add a context, or replace the one of this name."""
         if _NAME.fullmatch(name) is None:
-            raise misused("A context's name has letters, digits, dots, dashes and underlines.")
+            raise usage_error("A context's name has letters, digits, dots, dashes and underlines.")
         self.by_name[name] = context
         self._write()
 
     def use(self, name: str) -> None:
         """Take a context as the current one."""
-        self.named(name)
+        self.selected(name)
         self.current = name
         self._write()
 
     def remove(self, name: str) -> None:
         """Remove a context."""
         if name not in self.by_name:
-            raise misused(f"There is no context {name}.")
+            raise usage_error(f"There is no context {name}.")
         del self.by_name[name]
         self.current = None if self.current == name else self.current
         self._write()
 
-    def _read(self) -> tuple[dict[str, Context], str | None]:
+    def _read(self) -> tuple[dict[str, ServiceContext], str | None]:
         try:
-            said = tomllib.loads(self.path.read_text())
+            content = tomllib.loads(self.path.read_text())
         except FileNotFoundError:
             return {}, None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise misused(f"{self.path} cannot be read: {error}.") from None
-        tables, current = said.get("contexts", {}), said.get("current")
+            raise usage_error(f"{self.path} cannot be read: {error}.") from None
+        tables, current = content.get("contexts", {}), content.get("current")
         if not isinstance(tables, dict) or not isinstance(current, str | None):
-            raise misused(f"{self.path} must have a table of contexts.")
-        return {name: Context.read(name, table) for name, table in tables.items()}, current
+            raise usage_error(f"{self.path} must have a table of contexts.")
+        return {name: ServiceContext.read(name, table) for name, table in tables.items()}, current
 
     def _write(self) -> None:
         lines = [] if self.current is None else [f"current = {_quoted(self.current)}", ""]
@@ -154,22 +158,22 @@ class Contexts:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Beside it and then in its place: whoever reads it meanwhile reads a whole one, and it
         # was never readable for others.
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write("\n".join(lines))
-        new.replace(self.path)
+        temporary.replace(self.path)
 
 
-def shown(context: Context) -> Mapping[str, Any]:
+def masked_fields(context: ServiceContext) -> Mapping[str, Any]:
     """Give what is set of a context, without the token itself."""
     masked = replace(context, token=MASK) if context.token else context
-    values = {one.name: getattr(masked, one.name) for one in fields(Context)}
+    values = {one.name: getattr(masked, one.name) for one in fields(ServiceContext)}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _lines(context: Context) -> list[str]:
-    values = {one.name: getattr(context, one.name) for one in fields(Context)}
+def _lines(context: ServiceContext) -> list[str]:
+    values = {one.name: getattr(context, one.name) for one in fields(ServiceContext)}
     return [f"{name} = {_quoted(value)}" for name, value in values.items() if value is not None]
 
 
@@ -178,10 +182,10 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _path(text: str | None) -> Path | None:
+def _expanded_path(text: str | None) -> Path | None:
     return None if text is None else Path(text).expanduser()
 
 
-def _file() -> Path:
-    named = os.environ.get(FILE_VARIABLE)
-    return Path(named) if named else Path(typer.get_app_dir("tamatar-auth"), "contexts.toml")
+def _contexts_path() -> Path:
+    selected = os.environ.get(CONTEXTS_FILE_VARIABLE)
+    return Path(selected) if selected else Path(typer.get_app_dir("tamatar-auth"), "contexts.toml")

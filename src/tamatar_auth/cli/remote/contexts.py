@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 
-from tamatar_auth.cli.exits import misused
-from tamatar_auth.cli.remote.context_file import Context, Contexts, checked_token, shown, token_of
-from tamatar_auth.cli.remote.options import As, ContextName, line_of_input
-from tamatar_auth.cli.remote.output import Output, say, show, show_all
+from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.remote.context_file import (
+    ContextFile,
+    ServiceContext,
+    masked_fields,
+    parse_caller_token,
+    read_token_file,
+)
+from tamatar_auth.cli.remote.options import ContextArgument, OutputOption, read_secret_line
+from tamatar_auth.cli.remote.output import OutputFormat, notify, show, show_all
 from tamatar_auth.client.target import is_local
 
 contexts = typer.Typer(
@@ -50,11 +56,11 @@ def add(  # noqa: PLR0913 - options of a command, each named
 ) -> None:
     """Add a context, or replace it. A token is asked for where a service of elsewhere needs one."""
     if sum((token_file is not None, token_env is not None, token_stdin)) > 1:
-        raise misused("One of --token-file, --token-env and --token-stdin is enough.")
-    asks = not (token_file or token_env or certificate or is_local(address))
-    context = Context(
+        raise usage_error("One of --token-file, --token-env and --token-stdin is enough.")
+    may_ask = not (token_file or token_env or certificate or is_local(address))
+    context = ServiceContext(
         address=address,
-        token=_token(from_input=token_stdin, asks=asks and sys.stdin.isatty()),
+        token=_token(from_input=token_stdin, may_ask=may_ask and sys.stdin.isatty()),
         token_file=_absolute(token_file),
         token_env=token_env,
         root_certificates=_absolute(ca),
@@ -64,38 +70,38 @@ def add(  # noqa: PLR0913 - options of a command, each named
         plaintext=plaintext,
     )
     if token_file is not None:
-        token_of(token_file)
+        read_token_file(token_file)
     if token_env is None or os.environ.get(token_env):
         context.connect().close()
-    known = Contexts()
+    known = ContextFile()
     known.add(name, context)
     if use or known.current is None:
         known.use(name)
-    say(f"{name} is {address}; it stands in {known.path}.")
+    notify(f"{name} is {address}; it stands in {known.path}.")
 
 
 @contexts.command("use")
-def use(name: ContextName) -> None:
+def use(name: ContextArgument) -> None:
     """Take a context as the current one."""
-    Contexts().use(name)
+    ContextFile().use(name)
 
 
 @contexts.command("list")
-def show_contexts(*, output: As = Output.TABLE) -> None:
+def show_contexts(*, output: OutputOption = OutputFormat.TABLE) -> None:
     """Show the contexts."""
-    known = Contexts()
-    current, _ = known.named(None)
+    known = ContextFile()
+    current, _ = known.selected(None)
     names = dict.fromkeys([*known.by_name, current])
     rows = [
         {
             "current": "*" if name == current else "",
             "name": name,
-            "address": known.named(name)[1].address,
-            "shows": _shows(known.named(name)[1]),
+            "address": known.selected(name)[1].address,
+            "shows": _credential_names(known.selected(name)[1]),
         }
         for name in names
     ]
-    if output is not Output.TABLE:
+    if output is not OutputFormat.TABLE:
         rows = [{**row, "current": row["current"] == "*"} for row in rows]  # type: ignore[dict-item]
     show_all(rows, output, COLUMNS)
 
@@ -106,33 +112,33 @@ def show_context(
         str | None, typer.Argument(help="The context, or else the current one.")
     ] = None,
     *,
-    output: As = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show a context. Its token is masked."""
-    name, context = Contexts().named(name)
-    show({"name": name, **shown(context)}, output)
+    name, context = ContextFile().selected(name)
+    show({"name": name, **masked_fields(context)}, output)
 
 
 @contexts.command("remove")
-def remove(name: ContextName) -> None:
+def remove(name: ContextArgument) -> None:
     """Remove a context."""
-    Contexts().remove(name)
+    ContextFile().remove(name)
 
 
-def _token(*, from_input: bool, asks: bool) -> str | None:
+def _token(*, from_input: bool, may_ask: bool) -> str | None:
     if from_input:
-        return checked_token(line_of_input("token"), "in the input")
-    if not asks:
+        return parse_caller_token(read_secret_line("token"), "in the input")
+    if not may_ask:
         return None
     text: str = typer.prompt("Token (empty for none)", default="", hide_input=True, err=True)
-    return checked_token(text, "that was entered") if text else None
+    return parse_caller_token(text, "that was entered") if text else None
 
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser().absolute())
 
 
-def _shows(context: Context) -> str:
+def _credential_names(context: ServiceContext) -> str:
     token = context.token or context.token_file or context.token_env
-    told = ["a token"] * bool(token) + ["a certificate"] * bool(context.certificate)
-    return " and ".join(told) or "nothing"
+    credentials = ["a token"] * bool(token) + ["a certificate"] * bool(context.certificate)
+    return " and ".join(credentials) or "nothing"

@@ -7,47 +7,48 @@ from typing import Annotated
 
 import typer
 
-from tamatar_auth.cli.exits import CommandError, misused
-from tamatar_auth.cli.remote.context_file import VARIABLE, Contexts
-from tamatar_auth.cli.remote.error_text import told
-from tamatar_auth.cli.remote.output import Output
+from tamatar_auth.cli.exits import CommandError, usage_error
+from tamatar_auth.cli.remote.context_file import CONTEXT_VARIABLE, ContextFile
+from tamatar_auth.cli.remote.error_text import command_errors
+from tamatar_auth.cli.remote.output import OutputFormat
 from tamatar_auth.client import AuthClient
 
 
 def _complete_contexts(incomplete: str) -> list[str]:
     with contextlib.suppress(CommandError):
-        return [name for name in Contexts().by_name if name.startswith(incomplete)]
+        return [name for name in ContextFile().by_name if name.startswith(incomplete)]
     return []
 
 
-InContext = Annotated[
+ContextOption = Annotated[
     str | None,
     typer.Option(
         "--context",
-        envvar=VARIABLE,
+        envvar=CONTEXT_VARIABLE,
         show_envvar=False,
         metavar="NAME",
         autocompletion=_complete_contexts,
-        help=f"The service to call, in place of {VARIABLE} or the current context.",
+        help=f"The service to call, in place of {CONTEXT_VARIABLE} or the current context.",
     ),
 ]
-ContextName = Annotated[
+ContextArgument = Annotated[
     str, typer.Argument(autocompletion=_complete_contexts, help="The context's name.")
 ]
-As = Annotated[
-    Output, typer.Option("--output", "-o", help="A table for people, or json or yaml for scripts.")
+OutputOption = Annotated[
+    OutputFormat,
+    typer.Option("--output", "-o", help="A table for people, or json or yaml for scripts."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a question.")]
-PasswordFromInput = Annotated[
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a question.")]
+PasswordStdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from the first line of input.")
 ]
 
 
 @contextlib.contextmanager
-def called(context: str | None) -> Iterator[AuthClient]:
+def open_client(context: str | None) -> Iterator[AuthClient]:
     """Give a client of the service of a context; what it refuses ends the command."""
-    _, found = Contexts().named(context)
-    with found.connect() as auth, told(found.address):
+    _, service = ContextFile().selected(context)
+    with service.connect() as auth, command_errors(service.address):
         yield auth
 
 
@@ -56,23 +57,23 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise misused(f"{question} Say --yes: there is nobody to ask.")
+        raise usage_error(f"{question} Say --yes: there is nobody to ask.")
     typer.confirm(question, abort=True, err=True)
 
 
-def line_of_input(what: str) -> str:
+def read_secret_line(what: str) -> str:
     """Read a secret from the first line of input, where no list of processes shows it."""
     line = sys.stdin.readline().rstrip("\r\n")
     if not line:
-        raise misused(f"There is no {what} in the input.")
+        raise usage_error(f"There is no {what} in the input.")
     return line
 
 
-def new_password(*, from_input: bool) -> str:
+def read_new_password(*, from_input: bool) -> str:
     """Read a new password, from the input or twice from a person."""
     if from_input:
-        return line_of_input("password")
+        return read_secret_line("password")
     if not sys.stdin.isatty():
-        raise misused("There is nobody to ask for the password: say --password-stdin.")
-    said: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    return said
+        raise usage_error("There is nobody to ask for the password: say --password-stdin.")
+    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return password

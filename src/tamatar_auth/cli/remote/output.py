@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 
-class Output(StrEnum):
+class OutputFormat(StrEnum):
     """The forms."""
 
     TABLE = "table"
@@ -26,33 +26,35 @@ def as_dict(message: Message) -> dict[str, Any]:
     )
 
 
-def show(value: Mapping[str, Any], output: Output) -> None:
+def show(value: Mapping[str, Any], output: OutputFormat) -> None:
     """Print one thing."""
-    if output is Output.TABLE:
-        rows = [(name, _cell(cell)) for name, cell in _flat(value) if cell not in ("", None, [])]
+    if output is OutputFormat.TABLE:
+        rows = [
+            (name, _cell(cell)) for name, cell in _flattened(value) if cell not in ("", None, [])
+        ]
         _print_table(("Field", "Value"), rows)
     else:
-        typer.echo(_written(value, output))
+        typer.echo(_serialized(value, output))
 
 
 def show_all(
-    values: Sequence[Mapping[str, Any]], output: Output, columns: Mapping[str, str]
+    values: Sequence[Mapping[str, Any]], output: OutputFormat, columns: Mapping[str, str]
 ) -> None:
     """Print things of one kind; `columns` has the headers of a table by the names of fields."""
-    if output is Output.TABLE:
+    if output is OutputFormat.TABLE:
         rows = [[_cell(value.get(name, "")) for name in columns] for value in values]
         _print_table(tuple(columns.values()), rows)
     else:
-        typer.echo(_written(list(values), output))
+        typer.echo(_serialized(list(values), output))
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
     """Tell people something that is not the answer."""
     typer.echo(line, err=True)
 
 
-def _written(value: Any, output: Output) -> str:
-    if output is Output.JSON:
+def _serialized(value: Any, output: OutputFormat) -> str:
+    if output is OutputFormat.JSON:
         return json.dumps(value, indent=2, ensure_ascii=False)
     return "\n".join(_yaml(value)) or "[]"
 
@@ -76,10 +78,10 @@ def _yaml(value: Any, indent: str = "") -> Iterator[str]:
             yield f"{indent}{json.dumps(value, ensure_ascii=False)}"
 
 
-def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _flattened(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for name, part in value.items():
         if isinstance(part, dict):
-            yield from _flat(part, f"{path}{name}.")
+            yield from _flattened(part, f"{path}{name}.")
         else:
             yield f"{path}{name}", part
 
@@ -99,9 +101,11 @@ def _print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         grid.add_row(*row)
     # A row is a line where no person looks at it, and a value is no markup anywhere.
-    is_seen = sys.stdout.isatty()
-    console = Console(width=None if is_seen else 2500, markup=False, highlight=False, emoji=False)
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        width=None if is_terminal else 2500, markup=False, highlight=False, emoji=False
+    )
     with console.capture() as captured:
         console.print(grid)
     for line in captured.get().splitlines():
-        typer.echo(line if is_seen else line.rstrip())
+        typer.echo(line if is_terminal else line.rstrip())

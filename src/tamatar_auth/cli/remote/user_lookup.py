@@ -12,63 +12,65 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client import AuthClient
 
-Who = Annotated[str, typer.Argument(help="The user: its id, its email address or its username.")]
+UserArgument = Annotated[
+    str, typer.Argument(help="The user: its id, its email address or its username.")
+]
 
-_PAGE = 500
+_PAGE_SIZE = 500
 
-_Created = tuple[datetime | None, datetime | None]
+_CreatedRange = tuple[datetime | None, datetime | None]
 
 
-def find(
-    auth: AuthClient, who: str, *, deleted: bool = False, sessions: bool = False
+def get_user(
+    auth: AuthClient, identifier: str, *, deleted: bool = False, sessions: bool = False
 ) -> pb.GetUserResponse:
     """Find a user by its id, its address or its username."""
     request = pb.GetUserRequest(
         include_profile=True, include_deleted=deleted, include_recent_sessions=sessions
     )
-    if "@" in who:
-        request.email = who
-    elif _is_id(who):
-        request.user_id = who
+    if "@" in identifier:
+        request.email = identifier
+    elif _is_id(identifier):
+        request.user_id = identifier
     else:
-        request.username = who
+        request.username = identifier
     return auth.users.GetUser(request)
 
 
-def matching(  # noqa: PLR0913 - conditions, each named
+def build_filter(  # noqa: PLR0913 - conditions, each named
     *,
     email: str | None,
     username: str | None,
     verified: bool | None,
     active: bool | None,
     deleted: bool,
-    created: _Created,
+    created: _CreatedRange,
 ) -> pb.UserFilter:
     """Describe users; what is None is not asked for."""
-    said = pb.UserFilter(
+    user_filter = pb.UserFilter(
         email_prefix=email,
         username_prefix=username,
         email_verified=verified,
         is_active=active,
-        created_from=_moment(created[0]),
-        created_before=_moment(created[1]),
+        created_from=_timestamp(created[0]),
+        created_before=_timestamp(created[1]),
     )
     if deleted:
-        said.deleted = pb.DELETED_FILTER_ONLY
-    return said
+        user_filter.deleted = pb.DELETED_FILTER_ONLY
+    return user_filter
 
 
-def pages(
-    auth: AuthClient, said: pb.UserFilter, order: str, limit: int
+def list_users(
+    auth: AuthClient, user_filter: pb.UserFilter, order: str, limit: int
 ) -> tuple[Sequence[User], bool]:
     """Read users page by page, as many as are wanted; tell whether there are more."""
     found: list[User] = []
     token = ""
     while True:
         request = pb.ListUsersRequest(
-            filter=said,
+            filter=user_filter,
             order_by=order,
-            page_size=min(limit - len(found), _PAGE),
+            page_size=min(limit - len(found), _PAGE_SIZE),
             page_token=token,
         )
         page = auth.users.ListUsers(request)
@@ -85,10 +87,10 @@ def _is_id(text: str) -> bool:
         return False
 
 
-def _moment(value: datetime | None) -> Timestamp | None:
+def _timestamp(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
-    moment = Timestamp()
+    timestamp = Timestamp()
     # A time without a zone is one of UTC, as everything that is printed.
-    moment.FromDatetime(value if value.tzinfo else value.replace(tzinfo=UTC))
-    return moment
+    timestamp.FromDatetime(value if value.tzinfo else value.replace(tzinfo=UTC))
+    return timestamp

@@ -8,19 +8,19 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_pb2 import UserProfile
-from tamatar_auth.cli.exits import misused
+from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.cli.remote.options import (
-    As,
-    InContext,
-    PasswordFromInput,
-    Yes,
-    called,
+    ContextOption,
+    OutputOption,
+    PasswordStdinOption,
+    YesOption,
     confirm,
-    line_of_input,
-    new_password,
+    open_client,
+    read_new_password,
+    read_secret_line,
 )
-from tamatar_auth.cli.remote.output import Output, as_dict, say, show, show_all
-from tamatar_auth.cli.remote.user_lookup import Who, find, matching, pages
+from tamatar_auth.cli.remote.output import OutputFormat, as_dict, notify, show, show_all
+from tamatar_auth.cli.remote.user_lookup import UserArgument, build_filter, get_user, list_users
 from tamatar_auth.client import AuthClient
 
 users = typer.Typer(
@@ -45,9 +45,9 @@ SESSION_COLUMNS = {
     "expire_time": "Expires",
 }
 
-Text = Annotated[str | None, typer.Option(help="An empty text clears it.")]
+TextOption = Annotated[str | None, typer.Option(help="An empty text clears it.")]
 Flag = Annotated[bool | None, typer.Option()]
-Moment = Annotated[datetime | None, typer.Option()]
+TimeOption = Annotated[datetime | None, typer.Option()]
 
 
 @users.command("create")
@@ -65,13 +65,13 @@ def create(  # noqa: PLR0913 - options of a command, each named
     ask_password: Annotated[
         bool, typer.Option("--ask-password", help="Ask for a password.")
     ] = False,
-    password_stdin: PasswordFromInput = False,
-    output: As = Output.TABLE,
-    context: InContext = None,
+    password_stdin: PasswordStdinOption = False,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Create a user; without a password it cannot sign in until it has set one by a reset."""
     wants_password = ask_password or password_stdin
-    password = new_password(from_input=password_stdin) if wants_password else ""
+    password = read_new_password(from_input=password_stdin) if wants_password else ""
     request = pb.CreateUserRequest(
         email=email,
         username=username,
@@ -82,30 +82,33 @@ def create(  # noqa: PLR0913 - options of a command, each named
         profile=UserProfile(display_name=display_name),
         email_verified=verified,
     )
-    with called(context) as auth:
-        answer = auth.users.CreateUser(request)
-    show(_whole(answer), output)
+    with open_client(context) as auth:
+        response = auth.users.CreateUser(request)
+    show(_user_with_profile(response), output)
 
 
 @users.command("get")
 def get(
-    who: Who,
+    who: UserArgument,
     *,
     sessions: Annotated[
         bool, typer.Option("--sessions", help="Show the live sessions, at most ten.")
     ] = False,
     deleted: Annotated[bool, typer.Option("--deleted", help="Find a deleted user, too.")] = False,
-    output: As = Output.TABLE,
-    context: InContext = None,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Show a user with its profile."""
-    with called(context) as auth:
-        answer = find(auth, who, deleted=deleted, sessions=sessions)
-    shown, recent = _whole(answer), [as_dict(one) for one in answer.recent_sessions]
-    if sessions and output is not Output.TABLE:
+    with open_client(context) as auth:
+        response = get_user(auth, who, deleted=deleted, sessions=sessions)
+    shown, recent = (
+        _user_with_profile(response),
+        [as_dict(session) for session in response.recent_sessions],
+    )
+    if sessions and output is not OutputFormat.TABLE:
         shown["recent_sessions"] = recent
     show(shown, output)
-    if sessions and output is Output.TABLE:
+    if sessions and output is OutputFormat.TABLE:
         show_all(recent, output, SESSION_COLUMNS)
 
 
@@ -117,17 +120,17 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
     verified: Annotated[bool | None, typer.Option("--verified/--unverified")] = None,
     active: Annotated[bool | None, typer.Option("--active/--inactive")] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Deleted users only.")] = False,
-    created_from: Moment = None,
-    created_before: Moment = None,
+    created_from: TimeOption = None,
+    created_before: TimeOption = None,
     order: Annotated[
         str, typer.Option(help="create_time, update_time or email, and desc after a space.")
     ] = "create_time desc",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
-    output: As = Output.TABLE,
-    context: InContext = None,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Show users, the newest first. `tamatar-auth export` writes all of them."""
-    said = matching(
+    user_filter = build_filter(
         email=email,
         username=username,
         verified=verified,
@@ -135,120 +138,126 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
         deleted=deleted,
         created=(created_from, created_before),
     )
-    with called(context) as auth:
-        found, more = pages(auth, said, order, limit)
+    with open_client(context) as auth:
+        found, has_more = list_users(auth, user_filter, order, limit)
     show_all([as_dict(user) for user in found], output, COLUMNS)
-    if more:
-        say(f"There are more than {limit}: say --limit.")
+    if has_more:
+        notify(f"There are more than {limit}: say --limit.")
 
 
 @users.command("update")
 def update(  # noqa: PLR0913 - options of a command, each named
-    who: Who,
+    who: UserArgument,
     *,
     email: Annotated[str | None, typer.Option(help="It is unverified again.")] = None,
-    username: Text = None,
-    first_name: Text = None,
-    last_name: Text = None,
-    avatar_url: Text = None,
-    display_name: Text = None,
-    bio: Text = None,
-    locale: Text = None,
-    time_zone: Text = None,
+    username: TextOption = None,
+    first_name: TextOption = None,
+    last_name: TextOption = None,
+    avatar_url: TextOption = None,
+    display_name: TextOption = None,
+    bio: TextOption = None,
+    locale: TextOption = None,
+    time_zone: TextOption = None,
     etag: Annotated[str, typer.Option(help="Only if the user still has this etag.")] = "",
-    output: As = Output.TABLE,
-    context: InContext = None,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Change what is named of a user, and nothing else."""
-    own = _given(
+    user_fields = _without_none(
         email=email,
         username=username,
         first_name=first_name,
         last_name=last_name,
         avatar_url=avatar_url,
     )
-    profile = _given(display_name=display_name, bio=bio, locale=locale, time_zone=time_zone)
-    paths = [*own, *(f"profile.{name}" for name in profile)]
+    profile = _without_none(display_name=display_name, bio=bio, locale=locale, time_zone=time_zone)
+    paths = [*user_fields, *(f"profile.{name}" for name in profile)]
     if not paths:
-        raise misused("Nothing is to be changed: name it, such as --first-name Ada.")
-    with called(context) as auth:
+        raise usage_error("Nothing is to be changed: name it, such as --first-name Ada.")
+    with open_client(context) as auth:
         request = pb.UpdateUserRequest(
-            user_id=_id(auth, who),
+            user_id=_user_id(auth, who),
             profile=UserProfile(**profile),
             update_mask=FieldMask(paths=paths),
             etag=etag,
-            **own,
+            **user_fields,
         )
-        answer = auth.users.UpdateUser(request)
-    show(_whole(answer), output)
+        response = auth.users.UpdateUser(request)
+    show(_user_with_profile(response), output)
 
 
 @users.command("deactivate")
 def deactivate(
-    who: Who, *, yes: Yes = False, output: As = Output.TABLE, context: InContext = None
+    who: UserArgument,
+    *,
+    yes: YesOption = False,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Bar a user from signing in, and end its sessions."""
-    with called(context) as auth:
-        user = find(auth, who).user
+    with open_client(context) as auth:
+        user = get_user(auth, who).user
         confirm(f"Deactivate {user.email} and end its sessions?", yes=yes)
-        answer = auth.users.DeactivateUser(pb.DeactivateUserRequest(user_id=user.user_id))
-    say(f"{answer.revoked_session_count} sessions were ended.")
-    show(as_dict(answer.user), output)
+        response = auth.users.DeactivateUser(pb.DeactivateUserRequest(user_id=user.user_id))
+    notify(f"{response.revoked_session_count} sessions were ended.")
+    show(as_dict(response.user), output)
 
 
 @users.command("activate")
-def activate(who: Who, *, output: As = Output.TABLE, context: InContext = None) -> None:
+def activate(
+    who: UserArgument, *, output: OutputOption = OutputFormat.TABLE, context: ContextOption = None
+) -> None:
     """Let a user in again."""
-    with called(context) as auth:
-        answer = auth.users.ActivateUser(pb.ActivateUserRequest(user_id=_id(auth, who)))
-    show(as_dict(answer.user), output)
+    with open_client(context) as auth:
+        response = auth.users.ActivateUser(pb.ActivateUserRequest(user_id=_user_id(auth, who)))
+    show(as_dict(response.user), output)
 
 
 @users.command("delete")
 def delete(
-    who: Who,
+    who: UserArgument,
     *,
     by: Annotated[str, typer.Option(help="Who deletes it, for the record.")] = "",
-    yes: Yes = False,
-    output: As = Output.TABLE,
-    context: InContext = None,
+    yes: YesOption = False,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Delete a user so that it can be restored, and end its sessions."""
-    with called(context) as auth:
-        user = find(auth, who).user
+    with open_client(context) as auth:
+        user = get_user(auth, who).user
         confirm(f"Delete {user.email} and end its sessions?", yes=yes)
         request = pb.DeleteUserRequest(user_id=user.user_id, deleted_by=by)
-        answer = auth.users.DeleteUser(request)
-    say(f"{answer.revoked_session_count} sessions were ended.")
-    show(as_dict(answer.user), output)
+        response = auth.users.DeleteUser(request)
+    notify(f"{response.revoked_session_count} sessions were ended.")
+    show(as_dict(response.user), output)
 
 
 @users.command("restore")
 def restore(
-    who: Who,
+    who: UserArgument,
     *,
     email: Annotated[str, typer.Option(help="Another address, where the old one is taken.")] = "",
     username: Annotated[str, typer.Option(help="Another username, likewise.")] = "",
-    output: As = Output.TABLE,
-    context: InContext = None,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Bring a deleted user back."""
-    with called(context) as auth:
+    with open_client(context) as auth:
         request = pb.RestoreUserRequest(
-            user_id=_id(auth, who, deleted=True), email=email, username=username
+            user_id=_user_id(auth, who, deleted=True), email=email, username=username
         )
-        answer = auth.users.RestoreUser(request)
-    show(as_dict(answer.user), output)
+        response = auth.users.RestoreUser(request)
+    show(as_dict(response.user), output)
 
 
 @users.command("purge")
-def purge(who: Who, *, yes: Yes = False, context: InContext = None) -> None:
+def purge(who: UserArgument, *, yes: YesOption = False, context: ContextOption = None) -> None:
     """Remove a user and all that belongs to it, for good."""
-    with called(context) as auth:
-        user = find(auth, who, deleted=True).user
+    with open_client(context) as auth:
+        user = get_user(auth, who, deleted=True).user
         confirm(f"Remove {user.email} ({user.user_id}) for good?", yes=yes)
         auth.users.PurgeUser(pb.PurgeUserRequest(user_id=user.user_id))
-    say(f"{user.user_id} is gone.")
+    notify(f"{user.user_id} is gone.")
 
 
 PrintToken = Annotated[
@@ -259,65 +268,65 @@ PrintToken = Annotated[
 
 @users.command("verify-email")
 def verify_email(
-    who: Who,
+    who: UserArgument,
     *,
     print_token: PrintToken = False,
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Take back the secret in the input, instead.")
     ] = False,
-    output: As = Output.TABLE,
-    context: InContext = None,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Take the address of a user as verified."""
-    with called(context) as auth:
-        user_id = _id(auth, who)
+    with open_client(context) as auth:
+        user_id = _user_id(auth, who)
         if token_stdin:
-            token = line_of_input("secret")
+            token = read_secret_line("secret")
         else:
             request = pb.CreateEmailVerificationRequest(user_id=user_id)
             issued = auth.users.CreateEmailVerification(request)
             token = issued.token
         if print_token and not token_stdin:
-            say(f"For {issued.email}, good until {issued.expire_time.ToJsonString()}.")
+            notify(f"For {issued.email}, good until {issued.expire_time.ToJsonString()}.")
             typer.echo(token)
             return
-        answer = auth.users.VerifyEmail(pb.VerifyEmailRequest(token=token))
-    show(as_dict(answer.user), output)
+        response = auth.users.VerifyEmail(pb.VerifyEmailRequest(token=token))
+    show(as_dict(response.user), output)
 
 
 @users.command("reset-password")
 def reset_password(
-    who: Who,
+    who: UserArgument,
     *,
     print_token: PrintToken = False,
-    password_stdin: PasswordFromInput = False,
-    output: As = Output.TABLE,
-    context: InContext = None,
+    password_stdin: PasswordStdinOption = False,
+    output: OutputOption = OutputFormat.TABLE,
+    context: ContextOption = None,
 ) -> None:
     """Set another password of a user, and end its sessions."""
-    with called(context) as auth:
-        user = find(auth, who).user
-        password = "" if print_token else new_password(from_input=password_stdin)
+    with open_client(context) as auth:
+        user = get_user(auth, who).user
+        password = "" if print_token else read_new_password(from_input=password_stdin)
         issued = auth.users.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
         if not issued.token:
-            raise misused("The user is deactivated: activate it first.")
+            raise usage_error("The user is deactivated: activate it first.")
         if print_token:
-            say(f"For {user.email}, good until {issued.expire_time.ToJsonString()}.")
+            notify(f"For {user.email}, good until {issued.expire_time.ToJsonString()}.")
             typer.echo(issued.token)
             return
         request = pb.ResetPasswordRequest(token=issued.token, new_password=password)
-        answer = auth.users.ResetPassword(request)
-    say(f"{answer.revoked_session_count} sessions were ended.")
-    show(as_dict(answer.user), output)
+        response = auth.users.ResetPassword(request)
+    notify(f"{response.revoked_session_count} sessions were ended.")
+    show(as_dict(response.user), output)
 
 
-def _id(auth: AuthClient, who: str, *, deleted: bool = False) -> str:
-    return find(auth, who, deleted=deleted).user.user_id
+def _user_id(auth: AuthClient, who: str, *, deleted: bool = False) -> str:
+    return get_user(auth, who, deleted=deleted).user.user_id
 
 
-def _whole(answer: Any) -> dict[str, Any]:
-    return {**as_dict(answer.user), "profile": as_dict(answer.profile)}
+def _user_with_profile(response: Any) -> dict[str, Any]:
+    return {**as_dict(response.user), "profile": as_dict(response.profile)}
 
 
-def _given(**values: str | None) -> dict[str, str]:
+def _without_none(**values: str | None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}

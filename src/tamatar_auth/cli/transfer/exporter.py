@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tamatar.auth.v1.user_service_pb2 import ExportedUser, ExportUsersRequest
-from tamatar_auth.cli.transfer.importer import LONGEST_WAIT, PATIENCE, will_pass
+from tamatar_auth.cli.transfer.importer import MAX_BACKOFF, RETRY_TIMEOUT, is_transient
 from tamatar_auth.client import AuthClient, AuthError
 
 
-class Receiver:
+class UserExporter:
     """Reads users in the order of their ids."""
 
     def __init__(
@@ -18,35 +18,35 @@ class Receiver:
         *,
         after: str,
         password_hashes: bool,
-        say: Callable[[str], None],
-        patience: float = PATIENCE,
+        notify: Callable[[str], None],
+        patience: float = RETRY_TIMEOUT,
     ) -> None:
         self._auth = auth
         self._password_hashes = password_hashes
-        self._say = say
+        self._notify = notify
         self._patience = patience
         self.after = after
         """The last user that was read."""
-        self.count = self.kept = 0
+        self.count = self.kept_passwords = 0
         """How many were read, and of how many the password stays where it is."""
 
     def users(self) -> Iterator[Sequence[ExportedUser]]:
         """Give the users as they come. Where the connection breaks, it goes on after the last."""
-        since, wait = time.monotonic(), 0.1
+        last_progress, backoff = time.monotonic(), 0.1
         while True:
             try:
-                for answer in self._auth.users.ExportUsers(self._request()):
-                    yield answer.users
-                    self._count(answer.users)
-                    since, wait = time.monotonic(), 0.1
+                for response in self._auth.users.ExportUsers(self._request()):
+                    yield response.users
+                    self._count(response.users)
+                    last_progress, backoff = time.monotonic(), 0.1
             except AuthError as error:
-                if not will_pass(error) or time.monotonic() - since > self._patience:
+                if not is_transient(error) or time.monotonic() - last_progress > self._patience:
                     raise
-                self._say(f"Trying again: {error}")
+                self._notify(f"Trying again: {error}")
             else:
                 return
-            time.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - jitter
-            wait = min(2 * wait, LONGEST_WAIT)
+            time.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
+            backoff = min(2 * backoff, MAX_BACKOFF)
 
     def _request(self) -> ExportUsersRequest:
         return ExportUsersRequest(
@@ -55,5 +55,5 @@ class Receiver:
 
     def _count(self, users: Sequence[ExportedUser]) -> None:
         self.count += len(users)
-        self.kept += sum(one.password_kept for one in users)
+        self.kept_passwords += sum(user.password_kept for user in users)
         self.after = users[-1].user.user_id

@@ -13,28 +13,28 @@ from grpc.aio import Metadata
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult, ImportUsersRequest
-from tamatar_auth.cli.transfer.file_formats import BadRow, Row
+from tamatar_auth.cli.transfer.file_formats import InvalidRow, Row
 from tamatar_auth.client import AuthClient, AuthError, BusyError, ConflictError, UnavailableError
 
-MOST_USERS = 500
-MOST_BYTES = 60 * 1024
+MAX_CHUNK_USERS = 500
+MAX_CHUNK_BYTES = 60 * 1024
 """What a request has, so that it is a message that the service takes."""
 
-IN_FLIGHT = 8
+MAX_UNANSWERED_REQUESTS = 8
 """Requests that are sent ahead of the answers."""
 
-PATIENCE = 60.0
+RETRY_TIMEOUT = 60.0
 """Seconds for which a service may be away, unless it is told otherwise."""
 
-LONGEST_WAIT = 5.0
+MAX_BACKOFF = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class RowResult:
     """What became of a row."""
 
     line: int
-    word: str
+    outcome: str
     """CREATED, EXISTS or REFUSED."""
     user_id: str = ""
     reason: str = ""
@@ -49,34 +49,38 @@ class _Chunk:
         self.rows: list[Row] = []
         self._size = 0
 
-    def takes(self, row: Row) -> bool:
+    def try_add(self, row: Row) -> bool:
         """Add a row if there is room for it."""
-        size = 0 if isinstance(row.user, BadRow) else row.user.ByteSize() + 8
-        full = len(self.rows) == MOST_USERS or self._size + size > MOST_BYTES
-        if self.rows and full:
+        size = 0 if isinstance(row.user, InvalidRow) else row.user.ByteSize() + 8
+        is_full = len(self.rows) == MAX_CHUNK_USERS or self._size + size > MAX_CHUNK_BYTES
+        if self.rows and is_full:
             return False
         self.rows.append(row)
-        if not isinstance(row.user, BadRow):
+        if not isinstance(row.user, InvalidRow):
             self._size += size
             self.request.users.append(row.user)
         return True
 
-    def results(self, answered: Iterable[ImportResult]) -> Iterator[Result]:
+    def results(self, import_results: Iterable[ImportResult]) -> Iterator[RowResult]:
         """Tell what became of each row, in their order."""
-        said = iter(answered)
+        answered = iter(import_results)
         for row in self.rows:
-            yield refused(row) if isinstance(row.user, BadRow) else _result(row.line, next(said))
+            yield (
+                invalid_row_result(row)
+                if isinstance(row.user, InvalidRow)
+                else _result(row.line, next(answered))
+            )
 
 
-def refused(row: Row) -> Result:
+def invalid_row_result(row: Row) -> RowResult:
     """Tell of a row that is no user, so that it was not sent."""
-    assert isinstance(row.user, BadRow)  # noqa: S101 - for the type checker
-    return Result(
+    assert isinstance(row.user, InvalidRow)  # noqa: S101 - for the type checker
+    return RowResult(
         row.line, "REFUSED", reason="INVALID_ROW", fields=((row.user.field, row.user.rule),)
     )
 
 
-class Sender:
+class UserImporter:
     """Sends the rows of a file, in chunks and ahead of the answers."""
 
     def __init__(
@@ -85,61 +89,61 @@ class Sender:
         rows: Iterable[Row],
         *,
         dry_run: bool = False,
-        patience: float = PATIENCE,
-        say: Callable[[str], None] = lambda _: None,
+        patience: float = RETRY_TIMEOUT,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._auth = auth
         self._chunks = _chunks(rows, dry_run=dry_run)
         self._patience = patience
-        self._say = say
+        self._notify = notify
         # The requests are read by a thread of gRPC's.
         self._lock = threading.Lock()
         self._unanswered: deque[_Chunk] = deque()
         self._error: BaseException | None = None
 
-    def results(self) -> Iterator[list[Result]]:
+    def results(self) -> Iterator[list[RowResult]]:
         """Give what became of the rows, a chunk at a time and in their order.
 
         Where the connection breaks, what was not answered is sent again: the service knows
         users again. Raise `AuthError` when that does not help.
         """
-        away_since: float | None = None
-        wait = 0.1
+        failing_since: float | None = None
+        backoff = 0.1
         while True:
             try:
                 for results in self._stream():
                     yield results
-                    away_since, wait = None, 0.1
+                    failing_since, backoff = None, 0.1
             except AuthError as error:
                 now = time.monotonic()
                 # Not since the last answer: the input may have had nothing to ask for long.
-                away_since = away_since or now
-                if not will_pass(error) or now - away_since >= self._patience:
+                failing_since = failing_since or now
+                if not is_transient(error) or now - failing_since >= self._patience:
                     raise
-                self._say(f"Trying again: {error}")
+                self._notify(f"Trying again: {error}")
             else:
                 return
-            time.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - jitter
-            wait = min(2 * wait, LONGEST_WAIT)
+            time.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
+            backoff = min(2 * backoff, MAX_BACKOFF)
 
-    def _stream(self) -> Iterator[list[Result]]:
-        feed = _Feed(self)
-        call: Any = self._auth.users.ImportUsers(feed.requests())
+    def _stream(self) -> Iterator[list[RowResult]]:
+        stream = _RequestStream(self)
+        call: Any = self._auth.users.ImportUsers(stream.requests())
         try:
-            for answer in call:
+            for response in call:
                 chunk = self._unanswered.popleft()
-                feed.room.release()
-                yield list(chunk.results(answer.results))
+                stream.capacity.release()
+                yield list(chunk.results(response.results))
         except AuthError:
             if self._error is None:
                 raise
         finally:
-            feed.end()
+            stream.close()
             call.cancel()
         if self._error is not None:
             raise self._error
         if self._unanswered:
-            raise _ended_early()
+            raise _incomplete_stream_error()
 
     def next_chunk(self) -> _Chunk | None:
         """Take the next chunk, which counts as unanswered from now on; called under the lock."""
@@ -153,80 +157,84 @@ class Sender:
         return chunk
 
 
-class _Feed:
+class _RequestStream:
     """The requests of one stream: first those that an earlier one left unanswered."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: UserImporter) -> None:
         self._sender = sender
-        self._again = deque(sender._unanswered)  # noqa: SLF001 - its other half
+        self._resend = deque(sender._unanswered)  # noqa: SLF001 - its other half
         self._lock = sender._lock  # noqa: SLF001 - its other half
-        self._ended = False
-        self.room = threading.Semaphore(IN_FLIGHT)
+        self._closed = False
+        self.capacity = threading.Semaphore(MAX_UNANSWERED_REQUESTS)
 
     def requests(self) -> Iterator[ImportUsersRequest]:
         """Give requests as there is room for them."""
         while True:
-            self.room.acquire()
+            self.capacity.acquire()
             with self._lock:
-                if self._ended:
+                if self._closed:
                     return
-                chunk = self._again.popleft() if self._again else self._sender.next_chunk()
+                chunk = self._resend.popleft() if self._resend else self._sender.next_chunk()
             if chunk is None:
                 return
             yield chunk.request
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Take no more rows: nobody waits for what becomes of them."""
         with self._lock:
-            self._ended = True
-        self.room.release()
+            self._closed = True
+        self.capacity.release()
 
 
-def will_pass(error: AuthError) -> bool:
+def is_transient(error: AuthError) -> bool:
     """Tell whether the same may well be answered when it is sent again."""
     # A stream on a connection that the server is about to close ends CANCELLED.
-    passing = isinstance(error, UnavailableError | BusyError | ConflictError)
-    return passing or error.status is StatusCode.CANCELLED
+    is_passing = isinstance(error, UnavailableError | BusyError | ConflictError)
+    return is_passing or error.status is StatusCode.CANCELLED
 
 
 def _chunks(rows: Iterable[Row], *, dry_run: bool) -> Iterator[_Chunk]:
     chunk = _Chunk(dry_run=dry_run)
-    for row in map(_sendable, rows):
-        if not chunk.takes(row):
+    for row in map(_checked_size, rows):
+        if not chunk.try_add(row):
             yield chunk
             chunk = _Chunk(dry_run=dry_run)
-            chunk.takes(row)
+            chunk.try_add(row)
     if chunk.rows:
         yield chunk
 
 
-def _sendable(row: Row) -> Row:
-    if isinstance(row.user, BadRow) or row.user.ByteSize() < MOST_BYTES:
+def _checked_size(row: Row) -> Row:
+    if isinstance(row.user, InvalidRow) or row.user.ByteSize() < MAX_CHUNK_BYTES:
         return row
-    return Row(row.line, BadRow("", "is too large"))
+    return Row(row.line, InvalidRow("", "is too large"))
 
 
-def _ended_early() -> AuthError:
+def _incomplete_stream_error() -> AuthError:
     """Give the error of a stream that ended well, though not all of it was answered."""
-    words = "The stream ended before all of it was answered."
-    return UnavailableError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), words)
+    message = "The stream ended before all of it was answered."
+    return UnavailableError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), message)
 
 
-def _result(line: int, said: ImportResult) -> Result:
+def _result(line: int, import_result: ImportResult) -> RowResult:
     # An outcome that this client does not know is no success.
-    word = _OUTCOMES.get(said.outcome, "REFUSED")
-    broken = tuple((rule.field, rule.description) for rule in said.broken_rules)
-    return Result(line, word, said.user_id, _reason(said), broken)
+    outcome = _OUTCOMES.get(import_result.outcome, "REFUSED")
+    violations = tuple((rule.field, rule.description) for rule in import_result.broken_rules)
+    return RowResult(line, outcome, import_result.user_id, _reason(import_result), violations)
 
 
-def _reason(said: ImportResult) -> str:
+def _reason(import_result: ImportResult) -> str:
     """Name why a user was refused, by its number where this client is older than the reason."""
-    if said.outcome not in _OUTCOMES:
-        return f"IMPORT_OUTCOME_{said.outcome}"
-    if not said.reason:
+    if import_result.outcome not in _OUTCOMES:
+        return f"IMPORT_OUTCOME_{import_result.outcome}"
+    if not import_result.reason:
         return ""
-    is_known = said.reason in ErrorReason.values()
-    return ErrorReason.Name(said.reason) if is_known else f"ERROR_REASON_{said.reason}"
+    is_known = import_result.reason in ErrorReason.values()
+    return (
+        ErrorReason.Name(import_result.reason)
+        if is_known
+        else f"ERROR_REASON_{import_result.reason}"
+    )
 
 
 _OUTCOMES = {

@@ -6,33 +6,33 @@ from typing import Any, Self
 import grpc
 from grpc.aio import AioRpcError
 
-from tamatar_auth.client.call_defaults import defaults
-from tamatar_auth.client.channel import Metadata
+from tamatar_auth.client.call_defaults import defaults_for
+from tamatar_auth.client.channel import CallMetadata
 from tamatar_auth.client.errors import auth_error
 
 
 class AuthChannel(grpc.aio.Channel):
     """Stands before a channel of gRPC."""
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: CallMetadata) -> None:
         self._channel = channel
         self._metadata = metadata
 
-    def unary_unary(self, method: str, *args: Any, **named: Any) -> Any:
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method."""
-        return self._calling(method, self._channel.unary_unary(method, *args, **named))
+        return self._wrapped(method, self._channel.unary_unary(method, *args, **kwargs))
 
-    def unary_stream(self, method: str, *args: Any, **named: Any) -> Any:
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method that answers more than once."""
-        return self._calling(method, self._channel.unary_stream(method, *args, **named))
+        return self._wrapped(method, self._channel.unary_stream(method, *args, **kwargs))
 
-    def stream_unary(self, method: str, *args: Any, **named: Any) -> Any:
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method with many requests."""
-        return self._calling(method, self._channel.stream_unary(method, *args, **named))
+        return self._wrapped(method, self._channel.stream_unary(method, *args, **kwargs))
 
-    def stream_stream(self, method: str, *args: Any, **named: Any) -> Any:
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what calls a method with many requests and answers."""
-        return self._calling(method, self._channel.stream_stream(method, *args, **named))
+        return self._wrapped(method, self._channel.stream_stream(method, *args, **kwargs))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - gRPC's
         """Tell how the connection is."""
@@ -56,13 +56,13 @@ class AuthChannel(grpc.aio.Channel):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _calling(self, method: str, made: Callable[..., Any]) -> Callable[..., Any]:
-        given = defaults(method)
+    def _wrapped(self, method: str, method_callable: Callable[..., Any]) -> Callable[..., Any]:
+        defaults = defaults_for(method)
 
-        def call(request: Any = None, timeout: float | None = None, **named: Any) -> Any:
-            named["timeout"] = given.timeout if timeout is None else timeout
-            named["metadata"] = (*self._metadata(), *(named.get("metadata") or ()))
-            return _Call(made(given.prepared(request), **named))
+        def call(request: Any = None, timeout: float | None = None, **kwargs: Any) -> Any:
+            kwargs["timeout"] = defaults.timeout if timeout is None else timeout
+            kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
+            return _Call(method_callable(defaults.prepare(request), **kwargs))
 
         return call
 
@@ -84,8 +84,8 @@ class _Call:
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         try:
-            async for answer in self._call:
-                yield answer
+            async for response in self._call:
+                yield response
         except AioRpcError as error:
             raise auth_error(error) from None
 

@@ -8,7 +8,7 @@ from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.aio.channel import AuthChannel
-from tamatar_auth.client.target import How, bearer, target
+from tamatar_auth.client.target import ConnectOptions, bearer_metadata, resolve_target
 
 if TYPE_CHECKING:  # there are no such classes at run time
     from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceAsyncStub
@@ -41,15 +41,15 @@ class AuthClient:
         await self.close()
 
 
-def connect(address: str, **how: Unpack[How]) -> AuthClient:
+def connect(address: str, **connect_options: Unpack[ConnectOptions]) -> AuthClient:
     """Return a client of the service at an address, as `tamatar_auth.client.connect` does.
 
     >>> async with connect("auth.example.com:50051", token=token) as auth:
     ...     (await auth.users.GetUser(GetUserRequest(email="ada@example.com"))).user.user_id
     """
-    there = target(address, how)
-    if there.credentials is None:
-        channel = grpc.aio.insecure_channel(there.address, there.options)
+    target = resolve_target(address, connect_options)
+    if target.credentials is None:
+        channel = grpc.aio.insecure_channel(target.address, target.options)
     else:
-        channel = grpc.aio.secure_channel(there.address, there.credentials, there.options)
-    return AuthClient(AuthChannel(channel, lambda: bearer(how.get("token"))))
+        channel = grpc.aio.secure_channel(target.address, target.credentials, target.options)
+    return AuthClient(AuthChannel(channel, lambda: bearer_metadata(connect_options.get("token"))))

@@ -8,22 +8,22 @@ import grpc
 
 from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest, WatchSessionsResponse
 from tamatar_auth.client.aio.connect import AuthClient
-from tamatar_auth.client.cache import SILENCE, SessionCache
-from tamatar_auth.client.invalidation import Pauses
+from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache
+from tamatar_auth.client.invalidation import Backoff
 
 
-class Watch:
+class SessionWatcher:
     """Watches while the event loop runs, from the first time that it is needed."""
 
     def __init__(self, auth: AuthClient, cache: SessionCache) -> None:
         self._auth = auth
         self._cache = cache
         self._task: asyncio.Task[None] | None = None
-        self._is_over = False
+        self._is_closed = False
 
     def begin(self) -> None:
         """Watch from now on, if that was not begun."""
-        if not self._is_over and (self._task is None or self._task.done()):
+        if not self._is_closed and (self._task is None or self._task.done()):
             # In a context of its own: the call that it is begun for ends before it.
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="watch sessions", context=Context()
@@ -31,37 +31,37 @@ class Watch:
 
     async def close(self) -> None:
         """Watch no more."""
-        self._is_over = True
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        pauses = Pauses()
+        backoff = Backoff()
         while True:
             error = None
             try:
-                await self._follow(pauses)
+                await self._follow_stream(backoff)
             except grpc.aio.UsageError:  # the client was closed
-                self._is_over = True
+                self._is_closed = True
                 return
             except Exception as raised:  # noqa: BLE001 - such as a token that cannot be read
                 error = raised
             finally:
-                self._cache.broken()
-            await asyncio.sleep(pauses.after(error))
+                self._cache.stream_broken()
+            await asyncio.sleep(backoff.next_delay(error))
 
-    async def _follow(self, pauses: Pauses) -> None:
+    async def _follow_stream(self, backoff: Backoff) -> None:
         """Tell the cache what a stream tells, until it ends or falls silent."""
         call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:
             is_open = False
             while (message := await _next(call)) is not None:
                 if not is_open:
-                    self._cache.opened()
-                    pauses.worked()
+                    self._cache.stream_opened()
+                    backoff.reset()
                     is_open = True
-                elif not self._cache.heard(message.ends):
+                elif not self._cache.apply_ends(message.ends):
                     return
         finally:
             call.cancel()
@@ -69,6 +69,6 @@ class Watch:
 
 async def _next(call: Any) -> WatchSessionsResponse | None:
     """Return the next message of a stream, or None at its end; raise `TimeoutError`."""
-    async with asyncio.timeout(SILENCE):
+    async with asyncio.timeout(MAX_STREAM_SILENCE):
         message = await call.read()
     return None if message is grpc.aio.EOF else message

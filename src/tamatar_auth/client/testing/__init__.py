@@ -13,12 +13,12 @@ from tamatar.auth.v1.session_service_pb2 import SessionEnd
 from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client.testing.errors import RefusedError
 from tamatar_auth.client.testing.servicers import (
-    SIGN_OF_LIFE,
-    SessionService,
-    UserService,
+    HEARTBEAT_INTERVAL,
+    FakeSessionServicer,
+    FakeUserServicer,
     handlers,
 )
-from tamatar_auth.client.testing.state import World
+from tamatar_auth.client.testing.state import FakeState
 
 __all__ = ["FakeAuthServer"]
 
@@ -39,15 +39,17 @@ class FakeAuthServer:
     'ada@example.com'
     """
 
-    def __init__(self, *, threads: int = 32, sign_of_life: float = SIGN_OF_LIFE) -> None:
+    def __init__(
+        self, *, threads: int = 32, heartbeat_interval: float = HEARTBEAT_INTERVAL
+    ) -> None:
         """Prepare a server; each stream occupies one of its threads."""
         self.address = "127.0.0.1:0"
         """Where it answers, as soon as it was started; it keeps its port."""
         self.calls: Counter[str] = Counter()
         """How often each method was called."""
         self._threads = threads
-        self._sign_of_life = sign_of_life
-        self._world = World()
+        self._heartbeat_interval = heartbeat_interval
+        self._state = FakeState()
         self._is_available = True
         self._server: grpc.Server | None = None
 
@@ -56,11 +58,11 @@ class FakeAuthServer:
         server = grpc.server(
             ThreadPoolExecutor(self._threads, "fake-auth"), options=[("grpc.so_reuseport", 0)]
         )
-        for descriptor, service in (
-            (_USERS, UserService(self._world)),
-            (_SESSIONS, SessionService(self._world, self._sign_of_life)),
+        for descriptor, servicer in (
+            (_USERS, FakeUserServicer(self._state)),
+            (_SESSIONS, FakeSessionServicer(self._state, self._heartbeat_interval)),
         ):
-            handler = handlers(descriptor, service, self.calls, self._admit)
+            handler = handlers(descriptor, servicer, self.calls, self._check_available)
             server.add_generic_rpc_handlers([handler])
         try:
             port = server.add_insecure_port(self.address)
@@ -73,7 +75,7 @@ class FakeAuthServer:
     def stop(self) -> None:
         """Answer no more; what is known is kept for the next start."""
         if self._server is not None:
-            self._world.tell(ErrorReason.SERVICE_STOPPING)
+            self._state.publish(ErrorReason.SERVICE_STOPPING)
             self._server.stop(grace=1).wait()
             self._server = None
 
@@ -86,44 +88,44 @@ class FakeAuthServer:
 
     def add_user(self, email: str, **fields: Any) -> User:
         """Add a user; the fields are those of `User`, such as `first_name`."""
-        return self._world.add_user(email, **fields)
+        return self._state.add_user(email, **fields)
 
     def start_session(self, user: User, *, life: timedelta = timedelta(days=7)) -> str:
         """Sign a user in; return the token of the session."""
-        return self._world.add_session(user.user_id, life)[1]
+        return self._state.add_session(user.user_id, life)[1]
 
     def revoke(self, token: str) -> None:
         """End the session of a token."""
-        self._world.end(self._world.session_of(token))
+        self._state.revoke_sessions(self._state.get_session_by_token(token))
 
     def revoke_all(self, user: User) -> None:
         """End the sessions of a user."""
-        self._world.end(*self._world.of_user(user.user_id))
+        self._state.revoke_sessions(*self._state.list_live_sessions(user.user_id))
 
     def expire(self, token: str) -> None:
         """Let the life of the session be over that a token is of."""
-        with self._world.lock:
-            session = self._world.session_of(token)
+        with self._state.lock:
+            session = self._state.get_session_by_token(token)
             session.expire_time.CopyFrom(session.create_time)
             ended = SessionEnd(user_id=session.user_id, session_id=session.session_id)
-            self._world.tell(ended)
+            self._state.publish(ended)
 
     def deactivate(self, user: User) -> None:
         """Bar a user from signing in, and end the sessions."""
-        with self._world.lock:
-            self._world.users[user.user_id].is_active = False
-            self._world.tell(SessionEnd(user_id=user.user_id))
-            self._world.end(*self._world.of_user(user.user_id))
+        with self._state.lock:
+            self._state.users[user.user_id].is_active = False
+            self._state.publish(SessionEnd(user_id=user.user_id))
+            self._state.revoke_sessions(*self._state.list_live_sessions(user.user_id))
 
     def delete(self, user: User) -> None:
         """Delete a user, and end the sessions."""
-        with self._world.lock:
+        with self._state.lock:
             self.deactivate(user)
-            self._world.users[user.user_id].delete_time.GetCurrentTime()
+            self._state.users[user.user_id].delete_time.GetCurrentTime()
 
     def break_streams(self) -> None:
         """End all streams, as the service does when they may lack something."""
-        self._world.tell(ErrorReason.STREAM_INTERRUPTED)
+        self._state.publish(ErrorReason.STREAM_INTERRUPTED)
 
     @property
     def is_available(self) -> bool:
@@ -136,6 +138,6 @@ class FakeAuthServer:
         if not value:
             self.break_streams()
 
-    def _admit(self) -> None:
+    def _check_available(self) -> None:
         if not self._is_available:
             raise RefusedError(ErrorReason.STORAGE_UNAVAILABLE)

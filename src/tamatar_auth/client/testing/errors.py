@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar_auth.client.errors import DETAILS, DOMAIN
+from tamatar_auth.client.errors import DETAILS_KEY, ERROR_DOMAIN
 
 _CODES = {
     ErrorReason.INVALID_FIELDS: StatusCode.INVALID_ARGUMENT,
@@ -23,7 +23,7 @@ _CODES = {
 """The status of each reason; of others it is UNAUTHENTICATED."""
 
 _RETRY_SECONDS = 0.1
-_LONGEST_TOKEN = 128
+_MAX_TOKEN_LENGTH = 128
 
 
 class RefusedError(Exception):
@@ -34,23 +34,23 @@ class RefusedError(Exception):
         self.reason = reason
         self.fields = fields
 
-    def end(self, context: Any) -> NoReturn:
+    def abort(self, context: Any) -> NoReturn:
         """End a call with the status that the real service answers."""
         code = _CODES.get(self.reason, StatusCode.UNAUTHENTICATED)
         name = ErrorReason.Name(self.reason)
         message = f"The fake service says {name}."
         status = Status(code=code.value[0], message=message)
-        info = ErrorInfo(reason=name, domain=DOMAIN)
-        for detail in (info, *_fields(self.fields), *_retry(code)):
+        info = ErrorInfo(reason=name, domain=ERROR_DOMAIN)
+        for detail in (info, *_bad_request(self.fields), *_retry_info(code)):
             packed = Packed()
             packed.Pack(detail)
             status.details.append(packed)
-        context.set_trailing_metadata(((DETAILS, status.SerializeToString()),))
+        context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
         context.abort(code, message)
         raise self
 
 
-def checked_id(field: str, text: str) -> str:
+def parse_uuid(field: str, text: str) -> str:
     """Return a UUID in its normal form, or refuse."""
     try:
         return str(UUID(text))
@@ -58,21 +58,21 @@ def checked_id(field: str, text: str) -> str:
         raise RefusedError(ErrorReason.INVALID_FIELDS, field) from None
 
 
-def checked_token(field: str, text: str) -> str:
+def parse_session_token(field: str, text: str) -> str:
     """Return what can be a token, or refuse."""
-    if not 1 <= len(text) <= _LONGEST_TOKEN or not text.isprintable():
+    if not 1 <= len(text) <= _MAX_TOKEN_LENGTH or not text.isprintable():
         raise RefusedError(ErrorReason.INVALID_FIELDS, field)
     return text
 
 
-def _fields(names: Sequence[str]) -> list[BadRequest]:
+def _bad_request(names: Sequence[str]) -> list[BadRequest]:
     violations = [
         BadRequest.FieldViolation(field=name, description="breaks a rule") for name in names
     ]
     return [BadRequest(field_violations=violations)] if violations else []
 
 
-def _retry(code: StatusCode) -> list[RetryInfo]:
+def _retry_info(code: StatusCode) -> list[RetryInfo]:
     if code is not StatusCode.UNAVAILABLE:
         return []
     retry = RetryInfo()

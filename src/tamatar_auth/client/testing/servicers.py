@@ -8,167 +8,181 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 
-from tamatar.auth.v1 import session_service_pb2 as s
-from tamatar.auth.v1 import user_service_pb2 as u
+from tamatar.auth.v1 import session_service_pb2 as session_pb
+from tamatar.auth.v1 import user_service_pb2 as user_pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.user_pb2 import User
-from tamatar_auth.client.testing.errors import RefusedError, checked_id, checked_token
-from tamatar_auth.client.testing.state import World
+from tamatar_auth.client.testing.errors import RefusedError, parse_session_token, parse_uuid
+from tamatar_auth.client.testing.state import FakeState
 
-SIGN_OF_LIFE = 5.0
+HEARTBEAT_INTERVAL = 5.0
 """Seconds after which a stream that has nothing to tell says so."""
 
-_MOST = 1000
+_MAX_BATCH_SIZE = 1000
 
 
-class UserService:
+class FakeUserServicer:
     """Reads users."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, state: FakeState) -> None:
+        self._state = state
 
-    def GetUser(self, request: u.GetUserRequest, _context: Any) -> u.GetUserResponse:
-        return u.GetUserResponse(user=self._world.find_user(_finder(request)))
+    def GetUser(self, request: user_pb.GetUserRequest, _context: Any) -> user_pb.GetUserResponse:
+        return user_pb.GetUserResponse(user=self._state.get_user_where(_user_matcher(request)))
 
     def BatchGetUsers(
-        self, request: u.BatchGetUsersRequest, _context: Any
-    ) -> u.BatchGetUsersResponse:
-        if not 1 <= len(request.user_ids) <= _MOST:
+        self, request: user_pb.BatchGetUsersRequest, _context: Any
+    ) -> user_pb.BatchGetUsersResponse:
+        if not 1 <= len(request.user_ids) <= _MAX_BATCH_SIZE:
             raise RefusedError(ErrorReason.INVALID_FIELDS, "user_ids")
-        named = (checked_id(f"user_ids[{n}]", each) for n, each in enumerate(request.user_ids))
-        answer = u.BatchGetUsersResponse()
-        for user_id in dict.fromkeys(named):
+        user_ids = (parse_uuid(f"user_ids[{n}]", each) for n, each in enumerate(request.user_ids))
+        response = user_pb.BatchGetUsersResponse()
+        for user_id in dict.fromkeys(user_ids):
             try:
-                answer.users.append(self._world.live_user(user_id))
+                response.users.append(self._state.get_live_user(user_id))
             except RefusedError:
-                answer.missing_user_ids.append(user_id)
-        return answer
+                response.missing_user_ids.append(user_id)
+        return response
 
 
-class SessionService:
+class FakeSessionServicer:
     """Validates and ends sessions, and tells who watches."""
 
-    def __init__(self, world: World, sign_of_life: float) -> None:
-        self._world = world
-        self._sign_of_life = sign_of_life
+    def __init__(self, state: FakeState, heartbeat_interval: float) -> None:
+        self._state = state
+        self._heartbeat_interval = heartbeat_interval
 
     def ValidateSession(
-        self, request: s.ValidateSessionRequest, _context: Any
-    ) -> s.ValidateSessionResponse:
-        session, user = self._world.good(checked_token("session_token", request.session_token))
-        return s.ValidateSessionResponse(session=session, user=user)
+        self, request: session_pb.ValidateSessionRequest, _context: Any
+    ) -> session_pb.ValidateSessionResponse:
+        session, user = self._state.get_valid_session(
+            parse_session_token("session_token", request.session_token)
+        )
+        return session_pb.ValidateSessionResponse(session=session, user=user)
 
     def BatchValidateSessions(
-        self, request: s.BatchValidateSessionsRequest, _context: Any
-    ) -> s.BatchValidateSessionsResponse:
-        if not 1 <= len(request.session_tokens) <= _MOST:
+        self, request: session_pb.BatchValidateSessionsRequest, _context: Any
+    ) -> session_pb.BatchValidateSessionsResponse:
+        if not 1 <= len(request.session_tokens) <= _MAX_BATCH_SIZE:
             raise RefusedError(ErrorReason.INVALID_FIELDS, "session_tokens")
         tokens = [
-            checked_token(f"session_tokens[{n}]", each)
+            parse_session_token(f"session_tokens[{n}]", each)
             for n, each in enumerate(request.session_tokens)
         ]
-        return s.BatchValidateSessionsResponse(results=map(self._result, tokens))
+        return session_pb.BatchValidateSessionsResponse(results=map(self._result, tokens))
 
-    def GetSession(self, request: s.GetSessionRequest, _context: Any) -> s.GetSessionResponse:
-        session_id = checked_id("session_id", request.session_id)
-        return s.GetSessionResponse(session=self._world.session(session_id))
+    def GetSession(
+        self, request: session_pb.GetSessionRequest, _context: Any
+    ) -> session_pb.GetSessionResponse:
+        session_id = parse_uuid("session_id", request.session_id)
+        return session_pb.GetSessionResponse(session=self._state.session(session_id))
 
     def RevokeSession(
-        self, request: s.RevokeSessionRequest, _context: Any
-    ) -> s.RevokeSessionResponse:
+        self, request: session_pb.RevokeSessionRequest, _context: Any
+    ) -> session_pb.RevokeSessionResponse:
         match request.WhichOneof("session"):
             case "session_id":
-                session = self._world.session(checked_id("session_id", request.session_id))
+                session = self._state.session(parse_uuid("session_id", request.session_id))
             case "session_token":
-                token = checked_token("session_token", request.session_token)
-                session = self._world.session_of(token)
+                token = parse_session_token("session_token", request.session_token)
+                session = self._state.get_session_by_token(token)
             case _:
                 raise RefusedError(ErrorReason.INVALID_FIELDS, "session")
-        self._world.end(session)
-        return s.RevokeSessionResponse(session=session)
+        self._state.revoke_sessions(session)
+        return session_pb.RevokeSessionResponse(session=session)
 
     def RevokeUserSessions(
-        self, request: s.RevokeUserSessionsRequest, _context: Any
-    ) -> s.RevokeUserSessionsResponse:
-        user = self._world.live_user(checked_id("user_id", request.user_id))
-        kept = request.except_session_id
-        kept = checked_id("except_session_id", kept) if kept else ""
-        ending = [each for each in self._world.of_user(user.user_id) if each.session_id != kept]
-        return s.RevokeUserSessionsResponse(revoked_session_count=self._world.end(*ending))
+        self, request: session_pb.RevokeUserSessionsRequest, _context: Any
+    ) -> session_pb.RevokeUserSessionsResponse:
+        user = self._state.get_live_user(parse_uuid("user_id", request.user_id))
+        kept_session_id = request.except_session_id
+        kept_session_id = (
+            parse_uuid("except_session_id", kept_session_id) if kept_session_id else ""
+        )
+        ended_sessions = [
+            each
+            for each in self._state.list_live_sessions(user.user_id)
+            if each.session_id != kept_session_id
+        ]
+        return session_pb.RevokeUserSessionsResponse(
+            revoked_session_count=self._state.revoke_sessions(*ended_sessions)
+        )
 
     def WatchSessions(
-        self, _request: s.WatchSessionsRequest, context: Any
-    ) -> Iterator[s.WatchSessionsResponse]:
-        watcher = self._world.watch()
+        self, _request: session_pb.WatchSessionsRequest, context: Any
+    ) -> Iterator[session_pb.WatchSessionsResponse]:
+        watcher = self._state.add_watcher()
         try:
             if not context.add_callback(lambda: watcher.put(ErrorReason.STREAM_INTERRUPTED)):
                 return
-            yield s.WatchSessionsResponse()
+            yield session_pb.WatchSessionsResponse()
             while True:
                 try:
-                    told = watcher.get(timeout=self._sign_of_life)
+                    event = watcher.get(timeout=self._heartbeat_interval)
                 except Empty:
-                    yield s.WatchSessionsResponse()
+                    yield session_pb.WatchSessionsResponse()
                     continue
-                if not isinstance(told, s.SessionEnd):
-                    raise RefusedError(told)
-                yield s.WatchSessionsResponse(ends=[told])
+                if not isinstance(event, session_pb.SessionEnd):
+                    raise RefusedError(event)
+                yield session_pb.WatchSessionsResponse(ends=[event])
         finally:
-            self._world.leave(watcher)
+            self._state.remove_watcher(watcher)
 
-    def _result(self, token: str) -> s.SessionValidation:
+    def _result(self, token: str) -> session_pb.SessionValidation:
         try:
-            session, user = self._world.good(token)
+            session, user = self._state.get_valid_session(token)
         except RefusedError as refused:
-            return s.SessionValidation(refusal=refused.reason)
-        return s.SessionValidation(session=session, user=user)
+            return session_pb.SessionValidation(refusal=refused.reason)
+        return session_pb.SessionValidation(session=session, user=user)
 
 
 def handlers(
-    descriptor: Any, service: Any, calls: "Counter[str]", admit: Callable[[], None]
+    descriptor: Any, servicer: Any, calls: "Counter[str]", check_available: Callable[[], None]
 ) -> grpc.GenericRpcHandler:
     """Return the handlers of what a service answers; the rest of its methods is UNIMPLEMENTED."""
     return grpc.method_handlers_generic_handler(
         descriptor.full_name,
         {
-            method.name: _handler(method, getattr(service, method.name), calls, admit)
+            method.name: _handler(method, getattr(servicer, method.name), calls, check_available)
             for method in descriptor.methods
-            if hasattr(service, method.name)
+            if hasattr(servicer, method.name)
         },
     )
 
 
-def _handler(method: Any, behaviour: Any, calls: "Counter[str]", admit: Callable[[], None]) -> Any:
+def _handler(
+    method: Any, behaviour: Any, calls: "Counter[str]", check_available: Callable[[], None]
+) -> Any:
     def begin() -> None:
         calls[method.name] += 1
-        admit()
+        check_available()
 
-    def once(request: Any, context: Any) -> Any:
+    def unary(request: Any, context: Any) -> Any:
         try:
             begin()
             return behaviour(request, context)
         except RefusedError as refused:
-            refused.end(context)
+            refused.abort(context)
 
     def stream(request: Any, context: Any) -> Iterator[Any]:
         try:
             begin()
             yield from behaviour(request, context)
         except RefusedError as refused:
-            refused.end(context)
+            refused.abort(context)
 
     request_type = message_factory.GetMessageClass(method.input_type)
     response_type = message_factory.GetMessageClass(method.output_type)
     codec = (request_type.FromString, response_type.SerializeToString)
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(stream, *codec)
-    return grpc.unary_unary_rpc_method_handler(once, *codec)
+    return grpc.unary_unary_rpc_method_handler(unary, *codec)
 
 
-def _finder(request: u.GetUserRequest) -> Callable[[User], bool]:
+def _user_matcher(request: user_pb.GetUserRequest) -> Callable[[User], bool]:
     match request.WhichOneof("identifier"):
         case "user_id":
-            user_id = checked_id("user_id", request.user_id)
+            user_id = parse_uuid("user_id", request.user_id)
             return lambda user: user.user_id == user_id
         case "email" if request.email:
             email = request.email.lower()

@@ -18,7 +18,7 @@ Watcher = SimpleQueue[SessionEnd | ErrorReason.ValueType]
 """Takes ends, and at last why there are no more of them."""
 
 
-class World:
+class FakeState:
     """The users, their sessions, and those who watch them."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class World:
         session.expire_time.FromDatetime(_now() + life)
         session.client.SetInParent()
         with self.lock:
-            self.live_user(user_id).last_login_time.FromDatetime(_now())
+            self.get_live_user(user_id).last_login_time.FromDatetime(_now())
             self.sessions[session.session_id] = session
             self._tokens[token] = session.session_id
         return session, token
 
-    def session_of(self, token: str) -> Session:
+    def get_session_by_token(self, token: str) -> Session:
         """Return the session of a token, good or not, or refuse."""
         with self.lock:
             session_id = self._tokens.get(token)
@@ -73,7 +73,7 @@ class World:
                 raise RefusedError(ErrorReason.SESSION_NOT_FOUND)
             return self.sessions[session_id]
 
-    def good(self, token: str) -> tuple[Session, User]:
+    def get_valid_session(self, token: str) -> tuple[Session, User]:
         """Return a good session and its user, or refuse."""
         with self.lock:
             session_id = self._tokens.get(token)
@@ -83,17 +83,17 @@ class World:
             user = self.users[session.user_id]
             if session.HasField("revoke_time"):
                 raise RefusedError(ErrorReason.SESSION_REVOKED)
-            if _is_over(session):
+            if _is_expired(session):
                 raise RefusedError(ErrorReason.SESSION_EXPIRED)
             if user.HasField("delete_time") or not user.is_active:
                 raise RefusedError(ErrorReason.USER_INACTIVE)
             return session, user
 
-    def live_user(self, user_id: str) -> User:
+    def get_live_user(self, user_id: str) -> User:
         """Return a user who is not deleted, or refuse."""
-        return self.find_user(lambda user: user.user_id == user_id)
+        return self.get_user_where(lambda user: user.user_id == user_id)
 
-    def find_user(self, matches: Callable[[User], bool]) -> User:
+    def get_user_where(self, matches: Callable[[User], bool]) -> User:
         """Return the live user that matches, or refuse."""
         with self.lock:
             for user in self.users.values():
@@ -101,47 +101,47 @@ class World:
                     return user
         raise RefusedError(ErrorReason.USER_NOT_FOUND)
 
-    def end(self, *sessions: Session) -> int:
+    def revoke_sessions(self, *sessions: Session) -> int:
         """Revoke sessions, tell who watches, and return how many were live."""
         with self.lock:
             live = [each for each in sessions if not each.HasField("revoke_time")]
             for session in live:
                 session.revoke_time.FromDatetime(_now())
-                self.tell(SessionEnd(user_id=session.user_id, session_id=session.session_id))
-            return sum(not _is_over(session) for session in live)
+                self.publish(SessionEnd(user_id=session.user_id, session_id=session.session_id))
+            return sum(not _is_expired(session) for session in live)
 
-    def of_user(self, user_id: str) -> Sequence[Session]:
+    def list_live_sessions(self, user_id: str) -> Sequence[Session]:
         """Return the live sessions of a user."""
         with self.lock:
             every = [each for each in self.sessions.values() if each.user_id == user_id]
             return [
-                each for each in every if not each.HasField("revoke_time") and not _is_over(each)
+                each for each in every if not each.HasField("revoke_time") and not _is_expired(each)
             ]
 
-    def watch(self) -> Watcher:
+    def add_watcher(self) -> Watcher:
         """Let somebody hear of all ends from now on."""
         watcher: Watcher = SimpleQueue()
         with self.lock:
             self._watchers.add(watcher)
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
+    def remove_watcher(self, watcher: Watcher) -> None:
         """Let somebody hear no more."""
         with self.lock:
             self._watchers.discard(watcher)
 
-    def tell(self, what: SessionEnd | ErrorReason.ValueType) -> None:
+    def publish(self, event: SessionEnd | ErrorReason.ValueType) -> None:
         """Tell all who watch of an end, or why there are no more of them."""
         with self.lock:
             for watcher in self._watchers:
-                watcher.put(what)
+                watcher.put(event)
 
 
 def _token() -> str:
     return f"tms_{secrets.token_urlsafe(32)}"
 
 
-def _is_over(session: Session) -> bool:
+def _is_expired(session: Session) -> bool:
     return session.expire_time.ToDatetime(tzinfo=UTC) <= _now()
 
 

@@ -13,17 +13,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple, TypeVar
 
 from tamatar_auth.errors import ServerBusy, ServiceStopping
-from tamatar_auth.security.passwords.thread_pool import Hash, HashThreads
+from tamatar_auth.security.passwords.thread_pool import HashJob, HashThreadPool
 
 Result = TypeVar("Result")
-Observe = Callable[[Hash[Any]], None]
+HashObserver = Callable[[HashJob[Any]], None]
 
-_FIRST_GUESS = 0.25  # seconds a hash takes, until some were measured
-_WEIGHT = 0.2  # of the latest hash in their mean
-_LEAST_WAIT = 0.1  # seconds
+_INITIAL_SECONDS = 0.25  # seconds a hash takes, until some were measured
+_MEAN_WEIGHT = 0.2  # of the latest hash in their mean
+_MIN_RETRY_SECONDS = 0.1  # seconds
 
 
-class Load(NamedTuple):
+class QueueLoad(NamedTuple):
     """How many turns are taken, and how many of them have a hash that runs or waits."""
 
     taken: int
@@ -31,10 +31,10 @@ class Load(NamedTuple):
     waiting: int
 
 
-class Turn:
+class HashPermit:
     """The right to one hash at a time."""
 
-    def __init__(self, threads: HashThreads, observe: Observe) -> None:
+    def __init__(self, threads: HashThreadPool, observe: HashObserver) -> None:
         self._threads = threads
         self._observe = observe
         self._latest: asyncio.Future[Any] | None = None
@@ -43,87 +43,89 @@ class Turn:
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Return what the work returns. Cancelled before a thread began it, it never runs."""
-        asked = Hash(work)
-        self._threads.put(asked)
-        outcome = asyncio.wrap_future(asked.outcome)
-        outcome.add_done_callback(lambda _: self._observe(asked))
+        job = HashJob(work)
+        self._threads.submit(job)
+        future = asyncio.wrap_future(job.future)
+        future.add_done_callback(lambda _: self._observe(job))
         # Whoever went away asks for the error no more.
-        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._latest = outcome
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._latest = future
         try:
-            return await asyncio.shield(outcome)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
-            self.was_dropped = self._threads.drop(asked)
+            self.was_dropped = self._threads.drop(job)
             raise
 
-    def when_over(self, give_back: Callable[[], None]) -> None:
+    def when_idle(self, release: Callable[[], None]) -> None:
         """Call back at once, or when the thread is free that still hashes for this turn."""
         if self._latest is None or self._latest.done():
-            give_back()
+            release()
         else:
-            self._latest.add_done_callback(lambda _: give_back())
+            self._latest.add_done_callback(lambda _: release())
 
 
-class HashTurns:
+class HashQueue:
     """Gives turns, of which there are as many as threads and places before them."""
 
-    def __init__(self, threads: int, queue: int, observe: Observe | None = None) -> None:
-        self.most = threads + queue
-        self._threads = HashThreads(threads)
-        self._free = asyncio.Semaphore(self.most)
+    def __init__(self, threads: int, queue: int, observe: HashObserver | None = None) -> None:
+        self.capacity = threads + queue
+        self._threads = HashThreadPool(threads)
+        self._permits = asyncio.Semaphore(self.capacity)
         self._is_closed = False
         self._taken = 0
-        self._tell = observe
-        self._mean = _FIRST_GUESS
+        self._notify_observer = observe
+        self._mean_seconds = _INITIAL_SECONDS
 
     @property
-    def load(self) -> Load:
+    def load(self) -> QueueLoad:
         """What the turns are at."""
-        return Load(self._taken, self._threads.working, self._threads.waiting)
+        return QueueLoad(self._taken, self._threads.hashing, self._threads.waiting)
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn]:
+    async def permit(self) -> AsyncIterator[HashPermit]:
         """Give a turn at once, for as long as the block, or raise `ServerBusy`."""
-        if self._free.locked():
-            raise ServerBusy(self._wait())
-        async with self.turn_in_time() as turn:
-            yield turn
+        if self._permits.locked():
+            raise ServerBusy(self._retry_after())
+        async with self.wait_for_permit() as permit:
+            yield permit
 
     @contextlib.asynccontextmanager
-    async def turn_in_time(self) -> AsyncIterator[Turn]:
+    async def wait_for_permit(self) -> AsyncIterator[HashPermit]:
         """Give a turn for as long as the block, as soon as there is one."""
-        await self._free.acquire()
+        await self._permits.acquire()
         if self._is_closed:
-            self._free.release()
+            self._permits.release()
             raise ServiceStopping
         self._taken += 1
-        turn = Turn(self._threads, self._observe)
+        permit = HashPermit(self._threads, self._observe)
         try:
-            yield turn
+            yield permit
         finally:
             # A hash cannot be stopped: until it is done its thread is nobody else's.
-            turn.when_over(self._give_back)
+            permit.when_idle(self._release)
 
     async def close(self) -> None:
         """Wait for the hashes that run, and end the threads. No turn is given after that."""
         self._is_closed = True
         await self._threads.close()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._taken -= 1
-        self._free.release()
+        self._permits.release()
 
-    def _wait(self) -> float:
+    def _retry_after(self) -> float:
         """Tell in how many seconds those who have a turn now are through, or some of them.
 
         Callers that are refused together do not come back together.
         """
-        all_through = self._mean * self.most / self._threads.count
-        return max(_LEAST_WAIT, random.uniform(all_through / 2, all_through))  # noqa: S311 - jitter
+        drain_seconds = self._mean_seconds * self.capacity / self._threads.count
+        return max(_MIN_RETRY_SECONDS, random.uniform(drain_seconds / 2, drain_seconds))  # noqa: S311 - jitter
 
-    def _observe(self, done: Hash[Any]) -> None:
-        if done.began is None:  # it was dropped
+    def _observe(self, done: HashJob[Any]) -> None:
+        if done.started_at is None:  # it was dropped
             return
-        self._mean += _WEIGHT * (done.ended - done.began - self._mean)
-        if self._tell is not None:
-            self._tell(done)
+        self._mean_seconds += _MEAN_WEIGHT * (
+            done.finished_at - done.started_at - self._mean_seconds
+        )
+        if self._notify_observer is not None:
+            self._notify_observer(done)

@@ -5,51 +5,51 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from tamatar_auth.observability import semconv as names
-from tamatar_auth.security.passwords.admission import HashTurns, Observe
-from tamatar_auth.security.passwords.thread_pool import Hash
+from tamatar_auth.observability import semconv
+from tamatar_auth.security.passwords.admission import HashObserver, HashQueue
+from tamatar_auth.security.passwords.thread_pool import HashJob
 
 
-def watch_hashes(meter: Meter) -> Observe:
+def hash_recorder(meter: Meter) -> HashObserver:
     """Return what records how long a hash waited and how long it took."""
-    waits = _seconds(meter, names.HASH_WAIT, "How long hashes waited for a thread.")
-    durations = _seconds(meter, names.HASH_DURATION, "How long hashes took on their thread.")
+    waits = _histogram(meter, semconv.HASH_WAIT, "How long hashes waited for a thread.")
+    durations = _histogram(meter, semconv.HASH_DURATION, "How long hashes took on their thread.")
 
-    def observe(done: Hash[Any]) -> None:
-        if done.began is not None:
-            waits.record(done.began - done.asked)
-            durations.record(done.ended - done.began)
+    def observe(job: HashJob[Any]) -> None:
+        if job.started_at is not None:
+            waits.record(job.started_at - job.queued_at)
+            durations.record(job.finished_at - job.started_at)
 
     return observe
 
 
-def watch_turns(turns: HashTurns, meter: Meter) -> None:
+def observe_permits(hash_queue: HashQueue, meter: Meter) -> None:
     """Count the turns whenever metrics are read."""
 
     def count(_options: CallbackOptions) -> Iterable[Observation]:
-        load = turns.load
+        load = hash_queue.load
         others = max(0, load.taken - load.hashing - load.waiting)
-        yield Observation(load.hashing, {names.TURN_STATE: "hashing"})
-        yield Observation(load.waiting, {names.TURN_STATE: "waiting"})
-        yield Observation(others, {names.TURN_STATE: "other"})
+        yield Observation(load.hashing, {semconv.HASH_PERMIT_STATE: "hashing"})
+        yield Observation(load.waiting, {semconv.HASH_PERMIT_STATE: "waiting"})
+        yield Observation(others, {semconv.HASH_PERMIT_STATE: "other"})
 
-    def most(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(turns.most)
+    def capacity(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(hash_queue.capacity)
 
-    _turns(meter, names.TURN_COUNT, count, "The turns that calls have taken.")
-    _turns(meter, names.TURN_MAX, most, "The turns that there are.")
+    _observe_counter(meter, semconv.HASH_PERMIT_COUNT, count, "The turns that calls have taken.")
+    _observe_counter(meter, semconv.HASH_PERMIT_MAX, capacity, "The turns that there are.")
 
 
-def _seconds(meter: Meter, name: str, description: str) -> Any:
+def _histogram(meter: Meter, name: str, description: str) -> Any:
     return meter.create_histogram(
         name,
         unit="s",
         description=description,
-        explicit_bucket_boundaries_advisory=names.HASH_SECONDS,
+        explicit_bucket_boundaries_advisory=semconv.HASH_SECONDS,
     )
 
 
-def _turns(
+def _observe_counter(
     meter: Meter,
     name: str,
     callback: Callable[[CallbackOptions], Iterable[Observation]],

@@ -8,8 +8,8 @@ from typing import Self
 
 from tamatar_auth.config.settings import Settings, SettingsError
 
-LEAST_BYTES = 32
-MOST_KEYS = 100
+MIN_KEY_BYTES = 32
+MAX_KEYS = 100
 
 _DEVELOPMENT_ID = "development"
 _DEVELOPMENT_KEY = b"not a secret: for development"
@@ -33,10 +33,10 @@ class Peppers:
         Development has a key that is no secret; settings of production name some.
         """
         keys: dict[str, bytes] = {}
-        for place, text in _texts(settings):
-            read = _read(place, text)
-            _agree(keys, read)
-            keys.update(read)
+        for source, text in _key_sources(settings):
+            parsed = _parse_keys(source, text)
+            _check_same_keys(keys, parsed)
+            keys.update(parsed)
         return cls(keys or {_DEVELOPMENT_ID: _DEVELOPMENT_KEY})
 
     def __getitem__(self, key_id: str) -> bytes:
@@ -49,8 +49,8 @@ class Peppers:
         return f"Peppers({', '.join(self._keys)})"
 
 
-def _texts(settings: Settings) -> list[tuple[str, str]]:
-    texts = []
+def _key_sources(settings: Settings) -> list[tuple[str, str]]:
+    sources = []
     if settings.password_keys_file is not None:
         try:
             text = settings.password_keys_file.read_text()
@@ -58,44 +58,44 @@ def _texts(settings: Settings) -> list[tuple[str, str]]:
             raise PepperError(
                 f"TAMATAR_PASSWORD_KEYS_FILE: cannot be read ({type(error).__name__})"
             ) from None
-        texts.append(("TAMATAR_PASSWORD_KEYS_FILE", text))
+        sources.append(("TAMATAR_PASSWORD_KEYS_FILE", text))
     if settings.password_keys is not None:
-        texts.append(("TAMATAR_PASSWORD_KEYS", settings.password_keys.get_secret_value()))
-    return texts
+        sources.append(("TAMATAR_PASSWORD_KEYS", settings.password_keys.get_secret_value()))
+    return sources
 
 
-def _agree(filed: Mapping[str, bytes], listed: Mapping[str, bytes]) -> None:
-    for key_id in filed.keys() & listed.keys():
-        if filed[key_id] != listed[key_id]:
+def _check_same_keys(from_file: Mapping[str, bytes], from_variable: Mapping[str, bytes]) -> None:
+    for key_id in from_file.keys() & from_variable.keys():
+        if from_file[key_id] != from_variable[key_id]:
             raise PepperError(
                 "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE:"
                 f" the key {key_id} is another one in each"
             )
 
 
-def _read(place: str, text: str) -> Mapping[str, bytes]:
+def _parse_keys(source: str, text: str) -> Mapping[str, bytes]:
     """Read `id:key` entries, a line or a space each; keys are base64 of 32 bytes or more."""
     keys: dict[str, bytes] = {}
     for number, entry in enumerate(text.split(), start=1):
         key_id, _, encoded = entry.partition(":")
-        where = f"{place}: key {number}"
+        label = f"{source}: key {number}"
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", key_id) or key_id == _DEVELOPMENT_ID:
-            raise PepperError(f"{where} must be written id:key, the id of letters and digits")
+            raise PepperError(f"{label} must be written id:key, the id of letters and digits")
         if key_id in keys:
-            raise PepperError(f"{where} has the same id as another one")
-        keys[key_id] = _decoded(where, encoded)
-    if not 1 <= len(keys) <= MOST_KEYS:
-        raise PepperError(f"{place}: must have 1 to {MOST_KEYS} keys")
+            raise PepperError(f"{label} has the same id as another one")
+        keys[key_id] = _decode_key(label, encoded)
+    if not 1 <= len(keys) <= MAX_KEYS:
+        raise PepperError(f"{source}: must have 1 to {MAX_KEYS} keys")
     return keys
 
 
-def _decoded(where: str, encoded: str) -> bytes:
+def _decode_key(label: str, encoded: str) -> bytes:
     try:
         key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise PepperError(
-            f"{where} must be base64, such as `openssl rand -base64 32` gives"
+            f"{label} must be base64, such as `openssl rand -base64 32` gives"
         ) from None
-    if len(key) < LEAST_BYTES:
-        raise PepperError(f"{where} must have {LEAST_BYTES} bytes or more")
+    if len(key) < MIN_KEY_BYTES:
+        raise PepperError(f"{label} must have {MIN_KEY_BYTES} bytes or more")
     return key

@@ -23,7 +23,7 @@ class PasswordPolicy:
 
     def __init__(self, min_length: int) -> None:
         self._min_length = min_length
-        _common()  # at the start rather than while somebody waits
+        _common_passwords()  # at the start rather than while somebody waits
 
     def check(self, password: str, *, names: Iterable[str], field: str = "password") -> None:
         """Raise `InvalidFields` with the reason unless the password may be one.
@@ -36,25 +36,25 @@ class PasswordPolicy:
             raise InvalidFields.field(field, f"must have at most {MAX_LENGTH} characters")
         if any(unicodedata.category(character) == "Cc" for character in password):
             raise InvalidFields.field(field, "must not have control characters")
-        folded = _folded(password)
-        if folded in _common():
+        folded = _casefolded(password)
+        if folded in _common_passwords():
             raise InvalidFields.field(field, "must not be a common password")
-        if folded in _forms(names):
+        if folded in _name_variants(names):
             raise InvalidFields.field(field, "must not be the user's own address or name")
 
 
-def _folded(text: str) -> str:
+def _casefolded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold().strip()
 
 
-def _forms(names: Iterable[str]) -> set[str]:
+def _name_variants(names: Iterable[str]) -> set[str]:
     """List each name whole, without its spaces, and an address without its domain."""
-    whole = {_folded(name) for name in names}
+    whole = {_casefolded(name) for name in names}
     return whole | {name.partition("@")[0] for name in whole} | {n.replace(" ", "") for n in whole}
 
 
 @cache
-def _common() -> frozenset[str]:
+def _common_passwords() -> frozenset[str]:
     """Read one of the lists; a package that is imported keeps all of them, which is 9 MB more."""
     package = find_spec("zxcvbn")
     assert package is not None  # noqa: S101 - for the type checker
@@ -63,4 +63,4 @@ def _common() -> frozenset[str]:
     assert file.loader is not None  # noqa: S101 - for the type checker
     lists = module_from_spec(file)
     file.loader.exec_module(lists)
-    return frozenset(map(_folded, lists.FREQUENCY_LISTS["passwords"]))
+    return frozenset(map(_casefolded, lists.FREQUENCY_LISTS["passwords"]))

@@ -5,12 +5,12 @@ from typing import Any
 import psycopg
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.types import without_driver
-from tamatar_auth.storage.driver.connection import Abandoned, Connection
-from tamatar_auth.storage.driver.liveness import Patience, has_heard
-from tamatar_auth.storage.driver.opener import Connect, Openings
+from tamatar_auth.config.types import strip_driver
+from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
+from tamatar_auth.storage.driver.liveness import SilenceLimits, is_readable
+from tamatar_auth.storage.driver.opener import ConnectionOpener, Connector
 
-LATE = 1.0
+TIMEOUT_GRACE = 1.0
 """Seconds after which what PostgreSQL should have ended itself is not waited for any more."""
 
 
@@ -18,35 +18,35 @@ def libpq_url(settings: Settings) -> str:
     """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
     if settings.database_url is None:
         raise LookupError("no database is set")
-    return without_driver(settings.database_url.get_secret_value())
+    return strip_driver(settings.database_url.get_secret_value())
 
 
-def connecting(
+def connector(
     settings: Settings,
-    abandoned: Abandoned,
+    orphaned: OrphanedStatements,
     *,
     options: str = "",
-    left: float | None = None,
-    **named: Any,
-) -> Connect:
+    cancelled_limit: float | None = None,
+    **extra: Any,
+) -> Connector:
     """Return what opens a connection, with more options of PostgreSQL and arguments of psycopg.
 
-    Where a statement waits for nothing, a server is silent that has not answered it after `left`
-    seconds when nobody waits any more.
+    If a call is cancelled after its statement has waited for `cancelled_limit` seconds, the
+    server counts as silent.
 
     libpq reads the URL itself: several hosts, target_session_attrs, service files and
     certificates mean what its manual says, and what the URL says wins.
     """
     url = libpq_url(settings)
-    arguments = _unless_in(url, _arguments(settings, options))
-    patience = Patience(_longest(settings, arguments["options"]), left)
+    arguments = _url_wins(url, _arguments(settings, options))
+    limits = SilenceLimits(_statement_limit(settings, arguments["options"]), cancelled_limit)
 
     async def connect() -> Connection:
-        return await Connection.open(abandoned, url, patience, **arguments, **named)
+        return await Connection.open(orphaned, url, limits, **arguments, **extra)
 
-    openings = Openings(connect)
-    abandoned.keep(openings.close)
-    return openings.one
+    opener = ConnectionOpener(connect)
+    orphaned.on_close(opener.close)
+    return opener.open
 
 
 def is_dead(connection: Connection) -> bool:
@@ -55,8 +55,8 @@ def is_dead(connection: Connection) -> bool:
     A ping would cost every call a round trip. A closed connection can be read from (the end
     of the stream), one that rests cannot: asking the kernel costs microseconds.
     """
-    is_lost = connection.closed or connection.abandoned.silence.is_around(connection)
-    return is_lost or has_heard(connection.fileno())
+    is_lost = connection.closed or connection.orphaned.failure_detector.suspects(connection)
+    return is_lost or is_readable(connection.fileno())
 
 
 def _arguments(settings: Settings, options: str) -> dict[str, Any]:
@@ -82,17 +82,17 @@ def _arguments(settings: Settings, options: str) -> dict[str, Any]:
     }
 
 
-def _unless_in(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Let what the URL says win, but for `options`, which are added to."""
-    said = psycopg.conninfo.conninfo_to_dict(url)
-    kept = {name: value for name, value in arguments.items() if name not in said}
-    if "options" in said:
-        kept["options"] = f"{arguments['options']} {said['options']}"
-    return kept
+    in_url = psycopg.conninfo.conninfo_to_dict(url)
+    merged = {name: value for name, value in arguments.items() if name not in in_url}
+    if "options" in in_url:
+        merged["options"] = f"{arguments['options']} {in_url['options']}"
+    return merged
 
 
-def _longest(settings: Settings, options: str) -> float | None:
+def _statement_limit(settings: Settings, options: str) -> float | None:
     """Tell after how many seconds PostgreSQL must have answered; None where nobody knows."""
     seconds = settings.statement_timeout.total_seconds()
     is_ours = options.count("statement_timeout") == 1  # the URL says nothing else
-    return seconds + LATE if seconds and is_ours else None
+    return seconds + TIMEOUT_GRACE if seconds and is_ours else None

@@ -17,30 +17,30 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
 
-from tamatar_auth.observability import semconv as names
+from tamatar_auth.observability import semconv
 from tamatar_auth.storage.driver.liveness import (
-    SUSPICIOUS,
-    Patience,
-    Silence,
+    SUSPECT_AFTER,
+    FailureDetector,
+    SilenceLimits,
     SilentServerError,
-    has_heard,
+    is_readable,
 )
-from tamatar_auth.storage.driver.waiting import answered
+from tamatar_auth.storage.driver.waiting import wait_for_result
 
 Result = TypeVar("Result")
 
-PATIENCE = 2.0
+CANCEL_TIMEOUT = 2.0
 """Seconds in which a server has to take the request to end a statement."""
 
-LONGEST_DOUBT = 30.0
+IN_DOUBT_TIMEOUT = 30.0
 """Seconds after which a commit is not waited for any more: its server may never come back, and
 another one write in its place. The commit goes on waiting there."""
 
-LAST_PATIENCE = 0.1
+CLOSE_TIMEOUT = 0.1
 """Seconds for what is left when the process ends."""
 
 
-class Abandoned:
+class OrphanedStatements:
     """Ends statements that nobody waits for any more, and closes their connections.
 
     A COMMIT is not ended: one that waits for a standby would then count as committed here, and
@@ -48,38 +48,38 @@ class Abandoned:
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
-        self.ended = self.left = self.commits = 0
+        self.cancelled = self.cancel_failures = self.commits = 0
         """How many were ended, how many could not be as the server took no request in time, and
         how many were commits."""
         self.in_doubt = 0
         """How many commits the server has not answered yet."""
-        self.silence = Silence()
+        self.failure_detector = FailureDetector()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._kept: list[Callable[[], None]] = []
+        self._close_callbacks: list[Callable[[], None]] = []
         if meter is not None:
-            _watch(self, meter)
+            _register_metrics(self, meter)
 
-    def end(self, connection: "Connection") -> None:
+    def cancel(self, connection: "Connection") -> None:
         """End the statement that runs on a connection, and close it; return at once."""
-        self._start(self._ended(connection), connection)
+        self._start(self._cancel_statement(connection), connection)
 
-    def wait(self, connection: "Connection", commit: PQGen[Any]) -> None:
+    def finish_commit(self, connection: "Connection", commit: PQGen[Any]) -> None:
         """Let a connection commit, and close it; return at once."""
         self.commits += 1
         self.in_doubt += 1
-        self._start(self._committed(connection, commit), connection)
+        self._start(self._await_commit(connection, commit), connection)
 
-    def keep(self, close: Callable[[], None]) -> None:
+    def on_close(self, close: Callable[[], None]) -> None:
         """Remember what closes something else that calls leave behind."""
-        self._kept.append(close)
+        self._close_callbacks.append(close)
 
     async def close(self) -> None:
         """Give the statements a moment to end, and go."""
-        for close in self._kept:
+        for close in self._close_callbacks:
             close()
         if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=LAST_PATIENCE)
-            for task in left:
+            _, pending = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
+            for task in pending:
                 task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None], connection: "Connection") -> None:
@@ -89,104 +89,106 @@ class Abandoned:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: connection.pgconn.finish())
 
-    async def _ended(self, connection: "Connection") -> None:
+    async def _cancel_statement(self, connection: "Connection") -> None:
         try:
-            await connection.cancel_safe(timeout=PATIENCE)
+            await connection.cancel_safe(timeout=CANCEL_TIMEOUT)
         except (psycopg.Error, OSError):
-            self.left += 1
-            self.silence.since(connection.asked_at)
+            self.cancel_failures += 1
+            self.failure_detector.report_silence(connection.statement_started_at)
         else:
-            self.ended += 1
+            self.cancelled += 1
 
-    async def _committed(self, connection: "Connection", commit: PQGen[Any]) -> None:
+    async def _await_commit(self, connection: "Connection", commit: PQGen[Any]) -> None:
         try:
-            async with asyncio.timeout(LONGEST_DOUBT):
-                await wait_async(commit, connection.pgconn.socket, INTERVAL)
+            async with asyncio.timeout(IN_DOUBT_TIMEOUT):
+                await wait_async(commit, connection.pgconn.socket, IDLE_CHECK_INTERVAL)
         except (psycopg.Error, OSError, TimeoutError):
             pass  # the call's outcome stays unknown, as its caller was told
         finally:
             self.in_doubt -= 1
 
 
-INTERVAL = 0.1
+IDLE_CHECK_INTERVAL = 0.1
 """Seconds after which psycopg looks at a connection of which it has heard nothing."""
 
 
-class UnconfirmedError(psycopg.OperationalError):
+class UnconfirmedCommitError(psycopg.OperationalError):
     """Somebody ended a commit's wait for the standbys: it is seen, but may be lost."""
 
 
 class Connection(psycopg.AsyncConnection[Any]):
     """A connection that a cancelled task leaves at once, whatever the server does."""
 
-    abandoned: Abandoned
-    patience: Patience
-    began_at: float
+    orphaned: OrphanedStatements
+    limits: SilenceLimits
+    connect_started_at: float
     """When it was begun to be opened."""
-    asked_at: float
+    statement_started_at: float
     """When the last statement began."""
     prepared: dict[str, Any]
-    """The statements of `PlainStatement` that are prepared on it, by their texts."""
-    commits_at_once = False
+    """The statements of `PreparedStatement` that are prepared on it, by their texts."""
+    each_statement_commits = False
     """Whether its statements write, and are each a transaction of its own."""
-    _is_left = False
+    _is_orphaned = False
     _is_committing = False
     _is_confirmed = True
 
     @classmethod
     async def open(
-        cls, abandoned: Abandoned, url: str, patience: Patience, **arguments: Any
+        cls, orphaned: OrphanedStatements, url: str, limits: SilenceLimits, **arguments: Any
     ) -> Self:
         """Connect to a server."""
-        began_at = monotonic()
+        connect_started_at = monotonic()
         connection = await cls.connect(url, **arguments)
-        connection.abandoned, connection.patience = abandoned, patience
-        connection.began_at = connection.asked_at = began_at
+        connection.orphaned, connection.limits = orphaned, limits
+        connection.connect_started_at = connection.statement_started_at = connect_started_at
         connection.prepared = {}
-        connection.add_notice_handler(connection._hear)  # noqa: SLF001 - its own
+        connection.add_notice_handler(connection._on_notice)  # noqa: SLF001 - its own
         return connection
 
     async def wait(
         self,
         gen: PQGen[Result],
-        interval: float = INTERVAL,
+        interval: float = IDLE_CHECK_INTERVAL,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's
     ) -> Result:
         """Wait as psycopg does, but no longer than the task that waits.
 
-        Raise `UnconfirmedError` as `commit` does, where a statement is a commit too, and
+        Raise `UnconfirmedCommitError` as `commit` does, where a statement is a commit too, and
         `SilentServerError`.
         """
         if timeout is not None:  # it waits to be told something: nothing was asked
             return await super().wait(gen, interval, timeout)
-        if self.commits_at_once:
+        if self.each_statement_commits:
             self._is_confirmed = True
-        self.asked_at = monotonic()
+        self.statement_started_at = monotonic()
         try:
             first = next(gen)
         except StopIteration as end:
             # psycopg would let others run first. Whoever is cancelled there has a connection
             # that is in order, and SQLAlchemy loses it where it only changes what it is set to.
-            nothing_asked: Result = end.value
-            return nothing_asked
+            immediate_result: Result = end.value
+            return immediate_result
         try:
-            result = await answered(gen, first, self.pgconn.socket, interval, self.refuse_silence)
+            result = await wait_for_result(
+                gen, first, self.pgconn.socket, interval, self.raise_if_silent
+            )
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self._suspect()
-                self._leave(gen)
+                self._report_if_silent()
+                self._orphan(gen)
             raise
         except SilentServerError:
-            self._leave(gen)
+            self._orphan(gen)
             raise
-        if self.commits_at_once and not self._is_confirmed:
-            raise UnconfirmedError
+        if self.each_statement_commits and not self._is_confirmed:
+            raise UnconfirmedCommitError
         return result
 
     async def commit(self) -> None:
         """Commit as psycopg does; a commit that was begun is not taken back.
 
-        Raise `UnconfirmedError` where PostgreSQL calls a success what it warns of.
+        Raise `UnconfirmedCommitError` where PostgreSQL calls a success what it warns of.
         """
         self._is_committing = self._is_confirmed = True
         try:
@@ -194,75 +196,75 @@ class Connection(psycopg.AsyncConnection[Any]):
         finally:
             self._is_committing = False
         if not self._is_confirmed:
-            raise UnconfirmedError
+            raise UnconfirmedCommitError
 
     async def close(self) -> None:
         """Close the connection, unless that is left to others."""
-        if not self._is_left:
+        if not self._is_orphaned:
             await super().close()
 
     @property
     def broken(self) -> bool:
         """Whether it is no use any more although nobody has closed it."""
-        return self._is_left or super().broken
+        return self._is_orphaned or super().broken
 
-    def refuse_silence(self) -> None:
+    def raise_if_silent(self) -> None:
         """Raise `SilentServerError` where the server has been silent for too long."""
         if self.closed:
             raise psycopg.OperationalError("the connection was closed")
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
             return  # nothing was asked: it waits to be told something
-        waited = monotonic() - self.asked_at
-        longest = self.patience.longest
+        waited = monotonic() - self.statement_started_at
+        limit = self.limits.statement
         # A commit may wait for a standby longer than any statement may take.
-        if longest is not None and waited > longest and not self._commits:
-            self.abandoned.silence.since(self.asked_at)
+        if limit is not None and waited > limit and not self._is_commit:
+            self.orphaned.failure_detector.report_silence(self.statement_started_at)
             raise SilentServerError
-        if waited > SUSPICIOUS and self.abandoned.silence.is_around(self):
+        if waited > SUSPECT_AFTER and self.orphaned.failure_detector.suspects(self):
             raise SilentServerError
 
-    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+    def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # Its code is that of any warning, and its text is in any language.
         if notice.source_function == "SyncRepWaitForLSN":
             self._is_confirmed = False
 
-    def _suspect(self) -> None:
-        longest = self.patience.left
-        is_late = longest is not None and monotonic() - self.asked_at > longest
+    def _report_if_silent(self) -> None:
+        limit = self.limits.cancelled
+        is_late = limit is not None and monotonic() - self.statement_started_at > limit
         # It may be this process that was late.
-        if is_late and not has_heard(self.pgconn.socket):
-            self.abandoned.silence.since(self.asked_at)
+        if is_late and not is_readable(self.pgconn.socket):
+            self.orphaned.failure_detector.report_silence(self.statement_started_at)
 
     @property
-    def _commits(self) -> bool:
-        return self._is_committing or self.commits_at_once
+    def _is_commit(self) -> bool:
+        return self._is_committing or self.each_statement_commits
 
-    def _leave(self, gen: PQGen[Any]) -> None:
-        self._is_left = True
-        if self._commits:
-            self.abandoned.wait(self, gen)
+    def _orphan(self, gen: PQGen[Any]) -> None:
+        self._is_orphaned = True
+        if self._is_commit:
+            self.orphaned.finish_commit(self, gen)
         else:
-            self.abandoned.end(self)
+            self.orphaned.cancel(self)
 
 
-def _watch(abandoned: Abandoned, meter: Meter) -> None:
+def _register_metrics(orphaned: OrphanedStatements, meter: Meter) -> None:
     def count(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(abandoned.ended, {names.ABANDONED_OUTCOME: "ended"})
-        yield Observation(abandoned.left, {names.ABANDONED_OUTCOME: "left"})
-        yield Observation(abandoned.commits, {names.ABANDONED_OUTCOME: "commit"})
+        yield Observation(orphaned.cancelled, {semconv.ABANDONED_OUTCOME: "ended"})
+        yield Observation(orphaned.cancel_failures, {semconv.ABANDONED_OUTCOME: "left"})
+        yield Observation(orphaned.commits, {semconv.ABANDONED_OUTCOME: "commit"})
 
-    def doubt(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(abandoned.in_doubt)
+    def commits_in_doubt(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(orphaned.in_doubt)
 
     meter.create_observable_counter(
-        names.ABANDONED,
+        semconv.ABANDONED,
         [count],
         unit="{statement}",
         description="The statements that ran when their calls ended.",
     )
     meter.create_observable_up_down_counter(
-        names.IN_DOUBT,
-        [doubt],
+        semconv.IN_DOUBT,
+        [commits_in_doubt],
         unit="{statement}",
         description="The commits of calls that have ended which the server has not answered.",
     )

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import psycopg
 
-SUSPICIOUS = 1.0
+SUSPECT_AFTER = 1.0
 """Seconds in which a server answers what waits for nothing, if it is there."""
 
 
@@ -21,40 +21,40 @@ class SilentServerError(psycopg.OperationalError):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SilenceLimits:
     """When a server that has answered nothing to a statement has fallen silent."""
 
-    longest: float | None = None
+    statement: float | None = None
     """Seconds after which it has; None: the statement may take any time."""
-    left: float | None = None
+    cancelled: float | None = None
     """Seconds after which it has if nobody waits any more; None: that proves nothing."""
 
 
-class Asking(Protocol):
+class SupportsConnectTime(Protocol):
     """A connection on which a statement runs."""
 
-    began_at: float
+    connect_started_at: float
 
 
-class Silence:
+class FailureDetector:
     """Knows since when nothing was heard of the server that fell silent last."""
 
     def __init__(self) -> None:
-        self._since = float("-inf")
+        self._silent_since = float("-inf")
 
-    def since(self, moment: float) -> None:
+    def report_silence(self, moment: float) -> None:
         """Count what was opened before a moment as leading to a silent server.
 
         What was opened later was answered later.
         """
-        self._since = max(self._since, moment)
+        self._silent_since = max(self._silent_since, moment)
 
-    def is_around(self, connection: Asking) -> bool:
+    def suspects(self, connection: SupportsConnectTime) -> bool:
         """Tell whether a connection leads to a silent server."""
-        return connection.began_at < self._since
+        return connection.connect_started_at < self._silent_since
 
 
-def has_heard(descriptor: int) -> bool:
+def is_readable(descriptor: int) -> bool:
     """Tell whether there is something to read on a socket: an answer, or its end."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)

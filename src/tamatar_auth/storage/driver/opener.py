@@ -9,89 +9,91 @@ from typing import Any, TypeAlias
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.storage.driver.connection import Connection
 
-FRESH = 5.0
+UNCLAIMED_LIFETIME = 5.0
 """Seconds from its beginning in which a connection is given that nobody waited for."""
 
-Connect: TypeAlias = Callable[[], Coroutine[Any, Any, Connection]]
+Connector: TypeAlias = Callable[[], Coroutine[Any, Any, Connection]]
 
 
-class Openings:
+class ConnectionOpener:
     """Opens connections. What a call began that could not wait, the next one goes on with.
 
     Of several hosts the first may be silent, and connecting takes longer than a call may wait:
     if every call began anew none would ever get to the second.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connector) -> None:
         self._connect = connect
         self._unclaimed: list[asyncio.Task[Connection]] = []
         self._is_closed = False
 
-    async def one(self) -> Connection:
+    async def open(self) -> Connection:
         """Return a connection that was just opened, or raise what psycopg raises.
 
         Raise `ServiceStopping` after the end.
         """
         if self._is_closed:
             raise ServiceStopping
-        opening = self._begun() or asyncio.create_task(self._connect(), context=Context())
+        attempt = self._unclaimed_attempt() or asyncio.create_task(
+            self._connect(), context=Context()
+        )
         try:
-            return await asyncio.shield(opening)
+            return await asyncio.shield(attempt)
         except asyncio.CancelledError:
-            self._leave(opening)
+            self._release(attempt)
             raise
 
-    def _begun(self) -> "asyncio.Task[Connection] | None":
+    def _unclaimed_attempt(self) -> "asyncio.Task[Connection] | None":
         """Give an opening that nobody waits for, but none that has been ready for long."""
         while self._unclaimed:
-            opening = self._unclaimed.pop(0)
-            if not opening.done():
-                return opening
-            if _has_failed(opening):
+            attempt = self._unclaimed.pop(0)
+            if not attempt.done():
+                return attempt
+            if _has_failed(attempt):
                 continue
-            if opening.result().began_at > monotonic() - FRESH:
-                return opening
-            opening.result().pgconn.finish()
+            if attempt.result().connect_started_at > monotonic() - UNCLAIMED_LIFETIME:
+                return attempt
+            attempt.result().pgconn.finish()
         return None
 
     def close(self) -> None:
         """Close the connections that nobody has come for, and those that nobody waits for."""
         self._is_closed = True
         while self._unclaimed:
-            _end(self._unclaimed.pop())
+            _cancel(self._unclaimed.pop())
 
-    def _leave(self, opening: "asyncio.Task[Connection]") -> None:
+    def _release(self, attempt: "asyncio.Task[Connection]") -> None:
         """Leave an opening to whoever comes, but not for long."""
         if self._is_closed:
-            _end(opening)
+            _cancel(attempt)
             return
-        self._unclaimed.append(opening)
-        opening.add_done_callback(self._opened)
+        self._unclaimed.append(attempt)
+        attempt.add_done_callback(self._on_opened)
 
-    def _opened(self, opening: "asyncio.Task[Connection]") -> None:
-        if opening not in self._unclaimed:  # somebody came for it
+    def _on_opened(self, attempt: "asyncio.Task[Connection]") -> None:
+        if attempt not in self._unclaimed:  # somebody came for it
             return
-        if _has_failed(opening):
-            self._unclaimed.remove(opening)
+        if _has_failed(attempt):
+            self._unclaimed.remove(attempt)
         else:
-            asyncio.get_running_loop().call_later(FRESH, self._forget, opening)
+            asyncio.get_running_loop().call_later(UNCLAIMED_LIFETIME, self._expire, attempt)
 
-    def _forget(self, opening: "asyncio.Task[Connection]") -> None:
-        if opening in self._unclaimed:
-            self._unclaimed.remove(opening)
-            _close(opening)
+    def _expire(self, attempt: "asyncio.Task[Connection]") -> None:
+        if attempt in self._unclaimed:
+            self._unclaimed.remove(attempt)
+            _close(attempt)
 
 
-def _end(opening: "asyncio.Task[Connection]") -> None:
+def _cancel(attempt: "asyncio.Task[Connection]") -> None:
     # One that is about to succeed may do so although it was told to end.
-    opening.cancel()
-    opening.add_done_callback(_close)
+    attempt.cancel()
+    attempt.add_done_callback(_close)
 
 
-def _close(opening: "asyncio.Task[Connection]") -> None:
-    if not _has_failed(opening):
-        opening.result().pgconn.finish()
+def _close(attempt: "asyncio.Task[Connection]") -> None:
+    if not _has_failed(attempt):
+        attempt.result().pgconn.finish()
 
 
-def _has_failed(opening: "asyncio.Task[Connection]") -> bool:
-    return opening.cancelled() or opening.exception() is not None
+def _has_failed(attempt: "asyncio.Task[Connection]") -> bool:
+    return attempt.cancelled() or attempt.exception() is not None

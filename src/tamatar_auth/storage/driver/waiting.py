@@ -16,38 +16,38 @@ from psycopg.waiting import READY_NONE, READY_R, READY_W, WAIT_R, WAIT_W
 Result = TypeVar("Result")
 
 
-async def answered(
-    gen: PQGen[Result], state: int, socket: int, interval: float, look: Callable[[], None]
+async def wait_for_result(
+    gen: PQGen[Result], state: int, socket: int, interval: float, on_idle: Callable[[], None]
 ) -> Result:
     """Go on with what psycopg does to have a statement answered, and return its outcome.
 
     `state` is what it waits for first. Whenever nothing was heard for an interval, of so many
-    seconds, `look` is called, and may raise.
+    seconds, `on_idle` is called, and may raise.
     """
-    answer = _Answer(gen, socket, look)
+    waiter = _ResultWaiter(gen, socket, on_idle)
     try:
-        answer.begin(state, interval)
-        return await answer.outcome
+        waiter.begin(state, interval)
+        return await waiter.outcome
     except OSError as error:
         raise psycopg.OperationalError("the socket of the connection is closed") from error
     finally:
-        answer.end()
-        del answer.outcome  # an error in it would keep the answer, and be kept by it
+        waiter.end()
+        del waiter.outcome  # an error in it would keep the answer, and be kept by it
 
 
-class _Answer(Generic[Result]):
+class _ResultWaiter(Generic[Result]):
     """An answer that comes in parts."""
 
-    def __init__(self, gen: PQGen[Result], socket: int, look: Callable[[], None]) -> None:
+    def __init__(self, gen: PQGen[Result], socket: int, on_idle: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.outcome: asyncio.Future[Result] = self._loop.create_future()
-        self._gen, self._socket, self._look = gen, socket, look
+        self._gen, self._socket, self._on_idle = gen, socket, on_idle
         self._state = 0
-        self._has_heard = False
+        self._was_active = False
 
     def begin(self, state: int, interval: float) -> None:
         """Listen for the first part."""
-        self._timer = self._loop.call_later(interval, self._time_is_up, interval)
+        self._timer = self._loop.call_later(interval, self._on_interval, interval)
         self._listen(state)
 
     def end(self) -> None:
@@ -59,19 +59,19 @@ class _Answer(Generic[Result]):
         changed, self._state = state ^ self._state, state
         if changed & WAIT_R:
             if state & WAIT_R:
-                self._loop.add_reader(self._socket, self._go_on, READY_R)
+                self._loop.add_reader(self._socket, self._advance, READY_R)
             else:
                 self._loop.remove_reader(self._socket)
         if changed & WAIT_W:
             if state & WAIT_W:
-                self._loop.add_writer(self._socket, self._go_on, READY_W)
+                self._loop.add_writer(self._socket, self._advance, READY_W)
             else:
                 self._loop.remove_writer(self._socket)
 
-    def _go_on(self, ready: int) -> None:
+    def _advance(self, ready: int) -> None:
         if self.outcome.done():  # whoever waited has gone
             return
-        self._has_heard = bool(ready)
+        self._was_active = bool(ready)
         try:
             self._listen(self._gen.send(ready))
         except StopIteration as end:
@@ -81,16 +81,16 @@ class _Answer(Generic[Result]):
             self.outcome.set_exception(error)
             self.end()
 
-    def _time_is_up(self, interval: float) -> None:
-        self._timer = self._loop.call_later(interval, self._time_is_up, interval)
-        if self._has_heard:
-            self._has_heard = False
+    def _on_interval(self, interval: float) -> None:
+        self._timer = self._loop.call_later(interval, self._on_interval, interval)
+        if self._was_active:
+            self._was_active = False
             return
         try:
-            self._look()
+            self._on_idle()
         except Exception as error:  # noqa: BLE001 - as above
             if not self.outcome.done():
                 self.outcome.set_exception(error)
             self.end()
         else:
-            self._go_on(READY_NONE)
+            self._advance(READY_NONE)

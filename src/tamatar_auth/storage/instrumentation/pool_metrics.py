@@ -7,49 +7,49 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from sqlalchemy import QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tamatar_auth.observability import semconv as names
+from tamatar_auth.observability import semconv
 
 
-class Connections(NamedTuple):
+class PoolUsage(NamedTuple):
     """How many connections are lent, rest, and may be there."""
 
     used: int
     idle: int
-    most: int
+    limit: int
 
 
-Pools: TypeAlias = Mapping[str, Callable[[], Connections]]
+Pools: TypeAlias = Mapping[str, Callable[[], PoolUsage]]
 """What counts the connections, by the names of pools."""
 
 
-def of_engine(engine: AsyncEngine) -> Connections:
+def engine_pool_usage(engine: AsyncEngine) -> PoolUsage:
     """Count the connections of an engine. It assumes a pool without overflow."""
     pool = cast("QueuePool", engine.pool)
-    return Connections(pool.checkedout(), pool.checkedin(), pool.size())
+    return PoolUsage(pool.checkedout(), pool.checkedin(), pool.size())
 
 
-def watch_pools(meter: Meter, pools: Pools) -> None:
+def observe_pools(meter: Meter, pools: Pools) -> None:
     """Count the connections whenever metrics are read."""
 
     def count(_options: CallbackOptions) -> Iterable[Observation]:
-        for name, counted in pools.items():
-            used, idle, _ = counted()
-            yield Observation(used, {names.POOL_NAME: name, names.POOL_STATE: "used"})
-            yield Observation(idle, {names.POOL_NAME: name, names.POOL_STATE: "idle"})
+        for name, usage in pools.items():
+            used, idle, _ = usage()
+            yield Observation(used, {semconv.POOL_NAME: name, semconv.POOL_STATE: "used"})
+            yield Observation(idle, {semconv.POOL_NAME: name, semconv.POOL_STATE: "idle"})
 
-    def most(_options: CallbackOptions) -> Iterable[Observation]:
-        for name, counted in pools.items():
-            yield Observation(counted().most, {names.POOL_NAME: name})
+    def limit(_options: CallbackOptions) -> Iterable[Observation]:
+        for name, usage in pools.items():
+            yield Observation(usage().limit, {semconv.POOL_NAME: name})
 
     meter.create_observable_up_down_counter(
-        names.POOL_COUNT,
+        semconv.POOL_COUNT,
         [count],
         unit="{connection}",
         description="The connections of a pool that are lent and that rest.",
     )
     meter.create_observable_up_down_counter(
-        names.POOL_MAX,
-        [most],
+        semconv.POOL_MAX,
+        [limit],
         unit="{connection}",
         description="The connections that a pool may hold.",
     )

@@ -20,21 +20,21 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tamatar_auth.observability import semconv as names
-from tamatar_auth.storage.instrumentation.statement_summary import Subject, subject
+from tamatar_auth.observability import semconv
+from tamatar_auth.storage.instrumentation.statement_summary import StatementSummary, summarize
 from tamatar_auth.storage.sqlstates import sqlstate
 
 MAX_TEXT = 2048
 """The most characters of a statement in a span."""
 
 _SYSTEM = "postgresql"
-_PLACE = "telemetry"
+_SERVER_KEY = "telemetry"
 
 log = structlog.get_logger(__name__)
-_levels = logging.getLogger(__name__)
+_stdlib_log = logging.getLogger(__name__)
 
 
-class Tally:
+class StatementTotals:
     """The statements of one call, and their seconds."""
 
     __slots__ = ("seconds", "statements")
@@ -44,38 +44,38 @@ class Tally:
         self.seconds = 0.0
 
 
-tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
+call_totals: ContextVar[StatementTotals | None] = ContextVar("call_totals", default=None)
 """What the statements of the current call are added to."""
 
 
-def watch_queries(
+def observe_statements(
     engine: AsyncEngine,
     slow_query: timedelta,
     *,
     tracer: Tracer | None = None,
     meter: Meter | None = None,
-) -> "QueryWatch":
+) -> "StatementObserver":
     """Watch every statement of an engine, with spans and metrics if there is what makes them.
 
     Return the watch: statements that do not go through the engine are told to it.
     """
-    watch = QueryWatch(slow_query.total_seconds(), tracer, meter)
-    event.listen(engine.sync_engine, "before_cursor_execute", watch.before)
-    event.listen(engine.sync_engine, "after_cursor_execute", watch.after)
-    event.listen(engine.sync_engine, "handle_error", watch.failed)
+    observer = StatementObserver(slow_query.total_seconds(), tracer, meter)
+    event.listen(engine.sync_engine, "before_cursor_execute", observer.before_execute)
+    event.listen(engine.sync_engine, "after_cursor_execute", observer.after_execute)
+    event.listen(engine.sync_engine, "handle_error", observer.on_error)
     if tracer is not None:
-        event.listen(engine.sync_engine, "connect", _remember_place)
-    return watch
+        event.listen(engine.sync_engine, "connect", _store_server_attributes)
+    return observer
 
 
-class Watched(NamedTuple):
+class RunningStatement(NamedTuple):
     """A statement that runs."""
 
     started: float
     span: Span | None
 
 
-class QueryWatch:
+class StatementObserver:
     """Follows each statement from before it is sent until its rows are there, or it failed."""
 
     def __init__(self, slow: float, tracer: Tracer | None, meter: Meter | None) -> None:
@@ -83,7 +83,7 @@ class QueryWatch:
         self._tracer = tracer
         self._durations = _durations(meter) if meter is not None else None
 
-    def before(
+    def before_execute(
         self,
         connection: Connection,
         _cursor: Any,
@@ -95,75 +95,97 @@ class QueryWatch:
         """Begin to follow a statement of an engine."""
         span = None
         if self._is_traced():
-            about, place = subject(context.compiled, text), connection.info.get(_PLACE, {})
+            summary, server_attributes = (
+                summarize(context.compiled, text),
+                connection.info.get(_SERVER_KEY, {}),
+            )
             # What was not compiled may have its values in the text.
-            span = self._start_span(about, None if context.compiled is None else text, place)
-        context.watched = Watched(perf_counter(), span)
+            span = self._start_span(
+                summary, None if context.compiled is None else text, server_attributes
+            )
+        context.running_statement = RunningStatement(perf_counter(), span)
 
-    def after(
+    def after_execute(
         self, _connection: Any, _cursor: Any, text: str, _values: Any, context: Any, _many: Any
     ) -> None:
         """End a statement whose rows are there."""
-        self._ended(context, text, None)
+        self._finish(context, text, None)
 
-    def failed(self, failure: ExceptionContext) -> None:
+    def on_error(self, failure: ExceptionContext) -> None:
         """End a statement that failed or was cancelled."""
         if failure.execution_context is not None:
-            self._ended(failure.execution_context, failure.statement, failure.original_exception)
+            self._finish(failure.execution_context, failure.statement, failure.original_exception)
 
-    def begin(self, about: Subject, text: str, info: psycopg.ConnectionInfo) -> "Watched":
+    def begin(
+        self, summary: StatementSummary, text: str, info: psycopg.ConnectionInfo
+    ) -> "RunningStatement":
         """Begin to follow a statement that no engine runs. Its text has no values."""
-        span = self._start_span(about, text, _place(info)) if self._is_traced() else None
-        return Watched(perf_counter(), span)
+        span = (
+            self._start_span(summary, text, _server_attributes(info)) if self._is_traced() else None
+        )
+        return RunningStatement(perf_counter(), span)
 
-    def end(self, watched: "Watched", about: Subject, error: BaseException | None) -> None:
+    def end(
+        self,
+        running_statement: "RunningStatement",
+        summary: StatementSummary,
+        error: BaseException | None,
+    ) -> None:
         """End such a statement."""
-        seconds = _end(watched, error)
-        if self._is_told(seconds):
-            self._tell(about, seconds, error)
+        seconds = _record_end(running_statement, error)
+        if self._is_reported(seconds):
+            self._report(summary, seconds, error)
 
-    def _ended(self, context: Any, text: str | None, error: BaseException | None) -> None:
-        watched: Watched | None = getattr(context, "watched", None)
-        if watched is None:  # it failed before it was sent, or after it had ended
+    def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
+        running_statement: RunningStatement | None = getattr(context, "running_statement", None)
+        if running_statement is None:  # it failed before it was sent, or after it had ended
             return
-        context.watched = None
-        seconds = _end(watched, error)
-        if self._is_told(seconds):
-            self._tell(subject(context.compiled, text or ""), seconds, error)
+        context.running_statement = None
+        seconds = _record_end(running_statement, error)
+        if self._is_reported(seconds):
+            self._report(summarize(context.compiled, text or ""), seconds, error)
 
     def _is_traced(self) -> bool:
         return self._tracer is not None and get_current_span().is_recording()
 
-    def _start_span(self, about: Subject, text: str | None, place: Mapping[str, Any]) -> Span:
+    def _start_span(
+        self, summary: StatementSummary, text: str | None, server_attributes: Mapping[str, Any]
+    ) -> Span:
         assert self._tracer is not None  # noqa: S101 - for the type checker
-        facts = {
-            names.DB_SYSTEM: _SYSTEM,
-            names.DB_OPERATION: about.operation,
-            names.DB_SUMMARY: about.summary,
-            **place,
+        attributes = {
+            semconv.DB_SYSTEM: _SYSTEM,
+            semconv.DB_OPERATION: summary.operation,
+            semconv.DB_SUMMARY: summary.description,
+            **server_attributes,
         }
-        if about.table is not None:
-            facts[names.DB_COLLECTION] = about.table
+        if summary.table is not None:
+            attributes[semconv.DB_COLLECTION] = summary.table
         if text is not None:
-            facts[names.DB_TEXT] = text[:MAX_TEXT]
-        return self._tracer.start_span(about.summary, kind=SpanKind.CLIENT, attributes=facts)
+            attributes[semconv.DB_TEXT] = text[:MAX_TEXT]
+        return self._tracer.start_span(
+            summary.description, kind=SpanKind.CLIENT, attributes=attributes
+        )
 
-    def _is_told(self, seconds: float) -> bool:
-        return self._durations is not None or seconds > self._slow or _levels.isEnabledFor(DEBUG)
+    def _is_reported(self, seconds: float) -> bool:
+        return (
+            self._durations is not None or seconds > self._slow or _stdlib_log.isEnabledFor(DEBUG)
+        )
 
-    def _tell(self, about: Subject, seconds: float, error: BaseException | None) -> None:
+    def _report(
+        self, summary: StatementSummary, seconds: float, error: BaseException | None
+    ) -> None:
         if self._durations is not None:
-            self._durations.record(seconds, _labels(about, error))
+            self._durations.record(seconds, _labels(summary, error))
         is_slow = seconds > self._slow
-        if is_slow or _levels.isEnabledFor(DEBUG):
-            told = {} if error is None else {"error": error_type(error)}
+        if is_slow or _stdlib_log.isEnabledFor(DEBUG):
+            error_field = {} if error is None else {"error": error_type(error)}
             log.log(
                 WARNING if is_slow else DEBUG,
                 "slow statement" if is_slow else "statement",
-                table=about.table,
-                operation=about.operation,
+                table=summary.table,
+                operation=summary.operation,
                 seconds=round(seconds, 6),
-                **told,
+                **error_field,
             )
 
 
@@ -174,51 +196,51 @@ def error_type(error: BaseException) -> str:
 
 def _durations(meter: Meter) -> Histogram:
     return meter.create_histogram(
-        names.DB_DURATION,
+        semconv.DB_DURATION,
         unit="s",
         description="Duration of database client operations.",
-        explicit_bucket_boundaries_advisory=names.DB_SECONDS,
+        explicit_bucket_boundaries_advisory=semconv.DB_SECONDS,
     )
 
 
-def _end(watched: Watched, error: BaseException | None) -> float:
+def _record_end(running_statement: RunningStatement, error: BaseException | None) -> float:
     """End a statement; give the seconds that it took."""
-    seconds = perf_counter() - watched.started
-    counted = tally.get()
-    if counted is not None:
-        counted.statements += 1
-        counted.seconds += seconds
-    if watched.span is not None:
-        _end_span(watched.span, error)
+    seconds = perf_counter() - running_statement.started
+    totals = call_totals.get()
+    if totals is not None:
+        totals.statements += 1
+        totals.seconds += seconds
+    if running_statement.span is not None:
+        _end_span(running_statement.span, error)
     return seconds
 
 
 def _end_span(span: Span, error: BaseException | None) -> None:
     if error is not None:
-        span.set_attribute(names.ERROR_TYPE, error_type(error))
+        span.set_attribute(semconv.ERROR_TYPE, error_type(error))
         if state := sqlstate(error):
-            span.set_attribute(names.DB_STATUS, state)
+            span.set_attribute(semconv.DB_STATUS, state)
         span.set_status(StatusCode.ERROR)
     span.end()
 
 
-def _labels(about: Subject, error: BaseException | None) -> dict[str, str]:
-    labels = {names.DB_SYSTEM: _SYSTEM, names.DB_OPERATION: about.operation}
-    if about.table is not None:
-        labels[names.DB_COLLECTION] = about.table
+def _labels(summary: StatementSummary, error: BaseException | None) -> dict[str, str]:
+    labels = {semconv.DB_SYSTEM: _SYSTEM, semconv.DB_OPERATION: summary.operation}
+    if summary.table is not None:
+        labels[semconv.DB_COLLECTION] = summary.table
     if error is not None:
-        labels[names.ERROR_TYPE] = error_type(error)
+        labels[semconv.ERROR_TYPE] = error_type(error)
     return labels
 
 
-def _remember_place(connection: Any, record: ConnectionPoolEntry) -> None:
+def _store_server_attributes(connection: Any, record: ConnectionPoolEntry) -> None:
     # Asked once: with several hosts in the URL each connection may lead elsewhere.
-    record.info[_PLACE] = _place(connection.driver_connection.info)
+    record.info[_SERVER_KEY] = _server_attributes(connection.driver_connection.info)
 
 
-def _place(info: psycopg.ConnectionInfo) -> Mapping[str, Any]:
+def _server_attributes(info: psycopg.ConnectionInfo) -> Mapping[str, Any]:
     return {
-        names.DB_NAMESPACE: info.dbname,
-        names.SERVER_ADDRESS: info.host,
-        names.SERVER_PORT: info.port,
+        semconv.DB_NAMESPACE: info.dbname,
+        semconv.SERVER_ADDRESS: info.host,
+        semconv.SERVER_PORT: info.port,
     }

@@ -31,35 +31,37 @@ _OPERATIONS: dict[type, str] = {
 _KEYWORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]{1,32})", re.DOTALL)
 
 
-class Subject(NamedTuple):
+class StatementSummary(NamedTuple):
     """What a statement is about, in few enough values for a metric."""
 
     operation: str
     table: str | None
     """The table that is changed, or the first that is read; None in text."""
-    summary: str
+    description: str
     """The operation and all its tables, as in `SELECT sessions users`."""
 
 
 # An entry goes when SQLAlchemy's own cache forgets the compiled statement.
-_subjects: WeakKeyDictionary[Compiled, Subject] = WeakKeyDictionary()
+_summaries: WeakKeyDictionary[Compiled, StatementSummary] = WeakKeyDictionary()
 
 
-def subject(compiled: Compiled | None, text: str) -> Subject:
+def summarize(compiled: Compiled | None, text: str) -> StatementSummary:
     """Tell what a statement is about; `text` counts where nothing was compiled."""
     if compiled is None:
-        return _derived(None, text)
-    known = _subjects.get(compiled)
-    if known is None:
-        known = _subjects[compiled] = _derived(compiled.statement, text)
-    return known
+        return _derive(None, text)
+    cached = _summaries.get(compiled)
+    if cached is None:
+        cached = _summaries[compiled] = _derive(compiled.statement, text)
+    return cached
 
 
-def _derived(statement: Any, text: str) -> Subject:
+def _derive(statement: Any, text: str) -> StatementSummary:
     statement = _change_or_itself(statement)
     operation = _OPERATIONS.get(type(statement)) or _keyword(text)
     tables = list(dict.fromkeys(_tables(statement)))
-    return Subject(operation, tables[0] if tables else None, " ".join([operation, *tables]))
+    return StatementSummary(
+        operation, tables[0] if tables else None, " ".join([operation, *tables])
+    )
 
 
 def _change_or_itself(statement: Any) -> Any:

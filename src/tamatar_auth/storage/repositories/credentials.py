@@ -41,7 +41,7 @@ class Credentials:
         return [name for name in known if name]
 
 
-NOBODY = Credentials(UUID(int=0), None, None)
+NO_CREDENTIALS = Credentials(UUID(int=0), None, None)
 """The credentials of no user: no password is right, no sign-in is recorded."""
 
 _COLUMNS = (
@@ -62,17 +62,17 @@ class CredentialRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def of_user(self, user_id: UUID) -> Credentials:
-        """Return the credentials of a live user, or `NOBODY`."""
-        return await self._of(users.c.id == user_id)
+    async def find_by_user_id(self, user_id: UUID) -> Credentials:
+        """Return the credentials of a live user, or `NO_CREDENTIALS`."""
+        return await self._find(users.c.id == user_id)
 
-    async def of_email(self, email: str) -> Credentials:
-        """Return the credentials of the live user of an address, or `NOBODY`."""
-        return await self._of(users.c.email == email)
+    async def find_by_email(self, email: str) -> Credentials:
+        """Return the credentials of the live user of an address, or `NO_CREDENTIALS`."""
+        return await self._find(users.c.email == email)
 
-    async def of_username(self, username: str) -> Credentials:
-        """Return the credentials of the live user of a name, or `NOBODY`."""
-        return await self._of(users.c.username == username)
+    async def find_by_username(self, username: str) -> Credentials:
+        """Return the credentials of the live user of a name, or `NO_CREDENTIALS`."""
+        return await self._find(users.c.username == username)
 
     async def record_sign_in(self, checked: Credentials, *, new_hash: str | None = None) -> UserRow:
         """Write down that the user signed in, with a newer hash if there is one; return it.
@@ -87,32 +87,32 @@ class CredentialRepository:
         statement = update(users).values(
             last_login_at=signed_in, password_hash=new_hash or checked.password_hash
         )
-        return await self._checked(statement, checked)
+        return await self._update_checked(statement, checked)
 
     async def replace(self, checked: Credentials, new_hash: str) -> UserRow:
         """Give a user another password, or raise `InvalidCredentials` as `record_sign_in`."""
-        return await self._checked(_changed({"password_hash": new_hash}), checked)
+        return await self._update_checked(_versioned_update({"password_hash": new_hash}), checked)
 
     async def reset(self, owner: TokenOwner, new_hash: str) -> UserRow:
         """Give the active user of an address another password, or raise `UserTokenInvalid`."""
-        return await self._owned(owner, {"password_hash": new_hash})
+        return await self._update_owned(owner, {"password_hash": new_hash})
 
     async def verify_email(self, owner: TokenOwner) -> UserRow:
         """Take the address of an active user as verified.
 
         Raise `UserTokenInvalid` when the user has another address by now.
         """
-        return await self._owned(owner, {"email_verified": True})
+        return await self._update_owned(owner, {"email_verified": True})
 
-    async def _of(self, who: ColumnElement[bool]) -> Credentials:
+    async def _find(self, condition: ColumnElement[bool]) -> Credentials:
         found = await self._connection.execute(
-            select(*_COLUMNS).where(who, users.c.deleted_at.is_(None))
+            select(*_COLUMNS).where(condition, users.c.deleted_at.is_(None))
         )
         row = found.one_or_none()
-        return Credentials(*row) if row else NOBODY
+        return Credentials(*row) if row else NO_CREDENTIALS
 
-    async def _checked(self, statement: Update, checked: Credentials) -> UserRow:
-        row = await self._first(
+    async def _update_checked(self, statement: Update, checked: Credentials) -> UserRow:
+        row = await self._update_active(
             statement.where(
                 users.c.id == checked.user_id, users.c.password_hash == checked.password_hash
             )
@@ -121,15 +121,17 @@ class CredentialRepository:
             raise InvalidCredentials(Cause.CHANGED_MEANWHILE, checked.user_id)
         return row
 
-    async def _owned(self, owner: TokenOwner, values: Mapping[str, object]) -> UserRow:
-        row = await self._first(
-            _changed(values).where(users.c.id == owner.user_id, users.c.email == owner.email)
+    async def _update_owned(self, owner: TokenOwner, values: Mapping[str, object]) -> UserRow:
+        row = await self._update_active(
+            _versioned_update(values).where(
+                users.c.id == owner.user_id, users.c.email == owner.email
+            )
         )
         if row is None:
             raise UserTokenInvalid
         return row
 
-    async def _first(self, statement: Update) -> UserRow | None:
+    async def _update_active(self, statement: Update) -> UserRow | None:
         found = await self._connection.execute(
             statement.where(users.c.deleted_at.is_(None), users.c.is_active).returning(
                 *USER_COLUMNS
@@ -139,5 +141,5 @@ class CredentialRepository:
         return UserRow._make(row) if row else None
 
 
-def _changed(values: Mapping[str, object]) -> Update:
+def _versioned_update(values: Mapping[str, object]) -> Update:
     return update(users).values({**values, "version": users.c.version + 1})

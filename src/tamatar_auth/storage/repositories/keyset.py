@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, literal, literal_column, tuple_
 
 
-class After(NamedTuple):
+class KeysetCursor(NamedTuple):
     """The last row of a page: the value it is sorted by, and its id."""
 
     value: datetime | str
@@ -16,7 +16,11 @@ class After(NamedTuple):
 
 
 def after_condition(
-    column: ColumnElement[Any], id_column: ColumnElement[UUID], after: After, *, descending: bool
+    column: ColumnElement[Any],
+    id_column: ColumnElement[UUID],
+    after: KeysetCursor,
+    *,
+    descending: bool,
 ) -> ColumnElement[bool]:
     """Tell the rows that come after a place, in an order by the column and then the id."""
     row = tuple_(column, id_column)
@@ -24,7 +28,7 @@ def after_condition(
     return row < place if descending else row > place
 
 
-def rows(number: int) -> ColumnElement[int]:
+def limit_literal(number: int) -> ColumnElement[int]:
     """Give a number of rows for LIMIT or OFFSET, written into the statement.
 
     As a parameter it would be unknown to a generic plan, which takes it for a tenth of all.

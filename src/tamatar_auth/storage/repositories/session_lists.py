@@ -11,12 +11,12 @@ from tamatar_auth.storage.tables import sessions
 Columns = Sequence[ColumnElement[Any]]
 
 
-def all_of(user_id: UUID, columns: Columns) -> FromClause:
+def sessions_of_user(user_id: UUID, columns: Columns) -> FromClause:
     """Find the sessions of a user, live and ended."""
     return select(*columns).where(sessions.c.user_id == user_id).subquery("found")
 
 
-def live_of(user_id: UUID, columns: Columns) -> FromClause:
+def live_sessions_of_user(user_id: UUID, columns: Columns) -> FromClause:
     """Find the live sessions of a user, whose number is bounded, before they are sorted.
 
     Materialized, or else all its ended ones might be passed on the way along an order. That

@@ -18,8 +18,8 @@ from tamatar_auth.storage.repositories.sessions import (
     is_of_token,
     is_previous,
     live,
+    raise_refusal,
     refusal,
-    refuse,
     valid_session,
 )
 from tamatar_auth.storage.repositories.users import USER_COLUMNS
@@ -35,7 +35,7 @@ class NewToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotated:
+class RotatedSession:
     """A session whose token was replaced."""
 
     valid: ValidSession
@@ -45,7 +45,7 @@ class Rotated:
 
 
 # The statements of RefreshSession, built once.
-_changed = (
+_rotate_session = (
     update(sessions)
     .where(
         is_current,
@@ -69,15 +69,16 @@ _changed = (
     )
     .cte("changed")
 )
-_remembered = (
+_add_replaced_token = (
     insert(replaced_tokens)
     .from_select(
-        ["token_digest", "session_id"], select(_changed.c.previous_digest, _changed.c.session_id)
+        ["token_digest", "session_id"],
+        select(_rotate_session.c.previous_digest, _rotate_session.c.session_id),
     )
     .cte("remembered")
 )
-_replacement = select(_changed).add_cte(_remembered)
-_recognition = (
+_rotation = select(_rotate_session).add_cte(_add_replaced_token)
+_find_by_replaced_token = (
     select(
         *SESSION_COLUMNS,
         *USER_COLUMNS,
@@ -111,26 +112,26 @@ class RotationRepository:
             "new_nonce": new.nonce,
             "idle_limit": idle_limit,
         }
-        row = (await self._connection.execute(_replacement, values)).one_or_none()
+        row = (await self._connection.execute(_rotation, values)).one_or_none()
         return valid_session(row) if row else None
 
     async def find_rotated(
         self, token_digest: bytes, *, idle_limit: timedelta | None = None
-    ) -> Rotated:
+    ) -> RotatedSession:
         """Return the session whose token was replaced, at some time.
 
-        Raise as `SessionValidation.one` does.
+        Raise as `SessionValidator.validate` does.
         """
         values = {"digest": token_digest, "idle_limit": idle_limit}
-        row = (await self._connection.execute(_recognition, values)).one_or_none()
+        row = (await self._connection.execute(_find_by_replaced_token, values)).one_or_none()
         if row is None:
             raise SessionUnknown
-        refuse(row.refusal)
+        raise_refusal(row.refusal)
         if row.is_current:  # it came to be good after `rotate` had looked
             raise TransactionConflict
-        return Rotated(valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
+        return RotatedSession(valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
 
-    async def end_reused(self, session_id: UUID) -> None:
+    async def revoke_reused(self, session_id: UUID) -> None:
         """End a session whose replaced token was used again.
 
         Raise `SessionRevoked` where it ended meanwhile: of several at once, one ends it.

@@ -34,8 +34,13 @@ from tamatar_auth.errors.sessions import (
     SessionRevoked,
     UserInactive,
 )
-from tamatar_auth.storage.repositories.keyset import After, after_condition, any_of, rows
-from tamatar_auth.storage.repositories.session_lists import all_of, live_of
+from tamatar_auth.storage.repositories.keyset import (
+    KeysetCursor,
+    after_condition,
+    any_of,
+    limit_literal,
+)
+from tamatar_auth.storage.repositories.session_lists import live_sessions_of_user, sessions_of_user
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 
@@ -115,23 +120,25 @@ is_idle = sessions.c.last_activity_at <= func.now() - cast(
 is_stale = sessions.c.last_activity_at <= _ago(ACTIVITY_PRECISION)
 """Whether `last_activity_at` is so old that this use should be written down."""
 
-_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (
+_refusal_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (
     (sessions.c.revoked_at.is_not(None), SessionRevoked),
     (sessions.c.expires_at <= func.now(), SessionExpired),
     (is_idle, SessionIdle),
     (users.c.deleted_at.is_not(None) | ~users.c.is_active, UserInactive),
 )
 refusal = case(
-    *((true, literal_column(str(place), Integer)) for place, (true, _) in enumerate(_grounds))
+    *(
+        (true, literal_column(str(place), Integer))
+        for place, (true, _) in enumerate(_refusal_grounds)
+    )
 ).label("refusal")
-"""Why a session with its user is refused, the first of several grounds, as `refuse` reads it.
-None: they are good."""
+"""The first reason to refuse a session and its user, as `raise_refusal` reads it, or NULL."""
 
 
-def refuse(ground: int | None) -> None:
+def raise_refusal(ground: int | None) -> None:
     """Raise `SessionRevoked`, `SessionExpired`, `SessionIdle` or `UserInactive` on a ground."""
     if ground is not None:
-        raise _grounds[ground][1]
+        raise _refusal_grounds[ground][1]
 
 
 class SessionRepository:
@@ -167,7 +174,7 @@ class SessionRepository:
             .values(last_activity_at=func.now())
         )
 
-    async def end_beyond(self, user_id: UUID, limit: int) -> int:
+    async def revoke_excess(self, user_id: UUID, limit: int) -> int:
         """End the oldest live sessions of a user beyond a number, and return how many."""
         oldest = (
             select(sessions.c.id)
@@ -194,25 +201,27 @@ class SessionRepository:
 
     async def recent(self, user_id: UUID, *, limit: int) -> Sequence[SessionRow]:
         """Return the live sessions of a user, the newest activity first."""
-        found = live_of(user_id, SESSION_COLUMNS)
+        found = live_sessions_of_user(user_id, SESSION_COLUMNS)
         page = await self._connection.execute(
             select(*found.c)
             .order_by(found.c.last_activity_at.desc(), found.c.id.desc())
-            .limit(rows(limit))
+            .limit(limit_literal(limit))
         )
         return [SessionRow._make(row) for row in page]
 
     async def page(
-        self, user_id: UUID, *, include_ended: bool, size: int, after: After | None = None
+        self, user_id: UUID, *, include_ended: bool, size: int, after: KeysetCursor | None = None
     ) -> Sequence[SessionRow]:
         """Return up to `size` sessions of a user, the newest first, from a place on."""
-        among = (all_of if include_ended else live_of)(user_id, SESSION_COLUMNS)
-        created, key = among.c.created_at, among.c.id
-        statement = select(*among.c)
+        candidates = (sessions_of_user if include_ended else live_sessions_of_user)(
+            user_id, SESSION_COLUMNS
+        )
+        created, key = candidates.c.created_at, candidates.c.id
+        statement = select(*candidates.c)
         if after is not None:
             statement = statement.where(after_condition(created, key, after, descending=True))
         page = await self._connection.execute(
-            statement.order_by(created.desc(), key.desc()).limit(rows(size))
+            statement.order_by(created.desc(), key.desc()).limit(limit_literal(size))
         )
         return [SessionRow._make(row) for row in page]
 
@@ -224,20 +233,20 @@ class SessionRepository:
         """End the session that has a token, or had it once, as `revoke` does."""
         return await self._revoke(is_of_token, digest=token_digest)
 
-    async def revoke_of_user(self, user_id: UUID, *, but: UUID | None = None) -> int:
+    async def revoke_of_user(self, user_id: UUID, *, except_id: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
         statement = update(sessions).where(sessions.c.user_id == user_id, live)
-        if but is not None:
-            statement = statement.where(sessions.c.id != but)
+        if except_id is not None:
+            statement = statement.where(sessions.c.id != except_id)
         ended = await self._connection.execute(
             statement.values(is_valid=False, revoked_at=func.now())
         )
         return ended.rowcount
 
-    async def _revoke(self, which: ColumnElement[bool], **values: object) -> SessionRow:
+    async def _revoke(self, condition: ColumnElement[bool], **values: object) -> SessionRow:
         ended = await self._connection.execute(
             update(sessions)
-            .where(which)
+            .where(condition)
             .values(is_valid=False, revoked_at=func.coalesce(sessions.c.revoked_at, func.now()))
             .returning(*SESSION_COLUMNS),
             values,

@@ -7,13 +7,13 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.storage.repositories.keyset import rows
+from tamatar_auth.storage.repositories.keyset import limit_literal
 from tamatar_auth.storage.repositories.profiles import PROFILE_COLUMNS, ProfileRow
 from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.tables import user_profiles, users
 
 
-class Departure(NamedTuple):
+class ExportedUser(NamedTuple):
     """A user with its profile."""
 
     user: UserRow
@@ -21,7 +21,7 @@ class Departure(NamedTuple):
     password_hash: str | None
 
     def __repr__(self) -> str:
-        return f"Departure({self.user.id})"
+        return f"ExportedUser({self.user.id})"
 
 
 class ExportRepository:
@@ -30,13 +30,13 @@ class ExportRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def page(self, after: UUID | None, *, size: int) -> Sequence[Departure]:
+    async def page(self, after: UUID | None, *, size: int) -> Sequence[ExportedUser]:
         """Return up to `size` live users whose ids come after one."""
         chosen = select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.id)
         if after is not None:
             chosen = chosen.where(users.c.id > after)
         # Chosen before anything is joined, so that PostgreSQL joins no more than a page.
-        page = chosen.limit(rows(size)).subquery()
+        page = chosen.limit(limit_literal(size)).subquery()
         statement = (
             select(*(page.c[name] for name in UserRow._fields), *PROFILE_COLUMNS)
             .add_columns(page.c.password_hash)
@@ -46,6 +46,6 @@ class ExportRepository:
         found = await self._connection.execute(statement)
         width = len(UserRow._fields)
         return [
-            Departure(UserRow._make(row[:width]), ProfileRow._make(row[width:-1]), row[-1])
+            ExportedUser(UserRow._make(row[:width]), ProfileRow._make(row[width:-1]), row[-1])
             for row in found
         ]

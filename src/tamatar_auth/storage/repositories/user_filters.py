@@ -44,7 +44,7 @@ class UserOrder(NamedTuple):
     descending: bool = False
 
 
-class Span(NamedTuple):
+class ColumnRange(NamedTuple):
     """A range of an indexed column: from `low` on, up to and without `high`."""
 
     column: ColumnElement[Any]
@@ -59,7 +59,7 @@ class Span(NamedTuple):
         return and_(*above, *below)
 
 
-class Stratum(NamedTuple):
+class IndexPartition(NamedTuple):
     """Users that an index of lists holds side by side, in each of its orders."""
 
     deleted: bool
@@ -67,14 +67,14 @@ class Stratum(NamedTuple):
     """Whether the address is verified and the user is active, None where both may be either."""
 
 
-def strata(matching: UserFilter) -> Sequence[Stratum]:
+def index_partitions(matching: UserFilter) -> Sequence[IndexPartition]:
     """Give the strata that have all users of a filter. No deleted user is active."""
     verified, active = matching.email_verified, matching.is_active
-    found: list[Stratum] = []
+    found: list[IndexPartition] = []
     if matching.deleted is not Deleted.ONLY:
-        found += [Stratum(deleted=False, flags=flags) for flags in _flags(verified, active)]
+        found += [IndexPartition(deleted=False, flags=flags) for flags in _flags(verified, active)]
     if matching.deleted is not Deleted.EXCLUDE and active is not True:
-        found += [Stratum(deleted=True)]
+        found += [IndexPartition(deleted=True)]
     return found
 
 
@@ -87,8 +87,8 @@ def _flags(*wanted: bool | None) -> Sequence[tuple[bool, bool] | None]:
 
 def conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
     """Give the conditions of a filter: rows, counts and aggregates all obey these."""
-    ranges = [span.condition for span in spans(matching).values()]
-    return [*liveness(matching.deleted), *flag_conditions(matching), *ranges]
+    ranges = [column_range.condition for column_range in column_ranges(matching).values()]
+    return [*deletion_conditions(matching.deleted), *flag_conditions(matching), *ranges]
 
 
 def flag_conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
@@ -100,21 +100,21 @@ def flag_conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
     return [column.is_(wanted) for column, wanted in flags if wanted is not None]
 
 
-def spans(matching: UserFilter) -> Mapping[str, Span]:
+def column_ranges(matching: UserFilter) -> Mapping[str, ColumnRange]:
     """Give the conditions that are ranges of an indexed column, by its name."""
     found = {}
     # Not LIKE: a prepared statement has one plan for all patterns, so one without an index.
     for name, prefix in (("email", matching.email_prefix), ("username", matching.username_prefix)):
         if prefix is not None:
-            found[name] = Span(users.c[name], prefix, after_prefix(prefix))
+            found[name] = ColumnRange(users.c[name], prefix, after_prefix(prefix))
     if matching.created_from is not None or matching.created_before is not None:
-        found["created_at"] = Span(
+        found["created_at"] = ColumnRange(
             users.c.created_at, matching.created_from, matching.created_before
         )
     return found
 
 
-def liveness(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
+def deletion_conditions(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
     """Give the condition that leaves deleted users out, or lets only them in."""
     match deleted:
         case Deleted.EXCLUDE:

@@ -42,17 +42,17 @@ from tamatar_auth.storage.tables import user_profiles, users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Arrival:
+class ImportedUser:
     """A user who is to be imported. Two that are written alike are two."""
 
     user: NewUser
     profile: ProfileRow
     is_active: bool = True
     created_at: datetime | None = None
-    names_its_id: bool = False
+    has_given_id: bool = False
 
 
-class Present(NamedTuple):
+class ExistingUser(NamedTuple):
     """A user who is in the way of an arrival, or is the one itself."""
 
     id: UUID
@@ -87,17 +87,17 @@ class ImportRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, arrivals: Sequence[Arrival]) -> Collection[Arrival]:
+    async def add(self, imported_users: Sequence[ImportedUser]) -> Collection[ImportedUser]:
         """Add the users that nothing is in the way of, and return them.
 
         Users of other transactions that are in the way are waited for.
         """
-        first: dict[UUID, Arrival] = {}
-        for arrival in arrivals:
-            first.setdefault(arrival.user.id, arrival)
+        first: dict[UUID, ImportedUser] = {}
+        for imported in imported_users:
+            first.setdefault(imported.user.id, imported)
         # In one order everywhere: imports of the same users wait for each other, and none dies.
-        ordered = sorted(first.values(), key=lambda arrival: arrival.user.email)
-        rows = _rows([*_of_users(ordered), *_of_arrivals(ordered)])
+        ordered = sorted(first.values(), key=lambda imported: imported.user.email)
+        rows = _value_table([*_user_columns(ordered), *_import_columns(ordered)])
         values = [rows.c[name] for name in (*_TYPES, "is_active")]
         added = await self._connection.execute(
             insert_or_ignore(users)
@@ -110,51 +110,55 @@ class ImportRepository:
         )
         return {first[user_id] for user_id in added.scalars()}
 
-    async def add_profiles(self, arrivals: Collection[Arrival]) -> None:
+    async def add_profiles(self, imported_users: Collection[ImportedUser]) -> None:
         """Add the profiles of users that were added."""
         names = ProfileRow._fields
-        rows = _rows(
-            [("user_id", Uuid(), [arrival.user.id for arrival in arrivals])]
-            + [(name, Text(), [getattr(a.profile, name) for a in arrivals]) for name in names]
+        rows = _value_table(
+            [("user_id", Uuid(), [imported.user.id for imported in imported_users])]
+            + [(name, Text(), [getattr(a.profile, name) for a in imported_users]) for name in names]
         )
         await self._connection.execute(
             insert(user_profiles).from_select(["user_id", *names], select(rows))
         )
 
-    async def settle(self, arrivals: Sequence[Arrival]) -> Mapping[Arrival, UUID | Failure]:
+    async def resolve_conflicts(
+        self, imported_users: Sequence[ImportedUser]
+    ) -> Mapping[ImportedUser, UUID | Failure]:
         """Tell of each user that was not added which one it is, or why it cannot be one.
 
         Raise `TransactionConflict` when what was in the way of one has gone meanwhile.
         """
-        news = [arrival.user for arrival in arrivals]
-        keys = _any([new.request_id for new in news], Uuid())
-        known = {one.request_id: one for one in await self._present(users.c.request_id == keys)}
-        others = await self._others([new for new in news if new.request_id not in known])
-        taken = {what: one for one in others for what in _has(one)}
-        return {arrival: _what_became_of(arrival, known, taken) for arrival in arrivals}
+        news = [imported.user for imported in imported_users]
+        keys = _any_value([new.request_id for new in news], Uuid())
+        known = {
+            one.request_id: one for one in await self._find_existing(users.c.request_id == keys)
+        }
+        others = await self._find_conflicting([new for new in news if new.request_id not in known])
+        taken = {unique_value: one for one in others for unique_value in _unique_values(one)}
+        return {imported: _resolve_conflict(imported, known, taken) for imported in imported_users}
 
-    async def _others(self, wanted: Sequence[NewUser]) -> Sequence[Present]:
+    async def _find_conflicting(self, new_users: Sequence[NewUser]) -> Sequence[ExistingUser]:
         """Find the users that have what one of the wanted ones only can have."""
-        if not wanted:
+        if not new_users:
             return []
-        found = await self._connection.execute(_in_the_way(wanted))
-        return await self._present(users.c.id == _any(found.scalars(), Uuid()))
+        found = await self._connection.execute(_conflicting_ids(new_users))
+        return await self._find_existing(users.c.id == _any_value(found.scalars(), Uuid()))
 
-    async def _present(self, which: ColumnElement[bool]) -> Sequence[Present]:
+    async def _find_existing(self, condition: ColumnElement[bool]) -> Sequence[ExistingUser]:
         # Locked, which is a write: what is answered as being there has to be confirmed by the
         # standbys too.
         found = await self._connection.execute(
             select(
-                *(users.c[name] for name in Present._fields[:-1]),
+                *(users.c[name] for name in ExistingUser._fields[:-1]),
                 users.c.deleted_at.is_(None),
             )
-            .where(which)
+            .where(condition)
             .with_for_update(read=True, key_share=True)
         )
-        return [Present._make(row) for row in found]
+        return [ExistingUser._make(row) for row in found]
 
 
-def _has(one: Present) -> Iterable[tuple[str, Any]]:
+def _unique_values(one: ExistingUser) -> Iterable[tuple[str, Any]]:
     """Tell what no other user can have beside this one."""
     yield "id", one.id
     if one.is_live:
@@ -162,16 +166,16 @@ def _has(one: Present) -> Iterable[tuple[str, Any]]:
         yield "username", one.username
 
 
-def _what_became_of(
-    arrival: Arrival,
-    known: Mapping[UUID | None, Present],
-    taken: Mapping[tuple[str, Any], Present],
+def _resolve_conflict(
+    imported: ImportedUser,
+    known: Mapping[UUID | None, ExistingUser],
+    taken: Mapping[tuple[str, Any], ExistingUser],
 ) -> UUID | Failure:
-    new = arrival.user
-    if (before := known.get(new.request_id)) is not None:
-        same = before.request_digest == new.request_digest
-        return before.id if same else ImportedDifferently()
-    if arrival.names_its_id and (namesake := taken.get(("id", new.id))) is not None:
+    new = imported.user
+    if (earlier := known.get(new.request_id)) is not None:
+        same = earlier.request_digest == new.request_digest
+        return earlier.id if same else ImportedDifferently()
+    if imported.has_given_id and (namesake := taken.get(("id", new.id))) is not None:
         return namesake.id if namesake.email == new.email else UserIdTaken()
     if ("email", new.email) in taken:
         return EmailTaken()
@@ -180,35 +184,41 @@ def _what_became_of(
     raise TransactionConflict
 
 
-def _in_the_way(wanted: Sequence[NewUser]) -> CompoundSelect[Any]:
+def _conflicting_ids(new_users: Sequence[NewUser]) -> CompoundSelect[Any]:
     """Tell the ids of users that have the id, the address or the username of a wanted one.
 
     An arm for each index: of several conditions in one, PostgreSQL may use none.
     """
     ids, is_live = select(users.c.id), users.c.deleted_at.is_(None)
     return union(
-        ids.where(users.c.id == _any([new.id for new in wanted], Uuid())),
-        ids.where(users.c.email == _any([new.email for new in wanted], Text()), is_live),
-        ids.where(users.c.username == _any([new.username for new in wanted], Text()), is_live),
+        ids.where(users.c.id == _any_value([new.id for new in new_users], Uuid())),
+        ids.where(users.c.email == _any_value([new.email for new in new_users], Text()), is_live),
+        ids.where(
+            users.c.username == _any_value([new.username for new in new_users], Text()), is_live
+        ),
     )
 
 
-def _of_users(arrivals: Sequence[Arrival]) -> Iterable[Column]:
+def _user_columns(imported_users: Sequence[ImportedUser]) -> Iterable[Column]:
     for name, kind in _TYPES.items():
-        yield name, kind, [getattr(arrival.user, name) for arrival in arrivals]
+        yield name, kind, [getattr(imported.user, name) for imported in imported_users]
 
 
-def _of_arrivals(arrivals: Sequence[Arrival]) -> Iterable[Column]:
-    yield "is_active", Boolean(), [arrival.is_active for arrival in arrivals]
-    yield "created_at", DateTime(timezone=True), [arrival.created_at for arrival in arrivals]
+def _import_columns(imported_users: Sequence[ImportedUser]) -> Iterable[Column]:
+    yield "is_active", Boolean(), [imported.is_active for imported in imported_users]
+    yield (
+        "created_at",
+        DateTime(timezone=True),
+        [imported.created_at for imported in imported_users],
+    )
 
 
-def _any(values: Iterable[Any], kind: TypeEngine[Any]) -> Any:
+def _any_value(values: Iterable[Any], kind: TypeEngine[Any]) -> Any:
     known = [value for value in values if value is not None]
     return any_(literal(known, ARRAY(kind)))
 
 
-def _rows(columns: Sequence[Column]) -> FromClause:
+def _value_table(columns: Sequence[Column]) -> FromClause:
     """Give columns of values as a table: one parameter a column, whatever their length."""
     arrays = [literal(list(values), ARRAY(kind)) for _, kind, values in columns]
     names = [column(name, kind) for name, kind, _ in columns]

@@ -12,22 +12,22 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal, select, tuple_, union_all
 
-from tamatar_auth.storage.repositories.keyset import After, after_condition, rows
+from tamatar_auth.storage.repositories.keyset import KeysetCursor, after_condition, limit_literal
 from tamatar_auth.storage.repositories.user_filters import (
+    ColumnRange,
     Deleted,
-    Span,
-    Stratum,
+    IndexPartition,
     UserFilter,
     UserOrder,
+    column_ranges,
     conditions,
+    deletion_conditions,
     flag_conditions,
-    liveness,
-    spans,
-    strata,
+    index_partitions,
 )
 from tamatar_auth.storage.tables import users
 
-NARROW = 5000
+MAX_SORTED_ROWS = 5000
 """Up to how many rows are sorted for a page.
 
 A wider span holds one of 200 users at least where there are a million. So an index that is
@@ -36,85 +36,91 @@ in order meets a page of 50 within some 10,000 rows.
 
 
 @dataclass(frozen=True, slots=True)
-class PageOfUsers:
+class UserPageQuery:
     """Up to `size` users that a filter describes, in an order, after a place in it."""
 
     columns: Sequence[ColumnElement[Any]]
     matching: UserFilter
     order: UserOrder
     size: int
-    after: After | None
+    after: KeysetCursor | None
 
-    def probes(self) -> Sequence[Select[Any]]:
+    def width_probes(self) -> Sequence[Select[Any]]:
         """Give a statement for each span across the order: it finds a row in a wide one."""
         return [
             select(literal(1))
-            .where(span.condition)
-            .order_by(span.column)  # so that nothing but its index is read
-            .offset(rows(NARROW))
-            .limit(rows(1))
-            for span in self._spans_across
+            .where(column_range.condition)
+            .order_by(column_range.column)  # so that nothing but its index is read
+            .offset(limit_literal(MAX_SORTED_ROWS))
+            .limit(limit_literal(1))
+            for column_range in self._other_ranges
         ]
 
-    def out_of_a_few(self) -> Select[Any]:
+    def sort_matches(self) -> Select[Any]:
         """Sort the page out of the rows of a narrow span."""
         # Materialized, or else the rows might be looked for along the order after all.
-        few = select(*self.columns).where(*conditions(self.matching)).cte("found")
-        found = few.prefix_with("MATERIALIZED")
+        matches = select(*self.columns).where(*conditions(self.matching)).cte("found")
+        found = matches.prefix_with("MATERIALIZED")
         page = self._sorted(found)
         if self.after is None:
             return page
-        key, down = found.c[self.order.column], self.order.descending
-        return page.where(after_condition(key, found.c.id, self.after, descending=down))
+        key, descending = found.c[self.order.column], self.order.descending
+        return page.where(after_condition(key, found.c.id, self.after, descending=descending))
 
-    def along_the_order(self) -> Select[Any]:
+    def scan_index(self) -> Select[Any]:
         """Read a page of each stratum along the order, and sort several of them into one."""
-        stretches = [self._stretch(stratum) for stratum in strata(self.matching)]
-        if len(stretches) == 1:
-            return stretches[0]
-        found = union_all(*(stretch.subquery().select() for stretch in stretches))
+        partition_pages = [
+            self._partition_page(partition) for partition in index_partitions(self.matching)
+        ]
+        if len(partition_pages) == 1:
+            return partition_pages[0]
+        found = union_all(
+            *(partition_page.subquery().select() for partition_page in partition_pages)
+        )
         return self._sorted(found.subquery("found"))
 
-    def _stretch(self, stratum: Stratum) -> Select[Any]:
+    def _partition_page(self, partition: IndexPartition) -> Select[Any]:
         """Read a page of a stratum along the index of the order.
 
         Flags are a part of the order and of its bounds. As conditions of their own they might
         be checked row by row along another index, far from the first that holds.
         """
-        c, flags = users.c, stratum.flags or ()
+        c, flags = users.c, partition.flags or ()
         leading = (c.email_verified, c.is_active)[: len(flags)]
         keys = (*leading, c[self.order.column], c.id)
         return (
             select(*self.columns)
             .where(
-                *liveness(Deleted.ONLY if stratum.deleted else Deleted.EXCLUDE),
+                *deletion_conditions(Deleted.ONLY if partition.deleted else Deleted.EXCLUDE),
                 *self._bounds(keys, flags),
                 *(() if flags else flag_conditions(self.matching)),
                 # As IS TRUE, so that no index leads across the order.
-                *(span.condition.is_(True) for span in self._spans_across),
+                *(column_range.condition.is_(True) for column_range in self._other_ranges),
             )
-            .order_by(*self._directed((*self._before(stratum), *keys)))
-            .limit(rows(self.size))
+            .order_by(*self._directions((*self._leading_null(partition), *keys)))
+            .limit(limit_literal(self.size))
         )
 
-    def _before(self, stratum: Stratum) -> Sequence[ColumnElement[Any]]:
+    def _leading_null(self, partition: IndexPartition) -> Sequence[ColumnElement[Any]]:
         """Give what no order needs, as it is NULL: it keeps the planner from idx_user_created.
 
         That one would have all users of an import sorted by their ids, if it was at one moment.
         """
-        plain = not stratum.deleted and stratum.flags is None
+        plain = not partition.deleted and partition.flags is None
         return (users.c.deleted_at,) if plain and self.order.column != "email" else ()
 
     def _bounds(
         self, keys: Sequence[ColumnElement[Any]], flags: Sequence[bool]
     ) -> Sequence[ColumnElement[bool]]:
         """Give one bound at each end: of two at the same, a scan might begin at the farther."""
-        span = spans(self.matching).get(self.order.column, Span(keys[-2], None, None))
-        low = (*flags, *(() if span.low is None else (span.low,)))
-        high = (*flags, *(() if span.high is None else (span.high,)))
+        column_range = column_ranges(self.matching).get(
+            self.order.column, ColumnRange(keys[-2], None, None)
+        )
+        low = (*flags, *(() if column_range.low is None else (column_range.low,)))
+        high = (*flags, *(() if column_range.high is None else (column_range.high,)))
         above = [_columns(keys, low) >= _row(keys, low)] if low else []
         below = [_columns(keys, high) <= _row(keys, high)] if high else []
-        if span.high is not None:
+        if column_range.high is not None:
             below = [_columns(keys, high) < _row(keys, high)]
         if self.after is None:
             return above + below
@@ -124,16 +130,16 @@ class PageOfUsers:
         return [_columns(keys, place) > _row(keys, place), *below]
 
     @property
-    def _spans_across(self) -> Sequence[Span]:
+    def _other_ranges(self) -> Sequence[ColumnRange]:
         """The spans of other columns than that of the order."""
-        found = spans(self.matching)
-        return [span for name, span in found.items() if name != self.order.column]
+        found = column_ranges(self.matching)
+        return [column_range for name, column_range in found.items() if name != self.order.column]
 
     def _sorted(self, found: Any) -> Select[Any]:
         keys = (found.c[self.order.column], found.c.id)
-        return select(*found.c).order_by(*self._directed(keys)).limit(rows(self.size))
+        return select(*found.c).order_by(*self._directions(keys)).limit(limit_literal(self.size))
 
-    def _directed(self, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
+    def _directions(self, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
         return [key.desc() for key in keys] if self.order.descending else keys
 
 

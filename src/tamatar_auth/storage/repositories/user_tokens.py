@@ -14,7 +14,7 @@ from tamatar_auth.errors.users import UserTokenInvalid
 from tamatar_auth.storage.tables import user_tokens
 
 
-class Purpose(StrEnum):
+class TokenPurpose(StrEnum):
     """What a secret is good for."""
 
     EMAIL_VERIFICATION = "email_verification"
@@ -28,7 +28,7 @@ class TokenOwner(NamedTuple):
     email: str
 
 
-_owner = (user_tokens.c.user_id, user_tokens.c.email)
+_owner_columns = (user_tokens.c.user_id, user_tokens.c.email)
 
 
 class UserTokenRepository:
@@ -38,7 +38,7 @@ class UserTokenRepository:
         self._connection = connection
 
     async def issue(
-        self, purpose: Purpose, owner: TokenOwner, token_digest: bytes, lifetime: timedelta
+        self, purpose: TokenPurpose, owner: TokenOwner, token_digest: bytes, lifetime: timedelta
     ) -> datetime:
         """Keep a secret in place of the one before, and return when it expires.
 
@@ -60,20 +60,22 @@ class UserTokenRepository:
         )
         return issued.scalar_one()
 
-    async def get(self, purpose: Purpose, token_digest: bytes) -> TokenOwner:
+    async def get(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
         """Return whose secret it is, or raise `UserTokenInvalid`. It stays good."""
-        found = await self._connection.execute(select(*_owner).where(*_good(purpose, token_digest)))
+        found = await self._connection.execute(
+            select(*_owner_columns).where(*_is_valid(purpose, token_digest))
+        )
         row = found.one_or_none()
         if row is None:
             raise UserTokenInvalid
         return TokenOwner._make(row)
 
-    async def take(self, purpose: Purpose, token_digest: bytes) -> TokenOwner:
+    async def consume(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
         """Use a secret up, or raise `UserTokenInvalid`. Of several takers one succeeds."""
-        taken = await self._connection.execute(
-            delete(user_tokens).where(*_good(purpose, token_digest)).returning(*_owner)
+        consumed = await self._connection.execute(
+            delete(user_tokens).where(*_is_valid(purpose, token_digest)).returning(*_owner_columns)
         )
-        row = taken.one_or_none()
+        row = consumed.one_or_none()
         if row is None:
             raise UserTokenInvalid
         return TokenOwner._make(row)
@@ -82,12 +84,12 @@ class UserTokenRepository:
         """End every secret of a user."""
         await self._connection.execute(delete(user_tokens).where(user_tokens.c.user_id == user_id))
 
-    async def would_expire(self, lifetime: timedelta) -> datetime:
+    async def expiry_of_new(self, lifetime: timedelta) -> datetime:
         """Tell when a secret issued now would expire."""
         return (await self._connection.execute(select(func.now() + lifetime))).scalar_one()
 
 
-def _good(purpose: Purpose, token_digest: bytes) -> Sequence[ColumnElement[bool]]:
+def _is_valid(purpose: TokenPurpose, token_digest: bytes) -> Sequence[ColumnElement[bool]]:
     return (
         user_tokens.c.token_digest == token_digest,
         user_tokens.c.purpose == purpose,

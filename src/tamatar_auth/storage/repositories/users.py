@@ -15,16 +15,16 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
-from tamatar_auth.storage.repositories.keyset import After, any_of
+from tamatar_auth.storage.repositories.keyset import KeysetCursor, any_of
 from tamatar_auth.storage.repositories.user_filters import (
     Deleted,
     UserFilter,
     UserOrder,
     conditions,
-    liveness,
-    strata,
+    deletion_conditions,
+    index_partitions,
 )
-from tamatar_auth.storage.repositories.user_pages import PageOfUsers
+from tamatar_auth.storage.repositories.user_pages import UserPageQuery
 from tamatar_auth.storage.tables import users
 
 
@@ -85,7 +85,7 @@ class UserRepository:
     async def add(self, new: NewUser) -> UserRow:
         """Add a user. The database answers `EmailTaken` or `UsernameTaken`."""
         values = {name: getattr(new, name) for name in NewUser.__dataclass_fields__}
-        return await self._one(insert(users).values(values).returning(*USER_COLUMNS))
+        return await self._fetch_user(insert(users).values(values).returning(*USER_COLUMNS))
 
     async def find_created_by(self, request_id: UUID, request_digest: bytes) -> UserRow | None:
         """Return the user that the request created, or None.
@@ -124,7 +124,7 @@ class UserRepository:
         """Return the user of a name in its normal form, or raise `UserNotFound`."""
         return await self._get(users.c.username == username, deleted)
 
-    async def batch(self, user_ids: Sequence[UUID]) -> dict[UUID, UserRow]:
+    async def find_many(self, user_ids: Sequence[UUID]) -> dict[UUID, UserRow]:
         """Return the live users among the ids, by id."""
         found = await self._connection.execute(
             select(*USER_COLUMNS).where(any_of(users.c.id, user_ids), users.c.deleted_at.is_(None))
@@ -132,14 +132,19 @@ class UserRepository:
         return {row.id: UserRow._make(row) for row in found}
 
     async def page(
-        self, matching: UserFilter, order: UserOrder, *, size: int, after: After | None = None
+        self,
+        matching: UserFilter,
+        order: UserOrder,
+        *,
+        size: int,
+        after: KeysetCursor | None = None,
     ) -> Sequence[UserRow]:
         """Return up to `size` users that come after a place in the order."""
-        if not strata(matching):
+        if not index_partitions(matching):
             return []
-        page = PageOfUsers(USER_COLUMNS, matching, order, size, after)
-        few = await self._any_is_narrow(page.probes())
-        statement = page.out_of_a_few() if few else page.along_the_order()
+        page = UserPageQuery(USER_COLUMNS, matching, order, size, after)
+        is_narrow = await self._any_range_is_narrow(page.width_probes())
+        statement = page.sort_matches() if is_narrow else page.scan_index()
         found = await self._connection.execute(statement)
         return [UserRow._make(row) for row in found]
 
@@ -165,7 +170,7 @@ class UserRepository:
         one that is named. The database answers `EmailTaken` or `UsernameTaken`.
         """
         user = await self._lock(user_id, version)
-        return await self._change(user, _with_address(user, changes))
+        return await self._change(user, _unverify_changed_email(user, changes))
 
     async def set_active(self, user_id: UUID, *, active: bool) -> UserRow:
         """Let a live user sign in, or bar it. Raise `UserNotFound`.
@@ -182,8 +187,8 @@ class UserRepository:
 
         Raise `UserNotFound`, or `EtagMismatch` as `update` does.
         """
-        gone = {"is_active": False, "deleted_at": func.now(), "deleted_by": deleted_by}
-        return await self._change(await self._lock(user_id, version), gone)
+        deletion = {"is_active": False, "deleted_at": func.now(), "deleted_by": deleted_by}
+        return await self._change(await self._lock(user_id, version), deletion)
 
     async def restore(self, user_id: UUID, changes: Mapping[str, object]) -> UserRow:
         """Bring a deleted user back, active, with some columns changed on the way.
@@ -194,8 +199,8 @@ class UserRepository:
         user = await self._lock(user_id, deleted=Deleted.INCLUDE)
         if user.deleted_at is None:
             raise UserNotDeleted
-        back = {"is_active": True, "deleted_at": None, "deleted_by": None}
-        return await self._change(user, back | _with_address(user, changes))
+        restoration = {"is_active": True, "deleted_at": None, "deleted_by": None}
+        return await self._change(user, restoration | _unverify_changed_email(user, changes))
 
     async def purge(self, user_id: UUID) -> None:
         """Remove a user, live or deleted, and all that belongs to it, or raise `UserNotFound`."""
@@ -203,14 +208,16 @@ class UserRepository:
         if (await self._connection.execute(statement)).rowcount == 0:
             raise UserNotFound
 
-    async def _any_is_narrow(self, probes: Sequence[Select[Any]]) -> bool:
-        for probe in probes:
+    async def _any_range_is_narrow(self, width_probes: Sequence[Select[Any]]) -> bool:
+        for probe in width_probes:
             if (await self._connection.execute(probe)).first() is None:
                 return True
         return False
 
-    async def _get(self, who: ColumnElement[bool], deleted: Deleted) -> UserRow:
-        statement: Select[Any] = select(*USER_COLUMNS).where(who, *liveness(deleted))
+    async def _get(self, condition: ColumnElement[bool], deleted: Deleted) -> UserRow:
+        statement: Select[Any] = select(*USER_COLUMNS).where(
+            condition, *deletion_conditions(deleted)
+        )
         if deleted is not Deleted.EXCLUDE:
             statement = statement.order_by(users.c.deleted_at.desc().nulls_first()).limit(1)
         row = (await self._connection.execute(statement)).one_or_none()
@@ -232,7 +239,7 @@ class UserRepository:
         """
         found = await self._connection.execute(
             select(*USER_COLUMNS)
-            .where(users.c.id == user_id, *liveness(deleted))
+            .where(users.c.id == user_id, *deletion_conditions(deleted))
             .with_for_update(key_share=True)
         )
         row = found.one_or_none()
@@ -243,17 +250,20 @@ class UserRepository:
         return UserRow._make(row)
 
     async def _change(self, user: UserRow, values: Mapping[str, object]) -> UserRow:
-        counted = {**values, "version": users.c.version + 1}
-        return await self._one(
-            sql_update(users).where(users.c.id == user.id).values(counted).returning(*USER_COLUMNS)
+        versioned = {**values, "version": users.c.version + 1}
+        return await self._fetch_user(
+            sql_update(users)
+            .where(users.c.id == user.id)
+            .values(versioned)
+            .returning(*USER_COLUMNS)
         )
 
-    async def _one(self, statement: Any) -> UserRow:
+    async def _fetch_user(self, statement: Any) -> UserRow:
         row: Row[Any] = (await self._connection.execute(statement)).one()
         return UserRow._make(row)
 
 
-def _with_address(user: UserRow, changes: Mapping[str, object]) -> dict[str, object]:
+def _unverify_changed_email(user: UserRow, changes: Mapping[str, object]) -> dict[str, object]:
     """Take another address as unverified."""
     if changes.get("email", user.email) == user.email:
         return dict(changes)

@@ -20,139 +20,146 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.observability import semconv as names
-from tamatar_auth.storage import sqlstates as faults
-from tamatar_auth.storage.driver.connection import Abandoned
-from tamatar_auth.storage.session_events.listener import NothingToldError, listener, listening, look
-from tamatar_auth.storage.session_events.subscriber import Cause, SessionEnd, Watcher
+from tamatar_auth.observability import semconv
+from tamatar_auth.storage import sqlstates
+from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.session_events.listener import (
+    NotListeningError,
+    listen,
+    listener_connector,
+    verify_listener,
+)
+from tamatar_auth.storage.session_events.subscriber import SessionEnd, StreamEndCause, Subscriber
 
-INTERVAL = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two looks at the connection; its silence is noticed by these alone."""
 
-LONGEST_REST = 30.0
+IDLE_TIMEOUT = 30.0
 """Seconds after which the connection is closed when nobody watches."""
 
 log = structlog.get_logger(__name__)
 
 
-class SessionEnds:
+class SessionEndFeed:
     """Hears of the ends of sessions while somebody watches."""
 
     def __init__(
-        self, settings: Settings, abandoned: Abandoned, meter: Meter | None = None
+        self, settings: Settings, orphaned: OrphanedStatements, meter: Meter | None = None
     ) -> None:
-        self._connect = listener(settings, abandoned)
-        self._patience = settings.pool_wait.total_seconds()
-        self._hearing: _Hearing | None = None
+        self._connect = listener_connector(settings, orphaned)
+        self._connect_timeout = settings.pool_wait.total_seconds()
+        self._listener: _Listener | None = None
         self._is_closed = False
-        self._said: str | None = "nobody watches"
-        self.heard = 0
+        self._last_reason: str | None = "nobody watches"
+        self.received = 0
         """How many ends PostgreSQL told of."""
-        self.ended = dict.fromkeys(Cause, 0)
+        self.ended = dict.fromkeys(StreamEndCause, 0)
         """How many do not watch any more."""
         if meter is not None:
-            _watch(self, meter)
+            _register_metrics(self, meter)
 
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[Watcher]:
+    async def subscribe(self) -> AsyncIterator[Subscriber]:
         """Tell of each end from now on, or raise `StorageUnavailable`."""
-        hearing, watcher = await self._heard(), Watcher()
-        hearing.watchers.add(watcher)
+        listener, subscriber = await self._ensure_listening(), Subscriber()
+        listener.subscribers.add(subscriber)
         try:
-            yield watcher
+            yield subscriber
         finally:
-            hearing.watchers.discard(watcher)
-            hearing.needed_at = monotonic()
-            self.ended[watcher.interrupted or Cause.LEFT] += 1
+            listener.subscribers.discard(subscriber)
+            listener.needed_at = monotonic()
+            self.ended[subscriber.interrupted or StreamEndCause.LEFT] += 1
 
-    def forget(self) -> None:
+    def disconnect(self) -> None:
         """Hear no more of the server that is heard: it is the wrong one."""
-        if self._hearing is not None:
-            self._hearing.task.cancel()
-            self._end(self._hearing)
+        if self._listener is not None:
+            self._listener.task.cancel()
+            self._drop(self._listener)
 
     async def close(self) -> None:
         """Interrupt all who watch, and close the connection."""
         self._is_closed = True
-        if self._hearing is not None:
-            task = self._hearing.task
-            self.forget()
+        if self._listener is not None:
+            task = self._listener.task
+            self.disconnect()
             await asyncio.wait([task])
 
-    async def _heard(self) -> "_Hearing":
+    async def _ensure_listening(self) -> "_Listener":
         """Return the connection that hears now, a new one if there is none."""
         if self._is_closed:
             raise ServiceStopping
-        hearing = self._hearing = self._hearing or _Hearing(self._hear)
-        hearing.needed_at = monotonic()
+        listener = self._listener = self._listener or _Listener(self._listen)
+        listener.needed_at = monotonic()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
-                await hearing.decided.wait()
+            async with asyncio.timeout(self._connect_timeout):
+                await listener.decided.wait()
         # Nothing is waited for after this, until the watcher is told of what comes.
-        if not hearing.is_live:
+        if not listener.is_live:
             raise StorageUnavailable
-        return hearing
+        return listener
 
-    async def _hear(self, hearing: "_Hearing") -> None:
+    async def _listen(self, listener: "_Listener") -> None:
         """Hear until the connection is lost, or nobody needs it."""
         try:
-            async with listening(self._connect) as connection:
-                self._say(None)
-                hearing.begin()
-                while hearing.is_needed:
-                    async for told in connection.notifies(timeout=INTERVAL):
-                        self._tell(hearing, told.payload)
-                    await look(connection)
-                self._end(hearing)
-                self._said = "nobody watches"
-        except NothingToldError as error:
-            self._say(str(error))
+            async with listen(self._connect) as connection:
+                self._log_state(None)
+                listener.begin()
+                while listener.is_needed:
+                    async for notification in connection.notifies(timeout=CHECK_INTERVAL):
+                        self._publish(listener, notification.payload)
+                    await verify_listener(connection)
+                self._drop(listener)
+                self._last_reason = "nobody watches"
+        except NotListeningError as error:
+            self._log_state(str(error))
         except (psycopg.Error, OSError, TimeoutError) as error:
-            self._say(f"the connection is lost ({faults.sqlstate(error) or type(error).__name__})")
+            self._log_state(
+                f"the connection is lost ({sqlstates.sqlstate(error) or type(error).__name__})"
+            )
         finally:
-            self._end(hearing)
+            self._drop(listener)
 
-    def _tell(self, hearing: "_Hearing", payload: str) -> None:
-        self.heard += 1
-        end = _read(payload)
-        for watcher in hearing.watchers:
+    def _publish(self, listener: "_Listener", payload: str) -> None:
+        self.received += 1
+        end = _parse(payload)
+        for subscriber in listener.subscribers:
             if end is not None:
-                watcher.tell(end)
+                subscriber.notify(end)
             else:  # sessions ended, but which?
-                watcher.interrupt(Cause.LOST)
+                subscriber.interrupt(StreamEndCause.LOST)
 
-    def _say(self, why: str | None) -> None:
+    def _log_state(self, why: str | None) -> None:
         """Log what changed: that ends are heard, or why they are not."""
-        if why == self._said:
+        if why == self._last_reason:
             return
-        self._said = why
+        self._last_reason = why
         if why is None:
             log.info("session ends are heard")
         else:
             log.warning("session ends are not heard", why=why)
 
-    def _end(self, hearing: "_Hearing") -> None:
-        if self._hearing is hearing:
-            self._hearing = None
-        hearing.end()
+    def _drop(self, listener: "_Listener") -> None:
+        if self._listener is listener:
+            self._listener = None
+        listener.end()
 
 
-class _Hearing:
+class _Listener:
     """One connection that hears, from before it is opened to its end."""
 
-    def __init__(self, hear: Callable[["_Hearing"], Coroutine[Any, Any, None]]) -> None:
-        self.watchers: set[Watcher] = set()
+    def __init__(self, run: Callable[["_Listener"], Coroutine[Any, Any, None]]) -> None:
+        self.subscribers: set[Subscriber] = set()
         self.needed_at = monotonic()
         self.decided = asyncio.Event()
         """Set when it is known whether it hears."""
         self.is_live = False
         # In a context of its own: the call that it is opened for ends before it.
-        self.task = asyncio.get_running_loop().create_task(hear(self), context=Context())
+        self.task = asyncio.get_running_loop().create_task(run(self), context=Context())
 
     @property
     def is_needed(self) -> bool:
         """Whether somebody watches, or did so lately."""
-        return bool(self.watchers) or monotonic() - self.needed_at < LONGEST_REST
+        return bool(self.subscribers) or monotonic() - self.needed_at < IDLE_TIMEOUT
 
     def begin(self) -> None:
         """Hear from now on."""
@@ -163,11 +170,11 @@ class _Hearing:
         """Hear no more, and say so."""
         self.is_live = False
         self.decided.set()
-        for watcher in self.watchers:
-            watcher.interrupt(Cause.LOST)
+        for subscriber in self.subscribers:
+            subscriber.interrupt(StreamEndCause.LOST)
 
 
-def _read(payload: str) -> SessionEnd | None:
+def _parse(payload: str) -> SessionEnd | None:
     """Read what a trigger told; None where that is something else."""
     user_id, _, session_id = payload.partition(" ")
     try:
@@ -176,22 +183,22 @@ def _read(payload: str) -> SessionEnd | None:
         return None
 
 
-def _watch(ends: SessionEnds, meter: Meter) -> None:
-    def heard(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(ends.heard)
+def _register_metrics(feed: SessionEndFeed, meter: Meter) -> None:
+    def received(_options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(feed.received)
 
     def ended(_options: CallbackOptions) -> Iterable[Observation]:
-        for cause, count in ends.ended.items():
-            yield Observation(count, {names.WATCH_CAUSE: cause.value})
+        for cause, count in feed.ended.items():
+            yield Observation(count, {semconv.WATCH_CAUSE: cause.value})
 
     meter.create_observable_counter(
-        names.ENDS_HEARD,
-        [heard],
+        semconv.ENDS_HEARD,
+        [received],
         unit="{end}",
         description="The ends of sessions that the database told of.",
     )
     meter.create_observable_counter(
-        names.WATCHES_ENDED,
+        semconv.WATCHES_ENDED,
         [ended],
         unit="{stream}",
         description="The streams of WatchSessions that have ended.",

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from tamatar_auth.errors import StreamInterrupted
 
-MOST_PENDING = 10_000
+MAX_PENDING_ENDS = 10_000
 """How many ends may wait to be taken: more than the sessions that a user can have."""
 
-MOST_AT_ONCE = 1000
+MAX_ENDS_PER_READ = 1000
 """How many ends are taken at a time."""
 
 
@@ -24,7 +24,7 @@ class SessionEnd(NamedTuple):
     session_id: UUID | None
 
 
-class Cause(Enum):
+class StreamEndCause(Enum):
     """Why somebody stopped watching."""
 
     LOST = "lost"
@@ -32,44 +32,44 @@ class Cause(Enum):
     LEFT = "left"
 
 
-class Watcher:
+class Subscriber:
     """Somebody who watches, and what was not taken yet."""
 
     def __init__(self) -> None:
-        self.interrupted: Cause | None = None
+        self.interrupted: StreamEndCause | None = None
         """Why an end may be missing; nothing is told any more."""
         self._pending: dict[SessionEnd, None] = {}
         self._changed = asyncio.Event()
 
-    def tell(self, end: SessionEnd) -> None:
+    def notify(self, end: SessionEnd) -> None:
         """Let an end be taken. Who does not come for them loses all."""
         if self.interrupted is not None:
             return
-        if len(self._pending) < MOST_PENDING:
+        if len(self._pending) < MAX_PENDING_ENDS:
             self._pending[end] = None
             self._changed.set()
         else:
-            self.interrupt(Cause.SLOW)
+            self.interrupt(StreamEndCause.SLOW)
 
-    def interrupt(self, cause: Cause) -> None:
+    def interrupt(self, cause: StreamEndCause) -> None:
         """Let the watcher know that it may miss an end."""
         self.interrupted = self.interrupted or cause
         self._pending.clear()
         self._changed.set()
 
-    async def take(self, patience: float) -> Sequence[SessionEnd]:
+    async def next_batch(self, wait_seconds: float) -> Sequence[SessionEnd]:
         """Return what ended since the last time: nothing, when that lasts for so many seconds.
 
         Raise `StreamInterrupted` where an end may be missing.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(wait_seconds):
                 await self._changed.wait()
         if self.interrupted is not None:
             raise StreamInterrupted
-        taken = [*islice(self._pending, MOST_AT_ONCE)]
-        for end in taken:
+        batch = [*islice(self._pending, MAX_ENDS_PER_READ)]
+        for end in batch:
             del self._pending[end]
         if not self._pending:
             self._changed.clear()
-        return taken
+        return batch

@@ -1,4 +1,4 @@
-"""Pace: for how long a group of calls waits for more before its statement begins.
+"""BatchWindow: for how long a group of calls waits for more before its statement begins.
 
 Nobody waits who is alone. In company it pays to wait, as callers that were answered together ask
 again together: the group grows until all are in it. Once it grows no more, the next ones need
@@ -7,56 +7,56 @@ not wait longer than until as many have come.
 
 from math import ceil
 
-TICK, LONGEST_WAIT = 0.001, 0.004
+TICK, MAX_WAIT = 0.001, 0.004
 """Seconds. A group gathers for a tick for each four of the one before, or a part of four, and at
 most for so long. In parts of a tick, which timers of uvloop round, small groups were followed by
 others as small, however many calls there were."""
 
-ENOUGH = 24
+FULL_BATCH = 24
 """How many never wait for more: a statement for them costs each of them little."""
 
-TRUSTED = 16
+TRUSTED_BATCHES = 16
 """How many groups begin when they are as many as one that waited in vain, until one waits again:
 it may have waited while the others were on their way."""
 
-COMPANY = 0.05
+IDLE_RESET = 0.05
 """Seconds after which the group before is forgotten: who comes then is alone."""
 
 
-class Pace:
+class BatchWindow:
     """Tells when a group begins, by the ones before it."""
 
     def __init__(self) -> None:
-        self.enough = ENOUGH
+        self.full_size = FULL_BATCH
         """How many need not wait for more."""
-        self._last, self._taken_at, self._trusted = 1, 0.0, 0
+        self._last_size, self._last_started_at, self._trusted_left = 1, 0.0, 0
 
-    def wait(self, gathered: int, now: float) -> float:
+    def seconds_to_wait(self, pending: int, now: float) -> float:
         """Return for how many seconds those who have come wait for more; 0 if they do not.
 
         `now` is the time of the loop, in seconds.
         """
-        is_alone = self._last <= 1 or now - self._taken_at > COMPANY
-        if not is_alone and gathered < self.enough:
-            return min(ceil(self._last / 4) * TICK, LONGEST_WAIT)
-        self._trusted -= 1
-        if self._trusted <= 0:
-            self.enough = ENOUGH
+        is_alone = self._last_size <= 1 or now - self._last_started_at > IDLE_RESET
+        if not is_alone and pending < self.full_size:
+            return min(ceil(self._last_size / 4) * TICK, MAX_WAIT)
+        self._trusted_left -= 1
+        if self._trusted_left <= 0:
+            self.full_size = FULL_BATCH
         return 0.0
 
-    def waited(self, gathered: int) -> None:
+    def record_wait(self, pending: int) -> None:
         """Learn from a group that has waited: if it has not grown, it is all there are."""
-        if gathered <= self._last:
-            self.enough, self._trusted = max(gathered, 2), TRUSTED
+        if pending <= self._last_size:
+            self.full_size, self._trusted_left = max(pending, 2), TRUSTED_BATCHES
 
-    def took(self, group: int, now: float) -> None:
+    def record_batch(self, size: int, now: float) -> None:
         """Note a group whose statement begins."""
-        self._last, self._taken_at = group, now
+        self._last_size, self._last_started_at = size, now
 
-    def left(self, gathered: int) -> None:
+    def record_arrivals(self, pending: int) -> None:
         """Note those who came while a statement ran: there are more than were in its group.
 
         They are not alone, as the others are about to come.
         """
-        self.enough = min(self.enough + gathered, ENOUGH)
-        self._last = max(self._last, 2)
+        self.full_size = min(self.full_size + pending, FULL_BATCH)
+        self._last_size = max(self._last_size, 2)

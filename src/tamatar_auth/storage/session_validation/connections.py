@@ -17,36 +17,38 @@ from psycopg.types.numeric import Int8BinaryLoader
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.driver.connect import connecting, is_dead
-from tamatar_auth.storage.driver.connection import Abandoned, Connection
-from tamatar_auth.storage.driver.liveness import SUSPICIOUS
-from tamatar_auth.storage.instrumentation.pool_metrics import Connections
-from tamatar_auth.storage.instrumentation.queries import QueryWatch
-from tamatar_auth.storage.session_validation.prepared import PlainStatement, Query
+from tamatar_auth.storage.driver.connect import connector, is_dead
+from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
+from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
+from tamatar_auth.storage.instrumentation.pool_metrics import PoolUsage
+from tamatar_auth.storage.instrumentation.queries import StatementObserver
+from tamatar_auth.storage.session_validation.prepared import PreparedStatement, SelectStatement
 
-PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
+INDEX_PLAN_OPTIONS = (
+    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
+)
 """Options for statements that find rows by an index: planned once, whatever the statistics say,
 as planning takes longer than finding a row."""
 
-PLANS_LAST = 10.0
+PLAN_LIFETIME = 10.0
 """Seconds after which a connection plans anew: what was planned for a table of a few rows may
 read all of it."""
 
-LONGEST_REST = 30.0
+MAX_IDLE_TIME = 30.0
 """Seconds after which a connection that nobody has needed is closed."""
 
 
 @dataclass(slots=True)
-class _Kept:
+class _PooledConnection:
     """A connection, and when it was opened, has begun to plan, and came back."""
 
     connection: Connection
     opened_at: float
     planned_at: float = field(default_factory=monotonic)
-    rests_since: float = 0.0
+    idle_since: float = 0.0
 
 
-class ReservedConnections:
+class DedicatedPool:
     """Lends connections, opens one when none rests, and throws away what failed.
 
     It lends as many as are asked for at once: `most` is the bound of those who ask. Moments come
@@ -56,99 +58,105 @@ class ReservedConnections:
     def __init__(
         self,
         settings: Settings,
-        watch: QueryWatch,
-        most: int,
-        abandoned: Abandoned | None = None,
+        observer: StatementObserver,
+        max_size: int,
+        orphaned: OrphanedStatements | None = None,
     ) -> None:
-        self._watch = watch
-        self._most, self._lent = most, 0
-        self._connect = connecting(
-            settings, abandoned or Abandoned(), options=PLANS, left=SUSPICIOUS, autocommit=True
+        self._observer = observer
+        self._max_size, self._in_use = max_size, 0
+        self._connect = connector(
+            settings,
+            orphaned or OrphanedStatements(),
+            options=INDEX_PLAN_OPTIONS,
+            cancelled_limit=SUSPECT_AFTER,
+            autocommit=True,
         )
-        self._oldest = settings.pool_recycle.total_seconds()
-        self._resting: list[_Kept] = []
-        self._patience = settings.pool_wait.total_seconds()
-        self._good_from = 0.0
+        self._max_age = settings.pool_recycle.total_seconds()
+        self._idle: list[_PooledConnection] = []
+        self._acquire_timeout = settings.pool_wait.total_seconds()
+        self._valid_from = 0.0
         self._is_closed = False
 
-    def statement(self, statement: Query, *, binary: Collection[str] = ()) -> PlainStatement:
-        """Make of a statement one for these connections; `binary` is as for `PlainStatement`."""
-        return PlainStatement(statement, self._watch, binary=binary)
+    def statement(
+        self, statement: SelectStatement, *, binary: Collection[str] = ()
+    ) -> PreparedStatement:
+        """Make of a statement one for these connections; `binary` is as for `PreparedStatement`."""
+        return PreparedStatement(statement, self._observer, binary=binary)
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Connection]:
+    async def acquire(self) -> AsyncIterator[Connection]:
         """Lend a connection whose statements are each a transaction of its own."""
         if self._is_closed:
             raise ServiceStopping
-        self._lent += 1
+        self._in_use += 1
         try:
-            kept = await self._rested() or await self._opened()
+            pooled = await self._find_idle() or await self._open()
             try:
-                await _plan_anew(kept)
-                yield kept.connection
+                await _discard_old_plans(pooled)
+                yield pooled.connection
             except BaseException:  # what state it is in is not known
-                await kept.connection.close()
+                await pooled.connection.close()
                 raise
-            await self._keep(kept)
+            await self._release(pooled)
         finally:
-            self._lent -= 1
+            self._in_use -= 1
 
-    def count(self) -> Connections:
+    def count(self) -> PoolUsage:
         """Count the connections."""
-        return Connections(self._lent, len(self._resting), self._most)
+        return PoolUsage(self._in_use, len(self._idle), self._max_size)
 
-    async def fill(self) -> None:
+    async def warm_up(self) -> None:
         """Open a connection, so that the first call does not wait for it."""
         with contextlib.suppress(psycopg.Error, OSError, StorageUnavailable):
-            async with self.lend():
+            async with self.acquire():
                 pass
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Lend no more what was opened before: it leads to the wrong server."""
-        self._good_from = monotonic()
+        self._valid_from = monotonic()
 
     async def close(self) -> None:
         """Close the connections that rest, and those that are lent when they come back."""
         self._is_closed = True
-        while self._resting:
-            await self._resting.pop().connection.close()
+        while self._idle:
+            await self._idle.pop().connection.close()
 
-    async def _keep(self, kept: _Kept) -> None:
+    async def _release(self, pooled: _PooledConnection) -> None:
         """Keep a connection that came back, unless it is to lead elsewhere or to nobody."""
-        if self._is_closed or kept.opened_at < self._good_from:
-            await kept.connection.close()
+        if self._is_closed or pooled.opened_at < self._valid_from:
+            await pooled.connection.close()
         else:
-            kept.rests_since = monotonic()
-            self._resting.append(kept)
-            await self._close_what_rests_long()
+            pooled.idle_since = monotonic()
+            self._idle.append(pooled)
+            await self._close_idle()
 
-    async def _close_what_rests_long(self) -> None:
+    async def _close_idle(self) -> None:
         # The last that came back is lent first, so those that are not needed stay in front.
-        longest = monotonic() - LONGEST_REST
-        while len(self._resting) > 1 and self._resting[0].rests_since < longest:
-            await self._resting.pop(0).connection.close()
+        cutoff = monotonic() - MAX_IDLE_TIME
+        while len(self._idle) > 1 and self._idle[0].idle_since < cutoff:
+            await self._idle.pop(0).connection.close()
 
-    async def _opened(self) -> _Kept:
+    async def _open(self) -> _PooledConnection:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._acquire_timeout):
                 connection = await self._connect()
                 connection.adapters.register_loader("timestamptz", Int8BinaryLoader)
-                return _Kept(connection, connection.began_at)
+                return _PooledConnection(connection, connection.connect_started_at)
         except TimeoutError:
             raise StorageUnavailable from None
 
-    async def _rested(self) -> _Kept | None:
-        while self._resting:
-            kept = self._resting.pop()
-            is_young = kept.opened_at >= max(self._good_from, monotonic() - self._oldest)
-            if is_young and not is_dead(kept.connection):
-                return kept
-            await kept.connection.close()
+    async def _find_idle(self) -> _PooledConnection | None:
+        while self._idle:
+            pooled = self._idle.pop()
+            is_usable = pooled.opened_at >= max(self._valid_from, monotonic() - self._max_age)
+            if is_usable and not is_dead(pooled.connection):
+                return pooled
+            await pooled.connection.close()
         return None
 
 
-async def _plan_anew(kept: _Kept) -> None:
+async def _discard_old_plans(pooled: _PooledConnection) -> None:
     """Forget plans that are old."""
-    if monotonic() - kept.planned_at > PLANS_LAST:
-        await kept.connection.execute("DISCARD PLANS", prepare=False)
-        kept.planned_at = monotonic()
+    if monotonic() - pooled.planned_at > PLAN_LIFETIME:
+        await pooled.connection.execute("DISCARD PLANS", prepare=False)
+        pooled.planned_at = monotonic()

@@ -63,14 +63,14 @@ REFUSAL, IS_STALE, DIGEST = range(len(COLUMNS), len(COLUMNS) + 3)
 see."""
 
 
-def _with(digest: ColumnElement[Any]) -> Select[Any]:
+def _select_by(digest: ColumnElement[Any]) -> Select[Any]:
     found = select(*COLUMNS, refusal, is_stale, digest)
     found = found.join_from(sessions, users, users.c.id == sessions.c.user_id)
     return found.where(digest == any_(bindparam("digests", type_=ARRAY(LargeBinary))))
 
 
-of_digests: CompoundSelect[Any] = union_all(
-    _with(sessions.c.token_digest), _with(sessions.c.previous_digest).where(in_grace)
+sessions_by_digest: CompoundSelect[Any] = union_all(
+    _select_by(sessions.c.token_digest), _select_by(sessions.c.previous_digest).where(in_grace)
 )
 """The sessions of tokens, good or not: of `digests`, which are `Digests`.
 
@@ -91,8 +91,8 @@ class _DigestsDumper(Dumper):
     oid = types["bytea"].array_oid
 
     def dump(self, obj: Digests) -> bytes:
-        one_dimension = pack("!5i", 1, 0, types["bytea"].oid, len(obj), 1)
-        return one_dimension + _LENGTH.join([b"", *obj])
+        header = pack("!5i", 1, 0, types["bytea"].oid, len(obj), 1)
+        return header + _LENGTH.join([b"", *obj])
 
 
 _LENGTH = pack("!i", 32)

@@ -9,34 +9,34 @@ from uuid import UUID
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.repositories.sessions import refuse
+from tamatar_auth.storage.repositories.sessions import raise_refusal
 from tamatar_auth.storage.session_validation.batch_loader import (
-    LONGEST_READ,
-    MOST_STATEMENTS,
-    GroupRead,
-    Take,
+    MAX_STATEMENTS,
+    READ_TIMEOUT,
+    BatchLoader,
+    TakeKeys,
 )
-from tamatar_auth.storage.session_validation.connections import ReservedConnections
-from tamatar_auth.storage.session_validation.last_activity import Activity
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
 from tamatar_auth.storage.session_validation.statement import (
     DIGEST,
     IS_STALE,
     REFUSAL,
     Digests,
     ValidatedRow,
-    of_digests,
+    sessions_by_digest,
 )
 
-MOST_BATCHES = 4
+MAX_BATCHES = 4
 """How many batches are looked up at once; others wait for their turn."""
 
-LONGEST_WAIT = 1.0
+SLOT_TIMEOUT = 1.0
 """Seconds that a batch waits for its turn."""
 
-MOST_CONNECTIONS = MOST_STATEMENTS + MOST_BATCHES
+MAX_CONNECTIONS = MAX_STATEMENTS + MAX_BATCHES
 
 
-class SessionValidation:
+class SessionValidator:
     """Tells the sessions of tokens and their users, when both are good.
 
     What is said of a token was read from the database after the call for it came.
@@ -44,59 +44,59 @@ class SessionValidation:
 
     def __init__(
         self,
-        reserved: ReservedConnections,
-        activity: Activity,
+        pool: DedicatedPool,
+        activity: LastActivityWriter,
         idle_limit: timedelta | None,
     ) -> None:
-        self._reserved = reserved
-        self._batches = asyncio.Semaphore(MOST_BATCHES)
-        self._statement = reserved.statement(of_digests, binary=["digests"])
-        self._activity = activity
+        self._pool = pool
+        self._slots = asyncio.Semaphore(MAX_BATCHES)
+        self._statement = pool.statement(sessions_by_digest, binary=["digests"])
+        self._last_activity = activity
         self._idle_limit = idle_limit
-        self._find: GroupRead[bytes, ValidatedRow] = GroupRead(self._found)
+        self._loader: BatchLoader[bytes, ValidatedRow] = BatchLoader(self._read_rows)
 
-    async def one(self, digest: bytes) -> ValidatedRow:
+    async def validate(self, digest: bytes) -> ValidatedRow:
         """Return the session of a token with its user.
 
         Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
         `UserInactive`.
         """
-        return self._good(await self._find(digest))
+        return self._require_valid(await self._loader(digest))
 
-    async def each(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
-        """Return for each token what `one` returns or raises."""
-        async with self._turn():
-            found = await self._found(lambda: digests)
-        return [self._judged(row) for row in map(found.get, digests)]
+    async def validate_all(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
+        """Return for each token what `validate` returns or raises."""
+        async with self._batch_slot():
+            found = await self._read_rows(lambda: digests)
+        return [self._outcome(row) for row in map(found.get, digests)]
 
     async def prepare(self) -> None:
         """Get ready for the first call."""
-        await self._reserved.fill()
+        await self._pool.warm_up()
 
     async def close(self) -> None:
         """Return when nobody waits any more; close the connections also when told to end sooner."""
         try:
-            await self._find.close()
+            await self._loader.close()
         finally:
-            await self._reserved.close()
+            await self._pool.close()
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _batch_slot(self) -> AsyncIterator[None]:
         """Let few batches in at once, and none stay for ever."""
         try:
-            async with asyncio.timeout(LONGEST_WAIT):
-                await self._batches.acquire()
+            async with asyncio.timeout(SLOT_TIMEOUT):
+                await self._slots.acquire()
             try:
-                async with asyncio.timeout(LONGEST_READ.total_seconds()):
+                async with asyncio.timeout(READ_TIMEOUT.total_seconds()):
                     yield
             finally:
-                self._batches.release()
+                self._slots.release()
         except TimeoutError:
             raise StorageUnavailable from None
 
-    async def _found(self, take: Take[bytes]) -> Mapping[bytes, ValidatedRow]:
-        async with self._reserved.lend() as connection:
-            digests = take()
+    async def _read_rows(self, take_keys: TakeKeys[bytes]) -> Mapping[bytes, ValidatedRow]:
+        async with self._pool.acquire() as connection:
+            digests = take_keys()
             if not digests:  # whoever wanted to know has gone
                 return {}
             rows = await self._statement.rows(
@@ -104,18 +104,18 @@ class SessionValidation:
             )
             return {row[DIGEST]: row[:DIGEST] for row in rows}
 
-    def _judged(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
+    def _outcome(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
         if row is not None and row[REFUSAL] is None and not row[IS_STALE]:
             return row  # as most are
         try:
-            return self._good(row)
+            return self._require_valid(row)
         except Failure as failure:
             return failure
 
-    def _good(self, row: ValidatedRow | None) -> ValidatedRow:
+    def _require_valid(self, row: ValidatedRow | None) -> ValidatedRow:
         if row is None:
             raise SessionUnknown
-        refuse(row[REFUSAL])
+        raise_refusal(row[REFUSAL])
         if row[IS_STALE]:
-            self._activity.note(UUID(row[0]))
+            self._last_activity.record(UUID(row[0]))
         return row
