@@ -251,9 +251,9 @@ async def test_a_server_that_ends_a_connection_is_not_silent(opened):
 async def test_the_watch_of_the_database_notices_silence_for_all(
     mine, opened, orphaned, folder, monkeypatch
 ):
-    monkeypatch.setattr(health, "SUSPECT_AFTER", SHORT)
+    monkeypatch.setattr(database_monitor, "SUSPECT_AFTER", SHORT)
     monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", PATIENCE)
-    monitor = health.DatabaseMonitor(mine, HealthServicer([]), "0001", orphaned)
+    monitor = database_monitor.DatabaseMonitor(mine, HealthServicer([]), "0001", orphaned)
     async with opened(1) as (resting,):
         await monitor.check()
         monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", 2 * SHORT)
