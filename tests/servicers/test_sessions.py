@@ -129,14 +129,14 @@ async def test_a_validation_is_one_statement_and_no_write(sessions, user, told):
 
 
 @pytest.mark.parametrize("token", ["tms_" + "A" * 43, "x", "😀" * 30])
-async def test_an_unknown_token_is_refused(sessions, token):
+async def test_validate_of_unknown_token_raises(sessions, token):
     assert await refusal(validate(sessions, token)) == (
         StatusCode.UNAUTHENTICATED,
         "SESSION_UNKNOWN",
     )
 
 
-async def test_an_expired_session_is_refused(sessions, user, database):
+async def test_validate_of_expired_session_raises(sessions, user, database):
     started = await sessions.CreateSession(sign_in())
     await age(
         database,

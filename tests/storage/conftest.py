@@ -1,4 +1,4 @@
-"""Fixtures of the storage's tests."""
+"""Fixtures of the tests of storage."""
 
 import contextlib
 from datetime import timedelta
@@ -15,7 +15,7 @@ UNWATCHED = StatementObserver(timedelta(hours=1).total_seconds(), None, None)
 
 @pytest.fixture
 async def dedicated_pool(settings):
-    """Connections that are kept for one kind of statement."""
+    """A pool of connections that serves one kind of statement."""
     dedicated_pool = DedicatedPool(settings, UNWATCHED, 8)
     yield dedicated_pool
     await dedicated_pool.close()
@@ -23,7 +23,7 @@ async def dedicated_pool(settings):
 
 @pytest.fixture
 async def validator(settings, database):
-    """Build what validates tokens, by the idle limit of their sessions."""
+    """Return a function that builds a `SessionValidator` with an idle limit."""
     async with contextlib.AsyncExitStack() as built:
 
         def build(idle_limit=None):

@@ -1,4 +1,4 @@
-"""Scopes commit, roll back and see one moment; the pool heals by itself."""
+"""Scopes commit, roll back and read one snapshot; the pool replaces dead connections."""
 
 import asyncio
 from datetime import UTC, timedelta
@@ -37,11 +37,11 @@ async def ask(database, query):
 
 
 async def terminate(database, pid):
-    """End a connection of PostgreSQL, and wait until it is gone."""
+    """End a backend of PostgreSQL, and wait until it is gone."""
     assert await ask(database, f"SELECT pg_terminate_backend({pid}, 5000)")
 
 
-async def test_a_transaction_is_seen_when_it_has_ended(database):
+async def test_transaction_when_committed_becomes_visible(database):
     async with database.transaction() as tx:
         await tx.users.add(new_user())
         assert await count(database) == 0
@@ -49,7 +49,7 @@ async def test_a_transaction_is_seen_when_it_has_ended(database):
     assert await count(database) == 1
 
 
-async def test_a_transaction_that_raises_leaves_nothing_behind(database):
+async def test_transaction_that_raises_is_rolled_back(database):
     async def fail():
         async with database.transaction() as tx:
             await tx.users.add(new_user())
@@ -63,7 +63,7 @@ async def test_a_transaction_that_raises_leaves_nothing_behind(database):
 
 
 @pytest.mark.parametrize("query", ["SELECT pg_sleep(60)", None])
-async def test_a_cancelled_transaction_leaves_nothing_behind_and_the_pool_whole(small, query):
+async def test_transaction_when_cancelled_frees_its_connection(small, query):
     begun = asyncio.Event()
 
     async def work():
@@ -85,7 +85,7 @@ async def test_a_cancelled_transaction_leaves_nothing_behind_and_the_pool_whole(
     assert small.pool == PoolState(in_use=0, size=1, waiting=0)
 
 
-async def test_what_is_cancelled_while_it_waits_for_a_connection_leaves_the_pool_whole(small):
+async def test_wait_for_connection_when_cancelled_leaves_pool_whole(small):
     async with small.transaction():
         waiting = [asyncio.create_task(count(small)) for _ in range(5)]
         await asyncio.sleep(0.02)
@@ -98,7 +98,7 @@ async def test_what_is_cancelled_while_it_waits_for_a_connection_leaves_the_pool
     assert await count(small) == 0
 
 
-async def test_a_snapshot_sees_one_moment(database):
+async def test_snapshot_during_other_commit_reads_one_moment(database):
     async with database.transaction() as tx:
         await tx.users.add(new_user())
 
@@ -113,7 +113,7 @@ async def test_a_snapshot_sees_one_moment(database):
     assert await count(database) == 2
 
 
-async def test_a_connection_writes_again_after_a_snapshot_and_after_a_read(small):
+async def test_connection_after_snapshot_or_read_writes_again(small):
     for scope in (small.snapshot, small.read):
         async with scope() as db:
             await db.users.count(ALL)
@@ -125,7 +125,7 @@ async def test_a_connection_writes_again_after_a_snapshot_and_after_a_read(small
     assert await count(small) == 2
 
 
-async def test_a_transaction_in_error_does_not_spoil_the_connection(small):
+async def test_connection_after_failed_transaction_is_usable(small):
     async def fail():
         async with small.transaction() as tx:
             await tx.connection.execute(text("SELECT 1 / 0"))
@@ -136,14 +136,14 @@ async def test_a_transaction_in_error_does_not_spoil_the_connection(small):
     assert await count(small) == 0
 
 
-async def test_a_connection_that_died_is_replaced_without_an_error(database, small):
+async def test_pool_with_terminated_connection_replaces_it(database, small):
     pid = await ask(small, "SELECT pg_backend_pid()")
     await terminate(database, pid)
 
     assert await ask(small, "SELECT pg_backend_pid()") != pid
 
 
-async def test_a_connection_that_was_closed_here_is_replaced_without_an_error(small):
+async def test_pool_with_closed_connection_replaces_it(small):
     async with small.read() as db:
         raw = await db.connection.get_raw_connection()
         driver = raw.driver_connection
@@ -152,7 +152,7 @@ async def test_a_connection_that_was_closed_here_is_replaced_without_an_error(sm
     assert await count(small) == 0
 
 
-async def test_a_pool_of_dead_connections_heals(database, settings):
+async def test_pool_of_dead_connections_replaces_all(database, settings):
     pool = Database(create_engine(settings, pool_size=5))
     pids = set(await asyncio.gather(*(ask(pool, SLOW_PID) for _ in range(5))))
     assert len(pids) == 5
@@ -166,7 +166,7 @@ async def test_a_pool_of_dead_connections_heals(database, settings):
     await pool.close()
 
 
-async def test_a_connection_that_comes_back_after_the_end_is_closed(settings):
+async def test_connection_returned_after_close_is_closed(settings):
     database = Database(create_engine(settings))
     async with database.read() as db:
         raw = await db.connection.get_raw_connection()
@@ -177,13 +177,13 @@ async def test_a_connection_that_comes_back_after_the_end_is_closed(settings):
     assert driver.closed
 
 
-async def test_the_pool_tells_what_it_holds(database, settings):
+async def test_pool_state_counts_connections_in_use(database, settings):
     assert database.pool == PoolState(in_use=0, size=settings.pool_size, waiting=0)
     async with database.read(), database.transaction():
         assert database.pool == PoolState(in_use=2, size=settings.pool_size, waiting=0)
 
 
-async def test_limits_reach_postgresql(impatient):
+async def test_settings_limits_reach_postgresql(impatient):
     quick = impatient.model_copy(update={"pool_wait": timedelta(seconds=30)})
     database = Database(create_engine(quick))
     shown = {
@@ -203,7 +203,7 @@ async def test_limits_reach_postgresql(impatient):
     await database.close()
 
 
-async def test_what_the_url_says_wins(settings, database_url):
+async def test_database_url_parameters_override_settings(settings, database_url):
     url = f"{database_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
     database = Database(create_engine(settings.with_database(url)))
 
@@ -213,7 +213,7 @@ async def test_what_the_url_says_wins(settings, database_url):
     await database.close()
 
 
-async def test_the_first_host_that_answers_is_used(settings, database_url):
+async def test_database_url_with_dead_host_uses_next_host(settings, database_url):
     several = database_url.replace("@127.0.0.1:", "@127.0.0.1:1,127.0.0.1:")
     database = Database(
         create_engine(settings.with_database(f"{several}?target_session_attrs=read-write"))
@@ -223,18 +223,18 @@ async def test_the_first_host_that_answers_is_used(settings, database_url):
     await database.close()
 
 
-async def test_an_url_of_sqlalchemy_is_understood(settings, database_url):
+async def test_sqlalchemy_url_is_converted_to_libpq_url(settings, database_url):
     url = database_url.replace("postgresql:", "postgresql+psycopg:")
 
     assert libpq_url(settings.with_database(url)) == database_url
 
 
-def test_an_engine_without_a_database_is_refused(settings):
+def test_engine_without_database_url_raises(settings):
     with pytest.raises(LookupError):
         create_engine(settings.model_copy(update={"database_url": None}))
 
 
-async def test_old_connections_are_replaced(database, settings):
+async def test_connection_older_than_pool_recycle_is_replaced(database, settings):
     young = settings.model_copy(update={"pool_recycle": timedelta(seconds=1)})
     pool = Database(create_engine(young, pool_size=1))
     first = await ask(pool, "SELECT pg_backend_pid()")
@@ -244,7 +244,7 @@ async def test_old_connections_are_replaced(database, settings):
     await pool.close()
 
 
-async def test_moments_are_in_utc(database):
+async def test_row_timestamps_are_in_utc(database):
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
 

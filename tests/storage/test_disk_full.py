@@ -1,4 +1,4 @@
-"""A disk that is full: callers are told to come back, nothing is half written, and it heals."""
+"""A full disk: callers get UNAVAILABLE, no row is half written, and service recovers."""
 
 import contextlib
 import shutil
@@ -18,7 +18,7 @@ from tamatar_auth.storage import tables
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refused
 
-# A disk of 1 MB that only the server sees, which ends with it.
+# A disk of 1 MB that only the server sees and that goes away with it.
 SMALL_DISK = 'mount -t tmpfs -o size=1m small "$0" && exec "$@"'
 
 SERVER = """
@@ -57,7 +57,7 @@ def crowded(tmp_path):
         process.stdin.close()
 
 
-async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(settings, crowded):
+async def test_create_user_on_full_disk_is_unavailable_and_atomic(settings, crowded):
     async with (
         run_service(settings.with_database(crowded)) as service,
         channel_to(service) as channel,

@@ -1,4 +1,4 @@
-"""A server that writes no more: its connections are given up, all of them at once."""
+"""A server that became read-only: all connections to it are dropped at once."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -37,7 +37,7 @@ def make_read_only(postgres):
 
 
 def either(passwords, *servers):
-    """The URL of whichever server writes."""
+    """Return a URL that leads to the server that accepts writes."""
     urls = [urlsplit(server.url()) for server in servers]
     passwords.write_text(
         "".join(f"{url.hostname}:{url.port}:*:{url.username}:{url.password}\n" for url in urls)
@@ -48,7 +48,7 @@ def either(passwords, *servers):
     return f"{found}?passfile={passwords}&target_session_attrs=read-write"
 
 
-async def test_a_server_that_became_read_only_is_left_for_the_other_one(settings, two, tmp_path):
+async def test_read_only_server_is_left_for_writable_one(settings, two, tmp_path):
     mine = settings.with_database(either(tmp_path / "passwords", *two))
     async with run_service(mine) as service, channel_to(service) as channel:
         users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
@@ -63,7 +63,7 @@ async def test_a_server_that_became_read_only_is_left_for_the_other_one(settings
         assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
         assert said.retry_seconds
 
-        # Every connection leads to the other server now: the one of validations, too.
+        # Every connection leads to the other server now, also that of validations.
         assert await refusal(validate(sessions, started.session_token)) == UNKNOWN
         calls = [users.CreateUser(ada(email=f"{n}@example.com", password="")) for n in range(20)]
         assert len(await asyncio.gather(*calls)) == 20

@@ -1,4 +1,4 @@
-"""Work that other transactions got in the way of is done again, and no other work is."""
+"""Transactions that PostgreSQL rolled back are retried; no other failure is."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ def broken():
 
 
 def failing(*errors):
-    """Work that raises these in turn and then has an answer, and how often it ran."""
+    """Return work that raises these errors in turn and then succeeds, and its list of runs."""
     runs = []
 
     async def work():
@@ -32,14 +32,14 @@ def failing(*errors):
 
 
 @pytest.mark.parametrize("error", [deadlock(), TransactionConflict()], ids=["deadlock", "conflict"])
-async def test_what_was_rolled_back_runs_again(error):
+async def test_retry_of_rolled_back_work_runs_it_again(error):
     work, runs = failing(*[error] * (MAX_ATTEMPTS - 1))
 
     assert await retry_rolled_back(work, within=60) == "done"
     assert len(runs) == MAX_ATTEMPTS
 
 
-async def test_it_is_given_up_in_the_end():
+async def test_retry_after_max_attempts_raises():
     work, runs = failing(*[TransactionConflict()] * MAX_ATTEMPTS)
 
     with pytest.raises(TransactionConflict):
@@ -47,7 +47,7 @@ async def test_it_is_given_up_in_the_end():
     assert len(runs) == MAX_ATTEMPTS
 
 
-async def test_what_may_have_been_done_does_not_run_again():
+async def test_retry_of_work_in_doubt_does_not_run_it_again():
     work, runs = failing(broken())
 
     with pytest.raises(OperationalError):
@@ -55,6 +55,6 @@ async def test_what_may_have_been_done_does_not_run_again():
     assert len(runs) == 1
 
 
-async def test_what_takes_too_long_is_told_so():
+async def test_retry_past_time_limit_raises_timed_out():
     with pytest.raises(StorageTimedOut):
         await retry_rolled_back(lambda: asyncio.sleep(60), within=0.01)

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, provoked in a real one, and what callers hear of it."""
+"""Errors of a real PostgreSQL, and the failures that callers get for them."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def user(database):
 
 
 async def provoked(work):
-    """Give the error that a coroutine raises."""
+    """Return the error that a coroutine raises."""
     with pytest.raises((exc.SQLAlchemyError, psycopg.Error)) as raised:
         await work
     return raised.value
@@ -74,23 +74,23 @@ async def same_request(database, _user):
     await add(database, request_id=key)
 
 
-async def session_of_nobody(database, _user):
+async def session_without_user(database, _user):
     async with database.transaction() as tx:
         await tx.sessions.add(new_session(uuid4()), LIFETIME)
 
 
-async def profile_of_nobody(database, _user):
+async def profile_without_user(database, _user):
     async with database.transaction() as tx:
         await tx.profiles.add(uuid4(), ProfileRow())
 
 
-async def secret_of_nobody(database, _user):
-    owner = TokenOwner(uuid4(), "nobody@example.com")
+async def user_token_without_user(database, _user):
+    owner = TokenOwner(uuid4(), "unknown@example.com")
     async with database.transaction() as tx:
         await tx.user_tokens.issue(TokenPurpose.PASSWORD_RESET, owner, b"d" * 32, LIFETIME)
 
 
-async def attempt_on_nobody(database, _user):
+async def attempt_without_user(database, _user):
     async with database.transaction() as tx:
         await tx.attempts.record_attempt(b"a" * 32, uuid4())
 
@@ -99,15 +99,15 @@ VIOLATIONS = {
     "uq_users_email_live": (same_email, EmailTaken),
     "uq_users_username_live": (same_username, UsernameTaken),
     "uq_users_request_id": (same_request, TransactionConflict),
-    "fk_sessions_user_id_users": (session_of_nobody, UserNotFound),
-    "fk_user_profiles_user_id_users": (profile_of_nobody, UserNotFound),
-    "fk_user_tokens_user_id_users": (secret_of_nobody, UserNotFound),
-    "fk_password_attempts_user_id_users": (attempt_on_nobody, InvalidCredentials),
+    "fk_sessions_user_id_users": (session_without_user, UserNotFound),
+    "fk_user_profiles_user_id_users": (profile_without_user, UserNotFound),
+    "fk_user_tokens_user_id_users": (user_token_without_user, UserNotFound),
+    "fk_password_attempts_user_id_users": (attempt_without_user, InvalidCredentials),
 }
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-async def test_a_violated_constraint_is_the_failure_it_stands_for(database, user, constraint):
+async def test_violated_constraint_maps_to_its_failure(database, user, constraint):
     violate, expected = VIOLATIONS[constraint]
 
     error = await provoked(violate(database, user))
@@ -116,7 +116,7 @@ async def test_a_violated_constraint_is_the_failure_it_stands_for(database, user
     assert type(to_failure(error)) is expected
 
 
-async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
+async def test_constraints_table_lists_every_constraint_of_schema(database):
     query = """
         SELECT indexrelid::regclass::text FROM pg_index
         WHERE indisunique AND NOT indisprimary AND indrelid::regclass::text NOT LIKE 'pg_%'
@@ -126,13 +126,13 @@ async def test_the_table_has_every_constraint_that_a_call_can_violate(database):
     async with database.read() as db:
         real = set((await db.connection.execute(text(query))).scalars())
 
-    # Two tokens of 256 random bits never meet: if they do, that is a fault.
+    # Two tokens of 256 random bits never collide: a collision is a fault.
     digests = {
         "uq_sessions_token_digest",
         "uq_sessions_previous_digest",
         "uq_user_tokens_token_digest",
     }
-    # A session whose token is replaced cannot go meanwhile: the same statement changed it.
+    # The statement that replaces a session's token holds the session's row.
     held = {"fk_replaced_tokens_session_id_sessions"}
     assert set(CONSTRAINTS) == real - digests - held
 
@@ -187,7 +187,7 @@ async def deadlock(database, user):
 
 
 class _Once:
-    """Waits at a barrier the first time, and never again."""
+    """Waits at a barrier the first time only."""
 
     def __init__(self, barrier):
         self._barrier = barrier
@@ -262,7 +262,7 @@ PROVOCATIONS = {
 
 
 @pytest.mark.parametrize("state", PROVOCATIONS)
-async def test_a_fault_that_really_happened_is_the_failure_it_stands_for(database, user, state):
+async def test_provoked_fault_maps_to_failure_of_its_sqlstate(database, user, state):
     error = await provoked(PROVOCATIONS[state](database, user))
 
     assert sqlstate(error) == state
@@ -273,7 +273,7 @@ async def test_a_fault_that_really_happened_is_the_failure_it_stands_for(databas
 @pytest.mark.parametrize(
     "state", [*SQLSTATES, *(f"{family}000" for family in SQLSTATE_CLASSES), "53400"]
 )
-async def test_every_code_of_the_table_is_found_by_its_code_alone(database, state):
+async def test_raised_sqlstate_maps_to_failure_of_table(database, state):
     error = await provoked(run(database, raising(state)))
 
     assert sqlstate(error) == state
@@ -281,7 +281,7 @@ async def test_every_code_of_the_table_is_found_by_its_code_alone(database, stat
 
 
 @pytest.mark.parametrize("state", ["42P01", "XX000", "P0001", "23505", "28000", "0A000"])
-async def test_any_other_code_is_a_fault_of_this_program(database, state):
+async def test_unlisted_sqlstate_maps_to_no_failure(database, state):
     error = await provoked(run(database, raising(state)))
 
     assert to_failure(error) is None
@@ -291,7 +291,7 @@ def raising(state):
     return f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
 
 
-async def test_a_second_row_of_one_key_is_a_fault_of_this_program(database, user):
+async def test_duplicate_primary_key_maps_to_no_failure(database, user):
     error = await provoked(add(database, id=user.id))
 
     assert sqlstate(error) == "23505"
@@ -307,7 +307,7 @@ async def test_a_second_row_of_one_key_is_a_fault_of_this_program(database, user
         {"first_name": "a\0b"},
     ],
 )
-async def test_a_value_that_cannot_be_stored_is_refused(database, values):
+async def test_value_that_cannot_be_stored_is_refused(database, values):
     error = await provoked(add(database, **values))
 
     assert type(to_failure(error)) is ValueRefused
@@ -316,7 +316,7 @@ async def test_a_value_that_cannot_be_stored_is_refused(database, values):
 @pytest.mark.parametrize(
     "statement", ["SELECT 1 / 0", "SELECT 'x'::int", "SELECT 2147483647 + 1", "SELECT 'x'::uuid"]
 )
-async def test_a_value_that_cannot_be_computed_is_refused(database, statement):
+async def test_value_that_cannot_be_computed_is_refused(database, statement):
     error = await provoked(run(database, statement))
 
     assert type(to_failure(error)) is ValueRefused
@@ -325,7 +325,7 @@ async def test_a_value_that_cannot_be_computed_is_refused(database, statement):
 # No server, no connection
 
 
-async def test_an_exhausted_pool_is_unavailable(database, settings):
+async def test_exhausted_pool_is_unavailable(database, settings):
     hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=10)})
     pool = Database(create_engine(hasty, pool_size=1))
     await pool.fill_pool()
@@ -336,7 +336,7 @@ async def test_an_exhausted_pool_is_unavailable(database, settings):
     await pool.close()
 
 
-async def test_a_refused_connection_is_unavailable(settings):
+async def test_refused_connection_is_unavailable(settings):
     nowhere = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
 
     error = await provoked(run(nowhere, "SELECT 1"))
@@ -362,7 +362,7 @@ async def test_too_many_connections_are_unavailable(database, settings, database
     assert type(to_failure(error)) is StorageUnavailable
 
 
-async def test_a_missing_host_is_unavailable(settings):
+async def test_unresolvable_host_is_unavailable(settings):
     nowhere = Database(create_engine(settings.with_database("postgresql://no-such-host.invalid/x")))
 
     error = await provoked(run(nowhere, "SELECT 1"))
@@ -377,23 +377,21 @@ def own_postgres(tmp_path):
         yield postgres
 
 
-async def test_a_server_that_crashes_and_one_that_stops_are_unavailable(
-    settings, own_postgres, tmp_path
-):
+async def test_crashed_or_stopping_server_is_unavailable(settings, own_postgres, tmp_path):
     mine = settings.with_database(own_postgres.url())
     own = Database(create_engine(mine))
     async with own.read() as db, own.read() as other:
         pid = text("SELECT pg_backend_pid()")
         os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
         error = await provoked(db.connection.execute(text("SELECT pg_sleep(60)")))
-        assert type(to_failure(error)) is StorageUnavailable  # 57P02, as libpq tells it
+        assert type(to_failure(error)) is StorageUnavailable  # 57P02, without a code from libpq
 
     await until_it_answers(own)
     async with own.read():
         (status,) = tmp_path.glob("*/data/postmaster.pid")
         os.kill(int(status.read_text().split()[0]), signal.SIGTERM)
         error = await provoked(until_it_refuses(mine))
-        assert type(to_failure(error)) is StorageUnavailable  # 57P03, as libpq tells it
+        assert type(to_failure(error)) is StorageUnavailable  # 57P03, without a code from libpq
     await own.close()
 
 
@@ -408,7 +406,7 @@ async def until_it_answers(database):
 
 
 async def until_it_refuses(settings):
-    """Connect again and again, until that fails."""
+    """Connect again and again until connecting fails."""
 
     async def connects():
         database = Database(create_engine(settings))
@@ -427,10 +425,10 @@ async def until_it_refuses(settings):
     "error",
     [ValueError("x"), KeyError("x"), psycopg.ProgrammingError("x"), psycopg.InterfaceError()],
 )
-def test_an_error_that_is_not_of_postgresql_is_a_fault_of_this_program(error):
+def test_error_not_from_postgresql_maps_to_no_failure(error):
     assert to_failure(error) is None
     assert sqlstate(error) is None
 
 
-def test_a_broken_socket_is_unavailable():
+def test_broken_socket_is_unavailable():
     assert type(to_failure(ConnectionResetError())) is StorageUnavailable

@@ -1,4 +1,4 @@
-"""What a cancelled call leaves behind: it goes at once, PostgreSQL is told, a commit goes on."""
+"""Cancelled calls: they return at once, PostgreSQL ends their statement, a commit goes on."""
 
 import asyncio
 
@@ -29,13 +29,13 @@ async def orphaned():
 
 @pytest.fixture
 def slow_to_cancel(monkeypatch):
-    """Give the server all the time to take a request to end a statement."""
+    """Allow the server ample time to accept a cancel request."""
     monkeypatch.setattr(module, "CANCEL_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
 async def left(settings, orphaned, database):
-    """The database, whose cancelled statements are left to `orphaned`."""
+    """The database, with cancelled statements handed to `orphaned`."""
     left = Database(create_engine(settings, orphaned, pool_size=2), orphaned)
     yield left
     await left.close()
@@ -49,7 +49,7 @@ def own_postgres(tmp_path):
 
 
 async def begun(database, *statements):
-    """Run statements in a transaction in a task; return the task once the last one runs."""
+    """Start a transaction in a task; return the task and the PID of its connection."""
     pids = asyncio.get_running_loop().create_future()
 
     async def run():
@@ -84,7 +84,7 @@ async def one(database, query, pid=None):
 
 
 @pytest.mark.usefixtures("slow_to_cancel")
-async def test_a_statement_whose_call_has_gone_is_ended(left, orphaned, database):
+async def test_cancelled_statement_is_ended_in_postgresql(left, orphaned, database):
     task, pid = await begun(left, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
     await eventually(lambda: sleeps(database, pid))
 
@@ -97,7 +97,9 @@ async def test_a_statement_whose_call_has_gone_is_ended(left, orphaned, database
     assert (orphaned.cancelled, orphaned.cancel_failures, orphaned.commits) == (1, 0, 0)
 
 
-async def test_a_frozen_server_holds_no_cancelled_call(settings, own_postgres, tmp_path, orphaned):
+async def test_cancelled_call_on_frozen_server_returns_at_once(
+    settings, own_postgres, tmp_path, orphaned
+):
     mine = settings.with_database(own_postgres.url())
     database = Database(create_engine(mine, orphaned, pool_size=1), orphaned)
     task, _ = await begun(database, "SELECT pg_sleep(60)")
@@ -149,7 +151,7 @@ async def rows(database):
     return await one(database, "SELECT count(*) FROM slow")
 
 
-async def test_a_commit_whose_call_has_gone_is_not_ended(committing, orphaned):
+async def test_cancelled_commit_is_not_ended(committing, orphaned):
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         task, pid = await begun(committing, "INSERT INTO slow VALUES (1)")
@@ -166,7 +168,7 @@ async def test_a_commit_whose_call_has_gone_is_not_ended(committing, orphaned):
     assert (orphaned.cancelled, orphaned.cancel_failures, orphaned.commits) == (0, 0, 1)
 
 
-async def test_a_commit_is_not_waited_for_for_ever(committing, orphaned, monkeypatch):
+async def test_cancelled_commit_is_waited_for_up_to_a_limit(committing, orphaned, monkeypatch):
     monkeypatch.setattr(module, "IN_DOUBT_TIMEOUT", 0.1)
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
@@ -182,7 +184,7 @@ async def test_a_commit_is_not_waited_for_for_ever(committing, orphaned, monkeyp
     await eventually(lambda: rows(committing))
 
 
-async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing, orphaned):
+async def test_cancelled_autocommit_statement_is_not_ended(committing, orphaned):
     pids = asyncio.get_running_loop().create_future()
 
     async def insert():
@@ -206,7 +208,7 @@ async def test_a_statement_that_commits_by_itself_is_not_ended_either(committing
 
 
 @pytest.mark.usefixtures("slow_to_cancel")
-async def test_a_connection_that_comes_back_is_read_by_again(settings, orphaned, database):
+async def test_reused_connection_when_cancelled_ends_its_statement(settings, orphaned, database):
     single = Database(create_engine(settings, orphaned, pool_size=1), orphaned)
     async with single.statements() as db:
         first = (await db.connection.execute(PID)).scalar_one()
@@ -220,7 +222,7 @@ async def test_a_connection_that_comes_back_is_read_by_again(settings, orphaned,
     await single.close()
 
 
-async def test_commits_in_doubt_keep_others_from_beginning(committing, orphaned):
+async def test_commits_in_doubt_at_pool_size_block_transactions(committing, orphaned):
     async with committing.read() as holder:
         await holder.connection.execute(text("SELECT pg_advisory_lock(1)"))
         for _ in range(committing.pool.size):
@@ -231,7 +233,7 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, orphaned)
         with pytest.raises(StorageUnavailable):
             async with committing.transaction():
                 pass
-        assert await rows(committing) == 0  # reading goes on
+        assert await rows(committing) == 0  # reads still work
         await holder.connection.execute(text("SELECT pg_advisory_unlock(1)"))
 
     await eventually(lambda: orphaned.in_doubt == 0)
@@ -241,7 +243,7 @@ async def test_commits_in_doubt_keep_others_from_beginning(committing, orphaned)
 
 
 @pytest.mark.usefixtures("slow_to_cancel")
-async def test_what_was_left_behind_is_counted(settings, database):
+async def test_orphaned_statements_are_counted_by_outcome(settings, database):
     recording = Recording()
     orphaned = OrphanedStatements(recording.meter)
     connection = await connector(settings, orphaned)()

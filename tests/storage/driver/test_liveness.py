@@ -1,4 +1,4 @@
-"""A server that falls silent is left: by who waits for it, and by all that lead to it."""
+"""A silent server is marked dead: its waiting calls fail, its connections are dropped."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ SHORT = 0.1
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the server of `mine` is."""
+    """The data directory of the server of `mine`."""
     return tmp_path_factory.mktemp("silence")
 
 
@@ -69,22 +69,20 @@ def opened(mine, orphaned):
 
 
 async def leave(connection):
-    """Ask something, and go before there is an answer."""
+    """Start a statement, and stop waiting before it has a result."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(2 * SHORT):
             await connection.execute("SELECT pg_sleep(60)")
 
 
-async def test_who_goes_without_an_answer_to_what_waits_for_nothing_leaves_the_server(
-    opened, folder
-):
+async def test_cancelled_call_marks_silent_server_dead(opened, folder):
     async with opened(2, cancelled_limit=SHORT) as (one, other):
         with frozen(folder):
             await leave(one)
             assert is_dead(other)
 
 
-async def test_a_server_that_takes_no_request_to_end_a_statement_is_left(opened, folder):
+async def test_server_that_ignores_cancel_request_is_marked_dead(opened, folder):
     async with opened(2) as (one, other):
         with frozen(folder):
             await leave(one)
@@ -92,7 +90,7 @@ async def test_a_server_that_takes_no_request_to_end_a_statement_is_left(opened,
             await eventually(lambda: is_dead(other))
 
 
-async def test_a_connection_that_is_closed_under_a_statement_is_lost(opened, orphaned):
+async def test_statement_on_closed_connection_raises(opened, orphaned):
     async with opened(1) as (one,):
         asked = asyncio.ensure_future(one.execute("SELECT pg_sleep(60)"))
         await asyncio.sleep(SHORT)
@@ -101,7 +99,7 @@ async def test_a_connection_that_is_closed_under_a_statement_is_lost(opened, orp
             await asked
 
 
-async def test_a_server_that_takes_it_is_not(opened, orphaned, monkeypatch):
+async def test_server_that_accepts_cancel_request_stays_alive(opened, orphaned, monkeypatch):
     monkeypatch.setattr(connection_module, "CANCEL_TIMEOUT", PATIENCE)
     async with opened(2) as (one, other):
         await leave(one)
@@ -109,7 +107,7 @@ async def test_a_server_that_takes_it_is_not(opened, orphaned, monkeypatch):
         assert not is_dead(other)
 
 
-async def test_what_was_opened_after_the_silence_began_is_kept(opened, orphaned):
+async def test_connection_opened_after_silence_began_is_kept(opened, orphaned):
     async with opened(1) as (one,):
         await leave(one)
         async with opened(1) as (later,):
@@ -118,7 +116,7 @@ async def test_what_was_opened_after_the_silence_began_is_kept(opened, orphaned)
             assert not is_dead(later)
 
 
-async def test_others_that_wait_for_a_silent_server_are_told(opened, folder):
+async def test_calls_waiting_for_silent_server_fail(opened, folder):
     async with opened(2, cancelled_limit=SHORT) as (one, other):
         with frozen(folder):
             waiting = asyncio.create_task(other.execute("SELECT 1"))
@@ -128,12 +126,12 @@ async def test_others_that_wait_for_a_silent_server_are_told(opened, folder):
                     await waiting
 
 
-async def test_an_answer_that_is_there_is_no_silence(opened):
+async def test_unread_answer_when_cancelled_is_no_silence(opened):
     async with opened(2, cancelled_limit=-1.0) as (one, other):
         task = asyncio.create_task(one.execute("SELECT 1"))
         await asyncio.sleep(0)
         while not connection_module.is_readable(one.fileno()):
-            pass  # this process is late, not the server
+            pass  # the delay is this process's, not the server's
         task.cancel()
         await asyncio.wait({task})
 
@@ -146,7 +144,7 @@ def hasty(mine, monkeypatch):
     return mine.model_copy(update={"statement_timeout": timedelta(seconds=SHORT)})
 
 
-async def test_an_answer_that_is_long_overdue_is_waited_for_no_more(hasty, orphaned, folder):
+async def test_overdue_answer_fails_call_as_unavailable(hasty, orphaned, folder):
     database = Database(create_engine(hasty, orphaned, pool_size=2), orphaned)
     drivers = await eventually(lambda: drivers_of(database))
     with frozen(folder):
@@ -162,7 +160,7 @@ async def test_an_answer_that_is_long_overdue_is_waited_for_no_more(hasty, orpha
 
 
 async def drivers_of(database):
-    """Open two connections; none where even that took too long."""
+    """Return the drivers of two new connections; nothing if opening them took too long."""
     with contextlib.suppress(exc.OperationalError):
         async with database.read() as db, database.read() as other:
             return [
@@ -180,7 +178,7 @@ async def answers(database):
     return False
 
 
-async def test_a_commit_may_take_longer(mine, orphaned, folder):
+async def test_commit_may_exceed_statement_limit(mine, orphaned, folder):
     connection = await connector(mine, orphaned)()
     await connection.execute("CREATE TABLE x (id int)")
     connection.limits = SilenceLimits(statement=SHORT)
@@ -192,14 +190,14 @@ async def test_a_commit_may_take_longer(mine, orphaned, folder):
     await connection.close()
 
 
-async def test_what_the_url_says_of_statements_is_not_known_better(hasty, orphaned):
+async def test_statement_timeout_of_url_disables_silence_limit(hasty, orphaned):
     url = f"{hasty.database_url.get_secret_value()}?options=-c%20statement_timeout%3D0"
     connection = await connector(hasty.with_database(url), orphaned)()
     await connection.execute("SELECT pg_sleep(0.5)")
     await connection.close()
 
 
-async def test_reserved_connections_are_lent_no_more_that_lead_to_a_silent_server(
+async def test_dedicated_pool_drops_connections_to_silent_server(
     mine, orphaned, folder, monkeypatch
 ):
     monkeypatch.setattr("tamatar_auth.storage.session_validation.connections.SUSPECT_AFTER", SHORT)
@@ -214,7 +212,7 @@ async def test_reserved_connections_are_lent_no_more_that_lead_to_a_silent_serve
     await dedicated_pool.close()
 
 
-async def test_who_is_cancelled_while_nothing_is_asked_has_a_connection_in_order(opened):
+async def test_cancel_outside_a_statement_keeps_connection_usable(opened):
     async with opened(1) as (connection,):
         await connection.set_autocommit(False)
         await asyncio.sleep(0.02)
@@ -231,24 +229,24 @@ async def test_who_is_cancelled_while_nothing_is_asked_has_a_connection_in_order
             await asyncio.sleep(0)
 
 
-async def test_waiting_to_be_told_something_is_no_silence(opened):
+async def test_wait_for_notifications_is_no_silence(opened):
     async with opened(1) as (connection,):
         await connection.execute("LISTEN something")
         connection.limits = SilenceLimits(statement=SHORT)
         async for _ in connection.notifies(timeout=5 * SHORT):
-            raise AssertionError("nobody told")
+            raise AssertionError("a notification came")
         connection.limits = SilenceLimits()
         await connection.execute("SELECT 1")
 
 
-async def test_a_server_that_ends_a_connection_is_not_silent(opened):
+async def test_server_that_ends_connection_is_not_silent(opened):
     async with opened(2) as (one, other):
         with pytest.raises(psycopg.OperationalError):
             await one.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         assert not is_dead(other)
 
 
-async def test_the_watch_of_the_database_notices_silence_for_all(
+async def test_database_monitor_marks_silent_server_dead_for_all(
     mine, opened, orphaned, folder, monkeypatch
 ):
     monkeypatch.setattr(database_monitor, "SUSPECT_AFTER", SHORT)

@@ -1,4 +1,4 @@
-"""Connections that take long to open: no call waits for them, and the next one goes on."""
+"""Connections that open slowly: no call waits for them, and a later call uses them."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 async def silent():
-    """A port where connections are taken and nothing is answered."""
+    """A port that accepts connections and never answers."""
     taken = []
 
     async def take(_reader, writer):
@@ -42,7 +42,7 @@ def hasty(settings):
     return settings.model_copy(update=hasty)
 
 
-async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
+async def test_silent_server_fails_calls_and_shares_connect(hasty, silent):
     port, taken = silent
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
     orphaned = OrphanedStatements()
@@ -53,7 +53,7 @@ async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
             async with acquire():
                 pass
 
-    # The second call waited for what the first had begun.
+    # The second call waited for the attempt that the first one began.
     await eventually(lambda: len(taken) > 1)
     assert len(taken) == 2
     assert database.pool.in_use == 0
@@ -61,9 +61,7 @@ async def test_a_silent_server_keeps_no_call_waiting(hasty, silent):
     await orphaned.close()
 
 
-async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
-    hasty, silent, database_url
-):
+async def test_second_host_is_reached_past_a_silent_one(hasty, silent, database_url):
     port, _ = silent
     several = database_url.replace("@127.0.0.1:", f"@127.0.0.1:{port},127.0.0.1:")
     orphaned = OrphanedStatements()
@@ -81,7 +79,7 @@ async def test_a_second_host_is_reached_though_no_call_waits_for_the_first(
     await orphaned.close()
 
 
-async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, monkeypatch):
+async def test_silent_server_does_not_delay_start(hasty, silent, monkeypatch):
     monkeypatch.setattr("tamatar_auth.storage.database.FILL_TIMEOUT", 0.1)
     port, taken = silent
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
@@ -97,7 +95,7 @@ async def test_a_server_that_is_silent_keeps_no_start_waiting(hasty, silent, mon
     await orphaned.close()
 
 
-async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, silent, database_url):
+async def test_fourth_host_is_reached_past_three_silent_ones(hasty, silent, database_url):
     port, _ = silent
     hosts = "".join(f"127.0.0.1:{port}," for _ in range(3))
     several = database_url.replace("@127.0.0.1:", f"@{hosts}127.0.0.1:")
@@ -119,12 +117,12 @@ async def test_the_fourth_host_is_reached_past_three_that_are_silent(hasty, sile
 
 @pytest.fixture
 async def slow(settings):
-    """ConnectionOpener whose one connection is opened when it is told to, and that connection."""
+    """An opener whose one connection opens on a signal, the signal, and that connection."""
     connect = connector(settings, OrphanedStatements())
     go_on, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def open_slowly():
-        # As with psycopg, being cancelled may come too late.
+        # As with psycopg, the cancellation may come too late.
         with contextlib.suppress(asyncio.CancelledError):
             await go_on.wait()
         opened.set_result(await connect())
@@ -134,7 +132,7 @@ async def slow(settings):
 
 
 async def left(opener):
-    """Have somebody wait for a connection, and go."""
+    """Have a task wait for a connection, and cancel the task."""
     task = asyncio.create_task(opener.open())
     await asyncio.sleep(0)
     task.cancel()
@@ -146,7 +144,7 @@ async def is_closed(opened):
     return await eventually(lambda: connection.closed)
 
 
-async def test_what_nobody_came_for_is_closed_at_the_end(slow):
+async def test_unclaimed_connection_is_closed_at_close(slow):
     opener, go_on, opened = slow
     await left(opener)
     go_on.set()
@@ -157,7 +155,7 @@ async def test_what_nobody_came_for_is_closed_at_the_end(slow):
     assert await is_closed(opened)
 
 
-async def test_what_is_opened_although_the_end_has_come_is_closed(slow):
+async def test_connection_opened_after_close_is_closed(slow):
     opener, _, opened = slow
     await left(opener)
     opener.close()
@@ -165,7 +163,7 @@ async def test_what_is_opened_although_the_end_has_come_is_closed(slow):
     assert await is_closed(opened)
 
 
-async def test_what_is_left_after_the_end_is_closed(slow):
+async def test_connection_left_after_close_is_closed(slow):
     opener, _, opened = slow
     task = asyncio.create_task(opener.open())
     await asyncio.sleep(0)
@@ -175,7 +173,7 @@ async def test_what_is_left_after_the_end_is_closed(slow):
     assert await is_closed(opened)
 
 
-async def test_what_nobody_comes_for_is_closed_after_a_while(slow, monkeypatch):
+async def test_unclaimed_connection_is_closed_after_its_lifetime(slow, monkeypatch):
     monkeypatch.setattr(module, "UNCLAIMED_LIFETIME", 0.05)
     opener, go_on, opened = slow
     await left(opener)
@@ -184,7 +182,7 @@ async def test_what_nobody_comes_for_is_closed_after_a_while(slow, monkeypatch):
     assert await is_closed(opened)
 
 
-async def test_nothing_is_opened_after_the_end(slow):
+async def test_open_after_close_raises(slow):
     opener, _, _ = slow
     opener.close()
 
@@ -192,7 +190,7 @@ async def test_nothing_is_opened_after_the_end(slow):
         await opener.open()
 
 
-async def test_what_failed_unnoticed_is_told_to_nobody():
+async def test_unclaimed_failure_is_not_raised_to_next_caller():
     failing = [True, False]
 
     async def connect():

@@ -1,4 +1,4 @@
-"""Waiting for answers: in parts, in vain, and until they fail."""
+"""Waiting for results: in parts, while idle, and until the wait fails."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ SHORT = 0.01
 
 
 class SilentError(Exception):
-    """What a look raises."""
+    """Raised by an idle check."""
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def on_idle():
 
 
 async def begun(gen, sock, *, interval=60.0, on_idle=on_idle):
-    """Wait for what a generator of psycopg's kind returns."""
+    """Run a generator of psycopg's kind, and return its result."""
     return await wait_for_result(gen, next(gen), sock.fileno(), interval, on_idle)
 
 
 def parts(sock, many):
-    """Read so many bytes, in as many parts as they come in."""
+    """Read a number of bytes, in as many parts as they arrive in."""
     read = b""
     while len(read) < many:
         assert (yield WAIT_R) == READY_R
@@ -43,7 +43,7 @@ def parts(sock, many):
     return read
 
 
-async def test_an_answer_in_parts_is_whole(pair):
+async def test_result_in_parts_is_returned_whole(pair):
     ours, theirs = pair
     waiting = asyncio.ensure_future(begun(parts(ours, 30), ours))
     for _ in range(3):
@@ -54,7 +54,7 @@ async def test_an_answer_in_parts_is_whole(pair):
     assert await waiting == b"x" * 30
 
 
-async def test_what_is_to_be_sent_first_is_waited_for_too(pair):
+async def test_wait_to_write_is_followed_by_wait_to_read(pair):
     ours, theirs = pair
 
     def asking():
@@ -68,7 +68,7 @@ async def test_what_is_to_be_sent_first_is_waited_for_too(pair):
     assert await waiting == b"!"
 
 
-async def test_whenever_nothing_was_heard_it_is_looked_up(pair):
+async def test_idle_wait_calls_idle_check_each_interval(pair):
     ours, theirs = pair
     looks, heard = [], []
 
@@ -87,7 +87,7 @@ async def test_whenever_nothing_was_heard_it_is_looked_up(pair):
     assert heard == [READY_NONE] * len(looks)
 
 
-async def test_what_the_look_raises_is_raised(pair):
+async def test_idle_check_that_raises_ends_the_wait(pair):
     ours, _ = pair
 
     def refuse():
@@ -97,7 +97,7 @@ async def test_what_the_look_raises_is_raised(pair):
         await begun(parts(ours, 1), ours, interval=SHORT, on_idle=refuse)
 
 
-async def test_a_closed_socket_is_a_lost_connection(pair):
+async def test_closed_socket_raises_operational_error(pair):
     ours, _ = pair
     gen, descriptor = parts(ours, 1), ours.fileno()
     first = next(gen)

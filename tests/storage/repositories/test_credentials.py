@@ -62,7 +62,7 @@ def owner(ada):
 
 @pytest.fixture
 def stored(database):
-    """Give the hash in the one row."""
+    """Return the hash in the one row."""
 
     async def stored():
         async with database.read() as db:
@@ -77,7 +77,7 @@ GONE = {
 }
 
 
-async def test_credentials_are_found_by_each_name_of_a_user(do, ada):
+async def test_find_by_each_name_returns_same_credentials(do, ada):
     found = await do("find_by_email", "ada@example.com")
 
     assert found == Credentials(
@@ -93,13 +93,13 @@ async def test_credentials_are_found_by_each_name_of_a_user(do, ada):
     assert found == await do("find_by_username", "ada") == await do("find_by_user_id", ada.id)
 
 
-async def test_who_is_not_there_has_the_credentials_of_nobody(do, ada):
+async def test_find_of_unknown_user_returns_no_credentials(do, ada):
     assert await do("find_by_email", "Ada@example.com") is NO_CREDENTIALS
     assert await do("find_by_username", "%") is NO_CREDENTIALS
     assert await do("find_by_user_id", uuid4()) is NO_CREDENTIALS
 
 
-async def test_a_deleted_user_has_no_credentials(do, change, ada):
+async def test_find_of_deleted_user_returns_no_credentials(do, change, ada):
     await change("delete", ada.id, deleted_by=None)
 
     assert await do("find_by_email", ada.email) is NO_CREDENTIALS
@@ -107,7 +107,7 @@ async def test_a_deleted_user_has_no_credentials(do, change, ada):
     assert await do("find_by_user_id", ada.id) is NO_CREDENTIALS
 
 
-async def test_an_inactive_user_is_known_and_no_password_is_its_own(do, change, ada):
+async def test_credentials_of_inactive_user_have_no_usable_hash(do, change, ada):
     await change("set_active", ada.id, active=False)
 
     found = await do("find_by_email", ada.email)
@@ -115,12 +115,12 @@ async def test_an_inactive_user_is_known_and_no_password_is_its_own(do, change, 
     assert (found.user_id, found.password_hash, found.usable_hash) == (ada.id, HASH, None)
 
 
-async def test_the_hash_of_an_active_user_is_the_one_to_check(do, ada):
+async def test_usable_hash_of_active_user_is_its_hash(do, ada):
     assert (await do("find_by_email", ada.email)).usable_hash == HASH
     assert NO_CREDENTIALS.usable_hash is None
 
 
-async def test_names_are_those_that_the_user_has(do, change, ada):
+async def test_credentials_names_list_all_names_of_user(do, change, ada):
     found = await do("find_by_email", ada.email)
     assert list(found.names) == ["ada@example.com", "ada", "Ada", "Lovelace", "Ada Lovelace"]
 
@@ -129,14 +129,14 @@ async def test_names_are_those_that_the_user_has(do, change, ada):
     assert list(NO_CREDENTIALS.names) == []
 
 
-async def test_credentials_do_not_show_themselves(do, ada):
+async def test_credentials_repr_holds_no_hash_or_email(do, ada):
     found = await do("find_by_email", ada.email)
 
     for secret in (HASH, ada.email):
         assert secret not in repr(found)
 
 
-async def test_a_sign_in_is_written_down_without_a_new_version(do, ada, stored):
+async def test_record_sign_in_keeps_version(do, ada, stored):
     user = await do("record_sign_in", await do("find_by_user_id", ada.id))
 
     assert user.last_login_at == user.updated_at > ada.updated_at
@@ -144,14 +144,14 @@ async def test_a_sign_in_is_written_down_without_a_new_version(do, ada, stored):
     assert await stored() == HASH
 
 
-async def test_a_sign_in_stores_the_newer_hash(do, ada, stored):
+async def test_record_sign_in_stores_new_hash(do, ada, stored):
     user = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
 
     assert user.version == ada.version
     assert await stored() == NEW_HASH
 
 
-async def test_without_a_verified_address_only_the_hash_is_renewed(do, change, ada, stored):
+async def test_record_sign_in_without_verified_email_renews_hash_only(do, change, ada, stored):
     await change("update", ada.id, {"email": "new@example.com"})
 
     user = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
@@ -161,7 +161,7 @@ async def test_without_a_verified_address_only_the_hash_is_renewed(do, change, a
 
 
 @pytest.mark.parametrize("how", ["inactive", "deleted", "changed"])
-async def test_what_was_checked_too_long_ago_is_refused(do, change, ada, stored, how):
+async def test_credentials_checked_before_change_are_refused(do, change, ada, stored, how):
     checked = await do("find_by_email", ada.email)
     if how == "changed":
         await do("replace", checked, "another")
@@ -173,14 +173,14 @@ async def test_what_was_checked_too_long_ago_is_refused(do, change, ada, stored,
     for method in ("record_sign_in", "replace"):
         with pytest.raises(InvalidCredentials) as refusal:
             await do(method, checked, new_hash=NEW_HASH)
-        told = refusal.value.audit_details
-        assert told == {"cause": Cause.CHANGED_MEANWHILE, "user_id": str(ada.id)}
+        details = refusal.value.audit_details
+        assert details == {"cause": Cause.CHANGED_MEANWHILE, "user_id": str(ada.id)}
 
     assert await stored() == before
 
 
 @pytest.mark.parametrize("method", ["record_sign_in", "replace"])
-async def test_nobody_signs_in_or_changes_a_password_that_is_not_there(do, ada, stored, method):
+async def test_missing_password_is_neither_signed_in_nor_replaced(do, ada, stored, method):
     known = await do("find_by_user_id", ada.id)
     for checked in (
         NO_CREDENTIALS,
@@ -193,7 +193,7 @@ async def test_nobody_signs_in_or_changes_a_password_that_is_not_there(do, ada, 
     assert await stored() == HASH
 
 
-async def test_a_replaced_password_is_a_new_version_and_no_sign_in(do, ada, stored):
+async def test_replaced_password_is_new_version_and_no_sign_in(do, ada, stored):
     user = await do("replace", await do("find_by_user_id", ada.id), NEW_HASH)
 
     assert await stored() == NEW_HASH
@@ -201,7 +201,7 @@ async def test_a_replaced_password_is_a_new_version_and_no_sign_in(do, ada, stor
     assert user.updated_at > ada.updated_at
 
 
-async def test_of_replacements_at_once_one_succeeds(do, ada, stored):
+async def test_concurrent_password_replacements_one_succeeds(do, ada, stored):
     checked = await do("find_by_user_id", ada.id)
 
     ends = await asyncio.gather(
@@ -214,7 +214,7 @@ async def test_of_replacements_at_once_one_succeeds(do, ada, stored):
     assert await stored() == f"hash {winner}"
 
 
-async def test_a_reset_needs_no_password_and_is_a_new_version(do, change, owner, ada, stored):
+async def test_reset_without_password_sets_hash_and_version(do, change, owner, ada, stored):
     await change("update", ada.id, {"password_hash": None})
 
     user = await do("reset", owner, NEW_HASH)
@@ -223,7 +223,7 @@ async def test_a_reset_needs_no_password_and_is_a_new_version(do, change, owner,
     assert user.version == ada.version + 2
 
 
-async def test_a_verified_address_is_a_new_version(do, change, owner, ada):
+async def test_verify_email_raises_version(do, change, owner, ada):
     await change("update", ada.id, {"email_verified": False})
 
     user = await do("verify_email", owner)
@@ -232,7 +232,7 @@ async def test_a_verified_address_is_a_new_version(do, change, owner, ada):
 
 
 @pytest.mark.parametrize("how", ["inactive", "deleted", "another address", "unknown"])
-async def test_the_owner_of_a_secret_is_still_who_it_was(do, change, owner, stored, how):
+async def test_token_of_changed_owner_is_refused(do, change, owner, stored, how):
     if how in GONE:
         name, values = GONE[how]
         await change(name, owner.user_id, **values)
@@ -249,7 +249,7 @@ async def test_the_owner_of_a_secret_is_still_who_it_was(do, change, owner, stor
     assert await stored() == HASH
 
 
-async def test_no_row_that_is_handed_out_holds_a_hash(do, owner, ada):
+async def test_credentials_methods_return_no_hash(do, owner, ada):
     checked = await do("find_by_user_id", ada.id)
 
     seen = [

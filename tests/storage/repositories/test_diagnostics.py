@@ -1,4 +1,4 @@
-"""DiagnosticsRepository: what PostgreSQL tells of itself."""
+"""DiagnosticsRepository: what PostgreSQL reports of itself."""
 
 import psycopg
 import pytest
@@ -18,7 +18,7 @@ async def elsewhere(settings, empty_database):
     await elsewhere.close()
 
 
-async def test_connections_of_this_database_are_counted(elsewhere, empty_database):
+async def test_connections_counts_those_of_this_database(elsewhere, empty_database):
     async with elsewhere.read() as db:
         before = await db.diagnostics.connections()
         with psycopg.connect(empty_database, autocommit=True) as idle:
@@ -29,7 +29,7 @@ async def test_connections_of_this_database_are_counted(elsewhere, empty_databas
     assert after == (2, 1, 1)
 
 
-async def test_the_version_is_that_of_the_server(database):
+async def test_server_version_is_that_of_server(database):
     async with database.read() as db:
         version = await db.diagnostics.server_version()
         number = int((await db.connection.execute(text("SHOW server_version_num"))).scalar_one())
@@ -37,7 +37,7 @@ async def test_the_version_is_that_of_the_server(database):
     assert version.partition(".")[0] == str(number // 10000)
 
 
-async def test_the_revision_is_that_of_the_tables(database, elsewhere):
+async def test_schema_revision_is_that_of_tables_or_none(database, elsewhere):
     async with database.read() as db:
         assert await db.diagnostics.schema_revision() == head_revision()
     async with elsewhere.read() as db:
@@ -46,13 +46,13 @@ async def test_the_revision_is_that_of_the_tables(database, elsewhere):
         assert await db.diagnostics.schema_revision() is None
 
 
-async def test_the_slowest_queries_come_first_and_without_values(database):
+async def test_slowest_queries_are_sorted_and_without_values(database):
     async with database.read() as db:
         try:
             await db.diagnostics.slowest_queries(limit=1)
         except QueryStatisticsMissing:
             pytest.skip("this PostgreSQL has no pg_stat_statements")
-        # What other tests ran on this database does not take the places.
+        # Statements of other tests in this database must not fill the list.
         here = "(SELECT oid FROM pg_database WHERE datname = current_database())"
         await db.connection.execute(text(f"SELECT pg_stat_statements_reset(0, {here})"))
         await db.connection.execute(text("SELECT pg_sleep(0.05), 'a secret'"))
@@ -67,7 +67,7 @@ async def test_the_slowest_queries_come_first_and_without_values(database):
     assert slept.mean_seconds == slept.total_seconds
 
 
-async def test_missing_query_statistics_are_said(elsewhere):
+async def test_slowest_queries_without_extension_raises(elsewhere):
     async with elsewhere.read() as db:
         with pytest.raises(QueryStatisticsMissing):
             await db.diagnostics.slowest_queries(limit=1)

@@ -22,7 +22,7 @@ MOMENT = literal(datetime.now(UTC), DateTime(timezone=True))
 
 @pytest.fixture(autouse=True)
 def stopped_clock(monkeypatch):
-    """Let no time pass: however slow the machine is, no wait gets shorter."""
+    """Stop the clock, so that no wait shortens on a slow machine."""
     monkeypatch.setattr(login_attempts, "_now", MOMENT)
 
 
@@ -69,7 +69,7 @@ def rows(database):
     return rows
 
 
-async def test_the_first_attempts_are_free_and_counted(record_attempt, rows):
+async def test_first_attempts_are_free_and_counted(record_attempt, rows):
     assert [await record_attempt() for _ in range(FREE_ATTEMPTS + 1)] == [None] * (
         FREE_ATTEMPTS + 1
     )
@@ -78,7 +78,7 @@ async def test_the_first_attempts_are_free_and_counted(record_attempt, rows):
     assert (row.account, row.user_id, row.failures) == (ACCOUNT, None, FREE_ATTEMPTS + 1)
 
 
-async def test_the_next_attempt_waits_and_is_not_counted(record_attempt, rows):
+async def test_attempt_after_free_ones_waits_and_is_not_counted(record_attempt, rows):
     for _ in range(FREE_ATTEMPTS + 1):
         await record_attempt()
     before = await rows()
@@ -87,9 +87,7 @@ async def test_the_next_attempt_waits_and_is_not_counted(record_attempt, rows):
     assert await rows() == before
 
 
-async def test_after_the_wait_one_attempt_is_counted_and_the_wait_doubles(
-    record_attempt, set_row, rows
-):
+async def test_wait_doubles_after_each_counted_attempt(record_attempt, set_row, rows):
     for _ in range(FREE_ATTEMPTS + 1):
         await record_attempt()
     for wait in (2, 4, 8):
@@ -103,7 +101,7 @@ async def test_after_the_wait_one_attempt_is_counted_and_the_wait_doubles(
 
 
 @pytest.mark.parametrize("failures", [13, 14, 18, 19, 20, 50, MAX_FAILURES - 1])
-async def test_no_wait_is_longer_than_a_quarter_of_an_hour(record_attempt, set_row, failures):
+async def test_wait_is_at_most_a_quarter_of_an_hour(record_attempt, set_row, failures):
     await record_attempt()
     await set_row(failures=failures, blocked_until=MOMENT)
 
@@ -111,7 +109,7 @@ async def test_no_wait_is_longer_than_a_quarter_of_an_hour(record_attempt, set_r
     assert await record_attempt() == LONGEST
 
 
-async def test_a_wait_that_is_nearly_over_is_a_second(record_attempt, set_row):
+async def test_wait_of_part_of_a_second_is_rounded_up(record_attempt, set_row):
     await record_attempt()
     soon = MOMENT + timedelta(milliseconds=500)
     await set_row(failures=FREE_ATTEMPTS, blocked_until=soon)
@@ -119,9 +117,7 @@ async def test_a_wait_that_is_nearly_over_is_a_second(record_attempt, set_row):
     assert await record_attempt() == 1
 
 
-async def test_after_a_hundred_failures_no_attempt_is_counted_any_more(
-    record_attempt, set_row, rows
-):
+async def test_attempt_after_max_failures_is_never_counted(record_attempt, set_row, rows):
     await record_attempt()
     await set_row(failures=MAX_FAILURES, blocked_until=MOMENT - timedelta(days=30))
 
@@ -130,7 +126,7 @@ async def test_after_a_hundred_failures_no_attempt_is_counted_any_more(
     assert row.failures == MAX_FAILURES
 
 
-async def test_an_attempt_that_succeeded_is_forgotten(record_attempt, clear, rows):
+async def test_clear_after_success_forgets_failures(record_attempt, clear, rows):
     for _ in range(FREE_ATTEMPTS + 1):
         await record_attempt()
     await record_attempt(OTHER)
@@ -140,10 +136,10 @@ async def test_an_attempt_that_succeeded_is_forgotten(record_attempt, clear, row
     (row,) = await rows()
     assert row.account == OTHER
     assert await record_attempt() is None
-    await clear(b"n" * 32)  # nobody's: nothing to forget
+    await clear(b"n" * 32)  # an account without failures
 
 
-async def test_accounts_count_on_their_own(record_attempt):
+async def test_accounts_count_separately(record_attempt):
     for _ in range(FREE_ATTEMPTS + 1):
         await record_attempt()
 
@@ -151,7 +147,7 @@ async def test_accounts_count_on_their_own(record_attempt):
     assert await record_attempt(OTHER) is None
 
 
-async def test_of_attempts_at_once_no_more_are_looked_at_than_are_free(record_attempt, rows):
+async def test_concurrent_attempts_are_limited_to_free_ones(record_attempt, rows):
     waits = await asyncio.gather(*(record_attempt() for _ in range(30)))
 
     (row,) = await rows()
@@ -159,7 +155,7 @@ async def test_of_attempts_at_once_no_more_are_looked_at_than_are_free(record_at
     assert all(wait == 1 for wait in waits if wait is not None)
 
 
-async def test_an_account_follows_who_has_the_address(database, record_attempt, rows):
+async def test_attempts_follow_current_owner_of_address(database, record_attempt, rows):
     await record_attempt()
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
@@ -171,7 +167,7 @@ async def test_an_account_follows_who_has_the_address(database, record_attempt, 
     assert [row.user_id for row in await rows()] == [None]
 
 
-async def test_the_attempts_of_a_purged_user_go_with_it(database, record_attempt, rows):
+async def test_attempts_of_purged_user_are_deleted(database, record_attempt, rows):
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
     await record_attempt(user_id=user.id)

@@ -21,19 +21,19 @@ async def user(database):
     return user
 
 
-async def test_an_added_profile_is_read_again(database, user):
+async def test_added_profile_is_returned_by_get(database, user):
     async with database.read() as db:
         assert await db.profiles.get(user.id) == PROFILE
 
 
-async def test_an_empty_profile_is_one_too(database):
+async def test_empty_profile_is_added(database):
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
 
         assert await tx.profiles.add(user.id, ProfileRow()) == (None, None, None, None)
 
 
-async def test_an_update_changes_what_it_names_and_moves_the_moment(database, user):
+async def test_profile_update_changes_named_fields_and_updated_at(database, user):
     async with database.transaction() as tx:
         changed = await tx.profiles.update(user.id, {"bio": None, "locale": "fr"})
 
@@ -44,7 +44,7 @@ async def test_an_update_changes_what_it_names_and_moves_the_moment(database, us
     assert updated > created
 
 
-async def test_who_has_no_profile_is_not_found(database):
+async def test_profile_of_unknown_user_raises_user_not_found(database):
     async with database.transaction() as tx:
         with pytest.raises(UserNotFound):
             await tx.profiles.get(uuid4())

@@ -1,4 +1,4 @@
-"""Plans of lists: no list reads or sorts a whole table, whoever plans it and when."""
+"""Plans of lists: no list reads or sorts a whole table, by any plan."""
 
 import os
 import re
@@ -24,9 +24,9 @@ from tests.support.databases import TEMPLATE
 
 SIZE = 51
 START = datetime(2026, 1, 1, tzinfo=UTC)
-SOMEBODY = UUID(int=1)
+BUSY_USER = UUID(int=1)
 
-# The oldest were imported at one moment. The unverified are the newest, far from those.
+# The oldest were imported at one moment. The newest are unverified and far from them.
 USERS = """
     INSERT INTO users (
         id, email, username, email_verified, is_active, created_at, updated_at, deleted_at
@@ -42,7 +42,7 @@ USERS = """
     FROM generate_series(1, 100000) n
 """
 
-# One user has half of them, a hundred of which are live.
+# One user has half of the sessions, a hundred of which are live.
 SESSIONS = """
     INSERT INTO sessions (id, user_id, token_digest, created_at, expires_at, is_valid, revoked_at)
     SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(greatest(n - 25000, 1)), 32, '0')::uuid,
@@ -60,7 +60,7 @@ FILTERS = {
     "unverified and active": {"email_verified": False, "is_active": True},
     "a wide email prefix": {"email_prefix": "user"},
     "a narrow email prefix": {"email_prefix": "user12"},
-    "an email prefix of nobody": {"email_prefix": "zz"},
+    "an unused email prefix": {"email_prefix": "zz"},
     "an email prefix with wildcards": {"email_prefix": "us_r%"},
     "a wide username prefix": {"username_prefix": "a"},
     "a narrow username prefix": {"username_prefix": "abc"},
@@ -142,13 +142,15 @@ def sent(database):
 
 
 def plans(url, sent, options=""):
-    """Run each statement by the plan for its values, and by the one for all; give the plans."""
+    """Run each statement by its custom and its generic plan; yield the nodes of the plans."""
     with psycopg.connect(url, options=options) as connection:
         for statement, parameters in sent:
             names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
             numbers = {name: f"${at}" for at, name in enumerate(names, 1)}
             for name in names:
-                if isinstance(parameters[name], timedelta):  # which the driver tells the server
+                if isinstance(
+                    parameters[name], timedelta
+                ):  # the driver sends the type to the server
                     numbers[name] += "::interval"
             connection.execute(f"PREPARE caught AS {statement % numbers}")
             values = sql.SQL(", ").join(sql.Literal(parameters[name]) for name in names)
@@ -171,7 +173,8 @@ def nodes(plan):
 
 
 def problems(url, sent, *, most, options=""):
-    """Tell what reads a whole table, or sorts or passes more rows than that."""
+    """Return the nodes that read a whole table, or sort or pass more than `most` rows."""
+    assert sent
     found = []
     for node in plans(url, sent, options):
         kind = node["Node Type"]
@@ -183,12 +186,12 @@ def problems(url, sent, *, most, options=""):
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(map(str, order)))
 @pytest.mark.parametrize("name", FILTERS)
-async def test_a_page_of_users_reads_few_rows_along_an_index(database, crowded, sent, name, order):
+async def test_users_page_reads_few_rows_along_an_index(database, crowded, sent, name, order):
     matching = UserFilter(**FILTERS[name])
     prefix = matching.email_prefix if order.column == "email" else None
     place = PLACES[order.column] if prefix is None else f"{prefix}5"
     async with database.read() as db:
-        for after in (None, KeysetCursor(place, SOMEBODY)):
+        for after in (None, KeysetCursor(place, BUSY_USER)):
             await db.users.page(matching, order, size=SIZE, after=after)
 
     assert problems(crowded, sent, most=2 * MAX_SORTED_ROWS) == []
@@ -198,7 +201,9 @@ async def test_a_page_of_users_reads_few_rows_along_an_index(database, crowded, 
 @pytest.mark.parametrize(
     "name", ["everybody", "unverified", "inactive", "unverified and active", "deleted only"]
 )
-async def test_a_page_without_a_range_reads_its_own_rows_only(database, crowded, sent, name, order):
+async def test_users_page_without_range_reads_its_own_rows_only(
+    database, crowded, sent, name, order
+):
     async with database.read() as db:
         await db.users.page(UserFilter(**FILTERS[name]), order, size=SIZE)
 
@@ -206,7 +211,7 @@ async def test_a_page_without_a_range_reads_its_own_rows_only(database, crowded,
 
 
 @pytest.mark.parametrize("deleted", Deleted)
-async def test_a_user_is_found_by_an_index(database, crowded, sent, deleted):
+async def test_user_is_found_by_an_index(database, crowded, sent, deleted):
     async with database.read() as db:
         user = (await db.users.page(UserFilter(deleted=deleted), UserOrder(), size=1))[0]
         sent.clear()
@@ -218,19 +223,19 @@ async def test_a_user_is_found_by_an_index(database, crowded, sent, deleted):
     assert problems(crowded, sent, most=1) == []
 
 
-async def test_sessions_of_a_user_with_many_are_read_along_an_index(database, crowded, sent):
+async def test_sessions_page_of_busy_user_reads_along_an_index(database, crowded, sent):
     async with database.read() as db:
         for ended in (False, True):
-            page = await db.sessions.page(SOMEBODY, include_ended=ended, size=SIZE)
+            page = await db.sessions.page(BUSY_USER, include_ended=ended, size=SIZE)
             place = KeysetCursor(page[-1].created_at, page[-1].id)
-            await db.sessions.page(SOMEBODY, include_ended=ended, size=SIZE, after=place)
-        await db.sessions.recent(SOMEBODY, limit=10)
+            await db.sessions.page(BUSY_USER, include_ended=ended, size=SIZE, after=place)
+        await db.sessions.recent(BUSY_USER, limit=10)
 
     assert len(sent) == 5
     assert problems(crowded, sent, most=100) == []
 
 
-async def test_sessions_of_tokens_are_found_by_their_indexes(database, crowded, sent):
+async def test_sessions_of_tokens_are_found_by_indexes(database, crowded, sent):
     digests = [token_digest(f"tms_{number}") for number in range(30)]
     async with database.read() as db:
         await db.connection.execute(
@@ -239,12 +244,12 @@ async def test_sessions_of_tokens_are_found_by_their_indexes(database, crowded, 
 
     assert len(sent) == 1
     assert problems(crowded, sent, most=30, options=INDEX_PLAN_OPTIONS) == []
-    # Or else the time of a statement grows with the square of its digests.
+    # A filter would make the statement's time grow with the square of its digests.
     read = plans(crowded, sent, INDEX_PLAN_OPTIONS)
     assert not [node for node in read if "digest" in node.get("Filter", "")]
 
 
-async def test_a_sweep_reads_its_batch_only(database, crowded, sent):
+async def test_sweep_reads_its_batch_only(database, crowded, sent):
     async with database.read() as db:
         await db.sweeps.purge(ExpiredRows.EXPIRED_SESSIONS, timedelta(0), limit=100)
 

@@ -67,7 +67,7 @@ def age(database, session):
 
 @pytest.fixture
 def end(database, session, age):
-    """Let the session or its user come to an end, in one of several ways."""
+    """End the session or its user, in one of several ways."""
 
     async def end(how):
         async with database.transaction() as tx:
@@ -118,7 +118,7 @@ def remembered(database):
 
 @pytest.fixture
 def rotate_on(do, session):
-    """Replace the first token, and each that followed it; give their digests in order."""
+    """Rotate the first token and each that follows; return the digests in order."""
 
     async def rotate_on(times):
         digests = [FIRST, *(n.to_bytes(32) for n in range(times))]
@@ -143,7 +143,7 @@ def statements(database):
     event.remove(engine, "before_cursor_execute", see)
 
 
-async def test_a_token_is_replaced_and_the_one_before_is_remembered(do, session, user, stored):
+async def test_rotate_replaces_token_and_keeps_previous_digest(do, session, user, stored):
     valid = await do("rotate", FIRST, NEXT)
 
     assert valid.user == user
@@ -155,7 +155,7 @@ async def test_a_token_is_replaced_and_the_one_before_is_remembered(do, session,
     assert row.rotated_at == row.last_activity_at
 
 
-async def test_every_token_that_was_replaced_is_remembered(database, rotate_on, stored):
+async def test_rotate_remembers_every_replaced_token(database, rotate_on, stored):
     *replaced, _ = await rotate_on(5)
 
     async with database.read() as db:
@@ -166,13 +166,13 @@ async def test_every_token_that_was_replaced_is_remembered(database, rotate_on, 
     assert max(row.replaced_at for row in rows) == session.rotated_at
 
 
-async def test_a_token_is_replaced_in_one_statement(do, session, statements):
+async def test_rotate_is_one_statement(do, session, statements):
     await do("rotate", FIRST, NEXT)
 
     assert len(statements) == 1
 
 
-async def test_only_the_present_token_is_replaced(do, session, stored, remembered):
+async def test_rotate_of_token_not_current_returns_none(do, session, stored, remembered):
     assert await do("rotate", b"?" * 32, NEXT) is None
     await do("rotate", FIRST, NEXT)
     before = await stored()
@@ -182,7 +182,7 @@ async def test_only_the_present_token_is_replaced(do, session, stored, remembere
     assert await remembered() == {FIRST}
 
 
-async def test_of_replacements_at_once_one_succeeds(do, session, stored, remembered):
+async def test_concurrent_rotations_one_succeeds(do, session, stored, remembered):
     tokens = [NewToken(bytes([n]) * 32, bytes([n]) * 32) for n in range(10)]
 
     ends = await asyncio.gather(*(do("rotate", FIRST, token) for token in tokens))
@@ -192,7 +192,7 @@ async def test_of_replacements_at_once_one_succeeds(do, session, stored, remembe
     assert await remembered() == {FIRST}
 
 
-async def test_other_sessions_keep_their_tokens(database, validator, do, session, user):
+async def test_rotate_keeps_tokens_of_other_sessions(database, validator, do, session, user):
     other = new_session(user.id)
     async with database.transaction() as tx:
         before = await tx.sessions.add(other, LIFETIME)
@@ -204,7 +204,7 @@ async def test_other_sessions_keep_their_tokens(database, validator, do, session
 
 
 @pytest.mark.parametrize("how", ENDS)
-async def test_the_token_of_what_ended_is_not_replaced(do, end, stored, remembered, how):
+async def test_rotate_of_ended_session_returns_none(do, end, stored, remembered, how):
     await end(how)
 
     assert await do("rotate", FIRST, NEXT, idle_limit=LIMIT) is None
@@ -215,13 +215,13 @@ async def test_the_token_of_what_ended_is_not_replaced(do, end, stored, remember
         await do("find_rotated", FIRST, idle_limit=LIMIT)
 
 
-async def test_a_session_may_rest_where_there_is_no_limit(do, end):
+async def test_rotate_of_idle_session_without_limit_succeeds(do, end):
     await end("idle")
 
     assert await do("rotate", FIRST, NEXT)
 
 
-async def test_a_replaced_token_is_recognised_in_its_grace_and_after(do, session, user, age):
+async def test_find_rotated_reports_grace_until_it_ends(do, session, user, age):
     valid = await do("rotate", FIRST, NEXT)
 
     found = await do("find_rotated", FIRST)
@@ -234,7 +234,7 @@ async def test_a_replaced_token_is_recognised_in_its_grace_and_after(do, session
 
 
 @pytest.mark.parametrize("how", ENDS)
-async def test_a_replaced_token_of_what_ended_says_so(do, end, rotate_on, how):
+async def test_find_rotated_of_ended_session_raises_its_end(do, end, rotate_on, how):
     *replaced, _ = await rotate_on(3)
     await end(how)
 
@@ -244,7 +244,7 @@ async def test_a_replaced_token_of_what_ended_says_so(do, end, rotate_on, how):
 
 
 @pytest.mark.parametrize("times", [2, 3, 100])
-async def test_of_all_replaced_tokens_the_last_one_alone_has_a_grace(do, session, rotate_on, times):
+async def test_find_rotated_grants_grace_to_last_token_only(do, session, rotate_on, times):
     *older, last, present = await rotate_on(times)
 
     for digest in older:
@@ -256,7 +256,9 @@ async def test_of_all_replaced_tokens_the_last_one_alone_has_a_grace(do, session
         await do("find_rotated", b"?" * 32)
 
 
-async def test_what_goes_with_its_user_is_forgotten(database, do, user, rotate_on, remembered):
+async def test_replaced_tokens_of_purged_user_are_deleted(
+    database, do, user, rotate_on, remembered
+):
     oldest, *_ = await rotate_on(3)
     async with database.transaction() as tx:
         await tx.users.purge(user.id)
@@ -267,7 +269,7 @@ async def test_what_goes_with_its_user_is_forgotten(database, do, user, rotate_o
         await do("find_rotated", oldest)
 
 
-async def test_of_reuses_at_once_one_ends_the_session(do, session, stored):
+async def test_concurrent_reuses_end_session_once(do, session, stored):
     ends = await asyncio.gather(
         *(do("revoke_reused", session.id) for _ in range(10)), return_exceptions=True
     )
@@ -277,7 +279,7 @@ async def test_of_reuses_at_once_one_ends_the_session(do, session, stored):
     assert (await stored()).revoked_at is not None
 
 
-async def test_a_reuse_of_what_was_purged_meanwhile_ends_nothing(database, do, user, session):
+async def test_reuse_after_purge_raises_revoked(database, do, user, session):
     async with database.transaction() as tx:
         await tx.users.purge(user.id)
 
@@ -285,7 +287,7 @@ async def test_a_reuse_of_what_was_purged_meanwhile_ends_nothing(database, do, u
         await do("revoke_reused", session.id)
 
 
-async def test_a_session_ends_by_any_token_that_it_had(database, session, rotate_on, age):
+async def test_revoke_by_any_former_token_ends_session(database, session, rotate_on, age):
     digests = await rotate_on(3)
     await age(rotated_at=func.now() - ROTATION_GRACE)
 
@@ -296,7 +298,7 @@ async def test_a_session_ends_by_any_token_that_it_had(database, session, rotate
         assert (ended.id, ended.revoked_at is None) == (session.id, False)
 
 
-async def test_a_session_ends_by_a_token_that_is_replaced_meanwhile(database, session, stored):
+async def test_revoke_by_token_rotated_meanwhile_ends_session(database, session, stored):
     async def revoke():
         async with database.transaction() as tx:
             return await tx.sessions.revoke_by_token(FIRST)
@@ -313,9 +315,7 @@ async def test_a_session_ends_by_a_token_that_is_replaced_meanwhile(database, se
     assert (row.token_digest, row.is_valid) == (LATER.digest, False)
 
 
-async def test_a_token_that_is_replaced_while_its_session_ends_stays(
-    database, do, session, remembered
-):
+async def test_rotate_during_revocation_returns_none(database, do, session, remembered):
     async with database.transaction() as tx:
         await tx.rotations.revoke_reused(session.id)
         replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
@@ -327,7 +327,7 @@ async def test_a_token_that_is_replaced_while_its_session_ends_stays(
 
 
 @pytest.mark.parametrize("find", ["find_rotated", "revoke_by_token"])
-async def test_a_replaced_token_is_found_by_indexes(database, rotate_on, statements, find):
+async def test_replaced_token_is_found_by_indexes(database, rotate_on, statements, find):
     oldest, *_ = await rotate_on(2)
     async with database.transaction() as tx:
         repository = tx.rotations if find == "find_rotated" else tx.sessions
@@ -342,12 +342,12 @@ async def test_a_replaced_token_is_found_by_indexes(database, rotate_on, stateme
     assert "Seq Scan" not in lines
 
 
-async def test_a_present_token_that_was_not_replaced_is_to_be_tried_again(do, session):
+async def test_find_rotated_of_current_token_raises_conflict(do, session):
     with pytest.raises(TransactionConflict):
         await do("find_rotated", FIRST)
 
 
-async def test_nothing_that_is_handed_out_shows_a_digest_or_a_nonce(do, session):
+async def test_rotation_results_show_no_digest_or_nonce(do, session):
     valid = await do("rotate", FIRST, NEXT)
     found = await do("find_rotated", FIRST)
 

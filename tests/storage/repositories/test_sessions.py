@@ -73,7 +73,7 @@ def expire(age):
     return expire
 
 
-async def test_a_session_lives_from_the_moment_of_its_transaction(do, user):
+async def test_session_add_uses_time_of_transaction(do, user):
     new = new_session(user.id, user_agent="grpc", ip_address="2001:db8::1")
 
     session = await do("add", new, LIFETIME)
@@ -85,7 +85,7 @@ async def test_a_session_lives_from_the_moment_of_its_transaction(do, user):
     assert (session.user_agent, str(session.ip_address)) == ("grpc", "2001:db8::1")
 
 
-async def test_a_good_token_tells_its_session_and_its_user(do, user, validate):
+async def test_validate_returns_session_and_user_of_token(do, user, validate):
     new = new_session(user.id)
     session = await do("add", new, LIFETIME)
     await do("add", new_session(user.id), LIFETIME)
@@ -96,12 +96,12 @@ async def test_a_good_token_tells_its_session_and_its_user(do, user, validate):
     assert validated.user == user_message(user)
 
 
-async def test_an_unknown_token_is_refused(do, validate):
+async def test_validate_of_unknown_token_raises(do, validate):
     with pytest.raises(SessionUnknown):
         await validate(b"?" * 32)
 
 
-async def test_a_use_is_worth_writing_down_once_a_minute(do, user, age, validate):
+async def test_validate_reports_stale_activity_after_a_minute(do, user, age, validate):
     new = new_session(user.id)
     session = await do("add", new, LIFETIME)
     for seconds, is_stale in ((50, False), (60, True)):
@@ -109,9 +109,7 @@ async def test_a_use_is_worth_writing_down_once_a_minute(do, user, age, validate
         assert (await validate(new.token_digest))[IS_STALE] is is_stale
 
 
-async def test_a_session_that_rested_too_long_is_idle_where_there_is_a_limit(
-    do, user, age, validate
-):
+async def test_validate_of_idle_session_raises_if_limited(do, user, age, validate):
     new = new_session(user.id)
     session = await do("add", new, LIFETIME)
     limit = timedelta(minutes=30)
@@ -124,7 +122,7 @@ async def test_a_session_that_rested_too_long_is_idle_where_there_is_a_limit(
         await validate(new.token_digest, idle_limit=limit)
 
 
-async def test_a_replaced_token_works_for_its_grace_and_no_longer(do, user, age, validate):
+async def test_validate_of_replaced_token_raises_after_grace(do, user, age, validate):
     new = new_session(user.id)
     session = await do("add", new, LIFETIME)
     for key, moment in ((b"1" * 32, func.now() - ROTATION_GRACE), (b"2" * 32, None)):
@@ -136,7 +134,7 @@ async def test_a_replaced_token_works_for_its_grace_and_no_longer(do, user, age,
     assert await validate(new.token_digest)
 
 
-async def test_activity_is_written_where_the_last_one_was_long_ago(do, user, age):
+async def test_touch_writes_only_stale_activity(do, user, age):
     several = [await do("add", new_session(user.id), LIFETIME) for _ in range(3)]
     used, fresh, other = several
     for session in (used, other):
@@ -150,7 +148,7 @@ async def test_activity_is_written_where_the_last_one_was_long_ago(do, user, age
     await do("touch", [])
 
 
-async def test_the_oldest_live_sessions_beyond_a_number_end(database, do, user, expire):
+async def test_revoke_excess_ends_oldest_live_sessions(database, do, user, expire):
     async with database.transaction() as tx:
         stranger = await tx.users.add(new_user())
     theirs = await do("add", new_session(stranger.id), LIFETIME)
@@ -169,7 +167,7 @@ async def test_the_oldest_live_sessions_beyond_a_number_end(database, do, user, 
     assert (await do("get", expired.id)).revoked_at is None
 
 
-async def test_of_sessions_of_one_moment_the_smallest_ids_end(database, do, user):
+async def test_revoke_excess_at_equal_times_ends_smallest_ids(database, do, user):
     async with database.transaction() as tx:
         ids = [(await tx.sessions.add(new_session(user.id), LIFETIME)).id for _ in range(4)]
 
@@ -178,7 +176,7 @@ async def test_of_sessions_of_one_moment_the_smallest_ids_end(database, do, user
     assert {row.id for row in await do("recent", user.id, limit=10)} == set(sorted(ids)[2:])
 
 
-async def test_an_expired_session_is_refused(do, user, expire, validate):
+async def test_validate_of_expired_session_raises(do, user, expire, validate):
     new = new_session(user.id)
     await expire(await do("add", new, LIFETIME))
 
@@ -186,9 +184,7 @@ async def test_an_expired_session_is_refused(do, user, expire, validate):
         await validate(new.token_digest)
 
 
-async def test_a_revoked_session_is_refused_as_revoked_also_when_it_has_expired(
-    do, user, expire, validate
-):
+async def test_validate_of_revoked_session_raises_also_if_expired(do, user, expire, validate):
     new = new_session(user.id)
     session = await do("add", new, LIFETIME)
     await do("revoke", session.id)
@@ -201,7 +197,7 @@ async def test_a_revoked_session_is_refused_as_revoked_also_when_it_has_expired(
 
 
 @pytest.mark.parametrize("how", ["deleted", "inactive"])
-async def test_a_session_of_somebody_who_is_gone_is_refused(database, do, user, how, validate):
+async def test_validate_of_gone_user_raises(database, do, user, how, validate):
     new = new_session(user.id)
     await do("add", new, LIFETIME)
     async with database.transaction() as tx:
@@ -214,7 +210,7 @@ async def test_a_session_of_somebody_who_is_gone_is_refused(database, do, user, 
         await validate(new.token_digest)
 
 
-async def test_a_session_is_read_live_or_not(do, user):
+async def test_get_returns_live_and_ended_sessions(do, user):
     session = await do("add", new_session(user.id), LIFETIME)
     assert await do("get", session.id) == session
 
@@ -222,15 +218,13 @@ async def test_a_session_is_read_live_or_not(do, user):
     assert await do("get", session.id) == ended
 
 
-async def test_a_missing_session_is_not_found(do):
+async def test_missing_session_raises_not_found(do):
     for ask in (do("get", uuid4()), do("revoke", uuid4()), do("revoke_by_token", b"?" * 32)):
         with pytest.raises(SessionNotFound):
             await ask
 
 
-async def test_recent_sessions_are_the_live_ones_with_the_newest_activity_first(
-    do, user, age, expire
-):
+async def test_recent_returns_live_sessions_by_last_activity(do, user, age, expire):
     several = [await do("add", new_session(user.id), LIFETIME) for _ in range(5)]
     await expire(several[0])
     await do("revoke", several[1].id)
@@ -244,9 +238,7 @@ async def test_recent_sessions_are_the_live_ones_with_the_newest_activity_first(
 
 
 @pytest.mark.parametrize("include_ended", [False, True])
-async def test_pages_go_through_the_sessions_of_a_user_newest_first(
-    database, do, user, expire, include_ended
-):
+async def test_session_pages_are_newest_first(database, do, user, expire, include_ended):
     async with database.transaction() as tx:  # so that all were created at one moment
         rows = [await tx.sessions.add(new_session(user.id), LIFETIME) for _ in range(7)]
         stranger = await tx.users.add(new_user())
@@ -269,7 +261,7 @@ async def test_pages_go_through_the_sessions_of_a_user_newest_first(
 
 
 @pytest.mark.parametrize("by", ["id", "token"])
-async def test_a_session_is_revoked_once_and_keeps_its_moment(do, user, by):
+async def test_revoke_of_revoked_session_keeps_its_time(do, user, by):
     new = new_session(user.id)
     await do("add", new, LIFETIME)
     how = ("revoke", new.id) if by == "id" else ("revoke_by_token", new.token_digest)
@@ -281,7 +273,7 @@ async def test_a_session_is_revoked_once_and_keeps_its_moment(do, user, by):
     assert again == ended
 
 
-async def test_the_live_sessions_of_a_user_end_but_the_named_one(database, do, user, expire):
+async def test_revoke_of_user_ends_live_sessions_except_one(database, do, user, expire):
     async with database.transaction() as tx:
         stranger = await tx.users.add(new_user())
     theirs = await do("add", new_session(stranger.id), LIFETIME)
@@ -301,7 +293,7 @@ async def test_the_live_sessions_of_a_user_end_but_the_named_one(database, do, u
     assert await do("revoke_of_user", user.id) == 0
 
 
-async def test_no_row_holds_a_token_or_a_hash(do, user, validate):
+async def test_session_rows_hold_no_token_or_hash(do, user, validate):
     new = new_session(user.id)
     session = await do("add", new, LIFETIME)
     valid = await validate(new.token_digest)

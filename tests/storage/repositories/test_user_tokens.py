@@ -46,7 +46,7 @@ def rows(database):
 
 @pytest.fixture
 def age(database):
-    """Change columns of every secret."""
+    """Change columns of every user token."""
 
     async def age(**columns):
         async with database.transaction() as tx:
@@ -55,7 +55,7 @@ def age(database):
     return age
 
 
-async def test_a_secret_lives_from_the_moment_of_its_transaction(do, owner, rows):
+async def test_issue_sets_expiry_from_time_of_transaction(do, owner, rows):
     expires = await do("issue", RESET, owner, DIGEST, LIFETIME)
 
     (row,) = await rows()
@@ -64,7 +64,7 @@ async def test_a_secret_lives_from_the_moment_of_its_transaction(do, owner, rows
     assert row.expires_at == expires == row.created_at + LIFETIME
 
 
-async def test_a_secret_tells_its_owner_until_it_is_taken(do, owner, rows):
+async def test_get_returns_owner_until_token_is_consumed(do, owner, rows):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
 
     assert await do("get", RESET, DIGEST) == owner
@@ -76,7 +76,7 @@ async def test_a_secret_tells_its_owner_until_it_is_taken(do, owner, rows):
     assert await rows() == []
 
 
-async def test_of_takers_at_once_one_succeeds(do, owner):
+async def test_concurrent_consumers_one_succeeds(do, owner):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
 
     ends = await asyncio.gather(
@@ -87,7 +87,7 @@ async def test_of_takers_at_once_one_succeeds(do, owner):
     assert sum(isinstance(end, UserTokenInvalid) for end in ends) == 9
 
 
-async def test_a_newer_secret_takes_the_place_of_the_older(do, owner, rows, age):
+async def test_issue_replaces_older_token_of_purpose(do, owner, rows, age):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
     await age(created_at=func.now() - LIFETIME, expires_at=func.now() - LIFETIME)
     moved = owner._replace(email="new@example.com")
@@ -101,7 +101,7 @@ async def test_a_newer_secret_takes_the_place_of_the_older(do, owner, rows, age)
         await do("get", RESET, DIGEST)
 
 
-async def test_secrets_of_two_purposes_live_beside_each_other(do, owner):
+async def test_tokens_of_two_purposes_are_independent(do, owner):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
     await do("issue", VERIFICATION, owner, NEWER, LIFETIME)
 
@@ -114,7 +114,7 @@ async def test_secrets_of_two_purposes_live_beside_each_other(do, owner):
 
 
 @pytest.mark.parametrize("method", ["get", "consume"])
-async def test_an_expired_secret_is_good_for_nothing(do, owner, age, method):
+async def test_expired_token_is_refused(do, owner, age, method):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
     await age(expires_at=func.now())
 
@@ -122,7 +122,7 @@ async def test_an_expired_secret_is_good_for_nothing(do, owner, age, method):
         await do(method, RESET, DIGEST)
 
 
-async def test_every_secret_of_a_user_ends_and_no_other(database, do, owner):
+async def test_revoke_ends_tokens_of_one_user_only(database, do, owner):
     async with database.transaction() as tx:
         stranger = await tx.users.add(new_user())
     theirs = TokenOwner(stranger.id, stranger.email)
@@ -136,10 +136,10 @@ async def test_every_secret_of_a_user_ends_and_no_other(database, do, owner):
         with pytest.raises(UserTokenInvalid):
             await do("get", purpose, digest)
     assert await do("get", RESET, b"t" * 32) == theirs
-    await do("revoke", uuid4())  # nobody's: nothing to end
+    await do("revoke", uuid4())  # a user without tokens
 
 
-async def test_a_purge_takes_the_secrets_along(database, do, owner, rows):
+async def test_purge_deletes_tokens_of_user(database, do, owner, rows):
     await do("issue", RESET, owner, DIGEST, LIFETIME)
 
     async with database.transaction() as tx:
@@ -148,7 +148,7 @@ async def test_a_purge_takes_the_secrets_along(database, do, owner, rows):
     assert await rows() == []
 
 
-async def test_what_is_not_issued_would_expire_as_what_is(database, owner, rows):
+async def test_expiry_of_new_equals_expiry_of_issued_token(database, owner, rows):
     async with database.transaction() as tx:
         would = await tx.user_tokens.expiry_of_new(LIFETIME)
         does = await tx.user_tokens.issue(RESET, owner, DIGEST, LIFETIME)

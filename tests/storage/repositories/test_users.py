@@ -49,7 +49,7 @@ async def ada(do):
     )
 
 
-async def test_an_added_user_has_what_was_given_and_the_defaults(do):
+async def test_add_user_stores_values_and_defaults(do):
     new = NewUser(
         id=uuid4(),
         email="ada@example.com",
@@ -80,7 +80,7 @@ async def test_an_added_user_has_what_was_given_and_the_defaults(do):
     )
 
 
-async def test_the_full_name_follows_the_names(do, ada):
+async def test_full_name_follows_first_and_last_name(do, ada):
     changed = await do("update", ada.id, {"first_name": None})
     assert changed.full_name == "Lovelace"
 
@@ -88,13 +88,13 @@ async def test_the_full_name_follows_the_names(do, ada):
     assert changed.full_name == ""
 
 
-async def test_a_user_is_found_by_each_of_its_names(do, ada):
+async def test_get_finds_user_by_id_email_and_username(do, ada):
     assert await do("get", ada.id) == ada
     assert await do("get_by_email", "ada@example.com") == ada
     assert await do("get_by_username", "ada") == ada
 
 
-async def test_what_nobody_has_finds_nobody(do, ada):
+async def test_get_of_unknown_user_raises(do, ada):
     for method, key in (
         ("get", uuid4()),
         ("get_by_email", "Ada@example.com"),
@@ -104,7 +104,7 @@ async def test_what_nobody_has_finds_nobody(do, ada):
             await do(method, key)
 
 
-async def test_a_deleted_user_is_found_only_by_who_asks_for_it(do, ada):
+async def test_get_of_deleted_user_needs_deleted_filter(do, ada):
     gone = await do("delete", ada.id, deleted_by="operator")
 
     for method, key in (("get", ada.id), ("get_by_email", ada.email), ("get_by_username", "ada")):
@@ -114,7 +114,7 @@ async def test_a_deleted_user_is_found_only_by_who_asks_for_it(do, ada):
         assert await do(method, key, deleted=Deleted.ONLY) == gone
 
 
-async def test_a_live_user_is_found_before_deleted_ones_of_its_address(do, ada):
+async def test_get_prefers_live_over_deleted_user_of_same_email(do, ada):
     await do("delete", ada.id, deleted_by=None)
     second = await do("add", new_user(email=ada.email))
     second = await do("delete", second.id, deleted_by=None)
@@ -125,7 +125,7 @@ async def test_a_live_user_is_found_before_deleted_ones_of_its_address(do, ada):
     assert await do("get_by_email", ada.email, deleted=Deleted.ONLY) == second
 
 
-async def test_a_batch_holds_the_live_users_of_the_ids(do, ada):
+async def test_find_many_returns_live_users_of_ids(do, ada):
     gone = await do("add", new_user())
     await do("delete", gone.id, deleted_by=None)
 
@@ -140,7 +140,7 @@ async def test_a_batch_holds_the_live_users_of_the_ids(do, ada):
         ("EXPLAIN SELECT id FROM users WHERE username = 'x'", "idx_user_username"),
     ],
 )
-async def test_deleted_users_are_found_by_an_index_too(database, query, index):
+async def test_deleted_users_are_found_by_an_index(database, query, index):
     async with database.transaction() as tx:
         await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
         plan = (await tx.connection.execute(text(query))).scalars().all()
@@ -150,7 +150,7 @@ async def test_deleted_users_are_found_by_an_index_too(database, query, index):
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", ["created_at", "updated_at", "email"])
-async def test_pages_go_through_all_users_in_order(database, column, descending):
+async def test_user_pages_are_in_order(database, column, descending):
     async with database.transaction() as tx:  # so that all were created at one moment
         rows = [await tx.users.add(new_user()) for _ in range(7)]
     order, after, seen = UserOrder(column, descending), None, []
@@ -184,7 +184,7 @@ async def test_pages_go_through_all_users_in_order(database, column, descending)
         (UserFilter(created_before=datetime(2020, 1, 1, tzinfo=UTC)), set()),
     ],
 )
-async def test_rows_count_and_statistics_obey_one_filter(do, matching, expected):
+async def test_page_count_and_stats_obey_one_filter(do, matching, expected):
     for name in ("ann", "an_", "bob", "gone"):
         user = new_user(
             email=f"{name}@example.com", username=name, email_verified=name in {"bob", "gone"}
@@ -201,7 +201,7 @@ async def test_rows_count_and_statistics_obey_one_filter(do, matching, expected)
     assert await do("stats", matching) == (len(expected), created[0], created[-1])
 
 
-async def test_creation_bounds_take_the_first_moment_and_leave_the_last(do, ada):
+async def test_creation_bounds_include_start_and_exclude_end(do, ada):
     at, later = ada.created_at, ada.created_at + timedelta(microseconds=1)
 
     assert await do("count", UserFilter(created_from=at, created_before=later)) == 1
@@ -209,7 +209,7 @@ async def test_creation_bounds_take_the_first_moment_and_leave_the_last(do, ada)
     assert await do("count", UserFilter(created_before=at)) == 0
 
 
-async def test_an_update_counts_the_version_and_moves_the_moment(do, ada):
+async def test_update_raises_version_and_updated_at(do, ada):
     changed = await do("update", ada.id, {"first_name": "Augusta"}, version=ada.version)
 
     assert (changed.first_name, changed.version) == ("Augusta", ada.version + 1)
@@ -217,12 +217,12 @@ async def test_an_update_counts_the_version_and_moves_the_moment(do, ada):
     assert changed.created_at == ada.created_at
 
 
-async def test_a_changed_address_is_unverified_and_the_same_one_stays_verified(do, ada):
+async def test_update_of_email_unverifies_it_only_if_changed(do, ada):
     assert (await do("update", ada.id, {"email": ada.email})).email_verified
     assert not (await do("update", ada.id, {"email": "new@example.com"})).email_verified
 
 
-async def test_nobody_is_updated_or_deleted_by_an_old_version(do, ada):
+async def test_update_or_delete_by_old_version_raises(do, ada):
     await do("update", ada.id, {"first_name": "Augusta"})
 
     with pytest.raises(EtagMismatch):
@@ -233,7 +233,7 @@ async def test_nobody_is_updated_or_deleted_by_an_old_version(do, ada):
     assert (await do("get", ada.id)).first_name == "Augusta"
 
 
-async def test_of_updates_at_once_by_one_version_one_succeeds(do, ada):
+async def test_concurrent_updates_by_one_version_one_succeeds(do, ada):
     ends = await asyncio.gather(
         *(do("update", ada.id, {"first_name": str(n)}, version=ada.version) for n in range(5)),
         return_exceptions=True,
@@ -243,7 +243,7 @@ async def test_of_updates_at_once_by_one_version_one_succeeds(do, ada):
     assert sum(isinstance(end, EtagMismatch) for end in ends) == 4
 
 
-async def test_who_is_not_there_or_deleted_is_not_changed(do, ada):
+async def test_change_of_unknown_or_deleted_user_raises(do, ada):
     await do("delete", ada.id, deleted_by=None)
 
     for key in (ada.id, uuid4()):
@@ -257,7 +257,7 @@ async def test_who_is_not_there_or_deleted_is_not_changed(do, ada):
                 await change
 
 
-async def test_a_user_is_barred_and_let_in_again(do, ada):
+async def test_set_active_bars_and_readmits_user(do, ada):
     barred = await do("set_active", ada.id, active=False)
     assert (barred.is_active, barred.version) == (False, ada.version + 1)
     assert barred.updated_at > ada.updated_at
@@ -266,7 +266,7 @@ async def test_a_user_is_barred_and_let_in_again(do, ada):
     assert (await do("set_active", ada.id, active=True)).is_active
 
 
-async def test_a_deletion_says_when_and_by_whom(do, ada):
+async def test_delete_records_time_and_actor(do, ada):
     gone = await do("delete", ada.id, deleted_by="operator", version=ada.version)
 
     assert (gone.is_active, gone.deleted_by) == (False, "operator")
@@ -274,7 +274,7 @@ async def test_a_deletion_says_when_and_by_whom(do, ada):
     assert gone.version == ada.version + 1
 
 
-async def test_a_restored_user_is_as_before_but_for_what_is_changed_on_the_way(do, ada):
+async def test_restore_returns_user_with_given_changes(do, ada):
     await do("delete", ada.id, deleted_by="operator")
     same = await do("restore", ada.id, {})
     assert same._replace(version=1, updated_at=ada.updated_at) == ada
@@ -285,7 +285,7 @@ async def test_a_restored_user_is_as_before_but_for_what_is_changed_on_the_way(d
     assert (other.deleted_at, other.deleted_by, other.is_active) == (None, None, True)
 
 
-async def test_only_who_is_deleted_is_restored(do, ada):
+async def test_restore_of_user_not_deleted_raises(do, ada):
     with pytest.raises(UserNotDeleted):
         await do("restore", ada.id, {})
     with pytest.raises(UserNotFound):
@@ -293,7 +293,7 @@ async def test_only_who_is_deleted_is_restored(do, ada):
 
 
 @pytest.mark.parametrize("deleted_before", [False, True])
-async def test_a_purge_takes_profile_and_sessions_along(database, do, ada, deleted_before):
+async def test_purge_deletes_profile_and_sessions(database, do, ada, deleted_before):
     async with database.transaction() as tx:
         await tx.sessions.add(new_session(ada.id), timedelta(days=7))
         await tx.connection.execute(
@@ -312,7 +312,7 @@ async def test_a_purge_takes_profile_and_sessions_along(database, do, ada, delet
         await do("purge", ada.id)
 
 
-async def test_a_request_finds_the_user_that_it_created(do):
+async def test_find_created_by_returns_user_of_request(do):
     key = uuid4()
     assert await do("find_created_by", key, DIGEST) is None
     user = await do("add", new_user(request_id=key, request_digest=DIGEST))
@@ -322,7 +322,7 @@ async def test_a_request_finds_the_user_that_it_created(do):
         await do("find_created_by", key, b"other")
 
 
-async def test_requests_with_one_id_wait_for_each_other(database):
+async def test_concurrent_requests_of_one_id_create_one_user(database):
     key = uuid4()
 
     async def create():
@@ -335,7 +335,7 @@ async def test_requests_with_one_id_wait_for_each_other(database):
     assert len({user.id for user in created}) == 1
 
 
-async def test_no_row_holds_a_hash(database, ada):
+async def test_user_rows_hold_no_hash(database, ada):
     assert users.c.password_hash not in USER_COLUMNS
     assert HASH not in repr(ada)
     assert HASH not in repr(new_user(password_hash=HASH))
@@ -365,12 +365,12 @@ async def test_no_row_holds_a_hash(database, ada):
         ("", None),
     ],
 )
-def test_what_is_above_a_prefix_is_the_least_such_text(prefix, above):
+def test_after_prefix_is_least_text_above_prefix(prefix, above):
     assert after_prefix(prefix) == above
 
 
 @pytest.mark.parametrize("prefix", ["", "a", "\ud7ff", "a\U0010ffff", "\U0010ffff"])
-async def test_a_prefix_finds_what_begins_with_it(do, prefix):
+async def test_email_prefix_filter_finds_texts_with_prefix(do, prefix):
     found = [await do("add", new_user(email=prefix + end)) for end in ("!", "\U0010ffff")]
     await do("add", new_user(email="\u0001"))
     await do("add", new_user(email="b"))

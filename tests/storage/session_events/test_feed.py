@@ -1,4 +1,4 @@
-"""The connection that hears of ended sessions: whenever it may miss one, all who watch know."""
+"""The listener of session ends: a lost or doubtful connection interrupts all watches."""
 
 import asyncio
 import contextlib
@@ -40,8 +40,8 @@ LISTENERS = """
     WHERE datname = current_database() AND application_name LIKE '% listener'
 """
 
-TELL = "SELECT pg_notify('tamatar_session_ends', %s || ' ' || %s)"
-TELL_OF_MANY = """
+NOTIFY = "SELECT pg_notify('tamatar_session_ends', %s || ' ' || %s)"
+NOTIFY_MANY = """
     SELECT pg_notify('tamatar_session_ends', gen_random_uuid() || ' ' || gen_random_uuid())
     FROM generate_series(1, %s)
 """
@@ -51,20 +51,20 @@ END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b3020
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    """Look more often, and take no late answer for silence."""
+    """Check more often, and allow late answers."""
     monkeypatch.setattr(feed, "CHECK_INTERVAL", 0.1)
     monkeypatch.setattr(listener, "CHECK_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Lose patience soon, from when a test says so."""
+    """Return a function that shortens the check's timeout to half a second."""
     return lambda: monkeypatch.setattr(listener, "CHECK_TIMEOUT", 0.5)
 
 
 @pytest.fixture
 def sql(database_url):
-    """Run a statement beside the service, and give the first column of its rows."""
+    """Run a statement beside the service, and return the first column of its rows."""
 
     async def sql(statement, *values, url=database_url):
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
@@ -82,7 +82,7 @@ async def wire(database, database_url):
 
 @pytest.fixture
 async def over_wire(settings, wire):
-    """Watch from a server whose listener goes over a wire, and nothing else of it."""
+    """Sessions of a server whose listener connects through a faulty wire."""
     far = {
         "listener_database_url": SecretStr(wire.url),
         "connect_timeout": timedelta(seconds=4),  # a test waits for it
@@ -93,19 +93,19 @@ async def over_wire(settings, wire):
 
 
 async def said(watch):
-    """The status with which a stream ends, which says when to come again."""
+    """Return code and reason of a stream's end, which must carry a retry delay."""
     refused = await watch.refusal()
     assert refused.retry_seconds is not None
     return refused.code, refused.reason
 
 
 async def hears_again(sessions, sql):
-    """Watch anew, as soon as that is possible, and hear of an end."""
+    """Watch again as soon as possible, and receive an end."""
 
     async def can():
         with contextlib.suppress(grpc.aio.AioRpcError):
             async with watching(sessions) as watch:
-                await sql(TELL, *END)
+                await sql(NOTIFY, *END)
                 await watch.heard(END)
                 return True
         return False
@@ -113,16 +113,14 @@ async def hears_again(sessions, sql):
     await eventually(can)
 
 
-async def test_from_the_first_message_on_nothing_is_missed(over_wire, wire, sql):
+async def test_watch_receives_ends_from_first_message_on(over_wire, wire, sql):
     wire.delay = 0.15
     async with watching(over_wire) as watch:
-        await sql(TELL, *END)
+        await sql(NOTIFY, *END)
         await watch.heard(END)
 
 
-async def test_what_ended_without_a_word_is_over_before_the_first_message(
-    service, sessions, user, database_url
-):
+async def test_first_message_waits_for_unannounced_ends(service, sessions, user, database_url):
     started = await sessions.CreateSession(sign_in())
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
@@ -140,7 +138,7 @@ async def test_what_ended_without_a_word_is_over_before_the_first_message(
     watch.cancel()
 
 
-async def test_no_stream_begins_while_a_long_transaction_ends_sessions_without_a_word(
+async def test_watch_during_long_transaction_of_ends_is_unavailable(
     sessions, user, sql, database_url, hasty
 ):
     hasty()
@@ -154,13 +152,13 @@ async def test_no_stream_begins_while_a_long_transaction_ends_sessions_without_a
     await hears_again(sessions, sql)
 
 
-async def test_where_nobody_listens_nothing_is_told(sessions, user, database_url):
+async def test_session_end_without_listeners_sends_no_notification(sessions, user, database_url):
     started = await sessions.CreateSession(sign_in())
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("LISTEN tamatar_session_ends")
         request = pb.RevokeSessionRequest(session_id=started.session.session_id)
         await sessions.RevokeSession(request)
-        assert not [told async for told in connection.notifies(timeout=0.3)]
+        assert not [each async for each in connection.notifies(timeout=0.3)]
 
 
 @pytest.fixture
@@ -169,7 +167,7 @@ async def user(users, database):
     return (await users.CreateUser(ada(email_verified=True))).user
 
 
-async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql):
+async def test_listener_connection_that_ends_interrupts_watches(sessions, sql):
     async with watching(sessions) as one, watching(sessions) as other:
         (pid,) = await sql(LISTENERS)
         await sql("SELECT pg_terminate_backend(%s)", pid)
@@ -179,9 +177,7 @@ async def test_a_connection_that_is_ended_interrupts_all_who_watch(sessions, sql
     assert await sql(LISTENERS) != [pid]
 
 
-async def test_one_connection_hears_for_all_and_is_closed_when_nobody_watches(
-    sessions, sql, monkeypatch
-):
+async def test_listener_is_shared_and_closed_when_idle(sessions, sql, monkeypatch):
     await eventually(lambda: is_empty(sql))
     async with watching(sessions) as one, watching(sessions) as other:
         (pid,) = await sql(LISTENERS)
@@ -202,9 +198,7 @@ async def is_empty(sql):
 
 
 @pytest.mark.parametrize("harm", ["cut", "freeze", "take_down"])
-async def test_a_connection_that_is_cut_off_without_a_word_interrupts_too(
-    over_wire, wire, sql, harm, hasty
-):
+async def test_listener_connection_cut_off_silently_interrupts(over_wire, wire, sql, harm, hasty):
     async with watching(over_wire) as watch:
         assert wire.connections == 1
         hasty()
@@ -217,7 +211,7 @@ async def test_a_connection_that_is_cut_off_without_a_word_interrupts_too(
     await hears_again(over_wire, sql)
 
 
-async def test_a_pooler_in_between_is_not_trusted(over_wire, sql, monkeypatch):
+async def test_listener_behind_pooler_is_refused(over_wire, sql, monkeypatch):
     read = Side.message
 
     async def as_a_pooler(side):
@@ -229,15 +223,15 @@ async def test_a_pooler_in_between_is_not_trusted(over_wire, sql, monkeypatch):
     with capture_logs() as logs:
         for _ in range(2):
             assert await refusal(begin(over_wire)) == UNAVAILABLE
-    (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
-    assert "TAMATAR_LISTENER_DATABASE_URL" in told
+    (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+    assert "TAMATAR_LISTENER_DATABASE_URL" in why
 
     monkeypatch.setattr(Side, "message", read)
     await hears_again(over_wire, sql)
 
 
 @pytest.mark.parametrize("other", ["the database", "the server"])
-async def test_a_listener_at_another_database_is_not_trusted(
+async def test_listener_at_another_database_is_refused(
     settings, migrated_database, own_postgres, database_url, other
 ):
     url = migrated_database
@@ -247,8 +241,8 @@ async def test_a_listener_at_another_database_is_not_trusted(
     with capture_logs() as logs:
         async with run_service(mine) as service, channel_to(service) as channel:
             assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
-    (told,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
-    assert told == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
+    (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+    assert why == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
 
 
 async def begin(sessions):
@@ -256,7 +250,7 @@ async def begin(sessions):
 
 
 @pytest.mark.parametrize("found_by", ["the listener", "a call"])
-async def test_a_server_that_writes_no_more_is_heard_no_more(
+async def test_listener_on_read_only_server_interrupts(
     settings, own_postgres, sql, monkeypatch, found_by
 ):
     if found_by == "a call":
@@ -296,7 +290,7 @@ async def until_it_is_refused(users):
         ]
     ],
 )
-async def test_triggers_that_are_switched_off_interrupt(sessions, sql, off, on):
+async def test_disabled_trigger_interrupts_watches(sessions, sql, off, on):
     async with watching(sessions) as watch:
         await sql(off)
         assert await said(watch) == INTERRUPTED
@@ -305,7 +299,7 @@ async def test_triggers_that_are_switched_off_interrupt(sessions, sql, off, on):
     await hears_again(sessions, sql)
 
 
-async def test_a_database_without_the_triggers_cannot_be_watched(settings, migrated_database):
+async def test_database_without_triggers_cannot_be_watched(settings, migrated_database):
     Migrations(migrated_database).downgrade("0004")
     async with (
         run_service(settings.with_database(migrated_database)) as service,
@@ -318,14 +312,14 @@ async def test_a_database_without_the_triggers_cannot_be_watched(settings, migra
 
 
 @pytest.mark.parametrize("what", ["TRUNCATE sessions CASCADE", "NOTIFY tamatar_session_ends"])
-async def test_what_is_no_end_of_a_session_interrupts(sessions, sql, what):
+async def test_notification_without_session_interrupts(sessions, sql, what):
     async with watching(sessions) as watch:
         await sql(what)
 
         assert await said(watch) == INTERRUPTED
 
 
-async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, database, sql):
+async def test_slow_watcher_alone_is_interrupted(settings, database, sql):
     recording = Recording()
     telemetry = Telemetry(meter=recording.meter)
     async with (
@@ -339,12 +333,12 @@ async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, databa
             watching(sessions) as quick,
         ):
             for _ in range(10):
-                await sql(TELL_OF_MANY, MAX_PENDING_ENDS // 2)
+                await sql(NOTIFY_MANY, MAX_PENDING_ENDS // 2)
                 await heard_of(quick, MAX_PENDING_ENDS // 2)
 
             assert await said(slow) == INTERRUPTED
             assert 0 < len(slow.told) < MAX_PENDING_ENDS * 5
-            await sql(TELL, *END)
+            await sql(NOTIFY, *END)
             await quick.heard(END)
         ended = {
             point.attributes["tamatar.watch.cause"]: point.value
@@ -356,13 +350,13 @@ async def test_who_does_not_read_is_interrupted_and_nobody_else(settings, databa
 
 
 def narrow(service):
-    """Connect so that a server cannot send more than 64 KiB that are not read."""
+    """Connect so that a server can send at most 64 KiB that are not read."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
     return grpc.aio.insecure_channel(str(service.addresses[0]), options=options)
 
 
 async def heard_of(watch, ends):
-    """Read until so many ends were told, in messages that are not too large."""
+    """Read until that many more ends came, in messages of bounded size."""
     before = len(watch.told)
     while len(watch.told) < before + ends:
         assert len(await watch.read()) <= MAX_ENDS_PER_READ
@@ -370,12 +364,12 @@ async def heard_of(watch, ends):
 
 @pytest.fixture
 def slow_steps(monkeypatch):
-    """Give each step of the end more time, of which none is needed."""
+    """Allow each step of the shutdown more time than it needs."""
     monkeypatch.setattr(lifecycle, "SHUTDOWN_STEP_SECONDS", 5.0)
 
 
 @pytest.mark.usefixtures("slow_steps")
-async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database, sql):
+async def test_server_stop_ends_streams_at_once(settings, database, sql):
     async with run_service(settings) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
@@ -387,20 +381,20 @@ async def test_at_the_end_of_a_server_its_streams_end_at_once(settings, database
 
 
 @pytest.mark.usefixtures("slow_steps")
-async def test_a_reader_that_is_stuck_does_not_hold_the_end(settings, database, sql):
+async def test_server_stop_is_not_held_by_stuck_reader(settings, database, sql):
     async with (
         run_service(settings) as service,
         narrow(service) as channel,
         watching(SessionServiceStub(channel)) as watch,
     ):
-        await sql(TELL_OF_MANY, MAX_PENDING_ENDS)
+        await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
         await watch.read()
         await service.stop()
 
         assert service.unfinished == []
 
 
-async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, monkeypatch):
+async def test_stuck_reader_frees_its_stream(settings, database, sql, monkeypatch):
     mine = settings.model_copy(update={"streams": 1})
     async with (
         run_service(mine) as service,
@@ -413,7 +407,7 @@ async def test_a_reader_that_is_stuck_loses_its_place(settings, database, sql, m
             "SERVER_BUSY",
         )
         monkeypatch.setattr(base, "WRITE_TIMEOUT", 0.3)
-        await sql(TELL_OF_MANY, MAX_PENDING_ENDS)
+        await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
         await hears_again(SessionServiceStub(another), sql)
 
         assert await said(stuck) == INTERRUPTED

@@ -1,4 +1,4 @@
-"""Group reads: whoever asks is answered, rightly, and from a statement that began later."""
+"""Batches: every caller gets its row, from a statement that began after the call."""
 
 import asyncio
 import itertools
@@ -20,11 +20,11 @@ from tamatar_auth.storage.session_validation.batch_window import MAX_WAIT, TICK
 
 
 class Refused(Exception):  # noqa: N818 - as the failures are named
-    """What a statement raises."""
+    """Raised by a statement."""
 
 
 class Table:
-    """Rows of all keys but the negative ones. It notes which keys each statement took."""
+    """Rows for all keys that are not negative; records the keys of each statement."""
 
     def __init__(self):
         self.taken, self.ended = [], []
@@ -53,26 +53,26 @@ class Table:
         return [asyncio.ensure_future(self.read(key)) for key in keys]
 
     def hold(self):
-        """Let the statements that begin from now on not end; give what lets them."""
+        """Hold the statements that begin from now on; return the event that releases them."""
         self.may_end = asyncio.Event()
         return self.may_end
 
 
 class Moments:
-    """The moments for which groups gather: they last until a test lets them pass."""
+    """Batch windows, which last until a test ends them."""
 
     def __init__(self):
         self.lasting = []
 
     def begin(self, seconds, then):
-        """Stand in for the timers of a loop, but for the one that looks now and then."""
+        """Replace the timers of the loop, except the periodic check for cancelled callers."""
         moment = Moment(seconds, then, self.lasting)
         if seconds != batch_loader.CANCEL_CHECK_INTERVAL:
             self.lasting.append(moment)
         return moment
 
     def let_pass(self):
-        """Let the one moment pass; return how many seconds it would have been."""
+        """End the one open window; return its length in seconds."""
         (moment,) = self.lasting
         moment.cancel()
         moment.then()
@@ -80,7 +80,7 @@ class Moments:
 
 
 class Moment:
-    """One of them."""
+    """One batch window."""
 
     def __init__(self, seconds, then, lasting):
         self.seconds, self.then, self._lasting = seconds, then, lasting
@@ -105,17 +105,17 @@ def moments(table, monkeypatch):
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """Let no statement follow another one before that has ended."""
+    """Let a statement start only after the one before has ended."""
     monkeypatch.setattr(batch_loader, "OVERLAP_AFTER", 3600)
 
 
 async def steps():
-    """Let everything that can go on go on."""
+    """Run everything that is ready to run."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def test_who_is_alone_is_looked_up_at_once(table):
+async def test_lone_call_is_looked_up_at_once(table):
     (asked,) = table.ask(1)
     await steps()
 
@@ -123,11 +123,11 @@ async def test_who_is_alone_is_looked_up_at_once(table):
     assert await asked == "row 1"
 
 
-async def test_a_key_without_a_row_is_none(table):
+async def test_key_without_row_returns_none(table):
     assert await table.read(-1) is None
 
 
-async def test_those_who_come_while_a_statement_runs_share_the_next(table):
+async def test_calls_during_a_statement_share_the_next(table):
     done = table.hold()
     first = table.ask(1)
     await steps()
@@ -139,7 +139,7 @@ async def test_those_who_come_while_a_statement_runs_share_the_next(table):
     assert table.taken == [[1], [-4, 2, 3]]
 
 
-async def test_those_who_come_while_there_is_no_connection_share_it(table):
+async def test_calls_waiting_for_a_connection_share_a_statement(table):
     table.may_begin.clear()
     first = table.ask(1)
     await steps()
@@ -151,7 +151,7 @@ async def test_those_who_come_while_there_is_no_connection_share_it(table):
     assert table.taken == [[1, 2, 3]]
 
 
-async def test_after_company_the_next_ones_are_gathered_for_a_moment(table, moments):
+async def test_batch_after_a_large_batch_waits_for_company(table, moments):
     done = table.hold()
     waiting = table.ask(1)
     await steps()
@@ -171,7 +171,7 @@ async def test_after_company_the_next_ones_are_gathered_for_a_moment(table, mome
     assert table.taken[2:] == [[1, 2]]
 
 
-async def test_once_nobody_else_comes_a_group_need_not_wait(table, moments):
+async def test_complete_batch_starts_without_waiting(table, moments):
     await asyncio.gather(*table.ask(*range(5)))
     again = table.ask(*range(5))
     assert moments.let_pass() == 2 * TICK
@@ -181,7 +181,7 @@ async def test_once_nobody_else_comes_a_group_need_not_wait(table, moments):
     assert table.taken == [[0, 1, 2, 3, 4]] * 3
 
 
-async def test_company_of_long_ago_is_forgotten(table, monkeypatch):
+async def test_batch_size_of_long_ago_is_forgotten(table, monkeypatch):
     monkeypatch.setattr(batch_window, "IDLE_RESET", 0.0)
     await asyncio.gather(*table.ask(*range(20)))
 
@@ -192,7 +192,7 @@ async def test_company_of_long_ago_is_forgotten(table, monkeypatch):
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_who_went_away_is_not_looked_up(table):
+async def test_cancelled_call_in_queue_is_not_looked_up(table):
     done = table.hold()
     first = table.ask(1)
     await steps()
@@ -206,7 +206,7 @@ async def test_who_went_away_is_not_looked_up(table):
     assert table.taken == [[1], [3]]
 
 
-async def test_who_goes_away_leaves_the_others_their_statement(table):
+async def test_cancelled_call_in_batch_leaves_others_their_rows(table):
     done = table.hold()
     gone, stays = table.ask(1, 2)
     await steps()
@@ -218,7 +218,7 @@ async def test_who_goes_away_leaves_the_others_their_statement(table):
     assert table.taken == [[1, 2]]
 
 
-async def test_an_error_reaches_its_group_and_no_other(table):
+async def test_error_reaches_calls_of_its_batch_only(table):
     done, table.error = table.hold(), Refused()
     failing = table.ask(1)
     await steps()
@@ -232,7 +232,7 @@ async def test_an_error_reaches_its_group_and_no_other(table):
     assert await fine[0] == "row 2"
 
 
-async def test_without_a_connection_everybody_who_waits_for_it_is_told():
+async def test_failed_connection_fails_all_waiting_calls():
     may_fail = asyncio.Event()
 
     async def find(_take):
@@ -248,7 +248,7 @@ async def test_without_a_connection_everybody_who_waits_for_it_is_told():
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
+async def test_error_of_abandoned_batch_reaches_no_call():
     may_begin, may_fail, errors = asyncio.Event(), asyncio.Event(), [Refused()]
 
     async def find(take):
@@ -273,7 +273,7 @@ async def test_an_error_of_a_statement_for_nobody_reaches_nobody():
     assert await later == "a row"
 
 
-async def test_who_came_while_a_statement_ran_waits_for_another_one(table, moments):
+async def test_call_during_a_statement_waits_for_a_later_one(table, moments):
     done = table.hold()
     first = table.ask(1)
     await steps()
@@ -291,14 +291,14 @@ async def test_who_came_while_a_statement_ran_waits_for_another_one(table, momen
     assert table.taken == [[1], [2, 3]]
 
 
-async def test_more_than_a_statement_takes_are_taken_by_several(table):
+async def test_batch_above_max_keys_is_split(table):
     keys = range(2 * MAX_KEYS + 5)
 
     assert await asyncio.gather(*table.ask(*keys)) == [f"row {key}" for key in keys]
     assert max(map(len, table.taken)) == MAX_KEYS
 
 
-async def test_a_slow_statement_holds_nobody_up_and_few_run_at_once(table):
+async def test_slow_statement_delays_no_other_within_max_statements(table):
     table.hold()
     slow = []
     for key in range(MAX_STATEMENTS):
@@ -314,7 +314,7 @@ async def test_a_slow_statement_holds_nobody_up_and_few_run_at_once(table):
     await asyncio.gather(*slow)
 
 
-async def test_closing_answers_who_waits_and_refuses_who_comes(table):
+async def test_close_finishes_waiting_calls_and_refuses_new(table):
     done = table.hold()
     waiting = table.ask(1)
     await steps()
@@ -332,7 +332,7 @@ async def test_closing_answers_who_waits_and_refuses_who_comes(table):
     await table.read.close()
 
 
-async def test_a_statement_that_never_ends_is_given_up_and_the_next_one_runs():
+async def test_statement_past_timeout_fails_and_next_one_runs():
     stuck = [True]
 
     async def find(take):
@@ -350,7 +350,7 @@ async def test_a_statement_that_never_ends_is_given_up_and_the_next_one_runs():
     assert await read(1) == "a row"
 
 
-async def test_closing_gives_up_what_nobody_waits_for(table):
+async def test_close_cancels_abandoned_statement(table):
     table.hold()
     (gone,) = table.ask(1)
     await steps()
@@ -360,7 +360,7 @@ async def test_closing_gives_up_what_nobody_waits_for(table):
     await asyncio.wait_for(table.read.close(), 30)
 
 
-async def test_closing_does_not_wait_for_those_who_have_gone():
+async def test_close_does_not_wait_for_cancelled_calls():
     async def find(take):
         take()
         await asyncio.Event().wait()
@@ -375,7 +375,7 @@ async def test_closing_does_not_wait_for_those_who_have_gone():
     await asyncio.wait_for(read.close(), 30)
 
 
-async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
+async def test_cancelled_statement_fails_its_calls():
     async def find(take):
         take()
         await asyncio.sleep(60)
@@ -393,7 +393,7 @@ async def test_a_statement_that_is_cancelled_leaves_nobody_waiting():
 
 
 class Storm:
-    """Calls that come, wait, go away and are refused at random."""
+    """Calls that start, wait, are cancelled and are refused at random."""
 
     def __init__(self, seed):
         self.chance, self.clock, self.ends = random.Random(seed), itertools.count(), Counter()
@@ -427,7 +427,7 @@ class Storm:
             assert row is None
 
     async def blow(self):
-        """Ask 1500 times; give the tasks."""
+        """Start 1500 calls; return their tasks."""
         tasks = []
         for _ in range(1500):
             tasks.append(asyncio.create_task(self.ask(self.chance.randrange(200))))
@@ -439,7 +439,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_whatever_happens_nobody_is_lost_mixed_up_or_told_of_the_past(seed):
+async def test_random_calls_get_own_rows_read_after_they_began(seed):
     storm = Storm(seed)
     tasks = await storm.blow()
     tasks.append(asyncio.create_task(storm.read.close()))
@@ -454,7 +454,7 @@ async def test_whatever_happens_nobody_is_lost_mixed_up_or_told_of_the_past(seed
     assert storm.ends["ServiceStopping"]
 
 
-async def test_a_statement_that_nobody_waits_for_any_more_is_ended(monkeypatch):
+async def test_statement_of_cancelled_calls_is_cancelled(monkeypatch):
     monkeypatch.setattr(batch_loader, "CANCEL_CHECK_INTERVAL", 0.01)
     table = Table()
     table.hold()

@@ -1,4 +1,4 @@
-"""When groups of calls begin, by how many came before."""
+"""How long a batch of calls waits, by the size of the batches before."""
 
 import pytest
 
@@ -20,20 +20,20 @@ def window():
 
 
 def grown_to(window, callers):
-    """Let all of some callers wait together twice, so that the second group has not grown."""
+    """Record two batches of a size that waited, so that the second one has not grown."""
     for _ in range(2):
         window.record_batch(callers, NOW)
         assert window.seconds_to_wait(1, NOW)
         window.record_wait(callers)
 
 
-def test_who_is_alone_never_waits(window):
+def test_lone_call_never_waits(window):
     for _ in range(3):
         assert window.seconds_to_wait(1, NOW) == 0
         window.record_batch(1, NOW)
 
 
-def test_who_comes_after_a_group_waits_longer_the_larger_it_was(window):
+def test_wait_grows_with_size_of_last_batch(window):
     waits = []
     for group in (2, 4, 5, 16, 500):
         window.record_batch(group, NOW)
@@ -42,21 +42,21 @@ def test_who_comes_after_a_group_waits_longer_the_larger_it_was(window):
     assert waits == [TICK, TICK, 2 * TICK, MAX_WAIT, MAX_WAIT]
 
 
-def test_after_a_while_the_group_before_is_forgotten(window):
+def test_wait_after_idle_reset_is_zero(window):
     window.record_batch(8, NOW)
 
     assert window.seconds_to_wait(1, NOW + IDLE_RESET * 0.9)
     assert window.seconds_to_wait(1, NOW + IDLE_RESET * 1.1) == 0
 
 
-def test_enough_never_wait(window):
+def test_full_batch_never_waits(window):
     window.record_batch(100, NOW)
 
     assert window.seconds_to_wait(FULL_BATCH - 1, NOW)
     assert window.seconds_to_wait(FULL_BATCH, NOW) == 0
 
 
-def test_once_a_group_has_waited_in_vain_the_next_ones_wait_for_as_many(window):
+def test_full_size_after_vain_wait_is_size_of_batch(window):
     grown_to(window, 8)
 
     window.record_batch(8, NOW)
@@ -65,14 +65,14 @@ def test_once_a_group_has_waited_in_vain_the_next_ones_wait_for_as_many(window):
     assert window.seconds_to_wait(8, NOW) == 0
 
 
-def test_a_group_that_has_grown_is_not_all_there_are(window):
+def test_full_size_after_batch_grew_is_maximum(window):
     window.record_batch(8, NOW)
     window.record_wait(9)
 
     assert window.full_size == FULL_BATCH
 
 
-def test_now_and_then_a_group_waits_though_it_is_as_many(window):
+def test_full_size_is_tested_again_after_trusted_batches(window):
     grown_to(window, 8)
     begun = 0
     while not window.seconds_to_wait(8, NOW):
@@ -83,7 +83,7 @@ def test_now_and_then_a_group_waits_though_it_is_as_many(window):
     assert window.full_size == FULL_BATCH
 
 
-def test_who_came_while_a_statement_ran_is_waited_for_too(window):
+def test_full_size_includes_calls_that_arrived_meanwhile(window):
     grown_to(window, 8)
     window.record_batch(8, NOW)
     window.record_arrivals(3)
@@ -93,14 +93,14 @@ def test_who_came_while_a_statement_ran_is_waited_for_too(window):
     assert window.full_size == FULL_BATCH
 
 
-def test_who_came_while_somebody_alone_was_looked_up_is_not_alone(window):
+def test_call_after_arrivals_during_lone_call_waits_a_tick(window):
     window.record_batch(1, NOW)
     window.record_arrivals(1)
 
     assert window.seconds_to_wait(1, NOW) == TICK
 
 
-def test_fewer_are_waited_for_once_and_then_no_more(window):
+def test_full_size_shrinks_after_one_vain_wait(window):
     grown_to(window, 16)
     window.record_batch(16, NOW)
     assert window.seconds_to_wait(4, NOW)

@@ -1,4 +1,4 @@
-"""Reserved connections: lent one by one, reused, replaced when they are dead, old or in doubt."""
+"""Dedicated connections: lent one by one, reused, replaced when dead, old or in doubt."""
 
 import asyncio
 from datetime import timedelta
@@ -24,20 +24,18 @@ async def ask(connection, query):
     return (await (await connection.execute(query)).fetchone())[0]
 
 
-async def test_a_connection_that_came_back_is_lent_again(dedicated_pool):
+async def test_returned_connection_is_lent_again(dedicated_pool):
     first = await pid(dedicated_pool)
 
     assert await pid(dedicated_pool) == first
 
 
-async def test_those_lent_at_once_are_several(dedicated_pool):
+async def test_connections_lent_at_once_are_different(dedicated_pool):
     async with dedicated_pool.acquire() as one, dedicated_pool.acquire() as other:
         assert one.info.backend_pid != other.info.backend_pid
 
 
-async def test_its_statements_are_transactions_of_their_own_and_planned_once(
-    dedicated_pool, settings
-):
+async def test_connection_is_autocommit_with_generic_plans(dedicated_pool, settings):
     limit = f"{settings.statement_timeout.total_seconds():g}s"
     async with dedicated_pool.acquire() as connection:
         assert connection.autocommit
@@ -46,7 +44,7 @@ async def test_its_statements_are_transactions_of_their_own_and_planned_once(
         assert await ask(connection, "SHOW statement_timeout") == limit
 
 
-async def test_one_that_the_server_closed_is_replaced(dedicated_pool):
+async def test_connection_ended_by_server_is_replaced(dedicated_pool):
     async with dedicated_pool.acquire() as other:
         first = await pid(dedicated_pool)
         await ask(other, f"SELECT pg_terminate_backend({first}, 5000)")
@@ -54,7 +52,7 @@ async def test_one_that_the_server_closed_is_replaced(dedicated_pool):
         assert await pid(dedicated_pool) != first
 
 
-async def test_one_whose_statement_failed_is_closed(dedicated_pool):
+async def test_connection_after_failed_statement_is_closed(dedicated_pool):
     with pytest.raises(psycopg.DataError):
         async with dedicated_pool.acquire() as connection:
             await connection.execute("SELECT 1 / 0")
@@ -62,7 +60,7 @@ async def test_one_whose_statement_failed_is_closed(dedicated_pool):
     assert connection.closed
 
 
-async def test_one_whose_statement_was_cancelled_is_not_lent_again(dedicated_pool):
+async def test_connection_after_cancelled_statement_is_replaced(dedicated_pool):
     async with dedicated_pool.acquire() as connection:
         first = connection.info.backend_pid
     with pytest.raises(TimeoutError):
@@ -73,7 +71,7 @@ async def test_one_whose_statement_was_cancelled_is_not_lent_again(dedicated_poo
     assert await pid(dedicated_pool) != first
 
 
-async def test_an_old_one_is_replaced(settings):
+async def test_connection_older_than_pool_recycle_is_renewed(settings):
     young = settings.model_copy(update={"pool_recycle": timedelta(0)})
     dedicated_pool = DedicatedPool(young, StatementObserver(60, None, None), 8)
     first = await pid(dedicated_pool)
@@ -82,7 +80,7 @@ async def test_an_old_one_is_replaced(settings):
     await dedicated_pool.close()
 
 
-async def test_closing_closes_those_that_rest_and_those_that_come_back(dedicated_pool):
+async def test_close_closes_idle_and_returned_connections(dedicated_pool):
     async with dedicated_pool.acquire() as lent:
         async with dedicated_pool.acquire() as resting:
             pass
@@ -93,7 +91,7 @@ async def test_closing_closes_those_that_rest_and_those_that_come_back(dedicated
     assert lent.closed
 
 
-async def test_it_is_filled_before_the_first_call(dedicated_pool):
+async def test_warm_up_opens_a_connection(dedicated_pool):
     await dedicated_pool.warm_up()
 
     async with dedicated_pool.acquire() as connection:
@@ -101,7 +99,7 @@ async def test_it_is_filled_before_the_first_call(dedicated_pool):
         assert connection.info.backend_pid == (await ask(connection, "SELECT pg_backend_pid()"))
 
 
-async def test_a_database_that_is_away_is_told_when_one_is_lent(settings):
+async def test_warm_up_without_database_fails_at_first_acquire(settings):
     away = settings.with_database("postgresql://127.0.0.1:1/x")
     dedicated_pool = DedicatedPool(away, StatementObserver(60, None, None), 8)
 
@@ -110,7 +108,7 @@ async def test_a_database_that_is_away_is_told_when_one_is_lent(settings):
         await pid(dedicated_pool)
 
 
-async def test_rows_are_tuples_and_values_are_given_each_time(dedicated_pool):
+async def test_statement_rows_are_tuples_of_current_values(dedicated_pool):
     statement = dedicated_pool.statement(
         select(literal("a"), bindparam("number", type_=Integer) + 1)
     )
@@ -119,7 +117,7 @@ async def test_rows_are_tuples_and_values_are_given_each_time(dedicated_pool):
         assert await statement.rows(connection, number=2) == [("a", 3)]
 
 
-async def test_a_statement_whose_columns_changed_is_prepared_anew(dedicated_pool, database):
+async def test_statement_after_column_change_is_prepared_again(dedicated_pool, database):
     pair = Table("pair", MetaData(), Column("word", String), Column("number", Integer))
     statement = dedicated_pool.statement(select(pair).where(pair.c.number < bindparam("most")))
     async with database.transaction() as tx:
@@ -135,7 +133,7 @@ async def test_a_statement_whose_columns_changed_is_prepared_anew(dedicated_pool
         assert await statement.rows(connection, most=1) == []
 
 
-async def test_statements_count_in_the_metrics_of_statements(settings):
+async def test_dedicated_statements_are_counted_in_metrics(settings):
     recording = Recording()
     dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, recording.meter), 8)
     statement = dedicated_pool.statement(select(literal(1) / bindparam("divisor", type_=Integer)))
@@ -150,7 +148,7 @@ async def test_statements_count_in_the_metrics_of_statements(settings):
     await dedicated_pool.close()
 
 
-async def test_they_are_counted(dedicated_pool):
+async def test_count_returns_used_idle_and_maximum(dedicated_pool):
     assert dedicated_pool.count() == (0, 0, 8)
 
     async with dedicated_pool.acquire():
@@ -169,7 +167,7 @@ async def plan(connection):
     return str(await cursor.fetchall())
 
 
-async def test_plans_are_made_anew_from_time_to_time(dedicated_pool, monkeypatch):
+async def test_plans_are_renewed_after_plan_lifetime(dedicated_pool, monkeypatch):
     async with dedicated_pool.acquire() as connection:
         await connection.execute("PREPARE found AS SELECT 1 FROM pg_class WHERE relname = 'x'")
         assert "Index" in await plan(connection)
@@ -184,14 +182,14 @@ async def test_plans_are_made_anew_from_time_to_time(dedicated_pool, monkeypatch
         assert "Seq Scan" in await plan(connection)
 
 
-async def test_nothing_is_lent_after_the_end(dedicated_pool):
+async def test_acquire_after_close_raises(dedicated_pool):
     await dedicated_pool.close()
 
     with pytest.raises(ServiceStopping):
         await pid(dedicated_pool)
 
 
-async def test_those_that_nobody_needs_any_more_are_closed(dedicated_pool, monkeypatch):
+async def test_surplus_idle_connections_are_closed(dedicated_pool, monkeypatch):
     async with dedicated_pool.acquire() as needed:
         async with dedicated_pool.acquire() as spare, dedicated_pool.acquire() as another:
             pass

@@ -1,4 +1,4 @@
-"""Activity: what is gathered, written at once, and lost without harm."""
+"""Last activity: recorded uses are written in one statement, and lost without harm."""
 
 import asyncio
 from datetime import timedelta
@@ -21,7 +21,7 @@ LIFETIME = timedelta(days=7)
 
 @pytest.fixture
 async def rested(database):
-    """Three sessions that nobody used for an hour."""
+    """Three sessions that were not used for an hour."""
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
         ids = [(await tx.sessions.add(new_session(user.id), LIFETIME)).id for _ in range(3)]
@@ -45,13 +45,13 @@ def statements(database):
 
 
 async def used(database, ids):
-    """Tell of each session whether it was used a moment ago."""
+    """Return for each session whether it was used a moment ago."""
     async with database.read() as db:
         found = [await db.sessions.get(key) for key in ids]
     return [row.last_activity_at > row.created_at - timedelta(minutes=1) for row in found]
 
 
-async def test_sessions_that_were_used_are_written_in_one_statement(database, rested, statements):
+async def test_flush_writes_all_used_sessions_in_one_statement(database, rested, statements):
     writer = LastActivityWriter()
     for key in (rested[0], rested[1], rested[0], uuid4()):
         writer.record(key)
@@ -62,7 +62,7 @@ async def test_sessions_that_were_used_are_written_in_one_statement(database, re
     assert await used(database, rested) == [True, True, False]
 
 
-async def test_what_was_written_is_not_written_again(database, rested, statements):
+async def test_flush_without_new_uses_writes_nothing(database, rested, statements):
     writer = LastActivityWriter()
     await writer.flush(database)
     writer.record(rested[0])
@@ -72,7 +72,7 @@ async def test_what_was_written_is_not_written_again(database, rested, statement
     assert len(statements) == 1
 
 
-async def test_what_comes_while_it_is_written_is_written_the_next_time(database, rested):
+async def test_use_during_flush_is_written_by_next_flush(database, rested):
     writer = LastActivityWriter()
     writer.record(rested[0])
     writing = asyncio.create_task(writer.flush(database))
@@ -85,7 +85,7 @@ async def test_what_comes_while_it_is_written_is_written_the_next_time(database,
     assert await used(database, rested) == [True, True, False]
 
 
-async def test_no_more_are_remembered_than_there_is_room_for(database, rested, monkeypatch):
+async def test_pending_uses_are_limited(database, rested, monkeypatch):
     monkeypatch.setattr(last_activity, "MAX_PENDING", 2)
     writer = LastActivityWriter()
     for key in rested:
@@ -96,7 +96,7 @@ async def test_no_more_are_remembered_than_there_is_room_for(database, rested, m
     assert await used(database, rested) == [True, True, False]
 
 
-async def test_a_database_that_is_away_costs_the_activity_and_is_told(settings, database, rested):
+async def test_flush_without_database_logs_and_drops_uses(settings, database, rested):
     away = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
     writer = LastActivityWriter()
     writer.record(rested[0])
@@ -111,7 +111,7 @@ async def test_a_database_that_is_away_costs_the_activity_and_is_told(settings, 
     assert await used(database, rested) == [False, False, False]
 
 
-async def test_a_write_that_takes_too_long_is_given_up(database, rested, monkeypatch):
+async def test_flush_past_write_timeout_is_given_up(database, rested, monkeypatch):
     monkeypatch.setattr(last_activity, "WRITE_TIMEOUT", 0.1)
     writer = LastActivityWriter()
     writer.record(rested[0])
@@ -126,7 +126,7 @@ async def test_a_write_that_takes_too_long_is_given_up(database, rested, monkeyp
     assert await used(database, rested) == [False, False, False]
 
 
-async def test_it_is_written_again_and_again(database, rested, monkeypatch):
+async def test_run_forever_flushes_repeatedly(database, rested, monkeypatch):
     monkeypatch.setattr(last_activity, "WRITE_INTERVAL", 0.01)
     writer = LastActivityWriter()
     task = asyncio.create_task(writer.run_forever(database))

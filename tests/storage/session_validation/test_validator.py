@@ -1,4 +1,4 @@
-"""Batches of validations: few at once, none for ever, and each a statement of its call."""
+"""Batches of validations: bounded in number and time, and counted in their call."""
 
 import asyncio
 from datetime import timedelta
@@ -27,7 +27,7 @@ async def waiting(database):
         return (await db.connection.execute(text(query))).scalar_one()
 
 
-async def test_a_batch_waits_for_its_turn_and_not_for_ever(settings, database, monkeypatch):
+async def test_batch_waits_for_a_slot_up_to_a_limit(settings, database, monkeypatch):
     monkeypatch.setattr(module, "SLOT_TIMEOUT", 0.1)
     monkeypatch.setattr(module, "READ_TIMEOUT", timedelta(minutes=1))
     dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, None), 8)
@@ -35,7 +35,7 @@ async def test_a_batch_waits_for_its_turn_and_not_for_ever(settings, database, m
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
         stuck = [asyncio.create_task(validator.validate_all([UNKNOWN])) for _ in range(MAX_BATCHES)]
-        while await waiting(database) < MAX_BATCHES:  # noqa: ASYNC110 - locks tell nobody
+        while await waiting(database) < MAX_BATCHES:  # noqa: ASYNC110 - locks send no event
             await asyncio.sleep(0.01)
         with pytest.raises(StorageUnavailable):
             await validator.validate_all([UNKNOWN])
@@ -45,7 +45,7 @@ async def test_a_batch_waits_for_its_turn_and_not_for_ever(settings, database, m
     await validator.close()
 
 
-async def test_a_batch_that_is_stuck_is_given_up(settings, database, monkeypatch):
+async def test_batch_past_read_timeout_is_unavailable(settings, database, monkeypatch):
     monkeypatch.setattr(module, "READ_TIMEOUT", timedelta(seconds=0.1))
     validator = SessionValidator(
         DedicatedPool(settings, StatementObserver(60, None, None), 8), LastActivityWriter(), None
@@ -58,7 +58,7 @@ async def test_a_batch_that_is_stuck_is_given_up(settings, database, monkeypatch
     await validator.close()
 
 
-async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
+async def test_batch_statement_belongs_to_span_of_its_call(settings):
     recording = Recording()
     observer = StatementObserver(60, recording.tracer, recording.meter)
     validator = SessionValidator(DedicatedPool(settings, observer, 8), LastActivityWriter(), None)
@@ -77,9 +77,7 @@ async def test_the_statement_of_a_batch_is_one_of_its_call(settings):
     assert counted.statements == 1
 
 
-async def test_an_end_that_takes_too_long_still_closes_the_connections_that_rest(
-    settings, database
-):
+async def test_close_that_times_out_closes_idle_connections(settings, database):
     dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, None), 8)
     validator = SessionValidator(dedicated_pool, LastActivityWriter(), None)
     async with dedicated_pool.acquire() as resting:
@@ -87,7 +85,7 @@ async def test_an_end_that_takes_too_long_still_closes_the_connections_that_rest
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
         stuck = asyncio.ensure_future(validator.validate(UNKNOWN))
-        while not await waiting(database):  # noqa: ASYNC110 - locks tell nobody
+        while not await waiting(database):  # noqa: ASYNC110 - locks send no event
             await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
