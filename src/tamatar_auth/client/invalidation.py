@@ -1,7 +1,6 @@
 """Tells a cache of the sessions that end, on a thread."""
 
 import logging
-import random
 import threading
 from typing import Any
 
@@ -9,6 +8,7 @@ import grpc
 from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest
+from tamatar_auth.client.backoff import Backoff
 from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache, now
 from tamatar_auth.client.connect import AuthClient
 from tamatar_auth.client.errors import AuthError, loggable
@@ -27,18 +27,18 @@ _REFUSALS = {StatusCode.UNIMPLEMENTED, StatusCode.PERMISSION_DENIED, StatusCode.
 log = logging.getLogger("tamatar_auth.client")
 
 
-class Backoff:
-    """How long to wait before the next stream."""
+class StreamBackoff:
+    """The delay before the next stream of WatchSessions."""
 
     def __init__(self) -> None:
-        self._delay = MIN_BACKOFF
+        self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
 
     def reset(self) -> None:
-        """Note that a stream was opened."""
-        self._delay = MIN_BACKOFF
+        """Return to the shortest delay after a stream was opened."""
+        self._backoff.reset()
 
-    def next_delay(self, error: Exception | None) -> float:
-        """Return the seconds to wait after a stream that ended with this."""
+    def delay_after(self, error: Exception | None) -> float:
+        """Return the seconds to wait after a stream that ended with this error."""
         is_refused = isinstance(error, AuthError) and error.code() in _REFUSALS
         is_transient = isinstance(error, (grpc.RpcError, TimeoutError)) and not is_refused
         if error is not None and not is_transient:
@@ -46,8 +46,7 @@ class Backoff:
         if is_refused:
             return REFUSED_BACKOFF
         retry_after = error.retry_after if isinstance(error, AuthError) else None
-        self._delay, delay = min(2 * self._delay, MAX_BACKOFF), max(retry_after or 0, self._delay)
-        return delay * random.uniform(0.5, 1)  # noqa: S311 - not all at once
+        return self._backoff.next_delay(at_least=retry_after or 0.0)
 
 
 class SessionWatcher:
@@ -89,7 +88,7 @@ class SessionWatcher:
             daemon=True,
         )
         silence_thread.start()
-        backoff = Backoff()
+        backoff = StreamBackoff()
         while not self._closed.is_set():
             error = None
             try:
@@ -101,9 +100,9 @@ class SessionWatcher:
             if isinstance(error, ValueError):  # the client was closed, as far as anybody can tell
                 self._closed.wait(MAX_BACKOFF)  # whoever checks a session later begins anew
                 return
-            self._closed.wait(backoff.next_delay(error))
+            self._closed.wait(backoff.delay_after(error))
 
-    def _follow_stream(self, backoff: Backoff) -> None:
+    def _follow_stream(self, backoff: StreamBackoff) -> None:
         """Tell the cache what a stream tells, until it ends."""
         self._last_message_at = now()
         self._call = call = self._auth.sessions.WatchSessions(WatchSessionsRequest())

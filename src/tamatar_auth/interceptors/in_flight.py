@@ -1,15 +1,15 @@
 """Knows the calls in flight: refuses more than there may be, and ends without cutting one off."""
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 from grpc.aio import ServicerContext
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter
 
 from tamatar_auth.errors import ServerBusy, ServiceStopping
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.observability import semconv
+from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 
 BOUNDED_SERVICES = "tamatar."
 """How the services begin whose calls are bounded: a busy server still tells its health."""
@@ -119,24 +119,24 @@ class InFlightInterceptor(Interceptor):
 
 
 def _register_metrics(calls: InFlightInterceptor, meter: Meter) -> None:
-    def count(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(calls.in_flight)
-
-    def limit(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(calls.limit)
-
-    def refused(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(calls.refused)
-
-    meter.create_observable_up_down_counter(
-        semconv.CALLS, [count], unit="{call}", description="The calls in flight."
-    )
-    meter.create_observable_up_down_counter(
-        semconv.CALLS_MAX, [limit], unit="{call}", description="The calls that there may be."
-    )
-    meter.create_observable_counter(
-        semconv.CALLS_REFUSED,
-        [refused],
+    observe_gauge(
+        meter,
+        semconv.CALLS,
+        lambda: calls.in_flight,
         unit="{call}",
-        description="The calls that were refused because there were as many as there may be.",
+        description="The calls in flight.",
+    )
+    observe_gauge(
+        meter,
+        semconv.CALLS_MAX,
+        lambda: calls.limit,
+        unit="{call}",
+        description="The calls that may be in flight at once.",
+    )
+    observe_counter(
+        meter,
+        semconv.CALLS_REFUSED,
+        lambda: calls.refused,
+        unit="{call}",
+        description="The calls that were rejected because the limit was reached.",
     )

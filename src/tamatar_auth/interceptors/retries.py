@@ -1,7 +1,6 @@
 """Runs a call again when PostgreSQL rolled its transaction back."""
 
 import asyncio
-import random
 from typing import Any
 
 import psycopg
@@ -11,10 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.storage import sqlstates
+from tamatar_auth.storage.retry import backoff
 
 MAX_RETRIES = 3
-
-_INITIAL_BACKOFF = 0.02  # seconds; doubles each time
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +37,7 @@ class RetryInterceptor(Interceptor):
                     if sqlstates.sqlstate(error) not in sqlstates.ROLLED_BACK:
                         raise
                     log.info("call runs again", method=method.name, attempt=attempt + 1)
-                backoff = _INITIAL_BACKOFF * 2**attempt
-                await asyncio.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
+                await asyncio.sleep(backoff(attempt))
             return await behaviour(request, context)
 
         return repeated

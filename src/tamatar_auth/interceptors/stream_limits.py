@@ -1,16 +1,16 @@
 """Bounds the streams that a process answers."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from grpc.aio import ServicerContext
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter
 
 from tamatar_auth.errors import ServerBusy
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.interceptors.in_flight import BOUNDED_SERVICES
 from tamatar_auth.observability import semconv
+from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 
 UNIX_SOCKET_PEER = "unix:"
 """What gRPC calls the other end of every connection to a unix socket."""
@@ -66,24 +66,24 @@ class StreamLimitInterceptor(Interceptor):
 
 
 def _register_metrics(streams: StreamLimitInterceptor, meter: Meter) -> None:
-    def count(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(streams.open_streams)
-
-    def limit(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(streams.limit)
-
-    def refused(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(streams.refused)
-
-    meter.create_observable_up_down_counter(
-        semconv.STREAMS, [count], unit="{stream}", description="The streams that are open."
-    )
-    meter.create_observable_up_down_counter(
-        semconv.STREAMS_MAX, [limit], unit="{stream}", description="The streams that there may be."
-    )
-    meter.create_observable_counter(
-        semconv.STREAMS_REFUSED,
-        [refused],
+    observe_gauge(
+        meter,
+        semconv.STREAMS,
+        lambda: streams.open_streams,
         unit="{stream}",
-        description="The streams that were refused because there were as many as there may be.",
+        description="The streams that are open.",
+    )
+    observe_gauge(
+        meter,
+        semconv.STREAMS_MAX,
+        lambda: streams.limit,
+        unit="{stream}",
+        description="The streams that may be open at once.",
+    )
+    observe_counter(
+        meter,
+        semconv.STREAMS_REFUSED,
+        lambda: streams.refused,
+        unit="{stream}",
+        description="The streams that were rejected because the limit was reached.",
     )

@@ -13,7 +13,8 @@ from tamatar_auth.storage import sqlstates
 
 MAX_ATTEMPTS = 5
 
-_FIRST_BACKOFF = 0.02  # seconds; doubles each time
+INITIAL_BACKOFF = 0.02
+"""Seconds before the second attempt; the backoff doubles each time."""
 
 Result = TypeVar("Result")
 
@@ -31,11 +32,19 @@ async def retry_rolled_back(work: Callable[[], Awaitable[Result]], *, within: fl
                 except (DBAPIError, psycopg.Error, TransactionConflict) as error:
                     if not _rolled_back(error):
                         raise
-                backoff = _FIRST_BACKOFF * 2**attempt
-                await asyncio.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
+                await asyncio.sleep(backoff(attempt))
             return await work()
     except TimeoutError:
         raise StorageTimedOut from None
+
+
+def backoff(attempt: int) -> float:
+    """Return the seconds to wait after an attempt that failed; the first has the number 0.
+
+    Jitter takes up to half of it: transactions that collided do not collide again.
+    """
+    longest: float = INITIAL_BACKOFF * 2**attempt
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter
 
 
 def _rolled_back(error: Exception) -> bool:

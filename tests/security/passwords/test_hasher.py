@@ -9,7 +9,7 @@ import bcrypt
 import pytest
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.security.passwords.admission import HashQueue
+from tamatar_auth.security.passwords.hash_queue import HashQueue
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordSchemes, StoredHash
 from tamatar_auth.security.passwords.peppers import PepperError, Peppers
 

@@ -1,12 +1,12 @@
 """Takes all users from a service, over connections that may break."""
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tamatar.auth.v1.user_service_pb2 import ExportedUser, ExportUsersRequest
-from tamatar_auth.cli.transfer.importer import MAX_BACKOFF, RETRY_TIMEOUT, is_transient
+from tamatar_auth.cli.transfer.importer import MAX_BACKOFF, MIN_BACKOFF, RETRY_TIMEOUT, is_transient
 from tamatar_auth.client import AuthClient, AuthError
+from tamatar_auth.client.backoff import Backoff
 
 
 class UserExporter:
@@ -32,21 +32,21 @@ class UserExporter:
 
     def users(self) -> Iterator[Sequence[ExportedUser]]:
         """Give the users as they come. Where the connection breaks, it goes on after the last."""
-        last_progress, backoff = time.monotonic(), 0.1
+        last_progress, backoff = time.monotonic(), Backoff(MIN_BACKOFF, MAX_BACKOFF)
         while True:
             try:
                 for response in self._auth.users.ExportUsers(self._request()):
                     yield response.users
                     self._count(response.users)
-                    last_progress, backoff = time.monotonic(), 0.1
+                    last_progress = time.monotonic()
+                    backoff.reset()
             except AuthError as error:
                 if not is_transient(error) or time.monotonic() - last_progress > self._patience:
                     raise
                 self._notify(f"Trying again: {error}")
             else:
                 return
-            time.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
-            backoff = min(2 * backoff, MAX_BACKOFF)
+            time.sleep(backoff.next_delay())
 
     def _request(self) -> ExportUsersRequest:
         return ExportUsersRequest(

@@ -1,6 +1,5 @@
 """Sends users to a service and gives what became of them, over connections that may break."""
 
-import random
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult, ImportUsersRequest
 from tamatar_auth.cli.transfer.file_formats import InvalidRow, Row
 from tamatar_auth.client import AuthClient, AuthError, BusyError, ConflictError, UnavailableError
+from tamatar_auth.client.backoff import Backoff
 
 MAX_CHUNK_USERS = 500
 MAX_CHUNK_BYTES = 60 * 1024
@@ -26,7 +26,8 @@ MAX_UNANSWERED_REQUESTS = 8
 RETRY_TIMEOUT = 60.0
 """Seconds for which a service may be away, unless it is told otherwise."""
 
-MAX_BACKOFF = 5.0
+MIN_BACKOFF, MAX_BACKOFF = 0.1, 5.0
+"""Seconds between two streams: after the first failure, and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,13 @@ class UserImporter:
         users again. Raise `AuthError` when that does not help.
         """
         failing_since: float | None = None
-        backoff = 0.1
+        backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         while True:
             try:
                 for results in self._stream():
                     yield results
-                    failing_since, backoff = None, 0.1
+                    failing_since = None
+                    backoff.reset()
             except AuthError as error:
                 now = time.monotonic()
                 # Not since the last answer: the input may have had nothing to ask for long.
@@ -123,8 +125,7 @@ class UserImporter:
                 self._notify(f"Trying again: {error}")
             else:
                 return
-            time.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter
-            backoff = min(2 * backoff, MAX_BACKOFF)
+            time.sleep(backoff.next_delay())
 
     def _stream(self) -> Iterator[list[RowResult]]:
         stream = _RequestStream(self)

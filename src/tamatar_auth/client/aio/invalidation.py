@@ -9,7 +9,7 @@ import grpc
 from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest, WatchSessionsResponse
 from tamatar_auth.client.aio.connect import AuthClient
 from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache
-from tamatar_auth.client.invalidation import Backoff
+from tamatar_auth.client.invalidation import StreamBackoff
 
 
 class SessionWatcher:
@@ -37,7 +37,7 @@ class SessionWatcher:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        backoff = Backoff()
+        backoff = StreamBackoff()
         while True:
             error = None
             try:
@@ -49,9 +49,9 @@ class SessionWatcher:
                 error = raised
             finally:
                 self._cache.stream_broken()
-            await asyncio.sleep(backoff.next_delay(error))
+            await asyncio.sleep(backoff.delay_after(error))
 
-    async def _follow_stream(self, backoff: Backoff) -> None:
+    async def _follow_stream(self, backoff: StreamBackoff) -> None:
         """Tell the cache what a stream tells, until it ends or falls silent."""
         call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:

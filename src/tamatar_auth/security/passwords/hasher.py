@@ -30,7 +30,7 @@ import structlog
 from opentelemetry.metrics import Meter
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.security.passwords.admission import HashPermit, HashQueue
+from tamatar_auth.security.passwords.hash_queue import HashPermit, HashQueue
 from tamatar_auth.security.passwords.metrics import hash_recorder, observe_permits
 from tamatar_auth.security.passwords.peppers import Peppers
 

@@ -12,12 +12,13 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import psycopg
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter, Observation
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
 
 from tamatar_auth.observability import semconv
+from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 from tamatar_auth.storage.driver.liveness import (
     SUSPECT_AFTER,
     FailureDetector,
@@ -248,23 +249,22 @@ class Connection(psycopg.AsyncConnection[Any]):
 
 
 def _register_metrics(orphaned: OrphanedStatements, meter: Meter) -> None:
-    def count(_options: CallbackOptions) -> Iterable[Observation]:
+    def read() -> Iterable[Observation]:
         yield Observation(orphaned.cancelled, {semconv.ABANDONED_OUTCOME: "ended"})
         yield Observation(orphaned.cancel_failures, {semconv.ABANDONED_OUTCOME: "left"})
         yield Observation(orphaned.commits, {semconv.ABANDONED_OUTCOME: "commit"})
 
-    def commits_in_doubt(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(orphaned.in_doubt)
-
-    meter.create_observable_counter(
+    observe_counter(
+        meter,
         semconv.ABANDONED,
-        [count],
+        read,
         unit="{statement}",
         description="The statements that ran when their calls ended.",
     )
-    meter.create_observable_up_down_counter(
+    observe_gauge(
+        meter,
         semconv.IN_DOUBT,
-        [commits_in_doubt],
+        lambda: orphaned.in_doubt,
         unit="{statement}",
-        description="The commits of calls that have ended which the server has not answered.",
+        description="The commits of ended calls that the server has not confirmed yet.",
     )

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias, cast
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter, Observation
 from sqlalchemy import QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tamatar_auth.observability import semconv
+from tamatar_auth.observability.instruments import observe_gauge
 
 
 class PoolUsage(NamedTuple):
@@ -29,27 +30,29 @@ def engine_pool_usage(engine: AsyncEngine) -> PoolUsage:
 
 
 def observe_pools(meter: Meter, pools: Pools) -> None:
-    """Count the connections whenever metrics are read."""
+    """Register the connections of all pools."""
 
-    def count(_options: CallbackOptions) -> Iterable[Observation]:
+    def count() -> Iterable[Observation]:
         for name, usage in pools.items():
             used, idle, _ = usage()
             yield Observation(used, {semconv.POOL_NAME: name, semconv.POOL_STATE: "used"})
             yield Observation(idle, {semconv.POOL_NAME: name, semconv.POOL_STATE: "idle"})
 
-    def limit(_options: CallbackOptions) -> Iterable[Observation]:
+    def limit() -> Iterable[Observation]:
         for name, usage in pools.items():
             yield Observation(usage().limit, {semconv.POOL_NAME: name})
 
-    meter.create_observable_up_down_counter(
+    observe_gauge(
+        meter,
         semconv.POOL_COUNT,
-        [count],
+        count,
         unit="{connection}",
-        description="The connections of a pool that are lent and that rest.",
+        description="The connections of a pool that are in use and that are idle.",
     )
-    meter.create_observable_up_down_counter(
+    observe_gauge(
+        meter,
         semconv.POOL_MAX,
-        [limit],
+        limit,
         unit="{connection}",
         description="The connections that a pool may hold.",
     )

@@ -15,12 +15,13 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter, Observation
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.observability import semconv
+from tamatar_auth.observability.instruments import observe_counter
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tamatar_auth.storage.session_events.listener import (
@@ -184,22 +185,21 @@ def _parse(payload: str) -> SessionEnd | None:
 
 
 def _register_metrics(feed: SessionEndFeed, meter: Meter) -> None:
-    def received(_options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(feed.received)
-
-    def ended(_options: CallbackOptions) -> Iterable[Observation]:
+    def ended() -> Iterable[Observation]:
         for cause, count in feed.ended.items():
             yield Observation(count, {semconv.WATCH_CAUSE: cause.value})
 
-    meter.create_observable_counter(
+    observe_counter(
+        meter,
         semconv.ENDS_HEARD,
-        [received],
+        lambda: feed.received,
         unit="{end}",
-        description="The ends of sessions that the database told of.",
+        description="The ends of sessions that PostgreSQL has notified this process of.",
     )
-    meter.create_observable_counter(
+    observe_counter(
+        meter,
         semconv.WATCHES_ENDED,
-        [ended],
+        ended,
         unit="{stream}",
         description="The streams of WatchSessions that have ended.",
     )

@@ -12,7 +12,7 @@ import pytest
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.security.passwords.admission import HashQueue
+from tamatar_auth.security.passwords.hash_queue import HashQueue
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.metrics import hash_recorder, observe_permits
 from tests.support.telemetry_capture import Recording
@@ -222,7 +222,7 @@ async def test_closing_waits_for_what_runs_and_leaves_no_thread(work):
 def test_an_interpreter_ends_though_nobody_closed():
     program = """
 import asyncio, bcrypt, sys
-from tamatar_auth.security.passwords.admission import HashQueue
+from tamatar_auth.security.passwords.hash_queue import HashQueue
 
 async def main():
     turns = HashQueue(1, 1)
@@ -269,8 +269,8 @@ async def test_turns_and_hashes_are_counted(work):
     tasks = await begin(hash_queue, work, THREADS + 1)
     async with hash_queue.permit():
         states = {
-            point.attributes["tamatar.hash.permit.state"]: point.value
-            for point in recording.points("tamatar.hash.permit.count")
+            point.attributes["tamatar.hash.turn.state"]: point.value
+            for point in recording.points("tamatar.hash.turn.count")
         }
     tasks[-1].cancel()
     await reach(hash_queue, taken=THREADS, hashing=THREADS, waiting=0)
@@ -278,7 +278,7 @@ async def test_turns_and_hashes_are_counted(work):
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert states == {"hashing": 2, "waiting": 1, "other": 1}
-    assert [point.value for point in recording.points("tamatar.hash.permit.max")] == [5]
+    assert [point.value for point in recording.points("tamatar.hash.turn.max")] == [5]
     for name in ("tamatar.hash.duration", "tamatar.hash.wait.duration"):
         assert [point.count for point in recording.points(name)] == [THREADS]
     await hash_queue.close()
