@@ -33,7 +33,8 @@ from benchmarks.signing_in import signing_in
 from benchmarks.statements import SETTINGS
 from benchmarks.throughput import Throughput
 from benchmarks.upkeep import measure_memory, measure_start, measure_sweep
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.passwords.hasher import PasswordSchemes

@@ -19,7 +19,6 @@ from pathlib import Path
 from buf.validate import validate_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
-from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth import errors
 from tamatar_auth.security.authorization import ACCESS_RULES
 from tools.api_protos import PACKAGE, ProtoElement, Protos, type_name
@@ -74,7 +73,7 @@ def failures() -> Mapping[str, type[errors.Failure]]:
     for module in pkgutil.iter_modules(errors.__path__):
         importlib.import_module(f"{errors.__name__}.{module.name}")
     ours = (e for e in errors.Failure.__subclasses__() if e.__module__.startswith(errors.__name__))
-    return {ErrorReason.Name(each.reason): each for each in ours}
+    return {each.reason: each for each in ours}
 
 
 class Page:
@@ -181,7 +180,7 @@ class Page:
         return list(dict.fromkeys(name for name in names_in_comment if name in self._reasons))
 
     def _status(self, reason: str) -> str:
-        return failures()[reason].code.name
+        return failures()[reason].code
 
     def _reason_table(self) -> Iterator[str]:
         rows = []

@@ -1,5 +1,7 @@
 """Settings: read from the environment and a file, checked by name."""
 
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from pydantic import SecretStr
 from tamatar_auth.cli.local.config import MASK, as_json, example
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.durations import format_duration
-from tamatar_auth.config.settings import Settings, SettingsError
+from tamatar_auth.config.errors import SettingsError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Origins
 
 ORIGINS = Origins(Settings)
@@ -38,6 +41,14 @@ def test_everything_has_a_default_in_development():
     assert [str(address) for address in settings.listen] == ["127.0.0.1:50051"]
     assert str(settings.metrics_listen) == "127.0.0.1:9464"
     assert settings.effective_log_level == "debug"
+
+
+def test_import_of_settings_loads_no_driver():
+    code = "import sys; import tamatar_auth.config.settings; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+
+    assert "pydantic_settings" in modules
+    assert not {"psycopg", "sqlalchemy"}.intersection(modules)
 
 
 def test_the_environment_wins_over_the_file(monkeypatch):

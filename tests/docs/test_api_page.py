@@ -81,7 +81,7 @@ def test_a_call_that_refuses_as_another_has_its_reasons_too():
 
 def test_every_reason_is_on_the_page_with_its_status():
     for reason, failure in failures().items():
-        assert f"| `{reason}` | {failure.code.name} | " in PAGE
+        assert f"| `{reason}` | {failure.code} | " in PAGE
 
 
 def test_a_comment_that_names_another_status_is_found():

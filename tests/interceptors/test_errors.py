@@ -30,10 +30,22 @@ def failures(parent=Failure):
 
 
 def test_every_reason_has_one_failure_and_every_failure_a_reason_of_its_own():
-    reasons = [ErrorReason.Name(failure.reason) for failure in failures()]
+    reasons = [failure.reason for failure in failures()]
 
     assert len(reasons) == len(set(reasons))
     assert set(reasons) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+
+
+def test_every_code_is_a_status_of_grpc():
+    assert {failure.code for failure in failures()} < set(StatusCode.__members__) - {"OK"}
+
+
+@pytest.mark.parametrize("name", ["code", "reason"])
+def test_interceptor_with_unknown_names_is_not_built(monkeypatch, name):
+    monkeypatch.setattr(StorageUnavailable, name, "UNAVAILABEL")
+
+    with pytest.raises(LookupError, match="StorageUnavailable"):
+        ErrorInterceptor()
 
 
 def test_every_failure_is_named_in_the_tree():
@@ -110,7 +122,7 @@ async def test_a_fault_says_nothing_but_an_id_that_is_in_the_log(broken, method)
 async def test_a_failure_is_told_as_it_is(broken, failure, method):
     said = await broken(method, failure())
 
-    assert (said.code, said.reason) == (failure.code, ErrorReason.Name(failure.reason))
+    assert (said.code, said.reason) == (StatusCode[failure.code], failure.reason)
     assert said.message == failure.message
     if failure.retry_after is None:
         assert said.retry_seconds is None

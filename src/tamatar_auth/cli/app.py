@@ -53,7 +53,7 @@ def main() -> None:
     except CommandError as error:
         _fail(str(error), error.exit_code)
     except Exception as error:
-        from tamatar_auth.config.settings import OperatorError  # noqa: PLC0415
+        from tamatar_auth.config.errors import OperatorError  # noqa: PLC0415
 
         if not isinstance(error, OperatorError):
             raise

@@ -9,28 +9,9 @@ from typing import Any, Self
 
 from pydantic import SecretStr, ValidationError, model_validator
 
+from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.fields import SettingFields
 from tamatar_auth.config.sources import ENV_PREFIX, Origins, conflict_error
-
-
-class OperatorError(Exception):
-    """A command cannot go on: the text tells the operator why, and what to do."""
-
-    exit_code = 1
-
-    def message(self) -> str:
-        """Return what the operator is shown."""
-        return str(self)
-
-
-class SettingsError(OperatorError):
-    """The settings are wrong; each line of the text names one and says what it must be."""
-
-    exit_code = 2
-
-    def message(self) -> str:
-        """Return the lines below a sentence that says what they are of."""
-        return f"The settings are wrong:\n{self}"
 
 
 class Settings(SettingFields):

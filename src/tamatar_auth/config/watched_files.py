@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.config.errors import OperatorError
 
 POLL_SECONDS = 0.5
 """Seconds between two looks at the files."""

@@ -19,7 +19,7 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
-from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.embedded.free_ports import free_port, is_free
 from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.embedded.process_guard import GuardedProcess, change_owner, lock_directory

@@ -23,19 +23,16 @@
         StorageUnavailable, StorageTimedOut,
         QueryStatisticsMissing                                the database
 
-A failure is a fact with a name. Its code, its reason and its message are constants,
-so that no value that a caller sent finds its way into a status. The reasons are those
-of the `ErrorReason` enum, one class each; what varies is in `metadata`, `violations`
-and `retry_after`.
+A failure is a fact with a name. Its code, reason and message are constants, because a
+value that a caller sent must never reach a status. The code is the name of a gRPC status,
+and the reason is the name of an `ErrorReason`; each reason has exactly one class. This
+package knows neither gRPC nor protobuf: `interceptors.errors` maps the names. Only
+`metadata`, `violations` and `retry_after` vary.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
-
-from grpc import StatusCode
-
-from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -50,8 +47,8 @@ class FieldViolation(NamedTuple):
 class Failure(Exception):  # noqa: N818 - a failure is not an error of this program
     """A call cannot be answered as the caller hoped."""
 
-    code: ClassVar[StatusCode]
-    reason: ClassVar[ErrorReason.ValueType]
+    code: ClassVar[str]
+    reason: ClassVar[str]
     message: ClassVar[str]
     retry_after: float | None = None
     """Seconds after which the same call may well succeed."""
@@ -71,8 +68,8 @@ class Failure(Exception):  # noqa: N818 - a failure is not an error of this prog
 class InvalidFields(Failure):
     """At least one field breaks a rule."""
 
-    code = StatusCode.INVALID_ARGUMENT
-    reason = ErrorReason.INVALID_FIELDS
+    code = "INVALID_ARGUMENT"
+    reason = "INVALID_FIELDS"
     message = "The request has invalid fields."
 
     def __init__(self, *violations: FieldViolation) -> None:
@@ -88,16 +85,16 @@ class InvalidFields(Failure):
 class MalformedRequest(Failure):
     """The bytes of the request are not the message that the method takes."""
 
-    code = StatusCode.INVALID_ARGUMENT
-    reason = ErrorReason.MALFORMED_REQUEST
+    code = "INVALID_ARGUMENT"
+    reason = "MALFORMED_REQUEST"
     message = "The request cannot be decoded."
 
 
 class InvalidPageToken(Failure):
     """The page token is not ours, or was made for another query."""
 
-    code = StatusCode.INVALID_ARGUMENT
-    reason = ErrorReason.INVALID_PAGE_TOKEN
+    code = "INVALID_ARGUMENT"
+    reason = "INVALID_PAGE_TOKEN"
     message = "The page token is not valid for this query."
     violations = (FieldViolation("page_token", "must come from the page before"),)
 
@@ -105,16 +102,16 @@ class InvalidPageToken(Failure):
 class CallerUnknown(Failure):
     """The service that calls did not prove who it is; why is not told."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = ErrorReason.CALLER_UNKNOWN
+    code = "UNAUTHENTICATED"
+    reason = "CALLER_UNKNOWN"
     message = "The caller is not known."
 
 
 class CallerNotAllowed(Failure):
     """The service that calls has none of the roles that may call this method."""
 
-    code = StatusCode.PERMISSION_DENIED
-    reason = ErrorReason.CALLER_NOT_ALLOWED
+    code = "PERMISSION_DENIED"
+    reason = "CALLER_NOT_ALLOWED"
     message = "The caller may not call this method."
 
     def __init__(self, roles: Iterable[str] = ()) -> None:
@@ -125,8 +122,8 @@ class CallerNotAllowed(Failure):
 class ServerBusy(Failure):
     """As many calls are in flight, or passwords hashed, as may be; this one was not looked at."""
 
-    code = StatusCode.RESOURCE_EXHAUSTED
-    reason = ErrorReason.SERVER_BUSY
+    code = "RESOURCE_EXHAUSTED"
+    reason = "SERVER_BUSY"
     message = "The server is busy: try again."
     retry_after = 1.0
     retry_jitter = 0.5
@@ -139,8 +136,8 @@ class ServerBusy(Failure):
 class ServiceStopping(Failure):
     """This process ends; another one answers."""
 
-    code = StatusCode.UNAVAILABLE
-    reason = ErrorReason.SERVICE_STOPPING
+    code = "UNAVAILABLE"
+    reason = "SERVICE_STOPPING"
     message = "This server is stopping: connect again."
     retry_after = 0.1
     retry_jitter = 1.0
@@ -149,8 +146,8 @@ class ServiceStopping(Failure):
 class StreamInterrupted(Failure):
     """What a stream tells may lack something from here on."""
 
-    code = StatusCode.UNAVAILABLE
-    reason = ErrorReason.STREAM_INTERRUPTED
+    code = "UNAVAILABLE"
+    reason = "STREAM_INTERRUPTED"
     message = "The stream may lack something from here on: begin another one."
     retry_after = 0.1
     retry_jitter = 5.0
@@ -159,8 +156,8 @@ class StreamInterrupted(Failure):
 class InternalFault(Failure):
     """A fault of this service; `error_id` is in its log."""
 
-    code = StatusCode.INTERNAL
-    reason = ErrorReason.INTERNAL_FAULT
+    code = "INTERNAL"
+    reason = "INTERNAL_FAULT"
     message = "The service failed: its log has the error id."
 
     def __init__(self, error_id: str) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from grpc import StatusCode
-
-from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.errors import Failure
 
 
@@ -24,72 +21,72 @@ class Cause(StrEnum):
 class UserNotFound(Failure):
     """There is no such user, or it is deleted."""
 
-    code = StatusCode.NOT_FOUND
-    reason = ErrorReason.USER_NOT_FOUND
+    code = "NOT_FOUND"
+    reason = "USER_NOT_FOUND"
     message = "There is no such user."
 
 
 class EmailTaken(Failure):
     """The address belongs to another live user."""
 
-    code = StatusCode.ALREADY_EXISTS
-    reason = ErrorReason.EMAIL_TAKEN
+    code = "ALREADY_EXISTS"
+    reason = "EMAIL_TAKEN"
     message = "The email address is already registered."
 
 
 class UsernameTaken(Failure):
     """The username belongs to another live user."""
 
-    code = StatusCode.ALREADY_EXISTS
-    reason = ErrorReason.USERNAME_TAKEN
+    code = "ALREADY_EXISTS"
+    reason = "USERNAME_TAKEN"
     message = "The username is already registered."
 
 
 class UserNotDeleted(Failure):
     """Only a deleted user can be restored."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = ErrorReason.USER_NOT_DELETED
+    code = "FAILED_PRECONDITION"
+    reason = "USER_NOT_DELETED"
     message = "The user is not deleted."
 
 
 class EtagMismatch(Failure):
     """The user was changed since the caller read it."""
 
-    code = StatusCode.ABORTED
-    reason = ErrorReason.ETAG_MISMATCH
+    code = "ABORTED"
+    reason = "ETAG_MISMATCH"
     message = "The user was changed meanwhile: read it again."
 
 
 class RequestIdReused(Failure):
     """The request id was used for a user with other content."""
 
-    code = StatusCode.ALREADY_EXISTS
-    reason = ErrorReason.REQUEST_ID_REUSED
+    code = "ALREADY_EXISTS"
+    reason = "REQUEST_ID_REUSED"
     message = "The request id was used for another user."
 
 
 class UserIdTaken(Failure):
     """The id that a user was to be imported with belongs to another one."""
 
-    code = StatusCode.ALREADY_EXISTS
-    reason = ErrorReason.USER_ID_TAKEN
+    code = "ALREADY_EXISTS"
+    reason = "USER_ID_TAKEN"
     message = "The user id belongs to another user."
 
 
 class ImportedDifferently(Failure):
     """The user was imported before from other content."""
 
-    code = StatusCode.ALREADY_EXISTS
-    reason = ErrorReason.IMPORTED_DIFFERENTLY
+    code = "ALREADY_EXISTS"
+    reason = "IMPORTED_DIFFERENTLY"
     message = "The user was imported before with other content."
 
 
 class InvalidCredentials(Failure):
     """Nobody signs in with these credentials; why is not told."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = ErrorReason.INVALID_CREDENTIALS
+    code = "UNAUTHENTICATED"
+    reason = "INVALID_CREDENTIALS"
     message = "The credentials are not valid."
 
     def __init__(self, cause: Cause | None = None, user_id: object = None) -> None:
@@ -100,8 +97,8 @@ class InvalidCredentials(Failure):
 class EmailNotVerified(Failure):
     """The password is right, the address is not verified."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = ErrorReason.EMAIL_NOT_VERIFIED
+    code = "FAILED_PRECONDITION"
+    reason = "EMAIL_NOT_VERIFIED"
     message = "The email address is not verified."
 
     def __init__(self, user_id: object = None) -> None:
@@ -112,8 +109,8 @@ class EmailNotVerified(Failure):
 class TooManyAttempts(Failure):
     """Too many wrong passwords were tried; `retry_after` seconds from now one is looked at."""
 
-    code = StatusCode.RESOURCE_EXHAUSTED
-    reason = ErrorReason.TOO_MANY_ATTEMPTS
+    code = "RESOURCE_EXHAUSTED"
+    reason = "TOO_MANY_ATTEMPTS"
     message = "Too many attempts: try again later."
     retry_after = 1.0
 
@@ -126,8 +123,8 @@ class TooManyAttempts(Failure):
 class UserTokenInvalid(Failure):
     """The one-time secret is good for nothing; why is not told."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = ErrorReason.USER_TOKEN_INVALID
+    code = "UNAUTHENTICATED"
+    reason = "USER_TOKEN_INVALID"
     message = "The secret is not valid."
 
 

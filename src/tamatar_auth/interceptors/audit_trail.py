@@ -1,11 +1,16 @@
-"""Records refused attempts, with the true cause that the caller is not told."""
+"""Records refused attempts with their true cause, which no caller sees."""
 
 from typing import Any
 
 from grpc.aio import ServicerContext
 
-from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar_auth.errors import Failure
+from tamatar_auth.errors.sessions import SessionReused
+from tamatar_auth.errors.users import (
+    EmailNotVerified,
+    InvalidCredentials,
+    TooManyAttempts,
+    UserTokenInvalid,
+)
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
@@ -17,19 +22,12 @@ FAILURE_EVENTS = {
     "VerifyEmail": Event.EMAIL_VERIFICATION_FAILED,
 }
 
-AUDITED_REASONS = frozenset(
-    {
-        ErrorReason.INVALID_CREDENTIALS,
-        ErrorReason.EMAIL_NOT_VERIFIED,
-        ErrorReason.TOO_MANY_ATTEMPTS,
-        ErrorReason.USER_TOKEN_INVALID,
-    }
-)
-"""The refusals that are attempts; a field that breaks a rule is none."""
+AUDITED_FAILURES = (InvalidCredentials, EmailNotVerified, TooManyAttempts, UserTokenInvalid)
+"""The failures that are attempts. A field that breaks a rule is not an attempt."""
 
 
 class AuditInterceptor(Interceptor):
-    """Follows the methods that take a secret."""
+    """Records the refusals of methods that take a secret."""
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Record what the behaviour refuses."""
@@ -40,10 +38,11 @@ class AuditInterceptor(Interceptor):
         async def audited(request: Any, context: ServicerContext[Any, Any]) -> Any:
             try:
                 return await behaviour(request, context)
-            except Failure as failure:
-                if failure.reason == ErrorReason.SESSION_REUSED:
-                    audit.record(Event.SESSION_REUSED, **failure.audit_details)
-                elif failure_event is not None and failure.reason in AUDITED_REASONS:
+            except SessionReused as failure:
+                audit.record(Event.SESSION_REUSED, **failure.audit_details)
+                raise
+            except AUDITED_FAILURES as failure:
+                if failure_event is not None:
                     audit.record(failure_event, **failure.audit_details)
                 raise
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from grpc import StatusCode
 from grpc.aio import AbortError, ServicerContext
 from grpc_status import rpc_status
 
@@ -29,6 +28,8 @@ from tamatar_auth.storage import sqlstates
 
 DOMAIN = "auth.tamatar.dev"
 
+_CODES: Mapping[str, Code.ValueType] = dict(Code.items())
+
 MAX_VIOLATIONS = 20
 """A status of more than about 8 KiB is replaced by gRPC: the first fields are enough."""
 
@@ -37,6 +38,12 @@ log = structlog.get_logger(__name__)
 
 class ErrorInterceptor(Interceptor):
     """Answers every exception with the status that it means."""
+
+    def __init__(self) -> None:
+        reasons = set(ErrorReason.keys())
+        for failure in Failure.__subclasses__():
+            if failure.code not in _CODES or failure.reason not in reasons:
+                raise LookupError(f"{failure.__name__} has an unknown code or reason")
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Catch what the behaviour raises."""
@@ -56,9 +63,7 @@ class ErrorInterceptor(Interceptor):
 def status(failure: Failure) -> Status:
     """Write a failure as a status with its details."""
     details: list[Message] = [
-        ErrorInfo(
-            reason=ErrorReason.Name(failure.reason), domain=DOMAIN, metadata=dict(failure.metadata)
-        )
+        ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=dict(failure.metadata))
     ]
     if failure.violations:
         details.append(_bad_request(failure.violations[:MAX_VIOLATIONS]))
@@ -67,7 +72,7 @@ def status(failure: Failure) -> Status:
         jitter = random.uniform(1, 1 + failure.retry_jitter)  # noqa: S311 - jitter
         delay.FromMilliseconds(round(failure.retry_after * jitter * 1000))
         details.append(RetryInfo(retry_delay=delay))
-    answer = Status(code=Code.Value(failure.code.name), message=failure.message)
+    answer = Status(code=_CODES[failure.code], message=failure.message)
     for detail in details:
         answer.details.add().Pack(detail)
     return answer
@@ -90,8 +95,8 @@ def _failure(error: Exception, method: Method, context: ServicerContext[Any, Any
     failure = sqlstates.to_failure(error)
     where = {"method": f"{method.service}/{method.name}", "sqlstate": sqlstates.sqlstate(error)}
     if failure is not None:
-        level = logging.WARNING if failure.code is StatusCode.UNAVAILABLE else logging.DEBUG
-        log.log(level, "storage refused", reason=ErrorReason.Name(failure.reason), **where)
+        level = logging.WARNING if failure.code == "UNAVAILABLE" else logging.DEBUG
+        log.log(level, "storage refused", reason=failure.reason, **where)
         return failure
     error_id = secrets.token_hex(8)
     log.error("call failed", error_id=error_id, **where, exc_info=error)

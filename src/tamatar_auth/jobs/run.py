@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs import seed as seed_job
 from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import InvalidFields
 from tamatar_auth.errors.users import EtagMismatch, UserNotFound
 from tamatar_auth.security.passwords.hasher import PasswordHasher

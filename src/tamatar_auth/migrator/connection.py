@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine, NullPool, create_engine
 
-from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 
 LIMITS = {

@@ -15,7 +15,8 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 
 FLUSH_SECONDS = 0.8
 """How long a shutdown waits for the collector: a server ends within its grace and a second."""

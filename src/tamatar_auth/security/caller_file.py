@@ -28,7 +28,7 @@ from pydantic import (
     ValidationError,
 )
 
-from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.security.callers import (
     LOCAL_CALLER,
     Caller,

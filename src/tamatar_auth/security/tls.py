@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.watched_files import WatchedFiles
 
 MAX_PEM_BYTES = 1024 * 1024

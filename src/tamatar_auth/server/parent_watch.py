@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.config.errors import OperatorError
 
 
 def stop_with_parent(parent: int) -> None:

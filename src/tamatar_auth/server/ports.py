@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.settings import OperatorError
+from tamatar_auth.config.errors import OperatorError
 
 LISTEN = "TAMATAR_LISTEN"
 HEALTH_LISTEN = "TAMATAR_HEALTH_LISTEN"

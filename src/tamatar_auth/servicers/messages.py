@@ -3,13 +3,14 @@
 A message that becomes part of another one is written in its place: protobuf would copy it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from math import floor
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_pb2 import Session
 from tamatar.auth.v1.session_service_pb2 import (
     BatchValidateSessionsResponse,
@@ -28,6 +29,8 @@ from tamatar_auth.storage.session_validation.statement import ValidatedRow
 
 _MICROSECONDS_PER_SECOND, _POSTGRESQL_EPOCH = 1_000_000, 946_684_800
 """Microseconds, and seconds until 2000-01-01, since when PostgreSQL counts."""
+
+_REASONS: Mapping[str, ErrorReason.ValueType] = dict(ErrorReason.items())
 
 
 def user_message(row: UserRow) -> User:
@@ -95,7 +98,7 @@ def validations_message(results: Iterable[ValidatedRow | Failure]) -> BatchValid
     for result in results:
         validation = message.results.add()
         if isinstance(result, Failure):
-            validation.refusal = result.reason
+            validation.refusal = _REASONS[result.reason]
         else:
             _write_validated(validation.session, validation.user, result)
     return message
@@ -113,7 +116,7 @@ def write_import_result(result: ImportResult, outcome: ImportedUser | UUID | Fai
     """Tell what became of a user that was to be imported: it is new, it was there, or why not."""
     if isinstance(outcome, Failure):
         result.outcome = ImportOutcome.IMPORT_OUTCOME_REFUSED
-        result.reason = outcome.reason
+        result.reason = _REASONS[outcome.reason]
         for field, description in outcome.violations:
             result.broken_rules.add(field=field, description=description)
     elif isinstance(outcome, UUID):

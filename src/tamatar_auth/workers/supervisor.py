@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
 from tamatar_auth.workers.environment import environments
 from tamatar_auth.workers.process import WorkerProcess

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.settings import OperatorError, Settings
+from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.server.parent_watch import stop_with_parent
 from tamatar_auth.server.run import serve
 from tamatar_auth.workers.process import READY_MESSAGE

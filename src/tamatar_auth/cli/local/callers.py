@@ -126,7 +126,8 @@ def _caller_file(file: Path | None) -> "CallerFile":
 
 
 def _caller_file_path(file: Path | None) -> Path:
-    from tamatar_auth.config.settings import Settings, SettingsError  # noqa: PLC0415
+    from tamatar_auth.config.errors import SettingsError  # noqa: PLC0415
+    from tamatar_auth.config.settings import Settings  # noqa: PLC0415
 
     path = file or Settings.load().callers_file
     if path is None:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import psycopg
 
 from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
-from tamatar_auth.config.settings import OperatorError, Settings, SettingsError
+from tamatar_auth.config.errors import OperatorError, SettingsError
+from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Origins
 from tamatar_auth.migrator.connection import connect
 from tamatar_auth.migrator.migrations import Migrations

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Self
 
-from tamatar_auth.config.settings import Settings, SettingsError
+from tamatar_auth.config.errors import SettingsError
+from tamatar_auth.config.settings import Settings
 
 MIN_KEY_BYTES = 32
 MAX_KEYS = 100
