@@ -15,7 +15,7 @@ RUN python -m venv --without-pip /opt/tamatar-auth \
     && python -m pip --python /opt/build install \
         --require-hashes --requirement requirements/build.txt
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml LICENSE README.md ./
 COPY migrations/ migrations/
 COPY generated/ generated/
 COPY src/ src/

@@ -79,7 +79,7 @@ migrate: $(RUNTIME) ## Bring the database's schema up to date.
 seed: $(RUNTIME) ## Put the first users into the database.
 	@$(BIN)/tamatar-auth seed $(ARGS)
 
-proto: $(RUNTIME) .venv-proto/.installed ## Generate generated/ and docs/api.md from protos/.
+proto: $(RUNTIME) .venv-proto/.installed ## Generate generated/ and docs/reference/api.md from protos/.
 	@.venv-proto/bin/python tools/protos.py generate
 	@$(BIN)/python -m tools.api_docs generate
 

@@ -1,4 +1,4 @@
-"""Write docs/api.md from the compiled protos, the rules of access and the failures.
+"""Write docs/reference/api.md from the compiled protos, the rules of access and the failures.
 
     python -m tools.api_docs generate    write it
     python -m tools.api_docs check       tell whether it is what the protos say
@@ -25,13 +25,13 @@ from tools.api_protos import PACKAGE, ProtoElement, Protos, type_name
 from tools.api_rules import describe_rules
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/api.md"
+PAGE = ROOT / "docs/reference/api.md"
 PROTOC_PYTHON = ROOT / ".venv-proto/bin/python"
 
 INTRODUCTION = """\
 # The API
 
-Every call of `tamatar.auth.v1`, its rules, and the reasons with which it refuses. `make proto` writes this page from [protos/](../protos/tamatar/auth/v1), from [the rules for callers](../src/tamatar_auth/security/authorization.py) and from [the failures](../src/tamatar_auth/errors); `make check` holds it against them.
+Every call of `tamatar.auth.v1`, its rules, and the reasons with which it refuses. `make proto` writes this page from [protos/](https://github.com/tamatar/tamatar-auth/tree/main/protos/tamatar/auth/v1), from [the rules for callers](https://github.com/tamatar/tamatar-auth/blob/main/src/tamatar_auth/security/authorization.py) and from [the failures](https://github.com/tamatar/tamatar-auth/tree/main/src/tamatar_auth/errors); `make check` holds it against them.
 
 Any call may be refused with `INVALID_FIELDS`, `MALFORMED_REQUEST`, `CALLER_UNKNOWN`, `CALLER_NOT_ALLOWED`, `SERVER_BUSY`, `STORAGE_UNAVAILABLE`, `STORAGE_TIMED_OUT`, `TRANSACTION_CONFLICT` or `INTERNAL_FAULT`; with the call stand the reasons that are its own. [Reasons](#reasons) explains them all. Beside these services there are `grpc.health.v1.Health` for everybody, and reflection for admins.
 """  # noqa: E501 - a paragraph of the page is a line of it
@@ -55,7 +55,7 @@ def main() -> int:
         return 0
     if PAGE.exists() and PAGE.read_text() == page:
         return 0
-    print("docs/api.md is not what the protos say: `make proto` writes it.")
+    print("docs/reference/api.md is not what the protos say: `make proto` writes it.")
     return 1
 
 
@@ -77,7 +77,7 @@ def failures() -> Mapping[str, type[errors.Failure]]:
 
 
 class Page:
-    """The text of docs/api.md."""
+    """The text of docs/reference/api.md."""
 
     def __init__(self, protos: Protos) -> None:
         self._protos = protos

@@ -69,7 +69,7 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
             *("--against", "protos/released.binpb"),
         ],
         "generated code is up to date": [PROTOC_PYTHON, "tools/protos.py", "check"],
-        "docs/api.md is up to date": [
+        "docs/reference/api.md is up to date": [
             *(sys.executable, "-m", "tools.api_docs", "check", "--image", image),
         ],
         "generated code loads beside the oldest grpcio and protobuf": [

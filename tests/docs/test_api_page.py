@@ -1,4 +1,4 @@
-"""docs/api.md is made of the protos: all that is in them, and what their rules want in words."""
+"""docs/reference/api.md holds everything that the protos declare, with their rules in words."""
 
 import pytest
 from buf.validate import validate_pb2
@@ -13,7 +13,7 @@ from tools.api_docs import Page, failures
 from tools.api_protos import PACKAGE, Protos
 from tools.api_rules import describe_rules
 
-PAGE = (ROOT / "docs/api.md").read_text()
+PAGE = (ROOT / "docs/reference/api.md").read_text()
 
 
 def section(title):

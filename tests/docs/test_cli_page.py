@@ -1,4 +1,4 @@
-"""docs/cli.md: the commands of the page do what it says, and a refusal is told as it shows."""
+"""docs/guide/cli.md: the commands on the page work, and errors print as the page shows."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, run, serving
 from tests.support.databases import TEMPLATE
 
-PAGE = (ROOT / "docs/cli.md").read_text()
+PAGE = (ROOT / "docs/guide/cli.md").read_text()
 (COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
 (REFUSAL,) = re.findall(r"(?ms)^```text\n(.*?)^```$", PAGE)
 ADDRESS = "auth.example.com:50051"

@@ -1,4 +1,4 @@
-"""docs/client.md: the code of the page does what the page says."""
+"""docs/guide/client.md: the code of the page does what the page says."""
 
 import re
 
@@ -10,7 +10,7 @@ from tamatar_auth.client.testing import FakeAuthServer
 from tests.support.calls import read_refusal
 from tests.support.commands import ROOT
 
-PAGE = (ROOT / "docs/client.md").read_text()
+PAGE = (ROOT / "docs/guide/client.md").read_text()
 CALLS, GUARDS, TESTS = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
 ADDRESS = "auth.example.com:50051"
 

@@ -1,4 +1,4 @@
-"""docs/grpcurl.md: every command does what the page says, and prints what stands below it."""
+"""docs/guide/grpcurl.md: every command does what the page says, and prints what stands below it."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, environment, find_grpcurl, serving
 from tests.support.databases import TEMPLATE
 
-PAGE = (ROOT / "docs/grpcurl.md").read_text()
+PAGE = (ROOT / "docs/guide/grpcurl.md").read_text()
 BLOCKS = re.findall(r"(?ms)^## (.*?)$|^```console\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", PAGE)
 
 

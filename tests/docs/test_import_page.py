@@ -1,4 +1,4 @@
-"""docs/import.md: the files of the page can be imported, and reports look as it shows."""
+"""docs/guide/import.md: the files of the page can be imported, and reports look as it shows."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import re
 from tests.support.commands import BIN, ROOT, run
 
 HASH = "$2b$04$6A3byn0SPNdbsDnUgJ4Vc.xKO5G9UwVQB9VhgGwgdw/zziH8oPAW."
-PAGE = (ROOT / "docs/import.md").read_text()
+PAGE = (ROOT / "docs/guide/import.md").read_text()
 ROW, REPORT = re.findall(r"(?ms)^```json\n(.*?)^```$", PAGE)
 (COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
 

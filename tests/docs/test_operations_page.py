@@ -1,4 +1,4 @@
-"""What docs/operations.md says can be done, and does what it says."""
+"""What docs/operate/operations.md says can be done, and does what it says."""
 
 import configparser
 import os
@@ -29,7 +29,7 @@ from tests.support.certificates import Authority
 from tests.support.commands import BIN, QUICK, ROOT, run, tamatar
 from tests.support.schema_dump import schema
 
-PAGE = (ROOT / "docs/operations.md").read_text()
+PAGE = (ROOT / "docs/operate/operations.md").read_text()
 
 
 def blocks(language, page=PAGE):

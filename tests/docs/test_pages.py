@@ -9,40 +9,38 @@ import pytest
 
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
+from tests.support import pages
 from tests.support.certificates import DAY
 from tests.support.commands import BIN, ROOT, run, serving, tamatar
 from tests.support.deploy_files import anchors
 
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path.read_text()
-    for path in [
-        *(ROOT / "README.md", ROOT / "protos/README.md"),
-        *sorted((ROOT / "docs").rglob("*.md")),
-    ]
-}
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in pages.PAGES}
 
 RUN_BY = {
     "README.md": ("tests/docs/test_readme.py", {"console", "go", "python", "typescript"}),
-    "docs/audit.md": ("tests/security/test_audit.py", {"json"}),
-    "docs/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
-    "docs/client.md": ("tests/docs/test_client_page.py", {"python"}),
-    "docs/deploying.md": ("tests/repo/test_deploy_files.py", {"console"}),
-    "docs/grpcurl.md": ("tests/docs/test_grpcurl_page.py", {"console", "text"}),
-    "docs/import.md": ("tests/docs/test_import_page.py", {"console", "json"}),
-    "docs/incidents.md": ("tests/docs/test_pages.py", {"console", "sql"}),
-    "docs/operations.md": ("tests/docs/test_operations_page.py", {"console", "ini", "sql", "text"}),
-    "docs/running.md": ("tests/docs/test_pages.py", {"console"}),
-    "docs/telemetry.md": ("tests/docs/test_pages.py", {"console"}),
+    "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
+    "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
+    "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
+    "docs/operate/deploying.md": ("tests/repo/test_deploy_files.py", {"console"}),
+    "docs/guide/grpcurl.md": ("tests/docs/test_grpcurl_page.py", {"console", "text"}),
+    "docs/guide/import.md": ("tests/docs/test_import_page.py", {"console", "json"}),
+    "docs/operate/incidents.md": ("tests/docs/test_pages.py", {"console", "sql"}),
+    "docs/operate/operations.md": (
+        "tests/docs/test_operations_page.py",
+        {"console", "ini", "sql", "text"},
+    ),
+    "docs/operate/running.md": ("tests/docs/test_pages.py", {"console"}),
+    "docs/operate/telemetry.md": ("tests/docs/test_pages.py", {"console"}),
     "protos/README.md": ("tests/interop/test_languages.py", {"console"}),
 }
 """The test that runs the code of a page, and which languages: all but what is listed below."""
 
 NOT_RUN = {
     ("README.md", "make run "): "what it starts is started by tests/conftest.py and test_cli.py",
-    ("docs/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
-    ("docs/deploying.md", "docker compose "): "there is no Docker where the tests run",
-    ("docs/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
-    ("docs/operations.md", "pool_mode = "): "there is no PgBouncer where the tests run",
+    ("docs/operate/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
+    ("docs/operate/deploying.md", "docker compose "): "there is no Docker where the tests run",
+    ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
+    ("docs/operate/operations.md", "pool_mode = "): "there is no PgBouncer where the tests run",
 }
 """Blocks that no test runs, by their page and how they begin, and why."""
 
@@ -69,9 +67,9 @@ def test_every_block_is_run_or_excused(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_to_a_headline_leads_to_one(page):
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)\s#]*)#([^)]+)\)", PAGES[page]):
-        there = (ROOT / page).parent / target if target else ROOT / page
-        assert anchor in anchors(there.read_text()), (target, anchor)
+    for link, anchor in re.findall(r"\]\(([^)\s#]*)#([^)]+)\)", PAGES[page]):
+        there = pages.linked_file(ROOT / page, link) if link else ROOT / page
+        assert there is None or anchor in anchors(there.read_text()), (link, anchor)
 
 
 def test_every_excuse_is_of_a_block():
@@ -80,15 +78,15 @@ def test_every_excuse_is_of_a_block():
     assert used == set(NOT_RUN)
 
 
-@pytest.mark.parametrize("number", range(len(blocks("docs/incidents.md", "sql"))))
+@pytest.mark.parametrize("number", range(len(blocks("docs/operate/incidents.md", "sql"))))
 def test_the_sql_for_incidents_runs(migrated_database, number):
     with psycopg.connect(migrated_database) as connection:
-        for statement in blocks("docs/incidents.md", "sql")[number].strip().split(";\n"):
+        for statement in blocks("docs/operate/incidents.md", "sql")[number].strip().split(";\n"):
             connection.execute(statement.encode())
 
 
 def test_callers_are_kept_as_the_page_says(tmp_path):
-    (commands,) = blocks("docs/running.md", "console")
+    (commands,) = blocks("docs/operate/running.md", "console")
 
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
     told = run("sh", "-e", "-c", commands, cwd=tmp_path, PATH=path).stdout.splitlines()
@@ -102,7 +100,7 @@ def test_the_leaked_token_of_a_caller_ends_at_once(tmp_path):
     callers = CallerFile(tmp_path / "callers.toml")
     callers.add(NewCaller("gateway", [Role.VALIDATOR]), DAY)
     before = (tmp_path / "callers.toml").read_text()
-    (command,) = blocks("docs/incidents.md", "console")
+    (command,) = blocks("docs/operate/incidents.md", "console")
 
     given = {"TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml")}
     tamatar(*command.split()[1:], cwd=tmp_path, **given)
@@ -113,7 +111,7 @@ def test_the_leaked_token_of_a_caller_ends_at_once(tmp_path):
     assert after != digests.findall(before)
 
 
-@pytest.mark.parametrize("line", blocks("docs/telemetry.md", "console")[0].splitlines())
+@pytest.mark.parametrize("line", blocks("docs/operate/telemetry.md", "console")[0].splitlines())
 def test_telemetry_is_switched_on_as_the_page_says(line, migrated_database, tmp_path):
     command, _, comment = (part.strip() for part in line.partition("#"))
     given = {

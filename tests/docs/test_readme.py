@@ -1,4 +1,4 @@
-"""What the README and the pages beside it say is so."""
+"""README.md and the pages beside it: their code runs, and every name on them exists."""
 
 import re
 import shlex
@@ -26,15 +26,12 @@ from tests.support.commands import (
     run,
     sample_server,
 )
+from tests.support.pages import PAGES, linked_file
 
 ADDRESS = "127.0.0.1:50051"
 OWN_ADDRESS = "127.0.0.1:50060"
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "protos/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
 README = PAGES[0].read_text()
-SECURITY = (ROOT / "docs/security.md").read_text()
+SECURITY = (ROOT / "docs/operate/security.md").read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 OTHER_PROGRAMS = ("buf", "docker", "kubectl")
@@ -228,8 +225,14 @@ def test_a_row_of_the_security_requirements_is_met_or_a_deviation_and_not_both()
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_to_a_file(page):
     links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
-    own = [link for link in links if not re.match(r"https?:", link)]
+    targets = [target for link in links if (target := linked_file(page, link))]
 
-    missing = [link for link in own if not (page.parent / link).exists()]
+    assert [target for target in targets if not target.exists()] == []
 
-    assert not missing
+
+@pytest.mark.parametrize("page", PAGES[3:], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_of_the_site_links_to_other_files_by_the_repository(page):
+    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
+    own = [linked_file(page, link) for link in links if not link.startswith("https:")]
+
+    assert [target for target in own if not target.is_relative_to(ROOT / "docs")] == []

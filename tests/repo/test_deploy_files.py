@@ -37,7 +37,7 @@ from tests.support.deploy_files import (
 )
 from tests.support.waiting import until
 
-PAGE = (ROOT / "docs/deploying.md").read_text()
+PAGE = (ROOT / "docs/operate/deploying.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that are not of our page."""
 
@@ -303,7 +303,7 @@ def test_every_metric_is_on_the_dashboard(exported):
 
 
 def test_every_alert_leads_to_what_to_do():
-    pages = {path: anchors(Path(ROOT, path).read_text()) for path in ("docs/incidents.md",)}
+    pages = {path: anchors(Path(ROOT, path).read_text()) for path in ("docs/operate/incidents.md",)}
     for rule in alerts():
         page, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert anchor in pages[page], rule["alert"]

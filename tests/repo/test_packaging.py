@@ -132,6 +132,13 @@ def test_the_wheel_holds_the_service_its_stubs_and_its_migrations(wheel: Path) -
     assert names == files("tamatar_auth", "src") | stubs | migrations
 
 
+def test_the_wheel_holds_the_license(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (license_file,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
+
+        assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
+
+
 def test_the_wheel_offers_the_command(environment: Path, tmp_path: Path) -> None:
     said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
 

@@ -31,7 +31,7 @@ from tests.support.rows import wait_longer
 from tests.support.telemetry_capture import logged
 from tests.support.waiting import eventually, somebody_waits
 
-DOCUMENT = (ROOT / "docs/audit.md").read_text()
+DOCUMENT = (ROOT / "docs/operate/audit.md").read_text()
 NEW_PASSWORD = "another horse battery"
 WRONG_PASSWORD = "wrong horse battery"
 

@@ -1,6 +1,6 @@
 """The audit trail: what happened to credentials and sessions, an event each, as log records.
 
-The names of events and of their fields are documented in docs/audit.md and stay as they are.
+docs/operate/audit.md documents the names of events and of their fields, which do not change.
 No secret, address or name is in them: users and sessions are told by their ids.
 """
 
