@@ -18,7 +18,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import (
     add_SessionServiceServicer_to_server,
 )
 from tamatar_auth.server.accept_loop import new_server
-from tamatar_auth.server.app import OPTIONS, PRIORITY_PATHS
+from tamatar_auth.server.build import OPTIONS, PRIORITY_PATHS
 from tamatar_auth.server.parent_watch import stop_with_parent
 
 

@@ -14,8 +14,8 @@ from tamatar_auth.client import aio, call_defaults
 from tamatar_auth.client.target import CHANNEL_OPTIONS, is_local, resolve_target
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import Role
-from tamatar_auth.server.app import OPTIONS as SERVER
 from tamatar_auth.server.app import run_service
+from tamatar_auth.server.build import OPTIONS as SERVER
 from tests.support.calls import ada
 from tests.support.certificates import DAY, Authority
 

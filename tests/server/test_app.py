@@ -114,8 +114,10 @@ async def test_connections_that_die_at_birth_are_unavailable(settings, database)
             connection.driver_connection.pgconn.finish()
 
         event.listen(service.database.engine.sync_engine, "connect", end)
-        event.listen(service.database_monitor._database.engine.sync_engine, "connect", end)
-        await service.database_monitor._database.close()
+        event.listen(
+            service.components.database_monitor._database.engine.sync_engine, "connect", end
+        )
+        await service.components.database_monitor._database.close()
         call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
         said = await refused(call)
         await eventually(lambda: is_not_serving(channel))
@@ -131,7 +133,7 @@ async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, d
         async with held_connections(service.database, settings.pool_size):
             said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
             assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
-            await service.database_monitor.check()
+            await service.components.database_monitor.check()
             await eventually(lambda: is_serving(channel))
 
         await eventually(lambda: is_answered(users))
@@ -158,7 +160,7 @@ async def test_tables_of_a_later_release_are_served(settings, migrated_database)
     async with run_service(settings.with_database(migrated_database)) as service:
         async with service.database.transaction() as tx:
             await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        await service.database_monitor.check()
+        await service.components.database_monitor.check()
         async with channel_to(service) as channel:
             assert await status_of(channel) == SERVING
 

@@ -1,4 +1,4 @@
-"""A server that runs, what it works with, and how it stops."""
+"""A running service and how it stops."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -10,60 +10,39 @@ import structlog
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.interceptors.in_flight import InFlightInterceptor
-from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.security.passwords.hasher import PasswordHasher
-from tamatar_auth.server.credential_files import CredentialFiles
-from tamatar_auth.server.database_monitor import DatabaseMonitor
-from tamatar_auth.servicers.health import HealthServicer
+from tamatar_auth.server.components import Components
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver.connection import OrphanedStatements
-from tamatar_auth.storage.session_events.feed import SessionEndFeed
-from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
-from tamatar_auth.storage.session_validation.validator import SessionValidator
 
 SHUTDOWN_STEP_SECONDS = 0.2
-"""How long each step of the end may take once the calls should have ended."""
+"""Seconds that each step of a shutdown may take after the grace period of the calls."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Components:
-    """What the server works with and whoever runs it has to end or to tell."""
-
-    health: HealthServicer
-    drain: InFlightInterceptor
-    validator: SessionValidator
-    activity: LastActivityWriter
-    session_feed: SessionEndFeed
-    orphaned: OrphanedStatements
-    passwords: PasswordHasher
-    telemetry: Telemetry
-
-
-@dataclass(frozen=True, slots=True)
 class RunningService:
-    """A server that answers calls, and what it works with."""
+    """A server that answers calls, with its components."""
 
     settings: Settings
-    credential_files: CredentialFiles
-    database: Database
-    database_monitor: DatabaseMonitor
     components: Components
     server: grpc.aio.Server
     addresses: Sequence[ListenAddress]
     health_server: grpc.aio.Server
-    """Answers health and nothing else, where that is asked for."""
+    """Answers health and nothing else; it has no port unless the settings give it one."""
     health_address: ListenAddress | None
     background_tasks: Sequence[asyncio.Task[None]] = ()
-    """Tasks that run as long as the server; one that ends is a fault."""
+    """Tasks that run as long as the server; the end of one is a crash."""
     unfinished: list[str] = field(default_factory=list)
-    """What had not ended when the server had to go."""
+    """What the shutdown did not wait for any longer."""
+
+    @property
+    def database(self) -> Database:
+        """The database of its calls."""
+        return self.components.database
 
     @property
     def log_addresses(self) -> Mapping[str, Any]:
-        """Where it answers, as the log tells it."""
+        """The addresses as fields of a log line."""
         log_fields: dict[str, Any] = {"addresses": [str(address) for address in self.addresses]}
         return (
             log_fields
@@ -72,8 +51,9 @@ class RunningService:
         )
 
     async def wait_for_failure(self) -> None:
-        """Raise what ended a server of gRPC that was not told to end."""
-        # Not to be cancelled, as gRPC's own waiting would be, too: they end with the servers.
+        """Raise the error that ended a gRPC server without a request to stop."""
+        # Cancelling `wait_for_termination` cancels gRPC's own wait, so these tasks are left
+        # to end with their servers.
         servers = (self.server, self.health_server)
         terminations = [asyncio.create_task(server.wait_for_termination()) for server in servers]
         ended, _ = await asyncio.wait(terminations, return_when=asyncio.FIRST_COMPLETED)
@@ -82,32 +62,36 @@ class RunningService:
         raise RuntimeError("gRPC has ended a server")
 
     async def stop(self) -> None:
-        """Stop taking calls, finish those in flight and the hashes that run, close the pool.
+        """Stop accepting calls, finish those in flight and running hashes, close the pools.
 
-        NOT_SERVING is said first, so that balancers turn away before the port closes. What
-        does not end in its time is left behind: it shall not hold up the others, nor the end.
+        Health turns NOT_SERVING first, so that load balancers move away before the port closes.
+        A step that exceeds its time is left behind, because it must not delay the others.
         """
         await self.components.health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_delay.total_seconds())
         self.components.drain.end_streams()
         grace = self.settings.shutdown_grace.total_seconds()
         await asyncio.gather(self.server.stop(grace), self.health_server.stop(grace))
+        await self._close_components()
+
+    async def _close_components(self) -> None:
         components = self.components
         await self._finish_in_time(
             calls=components.drain.wait_until_idle(), hashes=components.passwords.close()
         )
         await self._finish_in_time(
             validations=components.validator.close(),
-            activity=components.activity.flush(self.database),
+            activity=components.activity.flush(components.database),
             listener=components.session_feed.close(),
         )
         await self._finish_in_time(
-            database_monitor=self.database_monitor.close(), connections=self.database.close()
+            database_monitor=components.database_monitor.close(),
+            connections=components.database.close(),
         )
         await self._finish_in_time(statements=components.orphaned.close())
 
-    async def _finish_in_time(self, **ends: Coroutine[Any, Any, None]) -> None:
-        tasks = {asyncio.create_task(end, name=name) for name, end in ends.items()}
+    async def _finish_in_time(self, **steps: Coroutine[Any, Any, None]) -> None:
+        tasks = {asyncio.create_task(step, name=name) for name, step in steps.items()}
         ended, pending = await asyncio.wait(tasks, timeout=SHUTDOWN_STEP_SECONDS)
         for task in pending:
             task.cancel()

@@ -1,0 +1,129 @@
+"""Builds the gRPC servers: servicers, the interceptors around them, and gRPC's options."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceServicer_to_server
+from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.interceptors.audit_trail import AuditInterceptor
+from tamatar_auth.interceptors.authentication import AuthenticationInterceptor
+from tamatar_auth.interceptors.base import HandlerInterceptor
+from tamatar_auth.interceptors.deadlines import DeadlineInterceptor, Deadlines
+from tamatar_auth.interceptors.decoding import DecodingInterceptor
+from tamatar_auth.interceptors.errors import ErrorInterceptor
+from tamatar_auth.interceptors.field_validation import FieldValidationInterceptor
+from tamatar_auth.interceptors.registry import HandlerRegistry
+from tamatar_auth.interceptors.retries import RetryInterceptor
+from tamatar_auth.interceptors.stream_limits import StreamLimitInterceptor
+from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
+from tamatar_auth.security.authorization import find_rule_mismatch
+from tamatar_auth.security.passwords.policy import PasswordPolicy
+from tamatar_auth.server.accept_loop import new_server
+from tamatar_auth.server.components import Components
+from tamatar_auth.server.ports import StartError
+from tamatar_auth.server.service_names import HEALTH_SERVICE, SERVICES
+from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
+from tamatar_auth.servicers.field_rules import FieldRules
+from tamatar_auth.servicers.health import add_health
+from tamatar_auth.servicers.page_tokens import PageTokens
+from tamatar_auth.servicers.reflection import add_reflection
+from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer, SessionSources
+from tamatar_auth.servicers.user_credentials import TokenLifetimes
+from tamatar_auth.servicers.users import UserServicer
+
+PRIORITY_PATHS = ("/tamatar.auth.v1.SessionService/ValidateSession",)
+"""The methods that the accept loop prefers: frequent, cheap, and in every caller's way."""
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", 64 * 1024),
+    # gRPC's clients do not wait for a free stream: it refuses their calls beyond this limit.
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    # Beyond these limits gRPC cancels calls at random, also those of other connections.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # Until a client has acknowledged SETTINGS, it may send 16 MiB of metadata with each call.
+    ("grpc.http2.settings_timeout", 5_000),
+    # Keepalive finds clients that vanished, also between calls.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients may send keepalive pings, too; gRPC disconnects a client that pings more often.
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+    ("grpc.max_connection_age_ms", 30 * 60 * 1000),  # so that clients find new replicas
+    ("grpc.max_connection_age_grace_ms", 60 * 1000),
+)
+
+
+def build_server(settings: Settings, components: Components) -> grpc.aio.Server:
+    """Build the server that answers calls. It has no port yet, and is not started.
+
+    Raises `StartError` if a method has no rule that says which callers may call it.
+    """
+    server = _new_server(settings)
+    methods: Any = HandlerRegistry(server, _interceptors(settings, components))
+    _add_servicers(settings, components, methods)
+    add_health(components.health, methods)
+    add_reflection([*SERVICES, HEALTH_SERVICE], methods)
+    if problem := find_rule_mismatch(methods.by_service):
+        raise StartError(problem)
+    return server
+
+
+def build_health_server(settings: Settings, components: Components) -> grpc.aio.Server:
+    """Build a server that answers health and nothing else, so that probes need no credentials."""
+    server = _new_server(settings)
+    interceptors = [ErrorInterceptor(), components.drain, DecodingInterceptor()]
+    methods: Any = HandlerRegistry(server, interceptors)
+    add_health(components.health, methods)
+    return server
+
+
+def _new_server(settings: Settings) -> grpc.aio.Server:
+    # Without workers, a second server on the port is a mistake.
+    reuse_port = ("grpc.so_reuseport", int(settings.workers > 1))
+    return new_server([reuse_port, *OPTIONS], PRIORITY_PATHS)
+
+
+def _interceptors(settings: Settings, components: Components) -> Sequence[HandlerInterceptor]:
+    """List the interceptors of every call, outermost first."""
+    tracer, meter = components.telemetry.tracer, components.telemetry.meter
+    return [
+        TelemetryInterceptor(tracer=tracer, meter=meter),
+        ErrorInterceptor(),
+        components.drain,
+        DeadlineInterceptor(Deadlines.of(settings)),
+        AuthenticationInterceptor(components.credential_files.callers),
+        StreamLimitInterceptor(settings.streams, settings.streams_per_connection, meter),
+        DecodingInterceptor(),
+        AuditInterceptor(),
+        RetryInterceptor(),
+        FieldValidationInterceptor(FieldRules().broken_rules),
+    ]
+
+
+def _add_servicers(settings: Settings, components: Components, methods: Any) -> None:
+    database, passwords = components.database, components.passwords
+    key = settings.page_token_key
+    tokens = PageTokens(key.get_secret_value() if key else None)
+    users = UserServicer(
+        database,
+        passwords,
+        PasswordPolicy(settings.password_min_length),
+        tokens,
+        TokenLifetimes.of(settings),
+    )
+    sessions = SessionServicer(
+        database,
+        passwords,
+        tokens,
+        SessionLimits.of(settings),
+        SessionSources(components.validator, components.session_feed),
+    )
+    add_UserServiceServicer_to_server(users, methods)
+    add_SessionServiceServicer_to_server(sessions, methods)
+    add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)

@@ -1,0 +1,90 @@
+"""The parts of a server that calls share: storage, passwords, health, telemetry."""
+
+from dataclasses import dataclass
+
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.interceptors.in_flight import InFlightInterceptor
+from tamatar_auth.migrator.revisions import head_revision
+from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.security.passwords.hasher import PasswordHasher
+from tamatar_auth.server.credential_files import CredentialFiles
+from tamatar_auth.server.database_monitor import DatabaseMonitor
+from tamatar_auth.server.service_names import SERVICES
+from tamatar_auth.servicers.health import HealthServicer
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.engine import create_engine, on_read_only
+from tamatar_auth.storage.instrumentation.pool_metrics import (
+    Pools,
+    engine_pool_usage,
+    observe_pools,
+)
+from tamatar_auth.storage.instrumentation.queries import observe_statements
+from tamatar_auth.storage.session_events.feed import SessionEndFeed
+from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
+from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS, SessionValidator
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The parts that servicers and interceptors work with, and that a shutdown closes."""
+
+    credential_files: CredentialFiles
+    passwords: PasswordHasher
+    health: HealthServicer
+    drain: InFlightInterceptor
+    database: Database
+    database_monitor: DatabaseMonitor
+    validator: SessionValidator
+    activity: LastActivityWriter
+    session_feed: SessionEndFeed
+    orphaned: OrphanedStatements
+    telemetry: Telemetry
+
+
+def create_components(settings: Settings, telemetry: Telemetry) -> Components:
+    """Create the parts of a server. None of them connects to the database yet.
+
+    Raises `OperatorError` if a file that the settings name cannot be read.
+    """
+    credential_files = CredentialFiles.of(settings)
+    passwords = PasswordHasher.of(settings, telemetry.meter)
+    health = HealthServicer(SERVICES)
+    orphaned = OrphanedStatements(telemetry.meter)
+    database, dedicated_pool, session_feed = _create_storage(settings, orphaned, telemetry)
+    activity = LastActivityWriter()
+    return Components(
+        credential_files=credential_files,
+        passwords=passwords,
+        health=health,
+        drain=InFlightInterceptor(settings.calls_in_flight, telemetry.meter),
+        database=database,
+        database_monitor=DatabaseMonitor(settings, health, head_revision(), orphaned),
+        validator=SessionValidator(dedicated_pool, activity, settings.session_idle_limit or None),
+        activity=activity,
+        session_feed=session_feed,
+        orphaned=orphaned,
+        telemetry=telemetry,
+    )
+
+
+def _create_storage(
+    settings: Settings, orphaned: OrphanedStatements, telemetry: Telemetry
+) -> tuple[Database, DedicatedPool, SessionEndFeed]:
+    """Create what connects to PostgreSQL; a read-only server disconnects all of it."""
+    engine = create_engine(settings, orphaned)
+    observer = observe_statements(
+        engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
+    )
+    dedicated_pool = DedicatedPool(settings, observer, MAX_CONNECTIONS, orphaned)
+    session_feed = SessionEndFeed(settings, orphaned, telemetry.meter)
+    on_read_only(engine, dedicated_pool.invalidate)
+    on_read_only(engine, session_feed.disconnect)
+    if telemetry.meter is not None:
+        pools: Pools = {
+            "calls": lambda: engine_pool_usage(engine),
+            "validations": dedicated_pool.count,
+        }
+        observe_pools(telemetry.meter, pools)
+    return Database(engine, orphaned), dedicated_pool, session_feed
