@@ -17,7 +17,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from tamatar_auth.observability.logs import _Formatter, _json
+from tamatar_auth.observability.logs import LogFormatter
 
 FORMS = re.compile(r"tm[suc]_[\w-]{20,}|\$2[aby]\$\d\d\$|\$hmac-sha384\$")
 """How tokens and hashes look, whoever made them."""
@@ -36,7 +36,7 @@ DSN_PASSWORDS = ("hunter2", "Hunter2")
 SECRETS_OF_SETTINGS = (PAGE_TOKEN_KEY, PASSWORD_KEY, ENCODED_PASSWORD_KEY, *DSN_PASSWORDS)
 """What the settings of the tests have that nobody may read elsewhere."""
 
-_FORMATTER = _Formatter([_json])
+_FORMATTER = LogFormatter()
 
 
 class Canaries:

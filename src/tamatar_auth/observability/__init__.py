@@ -1,1 +1,1 @@
-"""Logs, spans and metrics, and what keeps secrets out of them."""
+"""Logs, spans and metrics, and the redaction that keeps secrets out of them."""

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK and its exporters. Imported only where something is exported."""
+"""OpenTelemetry's SDK and its exporters. Imported only if something is exported."""
 
 import contextlib
 import socket
@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
 from tamatar_auth import __version__
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.observability.telemetry import ExporterConfig, Telemetry, TelemetryError
+from tamatar_auth.observability.exporter_config import ExporterConfig, TelemetryError
+from tamatar_auth.observability.telemetry import Telemetry
 
 INSTRUMENTATION_SCOPE = "tamatar_auth"
 
@@ -39,7 +40,7 @@ _METRIC_EXPORTERS = {
 def build_telemetry(
     exporter_config: ExporterConfig, *, environment: str, worker: int | None = None
 ) -> Telemetry:
-    """Set up what is wanted, all or nothing, or raise `TelemetryError`."""
+    """Set up the configured exporters, or none of them and raise `TelemetryError`."""
     resource = _resource(environment, worker)
     endpoint = tracer = meter = None
     with contextlib.ExitStack() as cleanup:
@@ -65,9 +66,9 @@ def build_telemetry(
 
 
 class MetricsEndpoint:
-    """The page that Prometheus reads, at `/metrics`, served by a thread of its own.
+    """The page at `/metrics` that Prometheus reads, served by a thread of its own.
 
-    A worker's is shared with the one that takes its place, while there are both.
+    `shared` lets a worker and its replacement listen on one port for as long as both run.
     """
 
     def __init__(self, listen: ListenAddress, *, shared: bool) -> None:
@@ -79,7 +80,7 @@ class MetricsEndpoint:
             self._server = _metrics_server(listen, self.registry, shared=shared)
         except OSError as error:
             raise TelemetryError(
-                f"TAMATAR_METRICS_LISTEN: metrics cannot be offered on {listen}"
+                f"TAMATAR_METRICS_LISTEN: metrics cannot be served on {listen}"
                 f" ({error.strerror or 'no such address'})."
             ) from None
         self.address = listen._replace(port=self._server.server_port)
@@ -96,7 +97,7 @@ class MetricsEndpoint:
 def _metrics_server(
     listen: ListenAddress, registry: CollectorRegistry, *, shared: bool
 ) -> WSGIServer:
-    """Bind a server that answers with the metrics of a registry."""
+    """Bind a server that serves the metrics of a registry."""
     resolved = socket.getaddrinfo(
         listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -113,17 +114,18 @@ def _metrics_server(
 
 class _SilentHandler(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Leave a look at the page out of the log."""
+        """Do not log requests for the page."""
 
 
 def _resource(environment: str, worker: int | None) -> Resource:
-    """Say what speaks; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    """Describe this process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
     defaults = {
         "service.name": "tamatar-auth",
         "service.version": __version__,
         "deployment.environment.name": environment,
     }
-    if worker is not None:  # several that look like one would count over each other
+    if worker is not None:
+        # Workers of one name would overwrite each other's counters.
         defaults["service.instance.id"] = f"{socket.gethostname()}-{worker}"
     return Resource.create({**defaults, **OTELResourceDetector().detect().attributes})
 
@@ -142,9 +144,9 @@ def _readers(
 
 
 def _exporters(names: AbstractSet[str], classes: Mapping[str, str], protocol: str) -> Iterator[Any]:
-    """Build exporters as the variables say, which the exporters read by themselves."""
+    """Build exporters. They read their OTEL_ variables themselves."""
     for name in sorted(names):
         try:
             yield resolve_name(classes[protocol if name == "otlp" else name])()
-        except Exception as error:  # noqa: BLE001 - they raise what they like
+        except Exception as error:  # noqa: BLE001 - exporters raise any exception
             raise TelemetryError(f"An OTEL_EXPORTER_ variable cannot be used: {error}") from None

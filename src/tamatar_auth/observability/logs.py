@@ -1,7 +1,7 @@
-"""Log lines: JSON, one a line whatever the input, or lines for people on a terminal.
+"""Log lines: one JSON object a line, whatever the input, or text for a terminal.
 
-A module logs through `structlog.get_logger(__name__)`. What libraries log, and warnings, take
-the same way. A line names the trace and the span that it belongs to.
+A module logs through `structlog.get_logger(__name__)`. Records of libraries and warnings are
+formatted the same way. A line names the trace and the span of its call.
 """
 
 import json
@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -31,24 +30,25 @@ AUDIT_LOGGER = "tamatar_auth.audit"
 _HANDLER_NAME = "tamatar_auth"
 
 _MIN_LEVELS = {
-    None: logging.WARNING,  # of libraries, what needs attention
-    "alembic": logging.INFO,  # of migrations, how they go on
-    "opentelemetry.util.re": logging.ERROR,  # it quotes headers, which may be credentials
+    None: logging.WARNING,  # libraries
+    "alembic": logging.INFO,  # the progress of migrations
+    "opentelemetry.util.re": logging.ERROR,  # its warnings quote headers, which may be credentials
 }
+"""The lowest level that is logged, by logger."""
 
 
 def configure_logs(
     settings: Settings, stream: TextIO | None = None, *, worker: int | None = None
 ) -> None:
-    """Send what is logged from now on to a stream, to standard error if none is given.
+    """Write log lines to a stream, or to standard error if none is given.
 
-    A worker's lines name it: its number, and its process.
+    The lines of a worker have its number and its process id.
     """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.set_name(_HANDLER_NAME)
     worker_fields = {} if worker is None else {"worker": worker, "pid": os.getpid()}
-    handler.setFormatter(_Formatter(_renderers(settings.log_format, stream), worker_fields))
+    handler.setFormatter(LogFormatter(_renderers(settings.log_format, stream), worker_fields))
     root = logging.getLogger()
     for previous in [known for known in root.handlers if known.get_name() == _HANDLER_NAME]:
         root.removeHandler(previous)
@@ -65,51 +65,29 @@ def configure_logs(
     )
 
 
-def warn_of_unknown_settings() -> None:
-    """Log the variables that look like settings and are none."""
-    log = structlog.get_logger(__name__)
-    for variable, place in Origins(Settings).unknown():
-        log.warning("setting is not known", variable=variable, place=place)
-
-
-def _set_levels(level: int) -> None:
-    logging.getLogger("tamatar_auth").setLevel(level)
-    logging.getLogger(AUDIT_LOGGER).setLevel(min(level, logging.INFO))  # whatever else is heard
-    for name, minimum in _MIN_LEVELS.items():
-        logging.getLogger(name).setLevel(max(level, minimum))
-
-
-def _renderers(log_format: str, stream: TextIO) -> Sequence[Processor]:
-    is_terminal = stream.isatty()
-    if log_format == "json" or (log_format == "auto" and not is_terminal):
-        return [_json]
-    console = structlog.dev.ConsoleRenderer(
-        colors=is_terminal,
-        repr_native_str=True,
-        exception_formatter=structlog.dev.plain_traceback,
-        sort_keys=False,
-    )
-    return [_printable, console]
-
-
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Makes lines of our events and of what libraries log. It never raises."""
+class LogFormatter(structlog.stdlib.ProcessorFormatter):
+    """Formats the events of structlog and the records of libraries. It never raises."""
 
     def __init__(
-        self, renderers: Sequence[Processor], worker_fields: Mapping[str, int] | None = None
+        self,
+        renderers: Sequence[Processor] | None = None,
+        worker_fields: Mapping[str, int] | None = None,
     ) -> None:
         def add_worker_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
             return {**event, **(worker_fields or {})}
 
-        processors = [
-            _origin,
+        processors: list[Processor] = [
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            _interpolate,
             add_worker_fields,
             structlog.contextvars.merge_contextvars,
-            _trace,
-            _exception,
+            _add_trace,
+            _add_exception,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _redact_values,
-            *renderers,
+            _to_json_values,
+            *(renderers or [_render_json]),
         ]
         super().__init__(processors=processors, use_get_message=False, pass_foreign_args=True)
 
@@ -117,24 +95,51 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         """Return the line of a record."""
         try:
             return super().format(record)
-        except Exception as error:  # noqa: BLE001 - a line that fails must not fail a call
+        except Exception as error:  # noqa: BLE001 - a log line must not fail a call
             failed = {"event": "a log line could not be written", "why": type(error).__qualname__}
             return json.dumps({"level": "error", "logger": record.name, **failed})
 
 
-def _origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def warn_of_unknown_settings() -> None:
+    """Log a warning for each variable that looks like a setting and is none."""
+    log = structlog.get_logger(__name__)
+    for variable, place in Origins(Settings).unknown():
+        log.warning("setting is not known", variable=variable, place=place)
+
+
+def _set_levels(level: int) -> None:
+    """Set the level of each logger. Audit lines are written at every level."""
+    logging.getLogger("tamatar_auth").setLevel(level)
+    logging.getLogger(AUDIT_LOGGER).setLevel(min(level, logging.INFO))
+    for name, minimum in _MIN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(level, minimum))
+
+
+def _renderers(log_format: str, stream: TextIO) -> Sequence[Processor]:
+    is_terminal = stream.isatty()
+    if log_format == "json" or (log_format == "auto" and not is_terminal):
+        return [_render_json]
+    console = structlog.dev.ConsoleRenderer(
+        colors=is_terminal,
+        repr_native_str=True,
+        exception_formatter=structlog.dev.plain_traceback,
+        sort_keys=False,
+    )
+    return [_escape_event, console]
+
+
+def _interpolate(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put the positional arguments into the message.
+
+    structlog's own processor raises if they do not fit, and it writes the texts of exceptions.
+    """
     record: logging.LogRecord = event["_record"]
-    timestamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
     message = event["event"] if event["_from_structlog"] else record.msg
-    event["timestamp"] = timestamp.replace("+00:00", "Z")
-    event["level"] = record.levelname.lower()
-    event["logger"] = record.name
     event["event"] = _message(message, event.pop("positional_args", ()))
     return event
 
 
 def _message(message: object, values: Any) -> object:
-    """Fill in a message as `logging` does, but exceptions without their texts."""
     if not values:
         return message
     try:
@@ -151,8 +156,8 @@ def _describe_if_error(value: object) -> object:
     return describe_error(value) if isinstance(value, BaseException) else value
 
 
-def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Name the current span. It may be the caller's, also where no spans are made here."""
+def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the ids of the current span, or the caller's if this service makes no spans."""
     span = tracing.current_span_context()
     if span.is_valid:
         event["trace_id"] = format_trace_id(span.trace_id)
@@ -160,7 +165,8 @@ def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _add_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the traceback without its secrets, and remove the secrets from the message."""
     exc_info = event.pop("exc_info", None)
     if exc_info is True:
         exc_info = sys.exc_info()
@@ -172,20 +178,20 @@ def _exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     return event
 
 
-def _redact_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _to_json_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     exception = event.pop("exception", None)
     values = {str(key): json_value(value) for key, value in event.items()}
     return values if exception is None else {**values, "exception": exception}
 
 
-def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     first = {key: event.pop(key) for key in ("timestamp", "level", "logger", "event")}
-    # JSON may leave DEL as it is; terminals obey it.
+    # JSON leaves DEL unescaped, and terminals obey it.
     return json.dumps({**first, **event}, allow_nan=False).replace("\x7f", "\\u007f")
 
 
-def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Keep what a caller sent from moving the cursor: the renderer escapes only values."""
+def _escape_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters in the message. The console renderer escapes only values."""
     event["event"] = _escape(str(event["event"]))
     if "exception" in event:
         event["exception"] = _escape(event["exception"], keep="\n")

@@ -1,7 +1,7 @@
-"""What of an exception and of a value may stand in a log line.
+"""The form of exceptions and values in log lines.
 
-The texts of database errors name values: PostgreSQL's DETAIL quotes the row. Of those errors
-only the class, the SQLSTATE and the constraint are told.
+The texts of database errors contain values: PostgreSQL's DETAIL quotes the row. So a log line
+has only the class, the SQLSTATE and the constraint of such an error.
 """
 
 import enum
@@ -14,7 +14,7 @@ from pathlib import PurePath
 from uuid import UUID
 
 MAX_TEXT = 4096
-"""The most characters of one value."""
+"""Characters of one value; the rest is cut."""
 
 _MAX_DEPTH = 4
 _MAX_ITEMS = 100
@@ -24,7 +24,7 @@ _TEXT_TYPES = (UUID, date, time, timedelta, PurePath, IPv4Address, IPv6Address)
 
 
 def json_value(value: object, depth: int = 0) -> object:
-    """Return a value as JSON knows it; of an object that JSON does not know, its class."""
+    """Return a value as JSON represents it, and the class name of any other object."""
     value = _to_text(value)
     if isinstance(value, str):
         return value if len(value) <= MAX_TEXT else f"{value[:MAX_TEXT]}…"
@@ -34,12 +34,12 @@ def json_value(value: object, depth: int = 0) -> object:
         return describe_error(value)
     if isinstance(value, _CONTAINERS) and depth < _MAX_DEPTH and not hasattr(value, "_fields"):
         return _json_items(value, depth + 1)
-    # The repr of a message or of a row tells what is in it.
+    # The repr of a message or a row would contain its secrets.
     return f"<{type(value).__qualname__}>"
 
 
 def describe_error(error: BaseException) -> str:
-    """Tell an exception in a line: `KeyError: 'x'`, `UniqueViolation (sqlstate 23505)`."""
+    """Return an exception as one line: `KeyError: 'x'`, `UniqueViolation (sqlstate 23505)`."""
     if not _is_database_error(error):
         rendered_line = "".join(traceback.format_exception_only(error)).rstrip()
         return redact_error_texts(rendered_line, error)[:MAX_TEXT]
@@ -56,12 +56,12 @@ def describe_error(error: BaseException) -> str:
 
 
 def format_error(error: BaseException) -> str:
-    """Write an exception with its causes and the frames of each, the first cause first."""
+    """Return an exception with its causes and their frames, the first cause first."""
     return "\n".join(_format_lines(error, set()))
 
 
 def redact_error_texts(text: str, error: BaseException) -> str:
-    """Replace the texts of database errors behind an error, wherever they are quoted."""
+    """Replace the texts of all database errors that caused an error."""
     for related in _related_errors(error):
         if _is_database_error(related):
             for quoted in (repr(related), str(related), repr(str(related))[1:-1]):
@@ -88,13 +88,13 @@ def _json_items(value: object, depth: int) -> object:
 
 
 def _is_database_error(error: BaseException) -> bool:
-    # By their attributes, so that a command without a database does not import its drivers:
-    # psycopg's errors have `sqlstate`, SQLAlchemy's that came of a statement have `orig`.
+    # By attributes, so that a command without a database imports no driver: psycopg's errors
+    # have `sqlstate`, and SQLAlchemy's errors of a statement have `orig`.
     return hasattr(error, "sqlstate") or hasattr(error, "orig")
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    """Whether libpq itself speaks: of hosts and refusals, without a row in sight."""
+    """Return whether the text is libpq's own, about hosts and connections, not about rows."""
     return hasattr(error, "sqlstate") and any(
         base.__name__ == "OperationalError" for base in type(error).__mro__
     )
@@ -115,7 +115,7 @@ def _format_lines(error: BaseException, seen: set[int]) -> Iterator[str]:
 
 
 def _related_errors(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that is behind it, shown or not."""
+    """Yield an error and all its causes, contexts and members, even suppressed ones."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:

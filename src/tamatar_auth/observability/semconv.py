@@ -1,7 +1,7 @@
-"""The names that spans and metrics have: OpenTelemetry's semantic conventions.
+"""The names in spans and metrics, by OpenTelemetry's semantic conventions.
 
-https://opentelemetry.io/docs/specs/semconv/: those of calls and of statements are stable,
-those of the pool are not yet.
+https://opentelemetry.io/docs/specs/semconv/: the names for calls and statements are stable,
+the names for connection pools are not yet.
 """
 
 ERROR_TYPE = "error.type"
@@ -13,7 +13,7 @@ RPC_METHOD = "rpc.method"
 RPC_STATUS = "rpc.response.status_code"
 RPC_DURATION = "rpc.server.call.duration"
 RPC_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-"""The bounds of the buckets that calls are counted in."""
+"""The buckets of call durations, in seconds."""
 
 DB_SYSTEM = "db.system.name"
 DB_NAMESPACE = "db.namespace"
@@ -24,18 +24,18 @@ DB_TEXT = "db.query.text"
 DB_STATUS = "db.response.status_code"
 DB_DURATION = "db.client.operation.duration"
 DB_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
-"""The bounds of the buckets that statements are counted in."""
+"""The buckets of statement durations, in seconds."""
 
 POOL_COUNT = "db.client.connection.count"
 POOL_MAX = "db.client.connection.max"
 POOL_NAME = "db.client.connection.pool.name"
 POOL_STATE = "db.client.connection.state"
 
-# Ours: no convention has them.
+# Names of this service: no convention covers them.
 HASH_DURATION = "tamatar.hash.duration"
 HASH_WAIT = "tamatar.hash.wait.duration"
 HASH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""The bounds of the buckets that hashes are counted in."""
+"""The buckets of hash durations, in seconds."""
 HASH_PERMIT_COUNT = "tamatar.hash.turn.count"
 HASH_PERMIT_MAX = "tamatar.hash.turn.max"
 HASH_PERMIT_STATE = "tamatar.hash.turn.state"

@@ -1,4 +1,4 @@
-"""The trace that a call belongs to."""
+"""The trace of a call."""
 
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -9,26 +9,26 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _TRACE_PARENT = "traceparent"
-_MAX_TRACE_PARENT_LENGTH = 512  # characters; the propagator warns of longer ones
+_MAX_TRACE_PARENT_LENGTH = 512  # characters; the propagator logs a warning for longer ones
 
 _propagator = TraceContextTextMapPropagator()
 
 
 class Call(Protocol):
-    """A call as gRPC gives it."""
+    """The part of gRPC's context that is read here."""
 
     def invocation_metadata(self) -> Iterable[Any] | None:
-        """Return the keys and values that its caller sent."""
+        """Return the metadata that the caller sent."""
 
 
 untraced_call: ContextVar[Call | None] = ContextVar("untraced_call", default=None)
-"""The call that is answered, where no span is made of it. Its task keeps it, and nothing else."""
+"""The current call, if it has no span of its own. Set in the call's task only."""
 
 
 def caller_context(call: Call) -> otel_context.Context | None:
-    """Return the caller's span, or None where it names none that is valid.
+    """Return the caller's span, or None if the call names no valid one.
 
-    Nothing else that callers can put into a trace (its state, its baggage) is believed.
+    The trace state and the baggage of callers are ignored.
     """
     for key, value in call.invocation_metadata() or ():
         if key == _TRACE_PARENT and len(value) <= _MAX_TRACE_PARENT_LENGTH:
@@ -39,9 +39,9 @@ def caller_context(call: Call) -> otel_context.Context | None:
 
 
 def current_span_context() -> trace.SpanContext:
-    """Return the current span, or the caller's where this service makes none.
+    """Return the current span, or the caller's if this service makes no spans.
 
-    That one is looked for only here: few calls log anything.
+    The caller's is parsed here and not for every call, because few calls log anything.
     """
     span = trace.get_current_span()
     call = untraced_call.get()

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.observability.telemetry import ExporterConfig
+from tamatar_auth.observability.exporter_config import ExporterConfig
 from tamatar_auth.server.ports import HEALTH_LISTEN, reserve_address
 
 Environment = Mapping[str, str]
