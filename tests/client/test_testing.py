@@ -142,9 +142,9 @@ async def tell(story):
 
     async with watching(sessions) as watch:
         await world.revoke(tokens[0])
-        await watch.heard(End(bob.user_id, first.session_id))
+        await watch.wait_for(End(bob.user_id, first.session_id))
         await world.deactivate(eve)
-        while not any(end.user_id == eve.user_id for end in watch.told):
+        while not any(end.user_id == eve.user_id for end in watch.ends):
             await watch.read()
     await world.expire(tokens[1])
     everyone = s.BatchValidateSessionsRequest(session_tokens=[*tokens, "tms_nobody"])

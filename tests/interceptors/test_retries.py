@@ -15,7 +15,7 @@ from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
 from tests.support.calls import ada, refused
-from tests.support.waiting import eventually, somebody_waits
+from tests.support.waiting import eventually, lock_is_waited_for
 
 
 async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):
@@ -31,7 +31,7 @@ async def test_deadlocked_calls_run_again_and_all_succeed(users, database, servi
             await tx.users.update(UUID(second.user_id), {"last_name": "call"})
             met.set()
             if len(runs) == 1:  # who waits first looks for a deadlock once
-                await eventually(lambda: somebody_waits(database))
+                await eventually(lambda: lock_is_waited_for(database))
             await tx.users.update(UUID(first.user_id), {"last_name": "call"})
         return b""
 

@@ -29,7 +29,7 @@ from tests.support.calls import PASSWORD, ada, refused, sign_in, verify
 from tests.support.commands import ROOT
 from tests.support.rows import wait_longer
 from tests.support.telemetry_capture import logged
-from tests.support.waiting import eventually, somebody_waits
+from tests.support.waiting import eventually, lock_is_waited_for
 
 DOCUMENT = (ROOT / "docs/operate/audit.md").read_text()
 NEW_PASSWORD = "another horse battery"
@@ -445,7 +445,7 @@ async def test_a_password_that_was_changed_meanwhile_is_a_cause(scene):
     async with scene.database.transaction() as tx:
         await tx.connection.execute(update(users_table).values(password_hash="another"))
         attempt = asyncio.create_task(recorded(refused(scene.change())))
-        await eventually(lambda: somebody_waits(scene.database))
+        await eventually(lambda: lock_is_waited_for(scene.database))
 
     (entry,) = await attempt
     assert entry["cause"] == Cause.CHANGED_MEANWHILE

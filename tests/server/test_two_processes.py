@@ -152,8 +152,8 @@ async def test_a_session_that_one_process_ended_is_told_by_both(scene, end):
     async with watching(scene.first.sessions) as one, watching(scene.second.sessions) as other:
         await end(scene)
 
-        await one.heard(told)
-        await other.heard(told)
+        await one.wait_for(told)
+        await other.wait_for(told)
 
 
 @pytest.mark.parametrize(

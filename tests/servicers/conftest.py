@@ -1,4 +1,4 @@
-"""What the tests of servicers share."""
+"""Fixtures of the tests of servicers."""
 
 import logging
 
@@ -19,7 +19,7 @@ async def user(users, database):
 
 @pytest.fixture
 def statements(service):
-    """The statements of the server, but for those that calls share."""
+    """The statements of the server, except those that calls share."""
     seen = []
 
     def see(_connection, _cursor, statement, *_):
@@ -32,8 +32,8 @@ def statements(service):
 
 
 @pytest.fixture
-def told(caplog):
-    """The operations and tables of all statements, those that calls share among them."""
+def logged_statements(caplog):
+    """Return operations and tables of all statements, those that calls share included."""
     caplog.set_level(logging.DEBUG, "tamatar_auth.storage.instrumentation.queries")
     with structlog.testing.capture_logs() as lines:
         yield lambda: [

@@ -1,4 +1,4 @@
-"""Users who come from elsewhere: once each, whatever is sent again or stands beside them."""
+"""ImportUsers and ExportUsers: each user once, however often it is sent."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -20,25 +20,25 @@ from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.servicers.test_field_rules import put, wrong_of
 from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, lock_is_waited_for
 
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 CREATED, EXISTS = "CREATED", "EXISTS"
 
 
 def grace(**given):
-    """A user who comes from elsewhere."""
+    """Return a user of another system."""
     return PortableUser(**{"email": "grace@example.com", "first_name": "Grace"} | given)
 
 
 async def send(users, *chunks, validate_only=False):
-    """Send users, a request for each list of them; give the answers."""
+    """Send one request for each list of users; return the responses."""
     requests = [pb.ImportUsersRequest(users=chunk, validate_only=validate_only) for chunk in chunks]
     return [answer async for answer in users.ImportUsers(iter(requests))]
 
 
 async def imported(users, *arrivals, **given):
-    """Send users in one request; tell of each what became of it, in a word."""
+    """Send users in one request; return the outcome of each as a word."""
     (answer,) = await send(users, arrivals, **given)
     return [outcome(result) for result in answer.results]
 
@@ -60,7 +60,7 @@ async def read(users, email="grace@example.com", **given):
     return await users.GetUser(request)
 
 
-async def test_a_user_comes_with_all_that_it_had(users, database):
+async def test_import_with_all_fields_keeps_them(users, database):
     born, key = Timestamp(seconds=1_000_000_000, nanos=123_456_000), str(uuid4())
     profile = UserProfile(display_name="G", bio="COBOL", locale="en-US", time_zone="UTC")
     said = grace(
@@ -87,7 +87,7 @@ async def test_a_user_comes_with_all_that_it_had(users, database):
     assert found.profile == profile
 
 
-async def test_a_user_may_come_with_an_address_alone(users):
+async def test_import_with_email_alone_uses_defaults(users):
     assert await imported(users, PortableUser(email="grace@example.com")) == [CREATED]
 
     found = await read(users)
@@ -98,9 +98,7 @@ async def test_a_user_may_come_with_an_address_alone(users):
 
 
 @pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2y$"])
-async def test_a_password_from_elsewhere_opens_and_is_hashed_anew(
-    users, sessions, database, prefix
-):
+async def test_imported_hash_verifies_and_is_replaced(users, sessions, database, prefix):
     elsewhere = prefix + HASH[4:]
     await imported(users, grace(password_hash=elsewhere, email_verified=True))
 
@@ -112,7 +110,7 @@ async def test_a_password_from_elsewhere_opens_and_is_hashed_anew(
     assert stored.startswith("$hmac-sha384$")
 
 
-async def test_a_user_who_was_barred_stays_barred(users, sessions):
+async def test_imported_inactive_user_stays_inactive(users, sessions):
     await imported(users, grace(password_hash=HASH, email_verified=True, is_active=False))
 
     assert not (await read(users)).user.is_active
@@ -142,7 +140,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-async def test_a_bad_user_is_refused_by_field_and_keeps_no_other_out(users, database, what):
+async def test_import_with_bad_user_refuses_it_alone_by_field(users, database, what):
     given, field = BAD[what]
     good = [grace(email=f"good{number}@example.com") for number in range(2)]
 
@@ -158,7 +156,7 @@ async def test_a_bad_user_is_refused_by_field_and_keeps_no_other_out(users, data
 
 
 def wrong_fields(message=PortableUser.DESCRIPTOR, path=""):
-    """Each field of a user, with each value that it may not hold."""
+    """Yield each field of a user with each value that it must not hold."""
     for field in message.fields:
         for what, value in wrong_of(field):
             yield f"{path}{field.name}", what, value
@@ -166,7 +164,7 @@ def wrong_fields(message=PortableUser.DESCRIPTOR, path=""):
             yield from wrong_fields(field.message_type, f"{field.name}.")
 
 
-async def test_what_is_wrong_with_any_field_is_told_by_name(users, database):
+async def test_import_with_wrong_field_names_it(users, database):
     cases = list(wrong_fields())
     arrivals = []
     for path, _, value in cases:
@@ -193,7 +191,7 @@ def descriptor(path):
     return field
 
 
-async def test_every_broken_rule_of_a_user_is_told(users):
+async def test_import_with_several_broken_rules_names_all(users):
     bad = PortableUser(username="g", first_name="x" * 101, profile={"locale": "?"})
 
     (answer,) = await send(users, [bad])
@@ -202,7 +200,7 @@ async def test_every_broken_rule_of_a_user_is_told(users):
     assert fields == {"email", "username", "first_name", "profile.locale"}
 
 
-async def test_the_same_users_again_change_nothing(users, database):
+async def test_import_repeated_changes_nothing(users, database):
     arrivals = [
         grace(),
         grace(email="ada@example.com", username="ada", password_hash=HASH),
@@ -224,7 +222,7 @@ async def rows(database):
         return (await db.connection.execute(text(query))).all()
 
 
-async def test_a_user_who_changed_since_is_the_same_and_stays_changed(users, sessions):
+async def test_import_repeated_keeps_later_changes(users, sessions):
     arrival = grace(password_hash=HASH, email_verified=True)
     await imported(users, arrival)
     await sessions.CreateSession(sign_in(email="grace@example.com"))
@@ -237,7 +235,7 @@ async def test_a_user_who_changed_since_is_the_same_and_stays_changed(users, ses
     assert (await read(users, "hopper@example.com")).user.user_id == user.user_id
 
 
-async def test_a_user_who_was_deleted_does_not_come_back(users, database):
+async def test_import_repeated_leaves_deleted_user_deleted(users, database):
     await imported(users, grace())
     user = (await read(users)).user
     await users.DeleteUser(pb.DeleteUserRequest(user_id=user.user_id))
@@ -247,7 +245,7 @@ async def test_a_user_who_was_deleted_does_not_come_back(users, database):
     assert await count(database) == (1, 1)
 
 
-async def test_other_content_of_the_same_user_is_refused(users):
+async def test_import_of_same_user_with_other_content_is_refused(users):
     key = str(uuid4())
     await imported(users, grace(), grace(user_id=key, email="ada@example.com"))
 
@@ -271,19 +269,19 @@ async def test_other_content_of_the_same_user_is_refused(users):
     ],
     ids=lambda change: next(iter(change)),
 )
-async def test_every_field_is_content(users, change):
+async def test_import_compares_every_field(users, change):
     await imported(users, grace())
 
     assert await imported(users, grace(**change)) == ["IMPORTED_DIFFERENTLY"]
 
 
-async def test_another_way_to_write_the_same_is_the_same(users):
+async def test_import_compares_normalised_values(users):
     await imported(users, grace(username="grace", is_active=True))
 
     assert await imported(users, grace(email="Grace@Example.com", username="Grace")) == [EXISTS]
 
 
-async def test_who_is_in_the_way_is_told_and_left_alone(users, database):
+async def test_import_with_taken_names_is_refused(users, database):
     there = (await users.CreateUser(ada(username="ada"))).user
     arrivals = {
         "EMAIL_TAKEN": grace(email="ADA@example.com"),
@@ -297,14 +295,14 @@ async def test_who_is_in_the_way_is_told_and_left_alone(users, database):
     assert await count(database) == (1, 1)
 
 
-async def test_a_deleted_user_is_in_nobodys_way(users):
+async def test_import_may_reuse_names_of_deleted_user(users):
     there = (await users.CreateUser(ada(username="grace", email="grace@example.com"))).user
     await users.DeleteUser(pb.DeleteUserRequest(user_id=there.user_id))
 
     assert await imported(users, grace(username="grace")) == [CREATED]
 
 
-async def test_of_those_who_are_in_each_others_way_the_first_comes(users, database):
+async def test_import_with_conflicts_in_one_request_keeps_first(users, database):
     key = str(uuid4())
     arrivals = [
         grace(),
@@ -327,7 +325,7 @@ async def test_of_those_who_are_in_each_others_way_the_first_comes(users, databa
     assert await count(database) == (3, 3)
 
 
-async def test_a_rehearsal_tells_the_same_and_keeps_nothing(users, database):
+async def test_import_validate_only_reports_same_and_keeps_nothing(users, database):
     arrivals = [grace(), grace(email="nowhere"), grace(first_name="Other")]
 
     rehearsed = await imported(users, *arrivals, validate_only=True)
@@ -337,7 +335,7 @@ async def test_a_rehearsal_tells_the_same_and_keeps_nothing(users, database):
     assert await count(database) == (1, 1)
 
 
-async def test_requests_are_answered_in_their_order_each_when_it_is_done(users, database):
+async def test_import_requests_are_answered_in_order(users, database):
     call = users.ImportUsers()
     for number in range(3):
         await call.write(pb.ImportUsersRequest(users=[grace(email=f"g{number}@example.com")]))
@@ -348,7 +346,7 @@ async def test_requests_are_answered_in_their_order_each_when_it_is_done(users, 
     assert await call.code() is StatusCode.OK
 
 
-async def test_five_hundred_come_at_once_and_no_more(users, database):
+async def test_import_request_is_limited_to_500_users(users, database):
     crowd = [PortableUser(email=f"g{number}@example.com") for number in range(501)]
 
     (answer,) = await send(users, crowd[:500])
@@ -362,13 +360,13 @@ async def test_five_hundred_come_at_once_and_no_more(users, database):
     assert await count(database) == (500, 500)
 
 
-async def test_a_request_without_users_is_answered_without_results(users):
+async def test_import_request_without_users_returns_no_results(users):
     empty, one = await send(users, [], [grace()])
 
     assert (len(empty.results), len(one.results)) == (0, 1)
 
 
-async def test_a_message_that_is_none_ends_the_stream(channel):
+async def test_import_with_malformed_message_ends_stream(channel):
     raw = channel.stream_stream("/tamatar.auth.v1.UserService/ImportUsers")
 
     said = await refused(anext(aiter(raw(iter([b"\x0a\xff"])))))
@@ -376,7 +374,7 @@ async def test_a_message_that_is_none_ends_the_stream(channel):
     assert (said.code, said.reason) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 
 
-async def test_imports_of_the_same_users_at_once_create_each_once(settings, users, database):
+async def test_concurrent_imports_create_each_user_once(settings, users, database):
     people = [
         grace(email=f"g{number}@example.com", username=f"grace{number}") for number in range(60)
     ]
@@ -397,27 +395,16 @@ def chunks(people):
     return [people[start : start + 7] for start in range(0, len(people), 7)]
 
 
-async def test_an_import_waits_for_a_creation_that_is_not_decided(users, database):
+async def test_import_waits_for_uncommitted_creation(users, database):
     async with database.transaction() as tx:
         insert = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'grace@example.com')"
         await tx.connection.execute(text(insert))
         importing = asyncio.create_task(imported(users, grace()))
-        await eventually(lambda: somebody_waits(database))
+        await eventually(lambda: lock_is_waited_for(database))
     assert await importing == ["EMAIL_TAKEN"]
 
 
-async def somebody_waits(database):
-    query = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with database.read() as db:
-        return (await db.connection.execute(text(query))).scalar_one()
-
-
-async def test_a_server_that_stops_ends_the_stream_and_keeps_what_it_answered(
-    settings, users, database
-):
+async def test_server_stop_ends_import_and_keeps_answered_users(settings, users, database):
     async with run_service(settings) as other, channel_to(other) as channel:
         call = UserServiceStub(channel).ImportUsers()
         await call.write(pb.ImportUsersRequest(users=[grace()]))
@@ -430,7 +417,7 @@ async def test_a_server_that_stops_ends_the_stream_and_keeps_what_it_answered(
 
 
 @pytest.mark.parametrize("moment", range(8))
-async def test_a_server_that_stops_while_it_answers_ends_every_stream(settings, database, moment):
+async def test_server_stop_during_answers_ends_every_import(settings, database, moment):
     async with run_service(settings) as other, channel_to(other) as channel:
         calls = [UserServiceStub(channel).ImportUsers() for _ in range(6)]
         for number, call in enumerate(calls):
@@ -456,7 +443,7 @@ async def export(users, **given):
     return [answer async for answer in users.ExportUsers(pb.ExportUsersRequest(**given))]
 
 
-async def test_every_live_user_is_exported_in_the_order_of_ids(users, database):
+async def test_export_returns_live_users_in_order_of_ids(users, database):
     crowd = [PortableUser(email=f"g{number}@example.com") for number in range(500)]
     await send(users, crowd, [grace(), grace(email="gone@example.com")])
     gone = (await read(users, "gone@example.com")).user
@@ -465,12 +452,12 @@ async def test_every_live_user_is_exported_in_the_order_of_ids(users, database):
     first, second = await export(users)
 
     assert (len(first.users), len(second.users)) == (500, 1)
-    told = [one.user for one in (*first.users, *second.users)]
-    assert [one.user_id for one in told] == sorted(one.user_id for one in told)
-    assert {one.email for one in told} == {one.email for one in (*crowd, grace())}
+    exported = [one.user for one in (*first.users, *second.users)]
+    assert [one.user_id for one in exported] == sorted(one.user_id for one in exported)
+    assert {one.email for one in exported} == {one.email for one in (*crowd, grace())}
 
 
-async def test_an_export_goes_on_where_it_ended(users, database):
+async def test_export_after_user_id_resumes(users, database):
     await send(users, [grace(email=f"g{number}@example.com") for number in range(4)])
     (whole,) = await export(users)
 
@@ -480,12 +467,12 @@ async def test_an_export_goes_on_where_it_ended(users, database):
     assert await export(users, after_user_id=whole.users[3].user.user_id) == []
 
 
-async def test_hashes_leave_when_asked_for_and_never_keyed_ones(users, database):
+async def test_export_includes_hashes_on_request_but_no_keyed_ones(users, database):
     await users.CreateUser(ada())
     arrival = grace(password_hash=HASH, username="grace", profile={"bio": "COBOL"})
     await send(users, [arrival, grace(email="none@example.com")])
 
-    (silent,), (told,) = await export(users), await export(users, include_password_hashes=True)
+    (silent,), (full,) = await export(users), await export(users, include_password_hashes=True)
 
     assert {one.user.email: one.password_kept for one in silent.users} == {
         "ada@example.com": True,
@@ -493,14 +480,14 @@ async def test_hashes_leave_when_asked_for_and_never_keyed_ones(users, database)
         "none@example.com": False,
     }
     assert not any(one.user.password_hash for one in silent.users)
-    by_email = {one.user.email: one for one in told.users}
+    by_email = {one.user.email: one for one in full.users}
     assert by_email["grace@example.com"].user.password_hash == HASH
     assert not by_email["grace@example.com"].password_kept
     assert not by_email["ada@example.com"].user.password_hash
     assert by_email["ada@example.com"].password_kept
 
 
-async def test_what_is_exported_can_be_imported(settings, users, database, migrated_database):
+async def test_exported_users_can_be_imported(settings, users, database, migrated_database):
     await users.CreateUser(ada(username="ada", profile={"bio": "Notes"}))
     barred = {"is_active": False, "email_verified": True, "password_hash": HASH}
     await send(users, [grace(), grace(email="barred@example.com", **barred)])
@@ -516,7 +503,7 @@ async def test_what_is_exported_can_be_imported(settings, users, database, migra
     assert [one.user for one in here.users] == [one.user for one in there.users]
 
 
-async def test_pages_of_long_users_stay_below_what_clients_accept(users, database):
+async def test_export_pages_of_long_users_stay_below_limit(users, database):
     long = {"bio": "😀" * 2000}
     for start in range(0, 480, 6):
         people = [
@@ -532,7 +519,7 @@ async def test_pages_of_long_users_stay_below_what_clients_accept(users, databas
     assert max(answer.ByteSize() for answer in answers) <= 3 * 1024 * 1024
 
 
-async def test_a_verified_address_needs_no_verification(users, sessions, database):
+async def test_imported_unverified_email_needs_verification(users, sessions, database):
     await imported(users, grace(password_hash=HASH))
     said = await refused(sessions.CreateSession(sign_in(email="grace@example.com")))
     assert said.reason == "EMAIL_NOT_VERIFIED"

@@ -14,7 +14,7 @@ from tamatar_auth.server.service_names import SERVICES
 from tests.support.calls import ada, refused
 
 
-async def test_database_info_tells_connections_pool_and_versions(diagnostics, service):
+async def test_database_info_reports_connections_pool_and_versions(diagnostics, service):
     info = await diagnostics.GetDatabaseInfo(pb.GetDatabaseInfoRequest())
 
     assert info.connections.total >= info.connections.active + info.connections.idle >= 1
@@ -24,7 +24,7 @@ async def test_database_info_tells_connections_pool_and_versions(diagnostics, se
     assert info.schema_revision == head_revision()
 
 
-async def test_the_slowest_queries_come_without_values(diagnostics, users, database):
+async def test_slowest_queries_hold_no_values(diagnostics, users, database):
     async with database.read() as db:
         found = await db.connection.execute(text("SELECT to_regclass('pg_stat_statements')"))
         if found.scalar_one() is None:
@@ -40,7 +40,7 @@ async def test_the_slowest_queries_come_without_values(diagnostics, users, datab
     assert "ada@example.com" not in str(answer)
 
 
-async def test_statements_whose_values_postgresql_keeps_are_not_shown(diagnostics, database):
+async def test_slowest_queries_omit_utility_statements(diagnostics, database):
     async with database.transaction() as tx:
         await tx.connection.execute(text("SET LOCAL pg_stat_statements.track_utility = on"))
         await tx.connection.execute(text("CREATE ROLE canary PASSWORD 'canary-password'"))
@@ -52,7 +52,7 @@ async def test_statements_whose_values_postgresql_keeps_are_not_shown(diagnostic
     assert "canary-password" not in str(answer)
 
 
-async def test_missing_query_statistics_say_what_to_do(diagnostics, database):
+async def test_slowest_queries_without_extension_names_remedy(diagnostics, database):
     async with database.transaction() as tx:
         await tx.connection.execute(text("DROP EXTENSION IF EXISTS pg_stat_statements"))
     try:
@@ -74,7 +74,7 @@ async def test_missing_query_statistics_say_what_to_do(diagnostics, database):
 
 
 @pytest.mark.parametrize("name", ["", *SERVICES])
-async def test_every_service_is_healthy(channel, name):
+async def test_health_of_every_service_is_serving(channel, name):
     stub = HealthStub(channel)
 
     check = await stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -84,20 +84,20 @@ async def test_every_service_is_healthy(channel, name):
     watch.cancel()
 
 
-async def test_health_lists_the_services(channel):
+async def test_health_list_names_all_services(channel):
     listed = await HealthStub(channel).List(health_pb2.HealthListRequest())
 
     assert set(listed.statuses) == {"", "liveness", *SERVICES}
 
 
-async def test_the_health_of_an_unknown_service_is_not_found(channel):
+async def test_health_of_unknown_service_is_not_found(channel):
     asked = HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="nope"))
 
     assert (await refused(asked)).code is StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_reflection_shows_the_services_and_their_files(channel, version):
+async def test_reflection_lists_services_and_their_files(channel, version):
     call = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

@@ -1,4 +1,4 @@
-"""More passwords at once than the server hashes: the excess is refused, and nobody else notices."""
+"""More passwords at once than the server hashes: the excess alone is refused."""
 
 import asyncio
 import threading
@@ -34,12 +34,12 @@ from tests.support.calls import (
 from tests.support.waiting import eventually
 
 THREADS, QUEUE = 2, 5
-TURNS = THREADS + QUEUE
+PERMITS = THREADS + QUEUE
 SERVER_BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
 
 
 class Gate:
-    """Holds every check of a password until it is opened."""
+    """Holds every check of a password until the gate opens."""
 
     def __init__(self):
         self.checks = 0
@@ -65,7 +65,7 @@ def gate(monkeypatch):
 
 @pytest.fixture
 async def service(settings, database):
-    """A server with few turns."""
+    """A server that hashes few passwords at once."""
     few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
     async with run_service(few) as service:
         yield service
@@ -89,7 +89,7 @@ async def attempts(database):
 
 
 async def hold(sessions, service, count):
-    """Sign in several times: the first ones are being hashed for, the others wait."""
+    """Sign in several times: the first calls are hashing, the others wait."""
     tasks = []
     for number in range(count):
         tasks.append(asyncio.create_task(attempt(sessions, number)))
@@ -100,8 +100,8 @@ async def hold(sessions, service, count):
 
 
 async def attempt(sessions, number, **options):
-    """Try a wrong password for an account of its own."""
-    await sessions.CreateSession(sign_in(email=f"nobody{number}@example.com"), **options)
+    """Send a wrong password for an account of its own."""
+    await sessions.CreateSession(sign_in(email=f"unknown{number}@example.com"), **options)
 
 
 def said(outcome):
@@ -112,49 +112,47 @@ def said(outcome):
 
 @asynccontextmanager
 async def connection(service):
-    """Open a connection of its own, which carries 100 calls at once."""
+    """Open a separate connection that carries 100 calls at once."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     address = str(service.addresses[0])
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        # Before its first answer a client does not know how many calls the server takes.
+        # Before its first response, a client does not know the server's limit of calls.
         await HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         yield SessionServiceStub(channel)
 
 
-async def test_of_two_hundred_sign_ins_the_excess_is_refused_and_not_counted(
-    service, database, gate
-):
+async def test_excess_sign_ins_are_refused_and_not_counted(service, database, gate):
     async with AsyncExitStack() as open_connections:
         stubs = [await open_connections.enter_async_context(connection(service)) for _ in "12"]
         tasks = [asyncio.create_task(attempt(stubs[number % 2], number)) for number in range(200)]
 
         async def excess_is_refused():
-            return sum(task.done() for task in tasks) == 200 - TURNS
+            return sum(task.done() for task in tasks) == 200 - PERMITS
 
         await eventually(excess_is_refused)
-        await reach(service, taken=TURNS, hashing=THREADS, waiting=QUEUE)
+        await reach(service, taken=PERMITS, hashing=THREADS, waiting=QUEUE)
         await eventually(lambda: gate.checks == THREADS)
         gate.open()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
 
     reasons = [said(outcome) for outcome in outcomes]
-    assert reasons.count(SERVER_BUSY) == 200 - TURNS
-    assert reasons.count(INVALID_CREDENTIALS) == TURNS == gate.checks
-    assert await attempts(database) == TURNS
+    assert reasons.count(SERVER_BUSY) == 200 - PERMITS
+    assert reasons.count(INVALID_CREDENTIALS) == PERMITS == gate.checks
+    assert await attempts(database) == PERMITS
     waits = {
         read_refusal(outcome).retry_seconds for outcome in outcomes if said(outcome) == SERVER_BUSY
     }
-    assert len(waits) > 1  # they do not come back together
+    assert len(waits) > 1  # the retry delays are spread
     assert all(0.1 <= wait <= 10 for wait in waits)
 
 
-async def test_the_rest_is_answered_while_no_more_passwords_are_hashed(
+async def test_other_calls_succeed_while_no_password_is_hashed(
     service, sessions, users, user, gate
 ):
     gate.open()
     token = (await sessions.CreateSession(sign_in())).session_token
     async with AsyncExitStack() as taken:
-        for _ in range(TURNS):
+        for _ in range(PERMITS):
             await taken.enter_async_context(service.components.passwords.permit())
 
         validate = session_service_pb2.ValidateSessionRequest(session_token=token)
@@ -166,13 +164,13 @@ async def test_the_rest_is_answered_while_no_more_passwords_are_hashed(
     await sessions.CreateSession(sign_in())
 
 
-async def test_sessions_are_validated_while_every_thread_hashes(
+async def test_validation_succeeds_while_every_thread_hashes(
     service, sessions, user, gate, database
 ):
     gate.open()
     token = (await sessions.CreateSession(sign_in())).session_token
     gate._opened.clear()
-    tasks = await hold(sessions, service, TURNS)
+    tasks = await hold(sessions, service, PERMITS)
 
     validate = session_service_pb2.ValidateSessionRequest(session_token=token)
     await asyncio.gather(*(sessions.ValidateSession(validate) for _ in range(50)))
@@ -203,7 +201,7 @@ async def wrong_reset(users, _user, _token):
 
 
 @pytest.mark.parametrize("way", [create, change, reset, wrong_reset], ids=lambda way: way.__name__)
-async def test_whatever_hashes_is_refused_before_a_statement_runs(service, users, user, way):
+async def test_full_queue_refuses_before_any_statement(service, users, user, way):
     asked = user_service_pb2.CreatePasswordResetRequest(email="ada@example.com")
     token = (await users.CreatePasswordReset(asked)).token
     statements = []
@@ -214,7 +212,7 @@ async def test_whatever_hashes_is_refused_before_a_statement_runs(service, users
 
     event.listen(engine, "before_cursor_execute", seen)
     async with AsyncExitStack() as taken:
-        for _ in range(TURNS):
+        for _ in range(PERMITS):
             await taken.enter_async_context(service.components.passwords.permit())
         refusal = await refused(way(users, user, token))
     event.remove(engine, "before_cursor_execute", seen)
@@ -227,7 +225,7 @@ async def test_whatever_hashes_is_refused_before_a_statement_runs(service, users
 
 
 @pytest.mark.parametrize("kind", ["cancelled", "deadline"])
-async def test_who_went_away_before_the_hash_began_is_not_hashed_for(service, sessions, gate, kind):
+async def test_call_gone_before_its_hash_is_not_hashed(service, sessions, gate, kind):
     held = await hold(sessions, service, THREADS)
     options = {"timeout": 5} if kind == "deadline" else {}
     request = sign_in(email="gone@example.com")
@@ -244,10 +242,8 @@ async def test_who_went_away_before_the_hash_began_is_not_hashed_for(service, se
     assert gate.checks == THREADS
 
 
-async def test_who_went_away_while_it_was_hashed_keeps_the_turn_until_it_is_done(
-    service, sessions, gate
-):
-    held = await hold(sessions, service, TURNS)
+async def test_call_cancelled_while_hashed_keeps_its_permit(service, sessions, gate):
+    held = await hold(sessions, service, PERMITS)
     held[0].cancel()
     held[1].cancel()
     await asyncio.wait(held[:2])
@@ -258,15 +254,13 @@ async def test_who_went_away_while_it_was_hashed_keeps_the_turn_until_it_is_done
     await reach(service, taken=0, hashing=0, waiting=0)
 
 
-async def test_a_server_that_stops_answers_what_it_hashes_and_leaves_no_thread(
-    settings, database, gate
-):
+async def test_stopping_server_answers_hashing_calls(settings, database, gate):
     before = set(threading.enumerate())
     few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(run_service(few))
         channel = await stack.enter_async_context(channel_to(service))
-        held = await hold(SessionServiceStub(channel), service, TURNS)
+        held = await hold(SessionServiceStub(channel), service, PERMITS)
         hashing = {it for it in threading.enumerate() if it.name.startswith("hash_")} - before
 
         stopping = asyncio.create_task(service.stop())
@@ -281,11 +275,11 @@ async def test_a_server_that_stops_answers_what_it_hashes_and_leaves_no_thread(
     assert len(hashing) == THREADS
 
 
-async def test_a_user_is_created_after_a_refusal_as_if_there_had_been_none(service, channel):
+async def test_create_user_after_busy_refusal_can_be_repeated(service, channel):
     users = UserServiceStub(channel)
     request = ada(request_id="4f9f6f2e-6f0b-4a3e-9d55-2f0a9b7f6a11")
     async with AsyncExitStack() as taken:
-        for _ in range(TURNS):
+        for _ in range(PERMITS):
             await taken.enter_async_context(service.components.passwords.permit())
         assert await refusal(users.CreateUser(request)) == SERVER_BUSY
 
@@ -293,9 +287,7 @@ async def test_a_user_is_created_after_a_refusal_as_if_there_had_been_none(servi
     assert (await users.CreateUser(request)).user == created.user
 
 
-async def test_who_went_away_before_the_hash_has_made_no_attempt(
-    service, sessions, user, gate, database
-):
+async def test_call_gone_before_its_hash_counts_no_attempt(service, sessions, user, gate, database):
     tasks = await hold(sessions, service, THREADS)
     before = await attempts(database)
     for _ in range(5):
@@ -312,9 +304,7 @@ async def test_who_went_away_before_the_hash_has_made_no_attempt(
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_call_may(
-    settings, database, gate, monkeypatch
-):
+async def test_attempt_is_undone_after_deadline_of_call(settings, database, gate, monkeypatch):
     monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
     hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
     async with (
@@ -340,7 +330,7 @@ async def test_an_attempt_is_given_back_also_where_that_takes_longer_than_the_ca
         await asyncio.gather(hashing, return_exceptions=True)
 
 
-async def test_a_turn_that_was_closed_is_given_to_nobody(service):
+async def test_permit_after_close_raises(service):
     passwords = service.components.passwords
     await passwords.close()
 

@@ -20,7 +20,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def population(size):
-    """Users with few different values, so that filters and orders meet equals."""
+    """Yield users with few different values, so that filters and orders meet equal ones."""
     dice = random.Random(SEED)
     for number in range(size):
         deleted = dice.random() < 0.2
@@ -39,7 +39,7 @@ def population(size):
 
 @pytest.fixture
 async def people(database):
-    """A thousand users, and what is known of them."""
+    """A thousand users, as rows in the database and as dictionaries."""
     rows = list(population(1000))
     async with database.transaction() as tx:
         await tx.connection.execute(insert(users_table), rows)
@@ -47,7 +47,7 @@ async def people(database):
 
 
 def random_filter(dice):
-    """A filter, and the same as a function."""
+    """Return a filter, and the same filter as a function."""
     message, tests = pb.UserFilter(), []
     message.deleted = deleted = dice.choice(pb.DeletedFilter.values())
     if deleted in {pb.DELETED_FILTER_UNSPECIFIED, pb.DELETED_FILTER_EXCLUDE}:
@@ -77,11 +77,11 @@ def random_filter(dice):
 
 
 async def at_once():
-    """Wait for nothing."""
+    """Return at once."""
 
 
 async def read_all(users, request, before_each=at_once):
-    """Read every page; return the ids and the totals that were said."""
+    """Read every page; return the ids and the reported totals."""
     found, totals = [], set()
     while True:
         await before_each()
@@ -98,7 +98,7 @@ COLUMNS = {"create_time": "created_at", "update_time": "updated_at", "email": "e
 
 
 @pytest.mark.parametrize("seed", range(25))
-async def test_pages_hold_every_user_of_a_filter_once_and_in_order(users, people, seed):
+async def test_pages_hold_every_matching_user_once_in_order(users, people, seed):
     dice = random.Random(seed)
     matching, holds = random_filter(dice)
     name = dice.choice(list(COLUMNS))
@@ -120,10 +120,10 @@ async def test_pages_hold_every_user_of_a_filter_once_and_in_order(users, people
     assert stats.user_count == len(expected)
 
 
-async def test_users_that_arrive_meanwhile_push_none_out_of_the_pages(users, people, database):
+async def test_pages_during_insertions_omit_no_earlier_user(users, people, database):
     stop, came = asyncio.Event(), asyncio.Event()
 
-    async def somebody_came():
+    async def newcomer_came():
         came.clear()
         await came.wait()
 
@@ -142,7 +142,7 @@ async def test_users_that_arrive_meanwhile_push_none_out_of_the_pages(users, peo
 
     arriving = asyncio.create_task(newcomers())
     request = pb.ListUsersRequest(page_size=20, include_total=True)
-    found, totals = await read_all(users, request, somebody_came)
+    found, totals = await read_all(users, request, newcomer_came)
     stop.set()
     await arriving
 
@@ -152,7 +152,7 @@ async def test_users_that_arrive_meanwhile_push_none_out_of_the_pages(users, peo
     assert len(totals) > 1
 
 
-async def test_total_and_rows_are_of_one_moment(users, database, service):
+async def test_list_total_and_rows_are_of_one_snapshot(users, database, service):
     for number in range(3):
         await users.CreateUser(ada(email=f"u{number}@example.com", password=""))
     page_of_all = pb.ListUsersRequest(include_total=True)
@@ -170,7 +170,7 @@ async def test_total_and_rows_are_of_one_moment(users, database, service):
         assert answer.total_size == len(answer.users)
 
 
-async def test_a_page_has_fifty_users_unless_asked_and_never_more_than_a_thousand(users, people):
+async def test_list_page_size_defaults_to_50_and_ends_at_1000(users, people):
     assert len((await users.ListUsers(pb.ListUsersRequest())).users) == 50
     everyone = pb.UserFilter(deleted=pb.DELETED_FILTER_INCLUDE)
     huge = pb.ListUsersRequest(page_size=2_000_000_000, filter=everyone)
@@ -179,7 +179,7 @@ async def test_a_page_has_fifty_users_unless_asked_and_never_more_than_a_thousan
     assert answer.next_page_token == ""
 
 
-async def test_a_page_of_very_long_users_ends_before_clients_refuse_it(users, database):
+async def test_list_page_of_long_users_ends_below_message_limit(users, database):
     wide = {"first_name": "😀" * 100, "last_name": "😀" * 100, "deleted_by": "😀" * 255}
     url = "https://example.com/" + "😀" * 2000
     async with database.transaction() as tx:
@@ -198,7 +198,7 @@ async def test_a_page_of_very_long_users_ends_before_clients_refuse_it(users, da
     assert totals == {1000}
 
 
-async def test_a_bound_between_two_microseconds_is_the_later_one(users, people):
+async def test_created_from_between_microseconds_rounds_up(users, people):
     newest = max(row["created_at"] for row in people)
     request = pb.GetUserStatsRequest(filter={"deleted": pb.DELETED_FILTER_INCLUDE})
     request.filter.created_from.FromDatetime(newest)
@@ -209,7 +209,7 @@ async def test_a_bound_between_two_microseconds_is_the_later_one(users, people):
     assert (await users.GetUserStats(request)).user_count == 0
 
 
-async def test_the_total_is_said_only_when_it_is_asked_for(users):
+async def test_list_total_is_returned_on_request_only(users):
     assert not (await users.ListUsers(pb.ListUsersRequest())).HasField("total_size")
     asked = await users.ListUsers(pb.ListUsersRequest(include_total=True))
     assert asked.HasField("total_size")
@@ -220,14 +220,14 @@ async def test_the_total_is_said_only_when_it_is_asked_for(users):
     "order_by",
     ["name", "email asc", "email desc desc", "email, create_time", "EMAIL", "id", "desc"],
 )
-async def test_an_unknown_order_is_refused(users, order_by):
+async def test_list_with_unknown_order_is_refused(users, order_by):
     said = await refused(users.ListUsers(pb.ListUsersRequest(order_by=order_by)))
 
     assert said.code is StatusCode.INVALID_ARGUMENT
     assert list(said.fields) == ["order_by"]
 
 
-async def test_a_page_token_fits_no_other_query(users, people):
+async def test_list_page_token_of_other_query_is_refused(users, people):
     first = await users.ListUsers(pb.ListUsersRequest(page_size=1))
     token = first.next_page_token
     foreign = PageTokens(None).issue(

@@ -45,7 +45,7 @@ async def failures(database):
 
 @pytest.fixture
 async def patient_service(settings):
-    """A server whose calls wait for a connection however slow the machine is."""
+    """A server whose calls wait for a connection as long as a slow machine needs."""
     async with run_service(
         settings.model_copy(update={"pool_wait": timedelta(minutes=1)})
     ) as service:
@@ -57,7 +57,7 @@ async def moment(database):
 
 
 def attempts_allowed_in(elapsed):
-    """Those that need not wait, the one after them, and one after each wait that can have ended."""
+    """Return the number of free attempts, plus one after each wait that can have ended."""
     waits = itertools.accumulate(2**count for count in itertools.count())
     ended = itertools.takewhile(lambda seconds: seconds <= elapsed.total_seconds(), waits)
     return FREE_ATTEMPTS + 1 + len(list(ended))
@@ -76,7 +76,7 @@ def count_checks(monkeypatch):
 
 
 async def validations(sessions, token, burst):
-    """Validate without pause for as long as the burst, and return how often that went well."""
+    """Validate without pause until the burst ends; return the number of validations."""
     done = 0
     while not burst.done():
         await validate(sessions, token)
@@ -85,7 +85,7 @@ async def validations(sessions, token, burst):
 
 
 def gather_at_the_door(monkeypatch, count):
-    """Check no password before so many calls are there; then they go on together."""
+    """Hold password checks until `count` calls have arrived, then release all together."""
     door, check = asyncio.Barrier(count), PasswordCheck.run_verified
 
     async def gathered(*args, **named):
@@ -97,7 +97,7 @@ def gather_at_the_door(monkeypatch, count):
 
 @contextlib.asynccontextmanager
 async def four_connections(service):
-    """Sign in over connections of their own; channels share theirs unless told otherwise."""
+    """Yield stubs with separate connections, because channels share one by default."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with contextlib.AsyncExitStack() as stack:
         channels = [
@@ -109,7 +109,7 @@ async def four_connections(service):
         yield [SessionServiceStub(channel) for channel in channels]
 
 
-async def test_after_a_few_wrong_passwords_the_next_waits(sessions, user, database):
+async def test_sign_in_after_wrong_passwords_must_wait(sessions, user, database):
     for _ in range(FREE_ATTEMPTS + 1):
         assert await refusal(sessions.CreateSession(sign_in(password="x"))) == INVALID_CREDENTIALS
     await wait_longer(database)
@@ -120,7 +120,7 @@ async def test_after_a_few_wrong_passwords_the_next_waits(sessions, user, databa
     assert said.retry_seconds == MAX_WAIT.total_seconds()
 
 
-async def test_an_unknown_address_is_throttled_alike(sessions, user, database):
+async def test_unknown_email_is_throttled_like_known_one(sessions, user, database):
     async def tries(**who):
         said = []
         for _ in range(FREE_ATTEMPTS + 3):
@@ -128,10 +128,10 @@ async def test_an_unknown_address_is_throttled_alike(sessions, user, database):
             await wait_longer(database)
         return said
 
-    assert await tries() == await tries(email="nobody@example.com")
+    assert await tries() == await tries(email="unknown@example.com")
 
 
-async def test_name_and_address_of_a_user_count_together(sessions, user, database):
+async def test_username_and_email_count_together(sessions, user, database):
     for who in [{"username": "ada"}, {"email": "ADA@example.com"}] * 2:
         await refused(sessions.CreateSession(sign_in(password="x", **who)))
     await wait_longer(database)
@@ -141,7 +141,7 @@ async def test_name_and_address_of_a_user_count_together(sessions, user, databas
     assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
 
 
-async def test_changing_a_password_counts_too(users, sessions, user, database):
+async def test_change_password_attempts_count_too(users, sessions, user, database):
     for _ in range(FREE_ATTEMPTS + 1):
         await refused(change(users, user, current_password="x"))
     await wait_longer(database)
@@ -150,14 +150,14 @@ async def test_changing_a_password_counts_too(users, sessions, user, database):
     assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
 
 
-async def test_the_right_password_with_a_weak_new_one_is_no_failure(users, user, database):
+async def test_right_password_with_weak_new_one_is_no_failure(users, user, database):
     for _ in range(FREE_ATTEMPTS + 2):
         assert (await refused(change(users, user, new_password="short"))).reason == "INVALID_FIELDS"
 
     assert await failures(database) is None
 
 
-async def test_another_address_does_not_start_the_count_anew(users, sessions, user, database):
+async def test_change_of_email_keeps_the_count(users, sessions, user, database):
     for number in range(FREE_ATTEMPTS + 1):
         await refused(change(users, user, current_password="x"))
         await users.UpdateUser(
@@ -172,9 +172,7 @@ async def test_another_address_does_not_start_the_count_anew(users, sessions, us
     assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
 
 
-async def test_a_new_owner_of_an_address_is_not_kept_out_by_the_old_ones_failures(
-    users, sessions, user, database
-):
+async def test_new_owner_of_email_starts_without_failures(users, sessions, user, database):
     await refused(sessions.CreateSession(sign_in(password="x")))
     await run(database, update(password_attempts).values(failures=MAX_FAILURES))
     await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
@@ -184,7 +182,7 @@ async def test_a_new_owner_of_an_address_is_not_kept_out_by_the_old_ones_failure
     await sessions.CreateSession(sign_in())
 
 
-async def test_waits_double_and_end_at_a_quarter_of_an_hour(sessions, user, database):
+async def test_throttle_waits_double_up_to_a_quarter_of_an_hour(sessions, user, database):
     waits = []
     for _ in range(15):
         await refused(sessions.CreateSession(sign_in(password="x")))
@@ -199,7 +197,7 @@ async def test_waits_double_and_end_at_a_quarter_of_an_hour(sessions, user, data
     assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
 
 
-async def test_the_right_password_after_the_wait_forgets_the_wrong_ones(sessions, user, database):
+async def test_right_password_after_wait_clears_failures(sessions, user, database):
     for _ in range(FREE_ATTEMPTS + 1):
         await refused(sessions.CreateSession(sign_in(password="x")))
     await run(database, update(password_attempts).values(blocked_until=func.now()))
@@ -209,7 +207,7 @@ async def test_the_right_password_after_the_wait_forgets_the_wrong_ones(sessions
     assert await failures(database) is None
 
 
-async def test_success_forgets_its_own_attempts_and_no_others(users, sessions, user, database):
+async def test_success_clears_failures_of_its_account_only(users, sessions, user, database):
     other = await users.CreateUser(ada(email="other@example.com"))
     await verify(database, other.user)
     await refused(sessions.CreateSession(sign_in(password="x")))
@@ -219,7 +217,7 @@ async def test_success_forgets_its_own_attempts_and_no_others(users, sessions, u
     assert await failures(database) == 1
 
 
-async def test_the_right_password_of_an_unverified_user_is_no_failure(users, sessions, database):
+async def test_right_password_of_unverified_user_is_no_failure(users, sessions, database):
     await users.CreateUser(ada())
 
     for _ in range(6):
@@ -227,7 +225,7 @@ async def test_the_right_password_of_an_unverified_user_is_no_failure(users, ses
     assert await failures(database) is None
 
 
-async def test_two_hundred_wrong_passwords_at_once_check_no_more_than_allowed(
+async def test_200_concurrent_wrong_passwords_check_few(
     patient_service, sessions, user, database, monkeypatch
 ):
     token = (await sessions.CreateSession(sign_in())).session_token
@@ -250,7 +248,7 @@ async def test_two_hundred_wrong_passwords_at_once_check_no_more_than_allowed(
     assert validated
 
 
-async def test_after_a_long_wait_one_of_two_hundred_wrong_passwords_is_checked(
+async def test_200_concurrent_wrong_passwords_after_wait_check_one(
     patient_service, sessions, user, database, monkeypatch
 ):
     await refused(sessions.CreateSession(sign_in(password="x")))
@@ -268,9 +266,7 @@ async def test_after_a_long_wait_one_of_two_hundred_wrong_passwords_is_checked(
     assert await failures(database) == 21
 
 
-async def test_a_hundred_wrong_passwords_leave_a_reset_as_the_only_way(
-    users, sessions, user, database
-):
+async def test_password_after_100_failures_needs_a_reset(users, sessions, user, database):
     await refused(sessions.CreateSession(sign_in(password="x")))
     await run(
         database,

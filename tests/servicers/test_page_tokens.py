@@ -1,4 +1,4 @@
-"""Page tokens."""
+"""Page tokens: issued and read back, and refused if changed or foreign."""
 
 import contextlib
 from datetime import UTC, datetime
@@ -22,25 +22,25 @@ places = some.builds(
 
 
 @given(places)
-def test_a_token_names_the_place_it_was_issued_for(place):
+def test_page_token_read_returns_issued_cursor(place):
     tokens = PageTokens("k" * 32)
 
     assert tokens.read(QUERY, tokens.issue(QUERY, place)) == place
 
 
-def test_no_token_is_the_first_page():
+def test_empty_page_token_is_first_page():
     assert PageTokens(None).read(QUERY, "") is None
 
 
 @given(some.text(max_size=200))
-def test_nothing_made_up_is_a_token(text):
+def test_arbitrary_text_is_no_page_token(text):
     if text:
         with pytest.raises(InvalidPageToken):
             PageTokens(None).read(QUERY, text)
 
 
 @given(some.integers(min_value=0), some.integers(min_value=1, max_value=255))
-def test_a_token_with_one_changed_byte_is_refused(where, change):
+def test_page_token_with_one_changed_byte_is_refused(where, change):
     tokens = PageTokens("k" * 32)
     token = bytearray(tokens.issue(QUERY, PLACE).encode())
     token[where % len(token)] ^= change
@@ -61,14 +61,14 @@ def test_a_token_with_one_changed_byte_is_refused(where, change):
         QUERY._replace(matching=UserFilter(email_prefix="b")),
     ],
 )
-def test_a_token_fits_no_other_query(other):
+def test_page_token_of_other_query_is_refused(other):
     tokens = PageTokens("k" * 32)
 
     with pytest.raises(InvalidPageToken):
         tokens.read(other, tokens.issue(QUERY, PLACE))
 
 
-def test_replicas_with_one_key_read_each_others_tokens_and_no_others():
+def test_page_token_is_readable_with_same_key_only():
     token = PageTokens("k" * 32).issue(QUERY, PLACE)
 
     assert PageTokens("k" * 32).read(QUERY, token) == PLACE
@@ -79,5 +79,5 @@ def test_replicas_with_one_key_read_each_others_tokens_and_no_others():
 
 
 @pytest.mark.parametrize(("asked", "given_"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000)])
-def test_a_page_has_a_size_between_1_and_1000(asked, given_):
+def test_page_size_is_between_1_and_1000(asked, given_):
     assert page_size(asked) == given_

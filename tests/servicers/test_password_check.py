@@ -1,4 +1,4 @@
-"""Right passwords whose hash is replaced while they are checked."""
+"""Password checks while the stored hash is replaced."""
 
 import asyncio
 
@@ -14,19 +14,17 @@ from tests.support.calls import NEW_PASSWORD, PASSWORD, ada, sign_in, verify
 
 @pytest.fixture
 async def user(users, database):
-    """Ada, whose password another program has hashed."""
+    """Ada, whose password was hashed by another system."""
     created = await users.CreateUser(ada())
     await verify(database, created.user)
-    # Slow enough that calls at once have all read it before one of them replaces it.
+    # Slow enough that concurrent calls read the hash before one of them replaces it.
     elsewhere = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(9)).decode()
     async with database.transaction() as tx:
         await tx.connection.execute(update(users_table).values(password_hash=elsewhere))
     return created.user
 
 
-async def test_sign_ins_at_once_all_succeed_while_an_outdated_hash_is_replaced(
-    sessions, user, database
-):
+async def test_concurrent_sign_ins_with_outdated_hash_all_succeed(sessions, user, database):
     await asyncio.gather(*(sessions.CreateSession(sign_in()) for _ in range(FREE_ATTEMPTS)))
 
     async with database.read() as db:
@@ -34,14 +32,12 @@ async def test_sign_ins_at_once_all_succeed_while_an_outdated_hash_is_replaced(
     assert stored.scalar_one().startswith("$hmac-sha384$")
 
 
-async def test_a_change_of_password_succeeds_while_an_outdated_hash_is_replaced(
-    users, sessions, user
-):
+async def test_change_password_during_hash_replacement_succeeds(users, sessions, user):
     change = user_service_pb2.ChangePasswordRequest(
         user_id=user.user_id, current_password=PASSWORD, new_password=NEW_PASSWORD
     )
 
-    # Whichever comes first: the sign-in may find the password changed, the change never.
+    # The sign-in may find the password changed; the change must succeed.
     changed, _ = await asyncio.gather(
         users.ChangePassword(change), sessions.CreateSession(sign_in()), return_exceptions=True
     )

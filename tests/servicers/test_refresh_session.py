@@ -1,4 +1,4 @@
-"""Rotation and limits of sessions over a real channel, on a real database."""
+"""RefreshSession and limits of sessions over a real channel, on a real database."""
 
 import asyncio
 from datetime import timedelta
@@ -18,7 +18,7 @@ from tests.support.calls import ada, refresh, refusal, sign_in, validate, verify
 from tests.support.rows import run
 
 
-async def test_a_refreshed_session_has_a_new_token_and_the_old_works_a_while(sessions, user):
+async def test_refresh_returns_new_token_and_keeps_old_for_a_while(sessions, user):
     started = await sessions.CreateSession(sign_in())
 
     fresh = await refresh(sessions, started.session_token)
@@ -30,7 +30,7 @@ async def test_a_refreshed_session_has_a_new_token_and_the_old_works_a_while(ses
         await validate(sessions, token)
 
 
-async def test_twenty_refreshes_at_once_have_one_successor(sessions, user):
+async def test_20_concurrent_refreshes_return_one_token(sessions, user):
     token = (await sessions.CreateSession(sign_in())).session_token
 
     answers = await asyncio.gather(*(refresh(sessions, token) for _ in range(20)))
@@ -39,7 +39,7 @@ async def test_twenty_refreshes_at_once_have_one_successor(sessions, user):
     await validate(sessions, answers[0].session_token)
 
 
-async def test_reuse_after_the_grace_ends_the_session(sessions, user, database):
+async def test_reuse_after_grace_ends_session(sessions, user, database):
     token = (await sessions.CreateSession(sign_in())).session_token
     fresh = await refresh(sessions, token)
     await run(
@@ -55,8 +55,15 @@ async def test_reuse_after_the_grace_ends_the_session(sessions, user, database):
         assert (await refusal(refresh(sessions, ended)))[1] == "SESSION_REVOKED"
 
 
-@pytest.mark.parametrize("ended", ["revoked", "expired", "inactive"])
-async def test_only_a_good_session_is_refreshed(users, sessions, user, database, ended):
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ("revoked", "SESSION_REVOKED"),
+        ("expired", "SESSION_EXPIRED"),
+        ("inactive", "USER_INACTIVE"),
+    ],
+)
+async def test_refresh_of_ended_session_is_refused(users, sessions, user, database, ended, reason):
     started = await sessions.CreateSession(sign_in())
     if ended == "revoked":
         request = session_service_pb2.RevokeSessionRequest(session_token=started.session_token)
@@ -67,14 +74,10 @@ async def test_only_a_good_session_is_refreshed(users, sessions, user, database,
     else:
         await run(database, update(users_table).values(is_active=False))
 
-    assert (await refusal(refresh(sessions, started.session_token)))[1] in {
-        "SESSION_REVOKED",
-        "SESSION_EXPIRED",
-        "USER_INACTIVE",
-    }
+    assert (await refusal(refresh(sessions, started.session_token)))[1] == reason
 
 
-async def test_the_oldest_session_goes_when_there_would_be_too_many(settings, database):
+async def test_session_above_limit_ends_oldest(settings, database):
     few = settings.model_copy(update={"sessions_per_user": 3})
     async with run_service(few) as service, channel_to(service) as channel:
         created = await UserServiceStub(channel).CreateUser(ada())
@@ -88,7 +91,7 @@ async def test_the_oldest_session_goes_when_there_would_be_too_many(settings, da
             await validate(sessions, token)
 
 
-async def test_a_session_that_rests_too_long_is_idle_and_use_keeps_it_alive(settings, database):
+async def test_session_idle_limit_counts_from_last_use(settings, database):
     idle = settings.model_copy(update={"session_idle_limit": timedelta(minutes=30)})
     async with run_service(idle) as service, channel_to(service) as channel:
         created = await UserServiceStub(channel).CreateUser(ada())
@@ -98,7 +101,7 @@ async def test_a_session_that_rests_too_long_is_idle_and_use_keeps_it_alive(sett
         rested = update(sessions_table).values(last_activity_at=func.now() - timedelta(minutes=29))
         await run(database, rested)
         await validate(sessions, token)
-        await service.components.activity.write(service.database)
+        await service.components.activity.flush(service.database)
         age = select(func.now() - sessions_table.c.last_activity_at)
         assert (await run(database, age)).scalar_one() < timedelta(minutes=1)
 

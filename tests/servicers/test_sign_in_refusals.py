@@ -1,4 +1,4 @@
-"""Refused sign-ins are alike, whatever their cause: in words, in details and in statements."""
+"""Refused sign-ins are alike for every cause: in message, details and statements."""
 
 import pytest
 from grpc import StatusCode
@@ -17,7 +17,7 @@ PASSWORDS = {"1 byte": "x", "73 bytes": "x" * 73, "1 KiB": "😀" * 256}
 
 
 async def unknown(_users, _database, _user):
-    return "nobody@example.com"
+    return "unknown@example.com"
 
 
 async def wrong(_users, _database, _user):
@@ -49,7 +49,7 @@ KINDS = [unknown, wrong, deleted, inactive, no_password, corrupt_hash]
 
 
 async def outcome(service, sessions, email, password):
-    """Try to sign in; return all that was said, and the statements that ran for it."""
+    """Fail to sign in; return the refusal and the statements of the call."""
     statements = []
 
     def seen(_connection, _cursor, statement, *_):
@@ -152,7 +152,7 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.__name__)
-async def test_what_ends_sessions_is_seen_by_another_server_at_once(
+async def test_session_ended_by_user_change_is_refused_elsewhere(
     settings, users, sessions, user, ending
 ):
     token = (await sessions.CreateSession(sign_in())).session_token

@@ -23,7 +23,7 @@ UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 
 @pytest.fixture
 def rotated(sessions, user):
-    """Sign in and refresh some times; give all tokens in order, the present one last."""
+    """Sign in and refresh some times; return all tokens in order, the current one last."""
 
     async def rotated(times):
         tokens = [(await sessions.CreateSession(sign_in())).session_token]
@@ -50,7 +50,7 @@ def revoke(sessions, token):
 
 
 async def reason(call):
-    """Give the reason of a refusal; None where the call was answered."""
+    """Return the reason of a refusal, or None if the call succeeded."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -58,7 +58,7 @@ async def reason(call):
     return None
 
 
-async def test_the_first_token_ends_the_session_after_any_number_of_rotations(sessions, rotated):
+async def test_reuse_of_first_token_ends_session(sessions, rotated):
     for times in (2, 3, 20):
         tokens = await rotated(times)
 
@@ -69,7 +69,7 @@ async def test_the_first_token_ends_the_session_after_any_number_of_rotations(se
         assert await refusal(validate(sessions, tokens[-1])) == REVOKED
 
 
-async def test_a_token_from_the_middle_ends_the_session(sessions, rotated):
+async def test_reuse_of_middle_token_ends_session(sessions, rotated):
     tokens = await rotated(5)
 
     assert await refusal(refresh(sessions, tokens[2])) == REUSED
@@ -77,7 +77,7 @@ async def test_a_token_from_the_middle_ends_the_session(sessions, rotated):
     assert await refusal(validate(sessions, tokens[-1])) == REVOKED
 
 
-async def test_another_session_of_the_user_goes_on(sessions, rotated):
+async def test_reuse_keeps_other_sessions_of_user(sessions, rotated):
     tokens, (other,) = await rotated(2), await rotated(0)
 
     await refusal(refresh(sessions, tokens[0]))
@@ -85,13 +85,13 @@ async def test_another_session_of_the_user_goes_on(sessions, rotated):
     await validate(sessions, other)
 
 
-async def test_the_last_replaced_token_has_the_same_successor(sessions, rotated):
+async def test_refresh_with_last_replaced_token_returns_current(sessions, rotated):
     *_, last, present = await rotated(3)
 
     assert (await refresh(sessions, last)).session_token == present
 
 
-async def test_of_twenty_reuses_at_once_one_ends_the_session(sessions, rotated):
+async def test_20_concurrent_reuses_end_session_once(sessions, rotated):
     tokens = await rotated(2)
 
     with capture_logs() as logs:
@@ -101,7 +101,7 @@ async def test_of_twenty_reuses_at_once_one_ends_the_session(sessions, rotated):
     assert [entry["event"] for entry in logs if entry.get("audit")] == ["session.reused"]
 
 
-async def test_a_reuse_among_refreshes_leaves_no_session(sessions, rotated):
+async def test_reuse_among_refreshes_ends_session(sessions, rotated):
     tokens = await rotated(3)
     used = [token for token in tokens for _ in range(10)]
     random.shuffle(used)
@@ -113,22 +113,20 @@ async def test_a_reuse_among_refreshes_leaves_no_session(sessions, rotated):
     assert await refusal(validate(sessions, tokens[-1])) == REVOKED
 
 
-async def test_validating_takes_an_old_token_for_unknown_and_ends_nothing(
-    sessions, rotated, age, told
-):
+async def test_validate_with_replaced_token_ends_nothing(sessions, rotated, age, logged_statements):
     first, second, present = await rotated(2)
     await age(rotated_at=func.now() - timedelta(seconds=11))
-    before = told()
+    before = logged_statements()
 
     for token in (first, second):
         assert await refusal(validate(sessions, token)) == UNKNOWN
     await validate(sessions, present)
 
-    assert told() == [*before, *[("SELECT", "sessions")] * 3]
+    assert logged_statements() == [*before, *[("SELECT", "sessions")] * 3]
     assert "replaced_tokens" not in str(sessions_by_digest)
 
 
-async def test_a_refresh_is_one_statement(sessions, rotated, statements):
+async def test_refresh_is_one_statement(sessions, rotated, statements):
     (token,) = await rotated(0)
     statements.clear()
 
@@ -137,7 +135,7 @@ async def test_a_refresh_is_one_statement(sessions, rotated, statements):
     assert len(statements) == 1
 
 
-async def test_signing_out_with_any_old_token_ends_the_session(sessions, rotated, age):
+async def test_revoke_by_any_replaced_token_ends_session(sessions, rotated, age):
     for place in range(4):
         tokens = await rotated(3)
         await age(rotated_at=func.now() - timedelta(seconds=11))
@@ -149,7 +147,9 @@ async def test_signing_out_with_any_old_token_ends_the_session(sessions, rotated
         assert (await revoke(sessions, tokens[place])).session == ended
 
 
-async def test_an_old_token_of_what_ended_says_how_it_ended(users, sessions, user, rotated, age):
+async def test_refresh_with_replaced_token_reports_end_of_session(
+    users, sessions, user, rotated, age
+):
     tokens = await rotated(3)
     await age(expires_at=func.now(), created_at=func.now() - timedelta(days=7))
     for token in tokens:
@@ -165,7 +165,7 @@ async def test_an_old_token_of_what_ended_says_how_it_ended(users, sessions, use
         assert await refusal(refresh(sessions, token)) == UNKNOWN
 
 
-async def test_old_tokens_that_race_a_purge_are_refused_as_ended(users, sessions, user, rotated):
+async def test_refresh_with_replaced_tokens_during_purge_is_refused(users, sessions, user, rotated):
     tokens = await rotated(3)
     purge = users.PurgeUser(user_service_pb2.PurgeUserRequest(user_id=user.user_id))
 

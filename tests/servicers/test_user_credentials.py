@@ -1,4 +1,4 @@
-"""Passwords over a real channel: changed, refused when weak, and hashed anew."""
+"""Passwords over a real channel: changed, refused if weak, and rehashed."""
 
 import asyncio
 from uuid import uuid4
@@ -32,14 +32,14 @@ async def stored_hash(database):
     return (await run(database, select(users_table.c.password_hash))).scalar_one()
 
 
-async def test_a_changed_password_is_the_one_that_works(users, sessions, user):
+async def test_changed_password_replaces_the_old_one(users, sessions, user):
     await change(users, user)
 
     assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
     await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
 
 
-async def test_a_changed_password_ends_every_other_session(users, sessions, user):
+async def test_changed_password_ends_other_sessions(users, sessions, user):
     started = [await sessions.CreateSession(sign_in()) for _ in range(3)]
     kept = started[1]
 
@@ -54,9 +54,7 @@ async def test_a_changed_password_ends_every_other_session(users, sessions, user
         )
 
 
-async def test_a_changed_password_is_seen_by_another_server_at_once(
-    users, sessions, user, settings
-):
+async def test_changed_password_ends_sessions_on_other_server(users, sessions, user, settings):
     started = await sessions.CreateSession(sign_in())
     async with run_service(settings) as other, channel_to(other) as channel:
         elsewhere = SessionServiceStub(channel)
@@ -68,7 +66,7 @@ async def test_a_changed_password_is_seen_by_another_server_at_once(
         )
 
 
-async def test_only_the_right_password_changes_it(users, user):
+async def test_change_password_needs_the_right_one(users, user):
     assert await refusal(change(users, user, current_password="wrong")) == INVALID_CREDENTIALS
     unknown = change(users, user, user_id=str(uuid4()))
     assert await refusal(unknown) == INVALID_CREDENTIALS
@@ -82,7 +80,7 @@ async def test_only_the_right_password_changes_it(users, user):
         ("ada@example.com", "must not be the user's own address or name"),
     ],
 )
-async def test_a_weak_password_is_refused_with_the_reason(users, user, password, description):
+async def test_weak_password_is_refused_with_reason(users, user, password, description):
     said = await refused(change(users, user, new_password=password))
     assert said.fields == {"new_password": description}
 
@@ -91,10 +89,10 @@ async def test_a_weak_password_is_refused_with_the_reason(users, user, password,
 
     token = (await password_reset(users)).token
     assert (await refused(reset(users, token, password))).fields == {"new_password": description}
-    await reset(users, token)  # the secret is still good
+    await reset(users, token)  # the refused reset did not consume the token
 
 
-async def test_of_two_changes_at_once_one_wins(users, user):
+async def test_two_concurrent_password_changes_one_succeeds(users, user):
     outcomes = await asyncio.gather(
         change(users, user, new_password="first horse battery"),
         change(users, user, new_password="second horse battery"),
@@ -104,10 +102,10 @@ async def test_of_two_changes_at_once_one_wins(users, user):
     assert sorted(isinstance(outcome, Exception) for outcome in outcomes) == [False, True]
 
 
-# Hashes of other times
+# Hashes of other systems and keys
 
 
-async def test_a_hash_from_elsewhere_is_replaced_at_the_next_sign_in(sessions, user, database):
+async def test_foreign_hash_is_replaced_at_next_sign_in(sessions, user, database):
     elsewhere = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()
     await run(database, update(users_table).values(password_hash=elsewhere))
 
@@ -119,9 +117,7 @@ async def test_a_hash_from_elsewhere_is_replaced_at_the_next_sign_in(sessions, u
     await sessions.CreateSession(sign_in())
 
 
-async def test_a_new_hash_never_overwrites_a_password_that_was_changed_meanwhile(
-    users, sessions, user, database
-):
+async def test_rehash_never_overwrites_a_changed_password(users, sessions, user, database):
     elsewhere = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(8)).decode()
     await run(database, update(users_table).values(password_hash=elsewhere))
 
@@ -138,7 +134,7 @@ async def test_a_new_hash_never_overwrites_a_password_that_was_changed_meanwhile
 @pytest.mark.parametrize(
     "stored", ["corrupt", "$2b$04$short", "$hmac-sha384$gone$2b$04$" + "a" * 53]
 )
-async def test_a_corrupt_hash_is_refused_as_a_wrong_password_is(sessions, user, database, stored):
+async def test_corrupt_hash_is_refused_like_wrong_password(sessions, user, database, stored):
     await run(database, update(users_table).values(password_hash=stored))
 
     assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS

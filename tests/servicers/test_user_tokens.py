@@ -1,4 +1,4 @@
-"""One-time secrets over a real channel: who has one verifies an address or resets a password."""
+"""One-time tokens over a real channel: they verify an address or reset a password."""
 
 import asyncio
 from datetime import timedelta
@@ -24,7 +24,7 @@ from tests.support.rows import run
 TOKEN_INVALID = (StatusCode.UNAUTHENTICATED, "USER_TOKEN_INVALID")
 
 
-async def test_the_secret_that_came_back_verifies_the_address(users, sessions, database):
+async def test_verification_token_verifies_email(users, sessions, database):
     created = await users.CreateUser(ada())
     issued = await verification(users, created.user)
 
@@ -35,14 +35,14 @@ async def test_the_secret_that_came_back_verifies_the_address(users, sessions, d
     await sessions.CreateSession(sign_in())
 
 
-async def test_a_secret_is_good_once(users, user):
+async def test_user_token_works_once(users, user):
     token = (await password_reset(users)).token
     await reset(users, token)
 
     assert await refusal(reset(users, token)) == TOKEN_INVALID
 
 
-async def test_of_twenty_uses_at_once_one_succeeds(users, user):
+async def test_20_concurrent_uses_of_user_token_one_succeeds(users, user):
     token = (await password_reset(users)).token
 
     outcomes = await asyncio.gather(
@@ -53,7 +53,7 @@ async def test_of_twenty_uses_at_once_one_succeeds(users, user):
 
 
 @pytest.mark.parametrize("kind", ["verification", "reset"])
-async def test_a_newer_secret_ends_the_older(users, user, kind):
+async def test_newer_user_token_replaces_older(users, user, kind):
     if kind == "reset":
         older, newer = (await password_reset(users)).token, (await password_reset(users)).token
         assert await refusal(reset(users, older)) == TOKEN_INVALID
@@ -64,14 +64,14 @@ async def test_a_newer_secret_ends_the_older(users, user, kind):
         await verify_email(users, newer)
 
 
-async def test_a_secret_is_good_for_its_purpose_only(users, user):
+async def test_user_token_works_for_its_purpose_only(users, user):
     token = (await password_reset(users)).token
     assert await refusal(verify_email(users, token)) == TOKEN_INVALID
     token = (await verification(users, user)).token
     assert await refusal(reset(users, token)) == TOKEN_INVALID
 
 
-async def test_a_secret_is_good_for_its_address_only(users, user):
+async def test_user_token_works_for_its_email_only(users, user):
     issued, forgotten = await verification(users, user), await password_reset(users)
     await users.UpdateUser(
         user_service_pb2.UpdateUserRequest(
@@ -83,7 +83,7 @@ async def test_a_secret_is_good_for_its_address_only(users, user):
     assert await refusal(reset(users, forgotten.token)) == TOKEN_INVALID
 
 
-async def test_an_expired_secret_is_refused(users, user, database):
+async def test_expired_user_token_is_refused(users, user, database):
     token = (await password_reset(users)).token
     await run(database, update(user_tokens).values(expires_at=func.now()))
 
@@ -91,12 +91,12 @@ async def test_an_expired_secret_is_refused(users, user, database):
 
 
 @pytest.mark.parametrize("token", ["tmu_" + "A" * 43, "x", "😀"])
-async def test_a_secret_that_was_never_issued_is_refused(users, token):
+async def test_made_up_user_token_is_refused(users, token):
     assert await refusal(verify_email(users, token)) == TOKEN_INVALID
     assert await refusal(reset(users, token)) == TOKEN_INVALID
 
 
-async def test_an_unknown_address_answers_alike_without_a_secret(users, user):
+async def test_password_reset_of_unknown_email_looks_alike(users, user):
     known, unknown = await password_reset(users), await password_reset(users, "no@example.com")
 
     assert known.token
@@ -104,7 +104,7 @@ async def test_an_unknown_address_answers_alike_without_a_secret(users, user):
     assert unknown.HasField("expire_time")
 
 
-async def test_secrets_expire_when_the_documents_say(users, user, database):
+async def test_user_tokens_expire_as_documented(users, user, database):
     await verification(users, user)
     await password_reset(users)
 
@@ -116,7 +116,7 @@ async def test_secrets_expire_when_the_documents_say(users, user, database):
     }
 
 
-async def test_a_reset_ends_every_session_and_every_secret(users, sessions, user, database):
+async def test_password_reset_ends_all_sessions_and_tokens(users, sessions, user, database):
     started = await sessions.CreateSession(sign_in())
     await verification(users, user)
 
@@ -133,7 +133,7 @@ async def test_a_reset_ends_every_session_and_every_secret(users, sessions, user
 @pytest.mark.parametrize(
     ("away", "back"), [("DeactivateUser", "ActivateUser"), ("DeleteUser", "RestoreUser")]
 )
-async def test_a_secret_does_not_come_back_with_its_user(users, user, away, back):
+async def test_user_token_stays_ended_after_user_returns(users, user, away, back):
     token = (await password_reset(users)).token
     for method in (away, back):
         request = getattr(user_service_pb2, f"{method}Request")(user_id=user.user_id)
@@ -143,7 +143,7 @@ async def test_a_secret_does_not_come_back_with_its_user(users, user, away, back
 
 
 @pytest.mark.parametrize("method", ["DeactivateUser", "DeleteUser"])
-async def test_a_secret_of_a_user_who_is_gone_is_refused(users, user, method):
+async def test_user_token_of_gone_user_is_refused(users, user, method):
     token = (await password_reset(users)).token
     request = getattr(user_service_pb2, f"{method}Request")(user_id=user.user_id)
     await getattr(users, method)(request)

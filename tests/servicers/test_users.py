@@ -35,7 +35,7 @@ async def delete(users, user_id, **given):
     return await users.DeleteUser(pb.DeleteUserRequest(user_id=user_id, **given))
 
 
-async def test_a_user_is_created_with_its_profile(users, database):
+async def test_create_user_stores_user_and_profile(users, database):
     created = await users.CreateUser(
         ada(
             email="Ada@Example.COM",
@@ -60,7 +60,7 @@ async def test_a_user_is_created_with_its_profile(users, database):
 
 
 @pytest.mark.parametrize("twin", ["ada@example.com", "ADA@example.com", "ada@EXAMPLE.com"])
-async def test_a_taken_email_is_refused(users, twin):
+async def test_create_user_with_taken_email_is_refused(users, twin):
     await users.CreateUser(ada())
 
     assert await refusal(users.CreateUser(ada(email=twin))) == (
@@ -69,14 +69,14 @@ async def test_a_taken_email_is_refused(users, twin):
     )
 
 
-async def test_a_taken_username_is_refused_in_any_case(users):
+async def test_create_user_with_taken_username_is_refused(users):
     await users.CreateUser(ada(username="ada"))
 
     again = ada(email="other@example.com", username="ADA")
     assert await refusal(users.CreateUser(again)) == (StatusCode.ALREADY_EXISTS, "USERNAME_TAKEN")
 
 
-async def test_a_refused_creation_leaves_nothing_behind(users, database):
+async def test_refused_create_user_stores_nothing(users, database):
     await users.CreateUser(ada(username="ada"))
 
     await refusal(users.CreateUser(ada(email="other@example.com", username="ada")))
@@ -85,7 +85,7 @@ async def test_a_refused_creation_leaves_nothing_behind(users, database):
     assert await count(database, user_profiles) == 1
 
 
-async def test_of_fifty_creations_at_once_one_succeeds(users, database):
+async def test_50_concurrent_creations_one_succeeds(users, database):
     addresses = ["ada@example.com", "ADA@example.com"] * 25
     outcomes = await asyncio.gather(
         *(users.CreateUser(ada(email=address, password="")) for address in addresses),
@@ -98,7 +98,7 @@ async def test_of_fifty_creations_at_once_one_succeeds(users, database):
     assert await count(database, user_profiles) == 1
 
 
-async def test_a_repeated_request_returns_the_same_user(users, database):
+async def test_repeated_create_request_returns_same_user(users, database):
     request = ada(request_id=str(uuid4()), profile={"bio": "once"})
     first = await users.CreateUser(request)
 
@@ -106,7 +106,7 @@ async def test_a_repeated_request_returns_the_same_user(users, database):
     assert await count(database, users_table) == 1
 
 
-async def test_repeated_requests_at_once_return_the_same_user(users, database):
+async def test_concurrent_create_requests_return_same_user(users, database):
     request = ada(request_id=str(uuid4()))
 
     answers = await asyncio.gather(*(users.CreateUser(request) for _ in range(8)))
@@ -115,7 +115,7 @@ async def test_repeated_requests_at_once_return_the_same_user(users, database):
     assert await count(database, users_table) == 1
 
 
-async def test_a_repeated_request_is_known_however_it_is_written(users):
+async def test_repeated_create_request_is_compared_normalised(users):
     request_id = str(uuid4())
     first = await users.CreateUser(ada(request_id=request_id, username="ada"))
 
@@ -123,14 +123,14 @@ async def test_a_repeated_request_is_known_however_it_is_written(users):
     assert (await users.CreateUser(again)).user == first.user
 
 
-async def test_an_address_that_is_known_to_be_verified_needs_no_secret(users, sessions):
+async def test_create_user_with_verified_email_can_sign_in(users, sessions):
     created = await users.CreateUser(ada(email_verified=True))
 
     assert created.user.email_verified
     await sessions.CreateSession(sign_in())
 
 
-async def test_a_request_id_is_not_reused_for_another_user(users):
+async def test_request_id_of_other_user_is_refused(users):
     request_id = str(uuid4())
     await users.CreateUser(ada(request_id=request_id))
 
@@ -142,19 +142,17 @@ async def test_a_request_id_is_not_reused_for_another_user(users):
 
 
 @pytest.mark.parametrize("by", [{"email": "ADA@example.com"}, {"username": "ADA"}])
-async def test_a_user_is_found_by_address_and_by_name(users, by):
+async def test_get_user_finds_by_email_and_username(users, by):
     created = await users.CreateUser(ada(username="ada"))
 
     assert (await users.GetUser(pb.GetUserRequest(**by))).user == created.user
 
 
-async def test_an_unknown_user_is_not_found(users):
+async def test_get_unknown_user_is_not_found(users):
     assert await refusal(get(users, str(uuid4()))) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
 
 
-async def test_recent_sessions_are_the_ten_live_ones_with_the_newest_activity(
-    users, sessions, database
-):
+async def test_recent_sessions_are_ten_latest_live_ones(users, sessions, database):
     created = await users.CreateUser(ada())
     await verify(database, created.user)
     started = [(await sessions.CreateSession(sign_in())).session.session_id for _ in range(13)]
@@ -181,7 +179,7 @@ async def test_recent_sessions_are_the_ten_live_ones_with_the_newest_activity(
     assert [session.session_id for session in answer.recent_sessions] == started[2:12]
 
 
-async def test_a_batch_answers_in_the_order_of_the_ids_and_names_the_missing(users):
+async def test_batch_get_keeps_order_and_lists_missing(users):
     ids = [
         (await users.CreateUser(ada(email=f"{name}@example.com", password=""))).user.user_id
         for name in "abc"
@@ -197,7 +195,7 @@ async def test_a_batch_answers_in_the_order_of_the_ids_and_names_the_missing(use
     assert list(answer.missing_user_ids) == [unknown, ids[1]]
 
 
-async def test_a_batch_takes_a_thousand_ids(users):
+async def test_batch_get_is_limited_to_1000_ids(users):
     ids = [str(uuid4()) for _ in range(1000)]
 
     answer = await users.BatchGetUsers(pb.BatchGetUsersRequest(user_ids=ids))
@@ -209,7 +207,7 @@ async def test_a_batch_takes_a_thousand_ids(users):
     }
 
 
-async def test_an_update_changes_what_the_mask_names_and_nothing_else(users):
+async def test_update_user_changes_fields_of_mask_only(users):
     created = await users.CreateUser(ada(username="ada", profile={"bio": "old", "locale": "en"}))
 
     changed = await update(
@@ -230,7 +228,7 @@ async def test_an_update_changes_what_the_mask_names_and_nothing_else(users):
     assert changed.user.update_time.ToDatetime() > created.user.update_time.ToDatetime()
 
 
-async def test_an_empty_value_clears_a_field(users):
+async def test_update_user_with_empty_value_clears_field(users):
     created = await users.CreateUser(ada(username="ada", profile={"bio": "old", "locale": "en"}))
 
     changed = await update(users, created.user.user_id, "username", "first_name", "profile")
@@ -240,7 +238,7 @@ async def test_an_empty_value_clears_a_field(users):
     assert (changed.profile.bio, changed.profile.locale) == ("", "")
 
 
-async def test_a_changed_email_is_unverified(users, database):
+async def test_update_of_email_unverifies_it(users, database):
     created = await users.CreateUser(ada())
     await verify(database, created.user)
     user_id = created.user.user_id
@@ -253,7 +251,7 @@ async def test_a_changed_email_is_unverified(users, database):
     assert other.user.email == "ada@elsewhere.example"
 
 
-async def test_an_update_with_an_old_etag_changes_nothing(users):
+async def test_update_user_with_old_etag_is_refused(users):
     created = await users.CreateUser(ada())
     user_id, etag = created.user.user_id, created.user.etag
     await update(users, user_id, "first_name", first_name="Augusta", etag=etag)
@@ -265,7 +263,7 @@ async def test_an_update_with_an_old_etag_changes_nothing(users):
     assert (await get(users, user_id)).user.first_name == "Augusta"
 
 
-async def test_an_update_to_a_taken_address_is_refused(users):
+async def test_update_user_to_taken_email_is_refused(users):
     await users.CreateUser(ada())
     other = await users.CreateUser(ada(email="other@example.com"))
 
@@ -276,14 +274,14 @@ async def test_an_update_to_a_taken_address_is_refused(users):
 @pytest.mark.parametrize(
     "paths", [[], ["password_hash"], ["email", "user_id"], ["profile.x"], ["*"]]
 )
-async def test_a_mask_names_known_fields(users, paths):
+async def test_update_mask_with_unknown_field_is_refused(users, paths):
     said = await refused(update(users, str(uuid4()), *paths, email="ada@example.com"))
 
     assert said.code is StatusCode.INVALID_ARGUMENT
     assert list(said.fields) == ["update_mask"]
 
 
-async def test_deactivation_ends_the_sessions_and_bars_signing_in(users, sessions, database):
+async def test_deactivate_ends_sessions_and_blocks_sign_in(users, sessions, database):
     created = await users.CreateUser(ada())
     await verify(database, created.user)
     await sessions.CreateSession(sign_in())
@@ -304,7 +302,7 @@ async def test_deactivation_ends_the_sessions_and_bars_signing_in(users, session
     await sessions.CreateSession(sign_in())
 
 
-async def test_a_deleted_user_is_gone_until_it_is_asked_for(users):
+async def test_deleted_user_is_found_on_request_only(users):
     created = await users.CreateUser(ada(username="ada"))
     user_id = created.user.user_id
 
@@ -323,7 +321,7 @@ async def test_a_deleted_user_is_gone_until_it_is_asked_for(users):
     assert (await get(users, user_id, include_deleted=True)).user == answer.user
 
 
-async def test_deletion_frees_the_address_and_the_name(users):
+async def test_delete_frees_email_and_username(users):
     created = await users.CreateUser(ada(username="ada"))
     await delete(users, created.user.user_id)
 
@@ -335,7 +333,7 @@ async def test_deletion_frees_the_address_and_the_name(users):
     assert (await users.GetUser(found)).user.user_id == again.user.user_id
 
 
-async def test_deletion_with_an_old_etag_deletes_nothing(users):
+async def test_delete_with_old_etag_is_refused(users):
     created = await users.CreateUser(ada())
     await update(users, created.user.user_id, "first_name", first_name="Augusta")
 
@@ -344,7 +342,7 @@ async def test_deletion_with_an_old_etag_deletes_nothing(users):
     await get(users, created.user.user_id)
 
 
-async def test_a_restored_user_is_active_and_has_no_sessions(users, sessions, database):
+async def test_restored_user_is_active_without_sessions(users, sessions, database):
     created = await users.CreateUser(ada())
     await verify(database, created.user)
     await sessions.CreateSession(sign_in())
@@ -361,7 +359,7 @@ async def test_a_restored_user_is_active_and_has_no_sessions(users, sessions, da
     assert not answer.recent_sessions
 
 
-async def test_only_a_deleted_user_is_restored(users):
+async def test_restore_of_live_user_is_refused(users):
     created = await users.CreateUser(ada())
 
     live = users.RestoreUser(pb.RestoreUserRequest(user_id=created.user.user_id))
@@ -370,7 +368,7 @@ async def test_only_a_deleted_user_is_restored(users):
     assert await refusal(unknown) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
 
 
-async def test_a_restored_user_takes_another_address_when_its_own_is_taken(users, database):
+async def test_restore_with_taken_names_needs_new_ones(users, database):
     first = await users.CreateUser(ada(username="ada"))
     await verify(database, first.user)
     await delete(users, first.user.user_id)
@@ -390,7 +388,7 @@ async def test_a_restored_user_takes_another_address_when_its_own_is_taken(users
 
 
 @pytest.mark.parametrize("deleted_before", [False, True])
-async def test_a_purge_leaves_nothing_of_the_user(users, sessions, database, deleted_before):
+async def test_purge_deletes_all_rows_of_user(users, sessions, database, deleted_before):
     created = await users.CreateUser(ada())
     await verify(database, created.user)
     await sessions.CreateSession(sign_in())
@@ -405,7 +403,7 @@ async def test_a_purge_leaves_nothing_of_the_user(users, sessions, database, del
     assert await refusal(users.PurgeUser(request)) == (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
 
 
-async def test_changes_that_race_are_answered_as_they_were_decided(users):
+async def test_racing_changes_return_consistent_users(users):
     user_id = (await users.CreateUser(ada(password=""))).user.user_id
     wrong = []
 
@@ -435,7 +433,7 @@ async def test_changes_that_race_are_answered_as_they_were_decided(users):
     assert not wrong
 
 
-async def test_statistics_count_what_the_filter_describes(users, database):
+async def test_user_stats_count_users_of_filter(users, database):
     first = await users.CreateUser(ada(email="a@example.com", password=""))
     last = await users.CreateUser(ada(email="b@example.com", password=""))
     gone = await users.CreateUser(ada(email="c@example.com", password=""))
@@ -451,12 +449,12 @@ async def test_statistics_count_what_the_filter_describes(users, database):
     assert verified.user_count == 1
     all_of_them = pb.GetUserStatsRequest(filter={"deleted": pb.DELETED_FILTER_INCLUDE})
     assert (await users.GetUserStats(all_of_them)).user_count == 3
-    nobody = await users.GetUserStats(pb.GetUserStatsRequest(filter={"email_prefix": "z"}))
-    assert nobody.user_count == 0
-    assert not nobody.HasField("first_create_time")
+    none_of_them = await users.GetUserStats(pb.GetUserStatsRequest(filter={"email_prefix": "z"}))
+    assert none_of_them.user_count == 0
+    assert not none_of_them.HasField("first_create_time")
 
 
-async def test_every_update_moves_update_time(users, sessions, database):
+async def test_every_change_raises_update_time(users, sessions, database):
     created = await users.CreateUser(ada())
     await verify(database, created.user)
     user_id = created.user.user_id
@@ -475,7 +473,7 @@ async def test_every_update_moves_update_time(users, sessions, database):
     assert moments == sorted(set(moments))
 
 
-async def test_no_answer_holds_a_password_hash(users, database):
+async def test_user_responses_hold_no_password_hash(users, database):
     created = await users.CreateUser(ada())
     async with database.read() as db:
         found = await db.connection.execute(text("SELECT password_hash FROM users"))

@@ -1,4 +1,4 @@
-"""Validations at the same time, and many in a call, over a real channel on a real database."""
+"""Concurrent validations and BatchValidateSessions, over a real channel."""
 
 import asyncio
 from uuid import uuid4
@@ -22,7 +22,7 @@ UNKNOWN = "tms_" + "A" * 43
 
 @pytest.fixture
 async def started(users, settings, database):
-    """Start a session of somebody, without a password; give its token and its id."""
+    """Return a function that starts a session of a new user; it returns token and id."""
 
     async def started():
         created = await users.CreateUser(ada(email=f"{uuid4()}@example.com", password=""))
@@ -43,9 +43,7 @@ def revoke(sessions, session_id):
     return sessions.RevokeSession(pb.RevokeSessionRequest(session_id=session_id))
 
 
-async def test_two_hundred_at_once_get_their_own_answers_from_few_statements(
-    sessions, started, statements
-):
+async def test_200_concurrent_validations_share_statements(sessions, started, statements):
     good = [await started() for _ in range(8)]
     ended, ended_id = await started()
     await revoke(sessions, ended_id)
@@ -63,7 +61,7 @@ async def test_two_hundred_at_once_get_their_own_answers_from_few_statements(
     assert len(statements) < 100
 
 
-async def test_what_was_revoked_is_refused_however_many_ask(sessions, started):
+async def test_revoked_session_is_refused_amid_other_validations(sessions, started):
     others = [await started() for _ in range(8)]
     stopping = asyncio.Event()
 
@@ -83,7 +81,7 @@ async def test_what_was_revoked_is_refused_however_many_ask(sessions, started):
 
 
 async def ask_about(sessions, token):
-    """Ask until the session is refused."""
+    """Validate until the session is refused."""
     while True:
         answer = validate(sessions, token)
         if await answer.code() is not StatusCode.OK:
@@ -91,28 +89,28 @@ async def ask_about(sessions, token):
             return
 
 
-async def test_a_lost_connection_is_told_to_those_who_waited_and_then_forgotten(
-    sessions, started, service
-):
+async def test_lost_connection_fails_waiting_validations_only(sessions, started, service):
     token, _ = await started()
     await validate(sessions, token)
-    everybody = text(
+    all_backends = text(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     for _ in range(10):
         asked = [validate(sessions, token) for _ in range(20)]
-        await run(service.database, everybody)
+        await run(service.database, all_backends)
         for call in asked:
             assert await call.code() in {StatusCode.OK, StatusCode.UNAVAILABLE}
 
     await validate(sessions, token)
 
 
-# Many in a call
+# BatchValidateSessions
 
 
-async def test_many_are_validated_in_the_order_of_the_request(sessions, started, database, told):
+async def test_batch_validate_returns_results_in_order(
+    sessions, started, database, logged_statements
+):
     (good, good_id), (ended, ended_id), (old, old_id), (gone, _) = [
         await started() for _ in range(4)
     ]
@@ -123,11 +121,11 @@ async def test_many_are_validated_in_the_order_of_the_request(sessions, started,
     barred = update(users_table).where(users_table.c.id == owner).values(is_active=False)
     await run(database, barred)
     alone = await validate(sessions, good)
-    before = told()
+    before = logged_statements()
 
     results = (await batch(sessions, good, ended, UNKNOWN, old, gone, good)).results
 
-    assert told() == [*before, ("SELECT", "sessions")]
+    assert logged_statements() == [*before, ("SELECT", "sessions")]
     assert [result.session.session_id for result in (results[0], results[5])] == [good_id] * 2
     assert (results[0].session, results[0].user) == (alone.session, alone.user)
     assert results[0].refusal == ErrorReason.ERROR_REASON_UNSPECIFIED
@@ -138,7 +136,7 @@ async def test_many_are_validated_in_the_order_of_the_request(sessions, started,
         assert not result.HasField("user")
 
 
-async def test_a_thousand_are_validated_and_no_more(sessions, started):
+async def test_batch_validate_is_limited_to_1000_tokens(sessions, started):
     token, session_id = await started()
 
     results = (await batch(sessions, *[token] * 1000)).results
@@ -149,13 +147,13 @@ async def test_a_thousand_are_validated_and_no_more(sessions, started):
     assert set((await refused(batch(sessions))).fields) == {"session_tokens"}
 
 
-async def test_validating_many_keeps_their_sessions_alive(sessions, started, database, service):
+async def test_batch_validate_keeps_sessions_alive(sessions, started, database, service):
     tokens = [(await started())[0] for _ in range(3)]
     rested = func.now() - 2 * ACTIVITY_PRECISION
     await run(database, update(sessions_table).values(last_activity_at=rested))
 
     await batch(sessions, *tokens[:2])
-    await service.components.activity.write(service.database)
+    await service.components.activity.flush(service.database)
 
     recent = sessions_table.c.last_activity_at > func.now() - ACTIVITY_PRECISION
     kept = await run(database, select(sessions_table.c.token_digest).where(recent))

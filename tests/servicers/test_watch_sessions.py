@@ -1,4 +1,4 @@
-"""WatchSessions: who watches hears of each session that ends, however it ends, and of no other."""
+"""WatchSessions: a watch receives each end of a session, and nothing else."""
 
 import contextlib
 from datetime import timedelta
@@ -40,7 +40,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _patient_listener(monkeypatch):
-    """Let PostgreSQL be slow to answer who listens."""
+    """Allow PostgreSQL to answer the listener slowly."""
     monkeypatch.setattr(listener, "CHECK_TIMEOUT", 30)
 
 
@@ -56,7 +56,7 @@ class Scene:
         self.end = End(started.user.user_id, started.session.session_id)
 
     async def of_user(self, method):
-        """Call a method that takes nothing but the user's id."""
+        """Call a method that takes only the user's id."""
         request = getattr(user_service_pb2, f"{method}Request")(user_id=self.user.user_id)
         await getattr(self.users, method)(request)
 
@@ -146,15 +146,15 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-async def test_a_session_that_ends_is_told_to_all_who_watch(scene, way):
+async def test_session_end_reaches_all_watches(scene, way):
     async with watching(scene.sessions) as one, watching(scene.sessions) as other:
         await way(scene)
 
         for watch in (one, other):
-            await watch.heard(scene.end)
+            await watch.wait_for(scene.end)
 
 
-async def test_the_oldest_session_that_goes_is_told(settings, database, user):
+async def test_session_end_by_limit_reaches_watch(settings, database, user):
     mine = settings.model_copy(update={"sessions_per_user": 1})
     async with run_service(mine) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
@@ -162,14 +162,14 @@ async def test_the_oldest_session_that_goes_is_told(settings, database, user):
             oldest = await sessions.CreateSession(sign_in())
             await sessions.CreateSession(sign_in())
 
-            await watch.heard(End(user.user_id, oldest.session.session_id))
+            await watch.wait_for(End(user.user_id, oldest.session.session_id))
 
 
-async def test_a_user_who_is_barred_by_hand_is_told_without_a_session(scene):
+async def test_user_barred_by_sql_reaches_watch_without_session(scene):
     async with watching(scene.sessions) as watch:
         await scene.sql("UPDATE users SET is_active = false WHERE id = :user")
 
-        await watch.heard(End(scene.user.user_id, ""))
+        await watch.wait_for(End(scene.user.user_id, ""))
 
 
 async def nothing(_scene):
@@ -216,28 +216,28 @@ async def age(scene, **columns):
     [nothing, sign_in_again, rotate, use, rename, roll_back],
     ids=lambda way: way.__name__,
 )
-async def test_what_ends_no_session_is_not_told(scene, way):
+async def test_change_that_ends_no_session_reaches_no_watch(scene, way):
     async with watching(scene.sessions) as watch:
         await way(scene)
         last = await another_end(scene)
 
-        await watch.heard(last)
-    assert watch.told == [last]
+        await watch.wait_for(last)
+    assert watch.ends == [last]
 
 
-async def test_an_end_is_told_once_however_often_it_is_asked_for(scene):
+async def test_repeated_session_end_reaches_watch_once(scene):
     async with watching(scene.sessions) as watch:
         for _ in range(3):
             await revoke(scene)
         await scene.sql("UPDATE sessions SET expires_at = expires_at + interval '1 day'")
         last = await another_end(scene)
 
-        await watch.heard(last)
-    assert watch.told == [scene.end, last]
+        await watch.wait_for(last)
+    assert watch.ends == [scene.end, last]
 
 
 async def another_end(scene, password=PASSWORD):
-    """End another session: who hears of it has heard of all before."""
+    """End another session; a watch that received its end has received all earlier ones."""
     started = await scene.sessions.CreateSession(sign_in(password=password))
     session_id = started.session.session_id
     await scene.sessions.RevokeSession(pb.RevokeSessionRequest(session_id=session_id))
@@ -252,36 +252,36 @@ async def another_end(scene, password=PASSWORD):
     ],
     ids=["revoked", "expired"],
 )
-async def test_what_a_sweep_removes_is_not_told(scene, settings, ended):
+async def test_swept_session_reaches_no_watch(scene, settings, ended):
     await age(scene, **ended)
     async with watching(scene.sessions) as watch:
         swept = await sweep(scene.database, settings)
         last = await another_end(scene)
 
-        await watch.heard(last)
+        await watch.wait_for(last)
     assert swept.ended_sessions + swept.expired_sessions == 1
-    assert watch.told == [last]
+    assert watch.ends == [last]
 
 
-async def test_the_session_that_is_kept_is_not_told(scene):
+async def test_kept_session_reaches_no_watch(scene):
     kept = await scene.sessions.CreateSession(sign_in())
     async with watching(scene.sessions) as watch:
         await change(scene.users, scene.user, keep_session_id=kept.session.session_id)
         last = await another_end(scene, NEW_PASSWORD)
 
-        await watch.heard(last)
-    assert watch.told == [scene.end, last]
+        await watch.wait_for(last)
+    assert watch.ends == [scene.end, last]
 
 
-async def test_a_sign_of_life_comes_when_there_is_nothing_to_tell(scene, monkeypatch):
+async def test_idle_watch_receives_keepalives(scene, monkeypatch):
     monkeypatch.setattr(session_servicer, "KEEPALIVE_INTERVAL", 0.05)
     async with watching(scene.sessions) as watch:
         assert [await watch.read() for _ in range(3)] == [[], [], []]
         await revoke(scene)
-        await watch.heard(scene.end)
+        await watch.wait_for(scene.end)
 
 
-async def test_there_is_a_bound_for_all_streams_and_one_for_a_connection(settings, database):
+async def test_streams_are_limited_in_all_and_per_connection(settings, database):
     mine = settings.model_copy(update={"streams": 3, "streams_per_connection": 2})
     recording = Recording()
     telemetry = Telemetry(meter=recording.meter)
@@ -303,7 +303,7 @@ async def test_there_is_a_bound_for_all_streams_and_one_for_a_connection(setting
 
 
 def apart(service):
-    """Connect, and share the connection with nobody."""
+    """Open a connection that no other channel shares."""
     own = [("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.insecure_channel(str(service.addresses[0]), options=own)
 
@@ -320,9 +320,7 @@ async def is_free(sessions):
     return False
 
 
-async def test_a_caller_that_is_taken_out_is_told_no_more(
-    settings, database, tmp_path, monkeypatch
-):
+async def test_removed_caller_loses_its_watch(settings, database, tmp_path, monkeypatch):
     monkeypatch.setattr(authentication, "RECHECK_INTERVAL", 0.05)
     monkeypatch.setattr(session_servicer, "KEEPALIVE_INTERVAL", 0.05)
     file = CallerFile(tmp_path / "callers.toml")

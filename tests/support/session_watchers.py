@@ -1,4 +1,4 @@
-"""Those who watch sessions, in tests."""
+"""Clients of WatchSessions, for tests."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from tests.support.calls import Refusal, read_refusal
 from tests.support.waiting import eventually
 
 PATIENCE = 20.0
-"""Seconds after which what has not come will not come."""
+"""Seconds to wait for a message or an end."""
 
 
 class End(NamedTuple):
-    """An end that was told."""
+    """A received end of a session."""
 
     user_id: str
     session_id: str
@@ -27,21 +27,21 @@ class Watch:
 
     def __init__(self, call: Any) -> None:
         self.call = call
-        self.told: list[End] = []
+        self.ends: list[End] = []
 
     async def read(self) -> list[End]:
-        """Return the ends of the next message; none are a sign of life."""
+        """Return the ends of the next message; a keepalive has none."""
         async with asyncio.timeout(PATIENCE):
             message = await self.call.read()
         assert message is not grpc.aio.EOF
         ends = [End(end.user_id, end.session_id) for end in message.ends]
-        self.told += ends
+        self.ends += ends
         return ends
 
-    async def heard(self, *ends: End) -> None:
-        """Wait until these ends were told."""
+    async def wait_for(self, *ends: End) -> None:
+        """Wait until these ends were received."""
         async with asyncio.timeout(PATIENCE):
-            while not set(ends) <= set(self.told):
+            while not set(ends) <= set(self.ends):
                 await self.read()
 
     async def refusal(self) -> Refusal:
@@ -56,7 +56,7 @@ class Watch:
 
 @contextlib.asynccontextmanager
 async def watching(sessions: Any, **given: Any) -> AsyncIterator[Watch]:
-    """Watch sessions for as long as the block."""
+    """Watch sessions while the block runs."""
     watch = await eventually(lambda: _begun(sessions, **given))
     try:
         yield watch
@@ -65,7 +65,7 @@ async def watching(sessions: Any, **given: Any) -> AsyncIterator[Watch]:
 
 
 async def _begun(sessions: Any, **given: Any) -> Watch | None:
-    """Begin to watch; give None where the server is not able to hear of ends yet."""
+    """Begin to watch; return None if the server has no listener connection yet."""
     watch = Watch(sessions.WatchSessions(pb.WatchSessionsRequest(), **given))
     try:
         assert await watch.read() == []

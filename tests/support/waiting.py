@@ -41,8 +41,8 @@ async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) 
     return found
 
 
-async def somebody_waits(database: Database) -> int:
-    """Count who waits for a lock in this database."""
+async def lock_is_waited_for(database: Database) -> int:
+    """Return the number of connections of this database that wait for a lock."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"

@@ -233,7 +233,7 @@ async def test_who_watches_hears_of_ends_from_whichever_worker(server):
             session_id = started.session.session_id
             await sessions.RevokeSession(RevokeSessionRequest(session_id=session_id))
             for watch in watches:
-                await watch.heard(End(started.user.user_id, session_id))
+                await watch.wait_for(End(started.user.user_id, session_id))
 
     assert len(held) == 2
     assert all(held)

@@ -303,7 +303,7 @@ def test_a_service_that_is_away_keeps_the_report_and_is_told_by_the_exit_code(cl
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-async def test_what_is_exported_can_be_imported(cli, tmp_path, remote_users, mark, form):
+async def test_exported_users_can_be_imported(cli, tmp_path, remote_users, mark, form):
     people = [
         {**person(mark, 1), "email_verified": True, "is_active": False},
         {**person(mark, 2), "profile": {"bio": 'says "so",\nand more', "locale": "en-GB"}},

@@ -20,7 +20,7 @@ from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 from tests.support.rows import new_session, new_user
-from tests.support.waiting import somebody_waits
+from tests.support.waiting import lock_is_waited_for
 
 LIFETIME = timedelta(days=7)
 SECOND = timedelta(seconds=1)
@@ -307,7 +307,7 @@ async def test_revoke_by_token_rotated_meanwhile_ends_session(database, session,
         await tx.rotations.rotate(FIRST, NEXT)
         await tx.rotations.rotate(NEXT.digest, LATER)
         revocation = asyncio.create_task(revoke())
-        while not await somebody_waits(database):  # noqa: ASYNC110 - asks PostgreSQL
+        while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
             await asyncio.sleep(0.01)
 
     await revocation
@@ -319,7 +319,7 @@ async def test_rotate_during_revocation_returns_none(database, do, session, reme
     async with database.transaction() as tx:
         await tx.rotations.revoke_reused(session.id)
         replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
-        while not await somebody_waits(database):  # noqa: ASYNC110 - asks PostgreSQL
+        while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
             await asyncio.sleep(0.01)
 
     assert await replacement is None

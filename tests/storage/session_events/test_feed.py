@@ -106,7 +106,7 @@ async def hears_again(sessions, sql):
         with contextlib.suppress(grpc.aio.AioRpcError):
             async with watching(sessions) as watch:
                 await sql(NOTIFY, *END)
-                await watch.heard(END)
+                await watch.wait_for(END)
                 return True
         return False
 
@@ -117,7 +117,7 @@ async def test_watch_receives_ends_from_first_message_on(over_wire, wire, sql):
     wire.delay = 0.15
     async with watching(over_wire) as watch:
         await sql(NOTIFY, *END)
-        await watch.heard(END)
+        await watch.wait_for(END)
 
 
 async def test_first_message_waits_for_unannounced_ends(service, sessions, user, database_url):
@@ -188,7 +188,7 @@ async def test_listener_is_shared_and_closed_when_idle(sessions, sql, monkeypatc
         assert await sql(LISTENERS) == [pid]
 
     await eventually(lambda: is_empty(sql))
-    assert one.told == other.told == []
+    assert one.ends == other.ends == []
     monkeypatch.undo()
     await hears_again(sessions, sql)
 
@@ -337,9 +337,9 @@ async def test_slow_watcher_alone_is_interrupted(settings, database, sql):
                 await heard_of(quick, MAX_PENDING_ENDS // 2)
 
             assert await said(slow) == INTERRUPTED
-            assert 0 < len(slow.told) < MAX_PENDING_ENDS * 5
+            assert 0 < len(slow.ends) < MAX_PENDING_ENDS * 5
             await sql(NOTIFY, *END)
-            await quick.heard(END)
+            await quick.wait_for(END)
         ended = {
             point.attributes["tamatar.watch.cause"]: point.value
             for point in recording.points("tamatar.watch.ended")
@@ -357,8 +357,8 @@ def narrow(service):
 
 async def heard_of(watch, ends):
     """Read until that many more ends came, in messages of bounded size."""
-    before = len(watch.told)
-    while len(watch.told) < before + ends:
+    before = len(watch.ends)
+    while len(watch.ends) < before + ends:
         assert len(await watch.read()) <= MAX_ENDS_PER_READ
 
 
