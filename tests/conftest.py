@@ -17,7 +17,7 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.server import database_monitor
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.tables import metadata
 from tests.support.calls import NEW_PASSWORD, PASSWORD

@@ -23,7 +23,7 @@ from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.driver.connect import connector, libpq_url
-from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tests.support.calls import ada, sign_in
 from tests.support.certificates import Authority
 from tests.support.commands import BIN, QUICK, ROOT, run, tamatar

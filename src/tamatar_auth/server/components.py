@@ -12,7 +12,7 @@ from tamatar_auth.server.database_monitor import DatabaseMonitor
 from tamatar_auth.server.service_names import SERVICES
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine, on_read_only
 from tamatar_auth.storage.instrumentation.pool_metrics import (
     Pools,

@@ -7,8 +7,8 @@ import structlog
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.readiness import readiness_problem
 

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
+from tamatar_auth.storage.driver.connection import Connection
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRowsRepository

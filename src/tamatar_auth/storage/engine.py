@@ -11,7 +11,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.driver.connect import connector, is_dead
-from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
 
 def create_engine(

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver import connection as module
+from tamatar_auth.storage.driver import orphaned_statements as module
 from tamatar_auth.storage.driver.connect import connector
-from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tests.support.frozen_postgres import frozen
 from tests.support.telemetry_capture import Recording

@@ -16,9 +16,10 @@ from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import connect as connect_module
 from tamatar_auth.storage.driver import connection as connection_module
+from tamatar_auth.storage.driver import orphaned_statements as orphaned_module
 from tamatar_auth.storage.driver.connect import connector, is_dead
-from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tamatar_auth.storage.driver.liveness import SilenceLimits, SilentServerError
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
@@ -43,7 +44,7 @@ def mine(settings, folder):
 
 @pytest.fixture
 async def orphaned(monkeypatch):
-    monkeypatch.setattr(connection_module, "CANCEL_TIMEOUT", 0.2)
+    monkeypatch.setattr(orphaned_module, "CANCEL_TIMEOUT", 0.2)
     monkeypatch.setattr(connection_module, "SUSPECT_AFTER", SHORT)
     orphaned = OrphanedStatements()
     yield orphaned
@@ -100,7 +101,7 @@ async def test_statement_on_closed_connection_raises(opened, orphaned):
 
 
 async def test_server_that_accepts_cancel_request_stays_alive(opened, orphaned, monkeypatch):
-    monkeypatch.setattr(connection_module, "CANCEL_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(orphaned_module, "CANCEL_TIMEOUT", PATIENCE)
     async with opened(2) as (one, other):
         await leave(one)
         await eventually(lambda: orphaned.cancelled == 1)

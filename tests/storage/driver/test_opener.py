@@ -13,8 +13,8 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import opener as module
 from tamatar_auth.storage.driver.connect import connector
-from tamatar_auth.storage.driver.connection import OrphanedStatements
 from tamatar_auth.storage.driver.opener import ConnectionOpener
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import struct
 
 import psycopg
 import pytest
+import uvloop
 from psycopg.waiting import READY_NONE, READY_R, READY_W, WAIT_R, WAIT_W
 
 from tamatar_auth.storage.driver.waiting import wait_for_result
@@ -105,3 +107,21 @@ async def test_closed_socket_raises_operational_error(pair):
 
     with pytest.raises(psycopg.OperationalError):
         await wait_for_result(gen, first, descriptor, 60.0, on_idle)
+
+
+def test_reset_after_a_part_of_an_answer_is_raised_on_uvloop():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    # Both arrive before the loop polls: uvloop calls a registered reader only once for them.
+    theirs.send(b"x")
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+
+    async def receive():
+        async with asyncio.timeout(5):
+            await begun(parts(ours, 2), ours, interval=0.1)
+
+    ours.settimeout(0)
+    with ours, pytest.raises(psycopg.OperationalError):
+        uvloop.run(receive())

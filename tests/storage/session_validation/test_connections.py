@@ -129,7 +129,7 @@ async def test_statement_after_column_change_is_prepared_again(dedicated_pool, d
         async with database.transaction() as tx:
             await tx.connection.execute(text("ALTER TABLE pair ALTER word TYPE varchar(20)"))
         assert await statement.rows(connection, most=2) == [("a", 1)]
-        await connection.execute("DEALLOCATE ALL")
+        connection.pgconn.exec_(b"DEALLOCATE ALL")  # psycopg does not notice
         assert await statement.rows(connection, most=1) == []
 
 

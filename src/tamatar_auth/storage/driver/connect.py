@@ -6,9 +6,10 @@ import psycopg
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.types import strip_driver
-from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
+from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SilenceLimits, is_readable
 from tamatar_auth.storage.driver.opener import ConnectionOpener, Connector
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
 TIMEOUT_GRACE = 1.0
 """Seconds after which what PostgreSQL should have ended itself is not waited for any more."""

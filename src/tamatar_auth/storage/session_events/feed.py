@@ -23,7 +23,7 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter
 from tamatar_auth.storage import sqlstates
-from tamatar_auth.storage.driver.connection import OrphanedStatements
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.session_events.listener import (
     NotListeningError,
     listen,

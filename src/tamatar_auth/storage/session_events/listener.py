@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.storage.advisory_locks import LISTENER_LOCKS, LISTENER_NAMESPACE
 from tamatar_auth.storage.driver.connect import connector
-from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
+from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.opener import Connector
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
 CHANNEL = "tamatar_session_ends"
 

@@ -7,7 +7,7 @@ the work of the statement itself, is done once.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -18,8 +18,9 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.driver.connect import connector, is_dead
-from tamatar_auth.storage.driver.connection import Connection, OrphanedStatements
+from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.instrumentation.pool_metrics import PoolUsage
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.prepared import PreparedStatement, SelectStatement
@@ -77,11 +78,9 @@ class DedicatedPool:
         self._valid_from = 0.0
         self._is_closed = False
 
-    def statement(
-        self, statement: SelectStatement, *, binary: Collection[str] = ()
-    ) -> PreparedStatement:
-        """Make of a statement one for these connections; `binary` is as for `PreparedStatement`."""
-        return PreparedStatement(statement, self._observer, binary=binary)
+    def statement(self, statement: SelectStatement) -> PreparedStatement:
+        """Return a statement to run on these connections."""
+        return PreparedStatement(statement, self._observer)
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:

@@ -50,7 +50,7 @@ class SessionValidator:
     ) -> None:
         self._pool = pool
         self._slots = asyncio.Semaphore(MAX_BATCHES)
-        self._statement = pool.statement(sessions_by_digest, binary=["digests"])
+        self._statement = pool.statement(sessions_by_digest)
         self._last_activity = activity
         self._idle_limit = idle_limit
         self._loader: BatchLoader[bytes, ValidatedRow] = BatchLoader(self._read_rows)
