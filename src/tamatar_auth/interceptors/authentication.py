@@ -1,8 +1,8 @@
-"""Lets a call pass whose caller is known and may call the method.
+"""Authenticates the caller of each call, and checks that it may call the method.
 
-A caller proves who it is with a bearer token (`authorization: Bearer tmc_…`) or with the
-certificate of its connection. Nothing else that it sends is believed. Who may call what is
-told by `security/authorization.py`.
+A caller proves its identity with a bearer token (`authorization: Bearer tmc_…`) or with the
+certificate of its connection. Nothing else in the metadata is believed. The rules for each
+method are in `security/authorization.py`.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from grpc.aio import ServicerContext
 from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.errors import CallerNotAllowed, CallerUnknown, Failure
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.cancellation import CancellableCall
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.authorization import ACCESS_RULES, DENY_ALL, AccessRule, AccessRules
@@ -28,11 +29,11 @@ from tamatar_auth.security.callers import (
 )
 
 RECHECK_INTERVAL = 5.0
-"""Seconds after which it is looked whether the caller of a stream may still call."""
+"""Seconds between two checks that the caller of a stream may still call."""
 
 _BEARER = re.compile(rf"(?i:bearer) ({CALLER_TOKEN_PREFIX}[A-Za-z0-9_-]{{43}})")
 
-# What gRPC calls the other end of a connection that was not made from another machine.
+# How the peer names of connections from this machine begin.
 _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
 
 _AuthContext = Mapping[str, Iterable[bytes]]
@@ -41,9 +42,9 @@ Context: TypeAlias = ServicerContext[Any, Any]
 
 
 class AuthenticationInterceptor(Interceptor):
-    """Refuses callers that are not known, and those without a role for the method.
+    """Refuses unknown callers, and callers without a role for the method.
 
-    Without callers, whoever calls from this machine is `LOCAL`, an admin.
+    If no callers are configured, a caller on this machine is `LOCAL_CALLER`, an admin.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class AuthenticationInterceptor(Interceptor):
         self._rules = rules
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Ask who calls before the behaviour does anything; leave open methods alone."""
+        """Authenticate before the behaviour does anything; leave open methods alone."""
         rule = self._rules.get(method.service, {}).get(method.name, DENY_ALL)
         if rule.is_open:
             return behaviour
@@ -63,15 +64,15 @@ class AuthenticationInterceptor(Interceptor):
         authenticate = Authenticator(self._callers, method, rule).authenticate
 
         def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
-            # gRPC runs each call in a task of its own, and the value ends with that: the
-            # interceptors around this one may still log whose call it was.
+            # Never reset: gRPC runs each call in its own task, and the interceptors around this
+            # one may still log the caller.
             current_caller.set(authenticate(context))
             return behaviour(request, context)
 
         return authenticated
 
     def _wrap_stream(self, behaviour: Behaviour, method: Method, rule: AccessRule) -> Behaviour:
-        """Let a stream go on for as long as its caller may call."""
+        """Authenticate when a stream begins, and again every few seconds."""
         authenticate = Authenticator(self._callers, method, rule).authenticate
 
         async def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -83,43 +84,34 @@ class AuthenticationInterceptor(Interceptor):
 
 
 class _StreamRecheck:
-    """Ends a stream whose caller was taken out, lost its role or let its token expire."""
+    """Ends a stream whose caller was removed, lost its role or let its token expire."""
 
     def __init__(self, authenticate: Callable[[], object]) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - gRPC runs each call in a task
-        self._task = task
         self._authenticate = authenticate
-        self._failure: Failure | None = None
-        self._schedule_recheck()
+        self._call = CancellableCall()
+        self._schedule()
 
     async def run(self, answer: Awaitable[Any]) -> Any:
-        """Return the answer, or raise what the caller is told by now."""
+        """Return the answer, or raise the failure of the recheck that ended the stream."""
         try:
-            return await answer
-        except asyncio.CancelledError:
-            if self._failure is None:
-                raise
-            self._task.uncancel()
-            raise self._failure from None
+            return await self._call.run(answer)
         finally:
             self._timer.cancel()
 
-    def _schedule_recheck(self) -> None:
+    def _schedule(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(RECHECK_INTERVAL, self._recheck)
 
     def _recheck(self) -> None:
         try:
             self._authenticate()
         except Failure as failure:
-            self._failure = failure
-            self._task.cancel()
+            self._call.cancel_with(failure)
         else:
-            self._schedule_recheck()
+            self._schedule()
 
 
 class Authenticator:
-    """Lets those call a method who may."""
+    """Authenticates the callers of one method."""
 
     def __init__(
         self, callers: WatchedFiles[Callers] | None, method: Method, rule: AccessRule
@@ -129,7 +121,7 @@ class Authenticator:
         self._roles = rule.roles
 
     def authenticate(self, context: Context) -> Caller:
-        """Return who makes a call if it may, or raise what it is told."""
+        """Return the caller, or raise `CallerUnknown` or `CallerNotAllowed`."""
         caller = self._identify(context)
         if caller.roles.isdisjoint(self._roles):
             self._log("no role for this method", caller, context)
@@ -148,11 +140,11 @@ class Authenticator:
         if len(found) > 1:
             self._refuse("credentials of several callers", context)
         if not found:
-            self._refuse("certificate of nobody" if names else "no credentials", context)
+            self._refuse("certificate of no caller" if names else "no credentials", context)
         return found.pop()
 
     def _find_by_token(self, callers: Callers, context: Context) -> Collection[Caller]:
-        """Find whose token was sent: one caller, or none if nothing was sent."""
+        """Return the caller of the token that was sent, if one was sent."""
         metadata = context.invocation_metadata() or ()
         sent = [value for key, value in metadata if key == "authorization"]
         if not sent:
@@ -181,7 +173,7 @@ class Authenticator:
 
 
 def _names(auth_context: _AuthContext) -> Collection[str]:
-    """Return the names in the certificate that the other end has shown and gRPC has verified."""
+    """Return the names in the certificate of the peer, which gRPC has verified."""
     ids = (name.decode(errors="replace") for name in auth_context.get("peer_spiffe_id", ()))
     hosts = (name.decode(errors="replace") for name in auth_context.get("peer_dns", ()))
     return [*ids, *(dns_name(host) for host in hosts)]

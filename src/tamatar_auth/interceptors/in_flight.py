@@ -1,4 +1,4 @@
-"""Knows the calls in flight: refuses more than there may be, and ends without cutting one off."""
+"""Counts the calls in flight: refuses calls beyond a limit, and waits for them at shutdown."""
 
 import asyncio
 from typing import Any
@@ -8,55 +8,56 @@ from opentelemetry.metrics import Meter
 
 from tamatar_auth.errors import ServerBusy, ServiceStopping
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.cancellation import CancellableCall
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 
 BOUNDED_SERVICES = "tamatar."
-"""How the services begin whose calls are bounded: a busy server still tells its health."""
+"""The prefix of the services whose calls are bounded. Health is not: a busy server reports it."""
 
 
 class InFlightInterceptor(Interceptor):
     """Counts the calls in flight, and ends the streams when the server stops.
 
-    gRPC's `stop` returns before the last lines of handlers have run; what these use must not
-    be closed until `wait_until_idle` returns.
+    gRPC's `stop` returns before the `finally` blocks of handlers have run. The components that
+    they use must stay open until `wait_until_idle` returns.
     """
 
     def __init__(self, limit: int, meter: Meter | None = None) -> None:
         self.limit = limit
         self.refused = 0
-        """How many calls found that many others in flight."""
+        """The number of calls that were refused because of the limit."""
         self._bounded_calls = self._other_calls = 0
         self._idle = asyncio.Event()
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._streams: set[CancellableCall] = set()
         self._stopping = False
         if meter is not None:
             _register_metrics(self, meter)
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Count a call for as long as the behaviour runs."""
+        """Count a call while the behaviour runs."""
         if not method.is_unary:
-            return self._counted(self._cancellable(behaviour))
+            return self._counted(self._ended_by_shutdown(behaviour))
         if not method.service.startswith(BOUNDED_SERVICES):
             return self._counted(behaviour)
         return self._bounded(behaviour)
 
     @property
     def in_flight(self) -> int:
-        """How many calls there are."""
+        """The number of calls in flight."""
         return self._bounded_calls + self._other_calls
 
     def end_streams(self) -> None:
-        """Tell every stream that the server stops, and let none begin.
+        """End every stream with `ServiceStopping`, and refuse new ones.
 
-        They would go on for ever.
+        Streams have no end of their own.
         """
         self._stopping = True
-        while self._streams:
-            self._streams.pop().cancel()
+        for call in self._streams:
+            call.cancel_with(ServiceStopping())
 
     async def wait_until_idle(self) -> None:
-        """Return when no handler runs any more."""
+        """Return when no handler runs."""
         while self.in_flight:
             self._idle.clear()
             await self._idle.wait()
@@ -73,9 +74,9 @@ class InFlightInterceptor(Interceptor):
         return counted
 
     def _bounded(self, behaviour: Behaviour) -> Behaviour:
-        """Count a call of ours, and refuse more than there may be.
+        """Count a call of our services, and refuse it beyond the limit.
 
-        Streams and other services do not count: who holds a thousand of them locks nobody out.
+        Streams and other services do not count, so a thousand of them lock no caller out.
         """
 
         async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -96,26 +97,20 @@ class InFlightInterceptor(Interceptor):
         if not self.in_flight:
             self._idle.set()
 
-    def _cancellable(self, behaviour: Behaviour) -> Behaviour:
-        """Let streams of a behaviour be ended."""
+    def _ended_by_shutdown(self, behaviour: Behaviour) -> Behaviour:
+        """End the streams of a behaviour when the server stops."""
 
-        async def ended(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def stream(request: Any, context: ServicerContext[Any, Any]) -> Any:
             if self._stopping:
                 raise ServiceStopping
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - gRPC runs each call in a task
-            self._streams.add(task)
+            call = CancellableCall()
+            self._streams.add(call)
             try:
-                return await behaviour(request, context)
-            except asyncio.CancelledError:
-                if task in self._streams:  # it was the caller
-                    raise
-                task.uncancel()
-                raise ServiceStopping from None
+                return await call.run(behaviour(request, context))
             finally:
-                self._streams.discard(task)
+                self._streams.discard(call)
 
-        return ended
+        return stream
 
 
 def _register_metrics(calls: InFlightInterceptor, meter: Meter) -> None:
