@@ -1,4 +1,4 @@
-"""Who may call what: every method, with every kind of caller."""
+"""Access of callers: every method, with every kind of caller."""
 
 import socket
 from datetime import UTC, datetime, timedelta
@@ -68,11 +68,11 @@ EXPECTED = {
     "DiagnosticsService": {"GetDatabaseInfo": NONE, "ListSlowestQueries": NONE},
     "ServerReflection": {"ServerReflectionInfo": NONE},
 }
-"""Who may call a method beside admins. This is the promise; security/access.py has to keep it."""
+"""The roles besides admin that may call a method. security/access.py must agree."""
 
 
 def methods():
-    """Every method of every service that is answered, as its descriptor tells of it."""
+    """Yield path and descriptor of every method that the server answers."""
     pool = descriptor_pool.Default()
     for service in (*SERVICES, HEALTH_SERVICE, V1, V1ALPHA):
         # v1 has no descriptors of its own in grpcio-reflection.
@@ -128,7 +128,7 @@ async def channel(guarded):
 
 
 async def call(channel, path, metadata=(), request=b""):
-    """Call a method with raw bytes; return the first answer of a stream."""
+    """Call a method with raw bytes; return the first response of a stream."""
     method = METHODS[path]
     kind = (
         ("unary", "stream")[method.client_streaming]
@@ -145,14 +145,14 @@ async def call(channel, path, metadata=(), request=b""):
     return answer
 
 
-async def told(channel, path, metadata=(), request=b""):
-    """Everything that a refusal says, or None."""
+async def refused_or_none(channel, path, metadata=(), request=b""):
+    """Return the refusal, or None if the call succeeded."""
     while True:
         try:
             await call(channel, path, metadata, request)
         except grpc.aio.AioRpcError as error:
             said = read_refusal(error)
-            # The client ends a stream so when the refusal overtakes the request.
+            # The client ends a stream with this message if the refusal overtakes the request.
             if said.message != "Internal error from Core":
                 return said
         else:
@@ -160,19 +160,19 @@ async def told(channel, path, metadata=(), request=b""):
 
 
 async def outcome(channel, path, metadata=(), request=b""):
-    """OK, or the status and reason of a refusal."""
-    said = await told(channel, path, metadata, request)
+    """Return OK, or the status and reason of a refusal."""
+    said = await refused_or_none(channel, path, metadata, request)
     return (said.code, said.reason) if said else StatusCode.OK
 
 
-def test_every_rule_is_about_a_method_and_every_method_has_a_rule():
+def test_access_rules_cover_every_method():
     ruled = {f"/{service}/{name}" for service, names in ACCESS_RULES.items() for name in names}
 
     assert ruled == set(METHODS)
 
 
 @pytest.mark.parametrize("path", GUARDED)
-async def test_callers_who_prove_nothing_are_unknown_and_told_alike(channel, path):
+async def test_unproven_callers_are_refused_alike(channel, path):
     attempts = (
         (),
         bearer(CallerToken.issue()),
@@ -188,7 +188,7 @@ async def test_callers_who_prove_nothing_are_unknown_and_told_alike(channel, pat
         (("x-authorization", bearer(TOKENS[Role.ADMIN])[0][1]),),
         (("x-user-id", "admin"), ("x-forwarded-for", "127.0.0.1"), ("caller", "the-admin")),
     )
-    said = [await told(channel, path, metadata) for metadata in attempts]
+    said = [await refused_or_none(channel, path, metadata) for metadata in attempts]
 
     assert all(one == said[0] for one in said)
     assert (said[0].code, said[0].reason) == UNKNOWN
@@ -197,7 +197,7 @@ async def test_callers_who_prove_nothing_are_unknown_and_told_alike(channel, pat
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("path", GUARDED)
-async def test_a_role_opens_its_methods_and_no_others(channel, path, role):
+async def test_role_allows_its_methods_only(channel, path, role):
     service, _, name = path.rpartition("/")
     allowed = EXPECTED[service.rpartition(".")[2]][name] | {"admin"}
 
@@ -209,7 +209,7 @@ async def test_a_role_opens_its_methods_and_no_others(channel, path, role):
         assert said == NOT_ALLOWED
 
 
-async def test_only_an_admin_may_say_that_an_address_is_verified(channel):
+async def test_email_verified_at_creation_needs_admin(channel):
     path = "/tamatar.auth.v1.UserService/CreateUser"
     request = CreateUserRequest(email="new@example.com", email_verified=True).SerializeToString()
 
@@ -223,15 +223,17 @@ async def test_health_is_open_to_all(channel, path):
         assert await outcome(channel, path, metadata) == StatusCode.OK
 
 
-async def test_a_caller_without_the_role_is_told_which_would_do(channel):
+async def test_refusal_without_role_names_sufficient_roles(channel):
     purge, check = "UserService/PurgeUser", "SessionService/ValidateSession"
     for path, roles in ((purge, "admin"), (check, "admin,validator")):
-        said = await told(channel, f"/tamatar.auth.v1.{path}", bearer(TOKENS["accounts"]))
+        said = await refused_or_none(
+            channel, f"/tamatar.auth.v1.{path}", bearer(TOKENS["accounts"])
+        )
         assert said.metadata == {"roles": roles}
 
 
 @pytest.mark.parametrize("path", GUARDED)
-async def test_those_who_are_refused_do_not_learn_whether_a_request_is_right(channel, path):
+async def test_refused_caller_learns_nothing_of_its_request(channel, path):
     for request in (b"", b"\xff\xff\xff", b"\x0a\x03\xff\xfe\xfd"):
         assert await outcome(channel, path, (), request) == UNKNOWN
         allowed = EXPECTED[path.split("/")[1].rpartition(".")[2]][path.rpartition("/")[2]]
@@ -240,31 +242,31 @@ async def test_those_who_are_refused_do_not_learn_whether_a_request_is_right(cha
 
 
 @pytest.mark.parametrize("path", GUARDED)
-async def test_those_who_are_let_in_are_told_of_bytes_that_are_no_message(channel, path):
+async def test_malformed_message_of_allowed_caller_is_refused(channel, path):
     said = await outcome(channel, path, bearer(TOKENS["admin"]), b"\xff\xff\xff")
 
     assert said == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 
 
-async def test_the_scheme_is_read_in_any_case(channel):
+async def test_authorization_scheme_is_case_insensitive(channel):
     path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
     said = (("authorization", f"bEARER {TOKENS[Role.ADMIN].text}"),)
 
     assert await outcome(channel, path, said) == StatusCode.OK
 
 
-async def test_a_token_expires_without_a_reload(settings, database, tmp_path):
+async def test_caller_token_expires_without_reload(settings, database, tmp_path):
     for seconds in (2, 8, 32):
-        before, after = await told_around_the_end(settings, tmp_path / "callers.toml", seconds)
-        if before:  # or else the start alone took longer
+        before, after = await outcomes_around_expiry(settings, tmp_path / "callers.toml", seconds)
+        if before:  # otherwise the start alone took longer
             break
 
     assert set(before) == {StatusCode.OK}
     assert set(after) == {UNKNOWN}
 
 
-async def told_around_the_end(settings, file, seconds):
-    """Ask again and again with a token that expires; return what was said before and after."""
+async def outcomes_around_expiry(settings, file, seconds):
+    """Call repeatedly with a token that expires; return the outcomes before and after."""
     token, soon = CallerToken.issue(), datetime.now(UTC) + timedelta(seconds=seconds)
     file.write_text("\n".join(caller("brief", "admin", {token: soon})))
     path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
@@ -283,7 +285,7 @@ async def told_around_the_end(settings, file, seconds):
     return before, after
 
 
-async def test_a_method_without_a_rule_keeps_the_server_from_starting(settings, monkeypatch):
+async def test_method_without_access_rule_fails_start(settings, monkeypatch):
     monkeypatch.delitem(ACCESS_RULES["tamatar.auth.v1.UserService"], "PurgeUser")
 
     with pytest.raises(StartError, match=r"tamatar\.auth\.v1\.UserService/PurgeUser") as refused:
@@ -305,7 +307,7 @@ async def test_a_method_without_a_rule_keeps_the_server_from_starting(settings, 
         ({"t.S": ["*"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/*"),
     ],
 )
-def test_rules_and_methods_have_to_agree(answered, rules, named):
+def test_rule_mismatch_names_the_method(answered, rules, named):
     assert named in authorization.find_rule_mismatch(answered, rules)
     assert (
         authorization.find_rule_mismatch({"t.S": ["A"]}, {"t.S": {"A": authorization.ADMIN}})
@@ -313,7 +315,7 @@ def test_rules_and_methods_have_to_agree(answered, rules, named):
     )
 
 
-async def test_a_method_without_a_rule_is_answered_to_nobody():
+async def test_method_without_access_rule_is_refused():
     async def hello(_request, _context):
         return b"hello"
 
@@ -329,7 +331,7 @@ async def test_a_method_without_a_rule_is_answered_to_nobody():
 
 
 @pytest.mark.parametrize("with_file", [True, False])
-async def test_plaintext_from_elsewhere_is_not_believed(with_file, callers_file, own_address):
+async def test_plaintext_from_other_address_is_refused(with_file, callers_file, own_address):
     async def hello(_request, _context):
         return b"hello"
 
@@ -371,7 +373,7 @@ def own_address():
 
 
 @pytest.mark.parametrize("with_file", [True, False])
-async def test_the_call_knows_who_makes_it(with_file, callers_file):
+async def test_current_caller_is_set_during_call(with_file, callers_file):
     known = []
 
     async def who(_request, _context):
@@ -402,7 +404,7 @@ async def test_the_call_knows_who_makes_it(with_file, callers_file):
     assert current_caller.get() is None
 
 
-async def test_a_refusal_is_one_event_that_tells_the_true_cause_and_no_token(channel):
+async def test_refusal_is_logged_with_true_cause_and_no_token(channel):
     path = "/tamatar.auth.v1.UserService/PurgeUser"
     stranger = CallerToken.issue()
     with structlog.testing.capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""Calls whose callers set no deadline, and calls beyond those that there may be."""
+"""Deadlines of calls that set none, and the limit of calls in flight."""
 
 import asyncio
 from datetime import timedelta
@@ -34,11 +34,11 @@ PATIENCE = 30.0
 
 
 class Service:
-    """Answers calls as a test says, behind the interceptors that matter here."""
+    """A service that runs a given behaviour behind the interceptors under test."""
 
     def __init__(self, behaviour, *, others=SHORT, hashes=LONG, most=1000, meter=None):
         self.ends = []
-        """How each call ended, in the handler."""
+        """The exception with which each handler ended."""
         self._server = grpc.aio.server()
         self.drain = InFlightInterceptor(most, meter)
         deadlines = DeadlineInterceptor(Deadlines(others, hashes))
@@ -85,13 +85,13 @@ async def for_ever(_request, _context):
     await asyncio.Event().wait()
 
 
-async def test_a_call_without_a_deadline_ends_all_the_same():
+async def test_call_without_deadline_ends_at_server_deadline():
     async with Service(for_ever) as service:
         assert await refusal(service.call()) == TIMED_OUT
         assert service.ends == [asyncio.CancelledError]
 
 
-async def test_calls_that_began_one_after_the_other_all_end():
+async def test_calls_begun_in_sequence_all_end_at_deadline():
     async with Service(for_ever) as service:
         calls = []
         for _ in range(5):
@@ -102,7 +102,7 @@ async def test_calls_that_began_one_after_the_other_all_end():
         assert await refusal(service.call()) == TIMED_OUT
 
 
-async def test_the_deadline_of_the_caller_counts_where_it_has_one():
+async def test_deadline_of_caller_replaces_server_deadline():
     async def slow(_request, _context):
         await asyncio.sleep(0.3)
 
@@ -112,7 +112,7 @@ async def test_the_deadline_of_the_caller_counts_where_it_has_one():
         assert (await refused(service.call(timeout=0.05))).code is StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_call_that_hashes_has_longer_and_a_stream_has_for_ever():
+async def test_password_calls_and_streams_exceed_call_deadline():
     async def slow(_request, _context):
         await asyncio.sleep(0.3)
 
@@ -121,7 +121,7 @@ async def test_a_call_that_hashes_has_longer_and_a_stream_has_for_ever():
         assert [answer async for answer in service.stream()] == [b""]
 
 
-async def test_a_call_that_clears_up_for_ever_ends_all_the_same():
+async def test_call_that_ignores_cancellation_ends_at_deadline():
     async def stubborn(_request, _context):
         for _ in range(3):
             try:
@@ -134,7 +134,7 @@ async def test_a_call_that_clears_up_for_ever_ends_all_the_same():
         assert await refusal(service.call()) == TIMED_OUT
 
 
-async def test_a_call_that_goes_on_and_answers_is_answered():
+async def test_call_that_answers_after_cancellation_succeeds():
     answers = count()
 
     async def stubborn(_request, _context):
@@ -153,7 +153,7 @@ async def test_a_call_that_goes_on_and_answers_is_answered():
         await eventually(is_in_time)
 
 
-async def test_a_caller_that_goes_away_is_no_deadline_that_passes():
+async def test_cancelled_call_is_not_a_passed_deadline():
     async with Service(for_ever, others=LONG) as service:
         call = service.call()
         await eventually(lambda: service.drain.in_flight == 1)
@@ -163,7 +163,7 @@ async def test_a_caller_that_goes_away_is_no_deadline_that_passes():
     assert service.ends == [asyncio.CancelledError]
 
 
-def test_the_methods_that_hash_are_methods():
+def test_password_methods_exist():
     services = (
         pb.DESCRIPTOR.services_by_name["UserService"],
         session_pb.DESCRIPTOR.services_by_name["SessionService"],
@@ -179,9 +179,7 @@ def own_postgres(tmp_path):
         yield postgres
 
 
-async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
-    settings, own_postgres, tmp_path
-):
+async def test_calls_to_frozen_database_end_at_server_deadline(settings, own_postgres, tmp_path):
     hasty = {"call_deadline": timedelta(milliseconds=500), "health_interval": timedelta(seconds=1)}
     mine = settings.with_database(own_postgres.url()).model_copy(update=hasty)
     async with run_service(mine) as service, channel_to(service) as channel:
@@ -204,9 +202,7 @@ async def test_calls_to_a_frozen_database_are_answered_at_their_deadline(
         await eventually(answers)
 
 
-async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_their_caller(
-    settings, own_postgres, tmp_path
-):
+async def test_calls_to_frozen_database_free_all_after_deadline(settings, own_postgres, tmp_path):
     mine = settings.with_database(own_postgres.url())
     async with run_service(mine) as service, channel_to(service) as channel:
         users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
@@ -220,14 +216,14 @@ async def test_calls_to_a_frozen_database_hold_nothing_after_the_deadline_of_the
             said = await asyncio.gather(*calls)
             assert {each.code for each in said} == {StatusCode.DEADLINE_EXCEEDED}
             # psycopg would hold them for ten seconds.
-            await eventually(lambda: nothing_is_held_by(service), within=8)
+            await eventually(lambda: holds_nothing(service), within=8)
 
 
-async def nothing_is_held_by(service):
+async def holds_nothing(service):
     return service.database.pool.in_use == service.components.drain.in_flight == 0
 
 
-async def test_a_deadline_of_ours_that_passes_leaves_nothing_behind(settings, database):
+async def test_passed_server_deadline_rolls_back(settings, database):
     hasty = settings.model_copy(update={"password_call_deadline": timedelta(milliseconds=300)})
     async with run_service(hasty) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
@@ -245,7 +241,7 @@ async def test_a_deadline_of_ours_that_passes_leaves_nothing_behind(settings, da
 # Calls in flight
 
 
-async def test_more_calls_than_there_may_be_are_refused_at_once():
+async def test_calls_above_limit_are_refused_at_once():
     opened, recording = asyncio.Event(), Recording()
 
     async def held(_request, _context):
@@ -275,7 +271,7 @@ def value(recording, name):
     return point.value
 
 
-async def test_a_crowded_server_refuses_before_it_looks_and_tells_its_health(settings, database):
+async def test_full_server_refuses_before_decoding_and_stays_healthy(settings, database):
     long = dict.fromkeys(("call_deadline", "lock_timeout", "statement_timeout"), LONG)
     few = settings.model_copy(update={"calls_in_flight": 2, **long})
     async with run_service(few) as service, channel_to(service) as channel:
@@ -300,7 +296,7 @@ async def is_serving(channel):
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_streams_that_stay_leave_room_for_calls(settings, database):
+async def test_open_streams_leave_room_for_calls(settings, database):
     one = settings.model_copy(update={"calls_in_flight": 1})
     async with run_service(one) as service, channel_to(service) as channel:
         watches = [HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""What comes in a stream is read whole, whoever gives up waiting for it."""
+"""Streams of requests: a read continues after its waiter was cancelled."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from tamatar_auth.interceptors.decoding import _shielded_requests
 
 
-async def test_a_wait_that_is_cancelled_leaves_the_reading_to_itself():
+async def test_cancelled_wait_does_not_cancel_the_read():
     come, ended = asyncio.Event(), []
 
     async def sent():
@@ -29,7 +29,7 @@ async def test_a_wait_that_is_cancelled_leaves_the_reading_to_itself():
     await asyncio.sleep(0)
 
 
-async def test_requests_come_in_their_order_and_end():
+async def test_requests_are_yielded_in_order():
     async def sent():
         yield b""
         yield b"second"

@@ -29,14 +29,14 @@ def failures(parent=Failure):
         yield from failures(child)
 
 
-def test_every_reason_has_one_failure_and_every_failure_a_reason_of_its_own():
+def test_reasons_and_failures_match_one_to_one():
     reasons = [failure.reason for failure in failures()]
 
     assert len(reasons) == len(set(reasons))
     assert set(reasons) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
 
 
-def test_every_code_is_a_status_of_grpc():
+def test_failure_codes_are_grpc_statuses():
     assert {failure.code for failure in failures()} < set(StatusCode.__members__) - {"OK"}
 
 
@@ -48,12 +48,12 @@ def test_interceptor_with_unknown_names_is_not_built(monkeypatch, name):
         ErrorInterceptor()
 
 
-def test_every_failure_is_named_in_the_tree():
+def test_every_failure_is_listed_in_errors_docstring():
     for failure in failures():
         assert failure.__name__ in (errors.__doc__ or "")
 
 
-def test_a_status_stays_far_below_the_size_that_grpc_replaces():
+def test_status_with_many_violations_stays_small():
     violation = errors.FieldViolation("user_ids[100]", "must be a UUID " + "x" * 80)
 
     assert status(errors.InvalidFields(*[violation] * 1000)).ByteSize() < 4096
@@ -61,7 +61,7 @@ def test_a_status_stays_far_below_the_size_that_grpc_replaces():
 
 @pytest.fixture
 async def broken():
-    """Call a method whose handler raises what the test says."""
+    """Return a function that calls a method whose handler raises a given error."""
     raised = []
 
     async def unary(_request, _context):
@@ -105,7 +105,7 @@ async def read(stream):
 
 
 @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
-async def test_a_fault_says_nothing_but_an_id_that_is_in_the_log(broken, method):
+async def test_fault_returns_only_an_id_that_is_logged(broken, method):
     secret = "postgres://admin:planted@10.0.0.1"
     with structlog.testing.capture_logs() as logs:
         said = await broken(method, RuntimeError(secret))
@@ -119,7 +119,7 @@ async def test_a_fault_says_nothing_but_an_id_that_is_in_the_log(broken, method)
 
 @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
 @pytest.mark.parametrize("failure", [f for f in failures() if f is not errors.InternalFault])
-async def test_a_failure_is_told_as_it_is(broken, failure, method):
+async def test_failure_is_returned_with_its_status_and_reason(broken, failure, method):
     said = await broken(method, failure())
 
     assert (said.code, said.reason) == (StatusCode[failure.code], failure.reason)
@@ -134,13 +134,13 @@ async def test_a_failure_is_told_as_it_is(broken, failure, method):
         )
 
 
-async def test_callers_that_are_refused_together_do_not_come_back_together(broken):
-    told = [(await broken("Unary", StorageUnavailable())).retry_seconds for _ in range(20)]
+async def test_retry_delays_of_refusals_are_spread(broken):
+    waits = [(await broken("Unary", StorageUnavailable())).retry_seconds for _ in range(20)]
 
-    assert len(set(told)) > 10
+    assert len(set(waits)) > 10
 
 
-async def test_an_unforeseen_database_error_is_internal_and_tells_no_sql(users, database):
+async def test_unexpected_database_error_is_internal_without_sql(users, database):
     async with database.transaction() as tx:
         await tx.connection.execute(text("ALTER TABLE user_profiles RENAME TO hidden"))
     try:
@@ -157,21 +157,19 @@ async def test_an_unforeseen_database_error_is_internal_and_tells_no_sql(users, 
     assert entry["sqlstate"] == "42P01"
 
 
-async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
-    users, database, service
-):
+async def test_passed_caller_deadline_rolls_back_transaction(users, database, service):
     async with database.transaction() as tx:
-        # The call has to wait for the outcome of this transaction: it has the same address.
+        # The call waits for the outcome of this transaction, which has the same address.
         await tx.connection.execute(
             text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
         )
         said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
-        # Or else it might still have its way: it hears of its deadline by itself.
+        # The server notices the deadline by itself; until then the call might still succeed.
         await eventually(lambda: service.components.drain.in_flight == 0)
         await tx.connection.rollback()
 
     assert said.code is StatusCode.DEADLINE_EXCEEDED
-    # The name is free, so nothing of the call is left, and the pool gets its connections back.
+    # The username is free, so the call left nothing, and its connections are returned.
     created = await users.CreateUser(ada(username="ada"))
     found = await users.GetUser(pb.GetUserRequest(username="ada"))
     assert found.user == created.user
@@ -180,7 +178,7 @@ async def test_a_deadline_that_passes_in_a_transaction_leaves_nothing_behind(
     await eventually(lambda: service.database.pool.in_use == service.database.pool.waiting == 0)
 
 
-async def test_a_lock_that_is_never_given_is_aborted_with_a_retry(settings, users, database):
+async def test_lock_timeout_is_aborted_with_retry_delay(settings, users, database):
     created = await users.CreateUser(ada())
     who = pb.DeactivateUserRequest(user_id=created.user.user_id)
     hasty = settings.model_copy(update={"lock_timeout": timedelta(milliseconds=100)})

@@ -1,4 +1,4 @@
-"""Calls that PostgreSQL rolled back run again; over a real channel, on a real database."""
+"""Calls that PostgreSQL rolled back are retried; over a real channel, on a real database."""
 
 import asyncio
 from uuid import UUID
@@ -18,8 +18,8 @@ from tests.support.calls import ada, refused
 from tests.support.waiting import eventually, lock_is_waited_for
 
 
-async def test_deadlocked_calls_run_again_and_all_succeed(users, database, service):
-    """Two users, changed in opposite orders by a call and by a transaction of ours."""
+async def test_deadlocked_call_is_retried_and_succeeds(users, database, service):
+    """A call and a transaction of the test change two users in opposite orders."""
     first = (await users.CreateUser(ada(email="a@example.com", password=""))).user
     second = (await users.CreateUser(ada(email="b@example.com", password=""))).user
     runs = []
@@ -30,7 +30,7 @@ async def test_deadlocked_calls_run_again_and_all_succeed(users, database, servi
             await tx.connection.execute(text("SET LOCAL deadlock_timeout = '10ms'"))
             await tx.users.update(UUID(second.user_id), {"last_name": "call"})
             met.set()
-            if len(runs) == 1:  # who waits first looks for a deadlock once
+            if len(runs) == 1:  # the first to wait checks for a deadlock only once
                 await eventually(lambda: lock_is_waited_for(database))
             await tx.users.update(UUID(first.user_id), {"last_name": "call"})
         return b""
@@ -50,7 +50,7 @@ async def test_deadlocked_calls_run_again_and_all_succeed(users, database, servi
     assert (read.user.first_name, read.user.last_name) == ("test", "call")
 
 
-async def test_a_call_that_is_always_rolled_back_is_aborted_with_a_retry(database):
+async def test_call_always_rolled_back_is_aborted_with_retry_delay(database):
     runs = []
 
     async def never(_request, _context):
@@ -70,7 +70,7 @@ async def test_a_call_that_is_always_rolled_back_is_aborted_with_a_retry(databas
     assert len([entry for entry in logs if entry["event"] == "call runs again"]) == MAX_RETRIES
 
 
-async def test_a_statement_without_sqlalchemy_runs_again_too(database_url):
+async def test_rollback_without_sqlalchemy_is_retried(database_url):
     runs = []
 
     async def once(_request, _context):
@@ -89,7 +89,7 @@ async def test_a_statement_without_sqlalchemy_runs_again_too(database_url):
 
 
 @pytest.mark.parametrize("sqlstate", ["57P01", "55P03", "23505"])
-async def test_other_errors_are_not_repeated(database, sqlstate):
+async def test_other_errors_are_not_retried(database, sqlstate):
     runs = []
 
     async def fails(_request, _context):
@@ -106,7 +106,7 @@ async def test_other_errors_are_not_repeated(database, sqlstate):
 
 
 class serving:  # noqa: N801 - reads as a statement
-    """Serve some handlers behind the interceptors that matter here."""
+    """Serve some handlers behind the interceptors under test."""
 
     def __init__(self, handlers):
         self._server = grpc.aio.server()

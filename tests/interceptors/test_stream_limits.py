@@ -1,4 +1,4 @@
-"""What is written is written whole, whoever is cancelled meanwhile."""
+"""Shielded writes: a response is written whole although its call is cancelled."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from tamatar_auth.interceptors.base import ShieldedWrites
 
 
 class Slow:
-    """What takes a response when it is let."""
+    """A stream that accepts a response when a test releases it."""
 
     def __init__(self):
         self.let, self.taken = asyncio.Event(), []
@@ -18,7 +18,7 @@ class Slow:
         self.taken.append(message)
 
 
-async def test_a_cancelled_call_ends_when_its_response_is_written():
+async def test_cancelled_write_ends_after_response_is_written():
     slow = Slow()
     writing = asyncio.ensure_future(ShieldedWrites(slow).write(b"last"))
     await asyncio.sleep(0)

@@ -50,7 +50,7 @@ def recording():
 
 
 class Service:
-    """Answers calls as a test says, below the interceptor."""
+    """A service that runs a given behaviour behind the interceptor."""
 
     def __init__(self, interceptor, behaviour):
         self._interceptor = interceptor
@@ -87,7 +87,7 @@ class Service:
     async def __aexit__(self, *_):
         await self._channel.close()
         await self._server.stop(5)
-        await self._drain.wait_until_idle()  # a call may be answered before its span has ended
+        await self._drain.wait_until_idle()  # a response may arrive before the span has ended
 
     async def call(self, method="Unary", service="t.Service", **options):
         """Call, and return the status."""
@@ -116,7 +116,7 @@ async def nothing(_request, _context):
 
 
 @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
-async def test_a_call_is_a_server_span_and_a_duration(recording, method):
+async def test_call_is_recorded_as_server_span_and_duration(recording, method):
     async with Service(both(recording), nothing) as service:
         assert await service.call(method) is StatusCode.OK
 
@@ -142,7 +142,7 @@ async def test_a_call_is_a_server_span_and_a_duration(recording, method):
 
 @pytest.mark.parametrize("method", ["Unary", "Stream"])
 @pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
-async def test_only_faults_of_the_server_are_errors(recording, code, method):
+async def test_only_server_faults_are_recorded_as_errors(recording, code, method):
     async def abort(_request, context):
         await context.abort(code, CANARY)
 
@@ -164,7 +164,7 @@ async def test_only_faults_of_the_server_are_errors(recording, code, method):
     ("error", "code"),
     [(UserNotFound(), "NOT_FOUND"), (RuntimeError(CANARY), "INTERNAL")],
 )
-async def test_exceptions_have_the_status_that_the_caller_hears(recording, error, code):
+async def test_exception_is_recorded_with_status_of_response(recording, error, code):
     async def fail(_request, _context):
         raise error
 
@@ -177,7 +177,7 @@ async def test_exceptions_have_the_status_that_the_caller_hears(recording, error
     assert CANARY not in recording.text
 
 
-async def test_a_call_that_was_cancelled_and_one_that_came_too_late_are_told_apart(recording):
+async def test_cancelled_and_late_calls_have_different_codes(recording):
     arrived = asyncio.Event()
 
     async def wait(_request, _context):
@@ -206,7 +206,7 @@ def code_of(span):
     return span.attributes["rpc.response.status_code"]
 
 
-async def test_a_method_that_does_not_exist_leaves_no_trace(recording):
+async def test_unknown_method_records_nothing(recording):
     async with Service(both(recording), nothing) as service:
         assert await service.call("Unknown") is StatusCode.UNIMPLEMENTED
 
@@ -214,7 +214,7 @@ async def test_a_method_that_does_not_exist_leaves_no_trace(recording):
     assert not recording.points("rpc.server.call.duration")
 
 
-async def test_a_call_belongs_to_the_trace_of_its_caller(recording):
+async def test_call_span_joins_trace_of_caller(recording):
     async with Service(both(recording), nothing) as service:
         await service.call(metadata=[("traceparent", TRACE_PARENT)])
 
@@ -223,7 +223,7 @@ async def test_a_call_belongs_to_the_trace_of_its_caller(recording):
     assert f"{span.parent.span_id:016x}" == SPAN_ID
 
 
-async def test_a_caller_that_does_not_sample_is_obeyed(recording):
+async def test_unsampled_trace_of_caller_records_no_span(recording):
     unsampled = TRACE_PARENT.removesuffix("01") + "00"
     async with Service(both(recording), nothing) as service:
         await service.call(metadata=[("traceparent", unsampled)])
@@ -245,9 +245,7 @@ async def test_a_caller_that_does_not_sample_is_obeyed(recording):
         "00-" + "a" * 7000,
     ],
 )
-async def test_a_trace_that_is_not_valid_breaks_no_call_and_is_not_believed(
-    recording, caplog, hostile
-):
+async def test_invalid_traceparent_is_ignored(recording, caplog, hostile):
     async with Service(both(recording), nothing) as service:
         assert await service.call(metadata=[("traceparent", hostile)]) is StatusCode.OK
 
@@ -257,7 +255,7 @@ async def test_a_trace_that_is_not_valid_breaks_no_call_and_is_not_believed(
 
 
 @given(st.one_of(st.text(), st.from_regex(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")))
-def test_any_text_can_be_read_as_a_trace(value):
+def test_any_traceparent_text_can_be_parsed(value):
     class Context:
         def invocation_metadata(self):
             return (("traceparent", value),)
@@ -265,7 +263,7 @@ def test_any_text_can_be_read_as_a_trace(value):
     tracing.caller_context(Context())
 
 
-async def test_baggage_and_the_state_of_a_trace_are_not_believed(recording):
+async def test_baggage_and_tracestate_of_caller_are_dropped(recording):
     seen = []
 
     async def look(_request, _context):
@@ -280,7 +278,7 @@ async def test_baggage_and_the_state_of_a_trace_are_not_believed(recording):
 
 
 @pytest.mark.parametrize("name", ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"])
-async def test_health_and_reflection_have_durations_and_spans_only_if_asked_for(recording, name):
+async def test_health_and_reflection_have_spans_on_request_only(recording, name):
     async with Service(both(recording), nothing) as service:
         await service.call(service=name)
     assert not recording.spans
@@ -291,7 +289,7 @@ async def test_health_and_reflection_have_durations_and_spans_only_if_asked_for(
     assert [span.name for span in recording.spans] == [f"{name}/Unary"]
 
 
-async def test_without_tracer_and_meter_the_log_still_knows_the_trace(recording):
+async def test_trace_of_caller_is_known_without_telemetry(recording):
     seen = []
 
     async def look(_request, _context):
@@ -309,11 +307,11 @@ async def test_without_tracer_and_meter_the_log_still_knows_the_trace(recording)
 
 @pytest.fixture
 async def recorded(settings, database, recording):
-    """The whole service, its spans and metrics, and all that it logs at the lowest level."""
-    told = Telemetry(tracer=recording.tracer, meter=recording.meter)
+    """The whole service, with its spans, metrics and debug log."""
+    telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
     loud = settings.model_copy(update={"log_level": "debug", "slow_query": timedelta(0)})
     with logged(loud) as stream:
-        async with run_service(loud, told) as service, channel_to(service) as channel:
+        async with run_service(loud, telemetry) as service, channel_to(service) as channel:
             yield channel, stream
 
 
@@ -321,7 +319,7 @@ def channel_to(service):
     return grpc.aio.insecure_channel(str(service.addresses[0]))
 
 
-async def test_a_created_user_is_one_call_with_its_statements_as_children(recorded, recording):
+async def test_create_user_span_has_statements_as_children(recorded, recording):
     channel, stream = recorded
     await UserServiceStub(channel).CreateUser(ada())
 
@@ -336,7 +334,7 @@ async def test_a_created_user_is_one_call_with_its_statements_as_children(record
     assert ("user_profiles", "INSERT") in {(line["table"], line["operation"]) for line in slow}
 
 
-async def test_nothing_secret_is_in_any_span_metric_or_line(recorded, recording, database):
+async def test_telemetry_of_calls_holds_no_secrets(recorded, recording, database):
     channel, stream = recorded
     users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
     who = {"email": CANARY, "username": "canary_name", "password": "canary password"}

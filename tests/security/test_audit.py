@@ -1,4 +1,4 @@
-"""The audit trail: every event is documented, and recorded by the call that it belongs to."""
+"""The audit trail: every event is documented, and recorded by the call it belongs to."""
 
 import asyncio
 import json
@@ -39,14 +39,14 @@ COMMON = {"timestamp", "level", "logger", "event", "audit", "caller"}
 
 
 class Fields(NamedTuple):
-    """The fields that an event always has, and those that it has where they are known."""
+    """The fields that an event always has, and those that it has if they are known."""
 
     always: set[str]
     where_known: set[str]
 
 
 def documented():
-    """The events of the document, with their fields."""
+    """Return the documented events with their fields."""
     rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| .+ \|(.*)\|$", DOCUMENT, re.MULTILINE)
     return {
         event: Fields(
@@ -63,21 +63,21 @@ def examples():
     return [json.loads(line) for line in re.findall(r"^\{.*\}$", DOCUMENT, re.MULTILINE)]
 
 
-# The document
+# The documentation
 
 
-def test_every_event_is_documented_and_every_documented_event_exists():
+def test_audit_events_match_documented_ones():
     assert set(EVENTS) == {event.value for event in Event}
 
 
-def test_every_field_and_every_cause_is_explained():
+def test_audit_fields_and_causes_are_explained():
     explained = set(re.findall(r"`(\w+)`", DOCUMENT.partition("## The events")[0]))
 
     assert {field for fields in EVENTS.values() for field in set().union(*fields)} <= explained
     assert {cause.value for cause in Cause} <= explained
 
 
-def test_the_example_of_each_event_has_its_fields():
+def test_audit_examples_have_documented_fields():
     whole, *own = examples()
 
     assert set(whole) > COMMON
@@ -91,14 +91,14 @@ def test_the_example_of_each_event_has_its_fields():
 
 
 class Scene:
-    """Ada, what is called for her, and what was said that no line may repeat."""
+    """Ada, the calls made for her, and the secrets that no line may repeat."""
 
     def __init__(self, users, sessions, database):
         self.users, self.sessions, self.database = users, sessions, database
         self.user = None
         self.session_id = None
         self.secrets = {"ada@example.com", "ada.l", "Lovelace", PASSWORD, NEW_PASSWORD}
-        self.secrets |= {WRONG_PASSWORD, "new@example.com", "nobody@example.com"}
+        self.secrets |= {WRONG_PASSWORD, "new@example.com", "unknown@example.com"}
 
     async def create(self, **given):
         self.user = (await self.users.CreateUser(self._whole(**given))).user
@@ -302,7 +302,7 @@ async def purged(scene):
 async def imported(scene):
     user_id = str(uuid4())
     user = PortableUser(user_id=user_id, email="new@example.com")
-    bad = PortableUser(email="nobody")
+    bad = PortableUser(email="unknown")
     request = pb.ImportUsersRequest(users=[user, bad, user])
     yield {"user_ids": [user_id]}
     async for _ in scene.users.ImportUsers(iter([request])):
@@ -340,16 +340,16 @@ SCENES = {
     Event.USERS_IMPORTED: imported,
     Event.USERS_EXPORTED: exported,
 }
-"""What leads to each event; after the `yield`, which gives the facts it has, comes the call."""
+"""The scene of each event: it prepares, yields the expected facts, and makes the call."""
 
 
-def test_every_event_has_a_call_that_records_it():
-    # The test of callers shows what is recorded of refused ones.
+def test_every_audit_event_has_a_scene():
+    # CALLER_REFUSED is covered by the tests of authentication.
     assert set(SCENES) == set(Event) - {Event.CALLER_REFUSED}
 
 
 async def recorded(work):
-    """Await some work, and give the events that it recorded."""
+    """Await some work, and return the events that it recorded."""
     with structlog.testing.capture_logs() as logs:
         await work
     entries = [entry for entry in logs if entry.pop("audit", False)]
@@ -359,7 +359,7 @@ async def recorded(work):
 
 
 @pytest.mark.parametrize("event", SCENES, ids=lambda event: event.value)
-async def test_an_event_is_recorded_once_by_its_call_with_ids_and_no_secret(scene, event):
+async def test_audit_event_is_recorded_once_with_ids_and_no_secret(scene, event):
     play = SCENES[event](scene)
     facts = await anext(play)
 
@@ -378,7 +378,7 @@ async def test_an_event_is_recorded_once_by_its_call_with_ids_and_no_secret(scen
 
 
 async def no_user(scene):
-    return scene.sign_in(email="nobody@example.com"), None
+    return scene.sign_in(email="unknown@example.com"), None
 
 
 async def deleted_user(scene):
@@ -407,11 +407,11 @@ async def too_many_attempts(scene):
     return scene.sign_in(), scene.user.user_id
 
 
-async def too_many_attempts_on_nobody(scene):
+async def too_many_attempts_on_unknown(scene):
     for _ in range(FREE_ATTEMPTS + 1):
-        await refused(scene.sign_in(email="nobody@example.com"))
+        await refused(scene.sign_in(email="unknown@example.com"))
     await wait_longer(scene.database)
-    return scene.sign_in(email="nobody@example.com"), None
+    return scene.sign_in(email="unknown@example.com"), None
 
 
 async def email_not_verified(scene):
@@ -426,13 +426,13 @@ CAUSES = {
     no_password: Cause.NO_PASSWORD,
     wrong_password: Cause.WRONG_PASSWORD,
     too_many_attempts: Cause.TOO_MANY_ATTEMPTS,
-    too_many_attempts_on_nobody: Cause.TOO_MANY_ATTEMPTS,
+    too_many_attempts_on_unknown: Cause.TOO_MANY_ATTEMPTS,
     email_not_verified: Cause.EMAIL_NOT_VERIFIED,
 }
 
 
 @pytest.mark.parametrize("prepare", CAUSES, ids=lambda prepare: prepare.__name__)
-async def test_a_refused_sign_in_is_recorded_with_its_true_cause(scene, prepare):
+async def test_refused_sign_in_is_recorded_with_true_cause(scene, prepare):
     call, user_id = await prepare(scene)
 
     (entry,) = await recorded(refused(call))
@@ -441,7 +441,7 @@ async def test_a_refused_sign_in_is_recorded_with_its_true_cause(scene, prepare)
     assert entry == {"event": "sign_in.failed", "cause": CAUSES[prepare], **whose}
 
 
-async def test_a_password_that_was_changed_meanwhile_is_a_cause(scene):
+async def test_concurrent_password_change_is_recorded_as_cause(scene):
     async with scene.database.transaction() as tx:
         await tx.connection.execute(update(users_table).values(password_hash="another"))
         attempt = asyncio.create_task(recorded(refused(scene.change())))
@@ -452,26 +452,26 @@ async def test_a_password_that_was_changed_meanwhile_is_a_cause(scene):
     assert entry["user_id"] == scene.user.user_id
 
 
-def test_every_cause_is_provoked():
+def test_every_cause_has_a_test():
     assert {*CAUSES.values(), Cause.CHANGED_MEANWHILE} == set(Cause)
 
 
-async def test_a_change_of_nobodys_password_has_no_id(scene):
+async def test_password_change_of_unknown_user_has_no_id(scene):
     (entry,) = await recorded(refused(scene.change(user_id=str(uuid4()))))
 
     assert entry == {"event": "password.change_failed", "cause": Cause.NO_USER}
 
 
-# What is less plain
+# Further cases
 
 
-async def test_a_reset_that_nobody_gets_is_recorded_without_an_id(scene):
-    assert await recorded(scene.ask_reset("nobody@example.com")) == [
+async def test_reset_of_unknown_email_is_recorded_without_id(scene):
+    assert await recorded(scene.ask_reset("unknown@example.com")) == [
         {"event": "password.reset_created"}
     ]
 
 
-async def test_a_repeated_request_is_no_second_event(scene):
+async def test_repeated_request_records_no_second_event(scene):
     await scene.of_user("PurgeUser")
     request_id = str(uuid4())
     await scene.create(request_id=request_id)
@@ -479,7 +479,7 @@ async def test_a_repeated_request_is_no_second_event(scene):
     assert await recorded(scene.repeat(request_id)) == []
 
 
-async def test_an_address_that_comes_with_a_restored_user_is_recorded(scene):
+async def test_restore_with_new_email_records_both_events(scene):
     await scene.of_user("DeleteUser")
 
     entries = await recorded(scene.of_user("RestoreUser", email="new@example.com"))
@@ -487,11 +487,11 @@ async def test_an_address_that_comes_with_a_restored_user_is_recorded(scene):
     assert [entry["event"] for entry in entries] == ["user.restored", "email.changed"]
 
 
-async def test_other_changes_of_a_user_are_no_events(scene):
+async def test_update_of_names_records_no_event(scene):
     assert await recorded(scene.update(first_name="Augusta", username="augusta")) == []
 
 
-async def test_sessions_that_end_for_a_new_one_are_counted(settings, scene):
+async def test_sign_in_records_count_of_ended_sessions(settings, scene):
     few = settings.model_copy(update={"sessions_per_user": 1})
     async with run_service(few) as service, channel_to(service) as channel:
         stub = SessionServiceStub(channel)
@@ -501,7 +501,7 @@ async def test_sessions_that_end_for_a_new_one_are_counted(settings, scene):
     assert entry["revoked_sessions"] == 1
 
 
-async def test_a_field_that_breaks_a_rule_is_no_attempt(scene):
+async def test_request_with_invalid_field_records_no_attempt(scene):
     token = await scene.ask_reset()
     weak = pb.ResetPasswordRequest(token=token, new_password="short")
 
@@ -510,7 +510,7 @@ async def test_a_field_that_breaks_a_rule_is_no_attempt(scene):
     assert await recorded(refused(scene.change(new_password="short"))) == []
 
 
-async def test_what_was_rolled_back_is_not_recorded(scene):
+async def test_rolled_back_call_records_no_event(scene):
     other = str(uuid4())
 
     refusals = (
@@ -524,7 +524,7 @@ async def test_what_was_rolled_back_is_not_recorded(scene):
 
 
 @pytest.mark.parametrize("level", ["info", "warning", "error"])
-def test_an_event_is_a_line_whatever_the_level(settings, level):
+def test_audit_event_is_logged_at_any_level(settings, level):
     with logged(settings.model_copy(update={"log_level": level, "log_format": "json"})) as stream:
         audit.record(Event.USER_PURGED, user_id=UUID(int=1), session_id=None)
         structlog.get_logger("tamatar_auth.elsewhere").debug("not heard")

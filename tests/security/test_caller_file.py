@@ -1,4 +1,4 @@
-"""The file of callers: what is read from it, and what is wrong with it."""
+"""The callers file: what is read from it, and how errors in it are reported."""
 
 import contextlib
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ def tokens(*entries):
     return f"tokens = [{listed}]"
 
 
-def test_the_example_of_the_module_is_read():
+def test_callers_example_in_docstring_is_valid():
     example = (caller_file.__doc__ or "").partition("\n\n")[2]
 
     (known,) = read(example).known
@@ -39,7 +39,7 @@ def test_the_example_of_the_module_is_read():
     assert known.names == {"spiffe://example.com/gateway", "dns:gateway.example.com"}
 
 
-def test_a_caller_is_found_by_its_token_until_that_expires():
+def test_caller_is_found_by_token_until_it_expires():
     valid, expired = CallerToken.issue(), CallerToken.issue()
     past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
     callers = read(
@@ -57,7 +57,7 @@ def test_a_caller_is_found_by_its_token_until_that_expires():
     assert callers.find_by_token(CallerToken.issue().text) is None
 
 
-def test_a_dns_name_is_no_spiffe_id():
+def test_dns_name_does_not_match_spiffe_id():
     callers = read(
         gateway('roles = ["admin"]', 'spiffe_ids = ["spiffe://example.com/a"]')
         + '\n[callers.host]\nroles = ["admin"]\ndns_names = ["a.example.com"]'
@@ -70,7 +70,7 @@ def test_a_dns_name_is_no_spiffe_id():
     assert not callers.find_by_names(["dns:spiffe://example.com/a", "a.example.com"])
 
 
-def test_a_token_does_not_show_itself():
+def test_caller_token_repr_is_silent():
     token = CallerToken.issue()
 
     assert token.text not in repr(token)
@@ -124,7 +124,7 @@ ROLE, TOKEN = 'roles = ["validator"]', tokens((DIGEST, LATER))
         (f"[callers.{'x' * 64}]\n{ROLE}\n{TOKEN}", "must be a name of a-z"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_line_with_file_and_caller(text, why):
+def test_callers_error_names_file_and_caller_in_one_line(text, why):
     with pytest.raises(CallersError) as refused:
         read(text)
 
@@ -134,20 +134,20 @@ def test_what_is_wrong_is_told_in_a_line_with_file_and_caller(text, why):
     assert len(said.splitlines()) == 1
 
 
-def test_too_many_callers_are_refused():
+def test_callers_above_limit_are_refused():
     entries = (f"[callers.c{n}]\n{ROLE}\n{tokens((f'{n:064x}', LATER))}" for n in range(1001))
 
     with pytest.raises(CallersError, match="1000"):
         read("\n".join(entries))
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_unreadable_callers_file_is_reported(tmp_path):
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(CallersError, match="cannot be read"):
             read_callers(path)
 
 
 @given(st.text(max_size=60) | st.from_regex(r"\[callers\.[a-z]{1,3}\]\n[a-z_]{1,9} = .{0,20}"))
-def test_no_text_is_worse_than_wrong(text):
+def test_any_callers_text_raises_only_callers_error(text):
     with contextlib.suppress(CallersError):
         read(text.encode(errors="replace"))

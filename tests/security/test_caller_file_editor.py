@@ -1,4 +1,4 @@
-"""`tamatar-auth caller`: what it does to the file, and what it prints."""
+"""`tamatar-auth caller`: its edits of the file and its output."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ def known(path):
     return {credentials.caller.name: credentials for credentials in read_callers(path).known}
 
 
-def test_a_new_file_is_for_its_owner_alone_and_holds_no_token(file, path):
+def test_new_callers_file_is_private_and_holds_no_token(file, path):
     token = file.add(GATEWAY, DAY)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -38,14 +38,14 @@ def test_a_new_file_is_for_its_owner_alone_and_holds_no_token(file, path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_caller_with_a_certificate_needs_no_token(file, path):
+def test_caller_with_certificate_needs_no_token(file, path):
     caller = NewCaller("signup", [Role.ACCOUNTS], ["spiffe://example.com/signup"], ["a.test"])
 
     assert file.add(caller, None) is None
     assert known(path)["signup"].names == {"spiffe://example.com/signup", "dns:a.test"}
 
 
-def test_an_edit_keeps_the_other_callers_the_comments_and_the_mode(file, path):
+def test_edit_keeps_other_callers_comments_and_mode(file, path):
     file.add(GATEWAY, DAY)
     path.write_text(f"# ours\n{path.read_text()}")
     path.chmod(0o640)
@@ -59,7 +59,7 @@ def test_an_edit_keeps_the_other_callers_the_comments_and_the_mode(file, path):
     assert path.read_text().strip() == before.strip()
 
 
-def test_both_tokens_work_while_one_follows_the_other(file, path):
+def test_rotate_keeps_old_token_during_overlap(file, path):
     first = file.add(GATEWAY, 90 * DAY)
     second = file.rotate("gateway", DAY, 90 * DAY)
 
@@ -70,7 +70,7 @@ def test_both_tokens_work_while_one_follows_the_other(file, path):
     assert now + DAY / 2 < ends[first.digest] <= now + DAY < ends[second.digest]
 
 
-def test_a_third_token_waits_unless_the_others_end(file, path):
+def test_rotate_with_two_valid_tokens_is_refused(file, path):
     first = file.add(GATEWAY, 90 * DAY)
     second = file.rotate("gateway", DAY, 90 * DAY)
     with pytest.raises(CallersError, match="has 2 valid tokens already: wait until"):
@@ -84,16 +84,16 @@ def test_a_third_token_waits_unless_the_others_end(file, path):
     assert not callers.find_by_token(second.text)
 
 
-def test_what_cannot_be_done_leaves_the_file_alone(file, path):
+def test_refused_edit_leaves_callers_file_unchanged(file, path):
     file.add(GATEWAY, DAY)
     before = path.read_bytes()
 
     for attempt in (
         lambda: file.add(GATEWAY, DAY),
         lambda: file.add(NewCaller("A b", [Role.ADMIN]), DAY),
-        lambda: file.add(NewCaller("nobody", [Role.ADMIN]), None),
-        lambda: file.rotate("nobody", DAY, DAY),
-        lambda: file.remove("nobody"),
+        lambda: file.add(NewCaller("unknown", [Role.ADMIN]), None),
+        lambda: file.rotate("unknown", DAY, DAY),
+        lambda: file.remove("unknown"),
     ):
         with pytest.raises(CallersError):
             attempt()
@@ -106,7 +106,7 @@ def test_what_cannot_be_done_leaves_the_file_alone(file, path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_link_to_the_file_stays_a_link(file, path, tmp_path):
+def test_edit_through_symlink_keeps_the_link(file, path, tmp_path):
     file.add(GATEWAY, DAY)
     link = tmp_path / "link.toml"
     link.symlink_to(path)
@@ -117,7 +117,7 @@ def test_a_link_to_the_file_stays_a_link(file, path, tmp_path):
     assert set(known(path)) == {"gateway", "signup"}
 
 
-def test_editors_at_once_lose_nothing(file, path):
+def test_concurrent_edits_lose_no_caller(file, path):
     names = [f"caller-{number}" for number in range(20)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda name: file.add(NewCaller(name, [Role.VALIDATOR]), DAY), names))
@@ -125,7 +125,7 @@ def test_editors_at_once_lose_nothing(file, path):
     assert set(known(path)) == set(names)
 
 
-def test_the_commands_print_a_token_once_and_alone(path, tmp_path):
+def test_caller_commands_print_token_once(path, tmp_path):
     given = {"TAMATAR_CALLERS_FILE": str(path)}
     added = tamatar("caller", "add", "gateway", "--role", "validator", cwd=tmp_path, **given)
     rotated = tamatar("caller", "rotate", "gateway", "--overlap", "1h", cwd=tmp_path, **given)
@@ -154,7 +154,7 @@ def test_the_commands_print_a_token_once_and_alone(path, tmp_path):
         ("add gateway --role admin --file none/c.toml", 2, "none cannot be opened"),
     ],
 )
-def test_a_command_that_fails_says_why(arguments, code, said, tmp_path):
+def test_failed_caller_command_prints_cause(arguments, code, said, tmp_path):
     ended = tamatar("caller", *arguments.split(), cwd=tmp_path, code=code)
 
     assert said in ended.stderr

@@ -1,4 +1,4 @@
-"""Addresses in their normal form."""
+"""Email addresses in their normal form."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ from tamatar_auth.security.identifiers import normalize_email, normalize_prefix
         ("İ@example.com", "i̇@example.com"),
     ],
 )
-def test_one_address_has_one_form(address, normal):
+def test_email_is_normalised(address, normal):
     assert normalize_email(address) == normal
 
 
@@ -46,7 +46,7 @@ def test_one_address_has_one_form(address, normal):
         "",
     ],
 )
-def test_what_is_no_address_is_refused(address):
+def test_invalid_email_is_refused(address):
     with pytest.raises(InvalidFields) as refused:
         normalize_email(address)
 
@@ -55,7 +55,7 @@ def test_what_is_no_address_is_refused(address):
 
 
 @given(some.text(min_size=1, max_size=30), some.sampled_from(["example.com", "EXAMPLE.com"]))
-def test_the_normal_form_is_its_own_normal_form(local, domain):
+def test_normalised_email_is_its_own_normal_form(local, domain):
     try:
         normal = normalize_email(f"{local}@{domain}")
     except InvalidFields:

@@ -167,7 +167,7 @@ def test_a_caller_proves_itself_with_its_token(mine, tmp_path, guarded):
     assert "CALLER_UNKNOWN" in mine("user", "list", code=5).stderr
 
 
-def test_a_caller_without_the_role_is_told_which_would_do(mine, guarded):
+def test_refusal_without_role_names_sufficient_roles(mine, guarded):
     server_address, ca = guarded
     known = ("context", "add", "x", server_address, "--ca", str(ca), "--server-name", "localhost")
     mine(*known, "--token-env", "MY_TOKEN")

@@ -1,4 +1,4 @@
-"""Turns: bounded, on threads of low priority, and lost on nobody who went away."""
+"""The hash queue: bounded permits, on threads of low priority, freed on cancellation."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ THREADS, QUEUE = 2, 3
 
 
 class Work:
-    """Work for a thread, which ends when it is let."""
+    """Work for a thread, which ends when a test releases it."""
 
     def __init__(self):
         self.begun = []
@@ -66,7 +66,7 @@ async def one(hash_queue, work):
 
 
 async def begin(hash_queue, work, count):
-    """Take turns, and return when as many works as can have begun."""
+    """Request permits, and return once as many works as possible have begun."""
     tasks = [
         asyncio.create_task(one(hash_queue, lambda number=number: work(number)))
         for number in range(count)
@@ -91,7 +91,7 @@ async def begun(work, count):
     await eventually(enough)
 
 
-async def test_of_two_hundred_at_once_as_many_have_a_turn_as_there_are(hash_queue, work):
+async def test_permits_are_limited_to_threads_and_queue(hash_queue, work):
     tasks = [asyncio.create_task(one(hash_queue, work)) for _ in range(200)]
     await begun(work, THREADS)
     assert hash_queue.load == (THREADS + QUEUE, THREADS, QUEUE)
@@ -103,19 +103,19 @@ async def test_of_two_hundred_at_once_as_many_have_a_turn_as_there_are(hash_queu
     assert work.most_at_once == THREADS
 
 
-async def test_whoever_is_refused_is_told_how_long_those_before_take(hash_queue):
+async def test_refusal_without_measurement_estimates_retry_delay(hash_queue):
     async with AsyncExitStack() as taken:
         for _ in range(THREADS + QUEUE):
             await taken.enter_async_context(hash_queue.permit())
         with pytest.raises(ServerBusy) as refused:
             await one(hash_queue, int)
 
-    # Nothing was measured yet: a hash counts as a quarter of a second.
+    # Nothing was measured yet, so a hash counts as a quarter of a second.
     assert 0.25 * 5 / 2 / 2 <= refused.value.retry_after <= 0.25 * 5 / 2
 
 
-async def test_the_wait_follows_the_hashes_that_were_measured(hash_queue):
-    async def told():
+async def test_refusal_delay_follows_measured_hashes(hash_queue):
+    async def retry_delay():
         await one(hash_queue, int)
         async with AsyncExitStack() as taken:
             for _ in range(THREADS + QUEUE):
@@ -124,20 +124,20 @@ async def test_the_wait_follows_the_hashes_that_were_measured(hash_queue):
                 await one(hash_queue, int)
         return refused.value.retry_after
 
-    await eventually(lambda: is_shortest(told))
+    await eventually(lambda: is_shortest(retry_delay))
 
 
-async def is_shortest(told):
-    return await told() == 0.1
+async def is_shortest(retry_delay):
+    return await retry_delay() == 0.1
 
 
-async def test_a_turn_that_was_given_back_is_another_ones(hash_queue):
+async def test_returned_permit_is_reused(hash_queue):
     for _ in range(3 * (THREADS + QUEUE)):
         assert await one(hash_queue, int) == 0
     await reach(hash_queue, taken=0, hashing=0, waiting=0)
 
 
-async def test_a_turn_is_given_back_when_the_work_fails(hash_queue):
+async def test_permit_is_returned_when_work_fails(hash_queue):
     for _ in range(THREADS + QUEUE + 1):
         with pytest.raises(ValueError, match="invalid literal"):
             await one(hash_queue, lambda: int("x"))
@@ -145,7 +145,7 @@ async def test_a_turn_is_given_back_when_the_work_fails(hash_queue):
     assert await one(hash_queue, int) == 0
 
 
-async def test_work_whose_caller_went_away_before_it_began_never_runs(hash_queue, work):
+async def test_cancelled_work_in_queue_never_runs(hash_queue, work):
     tasks = await begin(hash_queue, work, THREADS + QUEUE)
     for task in tasks[THREADS:]:
         task.cancel()
@@ -157,7 +157,7 @@ async def test_work_whose_caller_went_away_before_it_began_never_runs(hash_queue
     assert [task.cancelled() for task in tasks] == [False] * THREADS + [True] * QUEUE
 
 
-async def test_the_queue_never_holds_what_was_cancelled(hash_queue, work):
+async def test_cancelled_work_leaves_the_queue(hash_queue, work):
     tasks = await begin(hash_queue, work, THREADS)
     for _ in range(2 * QUEUE):
         task = asyncio.create_task(one(hash_queue, work))
@@ -169,7 +169,7 @@ async def test_the_queue_never_holds_what_was_cancelled(hash_queue, work):
     await asyncio.gather(*tasks)
 
 
-async def test_a_turn_whose_caller_went_away_is_kept_until_its_thread_is_free(hash_queue, work):
+async def test_cancelled_running_work_keeps_its_permit(hash_queue, work):
     tasks = await begin(hash_queue, work, THREADS + QUEUE)
     await begun(work, THREADS)
     tasks[0].cancel()
@@ -184,7 +184,7 @@ async def test_a_turn_whose_caller_went_away_is_kept_until_its_thread_is_free(ha
     await reach(hash_queue, taken=0, hashing=0, waiting=0)
 
 
-async def test_who_can_wait_for_a_turn_gets_one(hash_queue, work):
+async def test_wait_for_permit_gets_next_free_one(hash_queue, work):
     tasks = await begin(hash_queue, work, THREADS + QUEUE)
 
     async def patient():
@@ -200,7 +200,7 @@ async def test_who_can_wait_for_a_turn_gets_one(hash_queue, work):
     await asyncio.gather(*tasks)
 
 
-async def test_closing_waits_for_what_runs_and_leaves_no_thread(work):
+async def test_close_waits_for_running_work_and_threads(work):
     before = set(threading.enumerate())
     hash_queue = HashQueue(THREADS, QUEUE)
     tasks = await begin(hash_queue, work, THREADS)
@@ -219,19 +219,19 @@ async def test_closing_waits_for_what_runs_and_leaves_no_thread(work):
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_an_interpreter_ends_though_nobody_closed():
+def test_interpreter_exits_without_close():
     program = """
 import asyncio, bcrypt, sys
 from tamatar_auth.security.passwords.hash_queue import HashQueue
 
 async def main():
-    turns = HashQueue(1, 1)
+    hash_queue = HashQueue(1, 1)
     async def one():
-        async with turns.permit() as permit:
+        async with hash_queue.permit() as permit:
             await permit.run(lambda: bcrypt.hashpw(b"x", bcrypt.gensalt(10)))
     await one()
     tasks = [asyncio.create_task(one()) for _ in range(2)]
-    while turns.load != (2, 1, 1):
+    while hash_queue.load != (2, 1, 1):
         await asyncio.sleep(0.001)
 
 asyncio.run(main())
@@ -243,7 +243,7 @@ asyncio.run(main())
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-async def test_the_work_knows_of_the_call_that_it_is_for(hash_queue):
+async def test_work_runs_in_context_of_its_call(hash_queue):
     call = ContextVar("call", default="none")
     call.set("this one")
 
@@ -251,7 +251,7 @@ async def test_the_work_knows_of_the_call_that_it_is_for(hash_queue):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-async def test_the_threads_give_way_and_nothing_else_does(hash_queue):
+async def test_hash_threads_have_lower_priority(hash_queue):
     def niceness():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
@@ -261,7 +261,7 @@ async def test_the_threads_give_way_and_nothing_else_does(hash_queue):
     assert niceness() == ours
 
 
-async def test_turns_and_hashes_are_counted(work):
+async def test_permits_and_hashes_are_counted(work):
     recording = Recording()
     hash_queue = HashQueue(THREADS, QUEUE, hash_recorder(recording.meter))
     observe_permits(hash_queue, recording.meter)
@@ -293,7 +293,7 @@ async def test_turns_and_hashes_are_counted(work):
         (8, {"hash_threads": 2, "hash_queue": 0}, 2),
     ],
 )
-def test_settings_and_cores_say_how_many_turns_there_are(monkeypatch, cores, given, capacity):
+def test_capacity_depends_on_settings_and_cores(monkeypatch, cores, given, capacity):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
 

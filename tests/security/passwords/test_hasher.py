@@ -18,7 +18,7 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 @contextlib.asynccontextmanager
 async def hashing(cost=4, **keys):
-    """Give a turn of threads that end with the block."""
+    """Yield a permit of a hasher whose threads end with the block."""
     hash_queue = HashQueue(1, 0)
     async with PasswordHasher(PasswordSchemes(cost, Peppers(keys)), hash_queue).permit() as permit:
         yield permit
@@ -31,7 +31,7 @@ async def passwords():
         yield permit
 
 
-async def test_a_hash_knows_its_password_and_no_other(passwords):
+async def test_hash_matches_its_password_only(passwords):
     password_hash = await passwords.hash("correct horse")
 
     assert re.fullmatch(r"\$hmac-sha384\$new\$2b\$04\$[./A-Za-z0-9]{53}", password_hash)
@@ -41,12 +41,12 @@ async def test_a_hash_knows_its_password_and_no_other(passwords):
         assert not await passwords.matches(other, password_hash)
 
 
-async def test_a_password_has_a_new_hash_each_time(passwords):
+async def test_hash_of_same_password_differs_each_time(passwords):
     assert await passwords.hash("x") != await passwords.hash("x")
 
 
 @pytest.mark.parametrize("length", [80, 256, 1024])
-async def test_long_passwords_that_differ_in_the_last_byte_are_different(passwords, length):
+async def test_long_passwords_differ_by_last_byte(passwords, length):
     password_hash = await passwords.hash("a" * length)
 
     assert await passwords.matches("a" * length, password_hash)
@@ -54,7 +54,7 @@ async def test_long_passwords_that_differ_in_the_last_byte_are_different(passwor
     assert not await passwords.matches("a" * 72, password_hash)
 
 
-async def test_64_code_points_of_four_bytes_work(passwords):
+async def test_password_of_64_four_byte_characters_works(passwords):
     password = "😀" * 64
     password_hash = await passwords.hash(password)
 
@@ -62,11 +62,11 @@ async def test_64_code_points_of_four_bytes_work(passwords):
     assert not await passwords.matches("😀" * 63 + "😁", password_hash)
 
 
-async def test_one_password_in_two_unicode_forms_is_one(passwords):
+async def test_password_matches_in_other_unicode_form(passwords):
     assert await passwords.matches("pa\u030aron", await passwords.hash("p\u00e5ron"))
 
 
-async def test_a_stolen_hash_is_useless_without_the_key(passwords):
+async def test_hash_without_key_is_useless(passwords):
     password_hash = await passwords.hash("correct horse")
 
     async with hashing(new=b"x" * 32) as thief:
@@ -75,7 +75,7 @@ async def test_a_stolen_hash_is_useless_without_the_key(passwords):
     assert not bcrypt.checkpw(b"correct horse", inner.encode())
 
 
-async def test_older_keys_verify_and_are_outdated(passwords):
+async def test_hash_of_older_key_verifies_and_is_outdated(passwords):
     async with hashing(old=OLD) as earlier:
         before = await earlier.hash("correct horse")
 
@@ -84,13 +84,13 @@ async def test_older_keys_verify_and_are_outdated(passwords):
     assert not passwords.is_outdated(await passwords.hash("correct horse"))
 
 
-async def test_another_cost_is_outdated(passwords):
+async def test_hash_of_other_cost_is_outdated(passwords):
     async with hashing(5, old=OLD, new=NEW) as dearer:
         assert dearer.is_outdated(await passwords.hash("x"))
         assert await dearer.matches("x", await passwords.hash("x"))
 
 
-async def test_a_hash_whose_key_is_gone_fits_no_password(passwords):
+async def test_hash_of_missing_key_matches_no_password(passwords):
     async with hashing(gone=OLD) as earlier:
         gone = await earlier.hash("correct horse")
 
@@ -98,7 +98,7 @@ async def test_a_hash_whose_key_is_gone_fits_no_password(passwords):
 
 
 @pytest.mark.parametrize("kind", [b"2a", b"2b", b"2y"])
-async def test_hashes_from_elsewhere_verify_and_are_outdated(passwords, kind):
+async def test_foreign_hash_verifies_and_is_outdated(passwords, kind):
     elsewhere = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(5)).replace(b"2b", kind, 1).decode()
 
     assert await passwords.matches("correct horse", elsewhere)
@@ -106,7 +106,7 @@ async def test_hashes_from_elsewhere_verify_and_are_outdated(passwords, kind):
     assert passwords.is_outdated(elsewhere)
 
 
-async def test_a_long_password_that_was_cut_elsewhere_verifies_whole(passwords):
+async def test_foreign_hash_of_cut_password_verifies_whole_one(passwords):
     cut = bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4)).decode()
 
     assert await passwords.matches("a" * 80, cut)
@@ -115,13 +115,13 @@ async def test_a_long_password_that_was_cut_elsewhere_verifies_whole(passwords):
 @pytest.mark.parametrize(
     "stored", [None, "", "corrupt", "$2b$04$short", "$2b$99$" + "a" * 53, "$hmac-sha384$new$x"]
 )
-async def test_no_password_fits_a_hash_that_is_none(passwords, stored):
+async def test_invalid_hash_matches_no_password(passwords, stored):
     assert StoredHash.read(stored) is None
     assert not await passwords.matches("correct horse", stored)
 
 
-async def test_a_refusal_costs_the_same_whatever_the_hash_is(monkeypatch):
-    """bcrypt's work is 2 to the cost; it is counted here, and timed by `make timing`."""
+async def test_refusal_costs_same_work_for_every_hash(monkeypatch):
+    """bcrypt's work is 2 to the cost. This test counts it; `make timing` times it."""
     work = []
     check = bcrypt.checkpw
 
@@ -138,7 +138,7 @@ async def test_a_refusal_costs_the_same_whatever_the_hash_is(monkeypatch):
             assert sum(work) == 2**7
 
 
-async def test_hashing_leaves_the_event_loop_free(passwords, monkeypatch):
+async def test_hash_runs_outside_event_loop(passwords, monkeypatch):
     threads = []
     hashpw = bcrypt.hashpw
     monkeypatch.setattr(
@@ -158,21 +158,21 @@ def peppers(**given):
     return Peppers.of(Settings(_env_file=None, page_token_key="k" * 32, **given))
 
 
-def test_the_last_key_is_the_newest():
+def test_last_pepper_is_newest():
     read = peppers(password_keys=f"a:{key(b'a')} b:{key(b'b')}")
 
     assert read.newest_id == "b"
     assert read["a"] == b"a" * 32
 
 
-def test_keys_are_read_from_a_file(tmp_path):
+def test_peppers_are_read_from_file(tmp_path):
     file = tmp_path / "keys"
     file.write_text(f"a:{key(b'a')}\nb:{key(b'b')}\n")
 
     assert peppers(password_keys_file=file).newest_id == "b"
 
 
-def test_an_id_that_stands_in_both_places_has_one_key(tmp_path):
+def test_pepper_id_in_both_sources_must_have_one_key(tmp_path):
     file = tmp_path / "keys"
     file.write_text(f"a:{key(b'a')} b:{key(b'b')}")
 
@@ -186,7 +186,7 @@ def test_an_id_that_stands_in_both_places_has_one_key(tmp_path):
     )
 
 
-def test_development_has_a_key_that_goes_as_soon_as_there_is_another():
+def test_development_pepper_is_replaced_by_configured_one():
     assert peppers().newest_id == "development"
     assert "development" not in peppers(password_keys=f"a:{key(b'a')}")
 
@@ -205,7 +205,7 @@ def test_development_has_a_key_that_goes_as_soon_as_there_is_another():
         ":" + key(b"a"),
     ],
 )
-def test_a_wrong_key_is_named_and_not_shown(tmp_path, text):
+def test_invalid_pepper_is_named_but_not_shown(tmp_path, text):
     file = tmp_path / "keys"
     file.write_text(text)
 
@@ -216,6 +216,6 @@ def test_a_wrong_key_is_named_and_not_shown(tmp_path, text):
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_missing_peppers_file_is_named(tmp_path):
     with pytest.raises(PepperError, match="cannot be read"):
         peppers(password_keys_file=tmp_path / "nothing")

@@ -1,4 +1,4 @@
-"""Which passwords are accepted."""
+"""The password policy: which passwords are accepted."""
 
 import subprocess
 import sys
@@ -32,17 +32,17 @@ def reason(password, *, least=12):
         " " * 12,
     ],
 )
-def test_a_password_needs_to_be_long_enough_and_nothing_else(password):
+def test_long_enough_password_is_accepted(password):
     assert reason(password) is None
 
 
 @pytest.mark.parametrize("password", ["eleven char", "short", "😀" * 11, "e\u0301" * 11])
-def test_characters_count_as_people_count_them(password):
+def test_length_counts_characters_as_users_see_them(password):
     assert reason(password) == "must have at least 12 characters"
 
 
 @pytest.mark.parametrize("password", ["a" * 257, "😀" * 257])
-def test_a_password_is_no_longer_than_callers_may_send(password):
+def test_password_above_maximum_length_is_refused(password):
     assert reason(password) == "must have at most 256 characters"
 
 
@@ -57,7 +57,7 @@ def test_common_passwords_are_refused_in_any_case(password):
 
 
 @pytest.mark.parametrize("password", ["password", "iloveyou", "trustno1"])
-def test_short_common_passwords_are_refused_where_short_ones_are_allowed(password):
+def test_short_common_passwords_are_refused(password):
     assert reason(password, least=8) == "must not be a common password"
 
 
@@ -65,15 +65,15 @@ def test_short_common_passwords_are_refused_where_short_ones_are_allowed(passwor
     "password",
     ["ada.lovelace@example.com", "Ada.Lovelace", "COUNTESS-ADA-L", "king lovelace", "KingLovelace"],
 )
-def test_the_users_own_names_are_refused(password):
+def test_names_of_user_are_refused(password):
     assert reason(password) == "must not be the user's own address or name"
 
 
-def test_of_the_package_of_lists_only_the_one_that_is_read_is_kept():
+def test_policy_keeps_no_module_of_zxcvbn():
     program = (
         "import sys; from tamatar_auth.security.passwords.policy import PasswordPolicy;"
         "PasswordPolicy(8); print([name for name in sys.modules if 'zxcvbn' in name])"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
-    assert told.stdout.strip() == b"[]"
+    assert listed.stdout.strip() == b"[]"
