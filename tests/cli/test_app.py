@@ -288,7 +288,7 @@ def test_the_sql_of_the_migrations_is_printed(tmp_path, empty_database):
     assert "full_name" in second
 
 
-def test_seeding_again_changes_nothing(tmp_path, migrated_database):
+def test_repeated_seed_changes_nothing(tmp_path, migrated_database):
     given = {"TAMATAR_DATABASE_URL": migrated_database, "TAMATAR_BCRYPT_COST": "4"}
     tables = ("users", "user_profiles", "sessions")
     addresses = ["admin@tamatar.dev", "test1@example.com", "test2@example.com"]

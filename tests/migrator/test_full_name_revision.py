@@ -1,4 +1,4 @@
-"""Revision 0002: users.full_name arrives beside live traffic."""
+"""Revision 0002: users.full_name is added beside live traffic."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ NAMES = [
     ("a" * 100, "b" * 100, "a" * 100 + " " + "b" * 100),
 ]
 
-# What the code before 0002 writes: it knows nothing of the column.
+# The statements of the code before 0002, which does not use the column.
 OLD_INSERT = """
     INSERT INTO users (id, email, first_name, last_name)
     VALUES (gen_random_uuid(), gen_random_uuid() || '@example.com', %s, %s)
@@ -75,7 +75,7 @@ def wrong(connection):
     return connection.execute(WRONG).fetchone()[0]
 
 
-def test_rows_with_and_without_names_get_their_full_name(old_database, connection):
+def test_upgrade_fills_full_name_of_existing_rows(old_database, connection):
     for first, last, _ in NAMES:
         connection.execute(OLD_INSERT, [first, last])
 
@@ -84,7 +84,7 @@ def test_rows_with_and_without_names_get_their_full_name(old_database, connectio
     assert sorted(names(connection), key=str) == sorted(NAMES, key=str)
 
 
-def test_rows_of_the_old_code_are_right_after_the_migration_too(old_database, connection):
+def test_rows_of_old_code_get_full_name_after_upgrade(old_database, connection):
     Migrations(old_database).upgrade()
 
     for first, last, _ in NAMES:
@@ -95,7 +95,7 @@ def test_rows_of_the_old_code_are_right_after_the_migration_too(old_database, co
     assert {full_name for _, _, full_name in names(connection)} == {"Grace"}
 
 
-def test_nothing_but_the_names_decides_the_full_name(old_database, connection):
+def test_full_name_cannot_be_set_directly(old_database, connection):
     Migrations(old_database).upgrade()
     connection.execute(OLD_INSERT, ["Ada", "Lovelace"])
 
@@ -104,7 +104,7 @@ def test_nothing_but_the_names_decides_the_full_name(old_database, connection):
     assert names(connection) == [("Ada", "Lovelace", "Ada Lovelace")]
 
 
-def test_the_migration_is_no_change_of_a_user(old_database, connection):
+def test_upgrade_keeps_versions_and_times_of_users(old_database, connection):
     fill(connection, 10)
     query = "SELECT id, version, created_at, updated_at FROM users ORDER BY id"
     before = connection.execute(query).fetchall()
@@ -115,7 +115,7 @@ def test_the_migration_is_no_change_of_a_user(old_database, connection):
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 1001, 3333])
-def test_every_batch_is_filled(old_database, connection, count):
+def test_upgrade_fills_every_batch(old_database, connection, count):
     fill(connection, count)
     lines = []
 
@@ -126,7 +126,7 @@ def test_every_batch_is_filled(old_database, connection, count):
     assert said == ([f"users.full_name: {count} rows written"] if count else [])
 
 
-def test_a_user_whose_id_is_all_zeros_is_filled_too(old_database, connection):
+def test_upgrade_fills_user_with_zero_id(old_database, connection):
     connection.execute(
         "INSERT INTO users (id, email) VALUES ('00000000-0000-0000-0000-000000000000', 'a@b.c')"
     )
@@ -138,9 +138,9 @@ def test_a_user_whose_id_is_all_zeros_is_filled_too(old_database, connection):
 
 @contextlib.contextmanager
 def live_traffic(url):
-    """Write and read as the old code does; yield its errors.
+    """Write and read as the old code does; yield the errors.
 
-    It is refused where a migration keeps a lock, or stands waiting for one, and does not give way.
+    A statement fails if a migration holds a lock, or waits for one, without giving way.
     """
     ended, failures = threading.Event(), []
 
@@ -166,7 +166,7 @@ def live_traffic(url):
             thread.join()
 
 
-def test_live_traffic_goes_on_and_leaves_right_rows_behind(old_database, connection):
+def test_live_traffic_during_upgrade_sees_no_errors(old_database, connection):
     fill(connection, 5000)
     migrations = Migrations(old_database)
 
@@ -179,30 +179,28 @@ def test_live_traffic_goes_on_and_leaves_right_rows_behind(old_database, connect
     assert wrong(connection) == 0
 
 
-def test_the_migration_gives_way_to_traffic_behind_a_lock_that_it_cannot_get(
-    old_database, connection, monkeypatch
-):
+def test_upgrade_gives_way_to_traffic_behind_its_lock(old_database, connection, monkeypatch):
     monkeypatch.setattr(migration_steps, "PAUSE_SECONDS", 0.1)
     fill(connection, 10)
     lines = []
 
     def report(line):
         lines.append(line)
-        reader.rollback()  # after the first attempt, the reader is done
+        reader.rollback()  # the reader ends after the first attempt
 
     with psycopg.connect(old_database) as reader, live_traffic(old_database) as failures:
         reader.execute("SELECT 1 FROM users")
         pid = reader.info.backend_pid
         Migrations(old_database, report=report).upgrade()
 
-    # A process of the traffic may stand still meanwhile, and is named, too.
-    told = r"The tables are locked by process ([\d, ]+) of PostgreSQL: attempt 1 of 10\."
-    assert str(pid) in re.fullmatch(told, lines[0])[1].split(", ")
+    # A process of the traffic may hold a lock too, and is then named as well.
+    message = r"The tables are locked by process ([\d, ]+) of PostgreSQL: attempt 1 of 10\."
+    assert str(pid) in re.fullmatch(message, lines[0])[1].split(", ")
     assert failures == []
     assert wrong(connection) == 0
 
 
-def test_a_lock_that_stays_ends_the_migration(old_database, connection, monkeypatch):
+def test_upgrade_behind_lasting_lock_fails(old_database, connection, monkeypatch):
     monkeypatch.setattr(migration_steps, "ATTEMPTS", 1)
     before = schema(old_database)
     with psycopg.connect(old_database) as reader:
@@ -215,9 +213,7 @@ def test_a_lock_that_stays_ends_the_migration(old_database, connection, monkeypa
     assert schema(old_database) == before
 
 
-def test_batches_before_a_locked_row_stay_filled_and_the_next_run_does_the_rest(
-    old_database, connection, monkeypatch
-):
+def test_upgrade_after_locked_row_resumes_at_its_batch(old_database, connection, monkeypatch):
     fill(connection, 2500)
     migrations = Migrations(old_database)
     with psycopg.connect(old_database) as writer:
@@ -236,7 +232,7 @@ def test_batches_before_a_locked_row_stay_filled_and_the_next_run_does_the_rest(
 
 
 @pytest.mark.parametrize("done", range(6))
-def test_a_migration_that_was_interrupted_runs_again(old_database, connection, monkeypatch, done):
+def test_interrupted_upgrade_can_be_repeated(old_database, connection, monkeypatch, done):
     expected = expected_schema(old_database)
     fill(connection, 10)
 
@@ -248,7 +244,7 @@ def test_a_migration_that_was_interrupted_runs_again(old_database, connection, m
     with pytest.raises(KeyboardInterrupt):
         Migrations(old_database).upgrade()
     monkeypatch.undo()
-    connection.execute(OLD_INSERT, ["Written", "Meanwhile"])
+    connection.execute(OLD_INSERT, ["Written", "Later"])
 
     Migrations(old_database).upgrade()
 
@@ -257,7 +253,7 @@ def test_a_migration_that_was_interrupted_runs_again(old_database, connection, m
 
 
 def before_each_step(do, monkeypatch):
-    """Do something before a step, given its number, and after the last one."""
+    """Call `do` with the number of each step before it runs, and after the last one."""
     begun = itertools.count()
     run, leave = Steps._run, MigrationContext.autocommit_block
 
@@ -283,7 +279,7 @@ def expected_schema(url):
     return expected
 
 
-def test_down_and_up_again_leaves_the_same(old_database, connection):
+def test_downgrade_and_upgrade_restore_schema_and_rows(old_database, connection):
     fill(connection, 10)
     migrations = Migrations(old_database)
     old = schema(old_database)
@@ -298,7 +294,7 @@ def test_down_and_up_again_leaves_the_same(old_database, connection):
     assert names(connection) == filled
 
 
-def test_the_column_takes_no_null(old_database, connection):
+def test_full_name_column_refuses_null(old_database, connection):
     Migrations(old_database).upgrade()
 
     with pytest.raises(errors.NotNullViolation):

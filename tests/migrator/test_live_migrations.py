@@ -1,4 +1,4 @@
-"""Migrations beside servers and calls, and those that were killed in the middle."""
+"""Migrations beside servers and calls, and migrations that were killed."""
 
 import asyncio
 import contextlib
@@ -36,9 +36,7 @@ def run(url, statement, *values):
     return row[0] if row else None
 
 
-async def test_four_servers_that_start_at_once_on_an_empty_database_all_answer(
-    empty_database, tmp_path
-):
+async def test_four_servers_starting_on_empty_database_all_answer(empty_database, tmp_path):
     folders = [tmp_path / str(number) for number in range(4)]
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -57,7 +55,7 @@ async def test_four_servers_that_start_at_once_on_an_empty_database_all_answer(
 
 
 async def story(users, sessions):
-    """What is asked of the service in the life of a user."""
+    """Make the calls of a user's life."""
     email = f"{uuid4()}@example.com"
     created = await users.CreateUser(ada(email=email, email_verified=True))
     started = await sessions.CreateSession(sign_in(email=email))
@@ -67,9 +65,9 @@ async def story(users, sessions):
     await change(users, created.user)
 
 
-async def test_calls_go_on_while_indexes_are_taken_away_and_built(settings, migrated_database):
-    # The code of the release before this one knew the tables at this revision; to go there and
-    # back is what it and this release meet while one replaces the other.
+async def test_calls_succeed_while_indexes_are_dropped_and_built(settings, migrated_database):
+    # The previous release knew the tables at this revision. Going there and back is what
+    # both releases meet while one replaces the other.
     migrations = Migrations(migrated_database)
     async with (
         run_service(settings.with_database(migrated_database)) as service,
@@ -94,12 +92,12 @@ async def test_calls_go_on_while_indexes_are_taken_away_and_built(settings, migr
 
 
 def kill_the_migrator(url, migrator):
-    """Kill the process: its connection goes on with the index, as PostgreSQL does not look."""
+    """Kill the process; PostgreSQL does not notice, so the index is still built."""
     migrator.kill()
 
 
 def end_the_connection(url, migrator):
-    """End the connection that builds the index, which stays as it is."""
+    """End the connection that builds the index, which stays invalid."""
     pid = run(url, BUILDING)
     run(url, "SELECT pg_terminate_backend(%s, 5000)", pid)
     assert run(url, INVALID) == 1
@@ -111,7 +109,7 @@ def do_both(url, migrator):
 
 
 @pytest.mark.parametrize("interrupt", [kill_the_migrator, end_the_connection, do_both])
-def test_a_concurrent_index_that_was_really_interrupted_is_built_by_the_next_migrator(
+def test_interrupted_concurrent_index_is_built_by_next_migrator(
     migrated_database, tmp_path, interrupt
 ):
     expected = schema(migrated_database)

@@ -1,4 +1,4 @@
-"""Migrations: up, down, beside each other, offline, and compared with the tables of the code."""
+"""Migrations: up, down, concurrent, offline, and compared with the tables of the code."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ Migrations(sys.argv[1], report=print).upgrade()
 
 
 def run(url, *statements):
-    """Run statements in one transaction, and give the rows of the last one."""
+    """Run statements in one transaction, and return the rows of the last one."""
     with psycopg.connect(url) as connection:
         for statement in statements:
             cursor = connection.execute(statement)
@@ -74,7 +74,7 @@ def alembic(*arguments, url=None, folder=ROOT):
     )
 
 
-def test_an_empty_database_is_brought_to_head(empty_database):
+def test_upgrade_of_empty_database_reaches_head(empty_database):
     lines = []
     migrations = Migrations(empty_database, report=lines.append)
     before = migrations.status()
@@ -88,7 +88,7 @@ def test_an_empty_database_is_brought_to_head(empty_database):
     assert [line.partition(": done in ")[0] for line in lines] == before.pending
 
 
-def test_the_status_reads_well(empty_database):
+def test_status_text_lists_pending_revisions(empty_database):
     migrations = Migrations(empty_database)
     lines = str(migrations.status()).splitlines()
     assert lines[:3] == [
@@ -105,7 +105,7 @@ def test_the_status_reads_well(empty_database):
     assert str(migrations.status()) == f"The tables are at {HEAD}, the newest revision."
 
 
-def test_the_migrated_tables_are_those_of_the_code(migrated_database, empty_database):
+def test_migrated_schema_equals_tables_of_code(migrated_database, empty_database):
     engine = create_engine(empty_database.replace("postgresql:", "postgresql+psycopg:"))
     metadata.create_all(engine)
     engine.dispose()
@@ -113,11 +113,11 @@ def test_the_migrated_tables_are_those_of_the_code(migrated_database, empty_data
     assert schema(migrated_database, programs=False) == schema(empty_database, programs=False)
 
 
-def test_check_finds_nothing_in_a_migrated_database(migrated_database):
+def test_check_of_migrated_database_finds_nothing(migrated_database):
     assert Migrations(migrated_database).check() == []
 
 
-def test_alembic_itself_finds_nothing_in_a_migrated_database(migrated_database):
+def test_alembic_check_of_migrated_database_finds_nothing(migrated_database):
     checked = alembic("check", url=migrated_database)
 
     assert (checked.returncode, checked.stdout.strip()) == (
@@ -151,13 +151,13 @@ def test_alembic_itself_finds_nothing_in_a_migrated_database(migrated_database):
         ),
     ],
 )
-def test_check_finds_a_planted_difference(migrated_database, change, difference):
+def test_check_reports_planted_difference(migrated_database, change, difference):
     run(migrated_database, change)
 
     assert Migrations(migrated_database).check() == [difference]
 
 
-def test_all_goes_down_and_up_again(migrated_database):
+def test_downgrade_to_base_and_upgrade_restore_schema(migrated_database):
     before = schema(migrated_database)
     lines = []
     migrations = Migrations(migrated_database, report=lines.append)
@@ -171,7 +171,7 @@ def test_all_goes_down_and_up_again(migrated_database):
     assert undone == numbers()[::-1]
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(empty_database):
+def test_failed_upgrade_changes_nothing(empty_database):
     run(empty_database, "CREATE TABLE sessions (id int)")
 
     with pytest.raises(MigrationError, match='relation "sessions" already exists'):
@@ -180,7 +180,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database):
     assert {table for table, _, _ in schema(empty_database)} == {"sessions"}
 
 
-def test_nothing_to_do_is_said(migrated_database):
+def test_upgrade_at_head_reports_nothing_to_do(migrated_database):
     lines = []
 
     Migrations(migrated_database, report=lines.append).upgrade()
@@ -188,7 +188,7 @@ def test_nothing_to_do_is_said(migrated_database):
     assert lines == [f"Nothing to do. The tables are at {HEAD}, the newest revision."]
 
 
-def test_four_migrators_at_once_all_succeed(empty_database):
+def test_four_concurrent_migrators_all_succeed(empty_database):
     command = [sys.executable, "-c", MIGRATE, empty_database]
     migrators = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -202,14 +202,14 @@ def test_four_migrators_at_once_all_succeed(empty_database):
     assert Migrations(empty_database).check() == []
 
 
-def test_a_migrator_that_waits_in_vain_names_the_other_one(empty_database):
+def test_migrator_that_times_out_names_lock_holder(empty_database):
     lines = []
     migrations = Migrations(
         empty_database, report=lines.append, lock_wait=timedelta(milliseconds=200)
     )
     with psycopg.connect(empty_database) as other:
         lock = (LOCK_NAMESPACE, AdvisoryLock.MIGRATION.value)
-        # It ends with the transaction; the connection may end later.
+        # The lock ends with the transaction; the connection may end later.
         other.execute("SELECT pg_advisory_xact_lock(%s, %s)", lock)
         pid = other.info.backend_pid
 
@@ -220,7 +220,7 @@ def test_a_migrator_that_waits_in_vain_names_the_other_one(empty_database):
     migrations.upgrade()
 
 
-def test_a_migrator_that_is_done_is_in_nobodys_way_however_late_its_connection_ends(empty_database):
+def test_finished_migrator_releases_lock_before_connection_ends(empty_database):
     first, second, slow = [], [], []
 
     def slow_down(line):
@@ -239,9 +239,7 @@ def test_a_migrator_that_is_done_is_in_nobodys_way_however_late_its_connection_e
     assert [line.partition(".")[0] for line in second] == ["Nothing to do"]
 
 
-def test_a_migrator_that_is_done_does_not_wait_for_a_server_that_is_silent(
-    empty_database, monkeypatch
-):
+def test_finished_migrator_does_not_wait_for_silent_server(empty_database, monkeypatch):
     monkeypatch.setattr(migration_connection, "RELEASE_SECONDS", 0.2)
     with (
         contextlib.ExitStack() as frozen,
@@ -252,7 +250,7 @@ def test_a_migrator_that_is_done_does_not_wait_for_a_server_that_is_silent(
         frozen.callback(os.kill, pid, signal.SIGCONT)
 
 
-def test_limits_of_the_service_do_not_end_a_migration(empty_database):
+def test_migration_ignores_statement_timeout_of_service(empty_database):
     (name,) = run(empty_database, "SELECT current_database()")[0]
     run(empty_database, f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
 
@@ -262,13 +260,13 @@ def test_limits_of_the_service_do_not_end_a_migration(empty_database):
         ).fetchone()
 
     assert limits == ("0", "1200ms")
-    # Those who stand behind a migration that waits are not refused for that.
+    # Statements that queue behind a waiting migration must not time out.
     assert SettingFields.model_fields["lock_timeout"].default > timedelta(milliseconds=1200)
     Migrations(empty_database).upgrade()
 
 
 @pytest.mark.parametrize("revision", ["0042", "nonsense", "0001:0042", "0042:0001"])
-def test_an_unknown_revision_is_refused(migrated_database, revision):
+def test_unknown_revision_is_refused(migrated_database, revision):
     migrations = Migrations(migrated_database)
 
     with pytest.raises(MigrationError, match=r"no revision (0042|nonsense): the newest one is"):
@@ -278,7 +276,7 @@ def test_an_unknown_revision_is_refused(migrated_database, revision):
             migrations.upgrade(revision)
 
 
-def test_a_database_that_a_newer_release_migrated_is_told_apart(migrated_database):
+def test_database_of_newer_release_is_recognised(migrated_database):
     run(migrated_database, "UPDATE alembic_version SET version_num = '0042'")
     migrations = Migrations(migrated_database)
 
@@ -296,20 +294,18 @@ def test_a_database_that_a_newer_release_migrated_is_told_apart(migrated_databas
         "postgresql://me:Hunter2@127.0.0.1:one/auth",
     ],
 )
-def test_a_database_that_cannot_be_reached_is_told_without_its_password(url):
+def test_unreachable_database_error_hides_password(url):
     with pytest.raises(MigrationError, match="cannot be r") as refusal:
         Migrations(url).upgrade()
 
     assert "Hunter2" not in "".join(traceback.format_exception(refusal.value))
 
 
-def test_the_head_is_what_alembic_takes_for_it():
+def test_head_revision_equals_alembic_head():
     assert head_revision() == ScriptDirectory(migrations_folder()).get_current_head()
 
 
-def test_sql_that_psql_runs_gives_the_same_tables(
-    empty_database, migrated_database, capsys, tmp_path
-):
+def test_offline_sql_creates_same_schema(empty_database, migrated_database, capsys, tmp_path):
     migrations = Migrations("postgresql://")
 
     migrations.sql()
@@ -322,7 +318,7 @@ def test_sql_that_psql_runs_gives_the_same_tables(
     assert schema(empty_database) == set()
 
 
-def test_sql_of_a_part_begins_where_it_is_told(capsys):
+def test_offline_sql_starts_at_given_revision(capsys):
     Migrations("postgresql://").sql("0001:0002")
 
     printed = capsys.readouterr().out
@@ -330,7 +326,7 @@ def test_sql_of_a_part_begins_where_it_is_told(capsys):
     assert "ADD COLUMN IF NOT EXISTS full_name" in printed
 
 
-def test_sql_keeps_the_limit_of_locks_after_what_may_wait(capsys):
+def test_offline_sql_restores_lock_timeout(capsys):
     Migrations("postgresql://").sql()
 
     limits = [line for line in capsys.readouterr().out.splitlines() if "SET lock_timeout" in line]
@@ -338,7 +334,7 @@ def test_sql_keeps_the_limit_of_locks_after_what_may_wait(capsys):
     assert limits[-1] == limits[0] == "SET lock_timeout = '1200ms';"
 
 
-def test_a_concurrent_index_waits_for_old_transactions_and_blocks_nobody(migrated_database):
+def test_concurrent_index_waits_without_blocking(migrated_database):
     lines = []
     migrations = Migrations(migrated_database, report=lines.append)
     migrations.downgrade("0002")
@@ -350,7 +346,7 @@ def test_a_concurrent_index_waits_for_old_transactions_and_blocks_nobody(migrate
         while not run(migrated_database, WAITING):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(1.5)  # longer than the limit of locks
+        time.sleep(1.5)  # longer than the lock timeout
         run(migrated_database, "SET lock_timeout = '1s'", "UPDATE sessions SET is_valid = is_valid")
         assert not migration.done()
         old.rollback()
@@ -368,7 +364,7 @@ def test_a_concurrent_index_waits_for_old_transactions_and_blocks_nobody(migrate
         ("0003", "idx_session_user_created"),
     ],
 )
-def test_an_index_whose_building_was_interrupted_is_built_anew(migrated_database, revision, index):
+def test_invalid_index_is_built_again(migrated_database, revision, index):
     with psycopg.connect(migrated_database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
         connection.execute(
@@ -380,7 +376,7 @@ def test_an_index_whose_building_was_interrupted_is_built_anew(migrated_database
     assert run(migrated_database, INVALID) == [(0,)]
 
 
-def test_sql_fills_the_new_column_of_rows_that_are_there(empty_database, capsys, tmp_path):
+def test_offline_sql_fills_full_name_of_existing_rows(empty_database, capsys, tmp_path):
     Migrations(empty_database).upgrade("0001")
     run(
         empty_database,
@@ -396,7 +392,7 @@ def test_sql_fills_the_new_column_of_rows_that_are_there(empty_database, capsys,
     assert run(empty_database, wrong) == [(0,)]
 
 
-def test_a_new_revision_is_numbered_without_a_database(tmp_path):
+def test_new_revision_gets_next_number_without_database(tmp_path):
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     folder = tmp_path / "migrations"
     (folder / "versions").mkdir(parents=True)
@@ -418,7 +414,7 @@ def versions():
 
 
 def numbers():
-    """The numbers of all revisions, the first one first."""
+    """Return the numbers of all revisions in order."""
     return sorted(file.name.partition("_")[0] for file in versions())
 
 
@@ -433,7 +429,7 @@ def psql(url, script, folder):
     )
 
 
-def test_a_lost_connection_is_one_sentence(empty_database, monkeypatch):
+def test_lost_connection_is_reported_in_one_sentence(empty_database, monkeypatch):
     def lose(*_):
         raise errors.AdminShutdown
 
