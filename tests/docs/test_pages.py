@@ -16,8 +16,11 @@ from tests.support.deploy_files import anchors
 
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in pages.PAGES}
 
+DECISIONS = sorted((ROOT / "docs/decisions").glob("0*.md"))
+
 RUN_BY = {
-    "README.md": ("tests/docs/test_readme.py", {"console", "go", "python", "typescript"}),
+    "README.md": ("tests/docs/test_readme.py", {"console", "python"}),
+    "docs/guide/other-languages.md": ("tests/docs/test_readme.py", {"go", "typescript"}),
     "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
     "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
@@ -36,6 +39,11 @@ RUN_BY = {
 """The test that runs the code of a page, and which languages: all but what is listed below."""
 
 NOT_RUN = {
+    ("CONTRIBUTING.md", "make setup "): "the targets that run the tests",
+    ("CONTRIBUTING.md", "src/tamatar_auth/"): "a picture",
+    ("CONTRIBUTING.md", "cli > workers "): "a picture; pyproject.toml has the contract",
+    ("README.md", "flowchart "): "a picture",
+    ("README.md", "sequenceDiagram"): "a picture",
     ("README.md", "make run "): "what it starts is started by tests/conftest.py and test_cli.py",
     ("docs/operate/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
     ("docs/operate/deploying.md", "docker compose "): "there is no Docker where the tests run",
@@ -70,6 +78,29 @@ def test_every_link_to_a_headline_leads_to_one(page):
     for link, anchor in re.findall(r"\]\(([^)\s#]*)#([^)]+)\)", PAGES[page]):
         there = pages.linked_file(ROOT / page, link) if link else ROOT / page
         assert there is None or anchor in anchors(there.read_text()), (link, anchor)
+
+
+def test_every_page_of_the_site_is_listed_in_its_index():
+    def listed(page):
+        links = re.findall(r"\]\(([^)\s#]+)\)", page.read_text())
+        return {pages.linked_file(page, link) for link in links}
+
+    docs = ROOT / "docs"
+    found = listed(docs / "index.md") | listed(docs / "decisions/index.md")
+
+    assert set(docs.rglob("*.md")) - found == {docs / "index.md"}
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_has_a_number_a_status_and_its_reasons(path):
+    number, _ = path.stem.split("-", 1)
+
+    title, _, status, *_ = path.read_text().splitlines()
+
+    assert re.match(rf"# {int(number)}\. \S", title)
+    assert re.match(r"Status: (accepted|replaced by \[.*), \d{4}-\d\d-\d\d$", status)
+    sections = re.findall(r"^## (.*)$", path.read_text(), re.MULTILINE)
+    assert sections == ["Context", "Decision", "Consequences"]
 
 
 def test_every_excuse_is_of_a_block():

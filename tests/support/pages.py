@@ -7,7 +7,8 @@ from pathlib import Path
 from tests.support.commands import ROOT
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "protos/README.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
+    ROOT / "protos/README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
