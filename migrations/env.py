@@ -1,4 +1,4 @@
-"""How alembic reaches the database: one migrator at a time, each revision a transaction."""
+"""alembic's environment: one migrator at a time, one transaction a revision."""
 
 import io
 import sys
@@ -38,7 +38,7 @@ ATTRIBUTES = context.config.attributes
 
 
 def _write_revision() -> None:
-    """Let alembic number and write a new revision; no database is asked."""
+    """Write a new, numbered revision without a database."""
     context.configure(
         dialect_name="postgresql", as_sql=True, output_buffer=io.StringIO(), **OPTIONS
     )

@@ -1,16 +1,16 @@
 """${message}.
 
-The code before this revision and the code after it both run while it is applied. So
-- what waits for a lock on a table that exists is a step of `migration_steps.steps()`: it
-  gives up after 1.2 s, so that nobody behind it waits longer, and tries again;
-- an index on such a table is built by `step.unhurried("CREATE INDEX CONCURRENTLY IF NOT EXISTS
-  ...")`: it blocks nobody, and has to wait for old transactions; and after DROP INDEX
-  CONCURRENTLY IF EXISTS, since one that was interrupted leaves an invalid index behind;
-- a column comes nullable or with a constant default; NOT NULL and CHECK constraints come NOT
-  VALID and are validated in a later step;
-- many rows are changed in batches that commit;
-- what the code before still reads is dropped in the release after.
-Replace this text by what the revision does.
+The code before this revision and the code after it both run while it is applied. Therefore:
+- Put a statement that locks an existing table into a step of `migrator.steps.steps()`. The step
+  gives up after 1.2 s and tries again, so statements behind it do not wait longer.
+- Build an index on such a table with `step.unhurried("CREATE INDEX CONCURRENTLY IF NOT EXISTS
+  ...")`, which blocks nothing but waits for old transactions. Run DROP INDEX CONCURRENTLY IF
+  EXISTS first: an interrupted build leaves an invalid index behind.
+- Add a column as nullable or with a constant default. Add NOT NULL and CHECK constraints as NOT
+  VALID, and validate them in a later step.
+- Change many rows in batches that commit.
+- Drop what the code before still reads in the next release.
+Replace this text by a description of the revision.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
 """Add users.full_name.
 
-A trigger writes it from the first and the last name, whichever release of the code writes
-those, so the code before this revision leaves right rows behind too.
+A trigger derives it from the first and the last name. So the code before this revision writes
+correct rows too.
 """
 
 from tamatar_auth.migrator.steps import steps
@@ -30,9 +30,9 @@ BEFORE INSERT OR UPDATE OF first_name, last_name, full_name ON users
 FOR EACH ROW EXECUTE FUNCTION users_full_name()
 """
 
-# The trigger finds the right value here too, whatever is written. A batch is a stretch of the
-# primary key and not "the next rows without a name": of a new column PostgreSQL has no
-# statistics, and reads the whole table for each batch.
+# The trigger replaces the value that is written here. A batch is a range of the primary key, not
+# "the next rows without a name": PostgreSQL has no statistics of a new column, so it would read
+# the whole table for each batch.
 BACKFILL = """
 DO $$
 DECLARE
@@ -70,7 +70,7 @@ ALTER TABLE users
 
 VALIDATION = "ALTER TABLE users VALIDATE CONSTRAINT ck_users_full_name_not_null"
 
-# PostgreSQL believes the validated constraint and does not read the table under the lock.
+# PostgreSQL relies on the validated constraint and does not read the table under the lock.
 NOT_NULL = """
 -- squawk-ignore prefer-robust-stmts
 ALTER TABLE users ALTER full_name SET NOT NULL, ALTER full_name SET DEFAULT ''

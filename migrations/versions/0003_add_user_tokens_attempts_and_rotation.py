@@ -1,6 +1,6 @@
 """Add user_tokens, password_attempts and the rotation of session tokens.
 
-And indexes by which deleted users are found: idx_user_email, idx_user_username.
+And idx_user_email and idx_user_username, the indexes of deleted users.
 """
 
 from tamatar_auth.migrator.steps import steps
@@ -70,7 +70,7 @@ CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_sessions_previous_digest
     ON sessions (previous_digest) WHERE previous_digest IS NOT NULL
 """
 
-# On tables that are in use. One that was interrupted left an invalid index behind.
+# On tables in use. An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index behind.
 CONCURRENT_INDEXES = (
     "DROP INDEX CONCURRENTLY IF EXISTS uq_sessions_previous_digest",
     PREVIOUS_DIGEST,

@@ -1,7 +1,7 @@
 """Index lists of users and sessions.
 
-A page of users is read along an index that is in its order, whatever the filter. Sessions of a
-user are listed in theirs.
+Each combination of filter and order of ListUsers has an index in that order. The sessions of a
+user have one too.
 """
 
 from tamatar_auth.migrator.steps import steps
@@ -34,7 +34,7 @@ def upgrade() -> None:
     with steps() as step:
         for name, columns in INDEXES.items():
             step.unhurried(
-                # One that was interrupted left an invalid index behind.
+                # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index behind.
                 f"DROP INDEX CONCURRENTLY IF EXISTS {name}",
                 f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {columns}",
             )

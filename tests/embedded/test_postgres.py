@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tamatar_auth.embedded import process_guard as embedded_guard
+from tamatar_auth.embedded import guarded_process
 from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tests.support.waiting import PATIENCE, until
@@ -449,8 +449,8 @@ def test_server_ends_with_killed_guard(server: EmbeddedPostgres) -> None:
 
 
 def test_unresponsive_server_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_guard, "FAST_SECONDS", 0.1)
-    monkeypatch.setattr(embedded_guard, "IMMEDIATE_SECONDS", 0.1)
+    monkeypatch.setattr(guarded_process, "FAST_SECONDS", 0.1)
+    monkeypatch.setattr(guarded_process, "IMMEDIATE_SECONDS", 0.1)
     with EmbeddedPostgres(directory, settings=SETTINGS) as server:
         pid = postmaster(directory)
         os.kill(pid, signal.SIGSTOP)

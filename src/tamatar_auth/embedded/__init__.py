@@ -1,1 +1,1 @@
-"""A PostgreSQL server of its own, for development and tests."""
+"""A PostgreSQL server for development and tests."""

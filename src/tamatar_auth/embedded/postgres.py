@@ -1,8 +1,8 @@
-"""A real PostgreSQL beside the service, for development and for the tests.
+"""A real PostgreSQL server for development and tests.
 
-The server runs under the guard of `embedded_guard.py`, which ends it as soon as this process is
-gone, however it went. A directory holds `data` and `password` below the major version (`18/data`),
-the `postgres.log` of the latest start, and the `lock`.
+The server runs under `process_guard`, which shuts it down when this process exits for any reason.
+The directory holds `data` and `password` below the major version (`18/data`), the `postgres.log` of
+the latest start, and the `lock`.
 """
 
 import os
@@ -17,42 +17,30 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
-from psycopg import sql
 
 from tamatar_auth.config.errors import OperatorError
+from tamatar_auth.embedded.directory_lock import lock_directory
 from tamatar_auth.embedded.free_ports import free_port, is_free
+from tamatar_auth.embedded.guarded_process import GuardedProcess, change_owner
 from tamatar_auth.embedded.installation import Installation
-from tamatar_auth.embedded.process_guard import GuardedProcess, change_owner, lock_directory
+from tamatar_auth.embedded.server_setup import create_database, server_options
 
 OLDEST_VERSION = 15
 USER = DATABASE = "tamatar_auth"
-EXTENSION = "pg_stat_statements"
-READY_SECONDS = 60.0
-PORT_ATTEMPTS = 5
 
-SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
-    "shared_buffers": "64MB",
-    "max_connections": "100",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    # What failures say, and the statements that failed, hold addresses and secrets.
-    "log_min_messages": "log",
-    "log_min_error_statement": "panic",
-    "log_parameter_max_length_on_error": "0",
-    "log_error_verbosity": "terse",
-    "log_statement": "none",
-    "log_checkpoints": "off",
-}
+READY_SECONDS = 60.0
+"""Seconds in which a server must accept connections, crash recovery included."""
+
+PORT_ATTEMPTS = 5
+"""Ports to try if other processes bind them first."""
 
 
 class EmbeddedPostgresError(OperatorError):
-    """The embedded PostgreSQL cannot run; the text says what to do."""
+    """The embedded PostgreSQL cannot run; the message says what to do."""
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server whose life lies within the life of this process."""
+    """A PostgreSQL server that never outlives this process."""
 
     def __init__(
         self,
@@ -73,9 +61,9 @@ class EmbeddedPostgres:
         self._identity = ""
 
     def start(self) -> None:
-        """Start the server and wait until the database can be used; nothing if it runs already.
+        """Start the server, unless it runs, and wait until the database can be used.
 
-        Raises `EmbeddedPostgresError`, and leaves nothing running, where that is impossible.
+        Raise `EmbeddedPostgresError` if it does not start; no process is left running then.
         """
         if self.is_running:
             return
@@ -86,7 +74,7 @@ class EmbeddedPostgres:
             with lock_directory(self._directory) as lock:
                 self._prepare(lock)
                 self._launch(lock)
-            self._create_database()
+            create_database(self.url, DATABASE)
         except (OSError, psycopg.Error) as error:
             self.stop()
             reason = f"Cannot use {self._directory}: {error}{self._root_hint}."
@@ -98,15 +86,13 @@ class EmbeddedPostgres:
         self._report(f"PostgreSQL {self.version} is ready on 127.0.0.1:{self.port} ({took:.1f} s).")
 
     def stop(self) -> None:
-        """Shut the server down and wait for its end: politely at first, in the end by force."""
-        process, self._server_process = self._server_process, None
-        if process:
+        """Shut the server down, by force in the end, and wait until it has exited."""
+        if process := self._detach():
             process.stop()
 
     def kill(self) -> None:
-        """Kill the server with all its processes, as a crash would."""
-        process, self._server_process = self._server_process, None
-        if process:
+        """Kill all processes of the server, as a crash would."""
+        if process := self._detach():
             process.kill()
 
     def url(self, database: str = DATABASE) -> str:
@@ -115,7 +101,7 @@ class EmbeddedPostgres:
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1, kept by this object from one start to the next."""
+        """The port on 127.0.0.1. A restart keeps it if it is still free."""
         if self._port is None:
             raise EmbeddedPostgresError("PostgreSQL has no port yet: call start() first.")
         return self._port
@@ -153,7 +139,7 @@ class EmbeddedPostgres:
         return self._directory / str(self.version)
 
     def _prepare(self, lock: int) -> None:
-        """Make the cluster on the first start, and find out how to run its server."""
+        """Create the cluster on the first start and choose the user that runs the server."""
         self._log.touch(mode=0o600)
         self._log.write_bytes(b"")
         self._identity = self._choose_identity(lock)
@@ -166,8 +152,9 @@ class EmbeddedPostgres:
         self._password = (self._home / "password").read_text()
 
     def _choose_identity(self, lock: int) -> str:
-        # PostgreSQL refuses root. Data that root owns needs a namespace in which root has another
-        # name, or is given away; for all other data, root becomes their owner.
+        # PostgreSQL refuses to run as root. If root owns the data, the server runs in a namespace
+        # where root has another user id, or the data changes its owner. Otherwise the server runs
+        # as the owner of the data.
         if os.geteuid() != 0:
             return ""
         owner = (self._home if self._home.exists() else self._directory).stat()
@@ -183,7 +170,7 @@ class EmbeddedPostgres:
         return identity
 
     def _create_cluster(self, lock: int) -> None:
-        # Made beside its place, so that what an interruption leaves is never taken for a cluster.
+        # Created under another name, so that an interrupted initdb is never used as a cluster.
         draft = self._home.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
@@ -201,18 +188,11 @@ class EmbeddedPostgres:
         draft.rename(self._home)
 
     def _launch(self, lock: int) -> None:
-        preloads = {}
-        if self._installation.has_library(EXTENSION):
-            preloads["shared_preload_libraries"] = EXTENSION
-            # Utility statements keep their values, such as a role's password.
-            preloads["pg_stat_statements.track_utility"] = "off"
-        options = ["-D", str(self._home / "data")]
-        for name, value in (SETTINGS | preloads | self._settings).items():
-            options += ["-c", f"{name}={value}"]
+        options = server_options(self._installation, self._home / "data", self._settings)
         for _ in range(PORT_ATTEMPTS):
             if self._port is None or not is_free(self._port):
                 self._port = free_port()
-            # The lock says that its writer is gone, even where the pid is by now another's.
+            # The directory lock proves that this file is stale, even if its pid is in use again.
             (self._home / "data" / "postmaster.pid").unlink(missing_ok=True)
             self._spawn(lock, "postgres", *options, "-c", f"port={self._port}")
             if self._wait_until_ready():
@@ -223,10 +203,10 @@ class EmbeddedPostgres:
         raise self._start_error()
 
     def _wait_until_ready(self) -> bool:
-        """Wait until the server accepts connections; return False if it ends before."""
+        """Wait until the server accepts connections; return False if it exits first."""
         deadline = time.monotonic() + READY_SECONDS
         while self.is_running:
-            # Its own file tells: on the port might be somebody else, who was faster.
+            # Not by connecting: another process may have bound the port first.
             with suppress(FileNotFoundError):
                 state = (self._home / "data" / "postmaster.pid").read_text()
                 if state.rstrip().endswith("\nready"):
@@ -235,33 +215,6 @@ class EmbeddedPostgres:
                 raise self._start_error()
             time.sleep(0.02)
         return False
-
-    def _create_database(self) -> None:
-        """Create the database and its extension where they are missing."""
-        with self._connect("postgres") as connection:
-            existing = connection.execute(
-                "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
-            )
-            if existing.fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-        with self._connect(DATABASE) as connection:
-            missing = connection.execute(
-                "SELECT 1 FROM pg_available_extensions WHERE installed_version IS NULL AND name"
-                " = ANY (string_to_array(current_setting('shared_preload_libraries'), ','))"
-                " AND name = %s",
-                [EXTENSION],
-            )
-            if missing.fetchone():
-                connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(EXTENSION)))
-
-    def _connect(self, database: str) -> psycopg.Connection:
-        return psycopg.connect(
-            self.url(database),
-            hostaddr="127.0.0.1",
-            sslmode="disable",
-            connect_timeout=10,
-            autocommit=True,
-        )
 
     def _run(self, lock: int, program: str, *arguments: str) -> int:
         status = self._spawn(lock, program, *arguments).wait()
@@ -274,6 +227,10 @@ class EmbeddedPostgres:
             command, lock=lock, identity=self._identity, log=self._log
         )
         return self._server_process
+
+    def _detach(self) -> GuardedProcess | None:
+        process, self._server_process = self._server_process, None
+        return process
 
     def _start_error(self) -> EmbeddedPostgresError:
         lines = self._log.read_text(errors="replace").splitlines()[-8:]

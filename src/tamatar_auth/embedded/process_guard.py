@@ -1,138 +1,40 @@
-"""The guard between a process and the server that it started, so that neither is left alone.
+"""A program that runs a server and ends it when the server's owner exits.
 
-This file is both a module and a program. The program needs nothing but the standard library:
+It needs nothing but the standard library, and runs as
 
-    python embedded_guard.py OWNER LOCK IDENTITY FAST IMMEDIATE COMMAND...
+    python process_guard.py OWNER LOCK IDENTITY FAST IMMEDIATE COMMAND...
 
-It runs COMMAND in a session of its own and watches its standard input, a pipe whose other end the
-process OWNER holds. The byte `s` asks for a shutdown, `k` for a crash; the end of the pipe, or a
-parent that is no longer OWNER, says that the owner is gone, which means a shutdown as well. SIGINT
-is given FAST seconds, SIGQUIT after it IMMEDIATE seconds, then follows SIGKILL.
+The guard runs COMMAND and watches its own standard input, a pipe that the process OWNER holds
+open. The byte `s` requests a shutdown and `k` a kill. The end of the pipe, or a parent other than
+OWNER, means that the owner has exited, and the guard shuts the command down. A shutdown sends
+SIGINT, after FAST seconds SIGQUIT, and after IMMEDIATE more seconds SIGKILL.
 
-LOCK is a locked file with the pid of the owner, inherited by COMMAND: it stays locked until the
-last process has ended, and the guard empties it when it begins to end them.
+LOCK is the descriptor of a locked file with the owner's pid. COMMAND inherits it, so the file stays
+locked until the last process has exited. The guard empties the file when a shutdown begins.
 """
 
 import ctypes
-import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-
-# What a fast and then an immediate shutdown may take before the server is killed.
-FAST_SECONDS, IMMEDIATE_SECONDS = 5.0, 6.0
-# What the end of a server may take: more than both together.
-STOP_TIMEOUT = 15.0
-# How long a directory may look taken before it is: its owner may just have been killed.
-LOCK_WAIT_SECONDS = 1.0
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS = 1, 8
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
 CAPABILITY_VERSION, CAP_DAC_OVERRIDE = 0x20080522, 1
-# What the user is called inside the namespace; outside, files and rights are as before.
-NAMESPACE_ID = 1000
 
-# All that the command inherits of the environment, which may hold the service's secrets.
-_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+NAMESPACE_ID = 1000
+"""The user id inside the namespace. Outside, files and rights are unchanged."""
+
 _LINUX = sys.platform == "linux"
 
 
-class DirectoryInUseError(OSError):
-    """Another process uses the directory."""
-
-
-@contextmanager
-def lock_directory(directory: Path) -> Iterator[int]:
-    """Lock a directory; yield the descriptor that keeps the lock where it is inherited.
-
-    Raises `DirectoryInUseError`, after some patience with an owner or a server that is ending.
-    """
-    path = directory / "lock"
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        began = time.monotonic()
-        while not _try_lock(file.fileno()):
-            holder = _holder(path)
-            if time.monotonic() - began > (LOCK_WAIT_SECONDS if holder else STOP_TIMEOUT):
-                holder_label = f"process {holder}" if holder else "a server that does not end"
-                raise DirectoryInUseError(
-                    f"it is in use by {holder_label}; stop that, or choose another directory"
-                )
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file.fileno()
-
-
-def change_owner(tree: Path, identity: str) -> None:
-    """Make the user of an identity ("UID:GID") the owner of a folder with all that is in it."""
-    user, group = map(int, identity.split(":"))
-    # The innermost first: what is given away may be closed afterwards.
-    for path in reversed([tree, *tree.rglob("*")]):
-        os.chown(path, user, group, follow_symlinks=False)
-
-
-class GuardedProcess:
-    """A command that runs under a guard."""
-
-    def __init__(self, command: list[str], *, lock: int, identity: str, log: Path) -> None:
-        self._owner = os.getpid()
-        options = (self._owner, lock, identity, FAST_SECONDS, IMMEDIATE_SECONDS)
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603  this very file
-                [sys.executable, "-I", "-S", __file__, *map(str, options), *command],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                cwd=log.parent,
-                env={"LC_ALL": "C"} | {k: os.environ[k] for k in _INHERITED if k in os.environ},
-                pass_fds=[lock],
-                start_new_session=True,
-            )
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the command runs."""
-        return self._process.poll() is None
-
-    def wait(self) -> int:
-        """Wait until the command ends by itself; return its exit status."""
-        return self._process.wait()
-
-    def stop(self) -> None:
-        """Shut the command down and wait for its end."""
-        self._request_end(b"s")
-
-    def kill(self) -> None:
-        """Kill the command and its children."""
-        self._request_end(b"k")
-
-    def _request_end(self, request: bytes) -> None:
-        # A forked child that unwinds a `with` must not end the server of its parent.
-        if os.getpid() != self._owner:
-            return
-        pipe = self._process.stdin
-        if pipe and not pipe.closed:
-            # Said, not only implied by the pipe's end, which a forked child may hold open.
-            with suppress(BrokenPipeError), pipe:
-                pipe.write(request)
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
 def main(arguments: list[str]) -> int:
-    """Run the command until it ends or is to be ended; return its exit status."""
+    """Run the command until it exits or a shutdown is requested; return its exit status."""
     owner, lock, identity, fast, immediate, *command = arguments
     wake = _catch_signals()
     try:
@@ -148,16 +50,16 @@ def main(arguments: list[str]) -> int:
         return 126
     request = _wait_for_request(process, int(owner), wake)
     if request is not None:
-        # Whoever waits for the lock learns from the empty file that it is worth waiting.
+        # A process that waits for the lock waits longer if the file is empty.
         os.ftruncate(int(lock), 0)
         _shut_down(process, () if request == b"k" else (float(fast), float(immediate)))
     return process.wait()
 
 
 def _switch_user(identity: str) -> None:
-    """Stop being root: "namespace" enters a user namespace, "UID:GID" is another user.
+    """Drop root: "namespace" enters a user namespace, "UID:GID" becomes another user.
 
-    An empty identity changes nothing. Raises OSError where the system refuses.
+    An empty identity changes nothing. Raise OSError if the system refuses.
     """
     if identity == "namespace":
         _enter_namespace(os.getuid(), os.getgid())
@@ -181,8 +83,8 @@ def _enter_namespace(user: int, group: int) -> None:
 
 
 def _keep_dac_override() -> None:
-    # Binaries and data often lie below a home that only root may enter. This one capability of
-    # root's is kept where root has it; where not, ordinary permissions decide.
+    # Binaries and data are often below a home that only root may enter. The process keeps this
+    # one capability of root. Without it, ordinary permissions decide.
     bit = 1 << CAP_DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
@@ -200,20 +102,20 @@ def _libc() -> ctypes.CDLL:
 
 
 def _catch_signals() -> int:
-    """Return a descriptor that becomes readable with every signal, SIGCHLD among them."""
+    """Return a descriptor that becomes readable at every signal, SIGCHLD included."""
     wake, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # A handler, since a signal that is ignored would stay ignored in the command.
+        # Not SIG_IGN: the command would inherit it.
         signal.signal(number, lambda *_: None)
     return wake
 
 
 def _wait_for_request(process: "subprocess.Popen[bytes]", owner: int, wake: int) -> bytes | None:
-    """Return what the owner asks for (nothing: it is gone), or None when the command ended."""
+    """Return the owner's request, b"" if the owner has exited, or None if the command has."""
     while process.poll() is None:
-        # A forked child of the owner keeps the pipe open: hence the look at the parent.
+        # A forked child of the owner may keep the pipe open, so the parent is checked too.
         ready, _, _ = select.select([0, wake], [], [], 0.5)
         if 0 in ready:
             return os.read(0, 1)
@@ -230,7 +132,7 @@ def _shut_down(process: "subprocess.Popen[bytes]", timeouts: tuple[float, ...]) 
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
             return
-    # Stopped first, so that it starts no other child while its children are killed.
+    # Stopped first, so that it starts no more children while its children are killed.
     process.send_signal(signal.SIGSTOP)
     for child in _children(process.pid):
         with suppress(ProcessLookupError):
@@ -239,38 +141,15 @@ def _shut_down(process: "subprocess.Popen[bytes]", timeouts: tuple[float, ...]) 
 
 
 def _children(pid: int) -> list[int]:
-    """List the children of a process; none where the system does not tell.
+    """Return the children of a process, or none if the system does not list them.
 
-    PostgreSQL's end by themselves too, as soon as they notice that the postmaster is gone.
+    PostgreSQL's children also exit when they notice that the postmaster is gone.
     """
     try:
         listing = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except OSError:
         return []
     return [int(child) for child in listing.split()]
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder(path: Path) -> int | None:
-    """Return the pid of the process that holds a lock, or None if it is gone."""
-    try:
-        pid = int(path.read_text())
-    except ValueError:
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return pid
 
 
 if __name__ == "__main__":

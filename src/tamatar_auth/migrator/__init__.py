@@ -1,1 +1,1 @@
-"""Alembic migrations that run safely beside live traffic."""
+"""Runs alembic's migrations safely beside live traffic."""

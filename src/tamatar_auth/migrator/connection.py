@@ -1,7 +1,7 @@
-"""How migrations reach PostgreSQL: with limits of their own, and one migrator at a time.
+"""Connections for migrations: their limits, and a lock that admits one migrator at a time.
 
-The connection goes straight to PostgreSQL: a pooler that shares connections between
-transactions would lose both the limits and the lock.
+A migration must connect to PostgreSQL directly. A pooler in transaction mode would lose both the
+limits and the lock.
 """
 
 import contextlib
@@ -19,15 +19,19 @@ from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 
 LIMITS = {
-    # A statement that waits for a lock makes everybody behind it wait too: it gives up and
-    # comes again. Longer than deadlock_timeout (1 s): after that, PostgreSQL ends an
-    # autovacuum that is in the way.
+    # A statement that waits for a lock blocks all statements behind it, so it gives up and is
+    # retried. The limit exceeds deadlock_timeout (1 s): PostgreSQL then cancels an autovacuum
+    # that holds the lock.
     "lock_timeout": "1200ms",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
 
-POLL_SECONDS, RELEASE_SECONDS = 0.1, 5.0
+POLL_SECONDS = 0.1
+"""Seconds between two attempts to get the lock."""
+
+RELEASE_SECONDS = 5.0
+"""Seconds to wait for PostgreSQL to confirm the release of the lock."""
 
 _TRY_LOCK = f"pg_try_advisory_lock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
 _UNLOCK = f"pg_advisory_unlock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
@@ -36,11 +40,11 @@ _FIND_HOLDER = f"""
     WHERE locktype = 'advisory' AND granted AND objsubid = 2
       AND classid = {LOCK_NAMESPACE} AND objid = {AdvisoryLock.MIGRATION}
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""  # noqa: S608 - two constants of ours
+"""  # noqa: S608 - constants only
 
 
 class MigrationError(OperatorError):
-    """A migration cannot be done; the text is one sentence that says why."""
+    """A migration failed; the message is one sentence with the reason."""
 
 
 def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[object, ...]]":
@@ -64,7 +68,7 @@ def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[o
 
 
 def engine(url: str) -> Engine:
-    """Give the engine that alembic works with."""
+    """Return the engine that alembic uses."""
     return create_engine(
         "postgresql+psycopg://",
         creator=lambda: connect(url, autocommit=False),
@@ -75,25 +79,23 @@ def engine(url: str) -> Engine:
 
 @contextlib.contextmanager
 def migration_lock(url: str, report: Callable[[str], None], lock_wait: timedelta) -> Iterator[None]:
-    """Keep other migrators out for as long as the block, on a connection of its own.
+    """Hold the lock of migrations during the block, on a connection of its own.
 
-    Raise `MigrationError` when another one is still at work after the patience.
+    Raise `MigrationError` if another migrator holds it for longer than `lock_wait`.
     """
-    # Asked again and again: a statement that waits for the lock would hold a snapshot, and
-    # CREATE INDEX CONCURRENTLY of the migrator before us would wait for that one.
+    # Polled: a statement that waits for the lock would hold a snapshot, and CREATE INDEX
+    # CONCURRENTLY in the other migrator would wait for that snapshot.
     with connect(url) as connection:
         deadline, is_reported = time.monotonic() + lock_wait.total_seconds(), False
         while not _fetch_value(connection, f"SELECT {_TRY_LOCK}"):
             holder = _fetch_value(connection, _FIND_HOLDER)
             holder_label = f"process {holder} of PostgreSQL" if holder else "another process"
             if not is_reported:
-                report(f"Another migration is running ({holder_label}): waiting for its end.")
+                report(f"Another migration is running ({holder_label}): waiting until it ends.")
                 is_reported = True
             if time.monotonic() > deadline:
                 waited = f"{lock_wait.total_seconds():g} s"
-                raise MigrationError(
-                    f"Migrations are locked by {holder_label}, and were for {waited}."
-                )
+                raise MigrationError(f"Migrations have been locked by {holder_label} for {waited}.")
             time.sleep(POLL_SECONDS)
         try:
             yield
@@ -102,9 +104,9 @@ def migration_lock(url: str, report: Callable[[str], None], lock_wait: timedelta
 
 
 def _release(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
-    """Give the lock back: PostgreSQL may end a connection long after we have closed it.
+    """Release the lock explicitly: PostgreSQL may notice a closed connection much later.
 
-    Where nothing answers any more, that is not waited for: the work is done.
+    A server that does not answer in time is ignored, because the migration itself is complete.
     """
     with contextlib.suppress(psycopg.Error):
         connection.pgconn.send_query(f"SELECT {_UNLOCK}".encode())
@@ -119,9 +121,9 @@ def _fetch_value(connection: "psycopg.Connection[tuple[object, ...]]", query: st
 
 
 def _parse_url(url: str) -> dict[str, str]:
-    """Read the URL as libpq does, or raise `MigrationError`."""
-    # libpq's own words would quote what it takes for a host or a number, which is a piece of
-    # the password where that was not encoded.
+    """Parse the URL as libpq does, or raise `MigrationError`."""
+    # libpq's message would quote what it parsed as host or port. That is a part of the password
+    # if the password is not percent-encoded.
     try:
         parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     except psycopg.Error:

@@ -1,4 +1,4 @@
-"""What alembic finds different between a database and the tables of the code, in words."""
+"""Describes the differences that alembic finds between a database and the tables of the code."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from sqlalchemy import Column, Table
 
 
 def describe_differences(differences: Iterable[Any]) -> Sequence[str]:
-    """Tell of each difference what a migration would have to do."""
+    """Return, for each difference, what a migration would have to do."""
     return [_describe(*difference) for difference in _flatten(differences)]
 
 
 def _flatten(differences: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    # Changes of one column come as a list of their own.
+    # alembic groups the changes of one column in a list.
     for difference in differences:
         if isinstance(difference, list):
             yield from difference

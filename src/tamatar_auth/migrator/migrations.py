@@ -1,4 +1,4 @@
-"""Migrations: bring the tables to a revision, tell where they are, compare them with the code."""
+"""Migrations: apply or undo revisions, report the current one, compare tables with the code."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,12 @@ __all__ = ["MigrationError", "MigrationStatus", "Migrations", "head_revision"]
 
 
 class MigrationStatus(NamedTuple):
-    """Where the tables are: `current` is None before the first migration."""
+    """The revision of the tables; `current` is None before the first migration."""
 
     current: str | None
     head: str
     pending: Sequence[str]
-    """The revisions that are still to do, each with its number and its title."""
+    """The revisions that are not applied yet, each with its number and title."""
 
     def __str__(self) -> str:
         where = f"The tables are at {self.current}" if self.current else "There are no tables yet"
@@ -40,7 +40,7 @@ class MigrationStatus(NamedTuple):
 
 
 class Migrations:
-    """The migrations of one database. Every method raises `MigrationError` when it cannot."""
+    """The migrations of one database. Every method raises `MigrationError` on failure."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Migrations:
         report: Callable[[str], None] = lambda _: None,
         lock_wait: timedelta = timedelta(minutes=10),
     ) -> None:
-        """Take the URL as libpq reads it, and how long to wait for another migrator."""
+        """Take a URL in libpq's form, and how long to wait for another migrator."""
         self._url = url
         self._progress = Progress(report)
         attributes = {"url": url, "progress": self._progress, "patience": lock_wait}
@@ -59,15 +59,15 @@ class Migrations:
         self._scripts = ScriptDirectory.from_config(self._config)
 
     def upgrade(self, revision: str = "head") -> None:
-        """Apply what is missing up to a revision."""
+        """Apply the missing revisions, up to and including this one."""
         self._run(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
-        """Undo revisions down to one that stays; `base` undoes them all."""
+        """Undo the revisions after this one; `base` undoes all."""
         self._run(command.downgrade, revision)
 
     def status(self) -> MigrationStatus:
-        """Tell where the tables are."""
+        """Return the revision of the tables and what is pending."""
         with _translate_errors(), engine(self._url).connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
             unapplied = list(self._scripts.iterate_revisions("head", current or "base"))
@@ -75,10 +75,10 @@ class Migrations:
         return MigrationStatus(current, head_revision(), pending)
 
     def sql(self, revisions: str = "head") -> None:
-        """Print the SQL from the first revision (`base` if it is left out) to the last.
+        """Print the SQL from the first revision (default: `base`) to the last.
 
-        `0001:0002` is the way up, `0002:0001` the way down. psql runs it; a connection that
-        sends it in one piece cannot, as some of it must be in no transaction.
+        `0001:0002` upgrades, `0002:0001` downgrades. Run it with psql, statement by statement:
+        some of it cannot run in a transaction.
         """
         begin, _, end = revisions.rpartition(":")
         for revision in (begin or "base", end):
@@ -89,7 +89,7 @@ class Migrations:
             run(self._config, f"{begin or 'base'}:{end}", sql=True)
 
     def check(self) -> Sequence[str]:
-        """Tell what differs between the database and the tables of the code, a line each."""
+        """Return the differences between the database and the tables of the code, one a line."""
         options = {"compare_type": True, "compare_server_default": True}
         with _translate_errors(), engine(self._url).connect() as connection:
             context = MigrationContext.configure(connection, opts=options)
@@ -105,7 +105,7 @@ class Migrations:
 
     def _check_revision(self, revision: str) -> None:
         if revision.startswith(("-", "+")):
-            return  # relative to where the tables are, so alembic decides
+            return  # relative to the current revision: alembic checks it
         try:
             self._scripts.get_revisions(revision)
         except CommandError:
@@ -116,7 +116,7 @@ class Migrations:
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Turn what alembic and PostgreSQL say into one sentence."""
+    """Translate errors of alembic and PostgreSQL into one sentence."""
     try:
         yield
     except (CommandError, ResolutionError) as error:

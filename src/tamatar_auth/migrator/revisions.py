@@ -1,9 +1,9 @@
-"""Where the migrations are and how they are numbered, told from their file names."""
+"""The folder of the migrations and their numbers, from the file names alone."""
 
 import re
 from pathlib import Path
 
-# In a wheel they lie inside the package, in a checkout at its top.
+# A wheel has them inside the package, a checkout at its top.
 _CANDIDATE_FOLDERS = (
     Path(__file__).parents[1] / "migrations",
     Path(__file__).parents[3] / "migrations",
@@ -16,16 +16,16 @@ def migrations_folder() -> Path:
 
 
 def head_revision() -> str:
-    """Return the newest revision: the one that this release of the code needs."""
+    """Return the newest revision, which this release of the code needs."""
     return revisions()[-1]
 
 
 def next_revision() -> str:
-    """Return the number of a revision that is about to be written."""
+    """Return the number for a new revision."""
     return f"{int(revisions()[-1]) + 1:04}"
 
 
 def revisions() -> list[str]:
-    """Return all revisions, the first one first."""
+    """Return all revisions, oldest first."""
     files = (migrations_folder() / "versions").glob("*.py")
     return sorted(found[1] for file in files if (found := re.match(r"(\d{4})_", file.name)))

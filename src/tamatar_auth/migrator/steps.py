@@ -1,4 +1,4 @@
-"""What migrations are written with, so that live traffic hardly notices them."""
+"""The steps of a migration, which retry instead of blocking live traffic."""
 
 import contextlib
 import time
@@ -14,9 +14,9 @@ from tamatar_auth.migrator.connection import LIMITS, MigrationError
 
 ATTEMPTS = 10
 PAUSE_SECONDS = 1.0
-"""The first pause between two attempts; each is longer than the one before by as much."""
+"""Seconds before the second attempt; each later pause is longer by the same amount."""
 
-_find_blockers = """
+_BLOCKERS = """
     SELECT string_agg(DISTINCT pid::text, ', ')
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE granted AND locktype = 'relation' AND pid <> pg_backend_pid()
@@ -26,12 +26,12 @@ _find_blockers = """
 
 
 def revision_title(script: Any) -> str:
-    """Give the number of a revision and the first sentence of its text."""
+    """Return the number of a revision and the first sentence of its docstring."""
     return f"{script.revision} {script.doc.rstrip('.')}"
 
 
 class Progress:
-    """Tells of each revision when it is done and how long it took."""
+    """Reports each revision when it is done, with the time it took."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self.report = report
@@ -39,11 +39,11 @@ class Progress:
         self._started_at = time.monotonic()
 
     def restart_timer(self) -> None:
-        """Measure from now on."""
+        """Start measuring the next revision."""
         self._started_at = time.monotonic()
 
     def record_applied(self, *_: Any, **event: Any) -> None:
-        """Be told by alembic that a revision was done or undone."""
+        """Report a revision that alembic has applied or undone."""
         step: MigrationInfo = event["step"]
         took, done = time.monotonic() - self._started_at, "done" if step.is_upgrade else "undone"
         self.report(f"{revision_title(step.up_revision)}: {done} in {took:.1f} s")
@@ -51,29 +51,29 @@ class Progress:
         self.restart_timer()
 
     def report_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        """Pass on what a migration says with RAISE INFO; PostgreSQL's own notices are noise."""
+        """Report a RAISE INFO of a migration, and ignore PostgreSQL's own notices."""
         if diagnostic.severity_nonlocalized == "INFO" and diagnostic.message_primary:
             self.report(diagnostic.message_primary)
 
 
 class Steps:
-    """Runs statements outside of alembic's transaction."""
+    """Runs statements outside alembic's transaction."""
 
     def __init__(self, context: MigrationContext) -> None:
         self._context = context
 
     def together(self, *statements: str) -> None:
-        """Run statements in one transaction, again and again while their locks are taken."""
+        """Run statements in one transaction, and retry while a lock is not available."""
         if self._context.as_sql:
             statements = ("BEGIN", *statements, "COMMIT")
         self._run(statements, together=True)
 
     def alone(self, statement: str) -> None:
-        """Run a statement that must be in no transaction, or that commits on its way."""
+        """Run a statement that cannot run in a transaction, or that commits by itself."""
         self._run([statement], together=False)
 
     def unhurried(self, *statements: str) -> None:
-        """Run statements, each alone, that block nobody however long they wait for a lock."""
+        """Run statements, each alone, that block nothing while they wait for a lock."""
         limit = LIMITS["lock_timeout"]
         for statement in ("SET lock_timeout = 0", *statements, f"SET lock_timeout = '{limit}'"):
             self.alone(statement)
@@ -95,7 +95,7 @@ class Steps:
             time.sleep(PAUSE_SECONDS * attempt)
 
     def _try_run(self, statements: tuple[str, ...] | list[str], *, together: bool) -> bool:
-        """Tell whether the locks were got."""
+        """Run the statements and return True, or False if a lock was not available."""
         driver = self._driver
         try:
             with driver.transaction() if together else contextlib.nullcontext():
@@ -106,8 +106,8 @@ class Steps:
         return True
 
     def _find_blockers(self, waited: float) -> str:
-        # Transactions that are younger than our wait stood behind us.
-        row = self._driver.execute(_find_blockers.encode(), [waited]).fetchone()
+        # A transaction younger than our wait queued behind us.
+        row = self._driver.execute(_BLOCKERS.encode(), [waited]).fetchone()
         return f" by process {row[0]} of PostgreSQL" if row and row[0] else ""
 
     @property
@@ -120,10 +120,10 @@ class Steps:
 
 @contextlib.contextmanager
 def steps() -> Iterator[Steps]:
-    """Run a migration step by step, each one committed before the next.
+    """Run a migration in steps; each step commits before the next.
 
-    A migration that was interrupted runs again from its first step, so each step must be one
-    that can be repeated: IF NOT EXISTS, OR REPLACE, DROP ... IF EXISTS.
+    An interrupted migration restarts from its first step, so every step must be repeatable:
+    IF NOT EXISTS, OR REPLACE, DROP ... IF EXISTS.
     """
     context = op.get_context()
     with context.autocommit_block():

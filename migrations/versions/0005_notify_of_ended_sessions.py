@@ -1,7 +1,7 @@
-"""Tell who listens of sessions that end.
+"""Notify listeners of sessions that end.
 
-By triggers: they tell in the transaction that decides it, whichever release of the code or
-person ends a session, and nothing of what happens to sessions that go on.
+Triggers send the notification in the transaction that ends a session, whichever release or
+operator ends it. Changes of sessions that stay valid send nothing.
 """
 
 from tamatar_auth.migrator.steps import steps
@@ -11,10 +11,10 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# Transactions with a NOTIFY commit one after the other, so it is left out where nobody listens.
-# Each listener shares all the locks from 0 to 63. Who gets one for itself knows that nobody
-# listens, nor will before this transaction has ended: a listener waits for the lock first.
-# What goes all at once is no session's end: who listens takes it as a gap.
+# Transactions with a NOTIFY commit one at a time, so none is sent without a listener. A listener
+# holds all 64 locks in shared mode. A transaction that gets one of them exclusively knows that no
+# listener exists, and that none can start before it ends: a listener waits for the lock first.
+# A TRUNCATE sends 'all', which is no session's end: listeners treat it as a gap.
 FUNCTION = """
 CREATE OR REPLACE FUNCTION tell_session_end() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -34,7 +34,7 @@ END
 $$
 """
 
-# Of these columns alone, so that an update of others does not even look at them.
+# Limited to these columns, so that other updates do not evaluate the condition.
 WHEN_ENDED = """
 CREATE OR REPLACE TRIGGER sessions_tell_end
 AFTER UPDATE OF is_valid, expires_at ON sessions FOR EACH ROW
@@ -42,7 +42,7 @@ WHEN (OLD.is_valid AND NOT NEW.is_valid OR NEW.expires_at < OLD.expires_at)
 EXECUTE FUNCTION tell_session_end()
 """
 
-# A sweep removes those that ended before.
+# Not for sessions that had ended before a sweep removes them.
 WHEN_DELETED = """
 CREATE OR REPLACE TRIGGER sessions_tell_deletion
 AFTER DELETE ON sessions FOR EACH ROW WHEN (OLD.is_valid AND OLD.expires_at > now())
