@@ -88,6 +88,11 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
         ],
         "manifests, for the oldest Kubernetes that probes over gRPC": manifests("1.27"),
         "manifests, for a new Kubernetes": manifests("1.37"),
+        # With a folder of its own: checks run beside each other, and beside `make` in a checkout.
+        "the site of docs": [
+            *("env", "NO_MKDOCS_2_WARNING=1", TOOLS / "mkdocs", "build", "--quiet", "--strict"),
+            *("--site-dir", image.with_name("site")),
+        ],
         "mypy": [sys.executable, "-m", "mypy"],
         "migrations hold nobody up": [sys.executable, "tools/migrations.py"],
         # On a PostgreSQL of its own, whichever database the environment or .env may name.

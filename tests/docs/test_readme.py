@@ -232,6 +232,12 @@ def test_every_link_leads_to_a_file(page):
     assert [target for target in targets if not target.exists()] == []
 
 
+def test_readme_links_are_absolute():
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
 @pytest.mark.parametrize("page", SITE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_of_the_site_links_to_other_files_by_the_repository(page):
     links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
