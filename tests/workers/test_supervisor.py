@@ -217,6 +217,8 @@ async def test_of_a_killed_worker_only_the_calls_in_flight_are_lost(server):
 
 async def test_who_watches_hears_of_ends_from_whichever_worker(server):
     email = f"{uuid4()}@example.com"
+    # A worker that does not listen yet gets no connection.
+    await eventually(lambda: len(answering(server)) == len(workers_of(server)) == 2)
     async with contextlib.AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(
