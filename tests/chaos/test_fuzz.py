@@ -3,7 +3,7 @@
 import pytest
 from grpc import StatusCode
 
-from tamatar_auth.storage.repositories.users import UserRepository
+from tamatar_auth.storage.repositories.user_lists import UserListRepository
 from tests.chaos.fuzz import Fuzzer, leak, methods
 
 CALLS = 1000
@@ -27,7 +27,7 @@ async def test_a_call_that_ends_as_none_may_is_found(fuzzer, monkeypatch):
     async def fail(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(UserRepository, "stats", fail)
+    monkeypatch.setattr(UserListRepository, "stats", fail)
     tally = await fuzzer.run(CALLS // 2)
 
     assert tally.ends == tally.statuses["GetUserStats"][StatusCode.INTERNAL.name] > 0

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.security.tokens import SessionToken, token_digest
-from tamatar_auth.storage.repositories.sessions import ACTIVITY_PRECISION
+from tamatar_auth.storage.repositories.session_state import ACTIVITY_PRECISION
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import ada, refusal, refused, validate

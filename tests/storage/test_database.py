@@ -28,7 +28,7 @@ async def small(database, settings):
 
 async def count(database):
     async with database.read() as db:
-        return await db.users.count(ALL)
+        return await db.user_lists.count(ALL)
 
 
 async def ask(database, query):
@@ -103,11 +103,11 @@ async def test_snapshot_during_other_commit_reads_one_moment(database):
         await tx.users.add(new_user())
 
     async with database.snapshot() as db:
-        before = await db.users.count(ALL)
+        before = await db.user_lists.count(ALL)
         async with database.transaction() as tx:
             await tx.users.add(new_user())
-        rows = await db.users.page(ALL, UserOrder(), size=10)
-        stats = await db.users.stats(ALL)
+        rows = await db.user_lists.page(ALL, UserOrder(), size=10)
+        stats = await db.user_lists.stats(ALL)
 
     assert (before, len(rows), stats.total) == (1, 1, 1)
     assert await count(database) == 2
@@ -116,7 +116,7 @@ async def test_snapshot_during_other_commit_reads_one_moment(database):
 async def test_connection_after_snapshot_or_read_writes_again(small):
     for scope in (small.snapshot, small.read):
         async with scope() as db:
-            await db.users.count(ALL)
+            await db.user_lists.count(ALL)
         async with small.transaction() as tx:
             await tx.users.add(new_user())
             level = text("SELECT current_setting('transaction_isolation')")

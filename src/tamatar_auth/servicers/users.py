@@ -112,9 +112,9 @@ class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
         total = None
         scope = self._database.snapshot if request.include_total else self._database.read
         async with scope() as db:
-            rows = await db.users.page(matching, order, size=size + 1, after=after)
+            rows = await db.user_lists.page(matching, order, size=size + 1, after=after)
             if request.include_total:
-                total = await db.users.count(matching)
+                total = await db.user_lists.count(matching)
         answer = pb.ListUsersResponse(total_size=total)
         answer.users.extend(within_size_limit(map(user_message, rows[:size])))
         if len(rows) > len(answer.users):
@@ -128,7 +128,7 @@ class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
     ) -> pb.GetUserStatsResponse:
         matching = user_filter(request.filter)
         async with self._database.read() as db:
-            stats = await db.users.stats(matching)
+            stats = await db.user_lists.stats(matching)
         return pb.GetUserStatsResponse(
             user_count=stats.total,
             first_create_time=timestamp(stats.first_created_at),

@@ -21,6 +21,7 @@ from tamatar_auth.storage.repositories.session_rotation import RotationRepositor
 from tamatar_auth.storage.repositories.sessions import SessionRepository
 from tamatar_auth.storage.repositories.user_export import ExportRepository
 from tamatar_auth.storage.repositories.user_import import ImportRepository
+from tamatar_auth.storage.repositories.user_lists import UserListRepository
 from tamatar_auth.storage.repositories.user_tokens import UserTokenRepository
 from tamatar_auth.storage.repositories.users import UserRepository
 
@@ -42,6 +43,7 @@ class Scope:
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self.users = UserRepository(connection)
+        self.user_lists = UserListRepository(connection)
         self.profiles = ProfileRepository(connection)
         self.sessions = SessionRepository(connection)
         self.rotations = RotationRepository(connection)

@@ -23,7 +23,7 @@ MOMENT = literal(datetime.now(UTC), DateTime(timezone=True))
 @pytest.fixture(autouse=True)
 def stopped_clock(monkeypatch):
     """Stop the clock, so that no wait shortens on a slow machine."""
-    monkeypatch.setattr(login_attempts, "_now", MOMENT)
+    monkeypatch.setattr(login_attempts, "_record", login_attempts.record_statement(MOMENT))
 
 
 @pytest.fixture

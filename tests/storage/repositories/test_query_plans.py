@@ -192,7 +192,7 @@ async def test_users_page_reads_few_rows_along_an_index(database, crowded, sent,
     place = PLACES[order.column] if prefix is None else f"{prefix}5"
     async with database.read() as db:
         for after in (None, KeysetCursor(place, BUSY_USER)):
-            await db.users.page(matching, order, size=SIZE, after=after)
+            await db.user_lists.page(matching, order, size=SIZE, after=after)
 
     assert problems(crowded, sent, most=2 * MAX_SORTED_ROWS) == []
 
@@ -205,7 +205,7 @@ async def test_users_page_without_range_reads_its_own_rows_only(
     database, crowded, sent, name, order
 ):
     async with database.read() as db:
-        await db.users.page(UserFilter(**FILTERS[name]), order, size=SIZE)
+        await db.user_lists.page(UserFilter(**FILTERS[name]), order, size=SIZE)
 
     assert problems(crowded, sent, most=2 * SIZE) == []
 
@@ -213,7 +213,7 @@ async def test_users_page_without_range_reads_its_own_rows_only(
 @pytest.mark.parametrize("deleted", Deleted)
 async def test_user_is_found_by_an_index(database, crowded, sent, deleted):
     async with database.read() as db:
-        user = (await db.users.page(UserFilter(deleted=deleted), UserOrder(), size=1))[0]
+        user = (await db.user_lists.page(UserFilter(deleted=deleted), UserOrder(), size=1))[0]
         sent.clear()
         await db.users.get(user.id, deleted=deleted)
         await db.users.get_by_email(user.email, deleted=deleted)
@@ -259,8 +259,8 @@ async def test_sweep_reads_its_batch_only(database, crowded, sent):
 @pytest.mark.parametrize("name", ["unverified", "inactive", "deleted only"])
 async def test_users_are_counted_in_an_index(database, crowded, sent, name):
     async with database.read() as db:
-        await db.users.count(UserFilter(**FILTERS[name]))
-        await db.users.stats(UserFilter(**FILTERS[name]))
+        await db.user_lists.count(UserFilter(**FILTERS[name]))
+        await db.user_lists.stats(UserFilter(**FILTERS[name]))
 
     scans = {node["Node Type"] for node in plans(crowded, sent) if "Scan" in node["Node Type"]}
     assert scans == {"Index Only Scan"}

@@ -17,7 +17,7 @@ from tamatar_auth.errors.sessions import (
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.servicers.messages import session_message, validated_message
 from tamatar_auth.storage.repositories.session_rotation import NewToken
-from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE
+from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 from tests.support.rows import new_session, new_user
 from tests.support.waiting import lock_is_waited_for

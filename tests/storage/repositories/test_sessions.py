@@ -16,7 +16,8 @@ from tamatar_auth.errors.sessions import (
 )
 from tamatar_auth.servicers.messages import session_message, user_message, validated_message
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
-from tamatar_auth.storage.repositories.sessions import ROTATION_GRACE, SESSION_COLUMNS
+from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
+from tamatar_auth.storage.repositories.sessions import SESSION_COLUMNS
 from tamatar_auth.storage.session_validation.statement import IS_STALE
 from tamatar_auth.storage.tables import sessions
 from tests.support.rows import new_session, new_user

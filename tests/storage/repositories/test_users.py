@@ -29,7 +29,8 @@ def do(database):
 
     async def do(method, *arguments, **named):
         async with database.transaction() as tx:
-            return await getattr(tx.users, method)(*arguments, **named)
+            repository = tx.user_lists if method in {"page", "count", "stats"} else tx.users
+            return await getattr(repository, method)(*arguments, **named)
 
     return do
 
@@ -156,7 +157,7 @@ async def test_user_pages_are_in_order(database, column, descending):
     order, after, seen = UserOrder(column, descending), None, []
 
     async with database.snapshot() as db:
-        while page := await db.users.page(UserFilter(), order, size=3, after=after):
+        while page := await db.user_lists.page(UserFilter(), order, size=3, after=after):
             seen += page
             after = KeysetCursor(getattr(page[-1], column), page[-1].id)
 
@@ -343,7 +344,7 @@ async def test_user_rows_hold_no_hash(database, ada):
         seen = [
             await tx.users.get(ada.id),
             await tx.users.find_many([ada.id]),
-            await tx.users.page(UserFilter(), UserOrder(), size=10),
+            await tx.user_lists.page(UserFilter(), UserOrder(), size=10),
             await tx.users.update(ada.id, {"password_hash": HASH}),
             await tx.users.delete(ada.id, deleted_by=None),
             await tx.users.restore(ada.id, {}),

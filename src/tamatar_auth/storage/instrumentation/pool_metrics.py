@@ -1,4 +1,4 @@
-"""The connections of this process as metrics, by what they are for."""
+"""Metrics of the connection pools of this process, by the name of the pool."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias, cast
@@ -12,7 +12,7 @@ from tamatar_auth.observability.instruments import observe_gauge
 
 
 class PoolUsage(NamedTuple):
-    """How many connections are lent, rest, and may be there."""
+    """The connections of a pool: in use, idle, and the limit."""
 
     used: int
     idle: int
@@ -20,7 +20,7 @@ class PoolUsage(NamedTuple):
 
 
 Pools: TypeAlias = Mapping[str, Callable[[], PoolUsage]]
-"""What counts the connections, by the names of pools."""
+"""Functions that count connections, by the name of the pool."""
 
 
 def engine_pool_usage(engine: AsyncEngine) -> PoolUsage:

@@ -1,6 +1,6 @@
-"""Watches statements: spans, durations, a tally for each call, and warnings of slow ones.
+"""Observes statements: spans, durations, totals for each call, and warnings of slow statements.
 
-Parameters and the texts of errors are looked at nowhere in here: they hold what users keep.
+This module never reads parameters or the texts of errors, because they hold users' data.
 """
 
 import logging
@@ -25,7 +25,7 @@ from tamatar_auth.storage.instrumentation.statement_summary import StatementSumm
 from tamatar_auth.storage.sqlstates import sqlstate
 
 MAX_TEXT = 2048
-"""The most characters of a statement in a span."""
+"""Characters of a statement's text in a span, at most."""
 
 _SYSTEM = "postgresql"
 _SERVER_KEY = "telemetry"
@@ -35,7 +35,7 @@ _stdlib_log = logging.getLogger(__name__)
 
 
 class StatementTotals:
-    """The statements of one call, and their seconds."""
+    """The number of a call's statements, and their total duration."""
 
     __slots__ = ("seconds", "statements")
 
@@ -45,7 +45,7 @@ class StatementTotals:
 
 
 call_totals: ContextVar[StatementTotals | None] = ContextVar("call_totals", default=None)
-"""What the statements of the current call are added to."""
+"""The totals of the current call, if they are counted."""
 
 
 def observe_statements(
@@ -55,9 +55,9 @@ def observe_statements(
     tracer: Tracer | None = None,
     meter: Meter | None = None,
 ) -> "StatementObserver":
-    """Watch every statement of an engine, with spans and metrics if there is what makes them.
+    """Observe every statement of an engine: spans with a tracer, durations with a meter.
 
-    Return the watch: statements that do not go through the engine are told to it.
+    Return the observer. Code that runs statements without the engine reports them to it.
     """
     observer = StatementObserver(slow_query.total_seconds(), tracer, meter)
     event.listen(engine.sync_engine, "before_cursor_execute", observer.before_execute)
@@ -69,14 +69,14 @@ def observe_statements(
 
 
 class RunningStatement(NamedTuple):
-    """A statement that runs."""
+    """A statement that has not ended."""
 
     started: float
     span: Span | None
 
 
 class StatementObserver:
-    """Follows each statement from before it is sent until its rows are there, or it failed."""
+    """Observes each statement from its start until it has returned its rows or failed."""
 
     def __init__(self, slow: float, tracer: Tracer | None, meter: Meter | None) -> None:
         self._slow = slow
@@ -92,14 +92,12 @@ class StatementObserver:
         context: Any,
         _many: Any,
     ) -> None:
-        """Begin to follow a statement of an engine."""
+        """Begin to observe a statement of an engine."""
         span = None
         if self._is_traced():
-            summary, server_attributes = (
-                summarize(context.compiled, text),
-                connection.info.get(_SERVER_KEY, {}),
-            )
-            # What was not compiled may have its values in the text.
+            summary = summarize(context.execution_options, text)
+            server_attributes = connection.info.get(_SERVER_KEY, {})
+            # Text that SQLAlchemy did not compile may contain values.
             span = self._start_span(
                 summary, None if context.compiled is None else text, server_attributes
             )
@@ -108,18 +106,18 @@ class StatementObserver:
     def after_execute(
         self, _connection: Any, _cursor: Any, text: str, _values: Any, context: Any, _many: Any
     ) -> None:
-        """End a statement whose rows are there."""
+        """End the observation of a statement that returned its rows."""
         self._finish(context, text, None)
 
     def on_error(self, failure: ExceptionContext) -> None:
-        """End a statement that failed or was cancelled."""
+        """End the observation of a statement that failed or was cancelled."""
         if failure.execution_context is not None:
             self._finish(failure.execution_context, failure.statement, failure.original_exception)
 
     def begin(
         self, summary: StatementSummary, text: str, info: psycopg.ConnectionInfo
     ) -> "RunningStatement":
-        """Begin to follow a statement that no engine runs. Its text has no values."""
+        """Begin to observe a statement that no engine runs. Its text contains no values."""
         span = (
             self._start_span(summary, text, _server_attributes(info)) if self._is_traced() else None
         )
@@ -131,19 +129,19 @@ class StatementObserver:
         summary: StatementSummary,
         error: BaseException | None,
     ) -> None:
-        """End such a statement."""
+        """End the observation of a statement that no engine runs."""
         seconds = _record_end(running_statement, error)
         if self._is_reported(seconds):
             self._report(summary, seconds, error)
 
     def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
         running_statement: RunningStatement | None = getattr(context, "running_statement", None)
-        if running_statement is None:  # it failed before it was sent, or after it had ended
+        if running_statement is None:  # it failed before its start, or after its end
             return
         context.running_statement = None
         seconds = _record_end(running_statement, error)
         if self._is_reported(seconds):
-            self._report(summarize(context.compiled, text or ""), seconds, error)
+            self._report(summarize(context.execution_options, text or ""), seconds, error)
 
     def _is_traced(self) -> bool:
         return self._tracer is not None and get_current_span().is_recording()
@@ -190,7 +188,7 @@ class StatementObserver:
 
 
 def error_type(error: BaseException) -> str:
-    """Name an error in few enough values for a metric: its SQLSTATE, or else its class."""
+    """Return the SQLSTATE of an error, or else its class: few enough values for a metric."""
     return sqlstate(error) or type(error).__qualname__
 
 
@@ -204,7 +202,7 @@ def _durations(meter: Meter) -> Histogram:
 
 
 def _record_end(running_statement: RunningStatement, error: BaseException | None) -> float:
-    """End a statement; give the seconds that it took."""
+    """End the span of a statement, add to the totals, and return its seconds."""
     seconds = perf_counter() - running_statement.started
     totals = call_totals.get()
     if totals is not None:
@@ -234,7 +232,7 @@ def _labels(summary: StatementSummary, error: BaseException | None) -> dict[str,
 
 
 def _store_server_attributes(connection: Any, record: ConnectionPoolEntry) -> None:
-    # Asked once: with several hosts in the URL each connection may lead elsewhere.
+    # Once for each connection: with several hosts in the URL their servers may differ.
     record.info[_SERVER_KEY] = _server_attributes(connection.driver_connection.info)
 
 

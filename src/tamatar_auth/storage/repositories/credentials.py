@@ -1,13 +1,14 @@
-"""Credentials: what passwords are checked against, and what a right one changes.
+"""Credentials: the rows that passwords are checked against, and the changes of them.
 
-`Credentials` is the one row that holds a password's hash; nothing hands it out of a servicer.
+`Credentials` is the only row with a password's hash. No servicer returns it to a caller.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, case, func, select, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
@@ -18,7 +19,7 @@ from tamatar_auth.storage.tables import users
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What a password is checked against, and what it may not be."""
+    """The hash that a password is checked against, and the names that it may not be."""
 
     user_id: UUID
     email: str | None
@@ -31,20 +32,20 @@ class Credentials:
 
     @property
     def usable_hash(self) -> str | None:
-        """The hash that a password may be checked against; none of an inactive user's."""
+        """The hash, or None if the user is inactive."""
         return self.password_hash if self.is_active else None
 
     @property
     def names(self) -> Sequence[str]:
-        """The words by which the user is known."""
+        """The user's names and address, which are no passwords."""
         known = (self.email, self.username, self.first_name, self.last_name, self.full_name)
         return [name for name in known if name]
 
 
 NO_CREDENTIALS = Credentials(UUID(int=0), None, None)
-"""The credentials of no user: no password is right, no sign-in is recorded."""
+"""The credentials for an unknown user: every password is wrong."""
 
-_COLUMNS = (
+_COLUMNS: Sequence[ColumnElement[Any]] = (
     users.c.id,
     users.c.email,
     users.c.password_hash,
@@ -56,6 +57,37 @@ _COLUMNS = (
 )
 
 
+def _select_by(column: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(*_COLUMNS)
+        .where(column == bindparam("value", type_=column.type), users.c.deleted_at.is_(None))
+        .execution_options(summary="SELECT users")
+    )
+
+
+_by_id = _select_by(users.c.id)
+_by_email = _select_by(users.c.email)
+_by_username = _select_by(users.c.username)
+
+_update = (
+    update(users)
+    .where(users.c.id == bindparam("user_id"), users.c.deleted_at.is_(None), users.c.is_active)
+    .returning(*USER_COLUMNS)
+    .execution_options(summary="UPDATE users")
+)
+_update_checked = _update.where(users.c.password_hash == bindparam("checked_hash"))
+_update_owned = _update.where(users.c.email == bindparam("owner_email"))
+_next_version = users.c.version + 1
+
+_record_sign_in = _update_checked.values(
+    last_login_at=case((users.c.email_verified, func.now()), else_=users.c.last_login_at),
+    password_hash=bindparam("new_hash"),
+)
+_replace = _update_checked.values(password_hash=bindparam("new_hash"), version=_next_version)
+_reset = _update_owned.values(password_hash=bindparam("new_hash"), version=_next_version)
+_verify_email = _update_owned.values(email_verified=True, version=_next_version)
+
+
 class CredentialRepository:
     """Finds and changes credentials over one connection."""
 
@@ -64,82 +96,63 @@ class CredentialRepository:
 
     async def find_by_user_id(self, user_id: UUID) -> Credentials:
         """Return the credentials of a live user, or `NO_CREDENTIALS`."""
-        return await self._find(users.c.id == user_id)
+        return await self._find(_by_id, user_id)
 
     async def find_by_email(self, email: str) -> Credentials:
-        """Return the credentials of the live user of an address, or `NO_CREDENTIALS`."""
-        return await self._find(users.c.email == email)
+        """Return the credentials of the live user with an address, or `NO_CREDENTIALS`."""
+        return await self._find(_by_email, email)
 
     async def find_by_username(self, username: str) -> Credentials:
-        """Return the credentials of the live user of a name, or `NO_CREDENTIALS`."""
-        return await self._find(users.c.username == username)
+        """Return the credentials of the live user with a username, or `NO_CREDENTIALS`."""
+        return await self._find(_by_username, username)
 
     async def record_sign_in(self, checked: Credentials, *, new_hash: str | None = None) -> UserRow:
-        """Write down that the user signed in, with a newer hash if there is one; return it.
+        """Record that the user signed in, replace its hash if `new_hash` is given, return it.
 
-        A user whose address is not verified does not sign in, but gets the newer hash. Raise
-        `InvalidCredentials` when the user is not live and active any more or has another
-        password than the one that was checked. The row is locked until the transaction
-        ends: a deletion, a deactivation or a change of password comes wholly before or
-        wholly after.
+        A user with an unverified address does not sign in, but its hash is replaced. Raise
+        `InvalidCredentials` if the user is no longer live and active, or has another hash than
+        the checked one. The row stays locked until the transaction ends: a deletion, a
+        deactivation or a password change happens wholly before or wholly after.
         """
-        signed_in = case((users.c.email_verified, func.now()), else_=users.c.last_login_at)
-        statement = update(users).values(
-            last_login_at=signed_in, password_hash=new_hash or checked.password_hash
+        return await self._change_checked(
+            _record_sign_in, checked, new_hash or checked.password_hash
         )
-        return await self._update_checked(statement, checked)
 
     async def replace(self, checked: Credentials, new_hash: str) -> UserRow:
-        """Give a user another password, or raise `InvalidCredentials` as `record_sign_in`."""
-        return await self._update_checked(_versioned_update({"password_hash": new_hash}), checked)
+        """Replace a user's hash, or raise `InvalidCredentials` as `record_sign_in` does."""
+        return await self._change_checked(_replace, checked, new_hash)
 
     async def reset(self, owner: TokenOwner, new_hash: str) -> UserRow:
-        """Give the active user of an address another password, or raise `UserTokenInvalid`."""
-        return await self._update_owned(owner, {"password_hash": new_hash})
+        """Replace the hash of a token's owner, or raise `UserTokenInvalid`."""
+        return await self._change_owned(_reset, owner, {"new_hash": new_hash})
 
     async def verify_email(self, owner: TokenOwner) -> UserRow:
-        """Take the address of an active user as verified.
+        """Mark the address of a token's owner as verified, or raise `UserTokenInvalid`."""
+        return await self._change_owned(_verify_email, owner, {})
 
-        Raise `UserTokenInvalid` when the user has another address by now.
-        """
-        return await self._update_owned(owner, {"email_verified": True})
-
-    async def _find(self, condition: ColumnElement[bool]) -> Credentials:
-        found = await self._connection.execute(
-            select(*_COLUMNS).where(condition, users.c.deleted_at.is_(None))
-        )
-        row = found.one_or_none()
+    async def _find(self, statement: Select[Any], value: object) -> Credentials:
+        row = (await self._connection.execute(statement, {"value": value})).one_or_none()
         return Credentials(*row) if row else NO_CREDENTIALS
 
-    async def _update_checked(self, statement: Update, checked: Credentials) -> UserRow:
-        row = await self._update_active(
-            statement.where(
-                users.c.id == checked.user_id, users.c.password_hash == checked.password_hash
-            )
-        )
+    async def _change_checked(
+        self, statement: Update, checked: Credentials, new_hash: str | None
+    ) -> UserRow:
+        values = {
+            "user_id": checked.user_id,
+            "checked_hash": checked.password_hash,
+            "new_hash": new_hash,
+        }
+        row = (await self._connection.execute(statement, values)).one_or_none()
         if row is None:
             raise InvalidCredentials(Cause.CHANGED_MEANWHILE, checked.user_id)
-        return row
+        return UserRow._make(row)
 
-    async def _update_owned(self, owner: TokenOwner, values: Mapping[str, object]) -> UserRow:
-        row = await self._update_active(
-            _versioned_update(values).where(
-                users.c.id == owner.user_id, users.c.email == owner.email
-            )
-        )
+    async def _change_owned(
+        self, statement: Update, owner: TokenOwner, values: Mapping[str, object]
+    ) -> UserRow:
+        """Change the active user that owns a token, while it has the token's address."""
+        owned = {"user_id": owner.user_id, "owner_email": owner.email, **values}
+        row = (await self._connection.execute(statement, owned)).one_or_none()
         if row is None:
             raise UserTokenInvalid
-        return row
-
-    async def _update_active(self, statement: Update) -> UserRow | None:
-        found = await self._connection.execute(
-            statement.where(users.c.deleted_at.is_(None), users.c.is_active).returning(
-                *USER_COLUMNS
-            )
-        )
-        row = found.one_or_none()
-        return UserRow._make(row) if row else None
-
-
-def _versioned_update(values: Mapping[str, object]) -> Update:
-    return update(users).values({**values, "version": users.c.version + 1})
+        return UserRow._make(row)

@@ -1,4 +1,4 @@
-"""What PostgreSQL tells of itself."""
+"""PostgreSQL's own figures: connections, version, schema revision, slowest queries."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class ConnectionCounts(NamedTuple):
 
 
 class QueryStats(NamedTuple):
-    """What one kind of statement cost; durations are in seconds."""
+    """The cost of one kind of statement; durations are in seconds."""
 
     query: str
     calls: int
@@ -35,8 +35,8 @@ _connections = text("""
     WHERE datname = current_database()
 """)
 
-# The view exists where the extension was created; it can be read only where the library
-# was loaded when the server started, and then its settings exist.
+# The view exists if the extension was created. It can be read if the server loaded the library
+# when it started, and then the library's settings exist.
 _statistics_exist = text("""
     SELECT to_regclass('pg_stat_statements') IS NOT NULL
        AND current_setting('pg_stat_statements.max', true) IS NOT NULL
@@ -46,11 +46,14 @@ _slowest = text(r"""
     SELECT left(query, 2000), calls, total_exec_time / 1000, mean_exec_time / 1000, rows
     FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-      -- Of other statements PostgreSQL keeps the values, such as a role's password.
+      -- Other statements are stored with their values, such as a role's password.
       AND query ~* '^\s*(/\*.*?\*/\s*)*(select|insert|update|delete|merge|with)\y'
     ORDER BY total_exec_time DESC
     LIMIT :limit
 """)
+_version = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
+_revision_exists = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+_revision = text("SELECT version_num FROM alembic_version")
 
 
 class DiagnosticsRepository:
@@ -64,20 +67,17 @@ class DiagnosticsRepository:
         return ConnectionCounts._make((await self._connection.execute(_connections)).one())
 
     async def server_version(self) -> str:
-        """Tell the version of the server, such as `18.1`."""
-        statement = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
-        return str((await self._connection.execute(statement)).scalar_one())
+        """Return the version of the server, such as `18.1`."""
+        return str((await self._connection.execute(_version)).scalar_one())
 
     async def schema_revision(self) -> str | None:
-        """Tell the revision of the tables; None before the first migration."""
-        exists = text("SELECT to_regclass('alembic_version') IS NOT NULL")
-        if not (await self._connection.execute(exists)).scalar_one():
+        """Return the revision of the tables, or None before the first migration."""
+        if not (await self._connection.execute(_revision_exists)).scalar_one():
             return None
-        revision = text("SELECT version_num FROM alembic_version")
-        return (await self._connection.execute(revision)).scalar_one_or_none()
+        return (await self._connection.execute(_revision)).scalar_one_or_none()
 
     async def slowest_queries(self, *, limit: int) -> Sequence[QueryStats]:
-        """Return the statements with the most time in all, or raise `QueryStatisticsMissing`."""
+        """Return the queries with the longest total time, or raise `QueryStatisticsMissing`."""
         if not (await self._connection.execute(_statistics_exist)).scalar_one():
             raise QueryStatisticsMissing
         found = await self._connection.execute(_slowest, {"limit": limit})

@@ -1,4 +1,4 @@
-"""What nobody needs any more: finds and removes it, a batch at a time."""
+"""Rows past their retention: counted, and removed in batches."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,11 +13,11 @@ from tamatar_auth.storage.repositories.keyset import limit_literal
 from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
 
 TOKENS_PER_SESSION = 10
-"""How many replaced tokens are removed at a time, for each session of a batch."""
+"""Replaced tokens that a batch removes, for each of its sessions."""
 
 
 class ExpiredRows(Enum):
-    """A kind of rows that are kept for a while and then removed."""
+    """A kind of rows with a retention."""
 
     ENDED_SESSIONS = "ended_sessions"
     EXPIRED_SESSIONS = "expired_sessions"
@@ -36,20 +36,24 @@ class ExpiredRows(Enum):
                 return sessions
 
 
+# A lock of the transaction, because a pooler may lend the connection to another client.
+_try_lock = select(
+    func.pg_try_advisory_xact_lock(LOCK_NAMESPACE, AdvisoryLock.SWEEP)
+).execution_options(summary="SELECT")
+
+
 class ExpiredRowsRepository:
-    """Counts and removes remains over one connection."""
+    """Counts and removes rows past their retention over one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def try_lock(self) -> bool:
-        """Keep other sweepers out until the transaction ends; tell whether that worked."""
-        # Not a lock of the connection: a pooler may give that to somebody else.
-        lock = func.pg_try_advisory_xact_lock(LOCK_NAMESPACE, AdvisoryLock.SWEEP)
-        return bool((await self._connection.execute(select(lock))).scalar_one())
+        """Lock the sweep until the transaction ends; return False if another process holds it."""
+        return bool((await self._connection.execute(_try_lock)).scalar_one())
 
     async def count(self, retention: Mapping[ExpiredRows, timedelta]) -> Mapping[ExpiredRows, int]:
-        """Count what `remove` would find of each kind, given how long it is kept."""
+        """Count the rows past their retention, by kind."""
         counts = [
             select(func.count())
             .select_from(kind.table)
@@ -57,16 +61,17 @@ class ExpiredRowsRepository:
             .scalar_subquery()
             for kind, period in retention.items()
         ]
-        found = (await self._connection.execute(select(*counts))).one()
+        statement = select(*counts).execution_options(summary="SELECT")
+        found = (await self._connection.execute(statement)).one()
         return dict(zip(retention, found, strict=True))
 
     async def purge_replaced_tokens(
         self, kind: ExpiredRows, retention: timedelta, *, limit: int
     ) -> bool:
-        """Remove replaced tokens of the sessions that `remove` takes next; tell whether all.
+        """Remove replaced tokens of the sessions that `purge` removes next.
 
-        A session that was refreshed often has thousands, and to remove them along with it
-        could take longer than a statement may.
+        Return False if some are left. A session that was refreshed often has thousands of
+        them, and a statement that removes all with the session could take too long.
         """
         if kind.table is not sessions:
             return True
@@ -78,25 +83,29 @@ class ExpiredRowsRepository:
             .limit(limit_literal(token_limit))
         )
         removed = await self._connection.execute(
-            delete(replaced_tokens).where(replaced_tokens.c.token_digest.in_(tokens))
+            delete(replaced_tokens)
+            .where(replaced_tokens.c.token_digest.in_(tokens))
+            .execution_options(summary="DELETE replaced_tokens")
         )
         return removed.rowcount < token_limit
 
     async def purge(self, kind: ExpiredRows, retention: timedelta, *, limit: int) -> int:
         """Remove up to `limit` rows that are past their retention, and return how many.
 
-        Rows that somebody else has locked are left for the next time.
+        Rows that another transaction has locked are skipped.
         """
         key = tuple_(*kind.table.primary_key.columns)
         batch = _batch(kind, retention, limit).with_for_update(skip_locked=True).cte("batch")
         removed = await self._connection.execute(
-            delete(kind.table).where(key.in_(select(*batch.columns)))
+            delete(kind.table)
+            .where(key.in_(select(*batch.columns)))
+            .execution_options(summary=f"DELETE {kind.table.name}")
         )
         return removed.rowcount
 
 
 def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
-    """Find rows that are past their retention along their index, however many there are."""
+    """Build the statement for the first rows past their retention, in the order of an index."""
     return (
         select(*kind.table.primary_key.columns)
         .where(_is_past_retention(kind, retention))
@@ -106,11 +115,10 @@ def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
 
 
 def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement[bool]:
-    """Tell the rows that are past their retention.
+    """Return the condition for rows past their retention.
 
-    A revoked session is kept as an ended one, also once its time would have run out. The
-    attempts on a password that exists are kept until it is right or reset: they count
-    however long they took.
+    A revoked session is kept as an ended one, even after it would have expired. The attempts
+    of a user are kept until its password is right or reset.
     """
     old = _retained_since(kind) <= func.now() - retention
     match kind:
@@ -123,7 +131,7 @@ def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement
 
 
 def _retained_since(kind: ExpiredRows) -> ColumnElement[Any]:
-    """Give the moment from which on a row is kept."""
+    """Return the column with the time at which the retention begins."""
     match kind:
         case ExpiredRows.ENDED_SESSIONS:
             return sessions.c.revoked_at

@@ -1,15 +1,14 @@
-"""Keyset pages: where one ends and the next begins."""
+"""Keyset pages, and the conditions that lists share."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, literal, literal_column, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, literal, literal_column, tuple_
 
 
 class KeysetCursor(NamedTuple):
-    """The last row of a page: the value it is sorted by, and its id."""
+    """The last row of a page: the value that sorts it, and its id."""
 
     value: datetime | str
     id: UUID
@@ -22,20 +21,20 @@ def after_condition(
     *,
     descending: bool,
 ) -> ColumnElement[bool]:
-    """Tell the rows that come after a place, in an order by the column and then the id."""
+    """Return the condition for rows after a cursor, in an order by the column and then the id."""
     row = tuple_(column, id_column)
     place = tuple_(literal(after.value, column.type), literal(after.id, id_column.type))
     return row < place if descending else row > place
 
 
 def limit_literal(number: int) -> ColumnElement[int]:
-    """Give a number of rows for LIMIT or OFFSET, written into the statement.
+    """Return a number for LIMIT or OFFSET, written into the statement.
 
-    As a parameter it would be unknown to a generic plan, which takes it for a tenth of all.
+    The planner knows no parameter of a generic plan: it assumes a tenth of all rows.
     """
     return literal_column(str(int(number)))
 
 
-def any_of(column: ColumnElement[UUID], ids: Sequence[UUID]) -> ColumnElement[bool]:
-    """Tell the rows whose id is among many: one parameter, so one statement for any number."""
-    return column == any_(literal(list(ids), ARRAY(Uuid)))
+def any_of(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]:
+    """Return the condition for rows whose id is in an array: one parameter for any number."""
+    return column == any_(bindparam(parameter, type_=ARRAY(Uuid)))

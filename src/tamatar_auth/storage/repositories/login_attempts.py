@@ -1,13 +1,27 @@
-"""Attempts: how many wrong passwords were tried for an account, and how long the next waits.
+"""Login attempts: the wrong passwords of an account, and the wait before the next attempt.
 
-An attempt is counted before the password is checked, and forgotten when it was right. So any
-number of attempts at once cannot check more passwords than the count allows.
+An attempt is counted before its password is checked, and the count is cleared if it is right.
+So attempts at the same time check no more passwords than the count allows.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, case, cast, delete, extract, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    bindparam,
+    case,
+    cast,
+    delete,
+    extract,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,22 +37,73 @@ MAX_FAILURES = 100
 
 _columns = password_attempts.c
 
-# `now()` is when the statement began; it may have waited for the row since.
-_now = func.clock_timestamp()
-
 
 def _wait_after(failures: int) -> timedelta:
-    """Give the wait after so many wrong passwords."""
+    """Return the wait after a number of wrong passwords."""
     if failures <= FREE_ATTEMPTS:
         return timedelta(0)
     return min(timedelta(seconds=2 ** min(failures - FREE_ATTEMPTS - 1, 20)), MAX_WAIT)
 
 
-# The waits are few enough to be written out, so that there is one formula.
+# PostgreSQL gets a table of the waits, so that Python has the only formula.
 _waits = case(
     {count: literal(_wait_after(count), INTERVAL) for count in range(1, 20)},
     value=_columns.failures + 1,
     else_=literal(MAX_WAIT, INTERVAL),
+)
+_of_account = _columns.account == bindparam("of_account")
+
+
+def record_statement(now: ColumnElement[datetime]) -> Select[*tuple[Any, ...]]:
+    """Build the statement that counts an attempt, if the account's wait is over.
+
+    It returns the failures, or NULL and the seconds to wait.
+    """
+    new = insert(password_attempts).values(
+        account=bindparam("of_account"),
+        user_id=bindparam("of_user"),
+        failures=1,
+        blocked_until=now,
+    )
+    is_free = _columns.failures < FREE_ATTEMPTS
+    is_due = (_columns.blocked_until <= now) & (_columns.failures < MAX_FAILURES)
+    next_values = {
+        "user_id": new.excluded.user_id,
+        "failures": _columns.failures + 1,
+        "blocked_until": now + _waits,
+        "last_tried_at": now,
+    }
+    counted = (
+        new.on_conflict_do_update(
+            index_elements=[_columns.account], set_=next_values, where=is_free | is_due
+        )
+        .returning(_columns.failures)
+        .cte("counted")
+    )
+    # Beyond the limit no wait helps, so a client is asked to retry seldom.
+    remaining = case(
+        (_columns.failures >= MAX_FAILURES, literal(MAX_WAIT, INTERVAL)),
+        else_=_columns.blocked_until - now,
+    )
+    seconds_left = cast(func.ceil(extract("epoch", remaining)), Integer)
+    return select(
+        select(counted.c.failures).scalar_subquery(),
+        select(seconds_left).where(_of_account).scalar_subquery(),
+    ).execution_options(summary="SELECT")
+
+
+# Not `now()`, which is the time before the statement waits for the row.
+_record = record_statement(func.clock_timestamp())
+_undo = (
+    update(password_attempts)
+    .where(_of_account, _columns.failures > 0)
+    .values(failures=_columns.failures - 1)
+    .execution_options(summary="UPDATE password_attempts")
+)
+_clear = (
+    delete(password_attempts)
+    .where(_of_account)
+    .execution_options(summary="DELETE password_attempts")
 )
 
 
@@ -49,57 +114,25 @@ class LoginAttemptRepository:
         self._connection = connection
 
     async def record_attempt(self, account: bytes, user_id: UUID | None) -> float | None:
-        """Count an attempt, or count nothing and return the seconds to wait for the next.
+        """Count an attempt and return None, or return the seconds to wait and count nothing.
 
-        Of attempts at once each is counted, one after the other. Attempts on an address that
-        nobody has (`user_id` is None) are swept some time after the last one.
+        Attempts at the same time are counted one after the other. `user_id` is None for an
+        address without a user: its row is swept some time after the last attempt.
         """
-        is_free = _columns.failures < FREE_ATTEMPTS
-        is_due = (_columns.blocked_until <= _now) & (_columns.failures < MAX_FAILURES)
-        new = insert(password_attempts).values(
-            account=account, user_id=user_id, failures=1, blocked_until=_now
-        )
-        counted = (
-            new.on_conflict_do_update(
-                index_elements=[_columns.account],
-                set_={
-                    "user_id": user_id,
-                    "failures": _columns.failures + 1,
-                    "blocked_until": _now + _waits,
-                    "last_tried_at": _now,
-                },
-                where=is_free | is_due,
-            )
-            .returning(_columns.failures)
-            .cte("counted")
-        )
-        # After too many, no wait helps: whoever waits in vain shall do so seldom.
-        remaining = case(
-            (_columns.failures >= MAX_FAILURES, literal(MAX_WAIT, INTERVAL)),
-            else_=_columns.blocked_until - _now,
-        )
-        seconds_left = cast(func.ceil(extract("epoch", remaining)), Integer)
-        blocked = select(seconds_left).where(_columns.account == account).scalar_subquery()
-        found = await self._connection.execute(
-            select(select(counted.c.failures).scalar_subquery(), blocked)
-        )
-        failures, seconds = found.one()
+        values = {"of_account": account, "of_user": user_id}
+        failures, seconds = (await self._connection.execute(_record, values)).one()
         if failures is not None:
             return None
-        # A row that came into being during the statement is not seen by it: None.
+        # None: another transaction inserted the row after this statement's snapshot.
         return float(min(max(seconds or 0, 1), MAX_WAIT.total_seconds()))
 
     async def undo_attempt(self, account: bytes) -> None:
-        """Take back the count of an attempt whose password was not looked at after all.
+        """Uncount an attempt whose password was not checked.
 
-        The wait that it began stays, which is what the next one would have had.
+        The wait that the attempt began stays: the next attempt would have had it anyway.
         """
-        await self._connection.execute(
-            update(password_attempts)
-            .where(_columns.account == account, _columns.failures > 0)
-            .values(failures=_columns.failures - 1)
-        )
+        await self._connection.execute(_undo, {"of_account": account})
 
     async def clear(self, account: bytes) -> None:
-        """Forget the attempts of an account: the password was right, or is a new one."""
-        await self._connection.execute(delete(password_attempts).where(_columns.account == account))
+        """Forget the attempts of an account: its password was right, or is new."""
+        await self._connection.execute(_clear, {"of_account": account})

@@ -1,10 +1,10 @@
-"""Profiles: a row for each user, created and removed with it."""
+"""Profiles: one row for each user, created and removed with it."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import UserNotFound
@@ -12,7 +12,7 @@ from tamatar_auth.storage.tables import user_profiles
 
 
 class ProfileRow(NamedTuple):
-    """What a user says of itself."""
+    """The columns of a profile that callers may see."""
 
     display_name: str | None = None
     bio: str | None = None
@@ -22,6 +22,20 @@ class ProfileRow(NamedTuple):
 
 PROFILE_COLUMNS = tuple(user_profiles.c[name] for name in ProfileRow._fields)
 
+_of_user = user_profiles.c.user_id == bindparam("owner_id")
+_insert = (
+    insert(user_profiles)
+    .returning(*PROFILE_COLUMNS)
+    .execution_options(summary="INSERT user_profiles")
+)
+_select = select(*PROFILE_COLUMNS).where(_of_user).execution_options(summary="SELECT user_profiles")
+_update = (
+    update(user_profiles)
+    .where(_of_user)
+    .returning(*PROFILE_COLUMNS)
+    .execution_options(summary="UPDATE user_profiles")
+)
+
 
 class ProfileRepository:
     """Finds and changes profiles over one connection."""
@@ -30,33 +44,22 @@ class ProfileRepository:
         self._connection = connection
 
     async def add(self, user_id: UUID, profile: ProfileRow) -> ProfileRow:
-        """Add the profile of a user. The database answers `UserNotFound`."""
-        added = await self._connection.execute(
-            insert(user_profiles)
-            .values(user_id=user_id, **profile._asdict())
-            .returning(*PROFILE_COLUMNS)
-        )
-        return ProfileRow._make(added.one())
+        """Add the profile of a user. A constraint raises `UserNotFound`."""
+        values = {"user_id": user_id, **profile._asdict()}
+        return _profile_or_raise((await self._connection.execute(_insert, values)).one())
 
     async def get(self, user_id: UUID) -> ProfileRow:
         """Return the profile of a user, or raise `UserNotFound`."""
-        found = await self._connection.execute(
-            select(*PROFILE_COLUMNS).where(user_profiles.c.user_id == user_id)
-        )
-        row = found.one_or_none()
-        if row is None:
-            raise UserNotFound
-        return ProfileRow._make(row)
+        found = await self._connection.execute(_select, {"owner_id": user_id})
+        return _profile_or_raise(found.one_or_none())
 
     async def update(self, user_id: UUID, changes: Mapping[str, str | None]) -> ProfileRow:
         """Change columns of a profile, or raise `UserNotFound`."""
-        changed = await self._connection.execute(
-            update(user_profiles)
-            .where(user_profiles.c.user_id == user_id)
-            .values(changes)
-            .returning(*PROFILE_COLUMNS)
-        )
-        row = changed.one_or_none()
-        if row is None:
-            raise UserNotFound
-        return ProfileRow._make(row)
+        changed = await self._connection.execute(_update, {"owner_id": user_id, **changes})
+        return _profile_or_raise(changed.one_or_none())
+
+
+def _profile_or_raise(row: Row[Any] | None) -> ProfileRow:
+    if row is None:
+        raise UserNotFound
+    return ProfileRow._make(row)

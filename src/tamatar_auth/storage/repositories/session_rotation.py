@@ -1,7 +1,9 @@
-"""Rotation: a session's token is replaced by another one, and those before are recognised."""
+"""Rotation: RefreshSession replaces a session's token, and recognises the tokens before it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, insert, select, update
@@ -9,26 +11,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.sessions import SessionRevoked, SessionUnknown
 from tamatar_auth.errors.storage import TransactionConflict
-from tamatar_auth.storage.repositories.sessions import (
-    SESSION_COLUMNS,
-    ValidSession,
+from tamatar_auth.storage.repositories.session_state import (
     in_grace,
-    is_current,
     is_idle,
-    is_of_token,
-    is_previous,
     live,
     raise_refusal,
     refusal,
-    valid_session,
 )
-from tamatar_auth.storage.repositories.users import USER_COLUMNS
+from tamatar_auth.storage.repositories.sessions import SESSION_COLUMNS, SessionRow, is_of_token
+from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
+
+
+class ValidSession(NamedTuple):
+    """A session that is valid at this moment, and its user."""
+
+    session: SessionRow
+    user: UserRow
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """The token that follows another one, and what it was made of that one with."""
+    """A session's next token, and the nonce that derives it from the present token."""
 
     digest: bytes = field(repr=False)
     nonce: bytes = field(repr=False)
@@ -36,21 +40,22 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class RotatedSession:
-    """A session whose token was replaced."""
+    """A valid session whose token was replaced."""
 
     valid: ValidSession
     is_in_grace: bool
-    """Whether it was the last one that was replaced, and still works."""
+    """Whether the token is the previous one, and still works."""
     nonce: bytes | None = field(repr=False)
 
 
-# The statements of RefreshSession, built once.
+_is_current = sessions.c.token_digest == bindparam("digest")
+_is_previous = sessions.c.previous_digest == bindparam("digest")
 _rotate_session = (
     update(sessions)
     .where(
-        is_current,
+        _is_current,
         live,
-        is_idle.is_not(True),  # None, where there is no limit, is no reason
+        is_idle.is_not(True),  # it is NULL without a limit
         users.c.id == sessions.c.user_id,
         users.c.deleted_at.is_(None),
         users.c.is_active,
@@ -77,18 +82,29 @@ _add_replaced_token = (
     )
     .cte("remembered")
 )
-_rotation = select(_rotate_session).add_cte(_add_replaced_token)
+_rotation = (
+    select(_rotate_session)
+    .add_cte(_add_replaced_token)
+    .execution_options(summary="UPDATE sessions")
+)
 _find_by_replaced_token = (
     select(
         *SESSION_COLUMNS,
         *USER_COLUMNS,
         refusal,
-        is_current.label("is_current"),
-        (is_previous & in_grace).label("is_in_grace"),
+        _is_current.label("is_current"),
+        (_is_previous & in_grace).label("is_in_grace"),
         sessions.c.rotation_nonce,
     )
     .join(users, users.c.id == sessions.c.user_id)
     .where(is_of_token)
+    .execution_options(summary="SELECT sessions users")
+)
+_revoke_valid = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session_id"), sessions.c.is_valid)
+    .values(is_valid=False, revoked_at=func.now())
+    .execution_options(summary="UPDATE sessions")
 )
 
 
@@ -101,10 +117,10 @@ class RotationRepository:
     async def rotate(
         self, token_digest: bytes, new: NewToken, *, idle_limit: timedelta | None = None
     ) -> ValidSession | None:
-        """Replace the present token of a session; it works for `ROTATION_GRACE` more.
+        """Replace the present token of a session; the old one works for `ROTATION_GRACE` more.
 
-        Return None, and change nothing, where the token is not the present one of a good
-        session with a good user. Of several at once, one replaces it.
+        Return None, and change nothing, if the token is not the present one of a valid session.
+        One of several calls at the same time replaces it.
         """
         values = {
             "digest": token_digest,
@@ -113,33 +129,39 @@ class RotationRepository:
             "idle_limit": idle_limit,
         }
         row = (await self._connection.execute(_rotation, values)).one_or_none()
-        return valid_session(row) if row else None
+        return _valid_session(row) if row else None
 
     async def find_rotated(
         self, token_digest: bytes, *, idle_limit: timedelta | None = None
     ) -> RotatedSession:
-        """Return the session whose token was replaced, at some time.
+        """Return the session that had the token before its present one.
 
-        Raise as `SessionValidator.validate` does.
+        Raise `SessionUnknown`, or what `raise_refusal` raises. Raise `TransactionConflict` if
+        the token is the present one of a valid session: `rotate` ran before it was valid.
         """
         values = {"digest": token_digest, "idle_limit": idle_limit}
         row = (await self._connection.execute(_find_by_replaced_token, values)).one_or_none()
         if row is None:
             raise SessionUnknown
         raise_refusal(row.refusal)
-        if row.is_current:  # it came to be good after `rotate` had looked
+        if row.is_current:
             raise TransactionConflict
-        return RotatedSession(valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
+        return RotatedSession(_valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
 
     async def revoke_reused(self, session_id: UUID) -> None:
         """End a session whose replaced token was used again.
 
-        Raise `SessionRevoked` where it ended meanwhile: of several at once, one ends it.
+        Raise `SessionRevoked` if the session has ended: one of several calls ends it.
         """
-        ended = await self._connection.execute(
-            update(sessions)
-            .where(sessions.c.id == session_id, sessions.c.is_valid)
-            .values(is_valid=False, revoked_at=func.now())
-        )
-        if not ended.rowcount:
+        values = {"session_id": session_id}
+        if not (await self._connection.execute(_revoke_valid, values)).rowcount:
             raise SessionRevoked
+
+
+def _valid_session(row: Sequence[Any]) -> ValidSession:
+    """Read a row that begins with `SESSION_COLUMNS` and `USER_COLUMNS`."""
+    session_end = len(SESSION_COLUMNS)
+    user_end = session_end + len(USER_COLUMNS)
+    return ValidSession(
+        SessionRow._make(row[:session_end]), UserRow._make(row[session_end:user_end])
+    )

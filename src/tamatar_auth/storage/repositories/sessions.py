@@ -1,7 +1,4 @@
-"""Sessions: the rows, what finds them and what ends them.
-
-A session is live while it is neither revoked nor expired. The database's clock decides.
-"""
+"""Sessions: their rows, and the statements that find and end them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,30 +7,22 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    ColumnElement,
     Integer,
     Interval,
+    Row,
+    Select,
+    Update,
+    Uuid,
     bindparam,
-    case,
-    cast,
     func,
     insert,
-    literal_column,
     select,
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tamatar_auth.errors import Failure
-from tamatar_auth.errors.sessions import (
-    SessionExpired,
-    SessionIdle,
-    SessionNotFound,
-    SessionRevoked,
-    UserInactive,
-)
+from tamatar_auth.errors.sessions import SessionNotFound
 from tamatar_auth.storage.repositories.keyset import (
     KeysetCursor,
     after_condition,
@@ -41,12 +30,12 @@ from tamatar_auth.storage.repositories.keyset import (
     limit_literal,
 )
 from tamatar_auth.storage.repositories.session_lists import live_sessions_of_user, sessions_of_user
-from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
-from tamatar_auth.storage.tables import replaced_tokens, sessions, users
+from tamatar_auth.storage.repositories.session_state import is_stale, live
+from tamatar_auth.storage.tables import replaced_tokens, sessions
 
 
 class SessionRow(NamedTuple):
-    """A session as everybody may see it."""
+    """The columns of a session that callers may see."""
 
     id: UUID
     user_id: UUID
@@ -62,7 +51,7 @@ SESSION_COLUMNS = (
     *(sessions.c[name] for name in SessionRow._fields[:-1]),
     func.host(sessions.c.ip_address).label("ip_address"),
 )
-"""The one projection of sessions: a token's digest is not in it."""
+"""The columns of every SELECT and every RETURNING of sessions, without a token's digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,69 +65,66 @@ class NewSession:
     ip_address: str | None = None
 
 
-class ValidSession(NamedTuple):
-    """A session that is good at this moment, and its user."""
+_all_of_user = sessions_of_user(SESSION_COLUMNS)
+_live_of_user = live_sessions_of_user(SESSION_COLUMNS)
 
-    session: SessionRow
-    user: UserRow
-
-
-ROTATION_GRACE = timedelta(seconds=10)
-"""How long a token works after it was replaced, so that clients that race go on."""
-
-ACTIVITY_PRECISION = timedelta(minutes=1)
-"""How old `last_activity_at` may be before a use of the session is written down."""
-
-
-def _ago(length: timedelta) -> ColumnElement[datetime]:
-    """Tell the moment so long ago, as a part of the statement and not as a value."""
-    return func.now() - literal_column(f"interval '{length.total_seconds()} s'", INTERVAL)
-
-
-live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
-in_grace = sessions.c.rotated_at > _ago(ROTATION_GRACE)
-is_current = sessions.c.token_digest == bindparam("digest")
-is_previous = sessions.c.previous_digest == bindparam("digest")
 is_of_token = sessions.c.id == (
     union_all(
-        select(sessions.c.id).where(is_current).correlate(None),
+        select(sessions.c.id).where(sessions.c.token_digest == bindparam("digest")).correlate(None),
         select(replaced_tokens.c.session_id).where(
             replaced_tokens.c.token_digest == bindparam("digest")
         ),
     ).scalar_subquery()
 )
-"""Whether it is the session that has the token, or had it once.
+"""Whether the session has the token `digest`, or had it once.
 
-The id is found before the session is waited for, so that it does not matter how often its
-token is replaced meanwhile.
+The id is found before the row is locked. So a refresh of the token at the same time changes
+nothing.
 """
-is_idle = sessions.c.last_activity_at <= func.now() - cast(
-    bindparam("idle_limit", type_=Interval), INTERVAL
-)
-"""Whether the session rested too long; None where there is no limit."""
 
-is_stale = sessions.c.last_activity_at <= _ago(ACTIVITY_PRECISION)
-"""Whether `last_activity_at` is so old that this use should be written down."""
-
-_refusal_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (
-    (sessions.c.revoked_at.is_not(None), SessionRevoked),
-    (sessions.c.expires_at <= func.now(), SessionExpired),
-    (is_idle, SessionIdle),
-    (users.c.deleted_at.is_not(None) | ~users.c.is_active, UserInactive),
+_insert = (
+    insert(sessions)
+    .values(expires_at=func.now() + bindparam("lifetime", type_=Interval))
+    .returning(*SESSION_COLUMNS)
+    .execution_options(summary="INSERT sessions")
 )
-refusal = case(
-    *(
-        (true, literal_column(str(place), Integer))
-        for place, (true, _) in enumerate(_refusal_grounds)
+_by_id = (
+    select(*SESSION_COLUMNS)
+    .where(sessions.c.id == bindparam("session_id"))
+    .execution_options(summary="SELECT sessions")
+)
+_touch = (
+    update(sessions)
+    .where(any_of(sessions.c.id, "session_ids"), is_stale)
+    .values(last_activity_at=func.now())
+    .execution_options(summary="UPDATE sessions")
+)
+_end = (
+    update(sessions)
+    .values(is_valid=False, revoked_at=func.now())
+    .execution_options(summary="UPDATE sessions")
+)
+_end_of_user = _end.where(
+    sessions.c.user_id == bindparam("owner_id"),
+    live,
+    sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid)),
+)
+_end_excess = _end.where(
+    sessions.c.id.in_(
+        select(sessions.c.id)
+        .where(sessions.c.user_id == bindparam("owner_id"), live)
+        .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
+        .offset(bindparam("kept", type_=Integer))
     )
-).label("refusal")
-"""The first reason to refuse a session and its user, as `raise_refusal` reads it, or NULL."""
-
-
-def raise_refusal(ground: int | None) -> None:
-    """Raise `SessionRevoked`, `SessionExpired`, `SessionIdle` or `UserInactive` on a ground."""
-    if ground is not None:
-        raise _refusal_grounds[ground][1]
+)
+_revoke = (
+    update(sessions)
+    .values(is_valid=False, revoked_at=func.coalesce(sessions.c.revoked_at, func.now()))
+    .returning(*SESSION_COLUMNS)
+    .execution_options(summary="UPDATE sessions")
+)
+_revoke_by_id = _revoke.where(sessions.c.id == bindparam("session_id"))
+_revoke_by_token = _revoke.where(is_of_token)
 
 
 class SessionRepository:
@@ -148,119 +134,66 @@ class SessionRepository:
         self._connection = connection
 
     async def add(self, new: NewSession, lifetime: timedelta) -> SessionRow:
-        """Add a session that lives from now on. The database answers `UserNotFound`."""
-        added = await self._connection.execute(
-            insert(sessions)
-            .values(
-                id=new.id,
-                user_id=new.user_id,
-                token_digest=new.token_digest,
-                expires_at=func.now() + lifetime,
-                user_agent=new.user_agent,
-                ip_address=new.ip_address,
-            )
-            .returning(*SESSION_COLUMNS)
-        )
+        """Add a session that expires after `lifetime`. A constraint raises `UserNotFound`."""
+        values = {name: getattr(new, name) for name in NewSession.__dataclass_fields__}
+        added = await self._connection.execute(_insert, {**values, "lifetime": lifetime})
         return SessionRow._make(added.one())
 
     async def touch(self, session_ids: Sequence[UUID]) -> None:
-        """Write down that sessions are in use, where that was long ago."""
-        await self._connection.execute(
-            update(sessions)
-            .where(
-                any_of(sessions.c.id, session_ids),
-                is_stale,
-            )
-            .values(last_activity_at=func.now())
-        )
+        """Set `last_activity_at` of sessions to now where it is stale."""
+        await self._connection.execute(_touch, {"session_ids": list(session_ids)})
 
     async def revoke_excess(self, user_id: UUID, limit: int) -> int:
-        """End the oldest live sessions of a user beyond a number, and return how many."""
-        oldest = (
-            select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, live)
-            .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
-            .offset(limit)
-        )
-        ended = await self._connection.execute(
-            update(sessions)
-            .where(sessions.c.id.in_(oldest))
-            .values(is_valid=False, revoked_at=func.now())
-        )
+        """End the oldest live sessions of a user beyond `limit`, and return how many."""
+        ended = await self._connection.execute(_end_excess, {"owner_id": user_id, "kept": limit})
         return ended.rowcount
 
     async def get(self, session_id: UUID) -> SessionRow:
         """Return the session, live or not, or raise `SessionNotFound`."""
-        found = await self._connection.execute(
-            select(*SESSION_COLUMNS).where(sessions.c.id == session_id)
-        )
-        row = found.one_or_none()
-        if row is None:
-            raise SessionNotFound
-        return SessionRow._make(row)
+        found = await self._connection.execute(_by_id, {"session_id": session_id})
+        return _session_or_raise(found.one_or_none())
 
     async def recent(self, user_id: UUID, *, limit: int) -> Sequence[SessionRow]:
-        """Return the live sessions of a user, the newest activity first."""
-        found = live_sessions_of_user(user_id, SESSION_COLUMNS)
-        page = await self._connection.execute(
-            select(*found.c)
-            .order_by(found.c.last_activity_at.desc(), found.c.id.desc())
-            .limit(limit_literal(limit))
+        """Return the live sessions of a user, the latest activity first."""
+        found = _live_of_user.c
+        latest = (found.last_activity_at.desc(), found.id.desc())
+        return await self._list(
+            select(*found).order_by(*latest).limit(limit_literal(limit)), user_id
         )
-        return [SessionRow._make(row) for row in page]
 
     async def page(
         self, user_id: UUID, *, include_ended: bool, size: int, after: KeysetCursor | None = None
     ) -> Sequence[SessionRow]:
-        """Return up to `size` sessions of a user, the newest first, from a place on."""
-        candidates = (sessions_of_user if include_ended else live_sessions_of_user)(
-            user_id, SESSION_COLUMNS
-        )
-        created, key = candidates.c.created_at, candidates.c.id
-        statement = select(*candidates.c)
+        """Return up to `size` sessions of a user that come after a cursor, the newest first."""
+        found = (_all_of_user if include_ended else _live_of_user).c
+        page = select(*found).order_by(found.created_at.desc(), found.id.desc())
         if after is not None:
-            statement = statement.where(after_condition(created, key, after, descending=True))
-        page = await self._connection.execute(
-            statement.order_by(created.desc(), key.desc()).limit(limit_literal(size))
-        )
-        return [SessionRow._make(row) for row in page]
+            page = page.where(after_condition(found.created_at, found.id, after, descending=True))
+        return await self._list(page.limit(limit_literal(size)), user_id)
 
     async def revoke(self, session_id: UUID) -> SessionRow:
-        """End a session, or raise `SessionNotFound`. An ended one stays as it is."""
-        return await self._revoke(sessions.c.id == session_id)
+        """End a session, or raise `SessionNotFound`. A session that ended before is unchanged."""
+        return await self._revoke(_revoke_by_id, {"session_id": session_id})
 
     async def revoke_by_token(self, token_digest: bytes) -> SessionRow:
         """End the session that has a token, or had it once, as `revoke` does."""
-        return await self._revoke(is_of_token, digest=token_digest)
+        return await self._revoke(_revoke_by_token, {"digest": token_digest})
 
     async def revoke_of_user(self, user_id: UUID, *, except_id: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
-        statement = update(sessions).where(sessions.c.user_id == user_id, live)
-        if except_id is not None:
-            statement = statement.where(sessions.c.id != except_id)
-        ended = await self._connection.execute(
-            statement.values(is_valid=False, revoked_at=func.now())
-        )
-        return ended.rowcount
+        values = {"owner_id": user_id, "except_id": except_id}
+        return (await self._connection.execute(_end_of_user, values)).rowcount
 
-    async def _revoke(self, condition: ColumnElement[bool], **values: object) -> SessionRow:
-        ended = await self._connection.execute(
-            update(sessions)
-            .where(condition)
-            .values(is_valid=False, revoked_at=func.coalesce(sessions.c.revoked_at, func.now()))
-            .returning(*SESSION_COLUMNS),
-            values,
-        )
-        row = ended.one_or_none()
-        if row is None:
-            raise SessionNotFound
-        return SessionRow._make(row)
+    async def _list(self, statement: Select[Any], user_id: UUID) -> Sequence[SessionRow]:
+        named = statement.execution_options(summary="SELECT sessions")
+        found = await self._connection.execute(named, {"owner_id": user_id})
+        return [SessionRow._make(row) for row in found]
+
+    async def _revoke(self, statement: Update, values: dict[str, object]) -> SessionRow:
+        return _session_or_raise((await self._connection.execute(statement, values)).one_or_none())
 
 
-def valid_session(row: Sequence[Any]) -> ValidSession:
-    """Read a row that begins with the columns of a session and those of its user, both good."""
-    session_ends = len(SESSION_COLUMNS)
-    user_ends = session_ends + len(USER_COLUMNS)
-    return ValidSession(
-        SessionRow._make(row[:session_ends]), UserRow._make(row[session_ends:user_ends])
-    )
+def _session_or_raise(row: Row[Any] | None) -> SessionRow:
+    if row is None:
+        raise SessionNotFound
+    return SessionRow._make(row)

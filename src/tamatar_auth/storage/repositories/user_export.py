@@ -1,4 +1,4 @@
-"""Users as they leave: whole, with what is known of their passwords."""
+"""Exported users: all columns, the profile and the password's hash."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from tamatar_auth.storage.tables import user_profiles, users
 
 
 class ExportedUser(NamedTuple):
-    """A user with its profile."""
+    """A user with its profile and its hash."""
 
     user: UserRow
     profile: ProfileRow
@@ -31,17 +31,18 @@ class ExportRepository:
         self._connection = connection
 
     async def page(self, after: UUID | None, *, size: int) -> Sequence[ExportedUser]:
-        """Return up to `size` live users whose ids come after one."""
+        """Return up to `size` live users whose ids come after `after`."""
         chosen = select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.id)
         if after is not None:
             chosen = chosen.where(users.c.id > after)
-        # Chosen before anything is joined, so that PostgreSQL joins no more than a page.
+        # A subquery, so that PostgreSQL joins no more than a page.
         page = chosen.limit(limit_literal(size)).subquery()
         statement = (
             select(*(page.c[name] for name in UserRow._fields), *PROFILE_COLUMNS)
             .add_columns(page.c.password_hash)
             .outerjoin(user_profiles, user_profiles.c.user_id == page.c.id)
             .order_by(page.c.id)
+            .execution_options(summary="SELECT users user_profiles")
         )
         found = await self._connection.execute(statement)
         width = len(UserRow._fields)

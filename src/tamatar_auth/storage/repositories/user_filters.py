@@ -1,4 +1,4 @@
-"""Which users are meant, and in what order: the same for rows, counts and aggregates."""
+"""Filters and orders of users, the same for rows, counts and aggregates."""
 
 import enum
 import itertools
@@ -13,11 +13,11 @@ from sqlalchemy import ColumnElement, and_
 from tamatar_auth.storage.tables import users
 
 _SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000
-"""Code points that no text has begin here, and end before there."""
+"""The first code point that no text has, and the first after those."""
 
 
 class Deleted(enum.Enum):
-    """Whether a filter means deleted users."""
+    """Whether a filter matches deleted users."""
 
     EXCLUDE = "exclude"
     INCLUDE = "include"
@@ -26,7 +26,7 @@ class Deleted(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserFilter:
-    """Describes users; a condition that is None allows everything."""
+    """Conditions on users; None matches every user."""
 
     email_prefix: str | None = None
     username_prefix: str | None = None
@@ -45,7 +45,7 @@ class UserOrder(NamedTuple):
 
 
 class ColumnRange(NamedTuple):
-    """A range of an indexed column: from `low` on, up to and without `high`."""
+    """A range of an indexed column: `low` is in it, `high` is not."""
 
     column: ColumnElement[Any]
     low: datetime | str | None
@@ -53,22 +53,22 @@ class ColumnRange(NamedTuple):
 
     @property
     def condition(self) -> ColumnElement[bool]:
-        """The condition that a row is within."""
+        """The condition for rows in the range."""
         above = () if self.low is None else (self.column >= self.low,)
         below = () if self.high is None else (self.column < self.high,)
         return and_(*above, *below)
 
 
 class IndexPartition(NamedTuple):
-    """Users that an index of lists holds side by side, in each of its orders."""
+    """A part of the users that is contiguous in an index for lists, in each order."""
 
     deleted: bool
     flags: tuple[bool, bool] | None = None
-    """Whether the address is verified and the user is active, None where both may be either."""
+    """Whether the address is verified and the user is active; None for any of both."""
 
 
 def index_partitions(matching: UserFilter) -> Sequence[IndexPartition]:
-    """Give the strata that have all users of a filter. No deleted user is active."""
+    """Return the partitions that hold all users of a filter. No deleted user is active."""
     verified, active = matching.email_verified, matching.is_active
     found: list[IndexPartition] = []
     if matching.deleted is not Deleted.ONLY:
@@ -86,13 +86,13 @@ def _flags(*wanted: bool | None) -> Sequence[tuple[bool, bool] | None]:
 
 
 def conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
-    """Give the conditions of a filter: rows, counts and aggregates all obey these."""
+    """Return all conditions of a filter."""
     ranges = [column_range.condition for column_range in column_ranges(matching).values()]
     return [*deletion_conditions(matching.deleted), *flag_conditions(matching), *ranges]
 
 
 def flag_conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
-    """Give the conditions on verified addresses and active users."""
+    """Return the conditions on verified addresses and active users."""
     flags = (
         (users.c.email_verified, matching.email_verified),
         (users.c.is_active, matching.is_active),
@@ -101,9 +101,9 @@ def flag_conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
 
 
 def column_ranges(matching: UserFilter) -> Mapping[str, ColumnRange]:
-    """Give the conditions that are ranges of an indexed column, by its name."""
+    """Return the ranges of indexed columns, by column name."""
     found = {}
-    # Not LIKE: a prepared statement has one plan for all patterns, so one without an index.
+    # Not LIKE: a prepared statement has one plan for all patterns, which uses no index.
     for name, prefix in (("email", matching.email_prefix), ("username", matching.username_prefix)):
         if prefix is not None:
             found[name] = ColumnRange(users.c[name], prefix, after_prefix(prefix))
@@ -115,7 +115,7 @@ def column_ranges(matching: UserFilter) -> Mapping[str, ColumnRange]:
 
 
 def deletion_conditions(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
-    """Give the condition that leaves deleted users out, or lets only them in."""
+    """Return the condition that excludes deleted users, or excludes all others."""
     match deleted:
         case Deleted.EXCLUDE:
             return (users.c.deleted_at.is_(None),)
@@ -126,9 +126,9 @@ def deletion_conditions(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
 
 
 def after_prefix(prefix: str) -> str | None:
-    """Give the least text above all that begin with a prefix, None when there is none.
+    """Return the smallest text above all texts with a prefix, or None if there is none.
 
-    In the order of code points, which is the order of the bytes of UTF-8.
+    The order is that of code points, which is the order of UTF-8 bytes.
     """
     stem = prefix.rstrip(chr(sys.maxunicode))
     if not stem:

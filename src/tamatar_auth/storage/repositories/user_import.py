@@ -1,8 +1,8 @@
-"""Users that come from elsewhere, many in a statement.
+"""Imported users, many in a statement.
 
-A user that an import creates keeps what it was created from: `request_id` stands for its id or
-its address, `request_digest` for its content. So the same user is known again, whatever
-became of it since.
+`request_id` of an imported user is derived from its id or address in the import, and
+`request_digest` from its content. So a repeated import recognises the user, whatever changed
+since.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,17 +15,16 @@ from sqlalchemy import (
     ARRAY,
     Boolean,
     ColumnElement,
-    CompoundSelect,
     DateTime,
-    FromClause,
     LargeBinary,
+    Select,
     Text,
     Uuid,
     any_,
+    bindparam,
     column,
     func,
     insert,
-    literal,
     select,
     union,
 )
@@ -36,6 +35,7 @@ from sqlalchemy.types import TypeEngine
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.errors.users import EmailTaken, ImportedDifferently, UserIdTaken, UsernameTaken
+from tamatar_auth.storage.repositories.keyset import any_of
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import user_profiles, users
@@ -43,7 +43,7 @@ from tamatar_auth.storage.tables import user_profiles, users
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImportedUser:
-    """A user who is to be imported. Two that are written alike are two."""
+    """A user to import. Two objects with equal fields are two users."""
 
     user: NewUser
     profile: ProfileRow
@@ -53,7 +53,7 @@ class ImportedUser:
 
 
 class ExistingUser(NamedTuple):
-    """A user who is in the way of an arrival, or is the one itself."""
+    """A user that keeps an imported user from being added, or is the same user."""
 
     id: UUID
     email: str
@@ -63,11 +63,8 @@ class ExistingUser(NamedTuple):
     is_live: bool
 
 
-Column = tuple[str, TypeEngine[Any], Sequence[Any]]
-"""A name, a type and the values."""
-
-# Text has no length: a cast to one would cut what is too long, and say nothing.
-_TYPES: dict[str, TypeEngine[Any]] = {
+# Text without a length: a cast to a type with one would cut long values silently.
+_IMPORTED_TYPES: dict[str, TypeEngine[Any]] = {
     "id": Uuid(),
     "email": Text(),
     "username": Text(),
@@ -78,92 +75,141 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "email_verified": Boolean(),
     "request_id": Uuid(),
     "request_digest": LargeBinary(),
+    "is_active": Boolean(),
+    "created_at": DateTime(timezone=True),
+}
+_IMPORT_ONLY = ("is_active", "created_at")
+"""Columns that an import sets and a new user does not have."""
+
+_PROFILE_TYPES: dict[str, TypeEngine[Any]] = {
+    "user_id": Uuid(),
+    **{name: Text() for name in ProfileRow._fields},
 }
 
 
+def _columns_of_arrays(types: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
+    """Return columns of a table made of one array parameter each, for any number of rows.
+
+    The parameter of `email` is `imported_email`.
+    """
+    arrays = [bindparam(f"imported_{name}", type_=ARRAY(kind)) for name, kind in types.items()]
+    columns = [column(name, kind) for name, kind in types.items()]
+    rows = func.unnest(*arrays).table_valued(*columns).render_derived()
+    return {name: rows.c[name] for name in types}
+
+
+_imported = _columns_of_arrays(_IMPORTED_TYPES)
+_add = (
+    insert_or_ignore(users)
+    .from_select(
+        [*_imported],
+        select(*[*_imported.values()][:-1], func.coalesce(_imported["created_at"], func.now())),
+    )
+    .on_conflict_do_nothing()
+    .returning(users.c.id)
+    .execution_options(summary="INSERT users")
+)
+_profiles = _columns_of_arrays(_PROFILE_TYPES)
+_add_profiles = (
+    insert(user_profiles)
+    .from_select([*_profiles], select(*_profiles.values()))
+    .execution_options(summary="INSERT user_profiles")
+)
+# The lock makes the transaction a write, so its commit waits for the standbys to confirm the
+# users that it reports as existing.
+_existing = (
+    select(
+        *(users.c[name] for name in ExistingUser._fields[:-1]),
+        users.c.deleted_at.is_(None),
+    )
+    .with_for_update(read=True, key_share=True)
+    .execution_options(summary="SELECT users")
+)
+_by_request_ids = _existing.where(any_of(users.c.request_id, "request_ids"))
+_by_ids = _existing.where(any_of(users.c.id, "ids"))
+_ids, _is_live = select(users.c.id), users.c.deleted_at.is_(None)
+# One arm for each index: PostgreSQL may use no index for several conditions in one arm.
+_conflicting_ids = union(
+    _ids.where(any_of(users.c.id, "ids")),
+    _ids.where(users.c.email == any_(bindparam("emails", type_=ARRAY(Text))), _is_live),
+    _ids.where(users.c.username == any_(bindparam("usernames", type_=ARRAY(Text))), _is_live),
+).execution_options(summary="SELECT users")
+
+
 class ImportRepository:
-    """Adds users, and finds those that were there, over one connection."""
+    """Adds users, and finds the users that conflict, over one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def add(self, imported_users: Sequence[ImportedUser]) -> Collection[ImportedUser]:
-        """Add the users that nothing is in the way of, and return them.
+        """Add the users without a conflict, and return them.
 
-        Users of other transactions that are in the way are waited for.
+        Conflicting users of other transactions are waited for.
         """
         first: dict[UUID, ImportedUser] = {}
         for imported in imported_users:
             first.setdefault(imported.user.id, imported)
-        # In one order everywhere: imports of the same users wait for each other, and none dies.
+        # Every import inserts in this order, so imports of the same users do not deadlock.
         ordered = sorted(first.values(), key=lambda imported: imported.user.email)
-        rows = _value_table([*_user_columns(ordered), *_import_columns(ordered)])
-        values = [rows.c[name] for name in (*_TYPES, "is_active")]
-        added = await self._connection.execute(
-            insert_or_ignore(users)
-            .from_select(
-                [*_TYPES, "is_active", "created_at"],
-                select(*values, func.coalesce(rows.c.created_at, func.now())),
-            )
-            .on_conflict_do_nothing()
-            .returning(users.c.id)
-        )
+        arrays = {
+            f"imported_{name}": [
+                getattr(imported if name in _IMPORT_ONLY else imported.user, name)
+                for imported in ordered
+            ]
+            for name in _IMPORTED_TYPES
+        }
+        added = await self._connection.execute(_add, arrays)
         return {first[user_id] for user_id in added.scalars()}
 
     async def add_profiles(self, imported_users: Collection[ImportedUser]) -> None:
         """Add the profiles of users that were added."""
-        names = ProfileRow._fields
-        rows = _value_table(
-            [("user_id", Uuid(), [imported.user.id for imported in imported_users])]
-            + [(name, Text(), [getattr(a.profile, name) for a in imported_users]) for name in names]
-        )
-        await self._connection.execute(
-            insert(user_profiles).from_select(["user_id", *names], select(rows))
-        )
+        arrays: dict[str, list[Any]] = {
+            f"imported_{name}": [getattr(imported.profile, name) for imported in imported_users]
+            for name in ProfileRow._fields
+        }
+        arrays["imported_user_id"] = [imported.user.id for imported in imported_users]
+        await self._connection.execute(_add_profiles, arrays)
 
     async def resolve_conflicts(
         self, imported_users: Sequence[ImportedUser]
     ) -> Mapping[ImportedUser, UUID | Failure]:
-        """Tell of each user that was not added which one it is, or why it cannot be one.
+        """Return for each user that was not added the id of the same user, or a failure.
 
-        Raise `TransactionConflict` when what was in the way of one has gone meanwhile.
+        Raise `TransactionConflict` if the user that was in the way is gone.
         """
         news = [imported.user for imported in imported_users]
-        keys = _any_value([new.request_id for new in news], Uuid())
-        known = {
-            one.request_id: one for one in await self._find_existing(users.c.request_id == keys)
-        }
+        request_ids = {"request_ids": [new.request_id for new in news]}
+        known = {it.request_id: it for it in await self._find(_by_request_ids, request_ids)}
         others = await self._find_conflicting([new for new in news if new.request_id not in known])
-        taken = {unique_value: one for one in others for unique_value in _unique_values(one)}
+        taken = {value: it for it in others for value in _unique_values(it)}
         return {imported: _resolve_conflict(imported, known, taken) for imported in imported_users}
 
     async def _find_conflicting(self, new_users: Sequence[NewUser]) -> Sequence[ExistingUser]:
-        """Find the users that have what one of the wanted ones only can have."""
+        """Return the users with the id, the address or the username of a new user."""
         if not new_users:
             return []
-        found = await self._connection.execute(_conflicting_ids(new_users))
-        return await self._find_existing(users.c.id == _any_value(found.scalars(), Uuid()))
+        values = {
+            "ids": [new.id for new in new_users],
+            "emails": [new.email for new in new_users],
+            "usernames": [new.username for new in new_users if new.username is not None],
+        }
+        found = await self._connection.execute(_conflicting_ids, values)
+        return await self._find(_by_ids, {"ids": [*found.scalars()]})
 
-    async def _find_existing(self, condition: ColumnElement[bool]) -> Sequence[ExistingUser]:
-        # Locked, which is a write: what is answered as being there has to be confirmed by the
-        # standbys too.
-        found = await self._connection.execute(
-            select(
-                *(users.c[name] for name in ExistingUser._fields[:-1]),
-                users.c.deleted_at.is_(None),
-            )
-            .where(condition)
-            .with_for_update(read=True, key_share=True)
-        )
+    async def _find(
+        self, statement: Select[*tuple[Any, ...]], values: Mapping[str, object]
+    ) -> Sequence[ExistingUser]:
+        found = await self._connection.execute(statement, values)
         return [ExistingUser._make(row) for row in found]
 
 
-def _unique_values(one: ExistingUser) -> Iterable[tuple[str, Any]]:
-    """Tell what no other user can have beside this one."""
-    yield "id", one.id
-    if one.is_live:
-        yield "email", one.email
-        yield "username", one.username
+def _unique_values(user: ExistingUser) -> Iterable[tuple[str, Any]]:
+    """Yield the columns and values that no other user can have."""
+    yield "id", user.id
+    if user.is_live:
+        yield "email", user.email
+        yield "username", user.username
 
 
 def _resolve_conflict(
@@ -182,44 +228,3 @@ def _resolve_conflict(
     if new.username is not None and ("username", new.username) in taken:
         return UsernameTaken()
     raise TransactionConflict
-
-
-def _conflicting_ids(new_users: Sequence[NewUser]) -> CompoundSelect[Any]:
-    """Tell the ids of users that have the id, the address or the username of a wanted one.
-
-    An arm for each index: of several conditions in one, PostgreSQL may use none.
-    """
-    ids, is_live = select(users.c.id), users.c.deleted_at.is_(None)
-    return union(
-        ids.where(users.c.id == _any_value([new.id for new in new_users], Uuid())),
-        ids.where(users.c.email == _any_value([new.email for new in new_users], Text()), is_live),
-        ids.where(
-            users.c.username == _any_value([new.username for new in new_users], Text()), is_live
-        ),
-    )
-
-
-def _user_columns(imported_users: Sequence[ImportedUser]) -> Iterable[Column]:
-    for name, kind in _TYPES.items():
-        yield name, kind, [getattr(imported.user, name) for imported in imported_users]
-
-
-def _import_columns(imported_users: Sequence[ImportedUser]) -> Iterable[Column]:
-    yield "is_active", Boolean(), [imported.is_active for imported in imported_users]
-    yield (
-        "created_at",
-        DateTime(timezone=True),
-        [imported.created_at for imported in imported_users],
-    )
-
-
-def _any_value(values: Iterable[Any], kind: TypeEngine[Any]) -> Any:
-    known = [value for value in values if value is not None]
-    return any_(literal(known, ARRAY(kind)))
-
-
-def _value_table(columns: Sequence[Column]) -> FromClause:
-    """Give columns of values as a table: one parameter a column, whatever their length."""
-    arrays = [literal(list(values), ARRAY(kind)) for _, kind, values in columns]
-    names = [column(name, kind) for name, kind, _ in columns]
-    return func.unnest(*arrays).table_valued(*names, name="arrivals").render_derived()

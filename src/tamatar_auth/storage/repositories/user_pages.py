@@ -1,9 +1,9 @@
-"""Statements of pages of users, written so that a page costs the same among a million users.
+"""Statements for pages of users, with a cost that does not grow with the number of users.
 
-A page is read along an index that is in its order, or it is sorted out of a few rows that
-another index finds. Which of the two is decided here and not by the planner: the plan of a
-prepared statement is made without looking at its values, and whether rows are many or few
-depends on these. Nor does the planner know that unverified users, say, are all new ones.
+A page is read along an index in the page's order, or sorted from a few rows that another index
+finds. This module decides which, not the planner. The plan of a prepared statement ignores its
+values, and the number of rows depends on them. Nor does the planner know correlations: for
+example, all unverified users may be new.
 """
 
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ from tamatar_auth.storage.repositories.user_filters import (
 from tamatar_auth.storage.tables import users
 
 MAX_SORTED_ROWS = 5000
-"""Up to how many rows are sorted for a page.
+"""The most rows that are sorted for a page.
 
-A wider span holds one of 200 users at least where there are a million. So an index that is
-in order meets a page of 50 within some 10,000 rows.
+A wider range holds at least one of 200 users among a million. So a scan in the page's order
+finds 50 users within about 10,000 rows.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class UserPageQuery:
-    """Up to `size` users that a filter describes, in an order, after a place in it."""
+    """Up to `size` users that a filter describes, in an order, after a cursor."""
 
     columns: Sequence[ColumnElement[Any]]
     matching: UserFilter
@@ -46,19 +46,19 @@ class UserPageQuery:
     after: KeysetCursor | None
 
     def width_probes(self) -> Sequence[Select[Any]]:
-        """Give a statement for each span across the order: it finds a row in a wide one."""
+        """Build a statement for each range of other columns: a row means a wide range."""
         return [
             select(literal(1))
             .where(column_range.condition)
-            .order_by(column_range.column)  # so that nothing but its index is read
+            .order_by(column_range.column)  # so that only its index is read
             .offset(limit_literal(MAX_SORTED_ROWS))
             .limit(limit_literal(1))
             for column_range in self._other_ranges
         ]
 
     def sort_matches(self) -> Select[Any]:
-        """Sort the page out of the rows of a narrow span."""
-        # Materialized, or else the rows might be looked for along the order after all.
+        """Build the statement that sorts the rows of a narrow range."""
+        # Materialized, because the planner could scan in the page's order otherwise.
         matches = select(*self.columns).where(*conditions(self.matching)).cte("found")
         found = matches.prefix_with("MATERIALIZED")
         page = self._sorted(found)
@@ -68,7 +68,7 @@ class UserPageQuery:
         return page.where(after_condition(key, found.c.id, self.after, descending=descending))
 
     def scan_index(self) -> Select[Any]:
-        """Read a page of each stratum along the order, and sort several of them into one."""
+        """Build the statement that reads a page of each partition, and merges them."""
         partition_pages = [
             self._partition_page(partition) for partition in index_partitions(self.matching)
         ]
@@ -80,10 +80,10 @@ class UserPageQuery:
         return self._sorted(found.subquery("found"))
 
     def _partition_page(self, partition: IndexPartition) -> Select[Any]:
-        """Read a page of a stratum along the index of the order.
+        """Build the statement for a page of a partition, along the index of the order.
 
-        Flags are a part of the order and of its bounds. As conditions of their own they might
-        be checked row by row along another index, far from the first that holds.
+        Flags are a part of the order and of its bounds. As separate conditions they could be
+        checked row by row along another index, far from the first match.
         """
         c, flags = users.c, partition.flags or ()
         leading = (c.email_verified, c.is_active)[: len(flags)]
@@ -94,7 +94,7 @@ class UserPageQuery:
                 *deletion_conditions(Deleted.ONLY if partition.deleted else Deleted.EXCLUDE),
                 *self._bounds(keys, flags),
                 *(() if flags else flag_conditions(self.matching)),
-                # As IS TRUE, so that no index leads across the order.
+                # As IS TRUE, so that no index of another order is used.
                 *(column_range.condition.is_(True) for column_range in self._other_ranges),
             )
             .order_by(*self._directions((*self._leading_null(partition), *keys)))
@@ -102,9 +102,10 @@ class UserPageQuery:
         )
 
     def _leading_null(self, partition: IndexPartition) -> Sequence[ColumnElement[Any]]:
-        """Give what no order needs, as it is NULL: it keeps the planner from idx_user_created.
+        """Return a column that is NULL in all rows: it keeps the planner off idx_user_created.
 
-        That one would have all users of an import sorted by their ids, if it was at one moment.
+        With that index, users created at the same moment, as by an import, would all be sorted
+        by id.
         """
         plain = not partition.deleted and partition.flags is None
         return (users.c.deleted_at,) if plain and self.order.column != "email" else ()
@@ -112,7 +113,7 @@ class UserPageQuery:
     def _bounds(
         self, keys: Sequence[ColumnElement[Any]], flags: Sequence[bool]
     ) -> Sequence[ColumnElement[bool]]:
-        """Give one bound at each end: of two at the same, a scan might begin at the farther."""
+        """Return one bound for each end: with two, a scan could begin at the wider one."""
         column_range = column_ranges(self.matching).get(
             self.order.column, ColumnRange(keys[-2], None, None)
         )
@@ -131,7 +132,7 @@ class UserPageQuery:
 
     @property
     def _other_ranges(self) -> Sequence[ColumnRange]:
-        """The spans of other columns than that of the order."""
+        """The ranges of other columns than the order's column."""
         found = column_ranges(self.matching)
         return [column_range for name, column_range in found.items() if name != self.order.column]
 

@@ -1,12 +1,11 @@
-"""One-time secrets of users: issued, looked at and taken once."""
+"""One-time tokens of users: issued, read and consumed once."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import Interval, Row, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,24 +14,57 @@ from tamatar_auth.storage.tables import user_tokens
 
 
 class TokenPurpose(StrEnum):
-    """What a secret is good for."""
+    """The use of a token."""
 
     EMAIL_VERIFICATION = "email_verification"
     PASSWORD_RESET = "password_reset"  # noqa: S105 - a purpose
 
 
 class TokenOwner(NamedTuple):
-    """Whose secret it is, and the address it was made for."""
+    """The user of a token, and the address that the token was issued for."""
 
     user_id: UUID
     email: str
 
 
-_owner_columns = (user_tokens.c.user_id, user_tokens.c.email)
+_columns = user_tokens.c
+_owner_columns = (_columns.user_id, _columns.email)
+_expiry = func.now() + bindparam("lifetime", type_=Interval)
+_is_valid = (
+    (_columns.token_digest == bindparam("digest"))
+    & (_columns.purpose == bindparam("of_purpose"))
+    & (_columns.expires_at > func.now())
+)
+
+_new = insert(user_tokens).values(created_at=func.now(), expires_at=_expiry)
+_issue = (
+    _new.on_conflict_do_update(
+        index_elements=[_columns.user_id, _columns.purpose],
+        set_={
+            name: _new.excluded[name]
+            for name in ("token_digest", "email", "created_at", "expires_at")
+        },
+    )
+    .returning(_columns.expires_at)
+    .execution_options(summary="INSERT user_tokens")
+)
+_find = select(*_owner_columns).where(_is_valid).execution_options(summary="SELECT user_tokens")
+_consume = (
+    delete(user_tokens)
+    .where(_is_valid)
+    .returning(*_owner_columns)
+    .execution_options(summary="DELETE user_tokens")
+)
+_revoke = (
+    delete(user_tokens)
+    .where(_columns.user_id == bindparam("owner_id"))
+    .execution_options(summary="DELETE user_tokens")
+)
+_expiry_of_new = select(_expiry).execution_options(summary="SELECT")
 
 
 class UserTokenRepository:
-    """Issues and takes one-time secrets over one connection."""
+    """Issues and consumes one-time tokens over one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -40,58 +72,43 @@ class UserTokenRepository:
     async def issue(
         self, purpose: TokenPurpose, owner: TokenOwner, token_digest: bytes, lifetime: timedelta
     ) -> datetime:
-        """Keep a secret in place of the one before, and return when it expires.
+        """Store a token in place of the owner's previous one, and return when it expires.
 
-        The database answers `UserNotFound`.
+        A constraint raises `UserNotFound`.
         """
         values = {
-            "token_digest": token_digest,
+            "user_id": owner.user_id,
             "email": owner.email,
-            "created_at": func.now(),
-            "expires_at": func.now() + lifetime,
+            "purpose": purpose,
+            "token_digest": token_digest,
+            "lifetime": lifetime,
         }
-        issued = await self._connection.execute(
-            insert(user_tokens)
-            .values(user_id=owner.user_id, purpose=purpose, **values)
-            .on_conflict_do_update(
-                index_elements=[user_tokens.c.user_id, user_tokens.c.purpose], set_=values
-            )
-            .returning(user_tokens.c.expires_at)
-        )
-        return issued.scalar_one()
+        return (await self._connection.execute(_issue, values)).scalar_one()
 
     async def get(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
-        """Return whose secret it is, or raise `UserTokenInvalid`. It stays good."""
-        found = await self._connection.execute(
-            select(*_owner_columns).where(*_is_valid(purpose, token_digest))
-        )
-        row = found.one_or_none()
-        if row is None:
-            raise UserTokenInvalid
-        return TokenOwner._make(row)
+        """Return the owner of a token, or raise `UserTokenInvalid`. The token stays valid."""
+        values = {"of_purpose": purpose, "digest": token_digest}
+        return _owner_or_raise((await self._connection.execute(_find, values)).one_or_none())
 
     async def consume(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
-        """Use a secret up, or raise `UserTokenInvalid`. Of several takers one succeeds."""
-        consumed = await self._connection.execute(
-            delete(user_tokens).where(*_is_valid(purpose, token_digest)).returning(*_owner_columns)
-        )
-        row = consumed.one_or_none()
-        if row is None:
-            raise UserTokenInvalid
-        return TokenOwner._make(row)
+        """Delete a token and return its owner, or raise `UserTokenInvalid`.
+
+        One of several calls at the same time succeeds.
+        """
+        values = {"of_purpose": purpose, "digest": token_digest}
+        return _owner_or_raise((await self._connection.execute(_consume, values)).one_or_none())
 
     async def revoke(self, user_id: UUID) -> None:
-        """End every secret of a user."""
-        await self._connection.execute(delete(user_tokens).where(user_tokens.c.user_id == user_id))
+        """Delete every token of a user."""
+        await self._connection.execute(_revoke, {"owner_id": user_id})
 
     async def expiry_of_new(self, lifetime: timedelta) -> datetime:
-        """Tell when a secret issued now would expire."""
-        return (await self._connection.execute(select(func.now() + lifetime))).scalar_one()
+        """Return when a token issued now would expire."""
+        found = await self._connection.execute(_expiry_of_new, {"lifetime": lifetime})
+        return found.scalar_one()
 
 
-def _is_valid(purpose: TokenPurpose, token_digest: bytes) -> Sequence[ColumnElement[bool]]:
-    return (
-        user_tokens.c.token_digest == token_digest,
-        user_tokens.c.purpose == purpose,
-        user_tokens.c.expires_at > func.now(),
-    )
+def _owner_or_raise(row: Row[UUID, str] | None) -> TokenOwner:
+    if row is None:
+        raise UserTokenInvalid
+    return TokenOwner._make(row)

@@ -30,7 +30,7 @@ class PreparedStatement:
         self._text = compiled.string
         self._names: Sequence[str] = compiled.positiontup or ()
         self._defaults = compiled.params
-        self._summary = summarize(compiled, self._text)
+        self._summary = summarize(statement.get_execution_options(), self._text)
         self._observer = observer
 
     async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:

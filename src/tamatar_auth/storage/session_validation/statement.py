@@ -28,7 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from tamatar_auth.storage.repositories.sessions import in_grace, is_stale, refusal
+from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, refusal
 from tamatar_auth.storage.tables import sessions, users
 
 ValidatedRow: TypeAlias = Sequence[Any]
@@ -71,7 +71,7 @@ def _select_by(digest: ColumnElement[Any]) -> Select[Any]:
 
 sessions_by_digest: CompoundSelect[Any] = union_all(
     _select_by(sessions.c.token_digest), _select_by(sessions.c.previous_digest).where(in_grace)
-)
+).execution_options(summary="SELECT sessions users")
 """The sessions of tokens, good or not: of `digests`, which are `Digests`.
 
 Either kind of token by itself: with an OR, PostgreSQL compares each row with every digest.

@@ -9,7 +9,7 @@ from uuid import UUID
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.repositories.sessions import raise_refusal
+from tamatar_auth.storage.repositories.session_state import raise_refusal
 from tamatar_auth.storage.session_validation.batch_loader import (
     MAX_STATEMENTS,
     READ_TIMEOUT,

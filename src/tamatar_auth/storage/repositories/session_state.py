@@ -1,0 +1,59 @@
+"""Conditions on the state of a session: live, idle, refused and why.
+
+A session is live while it is neither revoked nor expired. The database's clock decides.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Integer, Interval, bindparam, case, cast, func, literal_column
+from sqlalchemy.dialects.postgresql import INTERVAL
+
+from tamatar_auth.errors import Failure
+from tamatar_auth.errors.sessions import SessionExpired, SessionIdle, SessionRevoked, UserInactive
+from tamatar_auth.storage.tables import sessions, users
+
+ROTATION_GRACE = timedelta(seconds=10)
+"""How long a replaced token still works, so that clients that race do not fail."""
+
+ACTIVITY_PRECISION = timedelta(minutes=1)
+"""How old `last_activity_at` may be before a use of the session updates it."""
+
+
+def _ago(length: timedelta) -> ColumnElement[datetime]:
+    """Return a moment in the past as a part of the statement's text, not as a parameter."""
+    return func.now() - literal_column(f"interval '{length.total_seconds()} s'", INTERVAL)
+
+
+live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
+in_grace = sessions.c.rotated_at > _ago(ROTATION_GRACE)
+is_idle = sessions.c.last_activity_at <= func.now() - cast(
+    bindparam("idle_limit", type_=Interval), INTERVAL
+)
+"""Whether the session was unused for longer than `idle_limit`; NULL without a limit."""
+
+is_stale = sessions.c.last_activity_at <= _ago(ACTIVITY_PRECISION)
+"""Whether `last_activity_at` is so old that a use of the session updates it."""
+
+_refusal_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (
+    (sessions.c.revoked_at.is_not(None), SessionRevoked),
+    (sessions.c.expires_at <= func.now(), SessionExpired),
+    (is_idle, SessionIdle),
+    (users.c.deleted_at.is_not(None) | ~users.c.is_active, UserInactive),
+)
+refusal = case(
+    *(
+        (ground, literal_column(str(place), Integer))
+        for place, (ground, _) in enumerate(_refusal_grounds)
+    )
+).label("refusal")
+"""The number of the first ground to refuse a session with its user, or NULL."""
+
+
+def raise_refusal(ground: int | None) -> None:
+    """Raise the failure for a value of `refusal`; return if it is None.
+
+    The failures are `SessionRevoked`, `SessionExpired`, `SessionIdle` and `UserInactive`.
+    """
+    if ground is not None:
+        raise _refusal_grounds[ground][1]

@@ -1,0 +1,120 @@
+"""Every statement of the repositories has a summary that fits its text."""
+
+import contextlib
+import inspect
+from datetime import timedelta
+from operator import attrgetter
+from uuid import UUID
+
+from sqlalchemy import event
+
+from tamatar_auth.errors import Failure
+from tamatar_auth.storage.database import Scope
+from tamatar_auth.storage.repositories.credentials import Credentials
+from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
+from tamatar_auth.storage.repositories.profiles import ProfileRow
+from tamatar_auth.storage.repositories.session_rotation import NewToken
+from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
+from tamatar_auth.storage.repositories.user_import import ImportedUser
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
+from tamatar_auth.storage.repositories.users import NewUser
+from tests.support.rows import new_session
+
+ID, DIGEST, DAY = UUID(int=1), b"d" * 32, timedelta(days=1)
+ADA = NewUser(id=ID, email="ada@example.com")
+OTHER_ADA = NewUser(id=UUID(int=2), email="ada@example.com", request_id=ID)
+IMPORTED = ImportedUser(user=OTHER_ADA, profile=ProfileRow())
+CHECKED = Credentials(ID, "ada@example.com", "hash", is_active=True)
+OWNER = TokenOwner(ID, "ada@example.com")
+RESET = TokenPurpose.PASSWORD_RESET
+
+CALLS = [
+    ("users.add", lambda add: add(ADA)),
+    ("users.find_created_by", lambda find: find(ID, DIGEST)),
+    ("users.get", lambda get: get(ID)),
+    ("users.get_by_email", lambda get: get("ada@example.com")),
+    ("users.get_by_username", lambda get: get("ada")),
+    ("users.find_many", lambda find: find([ID])),
+    ("users.update", lambda update: update(ID, {"first_name": "Ada"})),
+    ("users.set_active", lambda set_active: set_active(ID, active=False)),
+    ("users.delete", lambda delete: delete(ID, deleted_by=None)),
+    ("users.restore", lambda restore: restore(ID, {})),
+    ("user_lists.page", lambda page: page(UserFilter(), UserOrder(), size=1)),
+    ("user_lists.page", lambda page: page(UserFilter(email_prefix="a"), UserOrder(), size=1)),
+    ("user_lists.count", lambda count: count(UserFilter())),
+    ("user_lists.stats", lambda stats: stats(UserFilter())),
+    ("profiles.add", lambda add: add(ID, ProfileRow())),
+    ("profiles.get", lambda get: get(ID)),
+    ("profiles.update", lambda update: update(ID, {"bio": "engines"})),
+    ("sessions.add", lambda add: add(new_session(ID), DAY)),
+    ("sessions.touch", lambda touch: touch([ID])),
+    ("sessions.revoke_excess", lambda revoke: revoke(ID, 1)),
+    ("sessions.get", lambda get: get(ID)),
+    ("sessions.recent", lambda recent: recent(ID, limit=1)),
+    ("sessions.page", lambda page: page(ID, include_ended=False, size=1)),
+    ("sessions.page", lambda page: page(ID, include_ended=True, size=1)),
+    ("sessions.revoke", lambda revoke: revoke(ID)),
+    ("sessions.revoke_by_token", lambda revoke: revoke(DIGEST)),
+    ("sessions.revoke_of_user", lambda revoke: revoke(ID)),
+    ("rotations.rotate", lambda rotate: rotate(DIGEST, NewToken(DIGEST, DIGEST))),
+    ("rotations.find_rotated", lambda find: find(DIGEST)),
+    ("rotations.revoke_reused", lambda revoke: revoke(ID)),
+    ("credentials.find_by_user_id", lambda find: find(ID)),
+    ("credentials.find_by_email", lambda find: find("ada@example.com")),
+    ("credentials.find_by_username", lambda find: find("ada")),
+    ("credentials.record_sign_in", lambda record: record(CHECKED)),
+    ("credentials.replace", lambda replace: replace(CHECKED, "hash")),
+    ("credentials.reset", lambda reset: reset(OWNER, "hash")),
+    ("credentials.verify_email", lambda verify: verify(OWNER)),
+    ("user_tokens.issue", lambda issue: issue(RESET, OWNER, DIGEST, DAY)),
+    ("user_tokens.get", lambda get: get(RESET, DIGEST)),
+    ("user_tokens.consume", lambda consume: consume(RESET, DIGEST)),
+    ("user_tokens.revoke", lambda revoke: revoke(ID)),
+    ("user_tokens.expiry_of_new", lambda expiry: expiry(DAY)),
+    ("attempts.record_attempt", lambda record: record(DIGEST, None)),
+    ("attempts.undo_attempt", lambda undo: undo(DIGEST)),
+    ("attempts.clear", lambda clear: clear(DIGEST)),
+    ("imports.add", lambda add: add([IMPORTED])),
+    ("imports.add_profiles", lambda add: add([])),
+    ("imports.resolve_conflicts", lambda resolve: resolve([IMPORTED])),
+    ("exports.page", lambda page: page(None, size=1)),
+    ("sweeps.try_lock", lambda try_lock: try_lock()),
+    ("sweeps.count", lambda count: count(dict.fromkeys(ExpiredRows, DAY))),
+    (
+        "sweeps.purge_replaced_tokens",
+        lambda purge: purge(ExpiredRows.ENDED_SESSIONS, DAY, limit=1),
+    ),
+    ("sweeps.purge", lambda purge: purge(ExpiredRows.EXPIRED_SECRETS, DAY, limit=1)),
+    ("users.purge", lambda purge: purge(ID)),
+]
+
+
+async def test_statements_of_repositories_have_fitting_summaries(database):
+    sent = []
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def catch(_connection, _cursor, statement, _values, context, _many):
+        sent.append((context.execution_options.get("summary"), statement))
+
+    for method, call in CALLS:
+        sent.clear()
+        with contextlib.suppress(Failure):
+            async with database.transaction() as tx:
+                await call(attrgetter(method)(tx))
+        assert sent, method
+        for summary, statement in sent:
+            assert summary, method
+            assert all(word in statement for word in summary.split()), method
+
+
+async def test_calls_cover_every_method_of_the_repositories(database):
+    async with database.read() as db:
+        methods = {
+            f"{name}.{method}"
+            for name, repository in vars(db).items()
+            if name not in {"connection", "diagnostics"}  # statements as text name themselves
+            for method, _ in inspect.getmembers(type(repository), inspect.iscoroutinefunction)
+            if not method.startswith("_")
+        }
+    assert isinstance(db, Scope)
+    assert methods == {method for method, _ in CALLS}
