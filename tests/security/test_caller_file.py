@@ -108,12 +108,12 @@ ROLE, TOKEN = 'roles = ["validator"]', tokens((DIGEST, LATER))
         ),
         (
             gateway(ROLE, tokens((DIGEST, LATER), (DIGEST, LATER))),
-            "caller gateway: has a token that stands in the file twice",
+            "caller gateway: has a token that is in the file twice",
         ),
         (
             gateway(ROLE, 'spiffe_ids = ["spiffe://a/b"]')
             + '\n[callers.b]\nroles = ["admin"]\nspiffe_ids = ["spiffe://a/b"]',
-            "caller gateway: has a SPIFFE id or DNS name that stands in the file twice",
+            "caller gateway: has a SPIFFE id or DNS name that is in the file twice",
         ),
         (gateway(ROLE, 'spiffe_ids = ["https://a/b"]'), "spiffe_ids[0]: must be a SPIFFE id"),
         (gateway(ROLE, 'spiffe_ids = ["spiffe://a/../b"]'), "spiffe_ids[0]: must be a SPIFFE id"),

@@ -289,12 +289,12 @@ def test_sighup_has_the_callers_read_again_and_no_token_is_told(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"certificate": b"x"}, "server.pem: holds no certificates in PEM"),
-        ({"key": b"x"}, "server.key: holds no private key in PEM"),
+        ({"certificate": b"x"}, "server.pem: contains no certificates in PEM"),
+        ({"key": b"x"}, "server.key: contains no private key in PEM"),
         ({"key": Authority.make().root.key}, "server.key: is not the key of the certificate in"),
         ({"key": None}, "server.key cannot be read"),
         ({"life": -DAY}, "server.pem: expired on "),
-        ({"client_ca": b""}, "ca.pem: holds no certificates in PEM"),
+        ({"client_ca": b""}, "ca.pem: contains no certificates in PEM"),
     ],
 )
 def test_wrong_files_are_told_in_a_line(authority, tmp_path, change, why):

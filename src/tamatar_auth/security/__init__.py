@@ -1,1 +1,1 @@
-"""Passwords, tokens and addresses."""
+"""Callers, authorization, tokens, identifiers, audit, TLS and passwords."""

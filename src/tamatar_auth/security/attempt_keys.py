@@ -1,7 +1,7 @@
-"""Under which account attempts are counted: the user's, or that of an address nobody has.
+"""The keys under which password attempts are counted: a user, or an address without a user.
 
-A user's attempts follow it when its address changes, and stay behind when the address goes to
-somebody else.
+The attempts of a user follow the user when the address changes. They do not follow the address
+to another user.
 """
 
 import hashlib
@@ -9,15 +9,15 @@ from uuid import UUID
 
 
 def account_of_user(user_id: UUID) -> bytes:
-    """Give the account of a user, or of an id that no user has: 32 bytes."""
+    """Return the key of a user, or of an id that no user has: 32 bytes."""
     return hashlib.sha256(f"user:{user_id}".encode()).digest()
 
 
 def account_of_email(email: str) -> bytes:
-    """Give the account of an address, in its normal form, that no user has."""
+    """Return the key of a normalised address that no user has."""
     return hashlib.sha256(f"email:{email}".encode()).digest()
 
 
 def account_of_username(username: str) -> bytes:
-    """Give the account of a name, in its normal form, that no user has."""
+    """Return the key of a normalised username that no user has."""
     return hashlib.sha256(f"username:{username}".encode()).digest()

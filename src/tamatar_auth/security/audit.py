@@ -1,7 +1,7 @@
-"""The audit trail: what happened to credentials and sessions, an event each, as log records.
+"""The audit trail: one log record for each change of credentials and sessions.
 
-docs/operate/audit.md documents the names of events and of their fields, which do not change.
-No secret, address or name is in them: users and sessions are told by their ids.
+docs/operate/audit.md documents the names of events and fields, which are stable. The records
+identify users and sessions by id and contain no secret, address or name.
 """
 
 from enum import StrEnum
@@ -19,7 +19,7 @@ log = structlog.get_logger(LOGGER)
 
 
 class Event(StrEnum):
-    """What happened."""
+    """The names of the events."""
 
     SIGN_IN_SUCCEEDED = "sign_in.succeeded"
     SIGN_IN_FAILED = "sign_in.failed"
@@ -54,7 +54,7 @@ def record(
     session_id: UUID | str | None = None,
     **facts: Any,
 ) -> None:
-    """Write an event down, after the transaction that decided it."""
+    """Record an event. Call this after the transaction has committed."""
     caller = current_caller.get()
     fields: dict[str, Any] = {"caller": caller.name if caller else None, **facts}
     fields |= {"user_id": _text(user_id), "session_id": _text(session_id)}

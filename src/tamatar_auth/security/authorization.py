@@ -1,6 +1,6 @@
-"""Who may call what: one rule for each method that the server answers.
+"""Authorization: one rule for each method of the server.
 
-A method without a rule is answered to nobody, and keeps the server from starting.
+A method without a rule rejects all callers, and the server refuses to start.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from tamatar_auth.security.callers import Role
 
 
 class AccessRule(NamedTuple):
-    """The roles of which one is enough to call a method; `is_open` lets everybody call it."""
+    """The roles that may call a method. An open method needs no authentication."""
 
     roles: frozenset[Role]
     is_open: bool = False
@@ -63,7 +63,7 @@ ACCESS_RULES: AccessRules = MappingProxyType(
             "GetDatabaseInfo": ADMIN,
             "ListSlowestQueries": ADMIN,
         },
-        # Balancers and orchestrators have no credentials, and learn nothing but the status.
+        # Load balancers and orchestrators have no credentials. They see nothing but the status.
         "grpc.health.v1.Health": {"Check": ALLOW_ALL, "Watch": ALLOW_ALL, "List": ALLOW_ALL},
         "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": ADMIN},
         "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": ADMIN},
@@ -74,14 +74,14 @@ ACCESS_RULES: AccessRules = MappingProxyType(
 def find_rule_mismatch(
     served_methods: Mapping[str, Collection[str]], rules: AccessRules = ACCESS_RULES
 ) -> str | None:
-    """Name the first method without a rule or rule without a method; None when all agree.
+    """Return a message about the first method without a rule or rule without a method, or None.
 
-    `answered` has the names of the methods of each service that the server answers.
+    `served_methods` has the method names of each service.
     """
     methods = {f"{service}/{name}" for service, names in served_methods.items() for name in names}
     methods_with_rule = {f"{service}/{name}" for service, names in rules.items() for name in names}
     for method in sorted(methods - methods_with_rule):
         return f"{method} has no rule for callers: add one to security/authorization.py."
     for method in sorted(methods_with_rule - methods):
-        return f"{method} has a rule, but no service answers it: see security/authorization.py."
+        return f"{method} has a rule, but no service has it: see security/authorization.py."
     return None

@@ -1,4 +1,4 @@
-"""Reads `callers.toml`, where the callers stand with their roles and the digests of their tokens.
+"""Reads `callers.toml`: the callers, their roles and the digests of their tokens.
 
 [callers.gateway]
 roles = ["validator"]
@@ -10,41 +10,22 @@ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 expires = 2027-01-31T00:00:00Z
 """
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from tamatar_auth.config.errors import OperatorError
-from tamatar_auth.security.callers import (
-    LOCAL_CALLER,
-    Caller,
-    CallerCredentials,
-    Callers,
-    Role,
-    dns_name,
-)
+from tamatar_auth.security.caller_entries import CallerEntries, CallerEntry
+from tamatar_auth.security.callers import Callers
 
 MAX_FILE_BYTES = 1024 * 1024
-MAX_CALLERS = 1000
 MAX_VALID_TOKENS = 2
-"""The present token and, while a caller is given a new one, the next."""
-
-_MAX_TOKENS = 8
-_MAX_NAMES = 16
+"""The current token and, during a rotation, the next one."""
 
 _MESSAGES = {
     "extra_forbidden": "is not known here",
@@ -59,88 +40,11 @@ _MESSAGES = {
     "string_type": "must be a text",
 }
 
-_HOST = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
-
 
 class CallersError(OperatorError):
-    """The file of callers is wrong; the text names it, the caller and what is wrong."""
+    """The file of callers is invalid; the message names the file, the caller and the fault."""
 
     exit_code = 2
-
-
-def _matches(pattern: str, rule: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(rule)
-        return value
-
-    return AfterValidator(check)
-
-
-def _check_not_reserved(name: str) -> str:
-    if name == LOCAL_CALLER.name:
-        raise ValueError("is the name of callers that are not told apart: choose another")
-    return name
-
-
-Name = Annotated[
-    str,
-    _matches(r"[a-z0-9][a-z0-9._-]{0,62}", "must be a name of a-z, 0-9, '.', '_' and '-'"),
-    AfterValidator(_check_not_reserved),
-]
-Digest = Annotated[
-    str, _matches(r"[0-9a-f]{64}", "must be the SHA-256 of a token: 64 digits of 0-9 and a-f")
-]
-SpiffeId = Annotated[
-    str,
-    Field(max_length=2048),
-    _matches(
-        r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+",
-        "must be a SPIFFE id such as spiffe://example.com/gateway",
-    ),
-]
-DnsName = Annotated[
-    str,
-    Field(max_length=253),
-    _matches(rf"{_HOST}(\.{_HOST})*", "must be a DNS name in lower case, without wildcards"),
-]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class TokenEntry(_Entry):
-    """The digest of a token, and when it stops working."""
-
-    sha256: Digest
-    expires: Annotated[AwareDatetime, Strict()]
-
-
-class CallerEntry(_Entry):
-    """What stands in the file about one caller."""
-
-    roles: Annotated[frozenset[Role], Field(min_length=1)]
-    tokens: Annotated[tuple[TokenEntry, ...], Field(max_length=_MAX_TOKENS)] = ()
-    spiffe_ids: Annotated[tuple[SpiffeId, ...], Field(max_length=_MAX_NAMES)] = ()
-    dns_names: Annotated[tuple[DnsName, ...], Field(max_length=_MAX_NAMES)] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the caller's certificates may be issued to."""
-        return (*self.spiffe_ids, *(dns_name(host) for host in self.dns_names))
-
-    def credentials(self, name: str) -> CallerCredentials:
-        """Give the entry as the server works with it."""
-        return CallerCredentials(
-            caller=Caller(name, self.roles),
-            tokens={bytes.fromhex(token.sha256): token.expires for token in self.tokens},
-            names=frozenset(self.names),
-        )
-
-
-class _File(_Entry):
-    callers: Annotated[dict[Name, CallerEntry], Field(max_length=MAX_CALLERS)] = {}
 
 
 def read_callers(path: Path) -> Callers:
@@ -154,11 +58,11 @@ def read_callers(path: Path) -> Callers:
 
 
 def parse_callers(content: bytes, path: Path) -> Callers:
-    """Read what stands in a file of callers; `path` is for the messages of `CallersError`."""
+    """Parse the content of a file, or raise `CallersError` with a message that names `path`."""
     if len(content) > MAX_FILE_BYTES:
         raise CallersError(f"{path}: must not be larger than {MAX_FILE_BYTES} bytes.")
     try:
-        entries = _File.model_validate(tomllib.loads(content.decode())).callers
+        entries = CallerEntries.model_validate(tomllib.loads(content.decode())).callers
     except ValidationError as error:
         raise CallersError(f"{path}: {_describe_errors(error)}.") from None
     except UnicodeDecodeError:
@@ -182,22 +86,22 @@ def _rule_violations(entries: Mapping[str, CallerEntry]) -> Iterator[str]:
     for name in _owners_of_duplicates(
         (n, token.sha256) for n, e in entries.items() for token in e.tokens
     ):
-        yield f"caller {name}: has a token that stands in the file twice"
+        yield f"caller {name}: has a token that is in the file twice"
     for name in _owners_of_duplicates(
         (n, certificate_name) for n, e in entries.items() for certificate_name in e.names
     ):
-        yield f"caller {name}: has a SPIFFE id or DNS name that stands in the file twice"
+        yield f"caller {name}: has a SPIFFE id or DNS name that is in the file twice"
 
 
 def _owners_of_duplicates(values: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Name the owners of values that are there more than once."""
+    """Yield the owners of values that occur more than once."""
     owned = list(values)
     count = Counter(value for _, value in owned)
     return (owner for owner, value in owned if count[value] > 1)
 
 
 def _describe_errors(error: ValidationError) -> str:
-    """Tell the first thing that is wrong, and how many more there are."""
+    """Return the first problem, and the number of the others."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     first = problems[0]
     text = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
@@ -206,7 +110,7 @@ def _describe_errors(error: ValidationError) -> str:
 
 
 def _location(path: tuple[Any, ...]) -> str:
-    """Write `("callers", "gateway", "tokens", 0, "expires")` as people say it."""
+    """Return `caller gateway: tokens[0].expires: ` for the path of that field."""
     parts = [
         part if isinstance(part, int) else _printable(part) for part in path if part != "[key]"
     ]
@@ -218,5 +122,5 @@ def _location(path: tuple[Any, ...]) -> str:
 
 
 def _printable(key: str) -> str:
-    """Write a key of the file so that it stays on its line."""
+    """Return a key of the file without line breaks and control characters."""
     return "".join(char if char.isprintable() else "?" for char in key[:64])

@@ -1,7 +1,7 @@
-"""Changes the file of callers: adds, rotates and removes. What it does not change stays as it is.
+"""Edits the file of callers: adds, rotates and removes. Everything else in it stays unchanged.
 
-The file is replaced as a whole, by one that was checked: a server that looks at it meanwhile
-finds the old one or the new one.
+The new file is checked and replaces the old one atomically. A server that reads the file at the
+same time gets the old content or the new one.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ class NewCaller:
 
 
 class CallerFile:
-    """A file of callers. Every method raises `CallersError` for what it cannot do."""
+    """A file of callers. Every method raises `CallersError` on failure."""
 
     def __init__(self, path: Path) -> None:
-        # Of a symbolic link the file is replaced, not the link.
+        # For a symbolic link, its target is replaced, not the link.
         self._path = path.resolve()
 
     def add(self, caller: NewCaller, token_lifetime: timedelta | None) -> CallerToken | None:
-        """Add a caller; return its token, or None if no life of a token is given."""
+        """Add a caller; return its token, or None if no token lifetime is given."""
         token = CallerToken.issue() if token_lifetime else None
         with self._edit() as callers:
             if caller.name in callers:
@@ -55,9 +55,9 @@ class CallerFile:
         return token
 
     def rotate(self, name: str, overlap: timedelta, token_lifetime: timedelta) -> CallerToken:
-        """Give a caller a new token; the one before it works until `overlap` has passed.
+        """Add a token to a caller and return it; the current token expires after `overlap`.
 
-        Without any overlap the new token is at once the only one.
+        Without an overlap the current token stops working at once.
         """
         token, now = CallerToken.issue(), _now()
         with self._edit() as callers:
@@ -89,7 +89,7 @@ class CallerFile:
 
     @contextlib.contextmanager
     def _edit(self) -> Iterator[Any]:
-        """Yield the callers of the file, and write them back when the block ends well."""
+        """Yield the callers of the file; write the file if the block ends without an error."""
         with _lock_folder(self._path.parent):
             content = self._read_content()
             parse_callers(content, self._path)
@@ -128,7 +128,7 @@ class CallerFile:
 
 @contextlib.contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other editors out: of two at once the second would undo the first."""
+    """Lock out other editors: the second of two at once would undo the first's change."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -141,7 +141,7 @@ def _lock_folder(folder: Path) -> Iterator[None]:
 
 
 def _copy_ownership(descriptor: int, path: Path) -> None:
-    """Let who could read the file read the next one; the first is for its owner alone."""
+    """Give the new file the owner and mode of the old one; a first file is private."""
     with contextlib.suppress(FileNotFoundError):
         before = path.stat()
         with contextlib.suppress(PermissionError):

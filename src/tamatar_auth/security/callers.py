@@ -1,4 +1,4 @@
-"""Who calls: the services that may, what they prove it with, and their roles."""
+"""Callers: the services that may call, their credentials and their roles."""
 
 import hashlib
 import secrets
@@ -13,13 +13,13 @@ from typing import Self
 from tamatar_auth.errors import CallerNotAllowed
 
 CALLER_TOKEN_PREFIX = "tmc_"  # noqa: S105 - no password
-"""Makes a leaked token recognisable to scanners of logs and repositories."""
+"""Lets scanners of logs and repositories recognise a leaked token."""
 
 _TOKEN_BYTES = 32
 
 
 class Role(StrEnum):
-    """What a caller may do; `security/authorization.py` says which methods that are."""
+    """A set of methods that a caller may call; see `security/authorization.py`."""
 
     VALIDATOR = "validator"
     ACCOUNTS = "accounts"
@@ -28,21 +28,21 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A service that calls us."""
+    """A service that calls this one."""
 
     name: str
     roles: frozenset[Role]
 
 
 LOCAL_CALLER = Caller("local", frozenset({Role.ADMIN}))
-"""Whoever calls from this machine while no callers are set up."""
+"""All callers from this machine while no callers are configured."""
 
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
-"""Who makes the call that is being answered; None where nobody is asked, as by health."""
+"""The caller of the current call; None for methods without authentication, such as health."""
 
 
 def require_role(role: Role) -> None:
-    """Raise `CallerNotAllowed` unless who makes the call has a role."""
+    """Raise `CallerNotAllowed` unless the current caller has a role."""
     caller = current_caller.get()
     if caller is None or role not in caller.roles:
         raise CallerNotAllowed([role])
@@ -50,49 +50,49 @@ def require_role(role: Role) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CallerToken:
-    """A bearer token at the one moment it is known."""
+    """A new bearer token. Only its digest is kept."""
 
     text: str = field(repr=False)
 
     @classmethod
     def issue(cls) -> Self:
-        """Draw a new token."""
+        """Return a new random token."""
         return cls(CALLER_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
 
     @property
     def digest(self) -> bytes:
-        """What is kept of it."""
+        """The digest that is stored."""
         return caller_token_digest(self.text)
 
 
 def caller_token_digest(token: str) -> bytes:
-    """Give the SHA-256 that stands for a caller's token: 32 bytes."""
+    """Return the SHA-256 of a caller's token: 32 bytes."""
     return hashlib.sha256(token.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class CallerCredentials:
-    """What a caller can prove itself with."""
+    """The credentials of one caller."""
 
     caller: Caller
     tokens: Mapping[bytes, datetime]
-    """The digests of its bearer tokens, and when each stops working."""
+    """The digests of its bearer tokens, and their expiry."""
     names: Collection[str]
-    """What its certificates may be issued to: SPIFFE ids, and what `dns_name` gives."""
+    """The names in its certificates: SPIFFE ids, and DNS names as `dns_name` returns them."""
 
 
 def dns_name(host: str) -> str:
-    """Write a DNS name so that it cannot be mistaken for a SPIFFE id."""
+    """Return a DNS name with a prefix that no SPIFFE id has."""
     return f"dns:{host.lower()}"
 
 
 class Callers:
-    """The callers that are known, found by what they present."""
+    """The known callers, indexed by token and by certificate name."""
 
     def __init__(self, known: Iterable[CallerCredentials]) -> None:
         self.known = tuple(known)
-        # A dict may tell by its time how much of a digest is right. That helps nobody: whoever
-        # guesses tokens does not choose their digests, and a digest does not lead to its token.
+        # The time of a dict lookup may depend on how much of a digest matches. That helps no
+        # attacker: the digest of a guessed token is random, and does not lead to its token.
         self._by_digest = {
             digest: (credentials.caller, expires.timestamp())
             for credentials in self.known
@@ -103,19 +103,19 @@ class Callers:
         }
 
     def find_by_token(self, token: str) -> Caller | None:
-        """Find the caller of a bearer token; None for one that is unknown or expired.
+        """Return the caller of a bearer token, or None if it is unknown or expired.
 
-        The clock is this machine's: callers are no rows of the database.
+        This machine's clock decides, because callers are not rows of the database.
         """
         caller, expires = self._by_digest.get(caller_token_digest(token), (None, 0.0))
         return caller if time.time() < expires else None
 
     def find_token_owner(self, token: str) -> Caller | None:
-        """Find the caller of a token that may have expired. It proves nothing any more."""
+        """Return the caller of a token that may have expired, so it authenticates no call."""
         caller, _ = self._by_digest.get(caller_token_digest(token), (None, 0.0))
         return caller
 
     def find_by_names(self, names: Iterable[str]) -> Collection[Caller]:
-        """Find the callers that the names in a certificate stand for."""
+        """Return the callers that the names in a certificate identify."""
         found = {self._by_name.get(name) for name in names}
         return {caller for caller in found if caller is not None}

@@ -1,7 +1,7 @@
-"""Addresses and names in their normal form: the one that is stored, unique and looked up.
+"""The normal form of addresses and usernames: the form that is stored, unique and looked up.
 
-This is the only place that folds case. Python and PostgreSQL disagree on some letters, so
-the database never does it, and its unique indexes stand on what is made here.
+Only this module folds case. Python and PostgreSQL disagree on some letters, so no statement folds
+case, and the unique indexes contain the forms from here.
 """
 
 import unicodedata
@@ -12,11 +12,11 @@ from tamatar_auth.errors import InvalidFields
 
 
 def normalize_email(address: str, field: str = "email") -> str:
-    """Give the normal form: NFC, in lower case, the domain as Unicode.
+    """Return the normal form: NFC, in lower case, the domain as Unicode.
 
-    Raise `InvalidFields` for what is no address (RFC 5322 without comments and quotes, RFC
-    6531 for letters beyond ASCII; RFC 5321: at most 254 characters, 64 before the at sign).
-    Whether somebody reads mail there is not asked.
+    Raise `InvalidFields` if it is no address: RFC 5322 without comments and quotes, RFC 6531 for
+    letters beyond ASCII, and RFC 5321 for the lengths (254 characters, 64 before the at sign).
+    Deliverability is not checked.
     """
     try:
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", address).lower())
@@ -29,10 +29,10 @@ def normalize_email(address: str, field: str = "email") -> str:
 
 
 def normalize_prefix(prefix: str) -> str:
-    """Fold the beginning of an address or a name as the whole was folded."""
+    """Return the normal form of the beginning of an address or a username."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", prefix).lower())
 
 
 def normalize_username(username: str) -> str:
-    """Give the normal form of a username: lower case. Its letters are ASCII by rule."""
+    """Return the normal form of a username: lower case. Its rules allow only ASCII letters."""
     return username.lower()

@@ -21,14 +21,14 @@ _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
 class TlsError(OperatorError):
-    """A file of certificates or keys is wrong; the text names it and says why."""
+    """A file of certificates or keys is invalid; the message names the file and the fault."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where the certificate, its key and the callers' CAs are."""
+    """The files of the certificate, its key and the callers' CAs."""
 
     certificate: Path
     key: Path
@@ -36,7 +36,7 @@ class TlsFiles:
 
     @classmethod
     def of(cls, settings: Settings) -> "TlsFiles | None":
-        """Find the files of some settings; None where TLS is not set up."""
+        """Return the files of the settings, or None if TLS is not configured."""
         if settings.tls_certificate_file is None or settings.tls_key_file is None:
             return None
         return cls(
@@ -49,7 +49,7 @@ class TlsFiles:
         return [path for path in (self.certificate, self.key, self.client_ca) if path]
 
     def read(self) -> "TlsCredentials":
-        """Read what is in the files, or raise `TlsError`."""
+        """Read and check the files, or raise `TlsError`."""
         chain, key = _read_pem(self.certificate), _read_pem(self.key)
         leaf = _load_certificates(chain, self.certificate)[0]
         _check_key(key, leaf, self)
@@ -63,7 +63,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class TlsCredentials:
-    """What connections are encrypted with, checked and ready for gRPC."""
+    """The checked certificate and key, in the form that gRPC takes."""
 
     leaf: x509.Certificate = field(repr=False)
     chain: bytes = field(repr=False)
@@ -72,15 +72,15 @@ class TlsCredentials:
 
     @property
     def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """A new configuration; gRPC uses each one once."""
+        """A new configuration; gRPC uses each object once."""
         return grpc.ssl_server_certificate_configuration([(self.key, self.chain)], self.client_ca)
 
 
 def server_credentials(tls: WatchedFiles[TlsCredentials]) -> grpc.ServerCredentials:
-    """Make the credentials of one port, which follow the files.
+    """Return the credentials of one port, which follow changes of the files.
 
-    Each port needs its own: gRPC asks at every handshake whether the certificate is another
-    than the one that this port had before.
+    Each port needs its own: at every handshake gRPC asks whether the certificate has changed
+    since the last handshake of this port.
     """
     current = tls.value
 
@@ -93,7 +93,7 @@ def server_credentials(tls: WatchedFiles[TlsCredentials]) -> grpc.ServerCredenti
 
     return grpc.dynamic_ssl_server_credentials(
         current.configuration,
-        changed_configuration,  # type: ignore[arg-type] # None means that nothing has changed
+        changed_configuration,  # type: ignore[arg-type] # None means unchanged
         require_client_authentication=current.client_ca is not None,
     )
 
@@ -113,7 +113,7 @@ def _load_certificates(content: bytes, path: Path) -> Sequence[x509.Certificate]
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError:
-        raise TlsError(f"{path}: holds no certificates in PEM.") from None
+        raise TlsError(f"{path}: contains no certificates in PEM.") from None
 
 
 def _check_key(content: bytes, leaf: x509.Certificate, files: TlsFiles) -> None:
@@ -121,8 +121,8 @@ def _check_key(content: bytes, leaf: x509.Certificate, files: TlsFiles) -> None:
         key = load_pem_private_key(content, password=None)
     except TypeError:
         raise TlsError(f"{files.key}: must not be protected by a password.") from None
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, its text stays here
-        raise TlsError(f"{files.key}: holds no private key in PEM.") from None
+    except Exception:  # noqa: BLE001 - its text may quote the key
+        raise TlsError(f"{files.key}: contains no private key in PEM.") from None
     if not _is_supported_key(key):
         raise TlsError(f"{files.key}: must be ECDSA (P-256, P-384, P-521) or RSA of 2048 bits.")
     if key.public_key() != leaf.public_key():

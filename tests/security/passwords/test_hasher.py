@@ -182,7 +182,7 @@ def test_pepper_id_in_both_sources_must_have_one_key(tmp_path):
     with pytest.raises(PepperError) as refused:
         peppers(password_keys_file=file, password_keys=f"b:{key(b'c')}")
     assert str(refused.value) == (
-        "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE: the key b is another one in each"
+        "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE: the key b differs between them"
     )
 
 

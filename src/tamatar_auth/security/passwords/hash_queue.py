@@ -1,9 +1,8 @@
-"""Turns: who may have a password hashed.
+"""A bounded queue in front of the threads that hash passwords.
 
-A hash burns a core for about a quarter of a second. So few threads hash, and whoever wants a
-hash takes a turn first. The turns are bounded: as many as there are threads, and as many as may
-wait for one. Hashing needs a turn, and a turn has one hash at a time, so the queue before the
-threads is never longer than the turns.
+A hash takes about a quarter of a second of a core, so few threads hash. A call takes a permit
+before it hashes, and a permit runs one hash at a time. The number of permits is the number of
+threads plus the length of the queue, so the threads never have more work than that.
 """
 
 import asyncio
@@ -18,13 +17,13 @@ from tamatar_auth.security.passwords.thread_pool import HashJob, HashThreadPool
 Result = TypeVar("Result")
 HashObserver = Callable[[HashJob[Any]], None]
 
-_INITIAL_SECONDS = 0.25  # seconds a hash takes, until some were measured
-_MEAN_WEIGHT = 0.2  # of the latest hash in their mean
-_MIN_RETRY_SECONDS = 0.1  # seconds
+_INITIAL_SECONDS = 0.25  # the assumed duration of a hash, until one was measured
+_MEAN_WEIGHT = 0.2  # the weight of the latest hash in the moving average
+_MIN_RETRY_SECONDS = 0.1
 
 
 class QueueLoad(NamedTuple):
-    """How many turns are taken, and how many of them have a hash that runs or waits."""
+    """The permits in use, and how many of them have a hash that runs or waits."""
 
     taken: int
     hashing: int
@@ -39,15 +38,18 @@ class HashPermit:
         self._observe = observe
         self._latest: asyncio.Future[Any] | None = None
         self.was_dropped = False
-        """Whether its latest hash was cancelled before a thread began it."""
+        """Whether the latest hash was cancelled before a thread started it."""
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Return what the work returns. Cancelled before a thread began it, it never runs."""
+        """Run work on a thread and return its result.
+
+        Work that is cancelled before it starts never runs.
+        """
         job = HashJob(work)
         self._threads.submit(job)
         future = asyncio.wrap_future(job.future)
         future.add_done_callback(lambda _: self._observe(job))
-        # Whoever went away asks for the error no more.
+        # Mark the error as retrieved, because a cancelled call never awaits it.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._latest = future
         try:
@@ -57,7 +59,7 @@ class HashPermit:
             raise
 
     def when_idle(self, release: Callable[[], None]) -> None:
-        """Call back at once, or when the thread is free that still hashes for this turn."""
+        """Call `release` at once, or when the running hash of this permit is done."""
         if self._latest is None or self._latest.done():
             release()
         else:
@@ -65,7 +67,7 @@ class HashPermit:
 
 
 class HashQueue:
-    """Gives turns, of which there are as many as threads and places before them."""
+    """Hands out permits: one for each thread and for each place in the queue."""
 
     def __init__(self, threads: int, queue: int, observe: HashObserver | None = None) -> None:
         self.capacity = threads + queue
@@ -78,12 +80,12 @@ class HashQueue:
 
     @property
     def load(self) -> QueueLoad:
-        """What the turns are at."""
+        """The current use of the permits."""
         return QueueLoad(self._taken, self._threads.hashing, self._threads.waiting)
 
     @contextlib.asynccontextmanager
     async def permit(self) -> AsyncIterator[HashPermit]:
-        """Give a turn at once, for as long as the block, or raise `ServerBusy`."""
+        """Hold a permit during the block, or raise `ServerBusy` if none is free."""
         if self._permits.locked():
             raise ServerBusy(self._retry_after())
         async with self.wait_for_permit() as permit:
@@ -91,7 +93,7 @@ class HashQueue:
 
     @contextlib.asynccontextmanager
     async def wait_for_permit(self) -> AsyncIterator[HashPermit]:
-        """Give a turn for as long as the block, as soon as there is one."""
+        """Wait for a permit and hold it during the block."""
         await self._permits.acquire()
         if self._is_closed:
             self._permits.release()
@@ -101,11 +103,11 @@ class HashQueue:
         try:
             yield permit
         finally:
-            # A hash cannot be stopped: until it is done its thread is nobody else's.
+            # A running hash cannot be stopped, so its thread stays occupied until it is done.
             permit.when_idle(self._release)
 
     async def close(self) -> None:
-        """Wait for the hashes that run, and end the threads. No turn is given after that."""
+        """Wait for the running hashes and stop the threads. No permit is given after that."""
         self._is_closed = True
         await self._threads.close()
 
@@ -114,9 +116,9 @@ class HashQueue:
         self._permits.release()
 
     def _retry_after(self) -> float:
-        """Tell in how many seconds those who have a turn now are through, or some of them.
+        """Return the seconds in which all current permits, or up to half of them, are done.
 
-        Callers that are refused together do not come back together.
+        The jitter keeps callers that were rejected together from returning together.
         """
         drain_seconds = self._mean_seconds * self.capacity / self._threads.count
         return max(_MIN_RETRY_SECONDS, random.uniform(drain_seconds / 2, drain_seconds))  # noqa: S311 - jitter

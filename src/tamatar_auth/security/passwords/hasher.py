@@ -1,15 +1,14 @@
-"""Passwords: a keyed hash under bcrypt, off the event loop.
+"""Password hashing: bcrypt over a keyed hash, off the event loop.
 
-bcrypt reads 72 bytes and stops at a NUL. What it gets here is the HMAC-SHA384 of the password
-under a key that is not in the database: 64 letters, whatever the password is. A stolen table
-is useless without the key. A stored hash says how it was made:
+bcrypt reads at most 72 bytes and stops at a NUL. Its input here is the HMAC-SHA384 of the
+password: 64 letters in base64, for any password. The key is not in the database, so a stolen
+table is useless without it. The prefix of a stored hash names its scheme:
 
-    $hmac-sha384$<key id>$2b$12$…    by this service, with the key of that id
-    $2b$12$…                         by another program; replaced at the next sign-in
+    $hmac-sha384$<key id>$2b$12$…    this service, with the key of that id
+    $2b$12$…                         another program; replaced at the next sign-in
 
-A hash takes about a quarter of a second of a core at cost 12. It runs on a thread, where
-bcrypt releases the interpreter's lock, never while a connection is held, and only for who has
-a turn: see `turns`.
+A hash takes about a quarter of a second of a core at cost 12. It needs a permit (`hash_queue`)
+and runs on a thread, where bcrypt releases the GIL. No connection is held during it.
 """
 
 import base64
@@ -43,13 +42,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoredHash:
-    """A hash as it is stored: `key_id` is None where no key of ours is in it."""
+    """A parsed hash; `key_id` is None if another program made it."""
 
     key_id: str | None
     bcrypt: str
     cost: int
 
-    # A cost beyond 16 would hold a thread for seconds and more, so it counts as no hash.
+    # A cost above 16 would occupy a thread for seconds, so such a hash is treated as unreadable.
     _pattern = re.compile(
         r"(?:\$hmac-sha384\$(?P<key>[A-Za-z0-9_-]{1,32}))?"
         r"(?P<bcrypt>\$2[aby]\$(?P<cost>0[4-9]|1[0-6])\$[./A-Za-z0-9]{53})"
@@ -57,7 +56,7 @@ class StoredHash:
 
     @classmethod
     def read(cls, text: str | None) -> Self | None:
-        """Read a stored hash; None where there is none, or none that can be read."""
+        """Parse a stored hash; return None if there is none or it is unreadable."""
         match = cls._pattern.fullmatch(text or "")
         return cls(match["key"], match["bcrypt"], int(match["cost"])) if match else None
 
@@ -66,7 +65,7 @@ class StoredHash:
 
 
 class PasswordHasher:
-    """Hashes and checks passwords, for those who have a turn."""
+    """Hands out permits to hash and check passwords."""
 
     def __init__(self, schemes: "PasswordSchemes", hash_queue: HashQueue) -> None:
         self._schemes = schemes
@@ -74,7 +73,7 @@ class PasswordHasher:
 
     @classmethod
     def of(cls, settings: Settings, meter: Meter | None = None) -> Self:
-        """Hash as the settings say, or raise `PepperError`."""
+        """Build the hasher of the settings, or raise `PepperError`."""
         schemes = PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings))
         threads = settings.hash_threads or max(1, _available_cores() - 1)
         queue = settings.hash_queue
@@ -88,15 +87,15 @@ class PasswordHasher:
         return cls(schemes, hash_queue)
 
     def permit(self) -> AbstractAsyncContextManager["PasswordPermit"]:
-        """Give a turn at once, for as long as the block, or raise `ServerBusy`."""
+        """Hold a permit during the block, or raise `ServerBusy` if none is free."""
         return self._with_schemes(self.hash_queue.permit())
 
     def wait_for_permit(self) -> AbstractAsyncContextManager["PasswordPermit"]:
-        """Give a turn for as long as the block, as soon as there is one."""
+        """Wait for a permit and hold it during the block."""
         return self._with_schemes(self.hash_queue.wait_for_permit())
 
     async def close(self) -> None:
-        """Wait for the hashes that run, and end their threads."""
+        """Wait for the running hashes and stop their threads."""
         await self.hash_queue.close()
 
     @contextlib.asynccontextmanager
@@ -108,7 +107,7 @@ class PasswordHasher:
 
 
 class PasswordPermit:
-    """A turn in which passwords are hashed and checked, one after the other."""
+    """A permit to hash and check passwords, one at a time."""
 
     def __init__(self, schemes: "PasswordSchemes", permit: HashPermit) -> None:
         self._schemes = schemes
@@ -116,7 +115,7 @@ class PasswordPermit:
 
     @property
     def was_dropped(self) -> bool:
-        """Whether the latest hash was cancelled before it began."""
+        """Whether the latest hash was cancelled before it started."""
         return self._permit.was_dropped
 
     async def hash(self, password: str) -> str:
@@ -124,30 +123,30 @@ class PasswordPermit:
         return await self._permit.run(partial(self._schemes.hash, password))
 
     async def matches(self, password: str, password_hash: str | None) -> bool:
-        """Tell whether the password is the one of the hash.
+        """Return whether the password matches the hash.
 
-        It takes as long without a hash, or with one that cannot be read.
+        A missing or unreadable hash takes the same time.
         """
         stored = StoredHash.read(password_hash)
         return await self._permit.run(partial(self._schemes.matches, password, stored))
 
     def is_outdated(self, password_hash: str | None) -> bool:
-        """Tell whether a hash was made with another scheme, key or cost than new ones are."""
+        """Return whether the scheme, key or cost of a hash differs from that of new ones."""
         return self._schemes.is_outdated(StoredHash.read(password_hash))
 
 
 class PasswordSchemes:
-    """How passwords are hashed: at one cost and with the newest key. It blocks."""
+    """Hashes at one cost with the newest key. Its methods block."""
 
     def __init__(self, cost: int, peppers: Peppers) -> None:
         self._cost = cost
         self._peppers = peppers
-        # A well-formed hash that no password has: all that costs time in it is the cost.
+        # A well-formed hash that matches no password and takes the same time to check.
         salt = bcrypt.gensalt(cost).decode()
         self._dummy_hash = StoredHash(peppers.newest_id, salt + "." * 31, cost)
 
     def is_outdated(self, stored: StoredHash | None) -> bool:
-        """Tell whether a hash was made with another scheme, key or cost than new ones are."""
+        """Return whether the scheme, key or cost of a hash differs from that of new ones."""
         return stored is None or (stored.key_id, stored.cost) != (
             self._peppers.newest_id,
             self._cost,
@@ -161,7 +160,7 @@ class PasswordSchemes:
         return str(StoredHash(key_id, hashed, self._cost))
 
     def matches(self, password: str, stored: StoredHash | None) -> bool:
-        """Tell whether the password is the one of the hash; as slowly where there is none."""
+        """Return whether the password matches; a missing hash takes the same time."""
         has_key = stored is not None and (stored.key_id is None or stored.key_id in self._peppers)
         if stored is not None and not has_key:
             log.error("password key is missing", key_id=stored.key_id)
@@ -175,16 +174,16 @@ class PasswordSchemes:
         if stored.key_id is not None:
             key_material = self._peppered(password, stored.key_id)
         else:
-            # Other programs cut what bcrypt does not read, or let it do so.
+            # Other programs truncate the password to what bcrypt reads, or let bcrypt do it.
             key_material = normalize_password(password).encode()[:_BCRYPT_BYTES]
         try:
             return bcrypt.checkpw(key_material, stored.bcrypt.encode())
-        except ValueError:  # a salt that cannot be
+        except ValueError:  # an invalid salt
             return False
 
     def _equalize_time(self, effective: StoredHash) -> None:
-        # A cheaper hash would tell by its time that the user exists. Once at each cost from
-        # its own up to ours adds up to one check at ours: 2^c + 2^c + 2^(c+1) + … = 2^ours.
+        # A cheaper hash would reveal by its time that the user exists. One check at each cost
+        # from its own up to ours adds up to one at ours: 2^c + 2^c + 2^(c+1) + … = 2^ours.
         for cost in range(effective.cost, self._cost):
             bcrypt.checkpw(b"", bcrypt.gensalt(cost) + b"." * 31)
 
@@ -194,12 +193,12 @@ class PasswordSchemes:
 
 
 def _available_cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def normalize_password(password: str) -> str:
-    """Give the one form in which a password is hashed: NFC (NIST SP 800-63B-4, 3.1.1.2)."""
+    """Return the form in which a password is hashed: NFC (NIST SP 800-63B-4, 3.1.1.2)."""
     return unicodedata.normalize("NFC", password)

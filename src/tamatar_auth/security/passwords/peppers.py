@@ -1,4 +1,4 @@
-"""Peppers: the keys under which passwords are hashed, kept outside of the database."""
+"""Peppers: the secret keys in password hashes, kept outside the database."""
 
 import base64
 import binascii
@@ -17,11 +17,11 @@ _DEVELOPMENT_KEY = b"not a secret: for development"
 
 
 class PepperError(SettingsError):
-    """The keys of passwords cannot be used; the text names the one and what is wrong."""
+    """The password keys are invalid; the message names the key and the fault."""
 
 
 class Peppers:
-    """Keys by their ids. New hashes use the newest, the last one that is listed."""
+    """Keys by id. New hashes use the newest key, which is the last in the list."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._keys = dict(keys)
@@ -29,9 +29,9 @@ class Peppers:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Read the keys that the settings name, or raise `PepperError`.
+        """Read the keys of the settings, or raise `PepperError`.
 
-        Development has a key that is no secret; settings of production name some.
+        Without any key, a public key for development is used. Production requires keys.
         """
         keys: dict[str, bytes] = {}
         for source, text in _key_sources(settings):
@@ -70,20 +70,20 @@ def _check_same_keys(from_file: Mapping[str, bytes], from_variable: Mapping[str,
         if from_file[key_id] != from_variable[key_id]:
             raise PepperError(
                 "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE:"
-                f" the key {key_id} is another one in each"
+                f" the key {key_id} differs between them"
             )
 
 
 def _parse_keys(source: str, text: str) -> Mapping[str, bytes]:
-    """Read `id:key` entries, a line or a space each; keys are base64 of 32 bytes or more."""
+    """Parse `id:key` entries separated by white space; a key is base64 of 32 bytes or more."""
     keys: dict[str, bytes] = {}
     for number, entry in enumerate(text.split(), start=1):
         key_id, _, encoded = entry.partition(":")
         label = f"{source}: key {number}"
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", key_id) or key_id == _DEVELOPMENT_ID:
-            raise PepperError(f"{label} must be written id:key, the id of letters and digits")
+            raise PepperError(f"{label} must have the form id:key, the id of letters and digits")
         if key_id in keys:
-            raise PepperError(f"{label} has the same id as another one")
+            raise PepperError(f"{label} has the id of another key")
         keys[key_id] = _decode_key(label, encoded)
     if not 1 <= len(keys) <= MAX_KEYS:
         raise PepperError(f"{source}: must have 1 to {MAX_KEYS} keys")
@@ -95,7 +95,7 @@ def _decode_key(label: str, encoded: str) -> bytes:
         key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise PepperError(
-            f"{label} must be base64, such as `openssl rand -base64 32` gives"
+            f"{label} must be base64, such as the output of `openssl rand -base64 32`"
         ) from None
     if len(key) < MIN_KEY_BYTES:
         raise PepperError(f"{label} must have {MIN_KEY_BYTES} bytes or more")

@@ -1,8 +1,7 @@
-"""Which passwords are accepted: long enough, not common, not the user's own name.
+"""The password policy: long enough, not common, not the user's own name.
 
-There are no rules of composition (NIST SP 800-63B-4, 3.1.1.2): every character counts as one,
-and any is welcome. The list of common passwords is that of zxcvbn, which is drawn from
-published breaches.
+There are no composition rules (NIST SP 800-63B-4, 3.1.1.2): every code point is allowed and
+counts as one. The common passwords are the list of zxcvbn, from published breaches.
 """
 
 import unicodedata
@@ -14,21 +13,21 @@ from importlib.util import find_spec, module_from_spec
 from tamatar_auth.errors import InvalidFields
 
 MAX_LENGTH = 256
-"""Code points. The protos say so too, and that control characters are none of a password's;
-not every password that is set comes in a call."""
+"""Code points. The protos have the rules for length and control characters too, but not every
+password is set by a call."""
 
 
 class PasswordPolicy:
-    """Accepts or refuses new passwords."""
+    """Checks new passwords."""
 
     def __init__(self, min_length: int) -> None:
         self._min_length = min_length
-        _common_passwords()  # at the start rather than while somebody waits
+        _common_passwords()  # loaded at the start, not during a call
 
     def check(self, password: str, *, names: Iterable[str], field: str = "password") -> None:
-        """Raise `InvalidFields` with the reason unless the password may be one.
+        """Raise `InvalidFields` with the reason if the password is not acceptable.
 
-        `names` are the words by which the user is known. Lengths count code points.
+        `names` are the user's address and names. Lengths count code points.
         """
         if len(unicodedata.normalize("NFC", password)) < self._min_length:
             raise InvalidFields.field(field, f"must have at least {self._min_length} characters")
@@ -48,14 +47,14 @@ def _casefolded(text: str) -> str:
 
 
 def _name_variants(names: Iterable[str]) -> set[str]:
-    """List each name whole, without its spaces, and an address without its domain."""
+    """Return each name as a whole, without spaces, and an address without its domain."""
     whole = {_casefolded(name) for name in names}
     return whole | {name.partition("@")[0] for name in whole} | {n.replace(" ", "") for n in whole}
 
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    """Read one of the lists; a package that is imported keeps all of them, which is 9 MB more."""
+    """Load one list of zxcvbn. An import of the package would keep all of them: 9 MB more."""
     package = find_spec("zxcvbn")
     assert package is not None  # noqa: S101 - for the type checker
     file = PathFinder.find_spec("frequency_lists", package.submodule_search_locations)

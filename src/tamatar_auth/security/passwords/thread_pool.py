@@ -1,4 +1,4 @@
-"""The threads that hash: few, of low priority, and with a queue that forgets who went away."""
+"""The threads that hash: few, of low priority, with a queue that drops cancelled work."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ class HashJob(Generic[Result]):
 
     def __init__(self, work: Callable[[], Result]) -> None:
         self._work = work
-        # With it log lines on the thread name the trace and the caller.
+        # Log lines on the thread need it to name the trace and the caller.
         self._context = copy_context()
         self.future: Future[Result] = Future()
         self.queued_at = perf_counter()
@@ -30,13 +30,13 @@ class HashJob(Generic[Result]):
         self.finished_at = 0.0
 
     def run(self) -> None:
-        """Do the work, on the thread that calls this."""
+        """Do the work on the calling thread and set the result."""
         self.started_at = perf_counter()
         if not self.future.set_running_or_notify_cancel():
             return
         try:
             result = self._context.run(self._work)
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
             self.finished_at = perf_counter()
             self.future.set_exception(error)
         else:
@@ -45,30 +45,30 @@ class HashJob(Generic[Result]):
 
 
 class HashThreadPool:
-    """The threads, and the hashes that wait for one. They live until `close`."""
+    """The threads and the hashes that wait for them. The threads live until `close`."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        # Its threads are waited for when the interpreter exits: one that ended within bcrypt
-        # would bring the process down.
+        # An executor, because the interpreter joins its threads at exit. A daemon thread that
+        # is still inside bcrypt at exit would crash the process.
         self._threads = ThreadPoolExecutor(count, "hash", initializer=_lower_priority)
-        # Not the executor's own queue: that keeps what was cancelled until its turn comes.
+        # Not the executor's own queue: it keeps cancelled work until a thread takes it.
         self._waiting: deque[HashJob[Any]] = deque()
         self._lock = threading.Lock()
         self._hashing = 0
 
     @property
     def hashing(self) -> int:
-        """How many threads hash."""
+        """The number of threads that hash now."""
         return self._hashing
 
     @property
     def waiting(self) -> int:
-        """How many hashes wait for a thread."""
+        """The number of hashes that wait for a thread."""
         return len(self._waiting)
 
     def submit(self, work: HashJob[Any]) -> None:
-        """Let a thread do the work as soon as one is free."""
+        """Queue work for the next free thread."""
         with self._lock:
             self._waiting.append(work)
             has_idle_thread = self._hashing < self.count
@@ -77,7 +77,7 @@ class HashThreadPool:
             self._threads.submit(self._run_jobs)
 
     def drop(self, work: HashJob[Any]) -> bool:
-        """Forget the work if it has not begun, and tell whether that was so."""
+        """Remove work that has not started; return whether it was removed."""
         with self._lock:
             if work not in self._waiting:
                 return False
@@ -86,7 +86,7 @@ class HashThreadPool:
             return True
 
     async def close(self) -> None:
-        """Wait for what runs, and end the threads."""
+        """Wait for the queued and running work, and stop the threads."""
         await asyncio.to_thread(self._threads.shutdown)
 
     def _run_jobs(self) -> None:
@@ -102,7 +102,7 @@ class HashThreadPool:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of the thread that calls this, where threads have their own."""
+    """Lower the priority of the calling thread, on Linux only."""
     if sys.platform != "linux":
         return
     thread = threading.get_native_id()
