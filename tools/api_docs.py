@@ -31,9 +31,9 @@ PROTOC_PYTHON = ROOT / ".venv-proto/bin/python"
 INTRODUCTION = """\
 # The API
 
-Every call of `tamatar.auth.v1`, its rules, and the reasons with which it refuses. `make proto` writes this page from [protos/](https://github.com/tamatar/tamatar-auth/tree/main/protos/tamatar/auth/v1), from [the rules for callers](https://github.com/tamatar/tamatar-auth/blob/main/src/tamatar_auth/security/authorization.py) and from [the failures](https://github.com/tamatar/tamatar-auth/tree/main/src/tamatar_auth/errors); `make check` holds it against them.
+Every call of `tamatar.auth.v1`, its rules, and the reasons that it fails with. `make proto` generates this page from [protos/](https://github.com/tamatar/tamatar-auth/tree/main/protos/tamatar/auth/v1), from [the rules of access](https://github.com/tamatar/tamatar-auth/blob/main/src/tamatar_auth/security/authorization.py) and from [the failures](https://github.com/tamatar/tamatar-auth/tree/main/src/tamatar_auth/errors). `make check` compares them.
 
-Any call may be refused with `INVALID_FIELDS`, `MALFORMED_REQUEST`, `CALLER_UNKNOWN`, `CALLER_NOT_ALLOWED`, `SERVER_BUSY`, `STORAGE_UNAVAILABLE`, `STORAGE_TIMED_OUT`, `TRANSACTION_CONFLICT` or `INTERNAL_FAULT`; with the call stand the reasons that are its own. [Reasons](#reasons) explains them all. Beside these services there are `grpc.health.v1.Health` for everybody, and reflection for admins.
+Any call may fail with `INVALID_FIELDS`, `MALFORMED_REQUEST`, `CALLER_UNKNOWN`, `CALLER_NOT_ALLOWED`, `SERVER_BUSY`, `STORAGE_UNAVAILABLE`, `STORAGE_TIMED_OUT`, `TRANSACTION_CONFLICT` or `INTERNAL_FAULT`. The tables list the other reasons of each call. [Reasons](#reasons) explains all of them, and [Errors](errors.md) says what a caller does then. The server also offers `grpc.health.v1.Health` to everyone, and reflection to admins.
 """  # noqa: E501 - a paragraph of the page is a line of it
 
 IDEMPOTENCY = {
@@ -106,14 +106,14 @@ class Page:
                 for method in service.children
             ]
             yield f"**{service.name}**"
-            yield _table(["Call", "Who may", "Refuses with"], rows)
+            yield _table(["Call", "Roles", "Fails with"], rows)
 
     def _method(self, service: ProtoElement, method: ProtoElement) -> Iterator[str]:
         options = method.proto.options
         idempotency = IDEMPOTENCY.get(options.idempotency_level, "")
         yield f"### {method.name}"
         yield method.comment
-        yield f"Who may: {_roles(service, method)}. {idempotency}".strip()
+        yield f"Roles: {_roles(service, method)}. {idempotency}".strip()
         for kind, streams in (
             ("input_type", method.proto.client_streaming),
             ("output_type", method.proto.server_streaming),
@@ -131,7 +131,7 @@ class Page:
             [f"`{field.name}`", self._type(field.proto), self._rules(message, field), field.comment]
             for field in message.children
         ]
-        yield _table(["Field", "Type", "Rules", ""], rows)
+        yield _table(["Field", "Type", "Rules", "Description"], rows)
 
     def _type(self, field: FieldDescriptorProto) -> str:
         name = type_name(field)
@@ -171,7 +171,7 @@ class Page:
             rows = [[f"`{value.name}`", value.comment] for value in enum.children]
             yield f"### {name}"
             yield enum.comment
-            yield _table(["Value", ""], rows)
+            yield _table(["Value", "Description"], rows)
 
     def _reasons_of(self, method: ProtoElement) -> list[str]:
         names_in_comment = re.findall(r"`([A-Z_]+)`", method.comment)

@@ -55,7 +55,7 @@ def test_every_call_is_on_the_page_with_who_may_make_it():
             for method, rule in methods.items():
                 (line,) = [row for row in PAGE.splitlines() if row.startswith(f"| [{method}](")]
                 assert all(f"`{role.value}`" in line for role in rule.roles)
-                assert "Who may: " in section(method)
+                assert "Roles: " in section(method)
 
 
 def test_every_field_is_on_the_page_with_its_rules():

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetDatabaseInfoRequest(_message.Message):
-    """Nothing is to be said."""
+    """A request without options."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,7 +37,7 @@ Global___GetDatabaseInfoRequest: _TypeAlias = GetDatabaseInfoRequest  # noqa: Y0
 
 @_typing.final
 class GetDatabaseInfoResponse(_message.Message):
-    """The database at this moment."""
+    """The state of the database."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -51,11 +51,11 @@ class GetDatabaseInfoResponse(_message.Message):
     """The revision of the tables, such as `0002`."""
     @_builtins.property
     def connections(self) -> Global___ConnectionCounts:
-        """The connections to the database, of every client."""
+        """The connections of all clients to the database."""
 
     @_builtins.property
     def pool(self) -> Global___PoolCounts:
-        """The pool of the process that answers."""
+        """The connection pool of the process that answers."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ Global___GetDatabaseInfoResponse: _TypeAlias = GetDatabaseInfoResponse  # noqa: 
 
 @_typing.final
 class ConnectionCounts(_message.Message):
-    """Connections to the current database, by what they do."""
+    """Connections to the current database, by their state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -83,11 +83,11 @@ class ConnectionCounts(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """All of them."""
+    """All connections."""
     active: _builtins.int
-    """Those that run a statement."""
+    """Connections that run a statement."""
     idle: _builtins.int
-    """Those that wait for one."""
+    """Connections that wait for a statement."""
     def __init__(
         self,
         *,
@@ -105,7 +105,7 @@ Global___ConnectionCounts: _TypeAlias = ConnectionCounts  # noqa: Y015
 
 @_typing.final
 class PoolCounts(_message.Message):
-    """The connections that this process holds."""
+    """The connections of one process."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -113,11 +113,11 @@ class PoolCounts(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     in_use: _builtins.int
-    """How many are lent to calls."""
+    """The number of connections that calls use."""
     size: _builtins.int
-    """How many there may be."""
+    """The largest number of connections."""
     waiting: _builtins.int
-    """How many calls wait for one."""
+    """The number of calls that wait for a connection."""
     def __init__(
         self,
         *,
@@ -135,7 +135,7 @@ Global___PoolCounts: _TypeAlias = PoolCounts  # noqa: Y015
 
 @_typing.final
 class ListSlowestQueriesRequest(_message.Message):
-    """Nothing is to be said."""
+    """A request without options."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -159,7 +159,7 @@ class ListSlowestQueriesResponse(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryStats]:
-        """At most ten, the one with the most time in all first."""
+        """At most ten statements, by their total time, the slowest first."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ Global___ListSlowestQueriesResponse: _TypeAlias = ListSlowestQueriesResponse  # 
 
 @_typing.final
 class QueryStats(_message.Message):
-    """What one kind of statement cost."""
+    """The cost of one statement."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -186,15 +186,15 @@ class QueryStats(_message.Message):
     MEAN_SECONDS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """The statement, its values replaced by `$1`, `$2`, …"""
+    """The statement, with `$1`, `$2`, … in place of its values."""
     calls: _builtins.int
-    """How often it ran."""
+    """How often the statement ran."""
     total_seconds: _builtins.float
-    """How many seconds it took in all."""
+    """The total time, in seconds."""
     mean_seconds: _builtins.float
-    """How many seconds it took on average."""
+    """The mean time, in seconds."""
     rows: _builtins.int
-    """How many rows it returned or changed in all."""
+    """The total number of rows that it returned or changed."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DiagnosticsServiceStub(object):
-    """Tells operators how the service and its database are.
+    """Reports the state of the service and its database to operators.
     """
 
     def __init__(self, channel):
@@ -48,20 +48,20 @@ class DiagnosticsServiceStub(object):
 
 
 class DiagnosticsServiceServicer(object):
-    """Tells operators how the service and its database are.
+    """Reports the state of the service and its database to operators.
     """
 
     def GetDatabaseInfo(self, request, context):
-        """Tells what is connected to the database, and its versions.
+        """Returns the connections to the database, and its versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSlowestQueries(self, request, context):
-        """Lists the ten statements on which the database spent the most time.
+        """Returns the ten statements that took the most time of the database.
 
-        Refuses with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
+        Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +89,7 @@ def add_DiagnosticsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DiagnosticsService(object):
-    """Tells operators how the service and its database are.
+    """Reports the state of the service and its database to operators.
     """
 
     @staticmethod

@@ -27,35 +27,35 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DiagnosticsServiceStub:
-    """Tells operators how the service and its database are."""
+    """Reports the state of the service and its database to operators."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DiagnosticsServiceAsyncStub: ...
     GetDatabaseInfo: _grpc.UnaryUnaryMultiCallable[_diagnostics_service_pb2.GetDatabaseInfoRequest, _diagnostics_service_pb2.GetDatabaseInfoResponse]
-    """Tells what is connected to the database, and its versions."""
+    """Returns the connections to the database, and its versions."""
     ListSlowestQueries: _grpc.UnaryUnaryMultiCallable[_diagnostics_service_pb2.ListSlowestQueriesRequest, _diagnostics_service_pb2.ListSlowestQueriesResponse]
-    """Lists the ten statements on which the database spent the most time.
+    """Returns the ten statements that took the most time of the database.
 
-    Refuses with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
+    Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
     """
 
 @_typing.type_check_only
 class DiagnosticsServiceAsyncStub(DiagnosticsServiceStub):
-    """Tells operators how the service and its database are."""
+    """Reports the state of the service and its database to operators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDatabaseInfo: _aio.UnaryUnaryMultiCallable[_diagnostics_service_pb2.GetDatabaseInfoRequest, _diagnostics_service_pb2.GetDatabaseInfoResponse]  # type: ignore[assignment]
-    """Tells what is connected to the database, and its versions."""
+    """Returns the connections to the database, and its versions."""
     ListSlowestQueries: _aio.UnaryUnaryMultiCallable[_diagnostics_service_pb2.ListSlowestQueriesRequest, _diagnostics_service_pb2.ListSlowestQueriesResponse]  # type: ignore[assignment]
-    """Lists the ten statements on which the database spent the most time.
+    """Returns the ten statements that took the most time of the database.
 
-    Refuses with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
+    Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
     """
 
 class DiagnosticsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells operators how the service and its database are."""
+    """Reports the state of the service and its database to operators."""
 
     @_abc_1.abstractmethod
     def GetDatabaseInfo(
@@ -63,7 +63,7 @@ class DiagnosticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _diagnostics_service_pb2.GetDatabaseInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_diagnostics_service_pb2.GetDatabaseInfoResponse, _abc.Awaitable[_diagnostics_service_pb2.GetDatabaseInfoResponse]]:
-        """Tells what is connected to the database, and its versions."""
+        """Returns the connections to the database, and its versions."""
 
     @_abc_1.abstractmethod
     def ListSlowestQueries(
@@ -71,9 +71,9 @@ class DiagnosticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _diagnostics_service_pb2.ListSlowestQueriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_diagnostics_service_pb2.ListSlowestQueriesResponse, _abc.Awaitable[_diagnostics_service_pb2.ListSlowestQueriesResponse]]:
-        """Lists the ten statements on which the database spent the most time.
+        """Returns the ten statements that took the most time of the database.
 
-        Refuses with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
+        Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
         """
 
 def add_DiagnosticsServiceServicer_to_server(servicer: DiagnosticsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,12 +29,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     names each field and its rule.
     """
     MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT: the bytes of the request are not the message that the
-    method takes, or a string in it is not UTF-8.
+    """INVALID_ARGUMENT: the request is not a valid message of this method, or a
+    string in it is not UTF-8.
     """
     INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT: the page token was not made by this service, or was made
-    for another query. Start again without one.
+    """INVALID_ARGUMENT: the page token is not from this service, or belongs to
+    another query. Start again without a page token.
     """
     USER_NOT_FOUND: _ErrorReason.ValueType  # 10
     """NOT_FOUND: there is no such user, or the user is deleted."""
@@ -45,44 +45,46 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     USER_NOT_DELETED: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION: only a deleted user can be restored."""
     ETAG_MISMATCH: _ErrorReason.ValueType  # 14
-    """ABORTED: the user was changed since the `etag` was read. Read it again."""
+    """ABORTED: the user was changed since the `etag` was read. Read the user
+    again.
+    """
     REQUEST_ID_REUSED: _ErrorReason.ValueType  # 15
     """ALREADY_EXISTS: the `request_id` was used for a user with other content."""
     USER_ID_TAKEN: _ErrorReason.ValueType  # 16
-    """ALREADY_EXISTS: another user has the id. Only users who are imported bring
-    one along.
+    """ALREADY_EXISTS: another user has this id. Only imported users come with an
+    id.
     """
     IMPORTED_DIFFERENTLY: _ErrorReason.ValueType  # 17
-    """ALREADY_EXISTS: a user with this id, or without one with this address, was
-    imported before from other content.
+    """ALREADY_EXISTS: a user with this id was imported before with other content.
+    A user without an id is compared by its address.
     """
     INVALID_CREDENTIALS: _ErrorReason.ValueType  # 20
-    """UNAUTHENTICATED: the address, the name or the password is wrong, or the user
-    cannot sign in. Which of these it is, is not told.
+    """UNAUTHENTICATED: the address, the name or the password is wrong, or the
+    user may not sign in. The response is the same in all these cases.
     """
     EMAIL_NOT_VERIFIED: _ErrorReason.ValueType  # 21
-    """FAILED_PRECONDITION: the password is right, the email address is not yet
-    verified.
+    """FAILED_PRECONDITION: the password is right, but the email address is not
+    verified yet.
     """
     TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 22
-    """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address.
-    `google.rpc.RetryInfo` says when the next try is looked at.
+    """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this account.
+    `google.rpc.RetryInfo` says when the next attempt is checked.
     """
     USER_TOKEN_INVALID: _ErrorReason.ValueType  # 23
-    """UNAUTHENTICATED: the one-time secret is not known, was used, has expired or
-    was made for another address. Which of these it is, is not told.
+    """UNAUTHENTICATED: the one-time token is unknown, was used, has expired, or
+    was made for another address. The response is the same in all these cases.
     """
     SERVER_BUSY: _ErrorReason.ValueType  # 24
-    """RESOURCE_EXHAUSTED: as many calls are in flight, as many passwords are being
-    hashed, or as many streams are open, as this server takes on. Nothing was
-    read, changed or counted as an attempt. `google.rpc.RetryInfo` says when to try again.
+    """RESOURCE_EXHAUSTED: the server is at its limit of concurrent calls,
+    password hashes or streams. This call was rejected unprocessed, and did not
+    count as an attempt. `google.rpc.RetryInfo` says when to try again.
     """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
-    """UNAUTHENTICATED: no session has this token. One that was replaced and no
-    longer works is unknown too, but not to RefreshSession.
+    """UNAUTHENTICATED: no session has this token. A replaced token that no longer
+    works is unknown too, except to RefreshSession.
     """
     SESSION_EXPIRED: _ErrorReason.ValueType  # 31
-    """UNAUTHENTICATED: the session's life is over."""
+    """UNAUTHENTICATED: the session has expired."""
     SESSION_REVOKED: _ErrorReason.ValueType  # 32
     """UNAUTHENTICATED: the session was revoked."""
     USER_INACTIVE: _ErrorReason.ValueType  # 33
@@ -90,28 +92,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     SESSION_NOT_FOUND: _ErrorReason.ValueType  # 34
     """NOT_FOUND: there is no such session."""
     SESSION_IDLE: _ErrorReason.ValueType  # 35
-    """UNAUTHENTICATED: the session was not in use for longer than it may rest."""
+    """UNAUTHENTICATED: the session was idle for too long."""
     SESSION_REUSED: _ErrorReason.ValueType  # 36
-    """UNAUTHENTICATED: a session was refreshed with a token that had been replaced.
-    Somebody else may have it, so the session was revoked.
+    """UNAUTHENTICATED: the session was refreshed with a token that had been
+    replaced. The token may be stolen, so the session was revoked.
     """
     TRANSACTION_CONFLICT: _ErrorReason.ValueType  # 40
-    """ABORTED: other changes got in the way more than once. `google.rpc.RetryInfo`
-    says when to try again.
+    """ABORTED: the transaction conflicted with others several times.
+    `google.rpc.RetryInfo` says when to try again.
     """
     CONSTRAINT_VIOLATED: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION: the change would break a rule of the stored data."""
     STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE: the database cannot be used at the moment. What was to be
-    written may have been. `google.rpc.RetryInfo` says when to try again.
+    """UNAVAILABLE: the database cannot be used at the moment. A write may have
+    happened. `google.rpc.RetryInfo` says when to try again.
     """
     STORAGE_TIMED_OUT: _ErrorReason.ValueType  # 43
-    """DEADLINE_EXCEEDED: the call's deadline passed while the database worked, or
-    the server's own for a call without one. What was to be written may have been.
+    """DEADLINE_EXCEEDED: the deadline of the call passed while the database
+    worked. A call without a deadline has the server's. A write may have
+    happened.
     """
     VALUE_REFUSED: _ErrorReason.ValueType  # 44
-    """INVALID_ARGUMENT: the database refused a value, which none of the rules of
-    the fields foresaw.
+    """INVALID_ARGUMENT: the database rejected a value that the rules of the
+    fields allow.
     """
     QUERY_STATISTICS_MISSING: _ErrorReason.ValueType  # 45
     """FAILED_PRECONDITION: the database lacks the extension pg_stat_statements.
@@ -120,26 +123,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     SERVICE_STOPPING: _ErrorReason.ValueType  # 47
     """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
     STREAM_INTERRUPTED: _ErrorReason.ValueType  # 48
-    """UNAVAILABLE: from here on this stream may lack something, because the
-    connection to the database was lost or the messages were not taken in time.
-    Begin another one.
+    """UNAVAILABLE: the stream may miss something from now on, because the
+    connection to the database was lost or the client read too slowly. Open
+    another stream.
     """
     INTERNAL_FAULT: _ErrorReason.ValueType  # 46
-    """INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
+    """INTERNAL: a defect of the service. Its log has the exception, by the id in
+    `metadata["error_id"]`.
+    """
     CALLER_UNKNOWN: _ErrorReason.ValueType  # 50
-    """UNAUTHENTICATED: the service that calls is not known. It showed neither a
-    bearer token nor a certificate, or one that is unknown or expired. Which of
-    these it is, is not told.
+    """UNAUTHENTICATED: the calling service is not known. Its bearer token or its
+    certificate is missing, unknown or expired. The response is the same in all
+    these cases.
     """
     CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 51
-    """PERMISSION_DENIED: the service that calls has none of the roles that may call
-    this method. `metadata["roles"]` names these, separated by commas.
+    """PERMISSION_DENIED: the calling service has none of the roles that may call
+    this method. `metadata["roles"]` names these roles, separated by commas.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call was refused: the `reason` of the `google.rpc.ErrorInfo` that every
-    refusal carries, under the domain `auth.tamatar.dev`. A client decides by this
-    name; the message beside it is for people and may change.
+    """Why a call failed: the `reason` of the `google.rpc.ErrorInfo` that every
+    error carries, in the domain `auth.tamatar.dev`. Clients decide by this name.
+    The message beside it is for people and may change.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -149,12 +154,12 @@ INVALID_FIELDS: ErrorReason.ValueType  # 1
 names each field and its rule.
 """
 MALFORMED_REQUEST: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT: the bytes of the request are not the message that the
-method takes, or a string in it is not UTF-8.
+"""INVALID_ARGUMENT: the request is not a valid message of this method, or a
+string in it is not UTF-8.
 """
 INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT: the page token was not made by this service, or was made
-for another query. Start again without one.
+"""INVALID_ARGUMENT: the page token is not from this service, or belongs to
+another query. Start again without a page token.
 """
 USER_NOT_FOUND: ErrorReason.ValueType  # 10
 """NOT_FOUND: there is no such user, or the user is deleted."""
@@ -165,44 +170,46 @@ USERNAME_TAKEN: ErrorReason.ValueType  # 12
 USER_NOT_DELETED: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION: only a deleted user can be restored."""
 ETAG_MISMATCH: ErrorReason.ValueType  # 14
-"""ABORTED: the user was changed since the `etag` was read. Read it again."""
+"""ABORTED: the user was changed since the `etag` was read. Read the user
+again.
+"""
 REQUEST_ID_REUSED: ErrorReason.ValueType  # 15
 """ALREADY_EXISTS: the `request_id` was used for a user with other content."""
 USER_ID_TAKEN: ErrorReason.ValueType  # 16
-"""ALREADY_EXISTS: another user has the id. Only users who are imported bring
-one along.
+"""ALREADY_EXISTS: another user has this id. Only imported users come with an
+id.
 """
 IMPORTED_DIFFERENTLY: ErrorReason.ValueType  # 17
-"""ALREADY_EXISTS: a user with this id, or without one with this address, was
-imported before from other content.
+"""ALREADY_EXISTS: a user with this id was imported before with other content.
+A user without an id is compared by its address.
 """
 INVALID_CREDENTIALS: ErrorReason.ValueType  # 20
-"""UNAUTHENTICATED: the address, the name or the password is wrong, or the user
-cannot sign in. Which of these it is, is not told.
+"""UNAUTHENTICATED: the address, the name or the password is wrong, or the
+user may not sign in. The response is the same in all these cases.
 """
 EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 21
-"""FAILED_PRECONDITION: the password is right, the email address is not yet
-verified.
+"""FAILED_PRECONDITION: the password is right, but the email address is not
+verified yet.
 """
 TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 22
-"""RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address.
-`google.rpc.RetryInfo` says when the next try is looked at.
+"""RESOURCE_EXHAUSTED: too many wrong passwords were tried for this account.
+`google.rpc.RetryInfo` says when the next attempt is checked.
 """
 USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
-"""UNAUTHENTICATED: the one-time secret is not known, was used, has expired or
-was made for another address. Which of these it is, is not told.
+"""UNAUTHENTICATED: the one-time token is unknown, was used, has expired, or
+was made for another address. The response is the same in all these cases.
 """
 SERVER_BUSY: ErrorReason.ValueType  # 24
-"""RESOURCE_EXHAUSTED: as many calls are in flight, as many passwords are being
-hashed, or as many streams are open, as this server takes on. Nothing was
-read, changed or counted as an attempt. `google.rpc.RetryInfo` says when to try again.
+"""RESOURCE_EXHAUSTED: the server is at its limit of concurrent calls,
+password hashes or streams. This call was rejected unprocessed, and did not
+count as an attempt. `google.rpc.RetryInfo` says when to try again.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
-"""UNAUTHENTICATED: no session has this token. One that was replaced and no
-longer works is unknown too, but not to RefreshSession.
+"""UNAUTHENTICATED: no session has this token. A replaced token that no longer
+works is unknown too, except to RefreshSession.
 """
 SESSION_EXPIRED: ErrorReason.ValueType  # 31
-"""UNAUTHENTICATED: the session's life is over."""
+"""UNAUTHENTICATED: the session has expired."""
 SESSION_REVOKED: ErrorReason.ValueType  # 32
 """UNAUTHENTICATED: the session was revoked."""
 USER_INACTIVE: ErrorReason.ValueType  # 33
@@ -210,28 +217,29 @@ USER_INACTIVE: ErrorReason.ValueType  # 33
 SESSION_NOT_FOUND: ErrorReason.ValueType  # 34
 """NOT_FOUND: there is no such session."""
 SESSION_IDLE: ErrorReason.ValueType  # 35
-"""UNAUTHENTICATED: the session was not in use for longer than it may rest."""
+"""UNAUTHENTICATED: the session was idle for too long."""
 SESSION_REUSED: ErrorReason.ValueType  # 36
-"""UNAUTHENTICATED: a session was refreshed with a token that had been replaced.
-Somebody else may have it, so the session was revoked.
+"""UNAUTHENTICATED: the session was refreshed with a token that had been
+replaced. The token may be stolen, so the session was revoked.
 """
 TRANSACTION_CONFLICT: ErrorReason.ValueType  # 40
-"""ABORTED: other changes got in the way more than once. `google.rpc.RetryInfo`
-says when to try again.
+"""ABORTED: the transaction conflicted with others several times.
+`google.rpc.RetryInfo` says when to try again.
 """
 CONSTRAINT_VIOLATED: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION: the change would break a rule of the stored data."""
 STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 42
-"""UNAVAILABLE: the database cannot be used at the moment. What was to be
-written may have been. `google.rpc.RetryInfo` says when to try again.
+"""UNAVAILABLE: the database cannot be used at the moment. A write may have
+happened. `google.rpc.RetryInfo` says when to try again.
 """
 STORAGE_TIMED_OUT: ErrorReason.ValueType  # 43
-"""DEADLINE_EXCEEDED: the call's deadline passed while the database worked, or
-the server's own for a call without one. What was to be written may have been.
+"""DEADLINE_EXCEEDED: the deadline of the call passed while the database
+worked. A call without a deadline has the server's. A write may have
+happened.
 """
 VALUE_REFUSED: ErrorReason.ValueType  # 44
-"""INVALID_ARGUMENT: the database refused a value, which none of the rules of
-the fields foresaw.
+"""INVALID_ARGUMENT: the database rejected a value that the rules of the
+fields allow.
 """
 QUERY_STATISTICS_MISSING: ErrorReason.ValueType  # 45
 """FAILED_PRECONDITION: the database lacks the extension pg_stat_statements.
@@ -240,19 +248,21 @@ The message says how to install it.
 SERVICE_STOPPING: ErrorReason.ValueType  # 47
 """UNAVAILABLE: the server that held this stream is stopping. Connect again."""
 STREAM_INTERRUPTED: ErrorReason.ValueType  # 48
-"""UNAVAILABLE: from here on this stream may lack something, because the
-connection to the database was lost or the messages were not taken in time.
-Begin another one.
+"""UNAVAILABLE: the stream may miss something from now on, because the
+connection to the database was lost or the client read too slowly. Open
+another stream.
 """
 INTERNAL_FAULT: ErrorReason.ValueType  # 46
-"""INTERNAL: a fault of this service. `metadata["error_id"]` is in its log."""
+"""INTERNAL: a defect of the service. Its log has the exception, by the id in
+`metadata["error_id"]`.
+"""
 CALLER_UNKNOWN: ErrorReason.ValueType  # 50
-"""UNAUTHENTICATED: the service that calls is not known. It showed neither a
-bearer token nor a certificate, or one that is unknown or expired. Which of
-these it is, is not told.
+"""UNAUTHENTICATED: the calling service is not known. Its bearer token or its
+certificate is missing, unknown or expired. The response is the same in all
+these cases.
 """
 CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 51
-"""PERMISSION_DENIED: the service that calls has none of the roles that may call
-this method. `metadata["roles"]` names these, separated by commas.
+"""PERMISSION_DENIED: the calling service has none of the roles that may call
+this method. `metadata["roles"]` names these roles, separated by commas.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PortableUser(_message.Message):
-    """A user on its way from one service to another: what ImportUsers takes and
-    ExportUsers gives.
+    """A user that moves between services: ImportUsers reads it, ExportUsers returns
+    it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -38,37 +38,36 @@ class PortableUser(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The id, a UUID. It stays the same where it is given; an import makes one up
-    where it is not.
-    """
+    """The id, a UUID. An import keeps it, or makes a new one if it is empty."""
     email: _builtins.str
     """The email address, as in `CreateUserRequest`."""
     username: _builtins.str
     """The username, optional, as in `CreateUserRequest`."""
     password_hash: _builtins.str
-    """The password's bcrypt hash, optional: `$2a$`, `$2b$` or `$2y$` of a cost of 4
-    to 14. The user signs in with the password that it was made of, and gets a
-    hash of this service then. Without one a password can be set by a reset.
+    """The bcrypt hash of the password, optional: `$2a$`, `$2b$` or `$2y$` with a
+    cost of 4 to 14. The user signs in with the same password, and the first
+    sign-in replaces the hash by one of this service. A user without a hash
+    sets a password by a reset.
     """
     first_name: _builtins.str
     """The first name, at most 100 characters."""
     last_name: _builtins.str
     """The last name, at most 100 characters."""
     avatar_url: _builtins.str
-    """Where a picture of the user is found: an http or https address, at most 2048
+    """The address of a picture of the user: an http or https URL, at most 2048
     characters.
     """
     email_verified: _builtins.bool
-    """Whether the email address was shown to be the user's."""
+    """Whether the email address is verified."""
     is_active: _builtins.bool
-    """Whether the user may sign in; one who is not told of may."""
+    """Whether the user may sign in. The default is true."""
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """What the user says of itself."""
+        """The profile that the user wrote."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the user was created, in the past; now where it is not set."""
+        """When the user was created, in the past. The default is now."""
 
     def __init__(
         self,

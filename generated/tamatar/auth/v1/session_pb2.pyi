@@ -31,7 +31,7 @@ class Session(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session's id, a UUID. It opens nothing: only the token does."""
+    """The session's id, a UUID. The id grants no access: only the token does."""
     user_id: _builtins.str
     """The id of the user who signed in."""
     @_builtins.property
@@ -40,19 +40,19 @@ class Session(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the session's life ends."""
+        """When the session expires."""
 
     @_builtins.property
     def last_activity_time(self) -> _timestamp_pb2.Timestamp:
-        """When the session was last known to be in use."""
+        """When the session was last known to be in use, to within a minute."""
 
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
-        """When the session was revoked; not set when it was not."""
+        """When the session was revoked. Not set for a session that was not."""
 
     @_builtins.property
     def client(self) -> Global___SessionClient:
-        """From where the user signed in."""
+        """The client that the user signed in from."""
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class SessionClient(_message.Message):
-    """From where a user signs in, as the calling service saw it. It is kept for the
-    user to recognise the session by; nothing is decided by it.
+    """The client that a user signs in from, as the calling service saw it. It helps
+    the user to recognise the session. No decision depends on it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

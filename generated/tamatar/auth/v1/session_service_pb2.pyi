@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
-    """Who signs in."""
+    """The user to sign in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,7 +39,7 @@ class CreateSessionRequest(_message.Message):
     """The password."""
     @_builtins.property
     def client(self) -> _session_pb2.SessionClient:
-        """From where the user signs in."""
+        """The client that the user signs in from."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class CreateSessionResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
-    """The session's secret. It is shown this once and stored nowhere: only its
-    digest is.
+    """The session's token. It is returned only now: the service stores its digest
+    alone.
     """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
@@ -97,13 +97,13 @@ Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
 
 @_typing.final
 class ValidateSessionRequest(_message.Message):
-    """The session to check."""
+    """The session to validate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
-    """The session's secret."""
+    """The session's token."""
     def __init__(
         self,
         *,
@@ -119,7 +119,7 @@ Global___ValidateSessionRequest: _TypeAlias = ValidateSessionRequest  # noqa: Y0
 
 @_typing.final
 class ValidateSessionResponse(_message.Message):
-    """The session is good."""
+    """A valid session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -149,15 +149,15 @@ Global___ValidateSessionResponse: _TypeAlias = ValidateSessionResponse  # noqa: 
 
 @_typing.final
 class BatchValidateSessionsRequest(_message.Message):
-    """The sessions to check."""
+    """The sessions to validate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The sessions' secrets, 1 to 1000. Answers about a thousand can be more than
-        the 4 MiB that clients accept unless told otherwise.
+        """The tokens of the sessions, 1 to 1000. The answer for a thousand tokens can
+        be larger than 4 MiB, the default limit of gRPC clients.
         """
 
     def __init__(
@@ -175,14 +175,14 @@ Global___BatchValidateSessionsRequest: _TypeAlias = BatchValidateSessionsRequest
 
 @_typing.final
 class BatchValidateSessionsResponse(_message.Message):
-    """What is to be said of the sessions."""
+    """The results."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionValidation]:
-        """A result for each secret, in the order of the request."""
+        """A result for each token, in the order of the request."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ Global___BatchValidateSessionsResponse: _TypeAlias = BatchValidateSessionsRespon
 
 @_typing.final
 class SessionValidation(_message.Message):
-    """What is to be said of one session."""
+    """The result for one token: a valid session, or the reason why it is not valid."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -207,16 +207,16 @@ class SessionValidation(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     refusal: _error_reason_pb2.ErrorReason.ValueType
-    """Why it is not good: the reason with which ValidateSession refuses. Not set
-    if it is good.
+    """Why the session is not valid: the reason that ValidateSession fails with.
+    Not set if the session is valid.
     """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The session, if it is good."""
+        """The session, if it is valid."""
 
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """Its user, if it is good."""
+        """The session's user, if the session is valid."""
 
     def __init__(
         self,
@@ -235,13 +235,13 @@ Global___SessionValidation: _TypeAlias = SessionValidation  # noqa: Y015
 
 @_typing.final
 class RefreshSessionRequest(_message.Message):
-    """The secret to replace."""
+    """The token to replace."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
-    """The session's secret as it is."""
+    """The session's current token."""
     def __init__(
         self,
         *,
@@ -257,7 +257,7 @@ Global___RefreshSessionRequest: _TypeAlias = RefreshSessionRequest  # noqa: Y015
 
 @_typing.final
 class RefreshSessionResponse(_message.Message):
-    """The session, with its new secret."""
+    """The session, with its new token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -265,7 +265,9 @@ class RefreshSessionResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
-    """The new secret. It is shown only now: only its digest is stored."""
+    """The new token. It is returned only now: the service stores its digest
+    alone.
+    """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session."""
@@ -291,7 +293,7 @@ Global___RefreshSessionResponse: _TypeAlias = RefreshSessionResponse  # noqa: Y0
 
 @_typing.final
 class GetSessionRequest(_message.Message):
-    """The session to read."""
+    """The session to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -337,7 +339,7 @@ Global___GetSessionResponse: _TypeAlias = GetSessionResponse  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):
-    """The page to read."""
+    """The page to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -348,13 +350,13 @@ class ListSessionsRequest(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     page_size: _builtins.int
-    """How many sessions a page has at most: 0 means 50, more than 1000 means 1000."""
-    page_token: _builtins.str
-    """The `next_page_token` of the page before; empty for the first page."""
-    include_ended: _builtins.bool
-    """Whether revoked and expired sessions are listed too, as long as they are
-    kept.
+    """The largest number of sessions on the page. 0 means 50, more than 1000
+    means 1000.
     """
+    page_token: _builtins.str
+    """The `next_page_token` of the page before. Empty for the first page."""
+    include_ended: _builtins.bool
+    """Whether revoked and expired sessions are listed too, until they are swept."""
     def __init__(
         self,
         *,
@@ -380,7 +382,7 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Gets the next page; empty on the last one."""
+    """The token of the next page. Empty on the last page."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Session]:
         """The sessions of this page, the newest first."""
@@ -401,7 +403,7 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class RevokeSessionRequest(_message.Message):
-    """The session to end."""
+    """The session to revoke."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -410,7 +412,7 @@ class RevokeSessionRequest(_message.Message):
     session_id: _builtins.str
     """The session's id."""
     session_token: _builtins.str
-    """The session's secret, or one that it had before."""
+    """The session's token, or a former one."""
     def __init__(
         self,
         *,
@@ -429,14 +431,14 @@ Global___RevokeSessionRequest: _TypeAlias = RevokeSessionRequest  # noqa: Y015
 
 @_typing.final
 class RevokeSessionResponse(_message.Message):
-    """The session as it is now."""
+    """The session after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The ended session."""
+        """The revoked session."""
 
     def __init__(
         self,
@@ -453,7 +455,7 @@ Global___RevokeSessionResponse: _TypeAlias = RevokeSessionResponse  # noqa: Y015
 
 @_typing.final
 class RevokeUserSessionsRequest(_message.Message):
-    """The sessions to end."""
+    """The sessions to revoke."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -462,7 +464,7 @@ class RevokeUserSessionsRequest(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     except_session_id: _builtins.str
-    """A session of the user that goes on."""
+    """A session of the user that is not revoked."""
     def __init__(
         self,
         *,
@@ -479,13 +481,13 @@ Global___RevokeUserSessionsRequest: _TypeAlias = RevokeUserSessionsRequest  # no
 
 @_typing.final
 class RevokeUserSessionsResponse(_message.Message):
-    """What was ended."""
+    """The result of the revocation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVOKED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
     revoked_session_count: _builtins.int
-    """How many live sessions were ended."""
+    """The number of live sessions that were revoked."""
     def __init__(
         self,
         *,
@@ -501,7 +503,7 @@ Global___RevokeUserSessionsResponse: _TypeAlias = RevokeUserSessionsResponse  # 
 
 @_typing.final
 class WatchSessionsRequest(_message.Message):
-    """Nothing to choose: every end is told."""
+    """A request without options: the stream reports every end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -518,15 +520,15 @@ Global___WatchSessionsRequest: _TypeAlias = WatchSessionsRequest  # noqa: Y015
 
 @_typing.final
 class WatchSessionsResponse(_message.Message):
-    """What ended since the message before."""
+    """The sessions that ended since the message before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ends(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionEnd]:
-        """The ends, up to 1000. There is none in the first message, nor in a sign of
-        life, which comes when there was nothing to tell for 5 seconds.
+        """The ends, up to 1000. The first message has none. Neither has the
+        heartbeat, which is sent after 5 seconds without an end.
         """
 
     def __init__(
@@ -544,9 +546,9 @@ Global___WatchSessionsResponse: _TypeAlias = WatchSessionsResponse  # noqa: Y015
 
 @_typing.final
 class SessionEnd(_message.Message):
-    """A session that ended, or all of a user's. An answer about it, also one to a
-    call that is still in flight, must not be used any more. The same end may be
-    told twice.
+    """One session that ended, or all sessions of a user. Cached answers about it
+    must no longer be used, and neither must the answers to calls that are still
+    in flight. The same end may be reported twice.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -556,7 +558,7 @@ class SessionEnd(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     session_id: _builtins.str
-    """The session's id. Empty: each session that the user had."""
+    """The session's id. If it is empty, all sessions of the user ended."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """Signs users in, tells whose session a token is, and ends sessions.
+    """Signs users in, validates their sessions, and ends sessions.
     """
 
     def __init__(self, channel):
@@ -83,69 +83,69 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """Signs users in, tells whose session a token is, and ends sessions.
+    """Signs users in, validates their sessions, and ends sessions.
     """
 
     def CreateSession(self, request, context):
-        """Signs a user in: checks the password and starts a session.
+        """Signs a user in: checks the password and starts a session. If the user
+        would have more than 100 sessions, the oldest one is revoked.
 
-        Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-        password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
-        `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
-        user would have more than 100.
+        Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
+        with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
+        passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
+        RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateSession(self, request, context):
-        """Tells whose session a token is, when it is still good at this moment. A
-        revocation that was answered anywhere is seen.
+        """Returns the session and the user of a token, if the session is valid at
+        this moment. Every revocation that any server has answered is seen.
 
-        Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
-        replaced and no longer works is unknown here, and ends nothing: reuse is for
-        RefreshSession to find.
+        Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
+        no longer works is unknown here and revokes nothing: only RefreshSession
+        detects reuse.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchValidateSessions(self, request, context):
-        """Says the same of many sessions at once: a session that is not good is a
-        result, not an error of the call.
+        """Validates many sessions at once. A session that is not valid is a result,
+        not an error of the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshSession(self, request, context):
-        """Replaces a session's secret by a new one. The old one works for 10 seconds
-        more, or until the new one is replaced too, and refreshing with it in that
-        time gives the same new secret, so that clients that race each other go on.
-        After that, refreshing with it or with any other secret that the session had
-        before reveals a copy in other hands: the session is revoked.
+        """Replaces the token of a session. The old token works for 10 more seconds,
+        or until the new token is replaced too. A refresh with the old token in
+        that time returns the same new token, so that concurrent clients all
+        succeed. A later refresh with any former token of the session reveals a
+        stolen copy: the session is revoked.
 
-        Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
+        Fails as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Reads one session, live or not.
+        """Returns one session, live or ended.
 
-        Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+        Fails with NOT_FOUND `SESSION_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Reads a page of a user's sessions, the newest first.
+        """Returns a page of a user's sessions, the newest first.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, INVALID_ARGUMENT
+        Fails with NOT_FOUND `USER_NOT_FOUND` or INVALID_ARGUMENT
         `INVALID_PAGE_TOKEN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -153,43 +153,42 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Ends one session. Repeating it changes nothing.
+        """Revokes one session. A repeated call changes nothing.
 
-        Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+        Fails with NOT_FOUND `SESSION_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeUserSessions(self, request, context):
-        """Ends all live sessions of a user, or all but one.
+        """Revokes all live sessions of a user, or all but one.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchSessions(self, request, context):
-        """Tells of each session that ends, whoever ended it, as soon as that is
-        committed. For services that keep answers of ValidateSession for a while: an
-        answer may be kept from the first message on, and until the stream tells of
-        it or ends.
+        """Streams each session that ends, for any cause, as soon as the end is
+        committed. The stream is for services that cache answers of
+        ValidateSession: an answer may be cached after the first message, until the
+        stream reports its session or ends.
 
-        The first message is empty, and says that from now on nothing is missed: an
-        answer to a call that was begun before it must not be kept. Whenever
-        something may be missed the stream ends, with UNAVAILABLE
-        `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
-        all answers then, also when no message came for 10 seconds, and ask for each
-        until another stream has said its first message.
+        The first message is empty. From then on the stream misses nothing. The
+        answer to a call that began before the first message must not be cached.
+        The stream ends if it may miss something: with UNAVAILABLE
+        `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or with its connection. Then
+        drop all cached answers, and validate each session until another stream has
+        sent its first message. Do the same after 10 seconds without a message.
 
-        Not told is what an answer tells by itself or changes slowly: that a session
-        reached its `expire_time` or was idle for too long, that its token was
-        replaced, and what else changed of its user. So keep an answer for some
-        seconds only.
+        The stream does not report that a session reached its `expire_time` or was
+        idle for too long, that its token was replaced, or that its user changed in
+        another way. So cache an answer for some seconds only.
 
-        Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
-        as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
+        Fails with RESOURCE_EXHAUSTED `SERVER_BUSY` if the limit of streams is
+        reached, and with UNAVAILABLE `STORAGE_UNAVAILABLE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,7 +251,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Signs users in, tells whose session a token is, and ends sessions.
+    """Signs users in, validates their sessions, and ends sessions.
     """
 
     @staticmethod

@@ -27,167 +27,165 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """Signs users in, tells whose session a token is, and ends sessions."""
+    """Signs users in, validates their sessions, and ends sessions."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
-    """Signs a user in: checks the password and starts a session.
+    """Signs a user in: checks the password and starts a session. If the user
+    would have more than 100 sessions, the oldest one is revoked.
 
-    Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-    password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
-    `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
-    user would have more than 100.
+    Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
+    with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
+    passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
+    RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
     """
     ValidateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]
-    """Tells whose session a token is, when it is still good at this moment. A
-    revocation that was answered anywhere is seen.
+    """Returns the session and the user of a token, if the session is valid at
+    this moment. Every revocation that any server has answered is seen.
 
-    Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
-    replaced and no longer works is unknown here, and ends nothing: reuse is for
-    RefreshSession to find.
+    Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
+    no longer works is unknown here and revokes nothing: only RefreshSession
+    detects reuse.
     """
     BatchValidateSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]
-    """Says the same of many sessions at once: a session that is not good is a
-    result, not an error of the call.
+    """Validates many sessions at once. A session that is not valid is a result,
+    not an error of the call.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]
-    """Replaces a session's secret by a new one. The old one works for 10 seconds
-    more, or until the new one is replaced too, and refreshing with it in that
-    time gives the same new secret, so that clients that race each other go on.
-    After that, refreshing with it or with any other secret that the session had
-    before reveals a copy in other hands: the session is revoked.
+    """Replaces the token of a session. The old token works for 10 more seconds,
+    or until the new token is replaced too. A refresh with the old token in
+    that time returns the same new token, so that concurrent clients all
+    succeed. A later refresh with any former token of the session reveals a
+    stolen copy: the session is revoked.
 
-    Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
+    Fails as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
-    """Reads one session, live or not.
+    """Returns one session, live or ended.
 
-    Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+    Fails with NOT_FOUND `SESSION_NOT_FOUND`.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
-    """Reads a page of a user's sessions, the newest first.
+    """Returns a page of a user's sessions, the newest first.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, INVALID_ARGUMENT
+    Fails with NOT_FOUND `USER_NOT_FOUND` or INVALID_ARGUMENT
     `INVALID_PAGE_TOKEN`.
     """
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RevokeSessionRequest, _session_service_pb2.RevokeSessionResponse]
-    """Ends one session. Repeating it changes nothing.
+    """Revokes one session. A repeated call changes nothing.
 
-    Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+    Fails with NOT_FOUND `SESSION_NOT_FOUND`.
     """
     RevokeUserSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RevokeUserSessionsRequest, _session_service_pb2.RevokeUserSessionsResponse]
-    """Ends all live sessions of a user, or all but one.
+    """Revokes all live sessions of a user, or all but one.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     WatchSessions: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
-    """Tells of each session that ends, whoever ended it, as soon as that is
-    committed. For services that keep answers of ValidateSession for a while: an
-    answer may be kept from the first message on, and until the stream tells of
-    it or ends.
+    """Streams each session that ends, for any cause, as soon as the end is
+    committed. The stream is for services that cache answers of
+    ValidateSession: an answer may be cached after the first message, until the
+    stream reports its session or ends.
 
-    The first message is empty, and says that from now on nothing is missed: an
-    answer to a call that was begun before it must not be kept. Whenever
-    something may be missed the stream ends, with UNAVAILABLE
-    `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
-    all answers then, also when no message came for 10 seconds, and ask for each
-    until another stream has said its first message.
+    The first message is empty. From then on the stream misses nothing. The
+    answer to a call that began before the first message must not be cached.
+    The stream ends if it may miss something: with UNAVAILABLE
+    `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or with its connection. Then
+    drop all cached answers, and validate each session until another stream has
+    sent its first message. Do the same after 10 seconds without a message.
 
-    Not told is what an answer tells by itself or changes slowly: that a session
-    reached its `expire_time` or was idle for too long, that its token was
-    replaced, and what else changed of its user. So keep an answer for some
-    seconds only.
+    The stream does not report that a session reached its `expire_time` or was
+    idle for too long, that its token was replaced, or that its user changed in
+    another way. So cache an answer for some seconds only.
 
-    Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
-    as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
+    Fails with RESOURCE_EXHAUSTED `SERVER_BUSY` if the limit of streams is
+    reached, and with UNAVAILABLE `STORAGE_UNAVAILABLE`.
     """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """Signs users in, tells whose session a token is, and ends sessions."""
+    """Signs users in, validates their sessions, and ends sessions."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
-    """Signs a user in: checks the password and starts a session.
+    """Signs a user in: checks the password and starts a session. If the user
+    would have more than 100 sessions, the oldest one is revoked.
 
-    Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-    password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-    RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
-    `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
-    user would have more than 100.
+    Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
+    with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
+    passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
+    RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
     """
     ValidateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]  # type: ignore[assignment]
-    """Tells whose session a token is, when it is still good at this moment. A
-    revocation that was answered anywhere is seen.
+    """Returns the session and the user of a token, if the session is valid at
+    this moment. Every revocation that any server has answered is seen.
 
-    Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
-    replaced and no longer works is unknown here, and ends nothing: reuse is for
-    RefreshSession to find.
+    Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
+    `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
+    no longer works is unknown here and revokes nothing: only RefreshSession
+    detects reuse.
     """
     BatchValidateSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]  # type: ignore[assignment]
-    """Says the same of many sessions at once: a session that is not good is a
-    result, not an error of the call.
+    """Validates many sessions at once. A session that is not valid is a result,
+    not an error of the call.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.RefreshSessionResponse]  # type: ignore[assignment]
-    """Replaces a session's secret by a new one. The old one works for 10 seconds
-    more, or until the new one is replaced too, and refreshing with it in that
-    time gives the same new secret, so that clients that race each other go on.
-    After that, refreshing with it or with any other secret that the session had
-    before reveals a copy in other hands: the session is revoked.
+    """Replaces the token of a session. The old token works for 10 more seconds,
+    or until the new token is replaced too. A refresh with the old token in
+    that time returns the same new token, so that concurrent clients all
+    succeed. A later refresh with any former token of the session reveals a
+    stolen copy: the session is revoked.
 
-    Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
+    Fails as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """Reads one session, live or not.
+    """Returns one session, live or ended.
 
-    Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+    Fails with NOT_FOUND `SESSION_NOT_FOUND`.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Reads a page of a user's sessions, the newest first.
+    """Returns a page of a user's sessions, the newest first.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, INVALID_ARGUMENT
+    Fails with NOT_FOUND `USER_NOT_FOUND` or INVALID_ARGUMENT
     `INVALID_PAGE_TOKEN`.
     """
     RevokeSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RevokeSessionRequest, _session_service_pb2.RevokeSessionResponse]  # type: ignore[assignment]
-    """Ends one session. Repeating it changes nothing.
+    """Revokes one session. A repeated call changes nothing.
 
-    Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+    Fails with NOT_FOUND `SESSION_NOT_FOUND`.
     """
     RevokeUserSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RevokeUserSessionsRequest, _session_service_pb2.RevokeUserSessionsResponse]  # type: ignore[assignment]
-    """Ends all live sessions of a user, or all but one.
+    """Revokes all live sessions of a user, or all but one.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     WatchSessions: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
-    """Tells of each session that ends, whoever ended it, as soon as that is
-    committed. For services that keep answers of ValidateSession for a while: an
-    answer may be kept from the first message on, and until the stream tells of
-    it or ends.
+    """Streams each session that ends, for any cause, as soon as the end is
+    committed. The stream is for services that cache answers of
+    ValidateSession: an answer may be cached after the first message, until the
+    stream reports its session or ends.
 
-    The first message is empty, and says that from now on nothing is missed: an
-    answer to a call that was begun before it must not be kept. Whenever
-    something may be missed the stream ends, with UNAVAILABLE
-    `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
-    all answers then, also when no message came for 10 seconds, and ask for each
-    until another stream has said its first message.
+    The first message is empty. From then on the stream misses nothing. The
+    answer to a call that began before the first message must not be cached.
+    The stream ends if it may miss something: with UNAVAILABLE
+    `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or with its connection. Then
+    drop all cached answers, and validate each session until another stream has
+    sent its first message. Do the same after 10 seconds without a message.
 
-    Not told is what an answer tells by itself or changes slowly: that a session
-    reached its `expire_time` or was idle for too long, that its token was
-    replaced, and what else changed of its user. So keep an answer for some
-    seconds only.
+    The stream does not report that a session reached its `expire_time` or was
+    idle for too long, that its token was replaced, or that its user changed in
+    another way. So cache an answer for some seconds only.
 
-    Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
-    as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
+    Fails with RESOURCE_EXHAUSTED `SERVER_BUSY` if the limit of streams is
+    reached, and with UNAVAILABLE `STORAGE_UNAVAILABLE`.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Signs users in, tells whose session a token is, and ends sessions."""
+    """Signs users in, validates their sessions, and ends sessions."""
 
     @_abc_1.abstractmethod
     def CreateSession(
@@ -195,13 +193,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.CreateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CreateSessionResponse, _abc.Awaitable[_session_service_pb2.CreateSessionResponse]]:
-        """Signs a user in: checks the password and starts a session.
+        """Signs a user in: checks the password and starts a session. If the user
+        would have more than 100 sessions, the oldest one is revoked.
 
-        Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, or, after the right
-        password only, FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; with
-        RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` after too many wrong passwords, or
-        `SERVER_BUSY`, which counts as no attempt. The oldest session ends when the
-        user would have more than 100.
+        Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
+        with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
+        passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
+        RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
         """
 
     @_abc_1.abstractmethod
@@ -210,13 +208,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ValidateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ValidateSessionResponse, _abc.Awaitable[_session_service_pb2.ValidateSessionResponse]]:
-        """Tells whose session a token is, when it is still good at this moment. A
-        revocation that was answered anywhere is seen.
+        """Returns the session and the user of a token, if the session is valid at
+        this moment. Every revocation that any server has answered is seen.
 
-        Refuses with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
-        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A token that was
-        replaced and no longer works is unknown here, and ends nothing: reuse is for
-        RefreshSession to find.
+        Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
+        `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
+        no longer works is unknown here and revokes nothing: only RefreshSession
+        detects reuse.
         """
 
     @_abc_1.abstractmethod
@@ -225,8 +223,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.BatchValidateSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.BatchValidateSessionsResponse, _abc.Awaitable[_session_service_pb2.BatchValidateSessionsResponse]]:
-        """Says the same of many sessions at once: a session that is not good is a
-        result, not an error of the call.
+        """Validates many sessions at once. A session that is not valid is a result,
+        not an error of the call.
         """
 
     @_abc_1.abstractmethod
@@ -235,13 +233,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.RefreshSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.RefreshSessionResponse, _abc.Awaitable[_session_service_pb2.RefreshSessionResponse]]:
-        """Replaces a session's secret by a new one. The old one works for 10 seconds
-        more, or until the new one is replaced too, and refreshing with it in that
-        time gives the same new secret, so that clients that race each other go on.
-        After that, refreshing with it or with any other secret that the session had
-        before reveals a copy in other hands: the session is revoked.
+        """Replaces the token of a session. The old token works for 10 more seconds,
+        or until the new token is replaced too. A refresh with the old token in
+        that time returns the same new token, so that concurrent clients all
+        succeed. A later refresh with any former token of the session reveals a
+        stolen copy: the session is revoked.
 
-        Refuses as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
+        Fails as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
         """
 
     @_abc_1.abstractmethod
@@ -250,9 +248,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetSessionResponse, _abc.Awaitable[_session_service_pb2.GetSessionResponse]]:
-        """Reads one session, live or not.
+        """Returns one session, live or ended.
 
-        Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+        Fails with NOT_FOUND `SESSION_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -261,9 +259,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ListSessionsResponse, _abc.Awaitable[_session_service_pb2.ListSessionsResponse]]:
-        """Reads a page of a user's sessions, the newest first.
+        """Returns a page of a user's sessions, the newest first.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, INVALID_ARGUMENT
+        Fails with NOT_FOUND `USER_NOT_FOUND` or INVALID_ARGUMENT
         `INVALID_PAGE_TOKEN`.
         """
 
@@ -273,9 +271,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.RevokeSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.RevokeSessionResponse, _abc.Awaitable[_session_service_pb2.RevokeSessionResponse]]:
-        """Ends one session. Repeating it changes nothing.
+        """Revokes one session. A repeated call changes nothing.
 
-        Refuses with NOT_FOUND `SESSION_NOT_FOUND`.
+        Fails with NOT_FOUND `SESSION_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -284,9 +282,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.RevokeUserSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.RevokeUserSessionsResponse, _abc.Awaitable[_session_service_pb2.RevokeUserSessionsResponse]]:
-        """Ends all live sessions of a user, or all but one.
+        """Revokes all live sessions of a user, or all but one.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -295,25 +293,24 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.WatchSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionsResponse]]:
-        """Tells of each session that ends, whoever ended it, as soon as that is
-        committed. For services that keep answers of ValidateSession for a while: an
-        answer may be kept from the first message on, and until the stream tells of
-        it or ends.
+        """Streams each session that ends, for any cause, as soon as the end is
+        committed. The stream is for services that cache answers of
+        ValidateSession: an answer may be cached after the first message, until the
+        stream reports its session or ends.
 
-        The first message is empty, and says that from now on nothing is missed: an
-        answer to a call that was begun before it must not be kept. Whenever
-        something may be missed the stream ends, with UNAVAILABLE
-        `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or as its connection does. Drop
-        all answers then, also when no message came for 10 seconds, and ask for each
-        until another stream has said its first message.
+        The first message is empty. From then on the stream misses nothing. The
+        answer to a call that began before the first message must not be cached.
+        The stream ends if it may miss something: with UNAVAILABLE
+        `STREAM_INTERRUPTED` or `SERVICE_STOPPING`, or with its connection. Then
+        drop all cached answers, and validate each session until another stream has
+        sent its first message. Do the same after 10 seconds without a message.
 
-        Not told is what an answer tells by itself or changes slowly: that a session
-        reached its `expire_time` or was idle for too long, that its token was
-        replaced, and what else changed of its user. So keep an answer for some
-        seconds only.
+        The stream does not report that a session reached its `expire_time` or was
+        idle for too long, that its token was replaced, or that its user changed in
+        another way. So cache an answer for some seconds only.
 
-        Refuses with RESOURCE_EXHAUSTED `SERVER_BUSY` when there are as many streams
-        as there may be, UNAVAILABLE `STORAGE_UNAVAILABLE`.
+        Fails with RESOURCE_EXHAUSTED `SERVER_BUSY` if the limit of streams is
+        reached, and with UNAVAILABLE `STORAGE_UNAVAILABLE`.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -43,24 +43,24 @@ class User(_message.Message):
     email: _builtins.str
     """The email address, in its normal form."""
     username: _builtins.str
-    """The username, in lower case; empty when there is none."""
+    """The username, in lower case. Empty for a user without one."""
     first_name: _builtins.str
     """The first name."""
     last_name: _builtins.str
     """The last name."""
     full_name: _builtins.str
-    """First and last name as one."""
+    """The first and the last name, joined."""
     avatar_url: _builtins.str
-    """Where a picture of the user is found."""
+    """The address of a picture of the user."""
     email_verified: _builtins.bool
-    """Whether the email address was shown to be the user's."""
+    """Whether the email address is verified."""
     is_active: _builtins.bool
     """Whether the user may sign in."""
     deleted_by: _builtins.str
-    """Who deleted the user, as the caller said."""
+    """The person or program that deleted the user, as the caller named it."""
     etag: _builtins.str
-    """Stands for this state of the user: a change needs the same one, when it
-    names one. Signing in does not change it.
+    """Identifies this state of the user. A change that names an etag is made only
+    if the user still has it. Signing in does not change the etag.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -68,15 +68,15 @@ class User(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When anything of the user was written last."""
+        """When the user was last written."""
 
     @_builtins.property
     def last_login_time(self) -> _timestamp_pb2.Timestamp:
-        """When the user last signed in; not set before the first time."""
+        """When the user last signed in. Not set before the first sign-in."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the user was deleted; not set while it is live."""
+        """When the user was deleted. Not set for a live user."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class UserProfile(_message.Message):
     display_name: _builtins.str
     """The name to show, at most 100 characters."""
     bio: _builtins.str
-    """A text about the user, at most 2000 characters. Lines may be broken."""
+    """A text about the user, at most 2000 characters. It may have line breaks."""
     locale: _builtins.str
     """The user's language: a BCP 47 tag such as `en-GB`."""
     time_zone: _builtins.str

@@ -41,7 +41,7 @@ class _DeletedFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deleted
     """Deleted users only."""
 
 class DeletedFilter(_DeletedFilter, metaclass=_DeletedFilterEnumTypeWrapper):
-    """Whether a filter means deleted users."""
+    """Whether deleted users match a filter."""
 
 DELETED_FILTER_UNSPECIFIED: DeletedFilter.ValueType  # 0
 """The same as `DELETED_FILTER_EXCLUDE`."""
@@ -62,27 +62,27 @@ class _ImportOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportO
     IMPORT_OUTCOME_UNSPECIFIED: _ImportOutcome.ValueType  # 0
     """Never sent."""
     IMPORT_OUTCOME_CREATED: _ImportOutcome.ValueType  # 1
-    """It was created."""
+    """The user was created."""
     IMPORT_OUTCOME_EXISTS: _ImportOutcome.ValueType  # 2
-    """It was there before and is as it was: an import had created it from the same
-    content, or a user has its id and its address.
+    """The user existed before and is unchanged: an earlier import created it from
+    the same content, or it has the same id and the same address.
     """
     IMPORT_OUTCOME_REFUSED: _ImportOutcome.ValueType  # 3
-    """It was not created."""
+    """The user was not created."""
 
 class ImportOutcome(_ImportOutcome, metaclass=_ImportOutcomeEnumTypeWrapper):
-    """Whether an imported user is there."""
+    """Whether an imported user exists."""
 
 IMPORT_OUTCOME_UNSPECIFIED: ImportOutcome.ValueType  # 0
 """Never sent."""
 IMPORT_OUTCOME_CREATED: ImportOutcome.ValueType  # 1
-"""It was created."""
+"""The user was created."""
 IMPORT_OUTCOME_EXISTS: ImportOutcome.ValueType  # 2
-"""It was there before and is as it was: an import had created it from the same
-content, or a user has its id and its address.
+"""The user existed before and is unchanged: an earlier import created it from
+the same content, or it has the same id and the same address.
 """
 IMPORT_OUTCOME_REFUSED: ImportOutcome.ValueType  # 3
-"""It was not created."""
+"""The user was not created."""
 Global___ImportOutcome: _TypeAlias = ImportOutcome  # noqa: Y015
 
 @_typing.final
@@ -101,9 +101,9 @@ class CreateUserRequest(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that the caller makes for this one creation. Repeating the call with
-    it returns the user that the first call created, as it is by now: it may
-    have been changed or deleted since.
+    """A UUID that the caller makes for this one creation. A repeated call with
+    the same id returns the user that the first call created, in its current
+    state: it may have been changed or deleted since.
     """
     email: _builtins.str
     """The email address, at most 254 characters. It is stored in its normal form:
@@ -115,8 +115,8 @@ class CreateUserRequest(_message.Message):
     lower case.
     """
     password: _builtins.str
-    """The password, optional: 12 to 256 characters unless the service is set
-    otherwise. Common ones and the user's own address or name are refused. A
+    """The password, optional: 12 to 256 characters unless the service has another
+    minimum. Common passwords and the user's own address or name are refused. A
     user without a password cannot sign in.
     """
     first_name: _builtins.str
@@ -124,17 +124,17 @@ class CreateUserRequest(_message.Message):
     last_name: _builtins.str
     """The last name, at most 100 characters."""
     avatar_url: _builtins.str
-    """Where a picture of the user is found: an http or https address, at most 2048
+    """The address of a picture of the user: an http or https URL, at most 2048
     characters.
     """
     email_verified: _builtins.bool
-    """Whether the email address is known to be the user's. Only an `admin` may say
-    so; of other callers it is refused with PERMISSION_DENIED
+    """Whether the email address counts as verified. Only an `admin` may set it.
+    For other callers the call fails with PERMISSION_DENIED
     `CALLER_NOT_ALLOWED`.
     """
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """What the user's profile starts with."""
+        """The profile of the new user."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class CreateUserResponse(_message.Message):
 
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """Its profile."""
+        """The user's profile."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ Global___CreateUserResponse: _TypeAlias = CreateUserResponse  # noqa: Y015
 
 @_typing.final
 class GetUserRequest(_message.Message):
-    """The user to read."""
+    """The user to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -206,14 +206,15 @@ class GetUserRequest(_message.Message):
     username: _builtins.str
     """The user's username, in any case."""
     include_profile: _builtins.bool
-    """Whether the answer has the profile."""
+    """Whether the response has the profile."""
     include_recent_sessions: _builtins.bool
-    """Whether the answer has the live sessions: the newest activity first, at most
-    10.
+    """Whether the response has live sessions: at most 10, the most recently used
+    first.
     """
     include_deleted: _builtins.bool
-    """Whether a deleted user is found too. Of several deleted users with the same
-    address, a live one comes first, then the one that was deleted last.
+    """Whether a deleted user is found too. If several users match, a live user is
+    returned before a deleted one, and of the deleted ones the one that was
+    deleted last.
     """
     def __init__(
         self,
@@ -250,11 +251,11 @@ class GetUserResponse(_message.Message):
 
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """The profile, when it was asked for."""
+        """The profile, if it was requested."""
 
     @_builtins.property
     def recent_sessions(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Session]:
-        """The live sessions, when they were asked for."""
+        """The live sessions, if they were requested."""
 
     def __init__(
         self,
@@ -273,15 +274,15 @@ Global___GetUserResponse: _TypeAlias = GetUserResponse  # noqa: Y015
 
 @_typing.final
 class BatchGetUsersRequest(_message.Message):
-    """The users to read."""
+    """The users to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The users' ids, 1 to 1000. A repeated one is answered once. A thousand users
-        can be more than the 4 MiB that clients accept unless told otherwise.
+        """The users' ids, 1 to 1000. A repeated id is answered once. The answer for a
+        thousand users can be larger than 4 MiB, the default limit of gRPC clients.
         """
 
     def __init__(
@@ -311,7 +312,7 @@ class BatchGetUsersResponse(_message.Message):
 
     @_builtins.property
     def missing_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The ids that no live user has, in the order of the request."""
+        """The ids without a live user, in the order of the request."""
 
     def __init__(
         self,
@@ -329,9 +330,7 @@ Global___BatchGetUsersResponse: _TypeAlias = BatchGetUsersResponse  # noqa: Y015
 
 @_typing.final
 class UserFilter(_message.Message):
-    """Describes users. Conditions that are set must all hold; one that is not set
-    allows everything.
-    """
+    """Describes users. A user matches if all conditions that are set hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -343,15 +342,19 @@ class UserFilter(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     email_prefix: _builtins.str
-    """How the email address begins, in any case. Wildcards are plain characters."""
+    """The beginning of the email address, in any case. Wildcards have no special
+    meaning.
+    """
     username_prefix: _builtins.str
-    """How the username begins, in any case. Wildcards are plain characters."""
+    """The beginning of the username, in any case. Wildcards have no special
+    meaning.
+    """
     email_verified: _builtins.bool
     """Whether the email address is verified."""
     is_active: _builtins.bool
     """Whether the user may sign in."""
     deleted: Global___DeletedFilter.ValueType
-    """Whether deleted users are meant."""
+    """Whether deleted users match."""
     @_builtins.property
     def created_from(self) -> _timestamp_pb2.Timestamp:
         """The user was created at this time or later."""
@@ -396,7 +399,7 @@ Global___UserFilter: _TypeAlias = UserFilter  # noqa: Y015
 
 @_typing.final
 class ListUsersRequest(_message.Message):
-    """The page to read."""
+    """The page to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -406,26 +409,27 @@ class ListUsersRequest(_message.Message):
     ORDER_BY_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many users a page has at most: 0 means 50, more than 1000 means 1000. A
-    page of very long users ends earlier, below 3 MiB.
+    """The largest number of users on the page. 0 means 50, more than 1000 means
+    1000. A page of very large users has fewer, to stay below 3 MiB.
     """
     page_token: _builtins.str
-    """The `next_page_token` of the page before; empty for the first page. Filter
+    """The `next_page_token` of the page before. Empty for the first page. Filter
     and order must be the same on every page.
     """
     order_by: _builtins.str
     """`create_time` (the default), `update_time` or `email`, each optionally
-    followed by ` desc`. Users that are written while pages are read, by signing
-    in too, move in the order of `update_time`, and may be missed or come twice.
+    followed by ` desc`. A user that is written while pages are read moves in
+    the order of `update_time`, and may be missed or returned twice. Signing in
+    is such a write.
     """
     include_total: _builtins.bool
-    """Whether the answer has the number of all users that the filter describes,
-    counted at the moment the page was read. A count looks at every one of them,
-    so it may take longer than the page: ask for it once, with the first page.
+    """Whether the response has the number of all users that match, at the moment
+    the page was read. The count reads all of them and may take longer than the
+    page, so request it once, with the first page.
     """
     @_builtins.property
     def filter(self) -> Global___UserFilter:
-        """Which users are meant; all live users when it is not set."""
+        """The users that match. The default is all live users."""
 
     def __init__(
         self,
@@ -454,9 +458,9 @@ class ListUsersResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Gets the next page; empty on the last one."""
+    """The token of the next page. Empty on the last page."""
     total_size: _builtins.int
-    """The number of all users that the filter describes, when it was asked for."""
+    """The number of all users that match, if it was requested."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
         """The users of this page, in order."""
@@ -487,7 +491,7 @@ class GetUserStatsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___UserFilter:
-        """Which users are meant; all live users when it is not set."""
+        """The users that match. The default is all live users."""
 
     def __init__(
         self,
@@ -504,7 +508,7 @@ Global___GetUserStatsRequest: _TypeAlias = GetUserStatsRequest  # noqa: Y015
 
 @_typing.final
 class GetUserStatsResponse(_message.Message):
-    """The counts, all of one moment."""
+    """The counts, all of the same moment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -512,14 +516,14 @@ class GetUserStatsResponse(_message.Message):
     FIRST_CREATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_CREATE_TIME_FIELD_NUMBER: _builtins.int
     user_count: _builtins.int
-    """How many users there are."""
+    """The number of users."""
     @_builtins.property
     def first_create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the first of them was created; not set when there is none."""
+        """When the first of them was created. Not set without users."""
 
     @_builtins.property
     def last_create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last of them was created; not set when there is none."""
+        """When the last of them was created. Not set without users."""
 
     def __init__(
         self,
@@ -554,30 +558,30 @@ class UpdateUserRequest(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     email: _builtins.str
-    """The new email address, which is unverified until it is verified again. It
-    cannot be cleared.
+    """The new email address. It is unverified until VerifyEmail verifies it. The
+    address cannot be cleared.
     """
     username: _builtins.str
-    """The new username, as in `CreateUserRequest`; empty clears it."""
+    """The new username, as in `CreateUserRequest`. Empty removes it."""
     first_name: _builtins.str
-    """The new first name; empty clears it."""
+    """The new first name. Empty removes it."""
     last_name: _builtins.str
-    """The new last name; empty clears it."""
+    """The new last name. Empty removes it."""
     avatar_url: _builtins.str
-    """The new address of a picture; empty clears it."""
+    """The new address of a picture. Empty removes it."""
     etag: _builtins.str
-    """The `etag` of the user as it was read. When it is set and the user was
-    changed since, nothing is changed.
+    """The `etag` of the user when it was read. If it is set and the user was
+    changed since, the call fails and changes nothing.
     """
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """The new profile, of which the mask names the fields."""
+        """The new profile. The mask names its fields to change."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: `email`, `username`, `first_name`, `last_name`,
-        `avatar_url`, `profile` (all of it) or `profile.<field>`. Fields that it does
-        not name stay as they are, whatever the request says of them.
+        `avatar_url`, `profile` (all of it) or `profile.<field>`. Fields that the
+        mask does not name stay unchanged, even if the request sets them.
         """
 
     def __init__(
@@ -603,7 +607,7 @@ Global___UpdateUserRequest: _TypeAlias = UpdateUserRequest  # noqa: Y015
 
 @_typing.final
 class UpdateUserResponse(_message.Message):
-    """The user as it is now."""
+    """The user after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -615,7 +619,7 @@ class UpdateUserResponse(_message.Message):
 
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """Its profile."""
+        """The user's profile."""
 
     def __init__(
         self,
@@ -655,14 +659,14 @@ Global___DeactivateUserRequest: _TypeAlias = DeactivateUserRequest  # noqa: Y015
 
 @_typing.final
 class DeactivateUserResponse(_message.Message):
-    """The user as it is now."""
+    """The user after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     REVOKED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
     revoked_session_count: _builtins.int
-    """How many live sessions were ended."""
+    """The number of live sessions that were revoked."""
     @_builtins.property
     def user(self) -> _user_pb2.User:
         """The user."""
@@ -705,7 +709,7 @@ Global___ActivateUserRequest: _TypeAlias = ActivateUserRequest  # noqa: Y015
 
 @_typing.final
 class ActivateUserResponse(_message.Message):
-    """The user as it is now."""
+    """The user after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -739,10 +743,12 @@ class DeleteUserRequest(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     deleted_by: _builtins.str
-    """Who deletes the user, for the record: at most 255 characters."""
+    """The person or program that deletes the user, for the record: at most 255
+    characters.
+    """
     etag: _builtins.str
-    """The `etag` of the user as it was read. When it is set and the user was
-    changed since, nothing is deleted.
+    """The `etag` of the user when it was read. If it is set and the user was
+    changed since, the call fails and deletes nothing.
     """
     def __init__(
         self,
@@ -761,14 +767,14 @@ Global___DeleteUserRequest: _TypeAlias = DeleteUserRequest  # noqa: Y015
 
 @_typing.final
 class DeleteUserResponse(_message.Message):
-    """The user as it is now."""
+    """The user after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     REVOKED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
     revoked_session_count: _builtins.int
-    """How many live sessions were ended."""
+    """The number of live sessions that were revoked."""
     @_builtins.property
     def user(self) -> _user_pb2.User:
         """The deleted user."""
@@ -799,11 +805,11 @@ class RestoreUserRequest(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     email: _builtins.str
-    """Another email address, when the old one is taken. It is unverified until it
-    is verified.
+    """Another email address, if the old one is taken. It is unverified until
+    VerifyEmail verifies it.
     """
     username: _builtins.str
-    """Another username, when the old one is taken."""
+    """Another username, if the old one is taken."""
     def __init__(
         self,
         *,
@@ -821,7 +827,7 @@ Global___RestoreUserRequest: _TypeAlias = RestoreUserRequest  # noqa: Y015
 
 @_typing.final
 class RestoreUserResponse(_message.Message):
-    """The user as it is now."""
+    """The user after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -845,7 +851,7 @@ Global___RestoreUserResponse: _TypeAlias = RestoreUserResponse  # noqa: Y015
 
 @_typing.final
 class PurgeUserRequest(_message.Message):
-    """The user to remove for good."""
+    """The user to purge."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -867,7 +873,7 @@ Global___PurgeUserRequest: _TypeAlias = PurgeUserRequest  # noqa: Y015
 
 @_typing.final
 class PurgeUserResponse(_message.Message):
-    """Nothing is left to tell."""
+    """An empty response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -895,12 +901,12 @@ class ChangePasswordRequest(_message.Message):
     user_id: _builtins.str
     """The user's id."""
     current_password: _builtins.str
-    """The password as it is."""
+    """The current password."""
     new_password: _builtins.str
-    """The password as it shall be, as in `CreateUserRequest`."""
+    """The new password, as in `CreateUserRequest`."""
     keep_session_id: _builtins.str
-    """A session of the user that goes on: the one in which the password is
-    changed.
+    """A session of the user that is not revoked: the one that changes the
+    password.
     """
     def __init__(
         self,
@@ -920,14 +926,14 @@ Global___ChangePasswordRequest: _TypeAlias = ChangePasswordRequest  # noqa: Y015
 
 @_typing.final
 class ChangePasswordResponse(_message.Message):
-    """What the change ended."""
+    """The result of the change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     REVOKED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
     revoked_session_count: _builtins.int
-    """How many live sessions were ended."""
+    """The number of live sessions that were revoked."""
     @_builtins.property
     def user(self) -> _user_pb2.User:
         """The user."""
@@ -948,7 +954,7 @@ Global___ChangePasswordResponse: _TypeAlias = ChangePasswordResponse  # noqa: Y0
 
 @_typing.final
 class CreateEmailVerificationRequest(_message.Message):
-    """Whose address is to be verified."""
+    """The user whose address is to be verified."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -970,7 +976,7 @@ Global___CreateEmailVerificationRequest: _TypeAlias = CreateEmailVerificationReq
 
 @_typing.final
 class CreateEmailVerificationResponse(_message.Message):
-    """What to send to the user."""
+    """The token to send to the user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -978,12 +984,12 @@ class CreateEmailVerificationResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     EMAIL_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The secret. It is shown this once; only its digest is stored."""
+    """The token. It is returned only now: the service stores its digest alone."""
     email: _builtins.str
-    """The address to send it to, for which alone it is good."""
+    """The address to send the token to. The token verifies this address only."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it stops being good: 24 hours from now."""
+        """When the token expires: 24 hours from now."""
 
     def __init__(
         self,
@@ -1002,13 +1008,13 @@ Global___CreateEmailVerificationResponse: _TypeAlias = CreateEmailVerificationRe
 
 @_typing.final
 class VerifyEmailRequest(_message.Message):
-    """The secret as it came back."""
+    """The token that the user received."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The secret."""
+    """The token."""
     def __init__(
         self,
         *,
@@ -1024,7 +1030,7 @@ Global___VerifyEmailRequest: _TypeAlias = VerifyEmailRequest  # noqa: Y015
 
 @_typing.final
 class VerifyEmailResponse(_message.Message):
-    """The user as it is now."""
+    """The user after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1048,7 +1054,7 @@ Global___VerifyEmailResponse: _TypeAlias = VerifyEmailResponse  # noqa: Y015
 
 @_typing.final
 class CreatePasswordResetRequest(_message.Message):
-    """Whose password is to be reset."""
+    """The user whose password is to be reset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1070,20 +1076,20 @@ Global___CreatePasswordResetRequest: _TypeAlias = CreatePasswordResetRequest  # 
 
 @_typing.final
 class CreatePasswordResetResponse(_message.Message):
-    """What to send to the user, if there is one."""
+    """The token to send to the user, if there is a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The secret; empty when no user who could sign in has the address. It is
-    shown this once; only its digest is stored. Whoever asked for the reset must
-    not learn whether it is empty.
+    """The token. Empty if no user who may sign in has the address. It is returned
+    only now: the service stores its digest alone. The person who requested the
+    reset must not learn whether the token is empty.
     """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it stops being good: 10 minutes from now."""
+        """When the token expires: 10 minutes from now."""
 
     def __init__(
         self,
@@ -1101,14 +1107,14 @@ Global___CreatePasswordResetResponse: _TypeAlias = CreatePasswordResetResponse  
 
 @_typing.final
 class ResetPasswordRequest(_message.Message):
-    """The secret as it came back, and the new password."""
+    """The token that the user received, and the new password."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The secret."""
+    """The token."""
     new_password: _builtins.str
     """The new password, as in `CreateUserRequest`."""
     def __init__(
@@ -1127,14 +1133,14 @@ Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
 
 @_typing.final
 class ResetPasswordResponse(_message.Message):
-    """What the reset ended."""
+    """The result of the reset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     REVOKED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
     revoked_session_count: _builtins.int
-    """How many live sessions were ended."""
+    """The number of live sessions that were revoked."""
     @_builtins.property
     def user(self) -> _user_pb2.User:
         """The user."""
@@ -1162,13 +1168,11 @@ class ImportUsersRequest(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Whether the users are only looked at: the answer is as if they were created,
-    but none is.
-    """
+    """Whether to validate only: the response is the same, but no user is created."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_portable_user_pb2.PortableUser]:
         """Up to 500 users. A request may have 64 KiB, which is about 300 users with
-        hashes of passwords.
+        password hashes.
         """
 
     def __init__(
@@ -1187,14 +1191,14 @@ Global___ImportUsersRequest: _TypeAlias = ImportUsersRequest  # noqa: Y015
 
 @_typing.final
 class ImportUsersResponse(_message.Message):
-    """What became of the users of a request."""
+    """The results of one request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportResult]:
-        """A result for each user, in their order."""
+        """A result for each user, in the order of the request."""
 
     def __init__(
         self,
@@ -1211,7 +1215,7 @@ Global___ImportUsersResponse: _TypeAlias = ImportUsersResponse  # noqa: Y015
 
 @_typing.final
 class ImportResult(_message.Message):
-    """What became of a user."""
+    """The result for one user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1220,16 +1224,16 @@ class ImportResult(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     BROKEN_RULES_FIELD_NUMBER: _builtins.int
     outcome: Global___ImportOutcome.ValueType
-    """Whether it is there."""
+    """Whether the user exists now."""
     user_id: _builtins.str
-    """Its id; empty when it was refused."""
+    """The user's id. Empty if the user was refused."""
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """Why it was refused: `INVALID_FIELDS`, `EMAIL_TAKEN`, `USERNAME_TAKEN`,
-    `USER_ID_TAKEN` or `IMPORTED_DIFFERENTLY`.
+    """Why the user was refused: `INVALID_FIELDS`, `EMAIL_TAKEN`,
+    `USERNAME_TAKEN`, `USER_ID_TAKEN` or `IMPORTED_DIFFERENTLY`.
     """
     @_builtins.property
     def broken_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokenRule]:
-        """The fields that broke a rule."""
+        """The fields that break a rule."""
 
     def __init__(
         self,
@@ -1249,7 +1253,7 @@ Global___ImportResult: _TypeAlias = ImportResult  # noqa: Y015
 
 @_typing.final
 class BrokenRule(_message.Message):
-    """A field that broke a rule."""
+    """A field that breaks a rule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1258,7 +1262,7 @@ class BrokenRule(_message.Message):
     field: _builtins.str
     """The field, such as `profile.bio`."""
     description: _builtins.str
-    """The rule, for people."""
+    """The rule, in words."""
     def __init__(
         self,
         *,
@@ -1275,16 +1279,18 @@ Global___BrokenRule: _TypeAlias = BrokenRule  # noqa: Y015
 
 @_typing.final
 class ExportUsersRequest(_message.Message):
-    """The users to read."""
+    """The users to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     AFTER_USER_ID_FIELD_NUMBER: _builtins.int
     INCLUDE_PASSWORD_HASHES_FIELD_NUMBER: _builtins.int
     after_user_id: _builtins.str
-    """The last user that was read before, to go on after it; empty to begin."""
+    """The last user that was exported before. The export continues after it.
+    Empty to start from the beginning.
+    """
     include_password_hashes: _builtins.bool
-    """Whether plain bcrypt hashes of passwords are told."""
+    """Whether the export has the plain bcrypt hashes of passwords."""
     def __init__(
         self,
         *,
@@ -1301,7 +1307,7 @@ Global___ExportUsersRequest: _TypeAlias = ExportUsersRequest  # noqa: Y015
 
 @_typing.final
 class ExportUsersResponse(_message.Message):
-    """Some of the users."""
+    """A part of the users."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1325,20 +1331,20 @@ Global___ExportUsersResponse: _TypeAlias = ExportUsersResponse  # noqa: Y015
 
 @_typing.final
 class ExportedUser(_message.Message):
-    """A user as it leaves."""
+    """An exported user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     PASSWORD_KEPT_FIELD_NUMBER: _builtins.int
     password_kept: _builtins.bool
-    """Whether the user has a password whose hash is not told: hashes were not asked
-    for, or it was made with a key of this service and is good for nothing
-    elsewhere.
+    """Whether the user has a password whose hash is not exported. Either hashes
+    were not requested, or the hash was made with a key of this service and
+    cannot be used elsewhere.
     """
     @_builtins.property
     def user(self) -> _portable_user_pb2.PortableUser:
-        """The user. An import can take it as it is."""
+        """The user, in the form that ImportUsers reads."""
 
     def __init__(
         self,

@@ -132,51 +132,52 @@ class UserServiceServicer(object):
     """
 
     def CreateUser(self, request, context):
-        """Creates a user and its profile, both or neither.
+        """Creates a user with its profile.
 
-        Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-        `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
+        Fails with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
+        `REQUEST_ID_REUSED`; with a password also with RESOURCE_EXHAUSTED
+        `SERVER_BUSY`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Reads one user.
+        """Returns one user.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetUsers(self, request, context):
-        """Reads up to 1000 users at once.
+        """Returns up to 1000 users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListUsers(self, request, context):
-        """Reads a page of the users that a filter describes.
+        """Returns a page of the users that match a filter.
 
-        Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
+        Fails with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUserStats(self, request, context):
-        """Counts the users that a filter describes. It looks at every one of them.
+        """Counts the users that match a filter. The count reads all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields that the mask names and no other.
+        """Changes the fields that the mask names, and no other fields.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
+        Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
         ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -184,129 +185,134 @@ class UserServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeactivateUser(self, request, context):
-        """Bars a user from signing in and ends all its sessions. Repeating it changes
-        nothing.
+        """Deactivates a user: the user may no longer sign in, and all its sessions
+        are revoked. A repeated call changes nothing.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ActivateUser(self, request, context):
-        """Lets a deactivated user sign in again. Sessions that were ended stay ended.
-        Repeating it changes nothing.
+        """Allows a deactivated user to sign in again. Revoked sessions stay revoked.
+        A repeated call changes nothing.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes a user so that it can be restored, frees its email address and its
-        username, and ends all its sessions.
+        """Deletes a user, frees its email address and its username, and revokes all
+        its sessions. RestoreUser can bring the user back.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`.
+        Fails with NOT_FOUND `USER_NOT_FOUND` or ABORTED `ETAG_MISMATCH`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestoreUser(self, request, context):
-        """Brings a deleted user back, active again and without sessions.
+        """Restores a deleted user, active and without sessions. If the address or the
+        username is taken, the request can name another one.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
-        `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`: then
-        another address or name may be given.
+        Fails with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
+        `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeUser(self, request, context):
-        """Removes a user, deleted or not, with its profile and its sessions, for good.
+        """Removes a user, live or deleted, with its profile and its sessions. A purge
+        cannot be undone.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Replaces a password by another one, and ends the user's sessions but the one
-        that is named.
+        """Changes a password, and revokes the user's sessions except the one that is
+        named.
 
-        Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
-        a new password that is too short, too common or the user's own name.
+        Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
+        `INVALID_FIELDS` if the new password is too short, too common, or the
+        user's own name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateEmailVerification(self, request, context):
-        """Makes a one-time secret that shows, when it comes back, that the user reads
-        mail at the address. It is not sent: the caller sends it. It ends the one
-        before.
+        """Creates a one-time token that verifies the user's email address. The caller
+        sends it to the address. An earlier token of the user for this purpose no
+        longer works.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyEmail(self, request, context):
-        """Takes the secret back: the address is verified, unless it was changed since.
+        """Verifies the address that the token was created for, unless the user's
+        address was changed since.
 
-        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+        Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreatePasswordReset(self, request, context):
-        """Makes a one-time secret that allows a new password to be set. It is not
-        sent: the caller sends it. It ends the one before. For an address that
-        nobody has, the answer is the same, but without a secret.
+        """Creates a one-time token that allows its holder to set a new password. The
+        caller sends it to the address. An earlier token of the user for this
+        purpose no longer works. For an address without a user the response is the
+        same, but has no token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetPassword(self, request, context):
-        """Takes the secret back: sets the new password, ends all the user's sessions
-        and forgets the wrong passwords that were tried.
+        """Sets a new password by a one-time token, revokes all the user's sessions,
+        and resets the count of wrong passwords.
 
-        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
-        `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
-        `SERVER_BUSY`, after which the secret stays good.
+        Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+        `INVALID_FIELDS` for a new password that ChangePassword would reject; and
+        with RESOURCE_EXHAUSTED `SERVER_BUSY`. After the last two the token still
+        works.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportUsers(self, request_iterator, context):
-        """Creates users in bulk, as they come from elsewhere. Each request is answered
-        when its users are committed, all of them that are not refused at once. A
-        user that cannot be created keeps no other from it.
+        """Creates users from another system in bulk. Each request is one transaction,
+        and its response is sent after the commit. A user that is refused does not
+        prevent the others.
 
-        Users that were answered for are there. Whoever lost an answer sends the
-        request again, in another stream: a user whom an import created is not
-        created twice, also when it was changed or deleted since, but for one that
-        was purged. No user is changed by an import.
+        An import never changes a user. A client that lost a response sends the
+        request again in another stream: a user that an import created is not
+        created twice, even if it was changed or deleted since. Only a purged user
+        is created again.
 
-        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
-        users, and ends then.
+        Fails with INVALID_ARGUMENT `INVALID_FIELDS` if a request has too many
+        users. The stream ends then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportUsers(self, request, context):
-        """Reads all live users, in the order of their ids. Each response is a reading
-        of its own: users that are created, changed or deleted meanwhile may be told
-        of or not.
+        """Streams all live users, in the order of their ids. Each response is a
+        separate read: users that are created, changed or deleted during the export
+        may be included or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,111 +34,117 @@ class UserServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     CreateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_service_pb2.CreateUserResponse]
-    """Creates a user and its profile, both or neither.
+    """Creates a user with its profile.
 
-    Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-    `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
+    Fails with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
+    `REQUEST_ID_REUSED`; with a password also with RESOURCE_EXHAUSTED
+    `SERVER_BUSY`.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]
-    """Reads one user.
+    """Returns one user.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     BatchGetUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.BatchGetUsersRequest, _user_service_pb2.BatchGetUsersResponse]
-    """Reads up to 1000 users at once."""
+    """Returns up to 1000 users."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]
-    """Reads a page of the users that a filter describes.
+    """Returns a page of the users that match a filter.
 
-    Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
+    Fails with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
     """
     GetUserStats: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserStatsRequest, _user_service_pb2.GetUserStatsResponse]
-    """Counts the users that a filter describes. It looks at every one of them."""
+    """Counts the users that match a filter. The count reads all of them."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
-    """Changes the fields that the mask names and no other.
+    """Changes the fields that the mask names, and no other fields.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
+    Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
     ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
     """
     DeactivateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeactivateUserRequest, _user_service_pb2.DeactivateUserResponse]
-    """Bars a user from signing in and ends all its sessions. Repeating it changes
-    nothing.
+    """Deactivates a user: the user may no longer sign in, and all its sessions
+    are revoked. A repeated call changes nothing.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     ActivateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ActivateUserRequest, _user_service_pb2.ActivateUserResponse]
-    """Lets a deactivated user sign in again. Sessions that were ended stay ended.
-    Repeating it changes nothing.
+    """Allows a deactivated user to sign in again. Revoked sessions stay revoked.
+    A repeated call changes nothing.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]
-    """Deletes a user so that it can be restored, frees its email address and its
-    username, and ends all its sessions.
+    """Deletes a user, frees its email address and its username, and revokes all
+    its sessions. RestoreUser can bring the user back.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`.
+    Fails with NOT_FOUND `USER_NOT_FOUND` or ABORTED `ETAG_MISMATCH`.
     """
     RestoreUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.RestoreUserRequest, _user_service_pb2.RestoreUserResponse]
-    """Brings a deleted user back, active again and without sessions.
+    """Restores a deleted user, active and without sessions. If the address or the
+    username is taken, the request can name another one.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
-    `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`: then
-    another address or name may be given.
+    Fails with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
+    `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
     """
     PurgeUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]
-    """Removes a user, deleted or not, with its profile and its sessions, for good.
+    """Removes a user, live or deleted, with its profile and its sessions. A purge
+    cannot be undone.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_service_pb2.ChangePasswordResponse]
-    """Replaces a password by another one, and ends the user's sessions but the one
-    that is named.
+    """Changes a password, and revokes the user's sessions except the one that is
+    named.
 
-    Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
-    a new password that is too short, too common or the user's own name.
+    Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
+    `INVALID_FIELDS` if the new password is too short, too common, or the
+    user's own name.
     """
     CreateEmailVerification: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]
-    """Makes a one-time secret that shows, when it comes back, that the user reads
-    mail at the address. It is not sent: the caller sends it. It ends the one
-    before.
+    """Creates a one-time token that verifies the user's email address. The caller
+    sends it to the address. An earlier token of the user for this purpose no
+    longer works.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     VerifyEmail: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.VerifyEmailRequest, _user_service_pb2.VerifyEmailResponse]
-    """Takes the secret back: the address is verified, unless it was changed since.
+    """Verifies the address that the token was created for, unless the user's
+    address was changed since.
 
-    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+    Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
     """
     CreatePasswordReset: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreatePasswordResetRequest, _user_service_pb2.CreatePasswordResetResponse]
-    """Makes a one-time secret that allows a new password to be set. It is not
-    sent: the caller sends it. It ends the one before. For an address that
-    nobody has, the answer is the same, but without a secret.
+    """Creates a one-time token that allows its holder to set a new password. The
+    caller sends it to the address. An earlier token of the user for this
+    purpose no longer works. For an address without a user the response is the
+    same, but has no token.
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]
-    """Takes the secret back: sets the new password, ends all the user's sessions
-    and forgets the wrong passwords that were tried.
+    """Sets a new password by a one-time token, revokes all the user's sessions,
+    and resets the count of wrong passwords.
 
-    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
-    `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
-    `SERVER_BUSY`, after which the secret stays good.
+    Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+    `INVALID_FIELDS` for a new password that ChangePassword would reject; and
+    with RESOURCE_EXHAUSTED `SERVER_BUSY`. After the last two the token still
+    works.
     """
     ImportUsers: _grpc.StreamStreamMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]
-    """Creates users in bulk, as they come from elsewhere. Each request is answered
-    when its users are committed, all of them that are not refused at once. A
-    user that cannot be created keeps no other from it.
+    """Creates users from another system in bulk. Each request is one transaction,
+    and its response is sent after the commit. A user that is refused does not
+    prevent the others.
 
-    Users that were answered for are there. Whoever lost an answer sends the
-    request again, in another stream: a user whom an import created is not
-    created twice, also when it was changed or deleted since, but for one that
-    was purged. No user is changed by an import.
+    An import never changes a user. A client that lost a response sends the
+    request again in another stream: a user that an import created is not
+    created twice, even if it was changed or deleted since. Only a purged user
+    is created again.
 
-    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
-    users, and ends then.
+    Fails with INVALID_ARGUMENT `INVALID_FIELDS` if a request has too many
+    users. The stream ends then.
     """
     ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
-    """Reads all live users, in the order of their ids. Each response is a reading
-    of its own: users that are created, changed or deleted meanwhile may be told
-    of or not.
+    """Streams all live users, in the order of their ids. Each response is a
+    separate read: users that are created, changed or deleted during the export
+    may be included or not.
     """
 
 @_typing.type_check_only
@@ -147,111 +153,117 @@ class UserServiceAsyncStub(UserServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_service_pb2.CreateUserResponse]  # type: ignore[assignment]
-    """Creates a user and its profile, both or neither.
+    """Creates a user with its profile.
 
-    Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-    `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
+    Fails with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
+    `REQUEST_ID_REUSED`; with a password also with RESOURCE_EXHAUSTED
+    `SERVER_BUSY`.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]  # type: ignore[assignment]
-    """Reads one user.
+    """Returns one user.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.BatchGetUsersRequest, _user_service_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
-    """Reads up to 1000 users at once."""
+    """Returns up to 1000 users."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]  # type: ignore[assignment]
-    """Reads a page of the users that a filter describes.
+    """Returns a page of the users that match a filter.
 
-    Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
+    Fails with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
     """
     GetUserStats: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserStatsRequest, _user_service_pb2.GetUserStatsResponse]  # type: ignore[assignment]
-    """Counts the users that a filter describes. It looks at every one of them."""
+    """Counts the users that match a filter. The count reads all of them."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Changes the fields that the mask names and no other.
+    """Changes the fields that the mask names, and no other fields.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
+    Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
     ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
     """
     DeactivateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeactivateUserRequest, _user_service_pb2.DeactivateUserResponse]  # type: ignore[assignment]
-    """Bars a user from signing in and ends all its sessions. Repeating it changes
-    nothing.
+    """Deactivates a user: the user may no longer sign in, and all its sessions
+    are revoked. A repeated call changes nothing.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     ActivateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ActivateUserRequest, _user_service_pb2.ActivateUserResponse]  # type: ignore[assignment]
-    """Lets a deactivated user sign in again. Sessions that were ended stay ended.
-    Repeating it changes nothing.
+    """Allows a deactivated user to sign in again. Revoked sessions stay revoked.
+    A repeated call changes nothing.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Deletes a user so that it can be restored, frees its email address and its
-    username, and ends all its sessions.
+    """Deletes a user, frees its email address and its username, and revokes all
+    its sessions. RestoreUser can bring the user back.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`.
+    Fails with NOT_FOUND `USER_NOT_FOUND` or ABORTED `ETAG_MISMATCH`.
     """
     RestoreUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.RestoreUserRequest, _user_service_pb2.RestoreUserResponse]  # type: ignore[assignment]
-    """Brings a deleted user back, active again and without sessions.
+    """Restores a deleted user, active and without sessions. If the address or the
+    username is taken, the request can name another one.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
-    `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`: then
-    another address or name may be given.
+    Fails with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
+    `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
     """
     PurgeUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]  # type: ignore[assignment]
-    """Removes a user, deleted or not, with its profile and its sessions, for good.
+    """Removes a user, live or deleted, with its profile and its sessions. A purge
+    cannot be undone.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_service_pb2.ChangePasswordResponse]  # type: ignore[assignment]
-    """Replaces a password by another one, and ends the user's sessions but the one
-    that is named.
+    """Changes a password, and revokes the user's sessions except the one that is
+    named.
 
-    Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
-    a new password that is too short, too common or the user's own name.
+    Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
+    `INVALID_FIELDS` if the new password is too short, too common, or the
+    user's own name.
     """
     CreateEmailVerification: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]  # type: ignore[assignment]
-    """Makes a one-time secret that shows, when it comes back, that the user reads
-    mail at the address. It is not sent: the caller sends it. It ends the one
-    before.
+    """Creates a one-time token that verifies the user's email address. The caller
+    sends it to the address. An earlier token of the user for this purpose no
+    longer works.
 
-    Refuses with NOT_FOUND `USER_NOT_FOUND`.
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     VerifyEmail: _aio.UnaryUnaryMultiCallable[_user_service_pb2.VerifyEmailRequest, _user_service_pb2.VerifyEmailResponse]  # type: ignore[assignment]
-    """Takes the secret back: the address is verified, unless it was changed since.
+    """Verifies the address that the token was created for, unless the user's
+    address was changed since.
 
-    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+    Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
     """
     CreatePasswordReset: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreatePasswordResetRequest, _user_service_pb2.CreatePasswordResetResponse]  # type: ignore[assignment]
-    """Makes a one-time secret that allows a new password to be set. It is not
-    sent: the caller sends it. It ends the one before. For an address that
-    nobody has, the answer is the same, but without a secret.
+    """Creates a one-time token that allows its holder to set a new password. The
+    caller sends it to the address. An earlier token of the user for this
+    purpose no longer works. For an address without a user the response is the
+    same, but has no token.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]  # type: ignore[assignment]
-    """Takes the secret back: sets the new password, ends all the user's sessions
-    and forgets the wrong passwords that were tried.
+    """Sets a new password by a one-time token, revokes all the user's sessions,
+    and resets the count of wrong passwords.
 
-    Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
-    `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
-    `SERVER_BUSY`, after which the secret stays good.
+    Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+    `INVALID_FIELDS` for a new password that ChangePassword would reject; and
+    with RESOURCE_EXHAUSTED `SERVER_BUSY`. After the last two the token still
+    works.
     """
     ImportUsers: _aio.StreamStreamMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]  # type: ignore[assignment]
-    """Creates users in bulk, as they come from elsewhere. Each request is answered
-    when its users are committed, all of them that are not refused at once. A
-    user that cannot be created keeps no other from it.
+    """Creates users from another system in bulk. Each request is one transaction,
+    and its response is sent after the commit. A user that is refused does not
+    prevent the others.
 
-    Users that were answered for are there. Whoever lost an answer sends the
-    request again, in another stream: a user whom an import created is not
-    created twice, also when it was changed or deleted since, but for one that
-    was purged. No user is changed by an import.
+    An import never changes a user. A client that lost a response sends the
+    request again in another stream: a user that an import created is not
+    created twice, even if it was changed or deleted since. Only a purged user
+    is created again.
 
-    Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
-    users, and ends then.
+    Fails with INVALID_ARGUMENT `INVALID_FIELDS` if a request has too many
+    users. The stream ends then.
     """
     ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
-    """Reads all live users, in the order of their ids. Each response is a reading
-    of its own: users that are created, changed or deleted meanwhile may be told
-    of or not.
+    """Streams all live users, in the order of their ids. Each response is a
+    separate read: users that are created, changed or deleted during the export
+    may be included or not.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -263,10 +275,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.CreateUserResponse, _abc.Awaitable[_user_service_pb2.CreateUserResponse]]:
-        """Creates a user and its profile, both or neither.
+        """Creates a user with its profile.
 
-        Refuses with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
-        `REQUEST_ID_REUSED`; with a password also RESOURCE_EXHAUSTED `SERVER_BUSY`.
+        Fails with ALREADY_EXISTS `EMAIL_TAKEN`, `USERNAME_TAKEN` or
+        `REQUEST_ID_REUSED`; with a password also with RESOURCE_EXHAUSTED
+        `SERVER_BUSY`.
         """
 
     @_abc_1.abstractmethod
@@ -275,9 +288,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GetUserResponse, _abc.Awaitable[_user_service_pb2.GetUserResponse]]:
-        """Reads one user.
+        """Returns one user.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -286,7 +299,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.BatchGetUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.BatchGetUsersResponse, _abc.Awaitable[_user_service_pb2.BatchGetUsersResponse]]:
-        """Reads up to 1000 users at once."""
+        """Returns up to 1000 users."""
 
     @_abc_1.abstractmethod
     def ListUsers(
@@ -294,9 +307,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ListUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ListUsersResponse, _abc.Awaitable[_user_service_pb2.ListUsersResponse]]:
-        """Reads a page of the users that a filter describes.
+        """Returns a page of the users that match a filter.
 
-        Refuses with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
+        Fails with INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
         """
 
     @_abc_1.abstractmethod
@@ -305,7 +318,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetUserStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GetUserStatsResponse, _abc.Awaitable[_user_service_pb2.GetUserStatsResponse]]:
-        """Counts the users that a filter describes. It looks at every one of them."""
+        """Counts the users that match a filter. The count reads all of them."""
 
     @_abc_1.abstractmethod
     def UpdateUser(
@@ -313,9 +326,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.UpdateUserResponse, _abc.Awaitable[_user_service_pb2.UpdateUserResponse]]:
-        """Changes the fields that the mask names and no other.
+        """Changes the fields that the mask names, and no other fields.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
+        Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
         ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
         """
 
@@ -325,10 +338,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.DeactivateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.DeactivateUserResponse, _abc.Awaitable[_user_service_pb2.DeactivateUserResponse]]:
-        """Bars a user from signing in and ends all its sessions. Repeating it changes
-        nothing.
+        """Deactivates a user: the user may no longer sign in, and all its sessions
+        are revoked. A repeated call changes nothing.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -337,10 +350,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ActivateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ActivateUserResponse, _abc.Awaitable[_user_service_pb2.ActivateUserResponse]]:
-        """Lets a deactivated user sign in again. Sessions that were ended stay ended.
-        Repeating it changes nothing.
+        """Allows a deactivated user to sign in again. Revoked sessions stay revoked.
+        A repeated call changes nothing.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -349,10 +362,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.DeleteUserResponse, _abc.Awaitable[_user_service_pb2.DeleteUserResponse]]:
-        """Deletes a user so that it can be restored, frees its email address and its
-        username, and ends all its sessions.
+        """Deletes a user, frees its email address and its username, and revokes all
+        its sessions. RestoreUser can bring the user back.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`.
+        Fails with NOT_FOUND `USER_NOT_FOUND` or ABORTED `ETAG_MISMATCH`.
         """
 
     @_abc_1.abstractmethod
@@ -361,11 +374,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.RestoreUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.RestoreUserResponse, _abc.Awaitable[_user_service_pb2.RestoreUserResponse]]:
-        """Brings a deleted user back, active again and without sessions.
+        """Restores a deleted user, active and without sessions. If the address or the
+        username is taken, the request can name another one.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
-        `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`: then
-        another address or name may be given.
+        Fails with NOT_FOUND `USER_NOT_FOUND`, FAILED_PRECONDITION
+        `USER_NOT_DELETED`, ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
         """
 
     @_abc_1.abstractmethod
@@ -374,9 +387,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.PurgeUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.PurgeUserResponse, _abc.Awaitable[_user_service_pb2.PurgeUserResponse]]:
-        """Removes a user, deleted or not, with its profile and its sessions, for good.
+        """Removes a user, live or deleted, with its profile and its sessions. A purge
+        cannot be undone.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -385,12 +399,13 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ChangePasswordResponse, _abc.Awaitable[_user_service_pb2.ChangePasswordResponse]]:
-        """Replaces a password by another one, and ends the user's sessions but the one
-        that is named.
+        """Changes a password, and revokes the user's sessions except the one that is
+        named.
 
-        Refuses with UNAUTHENTICATED `INVALID_CREDENTIALS`, RESOURCE_EXHAUSTED
-        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, INVALID_ARGUMENT `INVALID_FIELDS` for
-        a new password that is too short, too common or the user's own name.
+        Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
+        `INVALID_FIELDS` if the new password is too short, too common, or the
+        user's own name.
         """
 
     @_abc_1.abstractmethod
@@ -399,11 +414,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.CreateEmailVerificationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.CreateEmailVerificationResponse, _abc.Awaitable[_user_service_pb2.CreateEmailVerificationResponse]]:
-        """Makes a one-time secret that shows, when it comes back, that the user reads
-        mail at the address. It is not sent: the caller sends it. It ends the one
-        before.
+        """Creates a one-time token that verifies the user's email address. The caller
+        sends it to the address. An earlier token of the user for this purpose no
+        longer works.
 
-        Refuses with NOT_FOUND `USER_NOT_FOUND`.
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -412,9 +427,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.VerifyEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.VerifyEmailResponse, _abc.Awaitable[_user_service_pb2.VerifyEmailResponse]]:
-        """Takes the secret back: the address is verified, unless it was changed since.
+        """Verifies the address that the token was created for, unless the user's
+        address was changed since.
 
-        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+        Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
         """
 
     @_abc_1.abstractmethod
@@ -423,9 +439,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.CreatePasswordResetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.CreatePasswordResetResponse, _abc.Awaitable[_user_service_pb2.CreatePasswordResetResponse]]:
-        """Makes a one-time secret that allows a new password to be set. It is not
-        sent: the caller sends it. It ends the one before. For an address that
-        nobody has, the answer is the same, but without a secret.
+        """Creates a one-time token that allows its holder to set a new password. The
+        caller sends it to the address. An earlier token of the user for this
+        purpose no longer works. For an address without a user the response is the
+        same, but has no token.
         """
 
     @_abc_1.abstractmethod
@@ -434,12 +451,13 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ResetPasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ResetPasswordResponse, _abc.Awaitable[_user_service_pb2.ResetPasswordResponse]]:
-        """Takes the secret back: sets the new password, ends all the user's sessions
-        and forgets the wrong passwords that were tried.
+        """Sets a new password by a one-time token, revokes all the user's sessions,
+        and resets the count of wrong passwords.
 
-        Refuses with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
-        `INVALID_FIELDS` for a password as in ChangePassword and RESOURCE_EXHAUSTED
-        `SERVER_BUSY`, after which the secret stays good.
+        Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
+        `INVALID_FIELDS` for a new password that ChangePassword would reject; and
+        with RESOURCE_EXHAUSTED `SERVER_BUSY`. After the last two the token still
+        works.
         """
 
     @_abc_1.abstractmethod
@@ -448,17 +466,17 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_user_service_pb2.ImportUsersRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ImportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ImportUsersResponse]]:
-        """Creates users in bulk, as they come from elsewhere. Each request is answered
-        when its users are committed, all of them that are not refused at once. A
-        user that cannot be created keeps no other from it.
+        """Creates users from another system in bulk. Each request is one transaction,
+        and its response is sent after the commit. A user that is refused does not
+        prevent the others.
 
-        Users that were answered for are there. Whoever lost an answer sends the
-        request again, in another stream: a user whom an import created is not
-        created twice, also when it was changed or deleted since, but for one that
-        was purged. No user is changed by an import.
+        An import never changes a user. A client that lost a response sends the
+        request again in another stream: a user that an import created is not
+        created twice, even if it was changed or deleted since. Only a purged user
+        is created again.
 
-        Refuses with INVALID_ARGUMENT `INVALID_FIELDS` for a request with too many
-        users, and ends then.
+        Fails with INVALID_ARGUMENT `INVALID_FIELDS` if a request has too many
+        users. The stream ends then.
         """
 
     @_abc_1.abstractmethod
@@ -467,9 +485,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ExportUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ExportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ExportUsersResponse]]:
-        """Reads all live users, in the order of their ids. Each response is a reading
-        of its own: users that are created, changed or deleted meanwhile may be told
-        of or not.
+        """Streams all live users, in the order of their ids. Each response is a
+        separate read: users that are created, changed or deleted during the export
+        may be included or not.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
