@@ -119,7 +119,10 @@ ROLE, TOKEN = 'roles = ["validator"]', tokens((DIGEST, LATER))
         (gateway(ROLE, 'spiffe_ids = ["spiffe://a/../b"]'), "spiffe_ids[0]: must be a SPIFFE id"),
         (gateway(ROLE, 'dns_names = ["*.example.com"]'), "dns_names[0]: must be a DNS name in"),
         (gateway(ROLE, 'dns_names = ["A.example.com"]'), "dns_names[0]: must be a DNS name in"),
-        (f"[callers.local]\n{ROLE}\n{TOKEN}", "caller local: is the name of callers that are"),
+        (
+            f"[callers.local]\n{ROLE}\n{TOKEN}",
+            "caller local: is the name of all callers of a server without this file",
+        ),
         (f"[callers.'a\\u0000b c']\n{ROLE}\n{TOKEN}", "must be a name of a-z"),
         (f"[callers.{'x' * 64}]\n{ROLE}\n{TOKEN}", "must be a name of a-z"),
     ],
