@@ -26,8 +26,8 @@ from tests.support.canaries import (
     PASSWORD_KEYS,
     SECRETS_OF_SETTINGS,
     SUITE,
-    overhear_channels,
-    overhear_logs,
+    watch_channels,
+    watch_logs,
 )
 from tests.support.databases import TEMPLATE, Postgres, TestServer, forget_environment
 
@@ -40,10 +40,10 @@ LIMITS = (
     "lock_timeout",
     "idle_in_transaction_timeout",
 )
-"""The settings by which a machine that stands still for a second would change an answer."""
+"""The settings whose limits a machine that stalls for a second could exceed."""
 
 LIMIT = timedelta(seconds=30)
-"""What they are in tests that are not about them: half of what a test may take."""
+"""Their value in tests that are not about them: half the timeout of a test."""
 
 TOO_SLOW = hypothesis.HealthCheck.too_slow
 
@@ -59,25 +59,25 @@ def pytest_configure(config):
     forget_environment()
     config.stash[SERVER] = TestServer()
     config.stash[FOUND] = []
-    SUITE.keep(PASSWORD, NEW_PASSWORD, *SECRETS_OF_SETTINGS)
-    overhear_channels(SUITE)
-    overhear_logs(SUITE)
+    SUITE.add_secrets(PASSWORD, NEW_PASSWORD, *SECRETS_OF_SETTINGS)
+    watch_channels(SUITE)
+    watch_logs(SUITE)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Tell a worker of pytest-xdist where the one server is."""
+    """Pass the URL of the one server to a worker of pytest-xdist."""
     node.workerinput["postgres_url"] = node.config.stash[SERVER].url()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Take over what a worker of pytest-xdist has found."""
+    """Collect the findings of a worker of pytest-xdist."""
     node.config.stash[FOUND] += getattr(node, "workeroutput", {}).get("canaries", [])
 
 
 def pytest_sessionfinish(session):
-    """Fail the whole run if a secret of any test stands where none may stand."""
+    """Fail the whole run if a secret of any test was found in an output."""
     config = session.config
     found = config.stash[FOUND] + SUITE.found()
     if hasattr(config, "workeroutput"):
@@ -87,7 +87,7 @@ def pytest_sessionfinish(session):
     found += [f"{secret!r} in the log of PostgreSQL" for secret in logged]
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\nFAILED: secrets were told:", *found, sep="\n  ")  # noqa: T201 - for people
+        print("\nFAILED: secrets were found:", *found, sep="\n  ")  # noqa: T201 - for people
 
 
 def pytest_unconfigure(config):
@@ -96,10 +96,10 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(scope="session")
 def postgres(pytestconfig):
-    """The server that all workers share; a test that stops one starts its own."""
-    told = getattr(pytestconfig, "workerinput", {}).get("postgres_url")
-    url = told or pytestconfig.stash[SERVER].url()
-    SUITE.keep(urlsplit(url).password)
+    """The server that all workers share; a test that stops a server starts its own."""
+    shared = getattr(pytestconfig, "workerinput", {}).get("postgres_url")
+    url = shared or pytestconfig.stash[SERVER].url()
+    SUITE.add_secrets(urlsplit(url).password)
     return Postgres(url)
 
 
@@ -125,7 +125,7 @@ def migrated_database(postgres):
 
 @pytest.fixture(scope="session", autouse=True)
 def _patient_health():
-    """Let no database count as lost because it was slow to answer once."""
+    """Allow the database to answer the monitor slowly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database_monitor, "CHECK_TIMEOUT", LIMIT.total_seconds())
         yield
@@ -133,19 +133,19 @@ def _patient_health():
 
 @pytest.fixture(scope="session")
 def settings(impatient):
-    """Settings whose limits of time no busy machine reaches."""
+    """Settings with time limits that no busy machine reaches."""
     return impatient.model_copy(update=dict.fromkeys(LIMITS, LIMIT))
 
 
 @pytest.fixture(scope="session")
 def impatient(database_url):
-    """Settings with the limits of time that a server has, for tests that are about them."""
+    """Settings with the time limits of a real server, for tests about them."""
     return Settings(
         _env_file=None,
         database_url=database_url,
         bcrypt_cost=4,
         hash_threads=2,
-        hash_queue=250,  # nobody is refused but by the tests that want it
+        hash_queue=250,  # only tests about refusals reach it
         page_token_key=PAGE_TOKEN_KEY,
         password_keys=PASSWORD_KEYS,
         listen="127.0.0.1:0",

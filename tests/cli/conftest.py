@@ -1,4 +1,4 @@
-"""Fixtures: commands that call a server, each as a process of its own."""
+"""Fixtures: commands that call a server, each as a separate process."""
 
 from tests.support.cli_fixtures import (
     cli,

@@ -1,4 +1,4 @@
-"""Every command, as a process of its own: what it prints, and with what it exits."""
+"""Every command as a separate process: its output and its exit code."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PASSWORD_KEYS = f"2026:{b64encode(b'p' * 32).decode()}"
 
 @pytest.fixture(scope="module")
 def server(postgres, tmp_path_factory):
-    """A server that serves, for commands that ask one."""
+    """A running server, for commands that call one."""
     name = f"cli_{os.getpid()}"
     url = postgres.create(name, TEMPLATE)
     with serving(cwd=tmp_path_factory.mktemp("server"), TAMATAR_DATABASE_URL=url) as server:
@@ -37,7 +37,7 @@ def server(postgres, tmp_path_factory):
 
 @pytest.fixture
 def taken():
-    """An address that something else has."""
+    """An address that another socket listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -49,40 +49,40 @@ def rows(url, table):
 
 
 def lines(ended):
-    """What a command said to people, nothing else was said."""
+    """Return the lines on stderr of a command that printed nothing else."""
     assert not ended.stdout
     return ended.stderr.splitlines()
 
 
 def findings(ended):
-    """The doctor's findings, as (ok, what, text)."""
+    """Return the doctor's findings, as (ok, what, text)."""
     split = (line.split(maxsplit=2) for line in ended.stdout.splitlines())
     return [(verdict == "ok", what, text) for verdict, what, text in split]
 
 
-def test_the_version_is_printed(tmp_path):
+def test_version_is_printed(tmp_path):
     assert tamatar("version", cwd=tmp_path).stdout == f"{tamatar_auth.__version__}\n"
 
 
-def test_the_module_is_the_command(tmp_path):
+def test_module_runs_as_command(tmp_path):
     module = run(BIN / "python", "-m", "tamatar_auth", "version", cwd=tmp_path)
 
     assert module.stdout == f"{tamatar_auth.__version__}\n"
 
 
-def test_help_names_the_commands(tmp_path):
+def test_help_lists_commands(tmp_path):
     said = tamatar("--help", cwd=tmp_path).stdout
 
     for command in ("serve", "migrate", "seed", "sweep", "healthcheck", "doctor", "config"):
         assert f"\n  {command} " in said
 
 
-def test_an_unknown_command_is_refused_with_a_hint(tmp_path):
+def test_unknown_command_is_refused_with_hint(tmp_path):
     assert "No such command 'srve'" in tamatar("srve", cwd=tmp_path, code=2).stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is missing")
-def test_the_shell_completes_commands(tmp_path):
+def test_shell_completes_commands(tmp_path):
     script = 'eval "$(tamatar-auth --show-completion)" && complete -p tamatar-auth'
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     assert "tamatar" in run("bash", "-c", script, cwd=tmp_path, PATH=path).stdout
@@ -92,7 +92,7 @@ def test_the_shell_completes_commands(tmp_path):
     assert given.stdout.split() == ["migrate"]
 
 
-def test_settings_are_shown_with_their_origin_and_without_secrets(tmp_path):
+def test_config_show_lists_origins_and_hides_secrets(tmp_path):
     (tmp_path / ".env").write_text(f"TAMATAR_POOL_SIZE=7\nTAMATAR_PAGE_TOKEN_KEY={KEY}\n")
     given = {"DATABASE_URL": UNREACHABLE, "TAMATAR_APPLICATION_NAME": "[red]auth"}
     expected = {
@@ -120,13 +120,13 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(tmp_path):
     assert KEY not in as_json + table
 
 
-def test_the_example_is_the_file_of_the_repository(tmp_path):
+def test_config_example_equals_file_of_repository(tmp_path):
     printed = tamatar("config", "example", cwd=tmp_path, TAMATAR_POOL_SIZE="7").stdout
 
     assert printed == (ROOT / ".env.example").read_text()
 
 
-def test_a_copy_of_the_example_changes_nothing(tmp_path):
+def test_copy_of_config_example_changes_nothing(tmp_path):
     shutil.copy(ROOT / ".env.example", tmp_path / ".env")
 
     shown = json.loads(
@@ -141,7 +141,7 @@ def test_a_copy_of_the_example_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["serve", "config show"])
-def test_wrong_settings_are_named_with_their_places(tmp_path, command):
+def test_invalid_settings_are_named_with_origins(tmp_path, command):
     (tmp_path / ".env").write_text("TAMATAR_POOL_SIZE=0\n")
     wrong = {
         "TAMATAR_LISTEN": "nowhere",
@@ -161,14 +161,14 @@ def test_wrong_settings_are_named_with_their_places(tmp_path, command):
     assert "hunter2" not in "".join(said)
 
 
-def test_an_option_that_is_wrong_is_named_as_an_option(tmp_path):
+def test_invalid_option_is_named(tmp_path):
     for command, option in (("serve", "--listen"), ("healthcheck", "--address")):
         said = tamatar(command, option, "nowhere", cwd=tmp_path, code=2).stderr
         assert f"Invalid value for '{option}': must be host:port" in said
 
 
 @pytest.mark.parametrize("command", ["migrate up", "seed", "sweep --dry-run"])
-def test_a_database_that_cannot_be_reached_is_one_line(tmp_path, command):
+def test_unreachable_database_is_reported_in_one_line(tmp_path, command):
     said = lines(tamatar(*command.split(), cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE))
 
     assert len(said) == 1
@@ -177,16 +177,14 @@ def test_a_database_that_cannot_be_reached_is_one_line(tmp_path, command):
 
 
 @pytest.mark.parametrize("command", ["seed", "sweep"])
-def test_a_database_without_tables_is_one_line_that_says_what_to_do(
-    tmp_path, empty_database, command
-):
+def test_database_without_tables_is_reported_with_remedy(tmp_path, empty_database, command):
     said = lines(tamatar(command, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=empty_database))
 
     assert len(said) == 1
     assert "`tamatar-auth migrate up`" in said[0]
 
 
-def test_the_doctor_finds_all_well(tmp_path, migrated_database):
+def test_doctor_with_all_well_reports_ok(tmp_path, migrated_database):
     given = {"TAMATAR_DATABASE_URL": migrated_database, "TAMATAR_LISTEN": "unix:auth.sock"}
 
     found = findings(tamatar("doctor", cwd=tmp_path, **given))
@@ -198,7 +196,7 @@ def test_the_doctor_finds_all_well(tmp_path, migrated_database):
     assert urlsplit(migrated_database).password not in str(found)
 
 
-def test_the_doctor_needs_no_database_in_development(tmp_path):
+def test_doctor_in_development_needs_no_database(tmp_path):
     found = findings(tamatar("doctor", cwd=tmp_path, TAMATAR_LISTEN="127.0.0.1:0"))
 
     assert " ".join(what for _, what, _ in found) == "settings callers certificate database port"
@@ -213,7 +211,7 @@ def test_the_doctor_needs_no_database_in_development(tmp_path):
         ({"TAMATAR_DATABASE_URL": UNREADABLE}, "settings", "TAMATAR_DATABASE_URL (environment): "),
     ],
 )
-def test_the_doctor_says_what_to_do(tmp_path, given, what, words):
+def test_doctor_reports_problem_with_remedy(tmp_path, given, what, words):
     said = tamatar("doctor", cwd=tmp_path, code=1, **({"TAMATAR_LISTEN": "127.0.0.1:0"} | given))
 
     wrong = [finding for finding in findings(said) if not finding[0]]
@@ -222,7 +220,7 @@ def test_the_doctor_says_what_to_do(tmp_path, given, what, words):
     assert "hunter2" not in said.stdout + said.stderr
 
 
-def test_the_doctor_finds_tables_that_are_behind(tmp_path, empty_database):
+def test_doctor_reports_outdated_tables(tmp_path, empty_database):
     given = {"TAMATAR_DATABASE_URL": empty_database, "TAMATAR_LISTEN": "127.0.0.1:0"}
 
     found = findings(tamatar("doctor", cwd=tmp_path, code=1, **given))
@@ -230,7 +228,7 @@ def test_the_doctor_finds_tables_that_are_behind(tmp_path, empty_database):
     assert (False, "tables", "not up to date; run `tamatar-auth migrate up`") in found
 
 
-def test_the_doctor_tells_a_server_of_ours_from_another(tmp_path, server, taken):
+def test_doctor_recognises_own_server_on_port(tmp_path, server, taken):
     (ours,) = server.addresses
 
     def look():
@@ -243,20 +241,20 @@ def test_the_doctor_tells_a_server_of_ours_from_another(tmp_path, server, taken)
     assert ports[1][1].startswith(f"{taken} does not answer")
 
 
-def test_a_server_that_serves_is_healthy(tmp_path, server):
+def test_healthcheck_of_running_server_succeeds(tmp_path, server):
     (address,) = server.addresses
 
     until(lambda: is_served(cwd=tmp_path, TAMATAR_LISTEN=address))
     until(lambda: is_served("--address", address, cwd=tmp_path))
 
 
-def test_a_server_that_does_not_answer_is_not_healthy(tmp_path, taken):
+def test_healthcheck_without_answer_fails(tmp_path, taken):
     asked = ("healthcheck", "--address", taken, "--timeout", "0.3")
 
     assert f"{taken} does not answer" in tamatar(*asked, cwd=tmp_path, code=1).stdout
 
 
-def test_tables_are_brought_up_looked_at_and_taken_back(tmp_path, empty_database):
+def test_migrate_commands_upgrade_check_and_downgrade(tmp_path, empty_database):
     def migrate(*arguments, code=0):
         return tamatar(
             "migrate", *arguments, cwd=tmp_path, code=code, TAMATAR_DATABASE_URL=empty_database
@@ -279,7 +277,7 @@ def test_tables_are_brought_up_looked_at_and_taken_back(tmp_path, empty_database
     assert "There is no revision 0815" in lines(migrate("up", "0815", code=1))[0]
 
 
-def test_the_sql_of_the_migrations_is_printed(tmp_path, empty_database):
+def test_migrate_sql_prints_statements(tmp_path, empty_database):
     everything = tamatar("migrate", "sql", cwd=tmp_path).stdout
     second = tamatar("migrate", "sql", "0001:0002", cwd=tmp_path).stdout
 
@@ -288,7 +286,7 @@ def test_the_sql_of_the_migrations_is_printed(tmp_path, empty_database):
     assert "full_name" in second
 
 
-def test_repeated_seed_changes_nothing(tmp_path, migrated_database):
+def test_seed_command_repeated_changes_nothing(tmp_path, migrated_database):
     given = {"TAMATAR_DATABASE_URL": migrated_database, "TAMATAR_BCRYPT_COST": "4"}
     tables = ("users", "user_profiles", "sessions")
     addresses = ["admin@tamatar.dev", "test1@example.com", "test2@example.com"]
@@ -303,7 +301,7 @@ def test_repeated_seed_changes_nothing(tmp_path, migrated_database):
     assert sorted(user["email"] for user in before[0]) == addresses
 
 
-def test_production_is_seeded_with_a_password_of_its_own(tmp_path, migrated_database):
+def test_seed_command_in_production_needs_password(tmp_path, migrated_database):
     given = {
         "TAMATAR_ENVIRONMENT": "production",
         "TAMATAR_DATABASE_URL": migrated_database,
@@ -316,11 +314,11 @@ def test_production_is_seeded_with_a_password_of_its_own(tmp_path, migrated_data
     assert "TAMATAR_SEED_ADMIN_PASSWORD" in refused
     assert not rows(migrated_database, "users")
 
-    given["TAMATAR_SEED_ADMIN_PASSWORD"] = "nobody knows this one"
+    given["TAMATAR_SEED_ADMIN_PASSWORD"] = "unguessed knows this one"
     assert lines(tamatar("seed", cwd=tmp_path, **given)) == ["admin@tamatar.dev: created"]
 
 
-def test_production_gets_no_sample_users(tmp_path, migrated_database):
+def test_production_refuses_sample_users(tmp_path, migrated_database):
     given = {
         "TAMATAR_ENVIRONMENT": "production",
         "TAMATAR_DATABASE_URL": migrated_database,
@@ -334,7 +332,7 @@ def test_production_gets_no_sample_users(tmp_path, migrated_database):
     assert not rows(migrated_database, "users")
 
 
-def test_a_dry_sweep_counts_and_a_sweep_removes(tmp_path, migrated_database):
+def test_sweep_command_dry_run_counts_and_run_removes(tmp_path, migrated_database):
     def sweep(*arguments):
         return lines(
             tamatar("sweep", *arguments, cwd=tmp_path, TAMATAR_DATABASE_URL=migrated_database)
@@ -369,7 +367,7 @@ finally:
 
 
 @pytest.mark.parametrize("command", ["seed", "sweep"])
-def test_a_job_imports_neither_the_server_nor_the_migrations(tmp_path, command):
+def test_job_command_imports_no_server_or_migrations(tmp_path, command):
     asked = (sys.executable, "-c", IMPORTED, command)
     ended = run(*asked, cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=UNREACHABLE)
 
@@ -381,7 +379,7 @@ def test_a_job_imports_neither_the_server_nor_the_migrations(tmp_path, command):
     assert not [name for name in imported if re.match(needless, name)]
 
 
-def test_serving_needs_a_database(tmp_path):
+def test_serve_without_database_is_refused(tmp_path):
     said = lines(tamatar("serve", cwd=tmp_path, code=2))
 
     assert len(said) == 1
@@ -389,7 +387,7 @@ def test_serving_needs_a_database(tmp_path):
     assert "serve --dev" in said[0]
 
 
-def test_serving_on_a_taken_port_is_one_line(tmp_path, server, taken):
+def test_serve_on_taken_port_is_reported_in_one_line(tmp_path, server, taken):
     for address in (*server.addresses, taken, taken.replace("127.0.0.1", "localhost")):
         refused = tamatar(
             "serve", "--listen", address, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE
@@ -414,7 +412,7 @@ def test_serving_on_a_taken_port_is_one_line(tmp_path, server, taken):
         ({"TAMATAR_DATABASE_URL": ""}, "TAMATAR_DATABASE_URL is not set"),
     ],
 )
-def test_production_refuses_to_start_unsafely(tmp_path, given, words):
+def test_production_refuses_unsafe_settings(tmp_path, given, words):
     whole = {
         "TAMATAR_ENVIRONMENT": "production",
         "TAMATAR_DATABASE_URL": UNREACHABLE,

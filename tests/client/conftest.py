@@ -1,4 +1,4 @@
-"""Clients of the real service, of both kinds, and of one that does what a test says."""
+"""Clients of the real service, of both kinds, and of a scripted service."""
 
 import grpc
 import pytest
@@ -37,7 +37,7 @@ async def scripted():
 
 @pytest.fixture
 async def signed_in(auth, database):
-    """Signs users in; returns what the service answered."""
+    """Return a function that signs a user in and returns the response."""
 
     async def start(email="ada@example.com"):
         user = (await auth.users.CreateUser(ada(email=email))).user

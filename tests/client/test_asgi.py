@@ -1,4 +1,4 @@
-"""The middleware for ASGI, called as a server of ASGI calls it."""
+"""The ASGI middleware, called as an ASGI server calls it."""
 
 import asyncio
 import contextvars
@@ -12,10 +12,10 @@ from tamatar_auth.client.asgi import SCOPE_KEY, SessionMiddleware
 
 
 async def application(scope, receive, send):
-    """Answers with who is signed in."""
+    """Answers with the signed-in user's address."""
     session = find_current_session()
     assert scope.get(SCOPE_KEY) is session
-    body = session.user.email.encode() if session else b"nobody"
+    body = session.user.email.encode() if session else b"anonymous"
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
@@ -31,7 +31,7 @@ async def application(scope, receive, send):
 
 
 async def asked(app, path="/", headers=(), kind="http"):
-    """What an application sends, as a server hears it."""
+    """Return the messages that an application sends."""
     sent = []
 
     async def receive():
@@ -46,14 +46,14 @@ async def asked(app, path="/", headers=(), kind="http"):
 
 
 async def answer(app, *args, **named):
-    """The status of an answer over HTTP, and its body."""
+    """Return status and body of an HTTP response."""
     start, body = await asked(app, *args, **named)
     assert all(isinstance(part, bytes) for header in start["headers"] for part in header)
     return start["status"], body["body"]
 
 
 async def refusal(app, *args, **named):
-    """The status of a refusal over HTTP, and its reason."""
+    """Return status and reason of an HTTP refusal."""
     status, body = await answer(app, *args, **named)
     problem = json.loads(body)
     assert problem["status"] == status
@@ -84,7 +84,7 @@ def app(guard):
     )
 
 
-async def test_a_request_with_a_good_session_is_its_users(app, signed_in):
+async def test_request_with_valid_session_has_its_user(app, signed_in):
     token = (await signed_in()).session_token
 
     assert await answer(app, headers=[bearer(token)]) == (200, b"ada@example.com")
@@ -93,7 +93,7 @@ async def test_a_request_with_a_good_session_is_its_users(app, signed_in):
     assert find_current_session() is None
 
 
-async def test_a_request_without_a_good_session_is_told_why(app, auth, signed_in):
+async def test_request_without_valid_session_is_refused_with_reason(app, auth, signed_in):
     token = (await signed_in()).session_token
     await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
 
@@ -101,7 +101,7 @@ async def test_a_request_without_a_good_session_is_told_why(app, auth, signed_in
     for headers in (
         [],
         [bearer("")],
-        [bearer("tms_nobody")],
+        [bearer("tms_unknown")],
         [(b"authorization", b"Basic " + token.encode())],
         [bearer(token), bearer(token)],
         [cookies("session=")],
@@ -113,24 +113,24 @@ async def test_a_request_without_a_good_session_is_told_why(app, auth, signed_in
     assert (b"www-authenticate", b"Bearer") in start["headers"]
 
 
-async def test_a_cookie_counts_only_where_it_is_named(guard, signed_in):
+async def test_cookie_is_ignored_unless_configured(guard, signed_in):
     token = (await signed_in()).session_token
     app = SessionMiddleware(application, guard)
 
     assert (await refusal(app, headers=[cookies(f"session={token}")]))[0] == 401
 
 
-async def test_a_header_goes_before_a_cookie(app, signed_in):
+async def test_authorization_header_precedes_cookie(app, signed_in):
     token = (await signed_in()).session_token
 
-    headers = [bearer("tms_nobody"), cookies(f"session={token}")]
+    headers = [bearer("tms_unknown"), cookies(f"session={token}")]
     assert (await refusal(app, headers=headers))[0] == 401
 
 
 @pytest.mark.parametrize("path", ["/health", "/static/style.css", "/static/a/b"])
 async def test_open_paths_need_no_session(app, path):
-    assert await answer(app, path) == (200, b"nobody")
-    assert await answer(app, path, headers=[bearer("tms_nobody")]) == (200, b"nobody")
+    assert await answer(app, path) == (200, b"anonymous")
+    assert await answer(app, path, headers=[bearer("tms_unknown")]) == (200, b"anonymous")
 
 
 @pytest.mark.parametrize(
@@ -140,19 +140,19 @@ async def test_open_paths_need_no_session(app, path):
         *("/static/../orders", "/static/..", "/static//orders", "/static/./x", "/static/\\..\\x"),
     ],
 )
-async def test_nothing_beside_them_is_open(app, path):
+async def test_paths_like_open_ones_need_a_session(app, path):
     assert (await refusal(app, path))[0] == 401
 
 
-async def test_a_session_may_be_optional_but_not_bad(app, signed_in):
+async def test_optional_session_may_be_absent_but_not_invalid(app, signed_in):
     token = (await signed_in()).session_token
 
-    assert await answer(app, "/home") == (200, b"nobody")
+    assert await answer(app, "/home") == (200, b"anonymous")
     assert await answer(app, "/home", [bearer(token)]) == (200, b"ada@example.com")
-    assert (await refusal(app, "/home", [bearer("tms_nobody")]))[0] == 401
+    assert (await refusal(app, "/home", [bearer("tms_unknown")]))[0] == 401
 
 
-async def test_nobody_is_let_in_while_the_service_cannot_be_asked():
+async def test_request_during_outage_of_service_is_unavailable():
     async with aio.connect("127.0.0.1:1") as auth:
         app = SessionMiddleware(application, aio.SessionGuard(auth))
 
@@ -161,13 +161,13 @@ async def test_nobody_is_let_in_while_the_service_cannot_be_asked():
     assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
 
 
-async def test_a_websocket_without_a_good_session_is_closed_before_it_is_open(app):
+async def test_websocket_without_valid_session_is_closed_unopened(app):
     (closed,) = await asked(app, kind="websocket")
 
     assert closed == {"type": "websocket.close", "code": 4401, "reason": "SESSION_UNKNOWN"}
 
 
-async def test_a_websocket_is_closed_when_its_session_is_revoked(app, auth, signed_in):
+async def test_websocket_of_revoked_session_is_closed(app, auth, signed_in):
     token = (await signed_in()).session_token
     said, sent = asyncio.Queue(), asyncio.Queue()
     said.put_nowait({"type": "websocket.connect"})
@@ -189,11 +189,11 @@ async def test_a_websocket_is_closed_when_its_session_is_revoked(app, auth, sign
     assert sent.empty()
 
 
-async def test_the_start_of_the_application_passes(app):
+async def test_lifespan_is_passed_to_application(app):
     assert await asked(app, kind="lifespan") == [{"type": "lifespan.startup.complete"}]
 
 
-async def test_an_application_that_is_never_finished_disturbs_nobody(app, signed_in):
+async def test_abandoned_application_raises_nothing(app, signed_in):
     said, sent = asyncio.Queue(), asyncio.Queue()
     said.put_nowait({"type": "websocket.connect"})
     token = (await signed_in()).session_token
@@ -208,13 +208,13 @@ async def test_an_application_that_is_never_finished_disturbs_nobody(app, signed
     await asyncio.gather(talking, return_exceptions=True)
 
 
-async def test_what_is_neither_http_nor_a_websocket_is_not_let_in(app):
+async def test_unknown_scope_type_is_not_passed(app):
     reached = await asked(app, kind="webtransport")
 
     assert "webtransport.startup.complete" not in {message["type"] for message in reached}
 
 
-def test_one_path_alone_is_not_taken_for_its_letters(guard):
+def test_string_in_place_of_list_of_paths_is_refused(guard):
     for option in ("open_paths", "optional_paths"):
         with pytest.raises(TypeError, match="a list is wanted"):
             SessionMiddleware(application, guard, **{option: "/health"})

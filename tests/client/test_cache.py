@@ -1,4 +1,4 @@
-"""The cache against a model of the service: whatever the order of things, no ended session."""
+"""The session cache against a model of the service: it never returns an ended session."""
 
 import runpy
 import time
@@ -28,7 +28,7 @@ SESSIONS = {f"{user}{n}": user for user in USERS for n in range(3)}
 
 
 class Clock:
-    """A time that a test sets."""
+    """A clock that a test sets."""
 
     def __init__(self):
         self.seconds = 0.0
@@ -38,10 +38,10 @@ class Clock:
 
 
 def answer(session, life=LIFE):
-    """What the service says of a good session."""
-    told = Session(session_id=session, user_id=SESSIONS[session])
-    told.expire_time.FromDatetime(datetime.fromtimestamp(life, UTC))
-    return ValidateSessionResponse(session=told, user=User(user_id=SESSIONS[session]))
+    """Return the service's response for a valid session."""
+    known = Session(session_id=session, user_id=SESSIONS[session])
+    known.expire_time.FromDatetime(datetime.fromtimestamp(life, UTC))
+    return ValidateSessionResponse(session=known, user=User(user_id=SESSIONS[session]))
 
 
 def end(session):
@@ -63,12 +63,12 @@ def cache(clock):
 
 
 def kept(cache, session):
-    """Ask for a session, and keep the answer."""
+    """Store a response, and return whether the cache kept it."""
     cache.store(cache.begin(), session, answer(session))
     return cache.find(session) is not None
 
 
-def test_an_answer_is_used_again_until_its_session_ends(cache):
+def test_cached_answer_is_used_until_session_ends(cache):
     cache.stream_opened()
 
     assert kept(cache, "ada0")
@@ -78,7 +78,7 @@ def test_an_answer_is_used_again_until_its_session_ends(cache):
     assert cache.find("ada1") == answer("ada1")
 
 
-def test_all_answers_about_a_user_are_dropped_together(cache):
+def test_end_of_all_sessions_drops_answers_of_user(cache):
     cache.stream_opened()
     assert all(kept(cache, session) for session in ("ada0", "ada1", "bob0"))
 
@@ -89,7 +89,7 @@ def test_all_answers_about_a_user_are_dropped_together(cache):
 
 
 @pytest.mark.parametrize("ended", [end("ada0"), end_of_all("ada")])
-def test_an_answer_that_crossed_its_end_is_not_kept(cache, ended):
+def test_answer_that_crossed_its_end_is_not_cached(cache, ended):
     cache.stream_opened()
     ticket, other = cache.begin(), cache.begin()
 
@@ -101,7 +101,7 @@ def test_an_answer_that_crossed_its_end_is_not_kept(cache, ended):
     assert cache.find("bob0") is not None
 
 
-def test_an_end_is_remembered_among_many(cache, monkeypatch):
+def test_end_is_remembered_among_many(cache, monkeypatch):
     monkeypatch.setattr(cache_module, "MAX_REMEMBERED_ENDS", 2)
     cache.stream_opened()
     ticket, later = cache.begin(), None
@@ -116,7 +116,7 @@ def test_an_end_is_remembered_among_many(cache, monkeypatch):
 
 
 @pytest.mark.parametrize("gap", ["before", "between", "broken"])
-def test_an_answer_from_before_a_stream_is_not_kept(cache, gap):
+def test_answer_begun_before_stream_is_not_cached(cache, gap):
     if gap != "before":
         cache.stream_opened()
     ticket = cache.begin()
@@ -130,7 +130,7 @@ def test_an_answer_from_before_a_stream_is_not_kept(cache, gap):
     assert len(cache) == 0
 
 
-def test_nothing_is_used_again_after_a_stream_broke_or_fell_silent(cache, clock):
+def test_cache_is_unused_after_stream_broke_or_fell_silent(cache, clock):
     cache.stream_opened()
     assert kept(cache, "ada0")
     clock.seconds += MAX_STREAM_SILENCE
@@ -146,13 +146,13 @@ def test_nothing_is_used_again_after_a_stream_broke_or_fell_silent(cache, clock)
     assert cache.find("ada0") is None
 
 
-def test_what_comes_after_a_silence_revives_no_answer(cache, clock):
+def test_message_after_silence_revives_no_answer(cache, clock):
     cache.stream_opened()
     assert kept(cache, "ada0")
     assert cache.apply_ends([]) is True
     clock.seconds += MAX_STREAM_SILENCE + 0.1
 
-    # Both were told in time, and arrive together.
+    # Both were sent in time, and arrive together.
     assert cache.apply_ends([]) is False
     assert cache.find("ada0") is None
     assert cache.apply_ends([end("ada0")]) is False
@@ -162,9 +162,7 @@ def test_what_comes_after_a_silence_revives_no_answer(cache, clock):
     assert kept(cache, "ada1")
 
 
-def test_an_answer_lives_for_its_max_age_from_the_question_or_to_the_end_of_the_session(
-    cache, clock
-):
+def test_cached_answer_expires_at_max_age_or_end_of_session(cache, clock):
     def live(session, life):
         cache.stream_opened()
         ticket = cache.begin()
@@ -183,7 +181,7 @@ def test_an_answer_lives_for_its_max_age_from_the_question_or_to_the_end_of_the_
     assert live("ada2", 0.5) == 1
 
 
-def test_the_answer_that_was_used_longest_ago_makes_room(cache):
+def test_full_cache_drops_least_recently_used_answer(cache):
     cache.stream_opened()
     assert all(kept(cache, session) for session in ("ada0", "ada1", "ada2"))
     assert cache.find("ada0") is not None
@@ -195,14 +193,14 @@ def test_the_answer_that_was_used_longest_ago_makes_room(cache):
     assert cache.find("ada0") is not None
 
 
-def test_the_clock_is_there_on_every_system(monkeypatch):
+def test_clock_exists_on_every_system(monkeypatch):
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC", "clock_gettime"):
         monkeypatch.delattr(time, name, raising=False)
 
     assert runpy.run_path(cache_module.__file__)["now"]() >= 0
 
 
-def test_no_token_is_kept(cache):
+def test_cache_holds_no_token(cache):
     cache.stream_opened()
     assert kept(cache, "ada0")
 
@@ -213,7 +211,7 @@ ANY_SESSION = st.sampled_from(sorted(SESSIONS)[:4])
 
 
 class Service(RuleBasedStateMachine):
-    """The service ends sessions, streams tell of it late, and questions take their time."""
+    """The service ends sessions; streams report ends late, and validations take time."""
 
     def __init__(self):
         super().__init__()
@@ -223,7 +221,7 @@ class Service(RuleBasedStateMachine):
         self.stream = None  # the ends on their way; its first message is None
         self.questions = []
         self.asked_at = {}
-        self.watch(first_is_told=True)
+        self.watch(first_has_come=True)
 
     @rule(session=ANY_SESSION, steps=st.sampled_from([0, 1, 2, 2]))
     def ask(self, session, steps):
@@ -237,7 +235,7 @@ class Service(RuleBasedStateMachine):
         self._go_on(which % len(self.questions))
 
     def _go_on(self, which):
-        """Let the service read what it is asked for, or let its answer arrive."""
+        """Let the service read for a validation, or let its response arrive."""
         if not self.questions:
             return
         session, ticket, at, was_read = self.questions.pop(which)
@@ -257,25 +255,24 @@ class Service(RuleBasedStateMachine):
     def revoke_all(self, user):
         self._end(end_of_all(user), {each for each, of in SESSIONS.items() if of == user})
 
-    def _end(self, told, sessions):
+    def _end(self, ended, sessions):
         self.ended |= sessions
         if self.stream is not None:
-            self.stream.append(told)
+            self.stream.append(ended)
 
-    @precondition(lambda self: self.stream is None)
-    @rule(first_is_told=st.booleans())
-    def watch(self, first_is_told):
+    @rule(first_has_come=st.booleans())
+    def watch(self, first_has_come):
         self.stream = deque([None])
-        if first_is_told:
-            self.tell()
+        if first_has_come:
+            self.deliver()
 
     @precondition(lambda self: self.stream)
     @rule()
-    def tell(self):
-        told = self.stream.popleft()
-        if told is None:
+    def deliver(self):
+        received = self.stream.popleft()
+        if received is None:
             self.cache.stream_opened()
-        elif not self.cache.apply_ends([told]):
+        elif not self.cache.apply_ends([received]):
             self.stream = None
 
     @precondition(lambda self: self.stream is not None)
@@ -292,7 +289,7 @@ class Service(RuleBasedStateMachine):
 
     @precondition(lambda self: self.stream is not None and None not in self.stream)
     @rule()
-    def give_a_sign_of_life(self):
+    def send_keepalive(self):
         if not self.cache.apply_ends([]):
             self.stream = None
 

@@ -1,4 +1,4 @@
-"""How the client connects, and what it gives to each call."""
+"""Connections of the client, and what the client adds to each call."""
 
 import asyncio
 
@@ -28,10 +28,10 @@ RUN_ONCE = {
     *("UpdateUser", "DeleteUser", "RestoreUser", "PurgeUser"),
     *("ChangePassword", "VerifyEmail", "ResetPassword"),
 }
-"""What a second run would do something else than the first."""
+"""The methods whose second run would change more than the first."""
 
 
-async def test_a_call_is_answered_on_both_kinds_of_channel(auth, blocking):
+async def test_call_succeeds_on_both_kinds_of_channel(auth, blocking):
     created = await auth.users.CreateUser(ada())
 
     request = GetUserRequest(email="ada@example.com")
@@ -42,7 +42,7 @@ async def test_a_call_is_answered_on_both_kinds_of_channel(auth, blocking):
 
 @pytest.mark.parametrize("method", UNARY, ids=lambda method: method.name)
 @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.CANCELLED])
-async def test_calls_that_may_run_twice_are_tried_again_and_no_others(scripted, method, code):
+async def test_only_repeatable_calls_are_retried(scripted, method, code):
     scripted.refusals = [code]
     async with aio.connect(scripted.address) as auth:
         service = {"UserService": auth.users, "SessionService": auth.sessions}.get(
@@ -59,7 +59,7 @@ async def test_calls_that_may_run_twice_are_tried_again_and_no_others(scripted, 
     assert len(scripted.asked) == 1 + answered
 
 
-async def test_a_creation_is_known_again_when_it_is_tried_again(scripted):
+async def test_create_user_is_retried_with_same_request_id(scripted):
     scripted.refusals = [StatusCode.UNAVAILABLE]
     async with aio.connect(scripted.address) as auth:
         await auth.users.CreateUser(ada())
@@ -73,7 +73,7 @@ async def test_a_creation_is_known_again_when_it_is_tried_again(scripted):
     assert first.email == given.email == "ada@example.com"
 
 
-async def test_a_call_has_a_deadline_unless_it_brings_one(scripted):
+async def test_call_has_default_deadline_unless_given(scripted):
     def most():
         return [each.remaining for each in scripted.taken()]
 
@@ -101,7 +101,7 @@ async def test_a_call_has_a_deadline_unless_it_brings_one(scripted):
         )
 
 
-async def test_a_token_that_changes_is_shown_as_it_is(scripted):
+async def test_changing_token_is_read_for_each_call(scripted):
     tokens = iter(["first", "second", "third"])
 
     async with aio.connect(scripted.address, token=lambda: next(tokens)) as auth:
@@ -120,7 +120,7 @@ async def test_a_token_that_changes_is_shown_as_it_is(scripted):
 
 
 @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
-async def test_a_token_may_end_with_its_line_and_has_no_other_space(scripted, module):
+async def test_token_is_stripped_of_line_end_and_validated(scripted, module):
     async def call(token):
         auth = module.connect(scripted.address, token=lambda: token)
         try:
@@ -140,7 +140,7 @@ async def test_a_token_may_end_with_its_line_and_has_no_other_space(scripted, mo
     assert not scripted.asked
 
 
-async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(settings, tmp_path):
+async def test_caller_is_known_by_token_or_certificate(settings, tmp_path):
     authority, callers = Authority.make(), tmp_path / "callers.toml"
     token = CallerFile(callers).add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID]), DAY * 30)
     certificate, key = authority.sign("localhost").write(tmp_path)
@@ -189,12 +189,12 @@ async def test_a_caller_is_known_by_its_token_over_tls_or_by_its_certificate(set
         ("[2001:db8::1]:50051", False),
     ],
 )
-def test_nothing_is_encrypted_on_this_machine_only(address, expected):
+def test_plaintext_is_default_for_local_address_only(address, expected):
     assert is_local(address) == expected
     assert (resolve_target(address, {}).credentials is None) == expected
 
 
-def test_who_says_so_speaks_in_plain_text_or_encrypts():
+def test_explicit_plaintext_or_tls_is_obeyed():
     assert resolve_target("auth.example.com:50051", {"plaintext": True}).credentials is None
     assert resolve_target("localhost:50051", {"plaintext": False}).credentials is not None
     assert resolve_target("localhost:50051", {"root_certificates": b"PEM"}).credentials is not None
@@ -208,12 +208,12 @@ def test_who_says_so_speaks_in_plain_text_or_encrypts():
         {"plaintext": True, "root_certificates": b"PEM"},
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(how):
+def test_contradictory_arguments_are_refused(how):
     with pytest.raises(ValueError, match="certificate"):
         client.connect("localhost:50051", **how)
 
 
-def test_the_client_pings_no_more_often_than_the_server_bears():
+def test_client_keepalive_is_slower_than_server_limit():
     assert (
         dict(CHANNEL_OPTIONS)["grpc.keepalive_time_ms"]
         > 1.2 * dict(SERVER)["grpc.http2.min_ping_interval_without_data_ms"]

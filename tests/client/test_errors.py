@@ -1,4 +1,4 @@
-"""What the client raises when the real service refuses, on both kinds of channel."""
+"""Exceptions of the client when the real service refuses, on both kinds of channel."""
 
 import asyncio
 import pickle
@@ -22,7 +22,7 @@ from tamatar_auth.errors.sessions import SessionRevoked
 from tamatar_auth.interceptors.errors import status
 from tests.support.calls import ada, sign_in
 
-UNKNOWN = ValidateSessionRequest(session_token="tms_nobody-has-this")
+UNKNOWN = ValidateSessionRequest(session_token="tms_unknown-has-this")
 
 
 def failures(parent=Failure):
@@ -37,7 +37,7 @@ async def raised(call):
     return caught.value
 
 
-async def test_a_refusal_tells_its_reason_and_status(auth, blocking):
+async def test_error_has_reason_and_status(auth, blocking):
     await auth.users.CreateUser(ada())
 
     for error in (
@@ -52,7 +52,7 @@ async def test_a_refusal_tells_its_reason_and_status(auth, blocking):
         assert str(error).startswith("ALREADY_EXISTS EMAIL_TAKEN: ")
 
 
-async def test_a_refused_request_tells_its_fields(auth):
+async def test_error_of_invalid_request_has_fields(auth):
     error = await raised(auth.users.CreateUser(CreateUserRequest(password="short")))
 
     assert isinstance(error, client.InvalidRequestError)
@@ -61,13 +61,13 @@ async def test_a_refused_request_tells_its_fields(auth):
     assert all(error.fields.values())
 
 
-async def test_every_kind_of_refusal_has_a_class_of_its_own(auth):
+async def test_each_kind_of_refusal_has_its_exception(auth):
     await auth.users.CreateUser(ada())
-    nobody = GetSessionRequest(session_id="0190d9a0-0000-7000-8000-000000000000")
+    unknown = GetSessionRequest(session_id="0190d9a0-0000-7000-8000-000000000000")
     refusals = {
         client.SessionError: auth.sessions.ValidateSession(UNKNOWN),
         client.CredentialsError: auth.sessions.CreateSession(sign_in(password="a wrong one")),
-        client.NotFoundError: auth.sessions.GetSession(nobody),
+        client.NotFoundError: auth.sessions.GetSession(unknown),
         client.InvalidRequestError: auth.users.UpdateUser(UpdateUserRequest()),
         client.PreconditionError: auth.sessions.CreateSession(sign_in()),
     }
@@ -75,7 +75,7 @@ async def test_every_kind_of_refusal_has_a_class_of_its_own(auth):
     assert [type(await raised(call)) for call in refusals.values()] == list(refusals)
 
 
-async def test_the_ways_of_grpc_to_handle_an_error_work_as_before(auth, blocking):
+async def test_error_works_as_grpc_error(auth, blocking):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await auth.sessions.ValidateSession(UNKNOWN)
     assert caught.value.code() is StatusCode.UNAUTHENTICATED
@@ -90,7 +90,7 @@ async def test_the_ways_of_grpc_to_handle_an_error_work_as_before(auth, blocking
     assert isinstance(await raised(called), client.SessionError)
 
 
-def test_a_stream_that_was_cancelled_here_says_so(fake):
+def test_stream_cancelled_by_client_raises_cancelled(fake):
     with client.connect(fake.address) as auth:
         stream = auth.sessions.WatchSessions(WatchSessionsRequest())
         next(stream)
@@ -101,7 +101,7 @@ def test_a_stream_that_was_cancelled_here_says_so(fake):
     assert caught.value.status is StatusCode.CANCELLED
 
 
-async def test_an_error_survives_the_way_to_another_process(auth):
+async def test_error_can_be_pickled(auth):
     error = await raised(auth.sessions.ValidateSession(UNKNOWN))
 
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own
@@ -109,7 +109,7 @@ async def test_an_error_survives_the_way_to_another_process(auth):
     assert (type(copy), copy.reason, str(copy)) == (type(error), error.reason, str(error))
 
 
-async def test_a_service_that_is_not_there_is_unavailable_without_a_reason(scripted):
+async def test_unavailable_service_raises_without_reason(scripted):
     scripted.refusals = [StatusCode.UNAVAILABLE] * 9
     async with client.aio.connect(scripted.address) as auth:
         error = await raised(auth.sessions.ValidateSession(UNKNOWN))
@@ -120,8 +120,8 @@ async def test_a_service_that_is_not_there_is_unavailable_without_a_reason(scrip
 
 
 @pytest.mark.parametrize("kind", list(failures()), ids=lambda kind: kind.__name__)
-def test_every_failure_of_the_service_is_read(kind):
-    failure = kind.__new__(kind)  # what its class says is enough
+def test_every_failure_of_service_is_read(kind):
+    failure = kind.__new__(kind)  # its class attributes are enough
     error = auth_error(of_failure(failure))
 
     assert (error.status, error.reason_name) == (StatusCode[failure.code], failure.reason)
@@ -131,9 +131,9 @@ def test_every_failure_of_the_service_is_read(kind):
     assert type(error) is not client.AuthError or failure.code == "INTERNAL"
 
 
-def test_a_reason_that_is_newer_than_the_client_keeps_its_name():
+def test_unknown_reason_keeps_its_name():
     failed = of_failure(
-        SessionRevoked(), lambda told: told.replace(b"SESSION_REVOKED", b"SESSION_REVIVED")
+        SessionRevoked(), lambda rpc: rpc.replace(b"SESSION_REVOKED", b"SESSION_REVIVED")
     )
 
     error = auth_error(failed)
@@ -142,19 +142,19 @@ def test_a_reason_that_is_newer_than_the_client_keeps_its_name():
     assert isinstance(error, client.AuthError)
 
 
-def of_failure(failure, changed=lambda told: told):
-    """The error that gRPC makes of a failure."""
-    told = rpc_status.to_status(status(failure))
-    trailing = grpc.aio.Metadata(*((key, changed(value)) for key, value in told.trailing_metadata))
-    return grpc.aio.AioRpcError(told.code, grpc.aio.Metadata(), trailing, told.details)
+def of_failure(failure, changed=lambda rpc: rpc):
+    """Return the error that gRPC makes of a failure."""
+    rpc = rpc_status.to_status(status(failure))
+    trailing = grpc.aio.Metadata(*((key, changed(value)) for key, value in rpc.trailing_metadata))
+    return grpc.aio.AioRpcError(rpc.code, grpc.aio.Metadata(), trailing, rpc.details)
 
 
 @pytest.mark.parametrize("in_between", [b"\xff\xff", b"\x1a\x02\x12\xff", "text"])
-def test_details_that_nobody_can_read_leave_the_status(in_between):
+def test_unreadable_details_leave_the_status(in_between):
     trailing = grpc.aio.Metadata(("grpc-status-details-bin", in_between))
-    told = grpc.aio.AioRpcError(StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing, "away")
+    rpc = grpc.aio.AioRpcError(StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing, "away")
 
-    error = auth_error(told)
+    error = auth_error(rpc)
 
     assert isinstance(error, client.UnavailableError)
     assert str(error) == "UNAVAILABLE: away"

@@ -1,4 +1,4 @@
-"""Guards: whoever calls a guarded server is the user of a good session, or is kept out."""
+"""Session guards: a call to a guarded server has a valid session, or is refused."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,7 @@ from tests.support.guarded_shop import (
     aio_shop,
     blocking_shop,
 )
+from tests.support.waiting import PATIENCE
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
@@ -35,7 +36,7 @@ SHOPS = {
 
 @contextlib.asynccontextmanager
 async def shop(kind, address, *, own_token=None, **options):
-    """A guarded shop whose guard asks the service at an address; yields a channel to it."""
+    """Yield a channel to a shop whose guard calls the service at an address."""
     async with contextlib.AsyncExitStack() as stack:
         if SHOPS[kind] is None:
             auth = stack.enter_context(client.connect(address, token=own_token))
@@ -53,7 +54,7 @@ async def shop(kind, address, *, own_token=None, **options):
 
 @pytest.fixture(params=SHOPS)
 async def channel(request, service):
-    """A channel to a shop that asks the real service."""
+    """A channel to a shop that calls the real service."""
     methods = {
         "open_methods": ["shop.v1.Shop/Open"],
         "optional_methods": ["/shop.v1.Shop/Optional"],
@@ -63,7 +64,7 @@ async def channel(request, service):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_every_kind_of_call_knows_who_is_signed_in(channel, signed_in, kind):
+async def test_every_kind_of_call_has_current_session(channel, signed_in, kind):
     customer = Customer(channel, (await signed_in()).session_token)
 
     answers = await customer.ask(kind)
@@ -73,16 +74,16 @@ async def test_every_kind_of_call_knows_who_is_signed_in(channel, signed_in, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_kind_of_call_is_answered_without_a_good_session(channel, auth, signed_in, kind):
+async def test_every_kind_of_call_needs_a_valid_session(channel, auth, signed_in, kind):
     token = (await signed_in()).session_token
     await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
 
     assert await Customer(channel, token).refused(kind) == REVOKED
-    for unknown in (None, "", "tms_nobody", "x" * 129, "tms_a b"):
+    for unknown in (None, "", "tms_unknown", "x" * 129, "tms_a b"):
         assert await Customer(channel, unknown).refused(kind) == UNKNOWN
 
 
-async def test_the_token_follows_bearer_in_any_case_and_nothing_else(channel, signed_in):
+async def test_token_needs_bearer_scheme_in_any_case(channel, signed_in):
     token = (await signed_in()).session_token
 
     assert await Customer(channel, token, scheme="bEARER  ").ask("unary_unary")
@@ -93,29 +94,29 @@ async def test_the_token_follows_bearer_in_any_case_and_nothing_else(channel, si
     assert await refusal(two.ask("unary_unary")) == UNKNOWN
 
 
-async def test_open_methods_need_no_session_and_have_none(channel, signed_in):
+async def test_open_methods_have_no_session(channel, signed_in):
     token = (await signed_in()).session_token
 
-    for given in (None, "tms_nobody", token):
-        assert await Customer(channel, given).ask("unary_unary", "Open") == [b"nobody 1"]
+    for given in (None, "tms_unknown", token):
+        assert await Customer(channel, given).ask("unary_unary", "Open") == [b"anonymous 1"]
 
 
-async def test_a_session_may_be_optional_but_not_bad(channel, signed_in):
+async def test_optional_session_of_call_may_be_absent_but_not_invalid(channel, signed_in):
     token = (await signed_in()).session_token
 
-    assert await Customer(channel).ask("unary_unary", "Optional") == [b"nobody 1"]
+    assert await Customer(channel).ask("unary_unary", "Optional") == [b"anonymous 1"]
     assert await Customer(channel, token).ask("unary_unary", "Optional") == [b"ada@example.com 1"]
-    bad = Customer(channel, "tms_nobody").ask("unary_unary", "Optional")
+    bad = Customer(channel, "tms_unknown").ask("unary_unary", "Optional")
     assert await refusal(bad) == UNKNOWN
 
 
-async def test_a_method_that_does_not_exist_is_unimplemented_for_all(channel):
+async def test_missing_method_of_guarded_server_is_unimplemented(channel):
     call = channel.unary_unary(SHOP + "Nothing")(b"")
 
     assert (await refusal(call))[0] is StatusCode.UNIMPLEMENTED
 
 
-async def test_calls_of_many_users_at_once_are_never_mixed_up(channel, signed_in):
+async def test_concurrent_calls_have_their_own_sessions(channel, signed_in):
     emails = [f"user{number}@example.com" for number in range(8)]
     tokens = [(await signed_in(email)).session_token for email in emails]
 
@@ -128,13 +129,13 @@ async def test_calls_of_many_users_at_once_are_never_mixed_up(channel, signed_in
     assert await refusal(Customer(channel).ask("unary_unary")) == UNKNOWN
 
 
-def test_outside_of_a_call_there_is_no_session():
+def test_current_session_outside_a_call_raises():
     with pytest.raises(LookupError):
         current_session()
 
 
 @pytest.mark.parametrize("kind", SHOPS)
-async def test_a_stream_whose_session_is_revoked_ends(service, auth, signed_in, kind):
+async def test_bidirectional_stream_ends_when_session_is_revoked(service, auth, signed_in, kind):
     started = await signed_in()
     async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
         stream = Customer(channel, started.session_token).stream()
@@ -157,7 +158,7 @@ async def test_a_stream_whose_session_is_revoked_ends(service, auth, signed_in, 
 
 
 @pytest.mark.parametrize("kind", SHOPS)
-async def test_answers_end_when_the_session_is_revoked(service, auth, signed_in, kind):
+async def test_response_stream_ends_when_session_is_revoked(service, auth, signed_in, kind):
     token = (await signed_in()).session_token
     async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
         metadata = Customer(channel, token).metadata
@@ -173,7 +174,7 @@ async def test_answers_end_when_the_session_is_revoked(service, auth, signed_in,
 
 
 class Stubborn(Asyncio):
-    """A handler that takes its end for that of something else, and ends by itself, or goes on."""
+    """A handler that swallows cancellations, and then ends or continues."""
 
     async def unary_stream(self, request, _context):
         yield b"1"
@@ -183,7 +184,7 @@ class Stubborn(Asyncio):
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_handler_that_overlooks_its_end_is_ended(fake, monkeypatch, times):
+async def test_handler_that_swallows_cancellation_is_ended(fake, monkeypatch, times):
     monkeypatch.setitem(SHOPS, "stubborn", Stubborn)
     monkeypatch.setattr(aio.guard, "CANCEL_INTERVAL", 0.05)
     token = fake.start_session(fake.add_user("ada@example.com"))
@@ -195,12 +196,12 @@ async def test_a_handler_that_overlooks_its_end_is_ended(fake, monkeypatch, time
 
         fake.revoke(token)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await refusal(answers.read()) == REVOKED
 
 
 @pytest.mark.parametrize("kind", SHOPS)
-async def test_a_stream_whose_session_stays_good_goes_on(service, signed_in, kind):
+async def test_stream_with_valid_session_continues(service, signed_in, kind):
     token = (await signed_in()).session_token
     async with shop(kind, str(service.addresses[0]), recheck=0.01) as channel:
         stream = Customer(channel, token).stream()
@@ -212,7 +213,7 @@ async def test_a_stream_whose_session_stays_good_goes_on(service, signed_in, kin
 
 @pytest.mark.parametrize("kind", SHOPS)
 @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED])
-async def test_nobody_is_let_in_while_the_service_cannot_be_asked(scripted, kind, code, caplog):
+async def test_call_during_outage_of_service_is_unavailable(scripted, kind, code, caplog):
     scripted.refusals = [code] * 100
     async with shop(kind, scripted.address) as channel:
         assert await refusal(Customer(channel, "tms_one").ask("unary_unary")) == (
@@ -224,7 +225,7 @@ async def test_nobody_is_let_in_while_the_service_cannot_be_asked(scripted, kind
 
 
 class Token:
-    """The token of a caller, in a file that may be away."""
+    """The caller's token, in a file that may be unreadable."""
 
     def __init__(self):
         self.is_away = False
@@ -236,7 +237,7 @@ class Token:
 
 
 @pytest.mark.parametrize("kind", SHOPS)
-async def test_a_token_that_cannot_be_read_is_told_to_nobody(scripted, kind, caplog):
+async def test_unreadable_caller_token_is_not_exposed(scripted, kind, caplog):
     token = Token()
     token.is_away = True
     async with shop(kind, scripted.address, own_token=token) as channel:
@@ -250,7 +251,7 @@ async def test_a_token_that_cannot_be_read_is_told_to_nobody(scripted, kind, cap
 
 
 @pytest.mark.parametrize("kind", SHOPS)
-async def test_no_stream_goes_on_that_cannot_be_checked_any_more(fake, kind):
+async def test_stream_that_cannot_be_rechecked_ends(fake, kind):
     started, token = fake.start_session(fake.add_user("ada@example.com")), Token()
     options = {"own_token": token, "recheck": 0.05, "max_age": 0}
     async with shop(kind, fake.address, **options) as channel:
@@ -260,7 +261,7 @@ async def test_no_stream_goes_on_that_cannot_be_checked_any_more(fake, kind):
         token.is_away = True
 
         async def read_all():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 async for _ in answers:
                     await asyncio.sleep(0.001)
 
@@ -268,7 +269,7 @@ async def test_no_stream_goes_on_that_cannot_be_checked_any_more(fake, kind):
 
 
 @pytest.mark.parametrize("kind", SHOPS)
-async def test_the_token_may_stand_under_another_key(service, signed_in, kind):
+async def test_token_may_have_another_metadata_key(service, signed_in, kind):
     token = (await signed_in()).session_token
     async with shop(kind, str(service.addresses[0]), metadata_key="x-session") as channel:
         there = Customer(channel, token, key="x-session", scheme="")
@@ -276,7 +277,7 @@ async def test_the_token_may_stand_under_another_key(service, signed_in, kind):
         assert await refusal(Customer(channel, token).ask("unary_unary")) == UNKNOWN
 
 
-def test_health_and_reflection_are_open_unless_told_otherwise():
+def test_health_and_reflection_are_open_by_default():
     def handler_of(guard, method):
         return guard.intercept_service(lambda _: handler, SimpleNamespace(method=method))
 
@@ -290,7 +291,7 @@ def test_health_and_reflection_are_open_unless_told_otherwise():
         assert handler_of(strict, "/grpc.health.v1.Health/Check") is not handler
 
 
-def test_one_method_alone_is_not_taken_for_its_letters():
+def test_string_in_place_of_list_of_methods_is_refused():
     with client.connect("localhost:1") as auth:
         for option in ("open_methods", "optional_methods"):
             with pytest.raises(TypeError, match="a list is wanted"):

@@ -1,4 +1,4 @@
-"""The guarded service of examples/, as a process of its own beside two of the service."""
+"""The guarded service of examples/, as a separate process beside two of the service."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def two(postgres, tmp_path_factory):
 
 @contextlib.contextmanager
 def guarded(address, folder):
-    """Run the example; yield what asks it who a token's user is."""
+    """Run the example; yield a function that returns the user of a token."""
     said = folder / "said"
     with said.open("wb") as output:
         process = subprocess.Popen(
@@ -60,7 +60,7 @@ def guarded(address, folder):
 
 
 def asked(method, token):
-    """Who is signed in, or the status with which nobody is."""
+    """Return the signed-in user, or the status of the refusal."""
     try:
         answer = method(StringValue(), metadata=(("authorization", f"Bearer {token}"),), timeout=20)
     except grpc.RpcError as error:
@@ -68,7 +68,7 @@ def asked(method, token):
     return answer.value
 
 
-def test_who_is_revoked_in_one_place_is_refused_in_another(two, tmp_path):
+def test_session_revoked_on_one_server_is_refused_on_other(two, tmp_path):
     (one,), (other,) = (server.addresses for server in two)
     with client.connect(other) as auth, guarded(one, tmp_path) as who:
         for _ in range(5):
@@ -79,10 +79,10 @@ def test_who_is_revoked_in_one_place_is_refused_in_another(two, tmp_path):
 
             until(lambda: who(token) == "UNAUTHENTICATED: The session was revoked.")  # noqa: B023
             assert "revoked" in who(token)
-        assert who("tms_nobody") == "UNAUTHENTICATED: The session is not known."
+        assert who("tms_unknown") == "UNAUTHENTICATED: The session is not known."
 
 
-def test_a_guard_goes_on_with_another_process_when_one_is_killed(two, tmp_path):
+def test_guard_continues_when_one_process_is_killed(two, tmp_path):
     ports = [server.addresses[0].removeprefix("127.0.0.1:") for server in two]
     both = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
     with client.connect(two[1].addresses[0]) as auth, guarded(both, tmp_path) as who:

@@ -1,4 +1,4 @@
-"""Guards that use answers again: for as long as the service tells them which sessions end."""
+"""Guards with a cache: responses are reused while a stream reports ended sessions."""
 
 import asyncio
 import threading
@@ -14,17 +14,17 @@ from tamatar_auth.client.aio import invalidation as aio_invalidation
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.guard_rules import CallRejected
 from tests.support.guarded_shop import Blocking, Customer, aio_shop
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 class Guarded:
-    """A guard of either kind, asked from a test's event loop."""
+    """A guard of either kind, called from a test's event loop."""
 
     def __init__(self, guard, is_blocking):
         self.guard, self._is_blocking = guard, is_blocking
 
     async def ask(self, token):
-        """Return who is signed in, or why nobody is."""
+        """Return the user's address, or the reason of the refusal."""
         try:
             if self._is_blocking:
                 return (await asyncio.to_thread(self.guard.session, token)).user.email
@@ -36,7 +36,7 @@ class Guarded:
         await (asyncio.to_thread(self.guard.close) if self._is_blocking else self.guard.close())
 
     async def until(self, token, expected):
-        """Ask until the answer is this."""
+        """Ask until the result starts with a text."""
 
         async def is_expected():
             return (await self.ask(token)).startswith(expected)
@@ -44,8 +44,8 @@ class Guarded:
         await eventually(is_expected)
 
     async def live(self):
-        """Wait for a stream."""
-        await self.ask("tms_nobody")
+        """Wait for a live stream."""
+        await self.ask("tms_unknown")
         await eventually(lambda: self.guard._cache.is_live)
 
 
@@ -77,7 +77,7 @@ def asked(fake):
     return fake.calls["ValidateSession"]
 
 
-async def test_the_service_is_asked_once_for_a_session_that_stays_good(fake, guarded, token):
+async def test_valid_session_is_asked_for_once(fake, guarded, token):
     await guarded.live()
     before = asked(fake)
 
@@ -87,7 +87,7 @@ async def test_the_service_is_asked_once_for_a_session_that_stays_good(fake, gua
 
 
 @pytest.mark.parametrize("way", ["revoke", "revoke_all", "deactivate", "delete", "expire"])
-async def test_a_session_that_ends_is_refused_soon(fake, guarded, ada, token, way):
+async def test_ended_session_is_refused_soon(fake, guarded, ada, token, way):
     await guarded.live()
     other = fake.start_session(fake.add_user("bob@example.com"))
     assert await guarded.ask(token) == "ada@example.com"
@@ -101,7 +101,7 @@ async def test_a_session_that_ends_is_refused_soon(fake, guarded, ada, token, wa
     assert asked(fake) == before + 1
 
 
-async def test_refusals_are_asked_for_each_time(fake, guarded, token):
+async def test_refused_session_is_asked_for_each_time(fake, guarded, token):
     await guarded.live()
     fake.revoke(token)
     before = asked(fake)
@@ -111,7 +111,7 @@ async def test_refusals_are_asked_for_each_time(fake, guarded, token):
     assert asked(fake) == before + 3
 
 
-async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, token, monkeypatch):
+async def test_session_without_stream_is_asked_for_each_time(fake, guarded, token, monkeypatch):
     monkeypatch.setattr(invalidation, "MIN_BACKOFF", 60)
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
@@ -126,7 +126,7 @@ async def test_each_check_is_asked_for_while_there_is_no_stream(fake, guarded, t
     assert await guarded.ask(token) == "SESSION_REVOKED"
 
 
-async def test_a_stream_that_broke_is_begun_anew(fake, guarded, token):
+async def test_broken_stream_is_restarted(fake, guarded, token):
     await guarded.live()
     for again in (fake.break_streams, lambda: (fake.stop(), fake.start())):
         before = fake.calls["WatchSessions"]
@@ -136,7 +136,7 @@ async def test_a_stream_that_broke_is_begun_anew(fake, guarded, token):
         assert await guarded.ask(token) == "ada@example.com"
 
 
-async def test_nobody_is_let_in_by_an_old_answer_while_the_service_is_away(fake, guarded, token):
+async def test_cached_answer_is_unused_during_outage(fake, guarded, token):
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
 
@@ -147,7 +147,7 @@ async def test_nobody_is_let_in_by_an_old_answer_while_the_service_is_away(fake,
     await guarded.until(token, "ada@example.com")
 
 
-async def test_a_stream_that_falls_silent_is_given_up(guarded, fake, token, monkeypatch):
+async def test_silent_stream_is_restarted(guarded, fake, token, monkeypatch):
     await guarded.live()
     fake.break_streams()
     for module in (cache, invalidation, aio_invalidation):
@@ -160,7 +160,7 @@ async def test_a_stream_that_falls_silent_is_given_up(guarded, fake, token, monk
     assert await guarded.ask(token) == "ada@example.com"
 
 
-async def test_a_service_that_lets_nobody_watch_is_asked_each_time(scripted, caplog):
+async def test_guard_without_permission_to_watch_asks_each_time(scripted, caplog):
     async with aio.connect(scripted.address) as auth:
         guard = aio.SessionGuard(auth)
         before = len(scripted.asked)
@@ -174,7 +174,7 @@ async def test_a_service_that_lets_nobody_watch_is_asked_each_time(scripted, cap
     assert not len(guard._cache)
 
 
-async def test_without_an_age_nothing_is_kept_and_nobody_watches(fake, token):
+async def test_guard_with_zero_max_age_neither_caches_nor_watches(fake, token):
     async with aio.connect(fake.address) as auth:
         guard = aio.SessionGuard(auth, max_age=0)
         for _ in range(3):
@@ -184,7 +184,7 @@ async def test_without_an_age_nothing_is_kept_and_nobody_watches(fake, token):
     assert fake.calls == {"ValidateSession": 3}
 
 
-async def test_a_handler_may_change_what_it_was_given(fake, guarded, token):
+async def test_cached_answer_is_safe_from_changes_by_handler(fake, guarded, token):
     await guarded.live()
     session = guarded.guard.session(token)
     given = await session if asyncio.iscoroutine(session) else session
@@ -197,7 +197,7 @@ async def test_a_handler_may_change_what_it_was_given(fake, guarded, token):
     assert given.session.user_id == given.user_id
 
 
-async def test_handlers_on_threads_of_an_event_loop_use_answers_again(fake, token):
+async def test_blocking_handlers_on_asyncio_use_cached_answers(fake, token):
     async with aio.connect(fake.address) as auth:
         guard = aio.SessionGuard(auth)
         guarded = Guarded(guard, is_blocking=False)
@@ -216,7 +216,7 @@ async def test_handlers_on_threads_of_an_event_loop_use_answers_again(fake, toke
     assert asked(fake) == before
 
 
-async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, token):
+async def test_closed_guard_still_checks_and_leaves_no_thread(fake, token):
     others = {*threading.enumerate()}
     with client.connect(fake.address) as auth:
         guarded = Guarded(SessionGuard(auth), is_blocking=True)
@@ -232,7 +232,7 @@ async def test_a_closed_guard_guards_on_and_leaves_no_thread(fake, token):
 
 
 class Token:
-    """The token of a caller, which cannot always be read."""
+    """The caller's token, which may be unreadable."""
 
     def __init__(self):
         self.is_away = False
@@ -256,7 +256,7 @@ def hasty(monkeypatch):
 
 
 @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
-async def test_a_watch_outlives_a_token_that_cannot_be_read(fake, token, hasty, module, caplog):
+async def test_watch_survives_unreadable_token(fake, token, hasty, module, caplog):
     own, others = Token(), {*threading.enumerate()}
     auth = module.connect(fake.address, token=own)
     guarded = Guarded(module.SessionGuard(auth), is_blocking=module is client)
@@ -275,7 +275,7 @@ async def test_a_watch_outlives_a_token_that_cannot_be_read(fake, token, hasty, 
     await (auth.close() if module is aio else asyncio.to_thread(auth.close))
 
 
-async def test_a_watch_belongs_to_no_call(fake, token):
+async def test_watch_runs_outside_context_of_call(fake, token):
     own = Token()
     async with aio.connect(fake.address, token=own) as auth:
         guard = aio.SessionGuard(auth)
@@ -287,24 +287,24 @@ async def test_a_watch_belongs_to_no_call(fake, token):
     assert own.seen.count(False) == 1
 
 
-async def test_a_watch_that_is_closed_while_it_begins_ends(fake):
+async def test_watch_closed_while_it_starts_ends(fake):
     with client.connect(fake.address) as auth:
 
-        def close_meanwhile(request):
+        def close_during_start(request):
             watch._closed.set()
             watch._cancel_call()
             return auth.sessions.WatchSessions(request)
 
-        late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_meanwhile))
+        late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_during_start))
         watch = invalidation.SessionWatcher(late, SessionCache(max_age=30, size=1))
         watch.begin()
-        await asyncio.to_thread(watch._thread.join, 5)
+        await asyncio.to_thread(watch._thread.join, PATIENCE)
 
         assert not watch._thread.is_alive()
 
 
-async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
-    """As in a process that was forked: it has the cache, and not the thread."""
+async def test_watch_started_again_after_fork_clears_cache(scripted):
+    """A forked process has the cache, but not the thread."""
     forked = SessionCache(max_age=30, size=1)
     with client.connect(scripted.address) as auth:
         watch = invalidation.SessionWatcher(auth, forked)
@@ -317,7 +317,7 @@ async def test_a_watch_that_is_begun_anew_begins_with_nothing(scripted):
         await asyncio.to_thread(watch.close)
 
 
-async def test_a_watch_that_ends_leaves_no_thread(fake, hasty, monkeypatch):
+async def test_failed_watch_leaves_no_thread(fake, hasty, monkeypatch):
     monkeypatch.setattr(invalidation, "MAX_BACKOFF", 0.5)
 
     def broken():
@@ -334,7 +334,7 @@ async def test_a_watch_that_ends_leaves_no_thread(fake, hasty, monkeypatch):
         await eventually(lambda: not names & {each.name for each in threading.enumerate()})
 
 
-async def test_another_stream_is_begun_after_a_pause_of_the_whole_process(fake, guarded, token):
+async def test_stream_is_restarted_after_pause_of_process(fake, guarded, token):
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
     before = fake.calls["WatchSessions"]

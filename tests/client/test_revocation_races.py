@@ -1,4 +1,4 @@
-"""Checks that race with revocations, on two servers: who was refused is never let in again."""
+"""Checks that race with revocations on two servers: a refused session stays refused."""
 
 import pytest
 
@@ -13,7 +13,7 @@ SESSIONS = 40
 CHECKS = 4000
 
 
-async def test_who_was_refused_is_never_let_in_again(service, settings, auth, signed_in):
+async def test_refused_session_is_never_accepted_again(service, settings, auth, signed_in):
     started = [await signed_in()]
     started += [await auth.sessions.CreateSession(sign_in()) for _ in range(SESSIONS - 1)]
     tokens = [each.session_token for each in started]

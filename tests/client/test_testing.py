@@ -1,4 +1,4 @@
-"""The fake service says what the real one says."""
+"""The fake service, compared with the real one."""
 
 import asyncio
 from datetime import timedelta
@@ -17,11 +17,11 @@ from tamatar_auth.client.testing import FakeAuthServer
 from tests.support.calls import ada, sign_in, verify
 from tests.support.session_watchers import End, watching
 
-NOBODY = "0190d9a0-0000-7000-8000-000000000000"
+UNKNOWN_ID = "0190d9a0-0000-7000-8000-000000000000"
 
 
 class Real:
-    """Does by the calls of the real service what the fake offers to tests."""
+    """Offers the fake's helpers, by calls of the real service."""
 
     def __init__(self, auth, database):
         self._auth, self._database = auth, database
@@ -58,7 +58,7 @@ class Real:
 
 
 class Fake:
-    """The same, of the fake."""
+    """Offers the fake's helpers as coroutines."""
 
     def __init__(self, fake):
         self._fake = fake
@@ -71,12 +71,12 @@ class Fake:
 
 
 class Story:
-    """Makes calls, and notes what is told, with names in place of ids and moments."""
+    """Makes calls, and records the results with names in place of ids and times."""
 
-    def __init__(self, auth, world):
-        self.auth, self.world = auth, world
+    def __init__(self, auth, backend):
+        self.auth, self.backend = auth, backend
         self._names = {}
-        self.told = []
+        self.results = []
 
     def know(self, name, *ids):
         self._names |= dict.fromkeys(ids, f"<{name}>")
@@ -86,11 +86,11 @@ class Story:
             answer = await method(request)
         except client.AuthError as error:
             waits = error.retry_after is not None
-            self.told.append(
+            self.results.append(
                 (type(error), error.status, error.reason_name, set(error.fields), waits)
             )
             return None
-        self.told.append(self._plain(answer))
+        self.results.append(self._plain(answer))
         return answer
 
     def _plain(self, value):
@@ -104,15 +104,15 @@ class Story:
         return self._names.get(value, value)
 
 
-async def tell(story):
-    """Live through all that the fake can do."""
-    auth, world = story.auth, story.world
+async def play(story):
+    """Use every feature of the fake."""
+    auth, backend = story.auth, story.backend
     users, sessions = auth.users, auth.sessions
-    bob = await world.add_user("Bob@Example.com", username="bob", last_name="Lovelace")
-    eve = await world.add_user("eve@example.com")
+    bob = await backend.add_user("Bob@Example.com", username="bob", last_name="Lovelace")
+    eve = await backend.add_user("eve@example.com")
     story.know("bob", bob.user_id)
     story.know("eve", eve.user_id)
-    tokens = [await world.start_session(each) for each in (bob, bob, bob, bob, eve, eve)]
+    tokens = [await backend.start_session(each) for each in (bob, bob, bob, bob, eve, eve)]
     for n, token in enumerate(tokens):
         found = await sessions.ValidateSession(s.ValidateSessionRequest(session_token=token))
         story.know(f"session {n}", found.session.session_id)
@@ -126,28 +126,33 @@ async def tell(story):
         {"user_id": bob.user_id.upper()},
         {"email": "BOB@example.com"},
         {"username": "Bob"},
-        {"user_id": NOBODY},
+        {"user_id": UNKNOWN_ID},
         {"email": "nobody@example.com"},
         {"user_id": "bob"},
         {"email": ""},
         {},
     ):
         await story.call(users.GetUser, u.GetUserRequest(**who))
-    for ids in ([eve.user_id, NOBODY, bob.user_id, eve.user_id], [], ["x"], [bob.user_id] * 1001):
+    for ids in (
+        [eve.user_id, UNKNOWN_ID, bob.user_id, eve.user_id],
+        [],
+        ["x"],
+        [bob.user_id] * 1001,
+    ):
         await story.call(users.BatchGetUsers, u.BatchGetUsersRequest(user_ids=ids))
-    for token in (tokens[0], "tms_nobody", "", "x" * 129, "a\tb"):
+    for token in (tokens[0], "tms_unknown", "", "x" * 129, "a\tb"):
         await story.call(sessions.ValidateSession, s.ValidateSessionRequest(session_token=token))
     await story.call(sessions.GetSession, s.GetSessionRequest(session_id=first.session_id))
-    await story.call(sessions.GetSession, s.GetSessionRequest(session_id=NOBODY))
+    await story.call(sessions.GetSession, s.GetSessionRequest(session_id=UNKNOWN_ID))
 
     async with watching(sessions) as watch:
-        await world.revoke(tokens[0])
+        await backend.revoke(tokens[0])
         await watch.wait_for(End(bob.user_id, first.session_id))
-        await world.deactivate(eve)
+        await backend.deactivate(eve)
         while not any(end.user_id == eve.user_id for end in watch.ends):
             await watch.read()
-    await world.expire(tokens[1])
-    everyone = s.BatchValidateSessionsRequest(session_tokens=[*tokens, "tms_nobody"])
+    await backend.expire(tokens[1])
+    everyone = s.BatchValidateSessionsRequest(session_tokens=[*tokens, "tms_unknown"])
     await story.call(sessions.BatchValidateSessions, everyone)
     for each in ([], ["", "x"], ["x"] * 1001):
         request = s.BatchValidateSessionsRequest(session_tokens=each)
@@ -156,44 +161,44 @@ async def tell(story):
         {"session_id": first.session_id},
         {"session_token": tokens[2]},
         {"session_token": tokens[2]},
-        {"session_token": "tms_nobody"},
-        {"session_id": NOBODY},
+        {"session_token": "tms_unknown"},
+        {"session_id": UNKNOWN_ID},
         {"session_id": "x"},
         {},
     ):
         await story.call(sessions.RevokeSession, s.RevokeSessionRequest(**which))
-    for whose in (bob.user_id, bob.user_id, NOBODY, "x"):
+    for whose in (bob.user_id, bob.user_id, UNKNOWN_ID, "x"):
         request = s.RevokeUserSessionsRequest(user_id=whose)
         await story.call(sessions.RevokeUserSessions, request)
-    await world.delete(bob)
+    await backend.delete(bob)
     await story.call(users.GetUser, u.GetUserRequest(user_id=bob.user_id))
     await story.call(sessions.BatchValidateSessions, everyone)
-    return story.told
+    return story.results
 
 
-async def test_the_fake_tells_the_same_story_as_the_service(auth, database, fake):
-    real = await tell(Story(auth, Real(auth, database)))
+async def test_fake_gives_same_results_as_service(auth, database, fake):
+    real = await play(Story(auth, Real(auth, database)))
     async with aio.connect(fake.address) as there:
-        imitated = await tell(Story(there, FakeUsers(fake)))
+        imitated = await play(Story(there, FakeUsers(fake)))
 
-    for number, (expected, told) in enumerate(zip(real, imitated, strict=True)):
-        assert told == expected, number
+    for number, (expected, given) in enumerate(zip(real, imitated, strict=True)):
+        assert given == expected, number
 
 
 class FakeUsers(Fake):
-    """Makes users as `Real` does."""
+    """Creates users as `Real` does."""
 
     async def add_user(self, email, **fields):
         return self._fake.add_user(email, **({"first_name": "Ada"} | fields))
 
 
-async def test_what_the_fake_does_not_do_is_unimplemented(fake):
+async def test_call_that_fake_lacks_is_unimplemented(fake):
     async with aio.connect(fake.address) as auth:
         with pytest.raises(client.AuthError, match="UNIMPLEMENTED"):
             await auth.users.CreateUser(ada())
 
 
-async def test_the_fake_can_be_out_of_order_and_away(fake):
+async def test_fake_can_break_streams_and_be_unavailable(fake):
     token = fake.start_session(fake.add_user("ada@example.com"))
     request = s.ValidateSessionRequest(session_token=token)
     async with aio.connect(fake.address) as auth:
@@ -213,14 +218,14 @@ async def test_the_fake_can_be_out_of_order_and_away(fake):
         assert await auth.sessions.ValidateSession(request, wait_for_ready=True)
 
 
-async def test_a_stream_of_the_fake_gives_signs_of_life():
+async def test_fake_stream_sends_keepalives():
     with FakeAuthServer(heartbeat_interval=0.01) as fake:
         async with aio.connect(fake.address) as auth, watching(auth.sessions) as watch:
             assert [await watch.read() for _ in range(3)] == [[], [], []]
     assert fake.calls == {"WatchSessions": 1}
 
 
-def test_a_session_of_the_fake_can_be_as_short_as_a_test_wants(fake):
+def test_fake_session_can_be_as_short_as_wanted(fake):
     token = fake.start_session(fake.add_user("ada@example.com"), life=timedelta(0))
 
     with client.connect(fake.address) as auth, pytest.raises(client.SessionError) as caught:

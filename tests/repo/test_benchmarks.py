@@ -44,7 +44,7 @@ needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load
 @pytest.fixture
 async def filled(settings, migrated_database):
     """A service over a database that the loader has filled."""
-    SUITE.keep(PASSWORD, *map(token, range(USERS + 20)))
+    SUITE.add_secrets(PASSWORD, *map(token, range(USERS + 20)))
     load(
         migrated_database,
         users=USERS,

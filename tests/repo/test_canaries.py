@@ -31,13 +31,13 @@ def test_whatever_tells_a_secret_is_found(workers):
         ("known to one test", "the message of a status"),
         (NEW_PASSWORD, "the trailing metadata of a call"),
         (PASSWORD, "the trailing metadata of a call"),
-        ("", "a log line (tests/support/planted_leaks.py::test_a_log_line_tells (call))"),
-        (PAGE_TOKEN_KEY, "the lines of the service"),
+        ("", "a log line (tests/support/planted_leaks.py::test_leak_in_log_line (call))"),
+        (PAGE_TOKEN_KEY, "the log of the service"),
         ("$2b$12$", "spans and metrics"),
-        (PASSWORD_KEY, "what a server wrote"),
+        (PASSWORD_KEY, "the output of a server"),
     ):
         assert f"{secret}' in {place}" in said
 
 
 def test_a_run_that_tells_nothing_is_well():
-    assert "1 passed" in planted("-k", "nothing", code=0)
+    assert "1 passed" in planted("-k", "no_leak", code=0)

@@ -196,7 +196,7 @@ def test_callers_find_the_client_typed(environment: Path, tmp_path: Path) -> Non
         "from tamatar_auth.client import connect, current_session\n"
         "from tamatar_auth.client.testing import FakeAuthServer\n"
         "\n"
-        "REQUEST = pb.ValidateSessionRequest(session_token='tms_nobody')\n"
+        "REQUEST = pb.ValidateSessionRequest(session_token='tms_unknown')\n"
         "\n"
         "\n"
         "async def validated(address: str) -> pb.ValidateSessionResponse:\n"

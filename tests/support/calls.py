@@ -1,4 +1,4 @@
-"""What tests say to the service: one builder of defaults a message, and what a refusal said."""
+"""Calls of tests to the service: builders of requests, and readers of refusals."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -22,25 +22,25 @@ TOO_MANY_ATTEMPTS = (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_ATTEMPTS")
 
 
 def ada(**given: Any) -> user_service_pb2.CreateUserRequest:
-    """A user to create."""
+    """Return a request that creates a user."""
     values = {"email": "ada@example.com", "password": PASSWORD, "first_name": "Ada"} | given
     return user_service_pb2.CreateUserRequest(**values)
 
 
 def sign_in(**given: Any) -> session_service_pb2.CreateSessionRequest:
-    """Ada signs in, by her address unless told otherwise."""
+    """Return a request that signs Ada in, by default with her email address."""
     who = {} if "username" in given else {"email": "ada@example.com"}
     values = who | {"password": PASSWORD} | given
     return session_service_pb2.CreateSessionRequest(**values)
 
 
 def validate(sessions: Any, token: str) -> Any:
-    """Ask whose session a token is."""
+    """Validate a session token."""
     return sessions.ValidateSession(session_service_pb2.ValidateSessionRequest(session_token=token))
 
 
 def refresh(sessions: Any, token: str) -> Any:
-    """Ask for a session's next token."""
+    """Refresh a session."""
     return sessions.RefreshSession(session_service_pb2.RefreshSessionRequest(session_token=token))
 
 
@@ -52,36 +52,36 @@ def change(users: Any, user: User, **given: Any) -> Any:
 
 
 def verification(users: Any, user: User) -> Any:
-    """Ask for the secret that verifies a user's address."""
+    """Request a token that verifies a user's address."""
     request = user_service_pb2.CreateEmailVerificationRequest(user_id=user.user_id)
     return users.CreateEmailVerification(request)
 
 
 def verify_email(users: Any, token: str) -> Any:
-    """Verify an address by its secret."""
+    """Verify an address with its token."""
     return users.VerifyEmail(user_service_pb2.VerifyEmailRequest(token=token))
 
 
 def password_reset(users: Any, email: str = "ada@example.com") -> Any:
-    """Ask for the secret that resets a password."""
+    """Request a token that resets a password."""
     return users.CreatePasswordReset(user_service_pb2.CreatePasswordResetRequest(email=email))
 
 
 def reset(users: Any, token: str, password: str = NEW_PASSWORD) -> Any:
-    """Reset a password by its secret."""
+    """Reset a password with its token."""
     request = user_service_pb2.ResetPasswordRequest(token=token, new_password=password)
     return users.ResetPassword(request)
 
 
 async def verify(database: Database, user: User) -> None:
-    """Take the user's address as verified."""
+    """Mark the user's address as verified."""
     async with database.transaction() as tx:
         await tx.users.update(UUID(user.user_id), {"email_verified": True})
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Everything that a status said."""
+    """Everything that a status carries."""
 
     code: StatusCode
     message: str
@@ -92,7 +92,7 @@ class Refusal:
 
 
 async def refused(call: Awaitable[Any]) -> Refusal:
-    """Await a call that must be refused, and return all that was said."""
+    """Await a call that must fail, and return its refusal."""
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
@@ -101,7 +101,7 @@ async def refused(call: Awaitable[Any]) -> Refusal:
 
 
 async def refusal(call: Awaitable[Any]) -> tuple[StatusCode, str]:
-    """Await a call that must be refused, and return its status and its reason."""
+    """Await a call that must fail, and return its status and its reason."""
     said = await refused(call)
     return said.code, said.reason
 

@@ -1,7 +1,7 @@
-"""The secrets of the whole suite, and all that the service told in which none may stand.
+"""The secrets of the whole suite, and all output of the service, which must not hold them.
 
-Log lines at every level, statuses with their details and trailing metadata, spans, metrics and
-what our commands write: each is collected from every test, and searched when all have run.
+Log lines at every level, statuses with details and trailing metadata, spans, metrics and the
+output of commands: each is collected from every test, and searched after all tests.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from google.protobuf.message import Message
 from tamatar_auth.observability.logs import LogFormatter
 
 FORMS = re.compile(r"tm[suc]_[\w-]{20,}|\$2[aby]\$\d\d\$|\$hmac-sha384\$")
-"""How tokens and hashes look, whoever made them."""
+"""The shapes of tokens and hashes of any origin."""
 
-LEAST_LETTERS = 6
-"""A password of fewer different letters may stand anywhere by chance."""
+MIN_LETTERS = 6
+"""A password with fewer different letters may occur anywhere by chance."""
 
-MOST_TOLD = 20
-"""Of more findings the last are not told."""
+MAX_FINDINGS = 20
+"""The number of findings that are reported."""
 
 PAGE_TOKEN_KEY = "canary: the key that signs the page tokens"
 PASSWORD_KEY = "canary: the key of all the passwords"
@@ -34,70 +34,72 @@ ENCODED_PASSWORD_KEY = base64.b64encode(PASSWORD_KEY.encode()).decode()
 PASSWORD_KEYS = f"canary:{ENCODED_PASSWORD_KEY}"
 DSN_PASSWORDS = ("hunter2", "Hunter2")
 SECRETS_OF_SETTINGS = (PAGE_TOKEN_KEY, PASSWORD_KEY, ENCODED_PASSWORD_KEY, *DSN_PASSWORDS)
-"""What the settings of the tests have that nobody may read elsewhere."""
+"""Secrets in the settings of the tests, which no output may hold."""
 
 _FORMATTER = LogFormatter()
 
 
 class Canaries:
-    """Secrets, and the texts that were told."""
+    """Secrets, and the texts of outputs."""
 
     def __init__(self) -> None:
         self._secrets: set[str] = set()
-        self._told: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self._sources: list[tuple[str, Callable[[], str]]] = []
         self._reading: set[asyncio.Task[None]] = set()
 
-    def keep(self, *secrets: str) -> None:
-        """Take values as secrets from now on, also in what was told before."""
+    def add_secrets(self, *secrets: str) -> None:
+        """Add values as secrets, also for the texts recorded before."""
         self._secrets |= set(secrets)
 
-    def keep_those_of(self, message: object) -> None:
-        """Take the fields of a message as secrets that its proto marks as such."""
+    def add_secrets_of(self, message: object) -> None:
+        """Add the fields of a message that its proto marks as secrets."""
         if isinstance(message, Message):
-            self.keep(*(text for text in _redacted(message) if len(set(text)) >= LEAST_LETTERS))
+            self.add_secrets(
+                *(text for text in _redacted(message) if len(set(text)) >= MIN_LETTERS)
+            )
 
-    def hear(self, where: str, text: str) -> None:
-        """Note what was told."""
-        self._told.setdefault(text, _place(where))
+    def record(self, where: str, text: str) -> None:
+        """Record a text of an output."""
+        self._texts.setdefault(text, _place(where))
 
-    def hear_later(self, where: str, source: Callable[[], str]) -> None:
-        """Note what a source tells when all tests have run."""
+    def record_later(self, where: str, source: Callable[[], str]) -> None:
+        """Record the text of a source when all tests have run."""
         self._sources.append((_place(where), source))
 
-    def hear_status(self, call: grpc.aio.Call) -> None:
-        """Note how a call ended that has ended."""
+    def record_status(self, call: grpc.aio.Call) -> None:
+        """Record the status of a call that has ended."""
         task = asyncio.get_running_loop().create_task(self._read_status(call))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
 
     def found(self) -> list[str]:
-        """Tell of each secret that stands somewhere what it is, and where it is first."""
+        """Return for each secret in a text what it is, and where it was first."""
         for place, source in self._sources:
-            self._told.setdefault(source(), place)
-        whole = "\n".join(self._told)
+            self._texts.setdefault(source(), place)
+        whole = "\n".join(self._texts)
         known = [form for secret in self._secrets for form in _forms(secret) if form in whole]
         unknown = [found[0] for found in FORMS.finditer(whole)]
-        return [self._first(secret) for secret in dict.fromkeys(known + unknown)][:MOST_TOLD]
+        return [self._first(secret) for secret in dict.fromkeys(known + unknown)][:MAX_FINDINGS]
 
     def _first(self, secret: str) -> str:
-        text, place = next((text, place) for text, place in self._told.items() if secret in text)
+        text, place = next((text, place) for text, place in self._texts.items() if secret in text)
         at = text.index(secret)
         return f"{secret!r} in {place}: {text[max(0, at - 100) : at + 100]!r}"
 
     async def _read_status(self, call: grpc.aio.Call) -> None:
-        self.hear("the message of a status", await call.details() or "")
+        self.record("the message of a status", await call.details() or "")
         for name, value in await call.trailing_metadata() or ():
             text = value if isinstance(value, str) else value.decode(errors="replace")
-            self.hear("the trailing metadata of a call", f"{name}: {text}")
+            self.record("the trailing metadata of a call", f"{name}: {text}")
 
 
 SUITE = Canaries()
-"""Those of all tests that run in this process."""
+"""The canaries of all tests that run in this process."""
 
 
-class OverheardChannel:
-    """A channel whose requests name secrets and whose statuses must tell none."""
+class WatchedChannel:
+    """A channel whose requests name secrets and whose statuses must hold none."""
 
     def __init__(self, channel: grpc.aio.Channel, canaries: Canaries) -> None:
         self._channel = channel
@@ -106,7 +108,7 @@ class OverheardChannel:
     def __getattr__(self, name: str) -> Any:
         made = getattr(self._channel, name)
         if name in {"unary_unary", "unary_stream", "stream_unary", "stream_stream"}:
-            return lambda *args, **named: self._overheard(made(*args, **named))
+            return lambda *args, **named: self._watched(made(*args, **named))
         return made
 
     async def __aenter__(self) -> Self:
@@ -116,50 +118,50 @@ class OverheardChannel:
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
-    def _overheard(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _watched(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def start(request: Any = None, **named: Any) -> Any:
-            self._canaries.keep_those_of(request)
+            self._canaries.add_secrets_of(request)
             call = method(request, **named)
-            call.add_done_callback(self._canaries.hear_status)
+            call.add_done_callback(self._canaries.record_status)
             return call
 
         return start
 
 
-def overhear_channels(canaries: Canaries) -> None:
-    """Overhear every channel that a test opens: no test can forget to have its own overheard."""
+def watch_channels(canaries: Canaries) -> None:
+    """Watch every channel that any test opens."""
     insecure, secure = grpc.aio.insecure_channel, grpc.aio.secure_channel
     replaced: Any = grpc.aio
-    replaced.insecure_channel = lambda *args, **named: OverheardChannel(
+    replaced.insecure_channel = lambda *args, **named: WatchedChannel(
         insecure(*args, **named), canaries
     )
-    replaced.secure_channel = lambda *args, **named: OverheardChannel(
+    replaced.secure_channel = lambda *args, **named: WatchedChannel(
         secure(*args, **named), canaries
     )
 
 
-def overhear_logs(canaries: Canaries) -> None:
-    """Overhear what is logged: ours at every level, of libraries what the service would log."""
-    structlog.configure(wrapper_class=overheard_logger(canaries))
+def watch_logs(canaries: Canaries) -> None:
+    """Record log lines: ours at every level, those of libraries from warnings up."""
+    structlog.configure(wrapper_class=watched_logger(canaries))
     logging.getLogger().addHandler(_Handler(canaries))
 
 
-def overheard_logger(canaries: Canaries) -> Any:
-    """Make the class of a logger whose lines are heard as the service would write them.
+def watched_logger(canaries: Canaries) -> Any:
+    """Return the class of a logger whose lines are recorded as the service would write them.
 
-    It hears before the processors, which tests take away to see the events themselves.
+    It records before the processors, which tests replace to see the events themselves.
     """
 
-    class Overheard(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
+    class Watched(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
         def _proxy_to_logger(self, method: str, event: Any = None, /, **named: Any) -> Any:
-            told = {**self._context, **named, "event": event}
+            entry = {**self._context, **named, "event": event}
             record = logging.makeLogRecord(
-                {"msg": told, "levelname": method, "_logger": None, "_name": method}
+                {"msg": entry, "levelname": method, "_logger": None, "_name": method}
             )
-            canaries.hear("a log line", _FORMATTER.format(record))
+            canaries.record("a log line", _FORMATTER.format(record))
             return super()._proxy_to_logger(method, event, **named)
 
-    return Overheard
+    return Watched
 
 
 class _Handler(logging.Handler):
@@ -168,7 +170,7 @@ class _Handler(logging.Handler):
         self._canaries = canaries
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._canaries.hear("a log line of a library", _FORMATTER.format(record))
+        self._canaries.record("a log line of a library", _FORMATTER.format(record))
 
 
 def _place(where: str) -> str:
@@ -186,5 +188,5 @@ def _redacted(message: Message) -> Iterator[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """Give a secret as it is and as JSON writes it."""
+    """Return a secret as it is and as JSON writes it."""
     return {secret, json.dumps(secret)[1:-1]}

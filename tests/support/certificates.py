@@ -1,4 +1,4 @@
-"""Certificates made for a test: an authority, and what it signs."""
+"""Certificates made for a test: an authority, and the certificates it signs."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ class Signed(NamedTuple):
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def write(self, folder: Path, name: str = "server") -> tuple[Path, Path]:
-        """Write both into a folder, and return where they are."""
+        """Write both into a folder, and return their paths."""
         certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
         certificate.write_bytes(self.pem)
         key.write_bytes(self.key)
@@ -50,7 +50,7 @@ class Authority(NamedTuple):
         return _sign("leaf", [_name(name) for name in names], self.root, life)
 
     def credentials(self, shown: Signed | None = None) -> grpc.ChannelCredentials:
-        """What a caller who trusts this authority connects with."""
+        """Return the credentials of a caller that trusts this authority."""
         if shown is None:
             return grpc.ssl_channel_credentials(self.root.pem)
         return grpc.ssl_channel_credentials(self.root.pem, shown.key, shown.pem)

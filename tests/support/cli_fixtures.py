@@ -1,4 +1,4 @@
-"""Commands that call a server, each as a process of its own."""
+"""Fixtures for commands that call a server, each as a separate process."""
 
 import os
 
@@ -20,7 +20,7 @@ def server_url(postgres):
 
 @pytest.fixture(scope="module")
 def server_address(server_url, tmp_path_factory):
-    """Where a server answers that nobody else asks."""
+    """The address of a server that only these tests call."""
     with serving(cwd=tmp_path_factory.mktemp("server"), TAMATAR_DATABASE_URL=server_url) as server:
         (found,) = server.addresses
         yield found
@@ -28,7 +28,7 @@ def server_address(server_url, tmp_path_factory):
 
 @pytest.fixture
 def surroundings(tmp_path, server_address):
-    """The variables of a person whose current context is the server."""
+    """The environment of a user whose current context is the server."""
     file = tmp_path / "contexts.toml"
     file.write_text(f'current = "here"\n[contexts.here]\naddress = "{server_address}"\n')
     return {"TAMATAR_CONTEXTS_FILE": str(file)}
@@ -36,7 +36,7 @@ def surroundings(tmp_path, server_address):
 
 @pytest.fixture
 def cli(tmp_path, surroundings):
-    """Runs a command."""
+    """Return a function that runs a command."""
 
     def ask(*arguments, code=0, entered="", **env):
         given = surroundings | env

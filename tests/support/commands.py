@@ -1,4 +1,4 @@
-"""`tamatar-auth` as a process of its own, far from the settings of whoever runs the tests."""
+"""`tamatar-auth` as a separate process, isolated from the settings of the person who tests."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ QUICK = {
     "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
     "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
 }
-"""Settings of a server that need not be safe, and refuses nobody because it is busy."""
+"""Settings of a fast and unsafe server that never refuses a call because it is busy."""
 
 PATIENT = {
     "TAMATAR_CALL_DEADLINE": "30s",
@@ -39,22 +39,22 @@ PATIENT = {
     "TAMATAR_STATEMENT_TIMEOUT": "30s",
     "TAMATAR_LOCK_TIMEOUT": "30s",
 }
-"""Limits of time that no busy machine reaches."""
+"""Time limits that no busy machine reaches."""
 
 IMPATIENT: Mapping[str, str] = {}
-"""Those that a server has, for tests that are about them."""
+"""The default time limits of a server, for tests about them."""
 
 PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
-"""The commands whose output is a secret: it is seen this once."""
+"""The commands whose output is a secret, which is shown once."""
 
 SAMPLE_PASSWORD = "TestPass123!"
-"""What `serve --dev` tells on its start: how to sign in as one of the sample users."""
+"""The password of the sample users, which `serve --dev` prints at its start."""
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
 
 
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a process needs of the environment, and nothing that sets anything of ours."""
+    """Return the environment of a process, without any setting of ours."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return kept | dict(given or {})
 
@@ -67,9 +67,9 @@ def run(
     entered: str = "",
     **env: str,
 ) -> Any:
-    """Run a program to its end, which must be one with this exit code (None: with any).
+    """Run a program to its end, and check its exit code (None: any).
 
-    What is entered is its input; nobody is at a terminal.
+    `entered` is its standard input, which is no terminal.
     """
     ended = subprocess.run(
         command,
@@ -90,19 +90,19 @@ def tamatar(*arguments: str, cwd: Path, code: int | None = 0, entered: str = "",
     """Run a command of ours to its end."""
     ended = run(COMMAND, *arguments, cwd=cwd, code=code, patience=PATIENCE, entered=entered, **env)
     prints_a_token = arguments[:2] in PRINTS_A_TOKEN or "--print-token" in arguments
-    told = ended.stderr if prints_a_token else ended.stdout + ended.stderr
-    SUITE.hear(f"what {arguments[:2]} wrote", told)
+    output = ended.stderr if prints_a_token else ended.stdout + ended.stderr
+    SUITE.record(f"the output of {arguments[:2]}", output)
     return ended
 
 
 def is_served(*options: str, cwd: Path, **env: str) -> bool:
-    """Ask for the health of a server, which may not have seen its database yet."""
+    """Return whether a server is healthy, waiting for it to see its database."""
     asked = ("healthcheck", "--timeout", f"{PATIENCE:g}", *options)
     return bool(tamatar(*asked, cwd=cwd, code=None, **env).stdout == "SERVING\n")
 
 
 class Server:
-    """A `tamatar-auth serve` that runs, and what it logs."""
+    """A running `tamatar-auth serve`, and its log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
         self.process = process
@@ -115,7 +115,7 @@ class Server:
 
     @property
     def logs(self) -> Sequence[Mapping[str, Any]]:
-        """Its log lines so far; what it says to people is left out."""
+        """Its log lines so far, without its messages to people."""
         whole = self.said.rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in whole if line.startswith("{")]
 
@@ -125,7 +125,7 @@ class Server:
 
     @property
     def addresses(self) -> Sequence[str]:
-        """Where it answers calls, as soon as it does."""
+        """The addresses where it answers, as soon as it does."""
         until(lambda: self.events("listening") or self.process.poll() is not None)
         assert self.events("listening"), self.said
         addresses: Sequence[str] = self.events("listening")[0]["addresses"]
@@ -148,7 +148,7 @@ def serving(
     limits: Mapping[str, str] = PATIENT,
     **env: str,
 ) -> Iterator[Server]:
-    """Run a server on a free port for as long as the block."""
+    """Run a server on a free port while the block runs."""
     output = cwd / f"output-{time.monotonic_ns()}"
     listen = () if "TAMATAR_LISTEN" in env else ("--listen", "127.0.0.1:0")
     with output.open("wb") as file:
@@ -170,17 +170,17 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        SUITE.hear("what a server wrote", _but_the_welcome(output, [*command, *arguments]))
+        SUITE.record("the output of a server", _without_welcome(output, [*command, *arguments]))
 
 
-def _but_the_welcome(output: Path, command: Sequence[str | Path]) -> str:
-    told = output.read_text(errors="replace")
-    return told.replace(SAMPLE_PASSWORD, "") if "--dev" in command else told
+def _without_welcome(output: Path, command: Sequence[str | Path]) -> str:
+    written = output.read_text(errors="replace")
+    return written.replace(SAMPLE_PASSWORD, "") if "--dev" in command else written
 
 
 @contextlib.contextmanager
 def sample_server(postgres: Postgres, folder: Path) -> Iterator[str]:
-    """Run a server with the sample users; yield where it answers."""
+    """Run a server with the sample users; yield its address."""
     name = f"sample_{uuid4().hex}"
     url = postgres.create(name, TEMPLATE)
     try:
@@ -192,13 +192,13 @@ def sample_server(postgres: Postgres, folder: Path) -> Iterator[str]:
 
 
 def find_grpcurl() -> str:
-    """Return where grpcurl is; without it skip the test, or fail where it is required."""
+    """Return the path of grpcurl; without it, skip the test or fail it if grpcurl is required."""
     found = shutil.which("grpcurl") or shutil.which("grpcurl", path=ROOT / ".tools" / "bin")
     return found or missing_tool("grpcurl is missing: .ci/run installs it into .tools/bin")
 
 
 def missing_tool(why: str) -> NoReturn:
-    """Skip a test that lacks a tool from elsewhere, or fail it where that is required."""
+    """Skip a test that lacks an external tool, or fail it if the tool is required."""
     if os.environ.get(REQUIRE_INTEROP) == "1":
         pytest.fail(why)
     pytest.skip(why)

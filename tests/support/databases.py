@@ -1,4 +1,4 @@
-"""The PostgreSQL of the tests: one server for all workers, a database for each."""
+"""The PostgreSQL of the tests: one server for all workers, and a database for each."""
 
 import os
 import shutil
@@ -17,9 +17,9 @@ TEMPLATE = "template_migrated"
 EMPTY = "template0"
 
 REQUIRE_INTEROP = "TAMATAR_REQUIRE_INTEROP"
-"""Set where a test that lacks a tool from elsewhere shall fail, not skip."""
+"""If set, a test that lacks an external tool fails instead of being skipped."""
 
-# Nothing of the tests is meant to outlive a crash.
+# No data of the tests has to survive a crash.
 SERVER_SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -29,23 +29,23 @@ SERVER_SETTINGS = {
 
 
 class Postgres:
-    """A server that runs, known by the URL of one of its databases."""
+    """A running server, known by the URL of one of its databases."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def url(self, database: str = "postgres") -> str:
-        """Give the URL of a database."""
+        """Return the URL of a database."""
         return urlsplit(self._url)._replace(path=f"/{database}").geturl()
 
     def create(self, database: str, template: str = EMPTY) -> str:
-        """Create a database and give its URL."""
+        """Create a database and return its URL."""
         names = sql.Identifier(database), sql.Identifier(template)
         self._administer(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
         return self.url(database)
 
     def drop(self, database: str) -> None:
-        """Drop a database, whoever is connected to it."""
+        """Drop a database, even if it has connections."""
         name = sql.Identifier(database)
         self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
@@ -55,7 +55,7 @@ class Postgres:
 
 
 class TestServer:
-    """The server in the process that starts the workers, or in the only one."""
+    """The server in the process that starts the workers, or in the only process."""
 
     __test__ = False
 
@@ -64,7 +64,7 @@ class TestServer:
         self._server: EmbeddedPostgres | None = None
 
     def url(self) -> str:
-        """Give the server's URL; the first time it is started and its template is made."""
+        """Return the server's URL; the first call starts it and makes its template."""
         if self._server is None:
             self._folder = Path(tempfile.mkdtemp(prefix="tamatar-tests-"))
             self._server = EmbeddedPostgres(self._folder, settings=SERVER_SETTINGS)
@@ -75,14 +75,14 @@ class TestServer:
         return self._server.url()
 
     def secrets_in_log(self, secrets: Iterable[str]) -> list[str]:
-        """Tell which of some secrets stand in the server's own log."""
+        """Return the secrets that the server's own log holds."""
         if self._folder is None:
             return []
         log = (self._folder / "postgres.log").read_text(errors="replace")
         return [secret for secret in secrets if secret in log]
 
     def stop(self) -> None:
-        """Stop the server if it was started, and remove what it leaves."""
+        """Stop the server if it was started, and remove its folder."""
         if self._server is not None:
             self._server.stop()
         if self._folder is not None:
@@ -90,7 +90,7 @@ class TestServer:
 
 
 def _count_statements(url: str) -> None:
-    """Create the extension that counts statements, where the server has it."""
+    """Create the extension that counts statements, if the server has it."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "DO $$ BEGIN CREATE EXTENSION pg_stat_statements;"
@@ -99,7 +99,7 @@ def _count_statements(url: str) -> None:
 
 
 def forget_environment() -> None:
-    """Forget the settings of whoever runs the tests."""
+    """Remove our settings from the environment of the person who tests."""
     for name in tuple(os.environ):
         ours = name.upper().startswith("TAMATAR_") and name != REQUIRE_INTEROP
         if ours or name.upper() in {"DATABASE_URL", "METRICS_ENABLED"}:

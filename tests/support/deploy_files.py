@@ -1,4 +1,4 @@
-"""What is in deploy/, read as those who use it read it."""
+"""The files in deploy/, read as their users read them."""
 
 import json
 import re
@@ -16,52 +16,52 @@ KUBERNETES = DEPLOY / "kubernetes"
 
 
 def manifest(name: str) -> Any:
-    """The manifest in a file."""
+    """Return the manifest in a file."""
     return yaml.safe_load((KUBERNETES / name).read_text())
 
 
 def secrets() -> Mapping[str, Any]:
-    """The templates of secrets by their names."""
+    """Return the templates of secrets by name."""
     every = yaml.safe_load_all((KUBERNETES / "secrets.example.yaml").read_text())
     return {secret["metadata"]["name"]: secret for secret in every}
 
 
 def container(name: str) -> Any:
-    """The one container of a Deployment or a Job."""
+    """Return the one container of a Deployment or a Job."""
     (only,) = manifest(name)["spec"]["template"]["spec"]["containers"]
     return only
 
 
 def compose() -> Any:
-    """The services of the compose file."""
+    """Return the services of the compose file."""
     return yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 
 
 def alerts() -> list[Any]:
-    """The alert rules."""
+    """Return the alert rules."""
     (group,) = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"]
     rules: list[Any] = group["rules"]
     return rules
 
 
 def panels() -> list[Any]:
-    """The panels of the dashboard that show something."""
+    """Return the panels of the dashboard, without its rows."""
     read = json.loads((DEPLOY / "grafana/dashboard.json").read_text())
     return [panel for panel in read["panels"] if panel["type"] != "row"]
 
 
 def queries() -> dict[str, str]:
-    """Every PromQL of dashboard and alerts by where it stands, as Prometheus gets it."""
-    asked = {f"alert {rule['alert']}": rule["expr"] for rule in alerts()}
+    """Return every PromQL query of dashboard and alerts by its place, as Prometheus gets it."""
+    found = {f"alert {rule['alert']}": rule["expr"] for rule in alerts()}
     for panel in panels():
         for target in panel["targets"]:
             text = target["expr"].replace("$__rate_interval", "5m")
-            asked[f"panel {panel['title']} {target['refId']}"] = re.sub(r"\$\w+", ".*", text)
-    return asked
+            found[f"panel {panel['title']} {target['refId']}"] = re.sub(r"\$\w+", ".*", text)
+    return found
 
 
 def selectors(query: str) -> Iterator[Any]:
-    """The selectors of series in a query, which is refused if Prometheus would refuse it."""
+    """Yield the selectors of series in a query; fail on a query that Prometheus would refuse."""
     found = []
 
     def look(part: Any) -> None:
@@ -75,7 +75,7 @@ def selectors(query: str) -> Iterator[Any]:
 
 
 def settings_of(environment: Mapping[str, str], places: Mapping[str, Path]) -> dict[str, str]:
-    """The variables of a container, with the folders that it mounts at other places."""
+    """Return the variables of a container, with mounted folders replaced by other places."""
     moved = {}
     for name, value in environment.items():
         for mounted, place in places.items():
@@ -85,6 +85,6 @@ def settings_of(environment: Mapping[str, str], places: Mapping[str, Path]) -> d
 
 
 def anchors(page: str) -> set[str]:
-    """The headlines of a page as links name them."""
+    """Return the headlines of a page as links name them."""
     headlines = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headlines}

@@ -1,4 +1,4 @@
-"""A PostgreSQL that is frozen: its connections stay open, and nothing on them is answered."""
+"""A frozen PostgreSQL: its connections stay open, and it answers nothing."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def frozen(folder: Path) -> Iterator[None]:
-    """Freeze the embedded server of a folder for as long as the block."""
+    """Freeze the embedded server of a folder while the block runs."""
     (status,) = folder.glob("*/data/postmaster.pid")
     postmaster = int(status.read_text().split()[0])
-    # The postmaster first: it begins no other.
+    # The postmaster first, so that it starts no further process.
     os.kill(postmaster, signal.SIGSTOP)
     processes = [*_children(postmaster), postmaster]
     for process in processes:

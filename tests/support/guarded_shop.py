@@ -1,4 +1,4 @@
-"""A service of a caller, guarded: it answers with who is signed in, in all four kinds of calls."""
+"""A guarded service of a caller: it answers all four kinds of calls with the user's address."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 def who():
-    """Who is signed in, as a handler is told."""
+    """Return the signed-in user's address, as a handler sees it."""
     session = find_current_session()
-    return session.user.email.encode() if session else b"nobody"
+    return session.user.email.encode() if session else b"anonymous"
 
 
 class Blocking:
@@ -38,7 +38,7 @@ class Blocking:
 
 
 class Asyncio:
-    """The same as coroutines and their generators."""
+    """The same handlers as coroutines and asynchronous generators."""
 
     async def unary_unary(self, request, _context):
         await asyncio.sleep(0)
@@ -58,17 +58,17 @@ class Asyncio:
 
 
 class Writing(Asyncio):
-    """The same, with coroutines that write and read."""
+    """The same handlers as coroutines that read and write the stream."""
 
     async def unary_stream(self, request, context):
         for _ in range(int(request)):
             await context.write(who())
 
     async def stream_unary(self, _requests, context):
-        told = []
+        answers_ = []
         while (each := await context.read()) is not grpc.aio.EOF:
-            told.append(who() + b" " + each)
-        return b",".join(told)
+            answers_.append(who() + b" " + each)
+        return b",".join(answers_)
 
     async def stream_stream(self, _requests, context):
         while (each := await context.read()) is not grpc.aio.EOF:
@@ -76,7 +76,7 @@ class Writing(Asyncio):
 
 
 def handlers(shop):
-    """The handlers of a shop, by the names of their kinds."""
+    """Return the handlers of a shop, by the names of their kinds."""
     made = {
         kind: getattr(grpc, f"{kind}_rpc_method_handler")(getattr(shop, kind)) for kind in KINDS
     }
@@ -129,15 +129,15 @@ class Customer:
         self.metadata = ((key, scheme + token),) if token is not None else ()
 
     async def refused(self, kind):
-        """Make a call that must be refused, and return how it was.
+        """Make a call that must fail, and return its status and reason.
 
-        Requests are still to come then: gRPC's client takes it for a fault of its own when it is
-        refused while it sends one.
+        Its requests are still to be sent: gRPC's client reports an error of its own if the call is
+        refused while it sends a request.
         """
         return await refusal(self.ask(kind, requests=never()))
 
     async def ask(self, kind, name=None, requests=None):
-        """Make a call of a kind, and return the answers, each with its request."""
+        """Make a call of a kind, and return the responses, each with its request."""
         method = getattr(self._channel, kind)(SHOP + (name or kind))
         takes, answers = kind.split("_")
         several = kind == "unary_stream"
@@ -150,5 +150,5 @@ class Customer:
         return [answer async for answer in call]
 
     def stream(self):
-        """Begin a call whose requests and answers are written and read one by one."""
+        """Start a call whose requests and responses are written and read one by one."""
         return self._channel.stream_stream(SHOP + "stream_stream")(metadata=self.metadata)

@@ -1,4 +1,4 @@
-"""Tests that tell secrets. `test_canaries.py` runs them, to see that they are found."""
+"""Tests that leak secrets. `test_canaries.py` runs them to check that leaks are found."""
 
 import sys
 
@@ -24,8 +24,8 @@ from tests.support.telemetry_capture import Recording, logged
 INTERNAL = grpc.StatusCode.INTERNAL
 
 
-class Telling(UserServiceServicer):
-    """Refuses a creation and tells a secret, one way or another."""
+class Leaking(UserServiceServicer):
+    """Refuses a creation and leaks a secret in one of several ways."""
 
     def __init__(self, way):
         self._way = way
@@ -51,9 +51,9 @@ async def by_metadata(_request, context):
 
 
 @pytest.mark.parametrize("way", [by_message, by_details, by_metadata])
-async def test_a_status_tells(way):
+async def test_leak_in_status(way):
     server = grpc.aio.server()
-    add_UserServiceServicer_to_server(Telling(way), server)
+    add_UserServiceServicer_to_server(Leaking(way), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -62,26 +62,26 @@ async def test_a_status_tells(way):
     await server.stop(None)
 
 
-def test_a_log_line_tells():
+def test_leak_in_log_line():
     with structlog.testing.capture_logs():
-        structlog.get_logger("tamatar_auth").debug("told", token=SessionToken.issue().text)
+        structlog.get_logger("tamatar_auth").debug("event", token=SessionToken.issue().text)
 
 
-def test_a_line_of_the_service_tells(settings):
+def test_leak_in_service_log(settings):
     with logged(settings):
-        structlog.get_logger("tamatar_auth").info("told", key=PAGE_TOKEN_KEY)
+        structlog.get_logger("tamatar_auth").info("event", key=PAGE_TOKEN_KEY)
 
 
-def test_a_span_tells():
-    Recording().tracer.start_span("told", attributes={"hash": "$2b$12$"}).end()
+def test_leak_in_span():
+    Recording().tracer.start_span("event", attributes={"hash": "$2b$12$"}).end()
 
 
-def test_a_server_tells(tmp_path):
+def test_leak_in_server_output(tmp_path):
     with serving(
         cwd=tmp_path, command=(sys.executable, "-c", f"print({PASSWORD_KEY!r})")
     ) as server:
         server.ended()
 
 
-def test_nothing_is_told():
-    structlog.get_logger("tamatar_auth").info("told", token="tms_", password=None)
+def test_no_leak():
+    structlog.get_logger("tamatar_auth").info("event", token="tms_", password=None)

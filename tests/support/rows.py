@@ -1,4 +1,4 @@
-"""What tests put into the tables, one builder of defaults a row, and what they run there."""
+"""Rows of tests: one builder of defaults for each table, and a way to run statements."""
 
 from datetime import timedelta
 from typing import Any
@@ -15,22 +15,22 @@ from tamatar_auth.storage.tables import password_attempts
 
 
 def new_user(**given: Any) -> NewUser:
-    """Make a user with an address of its own."""
+    """Return a user with a unique address."""
     key = uuid7()
     return NewUser(**{"id": key, "email": f"{key}@example.com", **given})
 
 
 def new_session(user_id: UUID, **given: Any) -> NewSession:
-    """Make a session with a token of its own."""
+    """Return a session with a new token."""
     token = SessionToken.issue()
     return NewSession(**{"id": uuid7(), "user_id": user_id, "token_digest": token.digest, **given})
 
 
 async def wait_longer(database: Database) -> None:
-    """Let accounts whose next attempt waits wait for an hour more.
+    """Add an hour to the wait of all accounts that must wait.
 
-    The first wait is a second, which is over when the machine stands still for so long. Callers
-    are told of `LONGEST_WAIT` then.
+    The first wait is one second, which a slow machine may exceed. Callers then get
+    `MAX_WAIT` as the retry delay.
     """
     wait = password_attempts.c.blocked_until - password_attempts.c.last_tried_at
     later = password_attempts.c.blocked_until + timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""What a database consists of, as PostgreSQL sees it."""
+"""The schema of a database, as PostgreSQL describes it."""
 
 import psycopg
 
@@ -30,7 +30,7 @@ _PROGRAMS = """
 
 
 def schema(url: str, *, programs: bool = True) -> set[tuple[str, str, str]]:
-    """Tell what a database consists of, as PostgreSQL sees it: table, name and definition.
+    """Return table, name and definition of everything in a database, as PostgreSQL describes it.
 
     Without `programs`, triggers and functions are left out.
     """

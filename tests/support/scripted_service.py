@@ -1,4 +1,4 @@
-"""A server that answers every call as a test says, and notes what it was asked."""
+"""A server that fails calls as a test wants, and records its calls."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from grpc import StatusCode
 
 
 class Asked(NamedTuple):
-    """What one try of a call told."""
+    """One attempt of a call, as the server received it."""
 
     method: str
     request: bytes
@@ -17,7 +17,7 @@ class Asked(NamedTuple):
 
 
 class Scripted(grpc.GenericRpcHandler):
-    """Refuses with the next statuses that it was given, and answers with nothing after them."""
+    """Fails calls with the given statuses in turn, then succeeds with empty responses."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -29,12 +29,12 @@ class Scripted(grpc.GenericRpcHandler):
             method = handler_call_details.method.rpartition("/")[2]
             self.asked.append(Asked(method, request, metadata, context.time_remaining()))
             if self.refusals:
-                await context.abort(self.refusals.pop(0), "as the test wants it")
+                await context.abort(self.refusals.pop(0), "refused by the test")
             return b""
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
     def taken(self) -> Sequence[Asked]:
-        """Return what was asked, and forget it."""
+        """Return the recorded attempts, and forget them."""
         asked, self.asked = self.asked, []
         return asked

@@ -1,4 +1,4 @@
-"""What the service tells of itself: spans, metrics and log lines that stay in memory."""
+"""Telemetry of the service that stays in memory: spans, metrics and log lines."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ LOGGERS = (None, "tamatar_auth", "tamatar_auth.audit", "alembic", "opentelemetry
 
 
 class Recording:
-    """A tracer and a meter of OpenTelemetry's own SDK, and what was made with them."""
+    """A tracer and a meter of OpenTelemetry's SDK, and what they recorded."""
 
     def __init__(self):
         self._exporter = InMemorySpanExporter()
@@ -31,7 +31,7 @@ class Recording:
         self._metering = MeterProvider([self._reader], shutdown_on_exit=False)
         self.tracer = self._tracing.get_tracer("test")
         self.meter = self._metering.get_meter("test")
-        SUITE.hear_later("spans and metrics", lambda: self.text)
+        SUITE.record_later("spans and metrics", lambda: self.text)
 
     @property
     def spans(self):
@@ -44,7 +44,7 @@ class Recording:
         return found
 
     def points(self, name) -> list[Any]:
-        """The data points of a metric, none if nothing was recorded."""
+        """The data points of a metric; empty if nothing was recorded."""
         read = self._reader.get_metrics_data()
         parts = read.resource_metrics if read else []
         scopes = [scope for part in parts for scope in part.scope_metrics]
@@ -60,17 +60,17 @@ class Recording:
 
 @contextlib.contextmanager
 def logged(settings: Settings, stream: io.StringIO | None = None) -> Iterator[io.StringIO]:
-    """Log into a stream as the service would, for as long as the block."""
+    """Log into a stream as the service would, while the block runs."""
     stream = io.StringIO() if stream is None else stream
     before = structlog.get_config()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
-    loggers[0].handlers.clear()  # pytest's own cannot bear what a hostile line can
+    loggers[0].handlers.clear()  # pytest's handlers fail on hostile lines
     configure_logs(settings, stream)
     try:
         yield stream
     finally:
-        SUITE.hear("the lines of the service", stream.getvalue())
+        SUITE.record("the log of the service", stream.getvalue())
         logging.captureWarnings(capture=False)
         structlog.configure(**before)
         loggers[0].handlers[:] = handlers

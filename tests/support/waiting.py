@@ -1,4 +1,4 @@
-"""Waiting for what must come, however busy the machine is."""
+"""Waiting for conditions, however busy the machine is."""
 
 import asyncio
 import inspect
@@ -11,32 +11,32 @@ from sqlalchemy import text
 from tamatar_auth.storage.database import Database
 
 PATIENCE = 60.0
-"""Seconds after which what has not come will not come."""
+"""Seconds to wait for a condition."""
 
 PAUSE = 0.02
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """Wait for a condition to hold, and return what it found."""
+    """Wait for a condition to hold, and return its value."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition never held"
         time.sleep(PAUSE)
     return found
 
 
 def rest(seconds: float) -> None:
-    """Let others work for so long; a time in which all stand still hardly counts."""
+    """Sleep in short steps, so that a stall of the whole machine hardly counts."""
     for _ in range(round(seconds / PAUSE)):
         time.sleep(PAUSE)
 
 
 async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:
-    """Wait likewise, and let the others of this event loop go on meanwhile."""
+    """Wait for a condition to hold while the event loop runs, and return its value."""
     deadline = time.monotonic() + within
     while not (found := await _value(condition())):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition never held"
         await asyncio.sleep(PAUSE)
     return found
 

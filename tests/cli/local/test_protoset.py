@@ -1,4 +1,4 @@
-"""The file that tools read in place of reflection."""
+"""`tamatar-auth protoset`: the file that tools read in place of reflection."""
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -8,7 +8,7 @@ from tamatar_auth.security.authorization import ACCESS_RULES
 from tests.support.commands import tamatar
 
 
-def test_it_describes_every_service_and_all_that_they_import(tmp_path):
+def test_protoset_describes_services_and_imports(tmp_path):
     tamatar("protoset", "auth.binpb", cwd=tmp_path)
     described = FileDescriptorSet.FromString((tmp_path / "auth.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
@@ -24,7 +24,7 @@ def test_it_describes_every_service_and_all_that_they_import(tmp_path):
     assert described.SerializeToString() == build_protoset()
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+def test_protoset_to_unwritable_file_is_reported(tmp_path):
     refused = tamatar("protoset", "missing/auth.binpb", cwd=tmp_path, code=1)
 
     assert refused.stderr == "missing/auth.binpb cannot be written: No such file or directory.\n"

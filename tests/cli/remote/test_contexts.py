@@ -1,4 +1,4 @@
-"""Contexts: which service is called and how, and that nobody else learns the token."""
+"""Contexts: the service to call and how, and the secrecy of the token."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def mine(tmp_path, file):
-    """Runs a command of a person who has no context yet."""
+    """Return a function that runs a command of a user without contexts."""
 
     def ask(*arguments, code=0, entered="", **env):
         given = {"TAMATAR_CONTEXTS_FILE": str(file)} | env
@@ -33,8 +33,8 @@ def mine(tmp_path, file):
     return ask
 
 
-def test_a_context_is_kept_for_its_owner_alone_and_its_token_is_never_shown(mine, file):
-    SUITE.keep(TOKEN.text)
+def test_context_file_is_private_and_token_never_shown(mine, file):
+    SUITE.add_secrets(TOKEN.text)
     added = mine(
         *("context", "add", "prod", "auth.example.com:50051", "--token-stdin"),
         *("--server-name", "auth.internal"),
@@ -55,7 +55,7 @@ def test_a_context_is_kept_for_its_owner_alone_and_its_token_is_never_shown(mine
     assert "prod is auth.example.com:50051" in added.stderr
 
 
-def test_the_first_context_is_the_current_one_until_another_is_used(mine):
+def test_first_context_is_current_until_another_is_used(mine):
     def current():
         listed = json.loads(mine("context", "list", "-o", "json").stdout)
         return [one["name"] for one in listed if one["current"]], len(listed)
@@ -73,7 +73,7 @@ def test_the_first_context_is_the_current_one_until_another_is_used(mine):
     assert "There is no context three" in mine("context", "remove", "three", code=2).stderr
 
 
-def test_a_command_calls_the_service_of_its_context(mine, server_address):
+def test_command_calls_service_of_its_context(mine, server_address):
     mine("context", "add", "away", "127.0.0.1:1")
     mine("context", "add", "here", server_address)
 
@@ -95,7 +95,7 @@ def test_a_command_calls_the_service_of_its_context(mine, server_address):
         ('current = "x"', "There is no context x"),
     ],
 )
-def test_a_file_that_is_wrong_is_told(mine, file, text, words):
+def test_invalid_contexts_file_is_reported(mine, file, text, words):
     file.parent.mkdir()
     file.write_text(text)
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_wrong_is_told(mine, file, text, words):
         (("--ca", "nothing.pem"), "", "cannot be called so"),
     ],
 )
-def test_what_cannot_be_used_is_not_kept(mine, file, options, entered, words):
+def test_unusable_context_is_not_saved(mine, file, options, entered, words):
     said = mine("context", "add", "x", "auth.example.com:1", *options, code=2, entered=entered)
 
     assert words in said.stderr
@@ -126,7 +126,7 @@ def test_what_cannot_be_used_is_not_kept(mine, file, options, entered, words):
 
 @pytest.fixture(scope="module")
 def guarded(postgres, tmp_path_factory):
-    """A server that wants certificates and tokens, and the folder with its authority's."""
+    """A server that requires TLS and tokens, and the certificate of its authority."""
     folder = tmp_path_factory.mktemp("guarded")
     authority = Authority.make()
     certificate, key = authority.sign("localhost").write(folder)
@@ -153,7 +153,7 @@ def guarded(postgres, tmp_path_factory):
     postgres.drop(name)
 
 
-def test_a_caller_proves_itself_with_its_token(mine, tmp_path, guarded):
+def test_context_authenticates_with_its_token(mine, tmp_path, guarded):
     server_address, ca = guarded
     known = ("context", "add", "x", server_address, "--ca", str(ca), "--server-name", "localhost")
     (tmp_path / "token").write_text(f"{TOKEN.text}\n")
@@ -167,7 +167,7 @@ def test_a_caller_proves_itself_with_its_token(mine, tmp_path, guarded):
     assert "CALLER_UNKNOWN" in mine("user", "list", code=5).stderr
 
 
-def test_refusal_without_role_names_sufficient_roles(mine, guarded):
+def test_command_without_role_prints_sufficient_roles(mine, guarded):
     server_address, ca = guarded
     known = ("context", "add", "x", server_address, "--ca", str(ca), "--server-name", "localhost")
     mine(*known, "--token-env", "MY_TOKEN")
@@ -178,7 +178,7 @@ def test_refusal_without_role_names_sufficient_roles(mine, guarded):
     assert "One of these roles may: accounts,admin." in said
 
 
-def test_the_shell_completes_contexts(mine, tmp_path, file):
+def test_shell_completes_contexts(mine, tmp_path, file):
     mine("context", "add", "production", "127.0.0.1:1")
     asked = {"COMP_WORDS": "tamatar-auth context use pro", "COMP_CWORD": "3"}
 
@@ -205,14 +205,14 @@ main()
 """
 
 
-def test_the_commands_need_nothing_of_the_server(tmp_path, surroundings):
+def test_remote_commands_need_no_server_packages(tmp_path, surroundings):
     for command in (("user", "list"), ("context", "list"), ("version",)):
         run(sys.executable, "-c", WITHOUT_THE_SERVER, *command, cwd=tmp_path, **surroundings)
     said = run(sys.executable, "-c", WITHOUT_THE_SERVER, "seed", cwd=tmp_path, code=2).stderr
     assert "tamatar-auth[server]" in said
 
 
-def test_a_server_imports_none_of_the_commands_that_call_one(tmp_path):
+def test_cli_app_imports_no_client(tmp_path):
     code = "import sys; from tamatar_auth.cli import app; print(*sys.modules)"
     imported = run(sys.executable, "-c", code, cwd=tmp_path).stdout.split()
 

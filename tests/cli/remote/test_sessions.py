@@ -1,4 +1,4 @@
-"""`tamatar-auth session`: whose sessions there are, and which end."""
+"""`tamatar-auth session`: lists and revokes sessions."""
 
 import json
 from uuid import uuid4
@@ -12,7 +12,7 @@ from tests.support.calls import PASSWORD, sign_in
 
 @pytest.fixture
 async def signed_in(cli, server_address):
-    """A user's address, and her three sessions."""
+    """The address of a user, and her three sessions."""
     email = f"{uuid4().hex}@example.com"
     cli("user", "create", email, "--verified", "--password-stdin", entered=f"{PASSWORD}\n")
     async with grpc.aio.insecure_channel(server_address) as channel:
@@ -27,7 +27,7 @@ def ids(cli, email, *options):
     return [session["session_id"] for session in listed]
 
 
-async def test_sessions_are_listed_and_ended_one_by_one(cli, signed_in):
+async def test_session_commands_list_and_revoke_one_by_one(cli, signed_in):
     email, made = signed_in
     first, second, third = (one.session.session_id for one in made)
 
@@ -50,7 +50,7 @@ async def test_sessions_are_listed_and_ended_one_by_one(cli, signed_in):
     assert third in cli("user", "get", email, "--sessions").stdout
 
 
-async def test_all_sessions_end_but_the_one_that_is_named(cli, signed_in):
+async def test_session_revoke_user_keeps_excepted_one(cli, signed_in):
     email, made = signed_in
     kept = made[0].session.session_id
 
@@ -62,7 +62,7 @@ async def test_all_sessions_end_but_the_one_that_is_named(cli, signed_in):
     assert ids(cli, email) == [kept]
 
 
-def test_a_session_that_is_not_there_is_told(cli):
+def test_session_revoke_of_unknown_session_is_reported(cli):
     assert "SESSION_NOT_FOUND" in cli("session", "revoke", str(uuid4()), code=4).stderr
     assert "session_id must be a UUID" in cli("session", "revoke", "17", code=1).stderr
     assert "Name a session" in cli("session", "revoke", code=2).stderr

@@ -1,4 +1,4 @@
-"""`tamatar-auth user`: what it shows, what it changes, and how it ends."""
+"""`tamatar-auth user`: its output, its changes and its exit codes."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ENTERED = f"{PASSWORD}\n"
 
 @pytest.fixture
 def email(cli):
-    """The address of a user who is there and can sign in."""
+    """The address of a user who can sign in."""
     address = f"{uuid4().hex}@example.com"
     cli(
         "user",
@@ -32,19 +32,19 @@ def email(cli):
     return address
 
 
-def told(ended):
+def printed_json(ended):
     return json.loads(ended.stdout)
 
 
 def get(cli, who, *options):
-    return told(cli("user", "get", who, "-o", "json", *options))
+    return printed_json(cli("user", "get", who, "-o", "json", *options))
 
 
-def test_a_user_is_created_and_found_by_all_its_names(cli):
+def test_user_create_is_found_by_every_name(cli):
     name = f"u{uuid4().hex[:12]}"
     given = ("--username", name, "--last-name", "L", "--display-name", "D", "-o", "json")
 
-    created = told(cli("user", "create", f"{name}@example.com", *given))
+    created = printed_json(cli("user", "create", f"{name}@example.com", *given))
 
     for who in (created["user_id"], f"{name}@EXAMPLE.com", name):
         assert get(cli, who) == created
@@ -53,12 +53,12 @@ def test_a_user_is_created_and_found_by_all_its_names(cli):
     assert "last_login_time" not in created
 
 
-def test_what_a_script_reads_is_the_same_in_each_form(cli, email):
+def test_user_output_is_same_in_every_format(cli, email):
     as_json = cli("user", "list", "--email", email, "-o", "json")
     as_yaml = cli("user", "list", "--email", email, "-o", "yaml")
     as_table = cli("user", "list", "--email", email)
 
-    (row,) = told(as_json)
+    (row,) = printed_json(as_json)
     assert yaml.safe_load(as_yaml.stdout) == [row]
     header, line = as_table.stdout.splitlines()
     assert header.split() == [
@@ -76,15 +76,15 @@ def test_what_a_script_reads_is_the_same_in_each_form(cli, email):
     assert yaml.safe_load(cli("user", "get", email, "-o", "yaml").stdout) == whole
 
 
-def test_nobody_is_an_empty_list(cli):
+def test_user_list_without_matches_is_empty(cli):
     none = ("user", "list", "--email", "nobody-is-called-so")
 
-    assert told(cli(*none, "-o", "json")) == []
+    assert printed_json(cli(*none, "-o", "json")) == []
     assert yaml.safe_load(cli(*none, "-o", "yaml").stdout) == []
     assert len(cli(*none).stdout.splitlines()) == 1
 
 
-def test_lists_are_chosen_arranged_and_cut(cli):
+def test_user_list_filters_sorts_and_limits(cli):
     mark = f"l{uuid4().hex[:10]}"
     for number in range(3):
         cli("user", "create", f"{mark}{number}@example.com", *["--verified"] * (number == 1))
@@ -92,7 +92,7 @@ def test_lists_are_chosen_arranged_and_cut(cli):
 
     def found(*options):
         ended = cli("user", "list", "--email", mark, "-o", "json", *options)
-        return [user["email"].partition("@")[0][-1] for user in told(ended)], ended.stderr
+        return [user["email"].partition("@")[0][-1] for user in printed_json(ended)], ended.stderr
 
     assert found() == (["2", "1", "0"], "")
     assert found("--order", "email") == (["0", "1", "2"], "")
@@ -105,10 +105,10 @@ def test_lists_are_chosen_arranged_and_cut(cli):
     assert found("--limit", "2") == (["2", "1"], "There are more than 2: say --limit.\n")
 
 
-def test_a_user_is_changed_where_it_is_named(cli, email):
+def test_user_update_changes_named_fields_only(cli, email):
     etag = get(cli, email)["etag"]
 
-    changed = told(
+    changed = printed_json(
         cli(
             "user",
             "update",
@@ -132,23 +132,25 @@ def test_a_user_is_changed_where_it_is_named(cli, email):
     assert get(cli, email)["profile"]["bio"] == "Notes"
 
 
-def test_a_user_goes_and_comes_back(cli, email):
+def test_user_commands_deactivate_delete_restore_and_purge(cli, email):
     key = get(cli, email)["user_id"]
 
-    assert told(cli("user", "deactivate", email, "--yes", "-o", "json"))["is_active"] is False
-    assert told(cli("user", "activate", email, "-o", "json"))["is_active"] is True
-    gone = told(cli("user", "delete", email, "--yes", "--by", "a test", "-o", "json"))
+    assert (
+        printed_json(cli("user", "deactivate", email, "--yes", "-o", "json"))["is_active"] is False
+    )
+    assert printed_json(cli("user", "activate", email, "-o", "json"))["is_active"] is True
+    gone = printed_json(cli("user", "delete", email, "--yes", "--by", "a test", "-o", "json"))
     assert gone["deleted_by"] == "a test"
     assert "USER_NOT_FOUND" in cli("user", "get", email, code=4).stderr
     assert get(cli, email, "--deleted")["user_id"] == key
     new = f"new-{email}"
-    assert told(cli("user", "restore", key, "--email", new, "-o", "json"))["email"] == new
+    assert printed_json(cli("user", "restore", key, "--email", new, "-o", "json"))["email"] == new
     assert "is gone" in cli("user", "purge", new, "--yes").stderr
     assert "USER_NOT_FOUND" in cli("user", "get", key, "--deleted", code=4).stderr
 
 
 @pytest.mark.parametrize("what", ["deactivate", "delete", "purge"])
-def test_what_is_hard_to_undo_needs_somebody_or_yes(cli, email, what):
+def test_user_command_hard_to_undo_needs_confirmation(cli, email, what):
     before = get(cli, email)
 
     assert "Say --yes" in cli("user", what, email, code=2, entered="y\n").stderr
@@ -156,7 +158,9 @@ def test_what_is_hard_to_undo_needs_somebody_or_yes(cli, email, what):
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
-def test_somebody_is_asked(cli, surroundings, tmp_path, email, answer, code):
+def test_user_delete_at_terminal_asks_for_confirmation(
+    cli, surroundings, tmp_path, email, answer, code
+):
     theirs, ours = pty.openpty()
     with subprocess.Popen(
         [COMMAND, "user", "delete", email],
@@ -176,12 +180,12 @@ def test_somebody_is_asked(cli, surroundings, tmp_path, email, answer, code):
     cli("user", "get", email, code=4 if answer == "y" else 0)
 
 
-def test_an_address_is_verified_at_once_or_by_the_secret_that_is_sent(cli):
+def test_user_verify_email_verifies_at_once_or_by_token(cli):
     one, other = (f"{uuid4().hex}@example.com" for _ in range(2))
     for address in (one, other):
         cli("user", "create", address)
 
-    assert told(cli("user", "verify-email", one, "-o", "json"))["email_verified"] is True
+    assert printed_json(cli("user", "verify-email", one, "-o", "json"))["email_verified"] is True
     printed = cli("user", "verify-email", other, "--print-token")
     assert f"For {other}, good until" in printed.stderr
     assert get(cli, other)["email_verified"] is False
@@ -191,7 +195,7 @@ def test_an_address_is_verified_at_once_or_by_the_secret_that_is_sent(cli):
     assert "USER_TOKEN_INVALID" in used.stderr
 
 
-def test_a_password_is_reset_from_the_input_or_by_the_secret_that_is_sent(cli, email):
+def test_user_reset_password_by_input_or_token(cli, email):
     reset = ("user", "reset-password", email)
 
     assert "sessions were ended" in cli(*reset, "--password-stdin", entered=ENTERED).stderr
@@ -205,7 +209,7 @@ def test_a_password_is_reset_from_the_input_or_by_the_secret_that_is_sent(cli, e
     ]
 
 
-def test_no_password_and_no_token_is_an_argument():
+def test_passwords_and_tokens_are_no_arguments():
     from tests.docs.test_readme import COMMANDS  # noqa: PLC0415 - it imports every command
 
     for words, command in COMMANDS.items():
@@ -216,7 +220,7 @@ def test_no_password_and_no_token_is_an_argument():
             assert not secret or option.is_flag, (words, option.name)
 
 
-def test_a_taken_address_is_refused_with_its_reason(cli, email):
+def test_user_create_with_taken_email_prints_reason(cli, email):
     said = cli("user", "create", email, code=1).stderr
 
     assert said == "The email address is already registered. (EMAIL_TAKEN)\n"

@@ -1,4 +1,4 @@
-"""Imports to a service that breaks off, or is newer than this client."""
+"""Imports to a service that breaks off, or that is newer than this client."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +22,11 @@ NEWER = 9999
 
 
 class Scripted(UserServiceServicer):
-    """Answers the requests of each stream as it is told, and all of them when that is over."""
+    """Ends the first streams as scripted, and answers all requests of later ones."""
 
     def __init__(self):
         self.breaks = []
-        """After how many answers the next streams end, and how."""
+        """For each of the first streams: the number of responses, and the final status."""
         self.result = CREATED
 
     def ImportUsers(self, requests, context):
@@ -65,7 +65,7 @@ def sent(auth, users, **options):
     ]
 
 
-def test_what_a_stream_that_ended_well_left_unanswered_is_sent_again(auth, script):
+def test_unanswered_requests_of_ended_stream_are_sent_again(auth, script):
     script.breaks = [(1, None), (0, None)]
     said = []
 
@@ -76,7 +76,7 @@ def test_what_a_stream_that_ended_well_left_unanswered_is_sent_again(auth, scrip
     assert "ended before all of it was answered" in said[0]
 
 
-def test_a_stream_that_ends_well_without_answers_is_no_success(auth, script):
+def test_stream_that_ends_without_answers_is_no_success(auth, script):
     script.breaks = [(0, None)]
 
     with pytest.raises(UnavailableError, match="before all of it was answered"):
@@ -91,7 +91,7 @@ def test_a_stream_that_ends_well_without_answers_is_no_success(auth, script):
         ({}, "REFUSED", "IMPORT_OUTCOME_0"),
     ],
 )
-def test_what_is_newer_than_this_client_is_told_by_its_number(auth, script, newer, outcome, reason):
+def test_unknown_outcome_is_reported_by_number(auth, script, newer, outcome, reason):
     script.result = ImportResult(**newer)
 
     (result,) = sent(auth, rows(1))
@@ -99,9 +99,9 @@ def test_what_is_newer_than_this_client_is_told_by_its_number(auth, script, newe
     assert (result.outcome, result.reason) == (outcome, reason)
 
 
-def test_a_slow_input_uses_up_no_patience(auth, script):
+def test_slow_input_uses_no_patience(auth, script):
     script.breaks = [(1, StatusCode.UNAVAILABLE)]
-    patience = 0.2
+    patience = 2
 
     def slow():
         yield from rows(MAX_CHUNK_USERS + 1)
@@ -112,7 +112,7 @@ def test_a_slow_input_uses_up_no_patience(auth, script):
     assert len(results) == MAX_CHUNK_USERS + 1
 
 
-def test_a_service_that_stays_away_is_given_up(auth, script):
+def test_lasting_outage_ends_the_import(auth, script):
     script.breaks = [(0, StatusCode.UNAVAILABLE)] * 100
 
     with pytest.raises(UnavailableError, match="as the test wants it"):

@@ -1,4 +1,4 @@
-"""Files of users: what becomes of each row, also when the import is killed in the middle."""
+"""Import and export of files: the result of each row, also if an import is killed."""
 
 import contextlib
 import csv
@@ -21,7 +21,7 @@ from tests.support.waiting import until
 HASH = "$2b$04$6A3byn0SPNdbsDnUgJ4Vc.xKO5G9UwVQB9VhgGwgdw/zziH8oPAW."
 
 LONG = pytest.mark.timeout(300)
-"""Ten thousand rows, and the machine may be busy with other tests."""
+"""Ten thousand rows, on a machine that may be busy with other tests."""
 
 BAD = {
     2: ('{"email": "nowhere"}', "INVALID_FIELDS", "email"),
@@ -48,7 +48,7 @@ def person(mark, number):
 
 
 def write_crowd(path, mark, size, bad=None):
-    """Write so many users, a row each; those that are bad are in their lines instead."""
+    """Write a number of users, a row each, with some lines replaced by bad rows."""
     rows = {number: json.dumps(person(mark, number)) for number in range(1, size + 1)}
     rows |= {line: row for line, (row, _, _) in (bad or {}).items()}
     path.write_text("".join(f"{row}\n" for row in rows.values()))
@@ -56,14 +56,14 @@ def write_crowd(path, mark, size, bad=None):
 
 
 def reported(path):
-    """The lines of a report, without the one that says of what it is."""
+    """Return the lines of a report, without its first line, which names the source."""
     source, *lines = map(json.loads, path.read_text().splitlines())
     assert source["source"].startswith(("sha256:", "-"))
     return lines
 
 
 async def crowd(remote_users, mark):
-    """The users of a crowd that are there."""
+    """Return the number of users of a crowd that the service has."""
     from tamatar.auth.v1 import user_service_pb2 as pb  # noqa: PLC0415
 
     request = pb.GetUserStatsRequest(filter=pb.UserFilter(email_prefix=mark))
@@ -71,25 +71,23 @@ async def crowd(remote_users, mark):
 
 
 @contextlib.contextmanager
-def in_the_way(server_url, somebody):
-    """Create a user, undecided for as long as the block: an import waits before her chunk."""
+def in_the_way(server_url, person):
+    """Hold an uncommitted user while the block runs: an import waits before her chunk."""
     with psycopg.connect(server_url) as connection:
         statement = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), %s)"
-        connection.execute(statement, [somebody["email"]])
+        connection.execute(statement, [person["email"]])
         yield
         connection.rollback()
 
 
 @pytest.fixture
 def mark():
-    """How the addresses of one test begin."""
+    """The prefix of the addresses of one test."""
     return f"m{uuid4().hex[:12]}-"
 
 
 @LONG
-async def test_each_row_is_reported_and_a_second_run_changes_nothing(
-    cli, tmp_path, remote_users, mark
-):
+async def test_import_reports_rows_and_can_be_repeated(cli, tmp_path, remote_users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 10_000, BAD)
     report = tmp_path / "crowd.jsonl.report.jsonl"
 
@@ -117,7 +115,7 @@ async def test_each_row_is_reported_and_a_second_run_changes_nothing(
 
 @LONG
 @pytest.mark.parametrize("options", [("--resume",), ()], ids=["resumed", "begun again"])
-async def test_an_import_that_was_killed_ends_with_every_user_once(
+async def test_killed_import_can_be_resumed_or_repeated(
     cli, tmp_path, surroundings, remote_users, server_url, mark, options
 ):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 10_000, BAD)
@@ -153,7 +151,7 @@ async def test_an_import_that_was_killed_ends_with_every_user_once(
 
 
 @LONG
-def test_an_import_outlives_its_server(postgres, tmp_path, mark):
+def test_import_survives_restart_of_server(postgres, tmp_path, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 10_000)
     report = tmp_path / "crowd.jsonl.report.jsonl"
     name = f"outlived_{os.getpid()}"
@@ -194,12 +192,12 @@ def free_port():
 
 
 def reported_whole(report):
-    """What a report has, but for a line that was cut."""
+    """Return the lines of a report, except one that was cut."""
     whole = report.read_text().rpartition("\n")[0].splitlines()[1:]
     return [json.loads(line) for line in whole]
 
 
-async def test_a_rehearsal_creates_nobody(cli, tmp_path, remote_users, mark):
+async def test_import_dry_run_creates_no_user(cli, tmp_path, remote_users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 5, {2: BAD[2]})
 
     said = cli("import", str(file), "--dry-run", code=1).stderr
@@ -209,7 +207,7 @@ async def test_a_rehearsal_creates_nobody(cli, tmp_path, remote_users, mark):
     assert await crowd(remote_users, mark) == 0
 
 
-async def test_the_input_is_imported_without_a_report(cli, tmp_path, remote_users, mark):
+async def test_import_from_stdin_writes_no_report(cli, tmp_path, remote_users, mark):
     rows = "\n".join(json.dumps(person(mark, number)) for number in range(3))
 
     said = cli("import", "-", "--format", "jsonl", entered=f"{rows}\n\n").stderr
@@ -220,7 +218,7 @@ async def test_the_input_is_imported_without_a_report(cli, tmp_path, remote_user
     assert [path.name for path in tmp_path.iterdir()] == ["contexts.toml"]
 
 
-def test_a_report_of_another_file_is_no_beginning(cli, tmp_path, mark):
+def test_import_resume_with_report_of_other_file_is_refused(cli, tmp_path, mark):
     report = tmp_path / "report.jsonl"
     one = write_crowd(tmp_path / "one.jsonl", mark, 2)
     other = write_crowd(tmp_path / "other.jsonl", mark, 3)
@@ -232,7 +230,7 @@ def test_a_report_of_another_file_is_no_beginning(cli, tmp_path, mark):
     assert len(reported(report)) == 2
 
 
-async def test_a_rehearsal_is_no_beginning_of_an_import(cli, tmp_path, remote_users, mark):
+async def test_import_resume_after_dry_run_is_refused(cli, tmp_path, remote_users, mark):
     file = str(write_crowd(tmp_path / "crowd.jsonl", mark, 2))
     cli("import", file, "--dry-run")
 
@@ -241,7 +239,7 @@ async def test_a_rehearsal_is_no_beginning_of_an_import(cli, tmp_path, remote_us
     assert await crowd(remote_users, mark) == 2
 
 
-def test_a_report_of_another_service_is_no_beginning(cli, tmp_path, server_address, mark):
+def test_import_resume_with_report_of_other_service_is_refused(cli, tmp_path, server_address, mark):
     file = str(write_crowd(tmp_path / "crowd.jsonl", mark, 2))
     cli("import", file)
     contexts = tmp_path / "by_name.toml"
@@ -252,7 +250,7 @@ def test_a_report_of_another_service_is_no_beginning(cli, tmp_path, server_addre
     assert "leave out --resume" in cli("import", file, "--resume", code=2, **given).stderr
 
 
-async def test_a_pipe_is_read_once(cli, tmp_path, remote_users, mark):
+async def test_import_from_pipe_reads_it_once(cli, tmp_path, remote_users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 2)
     pipe = tmp_path / "pipe.jsonl"
     os.mkfifo(pipe)
@@ -267,7 +265,7 @@ async def test_a_pipe_is_read_once(cli, tmp_path, remote_users, mark):
     assert not (tmp_path / "pipe.jsonl.report.jsonl").exists()
 
 
-def test_a_report_never_replaces_the_users(cli, tmp_path, mark):
+def test_import_report_never_overwrites_the_input(cli, tmp_path, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 2)
     before = file.read_text()
 
@@ -275,13 +273,13 @@ def test_a_report_never_replaces_the_users(cli, tmp_path, mark):
     assert file.read_text() == before
 
 
-def test_a_report_that_cannot_be_written_is_named(cli, tmp_path, mark):
+def test_import_with_unwritable_report_is_reported(cli, tmp_path, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 2)
 
     assert "nowhere/r: No such" in cli("import", str(file), "--report", "nowhere/r", code=2).stderr
 
 
-def test_a_form_that_nothing_tells_is_asked_for(cli, tmp_path):
+def test_import_of_unknown_format_needs_option(cli, tmp_path):
     (tmp_path / "users.txt").write_text("{}\n")
 
     for file in ("users.txt", "-"):
@@ -289,7 +287,7 @@ def test_a_form_that_nothing_tells_is_asked_for(cli, tmp_path):
     assert "No such file" in cli("import", "nothing.csv", code=2).stderr
 
 
-def test_a_service_that_is_away_keeps_the_report_and_is_told_by_the_exit_code(cli, tmp_path, mark):
+def test_import_during_outage_keeps_report_and_exit_code(cli, tmp_path, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 3)
     away = tmp_path / "away.toml"
     away.write_text('current = "away"\n[contexts.away]\naddress = "127.0.0.1:1"\n')
@@ -303,7 +301,7 @@ def test_a_service_that_is_away_keeps_the_report_and_is_told_by_the_exit_code(cl
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-async def test_exported_users_can_be_imported(cli, tmp_path, remote_users, mark, form):
+async def test_exported_file_can_be_imported(cli, tmp_path, remote_users, mark, form):
     people = [
         {**person(mark, 1), "email_verified": True, "is_active": False},
         {**person(mark, 2), "profile": {"bio": 'says "so",\nand more', "locale": "en-GB"}},
@@ -342,7 +340,7 @@ def as_object(cells):
     return said | ({"profile": profile} if profile else {})
 
 
-def test_an_export_replaces_no_file_unasked_and_goes_on_after_a_user(cli, tmp_path, mark):
+def test_export_overwrites_on_request_and_can_be_continued(cli, tmp_path, mark):
     file = tmp_path / "all.jsonl"
     cli("import", str(write_crowd(tmp_path / "crowd.jsonl", mark, 3)))
     cli("export", str(file))
@@ -357,7 +355,7 @@ def test_an_export_replaces_no_file_unasked_and_goes_on_after_a_user(cli, tmp_pa
     assert cli("export", "-", "--format", "jsonl").stdout == whole
 
 
-def test_passwords_that_cannot_leave_are_counted(cli, tmp_path, mark):
+def test_export_counts_password_hashes_that_stay(cli, tmp_path, mark):
     cli(
         "user",
         "create",
@@ -371,7 +369,7 @@ def test_passwords_that_cannot_leave_are_counted(cli, tmp_path, mark):
     assert re.search(r"^[1-9]\d* passwords stay here", said, re.MULTILINE)
 
 
-def test_what_is_no_utf_8_is_refused_row_by_row(cli, tmp_path, mark):
+def test_import_refuses_invalid_utf8_row_by_row(cli, tmp_path, mark):
     good = json.dumps(person(mark, 1)).encode()
     (tmp_path / "users.jsonl").write_bytes(
         b"\xef\xbb\xbf" + good + b'\n{"email": "\xff@example.com"}\r\n' + b"x" * 300_000 + b"\n"
@@ -398,13 +396,13 @@ def test_what_is_no_utf_8_is_refused_row_by_row(cli, tmp_path, mark):
         ("email,first_name,email\nx@example.com,X,y@example.com\n", "twice"),
     ],
 )
-def test_columns_that_no_user_has_are_told(cli, tmp_path, text, words):
+def test_import_with_unknown_columns_is_refused(cli, tmp_path, text, words):
     (tmp_path / "users.csv").write_text(text)
 
     assert words in cli("import", "users.csv", code=2).stderr
 
 
-def test_cells_are_read_as_people_write_them(cli, tmp_path, mark):
+def test_import_reads_csv_cells_as_people_write_them(cli, tmp_path, mark):
     (tmp_path / "users.csv").write_text(
         "email,is_active,email_verified,profile.bio,username\n"
         f'{mark}1@example.com,NO,1,"two\nlines",\n'
@@ -428,8 +426,8 @@ def test_cells_are_read_as_people_write_them(cli, tmp_path, mark):
 
 
 @LONG
-@pytest.mark.skipif(os.environ.get("SLOW_TESTS") != "1", reason="slow: SLOW_TESTS=1 has it run")
-async def test_a_hundred_thousand_users_are_imported(cli, tmp_path, remote_users, mark):
+@pytest.mark.skipif(os.environ.get("SLOW_TESTS") != "1", reason="slow: set SLOW_TESTS=1")
+async def test_import_of_100000_users_succeeds(cli, tmp_path, remote_users, mark):
     file = write_crowd(tmp_path / "crowd.jsonl", mark, 100_000, BAD)
 
     said = cli("import", str(file), code=1).stderr
