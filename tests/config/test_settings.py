@@ -1,4 +1,4 @@
-"""Settings: read from the environment and a file, checked by name."""
+"""Settings: read from the environment and a file, and validated by name."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def complaint(**given):
     return str(refused.value)
 
 
-def test_everything_has_a_default_in_development():
+def test_settings_have_defaults_in_development():
     settings = Settings.load()
 
     assert settings.environment == "development"
@@ -51,7 +51,7 @@ def test_import_of_settings_loads_no_driver():
     assert not {"psycopg", "sqlalchemy"}.intersection(modules)
 
 
-def test_the_environment_wins_over_the_file(monkeypatch):
+def test_environment_overrides_env_file(monkeypatch):
     Path(".env").write_text("TAMATAR_POOL_SIZE=3\nTAMATAR_BCRYPT_COST=11\n")
     monkeypatch.setenv("TAMATAR_BCRYPT_COST", "13")
 
@@ -64,7 +64,7 @@ def test_the_environment_wins_over_the_file(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["TAMATAR_DATABASE_URL", "DATABASE_URL"])
-def test_the_database_has_two_names(monkeypatch, variable):
+def test_database_url_has_two_names(monkeypatch, variable):
     monkeypatch.setenv(variable, "postgresql://ada:hunter2@db/auth")
 
     settings = Settings.load()
@@ -75,7 +75,7 @@ def test_the_database_has_two_names(monkeypatch, variable):
     assert ORIGINS.find_origin("database_url").variable == variable
 
 
-def test_our_name_of_the_database_wins(monkeypatch):
+def test_own_name_of_database_url_wins(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://theirs/x")
     monkeypatch.setenv("TAMATAR_DATABASE_URL", "postgresql://ours/x")
 
@@ -92,14 +92,14 @@ def test_our_name_of_the_database_wins(monkeypatch):
         ("1h", timedelta(hours=1)),
     ],
 )
-def test_durations_have_units(monkeypatch, text, value):
+def test_durations_accept_units(monkeypatch, text, value):
     monkeypatch.setenv("TAMATAR_SLOW_QUERY", text)
 
     assert Settings.load().slow_query == value
 
 
 @pytest.mark.parametrize("text", ["7d", "90s", "250ms", "0s", "12h", "30m"])
-def test_a_duration_is_written_as_it_is_read(text):
+def test_duration_is_formatted_as_it_is_parsed(text):
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
     number = text.rstrip("dhms")
     seconds = float(number) * units[text[len(number) :]]
@@ -125,7 +125,7 @@ def test_a_duration_is_written_as_it_is_read(text):
         ("METRICS_ENABLED", "perhaps", "valid boolean"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place(monkeypatch, variable, value, must):
+def test_invalid_value_is_named_with_its_origin(monkeypatch, variable, value, must):
     monkeypatch.setenv(variable, value)
 
     said = complaint()
@@ -135,7 +135,7 @@ def test_a_wrong_value_is_named_with_its_place(monkeypatch, variable, value, mus
     assert len(said.splitlines()) == 1
 
 
-def test_every_wrong_value_is_named_at_once(monkeypatch):
+def test_all_invalid_values_are_named_at_once(monkeypatch):
     Path(".env").write_text("TAMATAR_POOL_SIZE=0\n")
     monkeypatch.setenv("TAMATAR_BCRYPT_COST", "x")
 
@@ -154,7 +154,7 @@ def test_every_wrong_value_is_named_at_once(monkeypatch):
         ("TAMATAR_PAGE_TOKEN_KEY", "hunter2"),
     ],
 )
-def test_the_value_of_a_secret_is_never_shown(monkeypatch, variable, value):
+def test_secret_value_is_never_shown(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
 
     said = complaint()
@@ -164,13 +164,13 @@ def test_the_value_of_a_secret_is_never_shown(monkeypatch, variable, value):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "10.0.0.1:1", "auth.local:1"])
-def test_an_address_that_others_reach_is_refused(monkeypatch, address):
+def test_address_open_to_others_is_refused(monkeypatch, address):
     monkeypatch.setenv("TAMATAR_LISTEN", f"127.0.0.1:50051,{address}")
 
     assert f"{address} can be reached from other machines" in complaint()
 
 
-def test_production_wants_its_secrets_and_a_real_cost(monkeypatch):
+def test_production_needs_secrets_and_real_bcrypt_cost(monkeypatch):
     monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
     production = "TAMATAR_ENVIRONMENT (environment): production needs"
     assert complaint() == f"{production} TAMATAR_PAGE_TOKEN_KEY"
@@ -184,7 +184,7 @@ def test_production_wants_its_secrets_and_a_real_cost(monkeypatch):
     assert complaint() == "TAMATAR_BCRYPT_COST (environment): must be 10 or more in production"
 
 
-def test_settings_that_do_not_go_together_are_named_with_their_place(monkeypatch):
+def test_conflicting_settings_are_named_with_their_origin(monkeypatch):
     Path(".env").write_text("TAMATAR_TLS_KEY_FILE=key.pem\n")
     assert complaint() == (
         "TAMATAR_TLS_KEY_FILE (.env file): needs TAMATAR_TLS_CERTIFICATE_FILE beside it"
@@ -211,7 +211,7 @@ def test_settings_that_do_not_go_together_are_named_with_their_place(monkeypatch
         ("unix:a.sock", ListenAddress("", 0, "a.sock")),
     ],
 )
-def test_addresses_are_read_and_written(text, address):
+def test_listen_addresses_are_parsed_and_formatted(text, address):
     read = ListenAddress.parse(text)
 
     assert read == address
@@ -219,7 +219,7 @@ def test_addresses_are_read_and_written(text, address):
     assert ListenAddress.parse(str(read)) == read
 
 
-def test_the_example_file_has_every_setting_and_is_up_to_date(monkeypatch):
+def test_env_example_lists_all_settings_with_defaults(monkeypatch):
     text = (ROOT / ".env.example").read_text()
 
     assert text == example()
@@ -228,7 +228,7 @@ def test_the_example_file_has_every_setting_and_is_up_to_date(monkeypatch):
     assert defaults.model_dump() == Settings.load(_env_file=None).model_dump()
 
 
-def test_a_variable_that_no_setting_reads_is_noticed(monkeypatch):
+def test_unknown_variable_is_found(monkeypatch):
     monkeypatch.setenv("TAMATAR_BCRYPT_COSTS", "12")
     Path(".env").write_text("tamatar_pool_sise=3\nTAMATAR_POOL_SIZE=3\nOTHER=1\n")
 

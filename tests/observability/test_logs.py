@@ -1,4 +1,4 @@
-"""Log lines: JSON or for people, one each whatever the input, and without what users keep."""
+"""Log lines: JSON or for people, one for each event, without personal data."""
 
 import asyncio
 import enum
@@ -54,7 +54,7 @@ class Terminal(io.StringIO):
 
 
 def lines(stream):
-    """Read each line, which must be JSON."""
+    """Parse each line as JSON."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -63,7 +63,7 @@ def only(stream):
     return line
 
 
-def test_a_line_tells_when_how_bad_where_and_what(stream):
+def test_log_line_has_time_level_logger_and_event(stream):
     log.info("listening", addresses=["127.0.0.1:1"], port=1)
 
     line = only(stream)
@@ -80,13 +80,13 @@ def test_a_line_tells_when_how_bad_where_and_what(stream):
     ]
 
 
-# Hypothesis tries the constants of the code, too: a form of our secrets would be taken for one.
+# Hypothesis tries the constants of the code too; the form of a secret would count as a leak.
 ANY_TEXT = st.text().filter(lambda text: not FORMS.search(text))
 
 
 @given(ANY_TEXT, ANY_TEXT)
 @pytest.mark.parametrize("lone", ["", "\ud800", "\x00\r\n\u2028\x85\x7f\x1b[2J"])
-def test_any_text_is_one_line(lone, event, value):
+def test_log_line_of_any_text_is_one_line(lone, event, value):
     with logged(PRODUCTION) as stream:
         event, value = event + lone, value + lone
         log.warning(event, value=value)
@@ -136,14 +136,14 @@ ENDLESS["again"] = ENDLESS
         (ENDLESS, {"again": {"again": {"again": {"again": "<dict>"}}}}),
     ],
 )
-def test_values_are_json_and_objects_keep_what_they_hold(value, written):
+def test_log_values_are_json_and_objects_hide_content(value, written):
     with logged(PRODUCTION) as stream:
         log.info("seen", value=value)
 
     assert only(stream)["value"] == written
 
 
-def test_long_values_are_cut(stream):
+def test_log_values_are_truncated(stream):
     log.info("seen", value="x" * 100_000, values=list(range(100_000)))
 
     line = only(stream)
@@ -151,7 +151,7 @@ def test_long_values_are_cut(stream):
     assert len(line["values"]) == 100
 
 
-def test_a_line_that_cannot_be_written_is_told_and_fails_nothing():
+def test_unwritable_log_line_is_reported():
     with logged(PRODUCTION) as stream:
         log.info("seen", value=10**5000)
 
@@ -159,7 +159,7 @@ def test_a_line_that_cannot_be_written_is_told_and_fails_nothing():
 
 
 @pytest.mark.parametrize("positional", [("%d", "x"), ("%s %s", 1), ("%(a)s", {"b": 1})])
-def test_a_message_that_its_values_do_not_fit_is_kept(positional):
+def test_log_message_with_wrong_arguments_is_kept(positional):
     with logged(PRODUCTION) as stream:
         logging.getLogger("elsewhere").warning(*positional)
         log.warning(*positional)
@@ -167,7 +167,7 @@ def test_a_message_that_its_values_do_not_fit_is_kept(positional):
     assert [line["event"] for line in lines(stream)] == [positional[0]] * 2
 
 
-def test_lines_of_libraries_and_warnings_look_like_ours(stream):
+def test_log_lines_of_libraries_have_same_form(stream):
     logging.getLogger("elsewhere").warning("%s of %s", 1, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -179,7 +179,7 @@ def test_lines_of_libraries_and_warnings_look_like_ours(stream):
     assert "soon gone" in warned["event"]
 
 
-def test_a_line_names_the_span_also_if_nothing_here_makes_spans(stream):
+def test_log_line_names_current_span(stream):
     log.info("before")
     remote = trace.SpanContext(trace_id=0xABC, span_id=0xDEF, is_remote=True)
     with trace.use_span(trace.NonRecordingSpan(remote)):
@@ -201,7 +201,7 @@ def test_a_line_names_the_span_also_if_nothing_here_makes_spans(stream):
         ("development", "error", []),
     ],
 )
-def test_the_environment_decides_the_level_unless_one_is_set(environment, given, written):
+def test_log_level_depends_on_environment_unless_set(environment, given, written):
     mine = PRODUCTION.model_copy(update={"environment": environment, "log_level": given})
     with logged(mine) as stream:
         for level in ("debug", "info", "warning"):
@@ -210,7 +210,7 @@ def test_the_environment_decides_the_level_unless_one_is_set(environment, given,
     assert [line["level"] for line in lines(stream)] == written
 
 
-def test_libraries_are_heard_from_warnings_on_and_migrations_from_info_on():
+def test_libraries_log_warnings_and_migrations_log_info():
     mine = PRODUCTION.model_copy(update={"log_level": "debug"})
     with logged(mine) as stream:
         for name in ("grpc", "sqlalchemy.engine", "asyncio", "alembic.runtime.migration"):
@@ -226,7 +226,7 @@ def test_libraries_are_heard_from_warnings_on_and_migrations_from_info_on():
     ]
 
 
-def test_configuring_twice_writes_each_line_once():
+def test_logs_configured_twice_write_each_line_once():
     with logged(PRODUCTION) as first:
         second = io.StringIO()
         configure_logs(PRODUCTION, second)
@@ -236,7 +236,7 @@ def test_configuring_twice_writes_each_line_once():
     assert only(second)["event"] == "seen"
 
 
-def test_an_exception_is_told_with_its_causes_and_frames_but_no_variables(stream):
+def test_logged_exception_has_causes_but_no_variables(stream):
     def fail(secret):
         raise KeyError("lost") from ValueError("found")
 
@@ -245,15 +245,19 @@ def test_an_exception_is_told_with_its_causes_and_frames_but_no_variables(stream
     except KeyError:
         log.exception("failed")
 
-    told = only(stream)["exception"]
-    assert told.index("ValueError: found") < told.index("which led to") < told.index("KeyError")
-    assert "in fail" in told
-    assert CANARY not in told
+    logged_text = only(stream)["exception"]
+    assert (
+        logged_text.index("ValueError: found")
+        < logged_text.index("which led to")
+        < logged_text.index("KeyError")
+    )
+    assert "in fail" in logged_text
+    assert CANARY not in logged_text
 
 
 @pytest.fixture
 async def violation(database):
-    """What PostgreSQL says of a second row with one address, in SQLAlchemy's words."""
+    """The IntegrityError of a second row with one address."""
 
     async def add():
         async with database.transaction() as tx:
@@ -286,7 +290,7 @@ def wrapped(error):
     ],
 )
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_a_database_error_is_told_without_its_text(violation, make, log_format):
+async def test_logged_database_error_hides_its_text(violation, make, log_format):
     error = make(violation)
     mine = PRODUCTION.model_copy(update={"log_format": log_format})
     with logged(mine) as stream:
@@ -303,7 +307,7 @@ async def test_a_database_error_is_told_without_its_text(violation, make, log_fo
     assert "sqlstate 23505, constraint uq_users_email_live" in stream.getvalue()
 
 
-async def test_a_task_that_nobody_awaits_tells_no_text_of_the_database(stream, violation):
+async def test_unawaited_task_logs_no_database_text(stream, violation):
     async def fail():
         raise violation
 
@@ -317,7 +321,7 @@ async def test_a_task_that_nobody_awaits_tells_no_text_of_the_database(stream, v
     assert CANARY not in stream.getvalue()
 
 
-async def test_a_connection_that_is_refused_tells_why(stream):
+async def test_logged_connection_error_has_its_cause(stream):
     with pytest.raises(psycopg.OperationalError) as refused:
         await psycopg.AsyncConnection.connect("postgresql://me:hunter2@127.0.0.1:1/x")
     log.error("failed", error=refused.value)
@@ -335,7 +339,7 @@ async def test_a_connection_that_is_refused_tells_why(stream):
         ("console", io.StringIO(), False),
     ],
 )
-def test_lines_are_for_people_on_a_terminal(log_format, stream, is_json):
+def test_log_format_depends_on_terminal(log_format, stream, is_json):
     with logged(PRODUCTION.model_copy(update={"log_format": log_format}), stream):
         log.info("listening", port=1)
 
@@ -343,7 +347,7 @@ def test_lines_are_for_people_on_a_terminal(log_format, stream, is_json):
     assert "listening" in stream.getvalue()
 
 
-def test_a_terminal_gets_no_control_characters_but_our_own():
+def test_console_log_escapes_control_characters():
     hostile = "\x1b[2J\r\x00\x9b"
     with logged(PRODUCTION.model_copy(update={"log_format": "console"})) as stream:
         log.info(hostile, value=hostile, exc_info=ValueError(hostile))

@@ -1,4 +1,4 @@
-"""What one CreateUser and one sign-in leave in spans, metrics and logs of the whole server."""
+"""Spans, metrics and logs of one CreateUser and one sign-in on the whole server."""
 
 import io
 
@@ -23,7 +23,7 @@ SECRETS = (PASSWORD, "ada@example.com", "canary", "$2b$", "tms_")
 
 @pytest.fixture
 async def recorded(settings, database):
-    """A server that records, and what it recorded."""
+    """A server with telemetry, and the recorded telemetry."""
     recording, lines = Recording(), io.StringIO()
     telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
     with logged(settings.model_copy(update={"log_level": "debug"}), lines):
@@ -31,10 +31,10 @@ async def recorded(settings, database):
             yield channel, recording, lines, service.components.drain
 
 
-async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
+async def test_create_user_call_is_span_with_statement_children(recorded):
     channel, recording, _, drain = recorded
     await UserServiceStub(channel).CreateUser(ada(username="canary"))
-    await drain.wait_until_idle()  # a call may be answered before its span has ended
+    await drain.wait_until_idle()  # a response may arrive before the span has ended
 
     call = recording.span(CREATE_USER)
     children = [
@@ -52,7 +52,7 @@ async def test_a_creation_is_a_span_with_its_statements_as_children(recorded):
     assert 2 in counted.values()
 
 
-async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
+async def test_no_secret_is_in_spans_metrics_or_logs(recorded, database):
     channel, recording, lines, drain = recorded
     users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
     secrets = {*SECRETS, NEW_PASSWORD, "tmu_"}
@@ -89,10 +89,10 @@ async def test_nothing_secret_is_in_spans_metrics_or_logs(recorded, database):
             await tx.connection.execute(text("ALTER TABLE hidden RENAME TO password_attempts"))
     await drain.wait_until_idle()
 
-    told = recording.text + lines.getvalue()
+    output = recording.text + lines.getvalue()
     for expected in ("INSERT users", "rpc.server.call.duration", "db.client.operation.duration"):
-        assert expected in told
-    assert "sign_in.failed" in told
-    assert "call failed" in told
+        assert expected in output
+    assert "sign_in.failed" in output
+    assert "call failed" in output
     secrets |= {token, fresh.session_token, made.token, forgotten.token}
-    assert not [secret for secret in secrets if secret in told]
+    assert not [secret for secret in secrets if secret in output]

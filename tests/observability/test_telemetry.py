@@ -1,4 +1,4 @@
-"""Where spans and metrics go: to a collector, to Prometheus, or nowhere at no cost."""
+"""Exporters of spans and metrics: a collector, Prometheus, or nothing at no cost."""
 
 import asyncio
 import contextlib
@@ -43,11 +43,11 @@ CANARY = "canary-3b8e@example.com"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """The environment without the variables of whoever runs the tests."""
+    """The environment without the OpenTelemetry variables of the person who tests."""
     for name in os.environ:
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
-    # A machine that stands still neither loses what is sent last nor parts it.
+    # A stall of the machine must neither lose nor split the last export.
     monkeypatch.setattr(telemetry_module, "FLUSH_SECONDS", 30)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     return monkeypatch
@@ -63,17 +63,17 @@ def configured(**given):
 
 
 def mine(**given):
-    """Settings that offer metrics on a free port, if at all."""
+    """Return settings, with metrics on a free port."""
     return Settings(_env_file=None, **({"metrics_listen": "127.0.0.1:0"} | given))
 
 
 def page(telemetry):
-    """Read what Prometheus would."""
+    """Read the page that Prometheus reads."""
     with urllib.request.urlopen(f"http://{telemetry.metrics_address}/metrics") as answer:
         return answer.read().decode()
 
 
-def test_where_nobody_asks_nothing_of_the_sdk_is_imported():
+def test_disabled_telemetry_imports_no_sdk():
     program = """
 import sys
 from tamatar_auth.config.settings import Settings
@@ -94,7 +94,7 @@ print(parts & {"sdk", "exporter", "prometheus_client"})
 
 
 @pytest.mark.parametrize("wish", [{"OTEL_TRACES_EXPORTER": "otlp"}, {}])
-def test_a_disabled_sdk_is_off_whatever_else_is_set(environment, wish):
+def test_disabled_sdk_overrides_other_variables(environment, wish):
     environment.setenv("OTEL_SDK_DISABLED", "True")
     for name, value in wish.items():
         environment.setenv(name, value)
@@ -124,7 +124,7 @@ NOTHING = frozenset[str]()
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_TRACES_EXPORTER": ""}, NOTHING, NOTHING),
     ],
 )
-def test_the_standard_variables_decide(environment, variables, spans, metrics):
+def test_standard_variables_choose_exporters(environment, variables, spans, metrics):
     for name, value in variables.items():
         environment.setenv(name, value)
 
@@ -142,14 +142,14 @@ def test_the_standard_variables_decide(environment, variables, spans, metrics):
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier pigeon"),
     ],
 )
-def test_a_variable_that_is_wrong_is_named(environment, name, value):
+def test_invalid_telemetry_variable_is_named(environment, name, value):
     environment.setenv(name, value)
 
     with pytest.raises(TelemetryError, match=name):
         configure_telemetry(mine(metrics_enabled=True))
 
 
-def test_a_variable_that_an_exporter_refuses_stops_the_start_and_leaves_nothing(environment):
+def test_variable_refused_by_exporter_fails_start(environment):
     environment.setenv("OTEL_TRACES_EXPORTER", "otlp")
     environment.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
     with socket.socket() as probe:
@@ -165,7 +165,7 @@ def test_a_variable_that_an_exporter_refuses_stops_the_start_and_leaves_nothing(
         probe.bind(("127.0.0.1", port))
 
 
-def test_a_port_that_is_taken_is_refused():
+def test_taken_metrics_port_fails_start():
     with configured(metrics_enabled=True) as first:
         taken = mine(metrics_enabled=True, metrics_listen=first.metrics_address)
         with pytest.raises(TelemetryError, match=str(first.metrics_address)):
@@ -173,14 +173,14 @@ def test_a_port_that_is_taken_is_refused():
 
 
 @pytest.mark.parametrize("listen", ["unix:/tmp/x", "no-such-host.invalid:1", "203.0.113.1:1"])
-def test_an_address_that_is_none_of_this_machine_is_refused(listen):
+def test_metrics_address_of_other_machine_fails_start(listen):
     listen = ListenAddress.parse(listen)
 
     with pytest.raises(TelemetryError, match="TAMATAR_METRICS_LISTEN"):
         configure_telemetry(mine(metrics_enabled=True, metrics_listen=listen))
 
 
-def test_the_page_is_gone_after_the_shutdown():
+def test_metrics_page_ends_with_shutdown():
     telemetry = configure_telemetry(mine(metrics_enabled=True))
     assert "process_cpu_seconds_total" in page(telemetry)
     telemetry.shutdown()
@@ -191,7 +191,7 @@ def test_the_page_is_gone_after_the_shutdown():
         assert probe.connect_ex((address.host, address.port)) != 0
 
 
-async def test_prometheus_sees_both_histograms_in_seconds(database, settings):
+async def test_prometheus_page_has_both_histograms_in_seconds(database, settings):
     with configured(metrics_enabled=True) as telemetry:
         await call(telemetry, settings)
         lines = (await asyncio.to_thread(page, telemetry)).splitlines()
@@ -218,7 +218,7 @@ PROMETHEUS = {
 
 
 async def call(telemetry, settings):
-    """Let a server that is put together as ours is create a user."""
+    """Create a user on a server that is assembled like ours."""
     engine = create_engine(settings)
     observe_statements(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
     database = Database(engine)
@@ -242,7 +242,7 @@ async def call(telemetry, settings):
 
 
 class Collector(TraceServiceServicer, MetricsServiceServicer):
-    """Takes what is exported over OTLP."""
+    """Receives exports over OTLP."""
 
     def __init__(self):
         self.spans, self.metrics = [], []
@@ -292,7 +292,7 @@ async def collecting_over_http():
     ("protocol", "collecting"),
     [("grpc", collecting_over_grpc), ("http/protobuf", collecting_over_http)],
 )
-async def test_a_collector_gets_spans_and_metrics(
+async def test_collector_receives_spans_and_metrics(
     environment, database, settings, protocol, collecting
 ):
     async with collecting() as (collector, port):
@@ -322,7 +322,7 @@ async def test_a_collector_gets_spans_and_metrics(
     assert CANARY not in str(collector.spans) + str(collector.metrics)
 
 
-async def test_the_standard_variables_name_the_service_and_choose_what_is_sampled(environment):
+async def test_standard_variables_set_service_name_and_sampler(environment):
     async with collecting_over_grpc() as (collector, port):
         environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{port}")
         environment.setenv("OTEL_SERVICE_NAME", "mine")

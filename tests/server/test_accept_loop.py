@@ -1,4 +1,4 @@
-"""How the calls of a server are taken."""
+"""The accept loop: the order in which a server takes its calls."""
 
 import asyncio
 import threading
@@ -17,9 +17,9 @@ MANY = 400
 
 @pytest.fixture
 async def queued():
-    """Have calls of methods come to a server whose loop is busy, and do something once it is not.
+    """Return a function that queues calls at a busy server, and acts once it is not.
 
-    Return what they raised, and the methods in the order in which they were begun to be answered.
+    It returns the errors of the calls, and the methods in the order in which they started.
     """
     begun = []
 
@@ -69,21 +69,21 @@ async def stop(server):
     await server.stop(PATIENCE)
 
 
-async def test_calls_of_a_method_wait_behind_none_of_others(queued):
+async def test_calls_of_one_method_do_not_wait_behind_others(queued):
     raised, begun = await queued(*["Other"] * MANY, "Single")
 
     assert raised == [None] * (MANY + 1)
     assert begun.index("Single") < MANY / 4
 
 
-async def test_more_calls_of_a_favoured_method_are_taken_at_once(queued):
+async def test_favoured_method_takes_more_calls_at_once(queued):
     _, begun = await queued(*["Other", "Favoured"] * (MANY // 2))
 
     first = begun[: MANY // 4]
     assert first.count("Favoured") > 2 * first.count("Other")
 
 
-async def test_calls_that_had_come_when_a_server_stops_are_answered(queued):
+async def test_calls_queued_at_stop_are_answered(queued):
     raised, begun = await queued(*["Other"] * MANY, then=stop)
 
     assert raised == [None] * MANY
@@ -91,7 +91,7 @@ async def test_calls_that_had_come_when_a_server_stops_are_answered(queued):
 
 
 @pytest.mark.parametrize("path", [b"/\xff/x", b"/t.Service/\xc3\x28", b"/t.Service/None", b"//"])
-async def test_what_is_no_method_is_unimplemented_whatever_its_path(path):
+async def test_invalid_path_is_unimplemented(path):
     async def answer(_request, _context):
         return b""
 
@@ -111,7 +111,7 @@ async def test_what_is_no_method_is_unimplemented_whatever_its_path(path):
     assert not await server.wait_for_termination(30)
 
 
-async def test_a_server_that_was_not_told_to_end_is_a_fault(settings, database):
+async def test_server_ended_by_grpc_is_reported_as_failure(settings, database):
     async with run_service(settings) as service:
         watching = asyncio.create_task(service.wait_for_failure())
         await asyncio.sleep(0)

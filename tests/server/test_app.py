@@ -1,4 +1,4 @@
-"""The server and its database: lost, back again, not yet migrated; calls in flight at the end."""
+"""The server and its database: lost, recovered, not migrated; calls in flight at the stop."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from tamatar_auth.server.ports import StartError
 from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS
 from tests.support.calls import ada, refusal, refused
 from tests.support.telemetry_capture import Recording
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, lock_is_waited_for
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -47,7 +47,7 @@ async def status_of(channel, service=""):
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
-async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_postgres, way):
+async def test_lost_database_is_unavailable_until_it_returns(settings, own_postgres, way):
     mine = settings.with_database(own_postgres.url())
     async with run_service(mine) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
@@ -70,7 +70,7 @@ async def test_a_lost_database_is_unavailable_and_heals_by_itself(settings, own_
         watch.cancel()
 
 
-async def test_health_does_not_wait_for_connections_that_are_never_answered(
+async def test_health_check_does_not_wait_for_stuck_connections(
     settings, own_postgres, monkeypatch
 ):
     monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", 1.5)
@@ -78,22 +78,22 @@ async def test_health_does_not_wait_for_connections_that_are_never_answered(
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
     async with run_service(mine) as service, channel_to(service) as channel:
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        await until_told(watch, SERVING)
+        await wait_for_status(watch, SERVING)
         with psycopg.connect(own_postgres.url()) as connection:
             pids = [pid for (pid,) in connection.execute(ours, [mine.application_name])]
         assert pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
-            await until_told(watch, NOT_SERVING)
-            await until_told(watch, SERVING)
+            await wait_for_status(watch, NOT_SERVING)
+            await wait_for_status(watch, SERVING)
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
         watch.cancel()
 
 
-async def test_connections_that_died_in_the_pool_fail_no_call(users, database, service):
+async def test_connections_that_died_in_pool_fail_no_call(users, database, service):
     await asyncio.gather(*(users.GetUserStats(pb.GetUserStatsRequest()) for _ in range(5)))
     async with database.transaction() as tx:
         await tx.connection.execute(
@@ -107,7 +107,7 @@ async def test_connections_that_died_in_the_pool_fail_no_call(users, database, s
     assert len(await asyncio.gather(*answers)) == 5
 
 
-async def test_connections_that_die_at_birth_are_unavailable(settings, database):
+async def test_connections_that_die_when_opened_are_unavailable(settings, database):
     async with run_service(settings) as service, channel_to(service) as channel:
 
         def end(connection, _record):
@@ -126,7 +126,7 @@ async def test_connections_that_die_at_birth_are_unavailable(settings, database)
     assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
 
-async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, database):
+async def test_exhausted_pool_is_unavailable_but_still_serving(settings, database):
     hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
     async with run_service(hasty) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
@@ -139,7 +139,7 @@ async def test_an_exhausted_pool_is_unavailable_and_no_lost_database(settings, d
         await eventually(lambda: is_answered(users))
 
 
-async def test_a_database_without_tables_is_not_served(settings, empty_database):
+async def test_database_without_tables_is_not_served(settings, empty_database):
     mine = settings.with_database(empty_database)
     with structlog.testing.capture_logs() as logs:
         async with run_service(mine) as service, channel_to(service) as channel:
@@ -150,13 +150,13 @@ async def test_a_database_without_tables_is_not_served(settings, empty_database)
             await asyncio.to_thread(Migrations(empty_database).upgrade)
             await eventually(lambda: is_serving(channel))
 
-    # Revisions come one by one, and any of them may be met.
+    # Each revision may be reported; which ones depends on timing.
     lines = [entry["why"] for entry in logs if entry["event"] == "not serving"]
     assert "no tables yet" in lines[0]
     assert all("tamatar-auth migrate up" in line for line in lines)
 
 
-async def test_tables_of_a_later_release_are_served(settings, migrated_database):
+async def test_tables_of_later_release_are_served(settings, migrated_database):
     async with run_service(settings.with_database(migrated_database)) as service:
         async with service.database.transaction() as tx:
             await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -165,7 +165,7 @@ async def test_tables_of_a_later_release_are_served(settings, migrated_database)
             assert await status_of(channel) == SERVING
 
 
-async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, database):
+async def test_stop_finishes_call_in_flight_before_pool_closes(settings, database):
     async with run_service(settings) as service:
         channel = grpc.aio.insecure_channel(str(service.addresses[0]))
         users = UserServiceStub(channel)
@@ -174,7 +174,7 @@ async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, dat
                 text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
             )
             call = asyncio.ensure_future(users.CreateUser(ada(password="")))
-            await eventually(lambda: waits_for_a_lock(database))
+            await eventually(lambda: lock_is_waited_for(database))
             stopping = asyncio.create_task(service.stop())
             await eventually(lambda: is_closed(service.addresses[0]))
             await tx.connection.rollback()
@@ -186,7 +186,7 @@ async def test_a_call_in_flight_is_finished_before_the_pool_closes(settings, dat
         assert str((await db.users.get_by_email("ada@example.com")).id) == created.user.user_id
 
 
-async def test_watchers_are_told_and_do_not_hold_the_end(settings):
+async def test_stop_notifies_health_watchers_and_ends_them(settings):
     async with run_service(settings) as service:
         channel = grpc.aio.insecure_channel(str(service.addresses[0]))
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -198,14 +198,14 @@ async def test_watchers_are_told_and_do_not_hold_the_end(settings):
         await channel.close()
 
 
-async def test_no_stream_begins_once_the_others_were_ended(settings):
+async def test_stream_after_end_of_streams_is_refused(settings):
     async with run_service(settings) as service, channel_to(service) as channel:
         service.components.drain.end_streams()
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert await refusal(read_on(watch)) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
 
 
-async def test_a_second_server_on_the_port_is_refused(settings, service):
+async def test_second_server_on_same_port_is_refused(settings, service):
     taken = settings.model_copy(update={"listen": tuple(service.addresses)})
 
     with pytest.raises(StartError, match=str(service.addresses[0])):
@@ -224,8 +224,8 @@ async def read_on(watch):
     raise AssertionError("the stream ended well")
 
 
-async def until_told(watch, status):
-    """Read until a status is told; a slow machine may have another one told before."""
+async def wait_for_status(watch, status):
+    """Read until a status arrives; on a slow machine another one may come before."""
     while (await watch.read()).status != status:
         pass
 
@@ -254,19 +254,8 @@ async def is_closed(address):
         return probe.connect_ex((address.host, address.port)) != 0
 
 
-async def waits_for_a_lock(database):
-    async with database.read() as db:
-        waiting = await db.connection.execute(
-            text(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-        )
-        return waiting.scalar_one() > 0
-
-
 class held_connections:  # noqa: N801 - reads as a statement
-    """Hold connections of a pool."""
+    """Holds connections of a pool."""
 
     def __init__(self, database, number):
         self._database, self._number = database, number
@@ -279,7 +268,7 @@ class held_connections:  # noqa: N801 - reads as a statement
             await connection.close()
 
 
-async def test_the_connections_of_both_pools_are_counted(settings, database):
+async def test_connections_of_both_pools_are_counted(settings, database):
     recording = Recording()
     async with run_service(settings, Telemetry(meter=recording.meter)) as service:
         async with service.database.read():

@@ -1,4 +1,4 @@
-"""The clock of a server is wrong: what is valid is decided by the database's."""
+"""A server with a wrong clock: the database's clock decides what is valid."""
 
 import sys
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from tests.support.calls import (
 from tests.support.commands import serving
 from tests.support.databases import TEMPLATE
 
-# As if the machine's clock were wrong: whoever asks Python is told another time.
+# A machine with a wrong clock: Python's functions return another time.
 WRONG = """
 import datetime, sys, time
 
@@ -69,7 +69,7 @@ def database(postgres):
 
 @pytest.fixture(scope="module", params=ERRORS)
 def address(request, database, tmp_path_factory):
-    """Where a server answers whose clock is wrong."""
+    """The address of a server with a wrong clock."""
     ahead = str(ERRORS[request.param].total_seconds())
     command = (sys.executable, "-c", WRONG, ahead, "serve")
     folder = tmp_path_factory.mktemp("server")
@@ -90,7 +90,7 @@ def email():
 
 @pytest.fixture
 def change_rows(database):
-    """Let rows be older or younger, as the database's clock has it."""
+    """Change the age of rows, by the database's clock."""
 
     def change(*statements):
         with psycopg.connect(database) as connection:
@@ -100,7 +100,7 @@ def change_rows(database):
     return change
 
 
-async def test_what_is_good_stays_so(stubs, email):
+async def test_valid_tokens_stay_valid_under_clock_skew(stubs, email):
     users, sessions = stubs
     await users.CreateUser(ada(email=email, email_verified=True))
     started = await sessions.CreateSession(sign_in(email=email))
@@ -117,7 +117,7 @@ async def test_what_is_good_stays_so(stubs, email):
     await reset(users, secret.token)
 
 
-async def test_what_has_expired_has(stubs, email, change_rows):
+async def test_expired_tokens_are_refused_under_clock_skew(stubs, email, change_rows):
     users, sessions = stubs
     await users.CreateUser(ada(email=email, email_verified=True))
     started = await sessions.CreateSession(sign_in(email=email))
@@ -128,15 +128,15 @@ async def test_what_has_expired_has(stubs, email, change_rows):
         "UPDATE user_tokens SET expires_at = now()",
     )
 
-    told = await refusal(validate(sessions, started.session_token))
-    assert told == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
-    told = await refusal(refresh(sessions, started.session_token))
-    assert told == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
-    told = await refusal(reset(users, secret.token))
-    assert told == (StatusCode.UNAUTHENTICATED, "USER_TOKEN_INVALID")
+    answer = await refusal(validate(sessions, started.session_token))
+    assert answer == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
+    answer = await refusal(refresh(sessions, started.session_token))
+    assert answer == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
+    answer = await refusal(reset(users, secret.token))
+    assert answer == (StatusCode.UNAUTHENTICATED, "USER_TOKEN_INVALID")
 
 
-async def test_wrong_passwords_wait_as_long_as_anywhere(stubs, email, change_rows):
+async def test_throttle_waits_are_right_under_clock_skew(stubs, email, change_rows):
     users, sessions = stubs
     await users.CreateUser(ada(email=email, email_verified=True))
     for _ in range(FREE_ATTEMPTS):

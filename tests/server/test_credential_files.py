@@ -1,4 +1,4 @@
-"""Callers and certificates that come and go while the server runs."""
+"""Callers and certificates: used, refused, and reloaded while the server runs."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ def operator(callers):
 
 @pytest.fixture
 def encrypted(settings, file, operator, authority, tmp_path):
-    """Settings of a server that speaks TLS, and knows an operator."""
+    """Settings of a server with TLS and one operator."""
     certificate, key = authority.sign("localhost").write(tmp_path)
     return settings.model_copy(
         update={"callers_file": file, "tls_certificate_file": certificate, "tls_key_file": key}
@@ -65,7 +65,7 @@ def encrypted(settings, file, operator, authority, tmp_path):
 
 @pytest.fixture
 def mutual(encrypted, authority, tmp_path):
-    """Settings of a server that wants certificates too."""
+    """Settings of a server that requires client certificates too."""
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
     return encrypted.model_copy(update={"tls_client_ca_file": tmp_path / "ca.pem"})
 
@@ -92,7 +92,7 @@ async def connected(service, credentials=None):
 
 
 def ask(channel, *tokens):
-    """Ask what only an operator may."""
+    """Call a method that only an operator may call."""
     metadata = tuple(pair for token in tokens for pair in bearer(token))
     return DiagnosticsServiceStub(channel).GetDatabaseInfo(
         pb.GetDatabaseInfoRequest(), metadata=metadata, timeout=20
@@ -100,7 +100,7 @@ def ask(channel, *tokens):
 
 
 async def answer(service, credentials=None, *tokens):
-    """OK, or the status of a refusal, on a connection of its own."""
+    """Return OK, or the status of a refusal, on a separate connection."""
     async with connected(service, credentials) as channel:
         try:
             await ask(channel, *tokens)
@@ -121,7 +121,7 @@ def events(logs, name):
     return [entry for entry in logs if entry["event"] == name]
 
 
-async def test_a_token_works_over_tls(encrypted, operator, authority):
+async def test_caller_token_works_over_tls(encrypted, operator, authority):
     async with run_service(encrypted) as service:
         trusting = authority.credentials()
         assert await answer(service, trusting, operator) is StatusCode.OK
@@ -129,12 +129,12 @@ async def test_a_token_works_over_tls(encrypted, operator, authority):
         assert await answer(service, trusting, CallerToken.issue()) is StatusCode.UNAUTHENTICATED
 
 
-async def test_plaintext_is_not_heard_on_a_port_with_tls(encrypted, operator):
+async def test_plaintext_on_tls_port_is_unavailable(encrypted, operator):
     async with run_service(encrypted) as service:
         assert await answer(service, None, operator) is StatusCode.UNAVAILABLE
 
 
-async def test_old_versions_of_tls_are_not_spoken(encrypted):
+async def test_old_tls_versions_are_refused(encrypted):
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     old.set_ciphers("ALL:@SECLEVEL=0")
@@ -153,13 +153,13 @@ async def test_old_versions_of_tls_are_not_spoken(encrypted):
 
 
 @pytest.mark.parametrize("name", [SPIFFE_ID, "ops.test", "OPS.test"])
-async def test_a_certificate_of_a_caller_is_enough(mutual, authority, name):
+async def test_client_certificate_of_caller_is_enough(mutual, authority, name):
     async with run_service(mutual) as service:
         shown = authority.credentials(authority.sign(name))
         assert await answer(service, shown) is StatusCode.OK
 
 
-async def test_certificates_of_others_are_refused(mutual, authority):
+async def test_unknown_client_certificates_are_refused(mutual, authority):
     stranger = Authority.make()
     async with run_service(mutual) as service:
         for shown in (
@@ -176,15 +176,13 @@ async def test_certificates_of_others_are_refused(mutual, authority):
                 assert await refusal(ask(channel)) == UNKNOWN
 
 
-async def test_a_certificate_of_nobody_with_a_token_is_the_tokens_caller(
-    mutual, authority, operator
-):
+async def test_unknown_certificate_with_token_is_caller_of_token(mutual, authority, operator):
     async with run_service(mutual) as service:
         shown = authority.credentials(authority.sign("other.test"))
         assert await answer(service, shown, operator) is StatusCode.OK
 
 
-async def test_certificate_and_token_of_different_callers_are_refused(mutual, authority, callers):
+async def test_certificate_and_token_of_two_callers_are_refused(mutual, authority, callers):
     other = callers.add(NewCaller("other", [Role.ADMIN]), LIFE)
     async with run_service(mutual) as service:
         shown = authority.credentials(authority.sign(SPIFFE_ID))
@@ -193,14 +191,14 @@ async def test_certificate_and_token_of_different_callers_are_refused(mutual, au
             assert await refusal(ask(channel, CallerToken.issue())) == UNKNOWN
 
 
-async def test_a_unix_socket_beside_needs_no_certificate(mutual, operator, tmp_path):
+async def test_unix_socket_needs_no_client_certificate(mutual, operator, tmp_path):
     mine = listening(mutual, f"unix:{tmp_path}/s", "127.0.0.1:0")
     async with run_service(mine) as service:
         assert await answer(service, None, operator) is StatusCode.OK
         assert await answer(service) is StatusCode.UNAUTHENTICATED
 
 
-async def test_a_certificate_that_is_renewed_is_shown_without_a_restart(encrypted, authority):
+async def test_renewed_certificate_is_used_without_restart(encrypted, authority):
     second = Authority.make()
     files = TlsFiles.of(encrypted)
 
@@ -228,9 +226,7 @@ async def test_a_certificate_that_is_renewed_is_shown_without_a_restart(encrypte
     assert "is not the key of the certificate" in entry["why"]
 
 
-async def test_a_change_of_the_file_is_followed_and_a_broken_one_is_not(
-    settings, file, callers, operator
-):
+async def test_changed_callers_file_is_reloaded_unless_invalid(settings, file, callers, operator):
     mine = settings.model_copy(update={"callers_file": file})
     with structlog.testing.capture_logs() as logs:
         async with run_service(mine) as service:
@@ -257,7 +253,7 @@ async def test_a_change_of_the_file_is_followed_and_a_broken_one_is_not(
     assert not any(token.text in str(logs) for token in (operator, successor))
 
 
-def test_sighup_has_the_callers_read_again_and_no_token_is_told(
+def test_sighup_reloads_callers_without_logging_tokens(
     migrated_database, file, callers, operator, tmp_path
 ):
     stranger = CallerToken.issue()
@@ -280,10 +276,10 @@ def test_sighup_has_the_callers_read_again_and_no_token_is_told(
         server.ask(signal.SIGTERM)
         assert server.ended() == 0
 
-    told = server.said + str(refused.value) + str(refused.value.trailing_metadata())
+    output = server.said + str(refused.value) + str(refused.value.trailing_metadata())
     assert "DiagnosticsService/GetDatabaseInfo" in server.said
-    assert operator.text not in told
-    assert stranger.text not in told
+    assert operator.text not in output
+    assert stranger.text not in output
 
 
 @pytest.mark.parametrize(
@@ -297,7 +293,7 @@ def test_sighup_has_the_callers_read_again_and_no_token_is_told(
         ({"client_ca": b""}, "ca.pem: contains no certificates in PEM"),
     ],
 )
-def test_wrong_files_are_told_in_a_line(authority, tmp_path, change, why):
+def test_invalid_tls_file_is_reported_in_one_line(authority, tmp_path, change, why):
     certificate, key = authority.sign("localhost", life=change.pop("life", DAY)).write(tmp_path)
     files = TlsFiles(certificate, key, tmp_path / "ca.pem")
     files.client_ca.write_bytes(authority.root.pem)
@@ -311,7 +307,7 @@ def test_wrong_files_are_told_in_a_line(authority, tmp_path, change, why):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_key_with_a_password_or_of_a_kind_that_tls_does_not_take_is_refused(tmp_path):
+def test_unsupported_private_key_is_refused(tmp_path):
     certificate, key = Authority.make().sign("localhost").write(tmp_path)
     files = TlsFiles(certificate, key, None)
     loaded = form.load_pem_private_key(key.read_bytes(), None)
@@ -328,7 +324,7 @@ def test_a_key_with_a_password_or_of_a_kind_that_tls_does_not_take_is_refused(tm
 
 
 @pytest.mark.parametrize("wants", ["encrypted", "mutual"])
-async def test_health_is_asked_over_tls(request, wants):
+async def test_health_probe_works_over_tls(request, wants):
     mine = request.getfixturevalue(wants)
     async with run_service(mine) as service:
         files, address = TlsFiles.of(mine), service.addresses[0]
@@ -337,7 +333,7 @@ async def test_health_is_asked_over_tls(request, wants):
         assert plain == f"{address} does not answer (UNAVAILABLE)"
 
 
-async def test_health_is_asked_on_the_unix_socket_where_there_is_one(mutual, tmp_path):
+async def test_health_probe_prefers_unix_socket(mutual, tmp_path):
     mine = listening(mutual, "127.0.0.1:0", f"unix:{tmp_path}/s")
     assert str(health_probe.probed_address(mine)) == f"unix:{tmp_path}/s"
     async with run_service(mine):
@@ -345,7 +341,7 @@ async def test_health_is_asked_on_the_unix_socket_where_there_is_one(mutual, tmp
         assert await asyncio.to_thread(*asked) == "SERVING"
 
 
-def test_strangers_are_kept_out_before_the_server_starts(tmp_path, authority, operator, file):
+def test_open_address_without_tls_or_callers_is_refused(tmp_path, authority, operator, file):
     certificate, key = authority.sign("localhost").write(tmp_path)
     tls = {"TAMATAR_TLS_CERTIFICATE_FILE": str(certificate), "TAMATAR_TLS_KEY_FILE": str(key)}
     named = {"TAMATAR_CALLERS_FILE": str(file)}
@@ -362,7 +358,7 @@ def test_strangers_are_kept_out_before_the_server_starts(tmp_path, authority, op
 
 
 @pytest.mark.parametrize("kind", ["callers", "tls"])
-def test_files_that_are_wrong_end_the_start_with_a_line(tmp_path, kind, file, authority):
+def test_invalid_credential_file_fails_start_in_one_line(tmp_path, kind, file, authority):
     _, key = authority.sign("localhost").write(tmp_path)
     wrong = {
         "callers": {"TAMATAR_CALLERS_FILE": str(file)},
@@ -376,7 +372,7 @@ def test_files_that_are_wrong_end_the_start_with_a_line(tmp_path, kind, file, au
     assert line.startswith(str(file if kind == "callers" else key))
 
 
-def test_the_doctor_looks_at_callers_and_certificate(tmp_path, file, callers, authority):
+def test_doctor_checks_callers_and_certificate(tmp_path, file, callers, authority):
     certificate, key = authority.sign("localhost", life=30 * DAY).write(tmp_path)
     callers.add(NewCaller("gateway", [Role.VALIDATOR]), LIFE)
     given = {

@@ -1,4 +1,4 @@
-"""The port that answers health and nothing else: what an orchestrator probes."""
+"""The port that serves health alone: orchestrators probe it."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ HERE = "127.0.0.1:0"
 
 @pytest.fixture
 def guarded(settings, tmp_path):
-    """Settings of a server that wants certificates, and offers its health to everybody."""
+    """Settings of a server that requires certificates, with an open port for health."""
     authority = Authority.make()
     certificate, key = authority.sign("localhost").write(tmp_path)
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
@@ -46,7 +46,7 @@ def guarded(settings, tmp_path):
 
 
 def probe(service):
-    """A channel as a prober has it: in plaintext, with nothing to show."""
+    """Return a channel like that of a prober: plaintext, without credentials."""
     return grpc.aio.insecure_channel(str(service.health_address))
 
 
@@ -55,7 +55,7 @@ async def status_of(channel, name=""):
     return (await asked).status
 
 
-async def test_health_is_told_without_a_certificate_and_nothing_else_is(guarded):
+async def test_health_port_serves_health_alone_without_certificate(guarded):
     async with run_service(guarded) as service, probe(service) as channel:
         assert await status_of(channel) == SERVING
         assert await status_of(channel, "tamatar.auth.v1.SessionService") == SERVING
@@ -63,13 +63,13 @@ async def test_health_is_told_without_a_certificate_and_nothing_else_is(guarded)
         assert (await refusal(call))[0] == StatusCode.UNIMPLEMENTED
 
 
-async def test_bytes_that_ask_nothing_are_refused_there_too(guarded):
+async def test_malformed_request_on_health_port_is_refused(guarded):
     async with run_service(guarded) as service, probe(service) as channel:
         call = channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
         assert await refusal(call) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 
 
-async def test_a_server_that_lost_its_database_is_alive_and_not_ready(guarded, tmp_path):
+async def test_server_without_database_is_alive_but_not_ready(guarded, tmp_path):
     with EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off"}) as postgres:
         Migrations(postgres.url()).upgrade()
         mine = guarded.with_database(postgres.url())
@@ -84,7 +84,7 @@ async def test_a_server_that_lost_its_database_is_alive_and_not_ready(guarded, t
             watch.cancel()
 
 
-async def test_the_end_is_told_before_the_port_closes(guarded):
+async def test_stop_is_announced_before_health_port_closes(guarded):
     async with run_service(guarded) as service, probe(service) as channel:
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
@@ -96,7 +96,7 @@ async def test_the_end_is_told_before_the_port_closes(guarded):
             assert closed.connect_ex((address.host, address.port)) != 0
 
 
-async def test_a_port_for_health_that_is_taken_is_refused(guarded):
+async def test_taken_health_port_is_refused(guarded):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = ListenAddress("127.0.0.1", listener.getsockname()[1])
         with pytest.raises(StartError, match="or set TAMATAR_HEALTH_LISTEN"):
@@ -104,7 +104,7 @@ async def test_a_port_for_health_that_is_taken_is_refused(guarded):
                 pass
 
 
-def test_commands_ask_there_and_workers_share_it(guarded, postgres, tmp_path):
+def test_health_port_serves_commands_and_all_workers(guarded, postgres, tmp_path):
     name = f"health_{uuid4().hex}"
     given = {
         "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
@@ -124,7 +124,7 @@ def test_commands_ask_there_and_workers_share_it(guarded, postgres, tmp_path):
         postgres.drop(name)
 
 
-def test_workers_cannot_share_a_socket_for_health(tmp_path):
+def test_workers_cannot_share_unix_socket_for_health(tmp_path):
     given = {"TAMATAR_HEALTH_LISTEN": "unix:health.sock", "TAMATAR_WORKERS": "2"}
 
     refused = tamatar("config", "show", cwd=tmp_path, code=2, **given)

@@ -1,4 +1,4 @@
-"""`tamatar-auth serve` as a process of its own: how it starts, and how it ends."""
+"""`tamatar-auth serve` as a separate process: its start and its end."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ PASSWORD = "TestPass123!"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# What a task in the background does not foresee.
+# A background task that fails unexpectedly.
 CRASHING = """
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.server import app, run
@@ -46,8 +46,8 @@ app.sweep_periodically = fail
 run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
-# The server is grpcio's own, as with a release that is not known here. A path that is no text
-# ends that of 1.84 and 1.85.
+# The server is grpcio's own, as with an unsupported release. A path that is not text ends
+# the server of 1.84 and 1.85.
 UNKNOWN_GRPCIO = """
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.server import accept_loop, run
@@ -61,7 +61,7 @@ PARENT = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], str(os.getp
 
 
 def processes_of(folder):
-    """The processes that name a folder in their command line or work in it."""
+    """Return the processes that name a folder in their command line or run in it."""
     return [int(at.name) for at in Path("/proc").glob("[0-9]*") if _concerns(at, folder)]
 
 
@@ -84,7 +84,7 @@ async def status_of(channel):
     return answer.status
 
 
-async def test_the_first_start_brings_all_that_is_needed_and_the_second_finds_it(tmp_path):
+async def test_dev_server_prepares_on_first_start_only(tmp_path):
     home = tmp_path / "a folder"
     home.mkdir()
     data = home / ".tamatar"
@@ -109,8 +109,8 @@ async def test_the_first_start_brings_all_that_is_needed_and_the_second_finds_it
         assert processes_of(data)
         server.ask(signal.SIGINT)
         assert server.ended() == 0
-        told = [line["event"] for line in server.logs if line["event"] != "left behind"]
-        assert told[-2:] == ["stopping", "stopped"]
+        reasons = [line["event"] for line in server.logs if line["event"] != "left behind"]
+        assert reasons[-2:] == ["stopping", "stopped"]
         assert not processes_of(data)
 
     with serving("--dev", cwd=home) as server:
@@ -123,7 +123,7 @@ async def test_the_first_start_brings_all_that_is_needed_and_the_second_finds_it
         assert not processes_of(data)
 
 
-def test_no_postgres_is_left_when_a_start_is_interrupted_or_a_server_killed(tmp_path):
+def test_dev_server_leaves_no_postgres_when_killed(tmp_path):
     data = tmp_path / ".tamatar"
 
     with serving("--dev", cwd=tmp_path) as server:
@@ -150,7 +150,7 @@ def test_no_postgres_is_left_when_a_start_is_interrupted_or_a_server_killed(tmp_
         assert server.events("stopped")
 
 
-def test_a_server_whose_parent_is_gone_already_does_not_start(tmp_path):
+def test_server_with_dead_parent_does_not_start(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", ""])
     parent.wait()
 
@@ -161,7 +161,7 @@ def test_a_server_whose_parent_is_gone_already_does_not_start(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-async def test_the_end_waits_for_a_call_in_flight_and_for_no_watcher(tmp_path, migrated_database):
+async def test_sigterm_finishes_call_and_ends_watches(tmp_path, migrated_database):
     patient = {"TAMATAR_SHUTDOWN_GRACE": "5m", "TAMATAR_STATEMENT_TIMEOUT": "1m"}
     given = patient | {"TAMATAR_LOCK_TIMEOUT": "1m", "TAMATAR_DATABASE_URL": migrated_database}
     with serving(cwd=tmp_path, **given) as server:
@@ -199,7 +199,7 @@ async def until_it_ends(watch):
         pass
 
 
-async def test_a_server_waits_for_its_tables_and_tells_how_far_they_are(tmp_path, empty_database):
+async def test_server_without_tables_waits_and_reports_revision(tmp_path, empty_database):
     def migrate(*revision):
         tamatar("migrate", "up", *revision, cwd=tmp_path, TAMATAR_DATABASE_URL=empty_database)
 
@@ -215,7 +215,7 @@ async def test_a_server_waits_for_its_tables_and_tells_how_far_they_are(tmp_path
 
         for line in server.events("not serving"):
             assert line["level"] == "error"
-            # A machine that is busy may also find the database slow.
+            # On a busy machine the database may also answer late.
             assert "`tamatar-auth migrate up`" in line["why"] or "not answer" in line["why"]
         until(lambda: readiness_lines(server)[-1]["event"] == "serving")
 
@@ -232,7 +232,7 @@ def said_why(server):
     return " | ".join(line["why"] for line in server.events("not serving"))
 
 
-async def test_a_server_without_its_database_answers_wherever_it_listens(tmp_path):
+async def test_server_without_database_answers_on_every_address(tmp_path):
     given = {
         "TAMATAR_DATABASE_URL": UNREACHABLE,
         "TAMATAR_LISTEN": "127.0.0.1:0, unix:auth.sock",
@@ -257,15 +257,15 @@ async def test_a_server_without_its_database_answers_wherever_it_listens(tmp_pat
 
         server.ask(signal.SIGTERM)
         assert server.ended() == 0
-        told = [line["why"] for line in server.events("not serving")]
-        assert told
-        assert all(one != next_one for one, next_one in pairwise(told))
+        reasons = [line["why"] for line in server.events("not serving")]
+        assert reasons
+        assert all(one != next_one for one, next_one in pairwise(reasons))
         for line in server.said.splitlines():
             assert json.loads(line).keys() >= {"timestamp", "level", "logger", "event"}
         assert "hunter2" not in server.said
 
 
-def test_a_socket_of_a_killed_server_is_taken_over(tmp_path):
+def test_socket_of_killed_server_is_taken_over(tmp_path):
     given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_LISTEN": "unix:auth.sock"}
     for signum in (signal.SIGKILL, signal.SIGTERM):
         with serving(cwd=tmp_path, **given) as server:
@@ -274,7 +274,7 @@ def test_a_socket_of_a_killed_server_is_taken_over(tmp_path):
             server.ended()
 
 
-def test_an_unexpected_error_is_logged_and_ends_the_server(tmp_path):
+def test_unexpected_error_is_logged_and_ends_server(tmp_path):
     crashing = (sys.executable, "-c", CRASHING)
     with serving(cwd=tmp_path, command=crashing, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
         assert server.ended() == 1
@@ -284,7 +284,7 @@ def test_an_unexpected_error_is_logged_and_ends_the_server(tmp_path):
         assert "hunter2" not in server.said
 
 
-async def test_a_server_that_grpc_ends_ends_as_after_a_crash(tmp_path, migrated_database):
+async def test_server_ended_by_grpc_exits_as_after_crash(tmp_path, migrated_database):
     program = (sys.executable, "-c", UNKNOWN_GRPCIO)
     url = {"TAMATAR_DATABASE_URL": migrated_database}
     with serving(cwd=tmp_path, command=program, **url) as server:
@@ -296,7 +296,7 @@ async def test_a_server_that_grpc_ends_ends_as_after_a_crash(tmp_path, migrated_
         assert "UnicodeDecodeError" in line["exception"]
 
 
-# A method that does not end, whatever it is told.
+# A method that never ends, even when it is cancelled.
 STUCK = """
 import asyncio
 from tamatar_auth.config.settings import Settings
@@ -317,7 +317,7 @@ run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
 
-async def test_a_handler_that_never_ends_does_not_hold_the_end(tmp_path):
+async def test_stuck_handler_does_not_delay_exit(tmp_path):
     stuck = (sys.executable, "-c", STUCK)
     given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_SHUTDOWN_GRACE": "100ms"}
     with serving(cwd=tmp_path, command=stuck, **given) as server:
@@ -334,8 +334,8 @@ async def test_a_handler_that_never_ends_does_not_hold_the_end(tmp_path):
         assert server.events("ended late: something did not end")
 
 
-async def test_a_frozen_database_does_not_hold_the_end(tmp_path):
-    # An end has a second: a machine that stands still may take that once, and not every time.
+async def test_frozen_database_does_not_delay_exit(tmp_path):
+    # The shutdown has a second. A stall of the machine may use it up once, not every time.
     for attempt in range(3):
         code, server = await end_beside_a_frozen_database(tmp_path / str(attempt))
         if code == 0 and not server.events("left behind"):
@@ -345,7 +345,7 @@ async def test_a_frozen_database_does_not_hold_the_end(tmp_path):
 
 
 async def end_beside_a_frozen_database(folder):
-    """End a server whose calls wait for a frozen database; return its exit code and itself."""
+    """Stop a server whose calls wait for a frozen database; return exit code and server."""
     folder.mkdir()
     data = folder / "postgres"
     with EmbeddedPostgres(data, settings={"fsync": "off"}) as postgres:
@@ -370,7 +370,7 @@ async def is_not_served(channel):
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-async def test_a_second_signal_ends_a_server_at_once(tmp_path, signum, code):
+async def test_second_signal_ends_server_at_once(tmp_path, signum, code):
     stuck = (sys.executable, "-c", STUCK)
     given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_SHUTDOWN_GRACE": "5m"}
     with serving(cwd=tmp_path, command=stuck, **given) as server:

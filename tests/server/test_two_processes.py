@@ -1,4 +1,4 @@
-"""Two server processes over one database: what one has answered, the other knows."""
+"""Two server processes on one database: each sees at once what the other committed."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ UNAUTHENTICATED = StatusCode.UNAUTHENTICATED
 
 @dataclass
 class Process:
-    """What is asked of one server process."""
+    """The stubs of one server process."""
 
     users: UserServiceStub
     sessions: SessionServiceStub
@@ -42,7 +42,7 @@ class Process:
 
 @dataclass
 class Scene:
-    """A user with a session, and the two processes that know of it."""
+    """A user with a session, and the two processes that have validated it."""
 
     first: Process
     second: Process
@@ -50,16 +50,16 @@ class Scene:
     started: Any
 
     async def of_user(self, process, method):
-        """Call a method that takes nothing but the user's id."""
+        """Call a method that takes only the user's id."""
         request = getattr(user_service_pb2, f"{method}Request")(user_id=self.user.user_id)
         return await getattr(process.users, method)(request)
 
 
 @pytest.fixture(scope="module")
 def addresses(postgres, tmp_path_factory):
-    """Where two processes over one database answer."""
+    """The addresses of two processes on one database."""
     name = f"processes_{uuid4().hex}"
-    # Calls that wait for others' connections are refused where PostgreSQL stands still.
+    # With a smaller pool, calls would be refused when PostgreSQL stalls.
     given = {"TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE), "TAMATAR_POOL_SIZE": "30"}
     with contextlib.ExitStack() as stack:
         stack.callback(postgres.drop, name)
@@ -138,7 +138,7 @@ async def revoke_all(scene):
         (revoke_all, "SESSION_REVOKED"),
     ],
 )
-async def test_a_session_that_one_process_ended_is_refused_by_the_other(scene, end, reason):
+async def test_session_ended_on_one_process_is_refused_by_other(scene, end, reason):
     await end(scene)
 
     sessions, token = scene.second.sessions, scene.started.session_token
@@ -147,19 +147,19 @@ async def test_a_session_that_one_process_ended_is_refused_by_the_other(scene, e
 
 
 @pytest.mark.parametrize("end", [change_password, delete, purge, revoke])
-async def test_a_session_that_one_process_ended_is_told_by_both(scene, end):
-    told = End(scene.user.user_id, scene.started.session.session_id)
+async def test_session_end_on_one_process_reaches_watches_of_both(scene, end):
+    expected = End(scene.user.user_id, scene.started.session.session_id)
     async with watching(scene.first.sessions) as one, watching(scene.second.sessions) as other:
         await end(scene)
 
-        await one.wait_for(told)
-        await other.wait_for(told)
+        await one.wait_for(expected)
+        await other.wait_for(expected)
 
 
 @pytest.mark.parametrize(
     ("away", "back"), [("DeactivateUser", "ActivateUser"), ("DeleteUser", "RestoreUser")]
 )
-async def test_a_user_who_is_back_has_none_of_the_sessions_of_before(scene, away, back):
+async def test_returned_user_has_no_former_sessions(scene, away, back):
     await scene.of_user(scene.first, away)
     await scene.of_user(scene.second, back)
 
@@ -170,7 +170,7 @@ async def test_a_user_who_is_back_has_none_of_the_sessions_of_before(scene, away
     await validate(scene.second.sessions, fresh.session_token)
 
 
-async def test_a_password_that_one_process_changed_is_the_one_of_the_other(scene):
+async def test_password_changed_on_one_process_works_on_other(scene):
     await change_password(scene)
 
     email, sessions = scene.user.email, scene.second.sessions
@@ -182,7 +182,7 @@ async def test_a_password_that_one_process_changed_is_the_one_of_the_other(scene
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_of_fifty_users_with_one_address_in_mixed_case_one_is_created(processes, attempt):
+async def test_50_concurrent_users_of_one_email_one_is_created(processes, attempt):
     first, second = processes
     addresses = [cased(f"grace{attempt}@example.com", number) for number in range(50)]
     assert len(set(addresses)) > 25
@@ -197,11 +197,11 @@ async def test_of_fifty_users_with_one_address_in_mixed_case_one_is_created(proc
 
     refused = [outcome for outcome in outcomes if isinstance(outcome, grpc.RpcError)]
     assert len(outcomes) - len(refused) == 1
-    told = {(said.code, said.reason) for said in map(read_refusal, refused)}
-    assert told == {(StatusCode.ALREADY_EXISTS, "EMAIL_TAKEN")}
+    reasons = {(said.code, said.reason) for said in map(read_refusal, refused)}
+    assert reasons == {(StatusCode.ALREADY_EXISTS, "EMAIL_TAKEN")}
 
 
 def cased(address, number):
-    """Write the letters in capitals whose places are set in a number."""
+    """Capitalise the letters whose bits are set in a number."""
     places = enumerate(address)
     return "".join(char.upper() if number >> place & 1 else char for place, char in places)

@@ -1,4 +1,4 @@
-"""What workers are given by their supervisor, and which ports are kept for them."""
+"""The environment of workers, and the ports reserved for them."""
 
 import contextlib
 import socket
@@ -20,13 +20,13 @@ def _no_settings_of_ours(monkeypatch, tmp_path):
 
 
 def given(**settings):
-    """What three workers are given."""
+    """Return the environments of three workers."""
     with environments(Settings.load(listen=HERE, workers=3, **settings)) as (_, of_each):
         return of_each
 
 
 def free_ports():
-    """The first of three ports in a row that nobody has."""
+    """Return the first of three consecutive free ports."""
     for first in range(20_000, 30_000, 3):
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
             for port in range(first, first + 3):
@@ -35,7 +35,7 @@ def free_ports():
     raise AssertionError("no ports are free")
 
 
-def test_a_port_is_one_for_all_workers():
+def test_listen_port_is_shared_by_all_workers():
     with environments(Settings.load(listen="localhost:0,127.0.0.1:0", workers=3)) as answer:
         addresses, of_each = answer
 
@@ -44,7 +44,7 @@ def test_a_port_is_one_for_all_workers():
     assert len(of_each) == 3
 
 
-def test_each_worker_has_the_next_port_for_its_metrics():
+def test_metrics_ports_of_workers_are_consecutive():
     first = free_ports()
     listen = f"127.0.0.1:{first}"
 
@@ -56,7 +56,7 @@ def test_each_worker_has_the_next_port_for_its_metrics():
     assert "TAMATAR_METRICS_LISTEN" not in given(metrics_listen=listen)[0]
 
 
-def test_a_port_for_metrics_that_is_taken_is_refused():
+def test_taken_metrics_port_is_refused():
     first = free_ports()
     with (
         socket.create_server(("127.0.0.1", first + 2)),
@@ -65,13 +65,13 @@ def test_a_port_for_metrics_that_is_taken_is_refused():
         given(metrics_enabled=True, metrics_listen=f"127.0.0.1:{first}")
 
 
-def test_a_random_key_of_pages_is_one_for_all_workers():
+def test_random_page_token_key_is_shared_by_workers():
     (key,) = {each["TAMATAR_PAGE_TOKEN_KEY"] for each in given()}
     assert len(key) >= 32
     assert "TAMATAR_PAGE_TOKEN_KEY" not in given(page_token_key="k" * 32)[0]
 
 
-def test_workers_are_told_of_a_database_that_they_cannot_read_themselves(monkeypatch):
+def test_workers_get_database_url_they_cannot_read(monkeypatch):
     monkeypatch.setenv("tamatar_database_url", "")
     settings = Settings.load(listen=HERE, workers=2)
     url = "postgresql://ada@127.0.0.1/auth"
@@ -86,7 +86,7 @@ def test_workers_are_told_of_a_database_that_they_cannot_read_themselves(monkeyp
         assert "TAMATAR_DATABASE_URL" not in of_each[0]
 
 
-def test_a_port_that_is_kept_is_seen_before_a_worker_listens():
+def test_reserved_port_counts_as_taken():
     with reserve_address(ListenAddress.parse(HERE)) as address:
         assert address.is_taken
         with pytest.raises(StartError, match="in use"), reserve_address(address):
@@ -94,19 +94,19 @@ def test_a_port_that_is_kept_is_seen_before_a_worker_listens():
     assert not address.is_taken
 
 
-def test_a_port_whose_connections_are_about_to_end_can_be_kept():
+def test_port_with_lingering_connections_can_be_reserved():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as caller:
             accepted, _ = listener.accept()
-            accepted.close()  # whoever closes first remembers the connection for a minute
+            accepted.close()  # the side that closes first keeps the connection in TIME_WAIT
             assert caller.recv(1) == b""
 
     with reserve_address(ListenAddress("127.0.0.1", port)) as address:
         assert address.port == port
 
 
-def test_an_address_of_another_machine_cannot_be_kept():
+def test_address_of_other_machine_cannot_be_reserved():
     with (
         pytest.raises(StartError, match=r"192\.0\.2\.1:50051 cannot be listened on"),
         reserve_address(ListenAddress.parse("192.0.2.1:50051")),
@@ -114,7 +114,7 @@ def test_an_address_of_another_machine_cannot_be_kept():
         pass
 
 
-def test_the_pause_of_one_who_dies_grows_to_a_limit():
+def test_restart_backoff_grows_to_a_limit():
     pauses = [restart_backoff(deaths) for deaths in (*range(12), 5000)]
 
     assert pauses[:4] == [0, 0, 0.5, 1]

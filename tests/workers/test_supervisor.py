@@ -1,4 +1,4 @@
-"""`tamatar-auth serve --workers`: several processes on one port, and who looks after them."""
+"""`tamatar-auth serve --workers`: several processes on one port, and their supervisor."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from tests.support.waiting import PATIENCE, eventually, until
 CHANNELS = 16
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
 
-# A connection of its own for each channel, as if each were another process.
+# A separate connection for each channel, as if each were another process.
 OWN = [("grpc.use_local_subchannel_pool", 1)]
 
 ESTABLISHED = "01"
@@ -37,7 +37,7 @@ ESTABLISHED = "01"
 
 @contextlib.contextmanager
 def working(*arguments, workers=2, **given):
-    """A server whose workers all answer."""
+    """Yield a server whose workers all answer."""
     with serving("--workers", str(workers), *arguments, **given) as server:
         until(lambda: server.events("workers answer") or server.process.poll() is not None)
         assert server.events("workers answer"), server.said
@@ -50,7 +50,7 @@ def server(postgres, tmp_path_factory):
     name = f"workers_{uuid4().hex}"
     given = {
         "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
-        "TAMATAR_POOL_SIZE": str(CHANNELS),  # or calls are refused where PostgreSQL stands still
+        "TAMATAR_POOL_SIZE": str(CHANNELS),  # with fewer, calls are refused when PostgreSQL stalls
         "TAMATAR_METRICS_ENABLED": "true",
         "TAMATAR_METRICS_LISTEN": "127.0.0.1:0",
     }
@@ -60,7 +60,7 @@ def server(postgres, tmp_path_factory):
 
 
 def state(pid):
-    """The letter of a process's state, and its parent; None when it is gone."""
+    """Return the state of a process and its parent; None if it has ended."""
     with contextlib.suppress(OSError):
         letter, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
         return None if letter in "ZX" else (letter, int(parent))
@@ -68,19 +68,19 @@ def state(pid):
 
 
 def workers_of(server):
-    """The processes of the workers that live."""
+    """Return the live workers of a server."""
     every = [int(at.name) for at in Path("/proc").glob("[0-9]*")]
     found = [(pid, state(pid)) for pid in every]
     return {pid for pid, known in found if known and known[1] == server.process.pid}
 
 
 def answering(server):
-    """The processes that have said that they answer calls, and live."""
+    """Return the live workers that have logged that they answer calls."""
     return {line["pid"] for line in server.events("listening")} & workers_of(server)
 
 
 def connections(pid, port):
-    """How many connections to a port a process holds."""
+    """Return the number of connections to a port that a process holds."""
     held = set()
     for each in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ def port_of(server):
 
 
 class Load:
-    """Clients that call without pause, one call at a time on a connection of each's own."""
+    """Clients that call without pause, one call at a time on separate connections."""
 
     def __init__(self, server, email, shipped):
         self.answered = [0] * CHANNELS
@@ -123,7 +123,7 @@ class Load:
             await self._count(number, call)
 
     async def _read_and_write(self, number, users):
-        """Call as callers do who leave it to the client what to do when a server goes."""
+        """Call like a program that leaves retries to the client."""
         while not self._over:
             await self._count(number, users.GetUser(self._request, timeout=PATIENCE))
             someone = CreateUserRequest(email=f"{uuid4()}@example.com")
@@ -136,8 +136,8 @@ class Load:
         except grpc.aio.AioRpcError as error:
             self.failed.append((number, error.code()))
 
-    async def goes_on(self):
-        """Wait until each client has had more answers."""
+    async def wait_for_progress(self):
+        """Wait until each client has had more responses."""
         before = list(self.answered)
         await eventually(
             lambda: all(now > then + 2 for now, then in zip(self.answered, before, strict=True))
@@ -156,13 +156,13 @@ async def load(server, *, shipped=False):
     clients = Load(server, email, shipped)
     running = [asyncio.ensure_future(clients.client(number)) for number in range(CHANNELS)]
     try:
-        await clients.goes_on()
+        await clients.wait_for_progress()
         yield clients
     finally:
         await clients.end(running)
 
 
-async def test_calls_are_answered_by_all_workers(server):
+async def test_all_workers_answer_calls(server):
     async with load(server) as clients:
         held = [connections(pid, port_of(server)) for pid in workers_of(server)]
         pages = {line["worker"]: line["metrics_address"] for line in server.events("telemetry")}
@@ -181,18 +181,18 @@ def page(address):
         return answer.read().decode()
 
 
-def test_health_is_answered_and_a_worker_is_named_by_its_lines(server, tmp_path):
+def test_health_is_answered_and_log_lines_name_worker(server, tmp_path):
     (address,) = server.addresses
     until(lambda: is_served("--address", address, cwd=tmp_path))
 
-    def told():
+    def worker_of():
         return {line["pid"]: line["worker"] for line in server.events("serving")}
 
-    until(lambda: answering(server) <= told().keys())
-    assert {told()[pid] for pid in answering(server)} == {0, 1}
+    until(lambda: answering(server) <= worker_of().keys())
+    assert {worker_of()[pid] for pid in answering(server)} == {0, 1}
 
 
-def test_the_supervisor_holds_nothing_of_grpc(server):
+def test_supervisor_loads_no_grpc(server):
     def has_grpc(pid):
         return "cygrpc" in Path(f"/proc/{pid}/maps").read_text()
 
@@ -200,7 +200,7 @@ def test_the_supervisor_holds_nothing_of_grpc(server):
     assert not has_grpc(server.process.pid)
 
 
-async def test_of_a_killed_worker_only_the_calls_in_flight_are_lost(server):
+async def test_killed_worker_loses_only_its_calls_in_flight(server):
     async with load(server) as clients:
         before = workers_of(server)
         victim = min(before)
@@ -208,14 +208,14 @@ async def test_of_a_killed_worker_only_the_calls_in_flight_are_lost(server):
         assert 0 < held < CHANNELS
         os.kill(victim, signal.SIGKILL)
         await eventually(lambda: len(answering(server)) == 2 and victim not in answering(server))
-        await clients.goes_on()
+        await clients.wait_for_progress()
 
     assert before - {victim} < workers_of(server)
     assert len({number for number, _ in clients.failed}) <= held, clients.failed
     assert {code for _, code in clients.failed} <= {StatusCode.UNAVAILABLE}
 
 
-async def test_who_watches_hears_of_ends_from_whichever_worker(server):
+async def test_watches_receive_ends_on_every_worker(server):
     email = f"{uuid4()}@example.com"
     # A worker that does not listen yet gets no connection.
     await eventually(lambda: len(answering(server)) == len(workers_of(server)) == 2)
@@ -241,7 +241,7 @@ async def test_who_watches_hears_of_ends_from_whichever_worker(server):
     assert all(held)
 
 
-async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(server):
+async def test_worker_that_keeps_dying_restarts_later_each_time(server):
     def ends():
         return [line for line in server.events("worker ended") if line["worker"] == 1]
 
@@ -253,7 +253,7 @@ async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(server)
             (victim,) = (pid for pid in answering(server) if heard[pid] == 1)
             os.kill(victim, signal.SIGKILL)
             await eventually(lambda deaths=before + death: len(ends()) == deaths)
-            asked = GetUserRequest(username="nobody")
+            asked = GetUserRequest(username="unknown")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await UserServiceStub(channel).GetUser(asked, wait_for_ready=True)
             assert refused.value.code() in {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
@@ -263,12 +263,12 @@ async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(server)
     assert first < second < third
 
 
-async def test_a_hangup_replaces_the_workers_and_no_call_of_the_shipped_client_is_lost(server):
+async def test_sighup_replaces_workers_without_failed_calls(server):
     before, times = workers_of(server), len(server.events("workers replaced"))
     async with load(server, shipped=True) as clients:
         server.ask(signal.SIGHUP)
         await eventually(lambda: len(server.events("workers replaced")) > times)
-        await clients.goes_on()
+        await clients.wait_for_progress()
 
     assert not clients.failed
     assert len(workers_of(server)) == 2
@@ -277,7 +277,7 @@ async def test_a_hangup_replaces_the_workers_and_no_call_of_the_shipped_client_i
     assert len(pages) == 2
 
 
-def test_workers_that_cannot_be_replaced_stay(tmp_path):
+def test_workers_with_invalid_new_settings_stay(tmp_path):
     with working(cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
         before = workers_of(server)
         (tmp_path / ".env").write_text("TAMATAR_POOL_SIZE=0\n")
@@ -287,7 +287,7 @@ def test_workers_that_cannot_be_replaced_stay(tmp_path):
         assert workers_of(server) == before
 
 
-async def test_the_end_waits_for_the_calls_of_all_workers(tmp_path, migrated_database):
+async def test_sigterm_waits_for_calls_of_all_workers(tmp_path, migrated_database):
     async with held_calls(tmp_path, migrated_database) as (server, calls, release):
         pids = workers_of(server)
         assert all(connections(pid, port_of(server)) for pid in pids)
@@ -300,12 +300,10 @@ async def test_the_end_waits_for_the_calls_of_all_workers(tmp_path, migrated_dat
     assert not [pid for pid in pids if state(pid)]
 
 
-async def test_a_worker_that_the_system_tells_to_end_too_finishes_its_calls(
-    tmp_path, migrated_database
-):
+async def test_worker_signalled_directly_finishes_its_calls(tmp_path, migrated_database):
     async with held_calls(tmp_path, migrated_database) as (server, calls, let_go):
         pids = workers_of(server)
-        # As systemd does: every process of a service is told.
+        # systemd signals every process of a service.
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
         server.ask(signal.SIGTERM)
@@ -318,7 +316,7 @@ async def test_a_worker_that_the_system_tells_to_end_too_finishes_its_calls(
         assert await asyncio.to_thread(server.ended) == 0
 
 
-async def test_a_second_signal_ends_at_once(tmp_path, migrated_database):
+async def test_second_signal_ends_all_workers_at_once(tmp_path, migrated_database):
     async with held_calls(tmp_path, migrated_database) as (server, calls, _):
         pids = workers_of(server)
         server.ask(signal.SIGTERM)
@@ -333,7 +331,7 @@ async def test_a_second_signal_ends_at_once(tmp_path, migrated_database):
 
 @contextlib.asynccontextmanager
 async def held_calls(folder, url):
-    """A server with a call in flight on each of many connections, and what lets them go on."""
+    """Yield a server, a call in flight on each connection, and a function that releases them."""
     given = {
         "TAMATAR_SHUTDOWN_GRACE": "5m",
         "TAMATAR_STATEMENT_TIMEOUT": "1m",
@@ -365,7 +363,7 @@ async def held_calls(folder, url):
         yield server, calls, holder.rollback
 
 
-def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path):
+def test_workers_end_with_killed_supervisor(tmp_path):
     with working(cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
         pids = workers_of(server)
         assert len(pids) == 2
@@ -375,7 +373,7 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path):
         assert len(server.events("stopped")) == 2
 
 
-def test_an_end_before_the_workers_answer_is_an_end_too(tmp_path):
+def test_sigterm_before_workers_answer_ends_them(tmp_path):
     with serving("--workers", "2", cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
         pids = until(lambda: workers_of(server))
         server.ask(signal.SIGTERM)
@@ -383,7 +381,7 @@ def test_an_end_before_the_workers_answer_is_an_end_too(tmp_path):
         assert not [pid for pid in pids if state(pid)]
 
 
-def test_what_keeps_one_server_from_starting_keeps_several(tmp_path):
+def test_start_error_is_reported_once_for_workers(tmp_path):
     given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_PASSWORD_KEYS_FILE": "nothing"}
     said = [
         tamatar("serve", "--workers", count, cwd=tmp_path, code=2, **given).stderr
@@ -394,7 +392,7 @@ def test_what_keeps_one_server_from_starting_keeps_several(tmp_path):
     assert said[1].count("TAMATAR_PASSWORD_KEYS_FILE: cannot be read") == 1
 
 
-def test_unix_sockets_are_not_shared(tmp_path):
+def test_workers_cannot_share_unix_sockets(tmp_path):
     asked = ("serve", "--workers", "2", "--listen", "127.0.0.1:0,unix:auth.sock")
     refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
 
@@ -403,24 +401,24 @@ def test_unix_sockets_are_not_shared(tmp_path):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_port_that_is_taken_is_refused_also_when_its_owner_shares_it(tmp_path, shared):
+def test_taken_port_is_refused_even_if_shareable(tmp_path, shared):
     with socket.create_server(("127.0.0.1", 0), reuse_port=shared) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         asked = ("serve", "--workers", "2", "--listen", address)
         refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
 
-    told = f"{address} is in use by another process: end that, or set TAMATAR_LISTEN.\n"
-    assert refused.stderr == told
+    message = f"{address} is in use by another process: end that, or set TAMATAR_LISTEN.\n"
+    assert refused.stderr == message
 
 
-def test_the_port_of_workers_is_taken(tmp_path, server):
+def test_port_of_workers_counts_as_taken(tmp_path, server):
     for count in ("1", "2"):
         asked = ("serve", "--workers", count, "--listen", server.addresses[0])
         refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
         assert "is in use by another process" in refused.stderr
 
 
-async def test_development_prepares_once_for_all_workers(tmp_path):
+async def test_dev_server_prepares_once_for_all_workers(tmp_path):
     with working("--dev", cwd=tmp_path) as server:
         (address,) = server.addresses
         for _ in range(8):
