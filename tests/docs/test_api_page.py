@@ -1,4 +1,4 @@
-"""docs/reference/api.md holds everything that the protos declare, with their rules in words."""
+"""docs/reference/api.md lists everything that the protos declare, with the rules in words."""
 
 import pytest
 from buf.validate import validate_pb2
@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/reference/api.md").read_text()
 
 
 def section(title):
-    """What stands below a headline, up to the next one."""
+    """Return the text below a headline, up to the next one."""
     return PAGE.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
 
 
@@ -43,13 +43,13 @@ def field(**rules):
         ({"cel": [{"id": "a", "message": "must be odd"}]}, ["must be odd"]),
     ],
 )
-def test_rules_are_said_in_words_and_none_is_left_out(rules, words):
+def test_field_rules_are_all_described_in_words(rules, words):
     expected = words if words is not None else ["at most 5 items", "each a UUID"]
 
     assert describe_rules(field(**rules)) == expected
 
 
-def test_every_call_is_on_the_page_with_who_may_make_it():
+def test_api_page_lists_every_call_with_its_roles():
     for service, methods in ACCESS_RULES.items():
         if service.startswith(PACKAGE):
             for method, rule in methods.items():
@@ -58,7 +58,7 @@ def test_every_call_is_on_the_page_with_who_may_make_it():
                 assert "Roles: " in section(method)
 
 
-def test_every_field_is_on_the_page_with_its_rules():
+def test_api_page_lists_every_field_with_its_rules():
     pool = descriptor_pool.Default()
     for name in (f"{PACKAGE}.UserService", f"{PACKAGE}.SessionService"):
         for method in pool.FindServiceByName(name).methods:
@@ -72,19 +72,19 @@ def test_every_field_is_on_the_page_with_its_rules():
     assert "exactly one of `identifier`" in section("GetUser")
 
 
-def test_a_call_that_refuses_as_another_has_its_reasons_too():
+def test_api_page_includes_reasons_of_referenced_call():
     (line,) = [row for row in PAGE.splitlines() if row.startswith("| [RefreshSession](")]
 
     assert "`SESSION_UNKNOWN`" in line
     assert "`SESSION_REUSED`" in line
 
 
-def test_every_reason_is_on_the_page_with_its_status():
+def test_api_page_lists_every_reason_with_its_status():
     for reason, failure in failures().items():
         assert f"| `{reason}` | {failure.code} | " in PAGE
 
 
-def test_a_comment_that_names_another_status_is_found():
+def test_comment_with_wrong_status_is_found():
     image = descriptor_pb2.FileDescriptorSet()
     reasons = tamatar.auth.v1.error_reason_pb2.DESCRIPTOR
     reasons.CopyToProto(image.file.add())

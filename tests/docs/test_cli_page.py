@@ -19,7 +19,7 @@ ADDRESS = "auth.example.com:50051"
 
 @pytest.fixture
 def encrypted(postgres, tmp_path):
-    """Where a server answers over TLS, to a person with the page's files."""
+    """The address of a server with TLS, for a user with the files of the page."""
     authority = Authority.make()
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
     certificate, key = authority.sign("localhost").write(tmp_path)
@@ -38,7 +38,7 @@ def encrypted(postgres, tmp_path):
     postgres.drop(name)
 
 
-def test_a_context_is_added_and_used_and_a_refusal_is_told(encrypted, tmp_path):
+def test_cli_page_commands_work_and_refusal_prints_as_shown(encrypted, tmp_path):
     assert ADDRESS in COMMANDS
     given = {"HOME": str(tmp_path), "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
 

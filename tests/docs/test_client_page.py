@@ -16,13 +16,13 @@ ADDRESS = "auth.example.com:50051"
 
 
 def run_block(code, address):
-    """Run code of the page, whose service is at an address; return its names."""
+    """Run code of the page with a service at an address; return its names."""
     names = {"token": "tmc_of_this_caller"}
     exec(code.replace(ADDRESS, address), names)  # noqa: S102 - it is the page's
     return names
 
 
-def test_a_user_is_read_or_is_not_there(fake):
+def test_client_page_calls_find_user_or_none(fake):
     assert ADDRESS in CALLS
     assert run_block(CALLS, fake.address)["user"] is None
 
@@ -31,7 +31,7 @@ def test_a_user_is_read_or_is_not_there(fake):
     assert run_block(CALLS, fake.address)["user"] == ada
 
 
-def test_a_guarded_server_knows_who_calls_and_keeps_others_out(fake):
+def test_client_page_guard_accepts_signed_in_user_only(fake):
     assert ADDRESS in GUARDS
     token = fake.start_session(fake.add_user("ada@example.com", first_name="Ada"))
     names = run_block(GUARDS, fake.address)
@@ -54,7 +54,7 @@ def test_a_guarded_server_knows_who_calls_and_keeps_others_out(fake):
         names["guard"].close()
 
 
-def test_the_fake_service_does_what_the_page_has_it_do():
+def test_client_page_tests_run_with_fake_service():
     also = re.search(r"# also (.*)$", TESTS, re.MULTILINE)[1].split(", ")
 
     names = run_block(TESTS, "nowhere")

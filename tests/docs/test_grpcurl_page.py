@@ -1,4 +1,4 @@
-"""docs/guide/grpcurl.md: every command does what the page says, and prints what stands below it."""
+"""docs/guide/grpcurl.md: every command works, and prints the text below it."""
 
 import os
 import re
@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"(?ms)^## (.*?)$|^```console\n(.*?)^```$(?:\n\n^```text\n(.
 
 
 def examples():
-    """Every block of commands, with the headline that it stands below and what it prints."""
+    """Yield every block of commands, with its headline and its output."""
     title = ""
     for headline, commands, printed in BLOCKS:
         title = headline or title
@@ -30,7 +30,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def guarded(postgres, tmp_path_factory):
-    """A folder with what callers of a guarded server have, and their tokens."""
+    """A folder with the credentials of callers of a guarded server, and their tokens."""
     folder = tmp_path_factory.mktemp("guarded")
     authority = Authority.make()
     (folder / "ca.pem").write_bytes(authority.root.pem)
@@ -71,7 +71,7 @@ def mutual(guarded):
 
 
 @pytest.mark.parametrize(("title", "commands", "printed"), list(examples()))
-def test_the_commands_of_the_page(title, commands, printed, request, tmp_path):
+def test_grpcurl_page_command_prints_as_shown(title, commands, printed, request, tmp_path):
     program = find_grpcurl()
     if "TLS" in title:
         wanted = "mutual" if "certificate" in title else "encrypted"
@@ -103,7 +103,7 @@ def test_the_commands_of_the_page(title, commands, printed, request, tmp_path):
         assert ended.stdout.strip()
 
 
-def test_the_page_calls_every_service():
+def test_grpcurl_page_calls_every_service():
     for service in ACCESS_RULES:
         if "Reflection" not in service:
             assert f"{service}/" in PAGE

@@ -12,7 +12,7 @@ ROW, REPORT = re.findall(r"(?ms)^```json\n(.*?)^```$", PAGE)
 (COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
 
 
-def test_the_row_of_the_page_is_imported_whole(cli, tmp_path):
+def test_import_page_row_is_imported_whole(cli, tmp_path):
     assert '"$2b$12$..."' in ROW
     row = ROW.replace("$2b$12$...", HASH)
     (tmp_path / "one.jsonl").write_text(row)
@@ -26,9 +26,7 @@ def test_the_row_of_the_page_is_imported_whole(cli, tmp_path):
     assert grace.items() >= json.loads(row).items()
 
 
-def test_the_commands_of_the_page_leave_the_report_that_it_shows(
-    cli, tmp_path, server_address, surroundings
-):
+def test_import_page_commands_write_report_as_shown(cli, tmp_path, server_address, surroundings):
     cli("user", "create", "taken@example.com")
     (tmp_path / "users.csv").write_text(
         "email,username\nnew@example.com,\ntaken@example.com,\nshort@example.com,ab\n"
@@ -46,13 +44,13 @@ def test_the_commands_of_the_page_leave_the_report_that_it_shows(
         "created 1",
     ]
     report = tmp_path / "users.csv.report.jsonl"
-    assert told(report.read_text()) == told(REPORT)
+    assert comparable(report.read_text()) == comparable(REPORT)
     assert f'"service": "{server_address}"' in report.read_text()
     assert "new@example.com" in (tmp_path / "all.jsonl").read_text()
 
 
-def told(report):
-    """The lines of a report, without what tells one file, service and user from another."""
+def comparable(report):
+    """Return the lines of a report, without values that differ between runs."""
     digests = re.sub(r'"sha256:[0-9a-f]{64}"', '"sha256:"', report)
     ids = re.sub(r'"user_id": "[0-9a-f-]{36}"', '"user_id": ""', digests)
     return re.sub(r'"service": "[^"]+"', '"service": ""', ids).splitlines()

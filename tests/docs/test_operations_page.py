@@ -1,4 +1,4 @@
-"""What docs/operate/operations.md says can be done, and does what it says."""
+"""docs/operate/operations.md: its commands, settings and figures are right."""
 
 import configparser
 import os
@@ -37,12 +37,12 @@ def blocks(language, page=PAGE):
 
 
 def section(title):
-    """What stands below a headline, up to the next one."""
+    """Return the text below a headline, up to the next one."""
     return re.split(r"^#+ ", PAGE.partition(f" {title}\n")[2], flags=re.MULTILINE)[0]
 
 
 def values():
-    """The settings of PostgreSQL that the page gives."""
+    """Return the PostgreSQL settings of the page."""
     lines = "".join(blocks("ini")).splitlines()
     return [tuple(part.strip(" '") for part in line.split("=", 1)) for line in lines]
 
@@ -55,19 +55,19 @@ def fill(url):
     with psycopg.connect(url) as connection:
         connection.execute(
             """
-            WITH somebody AS (
+            WITH owner AS (
                 INSERT INTO users (id, email, first_name)
                 VALUES (gen_random_uuid(), 'ada@example.com', 'Ada') RETURNING id
             )
             INSERT INTO sessions (id, user_id, token_digest, expires_at)
-            SELECT gen_random_uuid(), id, sha256('1'), now() + interval '1 day' FROM somebody
+            SELECT gen_random_uuid(), id, sha256('1'), now() + interval '1 day' FROM owner
             """
         )
 
 
-def test_every_setting_is_one_that_postgresql_takes(tmp_path):
+def test_operations_page_settings_exist_in_postgresql(tmp_path):
     given = dict(values())
-    standbys = given.pop("synchronous_standby_names")  # not here, and nothing shall wait for them
+    standbys = given.pop("synchronous_standby_names")  # there are none here to wait for
 
     with (
         EmbeddedPostgres(tmp_path, settings=given | {"fsync": "off"}) as server,
@@ -80,7 +80,7 @@ def test_every_setting_is_one_that_postgresql_takes(tmp_path):
     assert taken == given
 
 
-def test_there_are_enough_connections_for_the_service_of_the_page():
+def test_operations_page_connection_count_is_right():
     pool = SettingFields.model_fields["pool_size"].default
     most = 4 * 2 * (pool + 8 + 2)
 
@@ -88,7 +88,7 @@ def test_there_are_enough_connections_for_the_service_of_the_page():
     assert most + 4 * 2 * pool < int(dict(values())["max_connections"])
 
 
-def test_every_default_of_the_page_is_the_one_of_the_settings(tmp_path):
+def test_operations_page_defaults_are_those_of_settings(tmp_path):
     shown = run(BIN / "tamatar-auth", "config", "example", cwd=tmp_path).stdout
     defaults = dict(re.findall(r"^#?\s*(TAMATAR_\w+)=(\S+)$", shown, re.MULTILINE))
     rows = re.findall(r"^\| `(TAMATAR_\w+)` \| (\S+) \|", PAGE, re.MULTILINE)
@@ -97,7 +97,7 @@ def test_every_default_of_the_page_is_the_one_of_the_settings(tmp_path):
     assert [row for row in rows if defaults[row[0]] != row[1]] == []
 
 
-def test_the_url_of_the_page_is_understood():
+def test_operations_page_url_is_understood():
     (line,) = (text for text in blocks("text") if text.startswith("TAMATAR_DATABASE_URL="))
     url = line.strip().partition("=")[2]
 
@@ -108,7 +108,7 @@ def test_the_url_of_the_page_is_understood():
 
 
 @pytest.mark.parametrize("number", range(len(blocks("sql"))))
-def test_the_sql_of_the_page_runs_and_keeps_the_tables(migrated_database, number):
+def test_operations_page_sql_runs_and_keeps_schema(migrated_database, number):
     fill(migrated_database)
 
     with psycopg.connect(migrated_database) as connection:
@@ -120,7 +120,7 @@ def test_the_sql_of_the_page_runs_and_keeps_the_tables(migrated_database, number
     assert Migrations(migrated_database).check() == []
 
 
-def test_after_a_restore_no_session_is_good(migrated_database):
+def test_operations_page_restore_ends_all_sessions(migrated_database):
     fill(migrated_database)
     (statements,) = blocks("sql", section("Restoring"))
 
@@ -131,7 +131,7 @@ def test_after_a_restore_no_session_is_good(migrated_database):
     assert live == (0,)
 
 
-async def test_password_keys_are_rotated_as_the_page_says(settings, migrated_database):
+async def test_operations_page_rotates_password_keys(settings, migrated_database):
     old, new = (f"{name}:{b64encode(name.encode() * 8).decode()}" for name in ("2026", "2027"))
     (count,) = blocks("sql", section("Password keys"))
     named = []
@@ -153,7 +153,7 @@ async def test_password_keys_are_rotated_as_the_page_says(settings, migrated_dat
     assert named == [[("2026", 1)], [("2026", 1)], [("2027", 1)], [("2027", 1)]]
 
 
-def test_tokens_of_callers_are_rotated_as_the_page_says(tmp_path):
+def test_operations_page_rotates_caller_tokens(tmp_path):
     given = {"TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml")}
     tamatar("caller", "add", "gateway", "--role", "validator", cwd=tmp_path, **given)
     (commands,) = blocks("console", section("Callers"))
@@ -164,18 +164,16 @@ def test_tokens_of_callers_are_rotated_as_the_page_says(tmp_path):
     assert "gateway" in said[1].stdout
 
 
-def test_the_end_of_a_certificate_is_told_as_the_page_says(tmp_path):
+def test_operations_page_prints_end_of_certificate(tmp_path):
     certificate, _ = Authority.make().sign("localhost").write(tmp_path)
     (command,) = blocks("console", section("Certificates"))
 
-    told = run("sh", "-c", command, cwd=tmp_path, TAMATAR_TLS_CERTIFICATE_FILE=str(certificate))
+    printed = run("sh", "-c", command, cwd=tmp_path, TAMATAR_TLS_CERTIFICATE_FILE=str(certificate))
 
-    assert re.fullmatch(r"notAfter=.* GMT\n", told.stdout)
+    assert re.fullmatch(r"notAfter=.* GMT\n", printed.stdout)
 
 
-async def test_a_file_with_the_password_of_the_database_is_read_with_each_connection(
-    settings, migrated_database, tmp_path
-):
+async def test_passfile_is_read_for_each_connection(settings, migrated_database, tmp_path):
     url = urlsplit(migrated_database)
     passfile = tmp_path / "pgpass"
     bare = url._replace(netloc=f"{url.username}@{url.hostname}:{url.port}")
@@ -194,7 +192,7 @@ async def test_a_file_with_the_password_of_the_database_is_read_with_each_connec
     assert await connects(url.password)
 
 
-def test_a_dump_is_restored_as_the_page_says(migrated_database, postgres, tmp_path):
+def test_operations_page_dump_can_be_restored(migrated_database, postgres, tmp_path):
     fill(migrated_database)
     name = f"restored_{uuid4().hex}"
     commands = [
@@ -222,7 +220,7 @@ def test_a_dump_is_restored_as_the_page_says(migrated_database, postgres, tmp_pa
 
 
 def service_file(folder, **urls):
-    """Write the service file of the page for these databases; a file has their passwords."""
+    """Write the service file of the page for these databases, and a passfile."""
     (page,) = (text for text in blocks("text", section("Backups")) if "passfile=" in text)
     named = configparser.ConfigParser()
     named.read_string(page)

@@ -1,4 +1,4 @@
-"""Every block of code on a page is run by a test, or stands in a list that says why not."""
+"""Every code block on a page is run by a test, or a list says why not."""
 
 import os
 import re
@@ -36,7 +36,7 @@ RUN_BY = {
     "docs/operate/telemetry.md": ("tests/docs/test_pages.py", {"console"}),
     "protos/README.md": ("tests/interop/test_languages.py", {"console"}),
 }
-"""The test that runs the code of a page, and which languages: all but what is listed below."""
+"""For each page: the test that runs its code, and the languages it covers."""
 
 NOT_RUN = {
     ("CONTRIBUTING.md", "make setup "): "the targets that run the tests",
@@ -50,7 +50,7 @@ NOT_RUN = {
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
     ("docs/operate/operations.md", "pool_mode = "): "there is no PgBouncer where the tests run",
 }
-"""Blocks that no test runs, by their page and how they begin, and why."""
+"""Blocks that no test runs, by page and beginning, with the reason."""
 
 
 def blocks(page, language=r"\w*"):
@@ -80,7 +80,7 @@ def test_every_link_to_a_headline_leads_to_one(page):
         assert there is None or anchor in anchors(there.read_text()), (link, anchor)
 
 
-def test_every_page_of_the_site_is_listed_in_its_index():
+def test_every_page_of_the_site_is_listed_in_an_index():
     def listed(page):
         links = re.findall(r"\]\(([^)\s#]+)\)", page.read_text())
         return {pages.linked_file(page, link) for link in links}
@@ -92,7 +92,7 @@ def test_every_page_of_the_site_is_listed_in_its_index():
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
-def test_a_decision_has_a_number_a_status_and_its_reasons(path):
+def test_decision_has_number_status_and_sections(path):
     number, _ = path.stem.split("-", 1)
 
     title, _, status, *_ = path.read_text().splitlines()
@@ -103,31 +103,31 @@ def test_a_decision_has_a_number_a_status_and_its_reasons(path):
     assert sections == ["Context", "Decision", "Consequences"]
 
 
-def test_every_excuse_is_of_a_block():
+def test_every_excuse_matches_a_block():
     used = {key for page in PAGES for block in blocks(page) for key in excused(page, block)}
 
     assert used == set(NOT_RUN)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("docs/operate/incidents.md", "sql"))))
-def test_the_sql_for_incidents_runs(migrated_database, number):
+def test_incidents_page_sql_runs(migrated_database, number):
     with psycopg.connect(migrated_database) as connection:
         for statement in blocks("docs/operate/incidents.md", "sql")[number].strip().split(";\n"):
             connection.execute(statement.encode())
 
 
-def test_callers_are_kept_as_the_page_says(tmp_path):
+def test_running_page_commands_manage_callers(tmp_path):
     (commands,) = blocks("docs/operate/running.md", "console")
 
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
-    told = run("sh", "-e", "-c", commands, cwd=tmp_path, PATH=path).stdout.splitlines()
+    printed = run("sh", "-e", "-c", commands, cwd=tmp_path, PATH=path).stdout.splitlines()
 
-    assert [line[:4] for line in told[:2]] == ["tmc_", "tmc_"]
-    assert told[0] != told[1]
-    assert "gateway" in "".join(told[2:])
+    assert [line[:4] for line in printed[:2]] == ["tmc_", "tmc_"]
+    assert printed[0] != printed[1]
+    assert "gateway" in "".join(printed[2:])
 
 
-def test_the_leaked_token_of_a_caller_ends_at_once(tmp_path):
+def test_incidents_page_command_ends_leaked_token(tmp_path):
     callers = CallerFile(tmp_path / "callers.toml")
     callers.add(NewCaller("gateway", [Role.VALIDATOR]), DAY)
     before = (tmp_path / "callers.toml").read_text()
@@ -143,7 +143,7 @@ def test_the_leaked_token_of_a_caller_ends_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("line", blocks("docs/operate/telemetry.md", "console")[0].splitlines())
-def test_telemetry_is_switched_on_as_the_page_says(line, migrated_database, tmp_path):
+def test_telemetry_page_commands_enable_telemetry(line, migrated_database, tmp_path):
     command, _, comment = (part.strip() for part in line.partition("#"))
     given = {
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),

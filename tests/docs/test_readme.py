@@ -1,4 +1,4 @@
-"""README.md and the pages beside it: their code runs, and every name on them exists."""
+"""README.md and the other pages: their code runs, and every name on them exists."""
 
 import re
 import shlex
@@ -37,7 +37,7 @@ SECURITY = (ROOT / "docs/operate/security.md").read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 OTHER_PROGRAMS = ("buf", "docker", "kubectl")
-"""Programs of others, with options that a page names and none of our commands has."""
+"""Programs of others, whose options a page may name."""
 
 SERVICES = {
     service.name: {method.name for method in service.methods}
@@ -58,25 +58,25 @@ def address(postgres, tmp_path_factory):
 
 
 def blocks(language):
-    """The code of the README in a language."""
+    """Return the code of the README in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 def lines_of(program):
-    """The commands in the README's code that start a program, each in one line."""
+    """Return the README's commands that start a program, each in one line."""
     code = "".join(blocks("console")).replace("\\\n", " ")
     return [line for line in code.splitlines() if line.split()[:1] == [program]]
 
 
 def rows(first_header):
-    """The rows of the first table whose first header is this, without the header."""
+    """Return the rows of the first table whose first header is this, without the header."""
     table = re.search(rf"^\| {first_header} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
     assert table is not None
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
 
 
 def leaves(command, words=()):
-    """The commands below a command, by the words that call them."""
+    """Return the commands below a command, by the words that call them."""
     if not hasattr(command, "commands"):
         return {words: command}
     below = {name: command.get_command(None, name) for name in command.list_commands(None)}
@@ -97,7 +97,7 @@ OPTIONS = {
 }
 
 
-def test_the_example_in_python_prints_who_is_signed_in(address, tmp_path):
+def test_readme_python_example_prints_user(address, tmp_path):
     code, _ = blocks("python")
     assert ADDRESS in code
     example = tmp_path / "example.py"
@@ -108,7 +108,7 @@ def test_the_example_in_python_prints_who_is_signed_in(address, tmp_path):
     assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
 
 
-def test_the_guarded_service_greets_who_is_signed_in_and_nobody_else(address, tmp_path):
+def test_readme_guarded_service_greets_signed_in_user_only(address, tmp_path):
     _, code = blocks("python")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         mine = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -137,16 +137,16 @@ def test_the_guarded_service_greets_who_is_signed_in_and_nobody_else(address, tm
 @pytest.mark.parametrize(
     ("language", "example"), [("go", "go/main.go"), ("typescript", "typescript/validate.ts")]
 )
-def test_the_clients_in_other_languages_are_those_that_are_run(language, example):
+def test_clients_in_other_languages_are_those_that_run(language, example):
     (code,) = re.findall(rf"(?ms)^```{language}\n(.*?)^```$", OTHER_LANGUAGES)
     run_lines = iter((ROOT / "examples" / example).read_text().splitlines())
 
-    # Each line stands there, in this order: `in` takes the lines up to the one it looks for.
+    # Each line occurs in this order: `in` consumes the lines up to the match.
     stripped = map(str.strip, run_lines)
     assert [line for line in code.splitlines() if line.strip() not in stripped] == []
 
 
-def test_the_calls_with_grpcurl_are_answered(address, tmp_path):
+def test_readme_grpcurl_calls_succeed(address, tmp_path):
     program = find_grpcurl()
     calls = [shlex.split(line.replace(ADDRESS, address)) for line in lines_of("grpcurl")]
     assert calls
@@ -157,7 +157,7 @@ def test_the_calls_with_grpcurl_are_answered(address, tmp_path):
     assert "tms_" in said
 
 
-def test_the_calls_are_those_of_the_protos():
+def test_readme_calls_are_those_of_protos():
     said = {name.strip("`").rpartition(".")[2]: calls for name, calls in rows("Service")}
     del said["reflection"]
 
@@ -166,7 +166,7 @@ def test_the_calls_are_those_of_the_protos():
     } == SERVICES
 
 
-def test_every_command_is_named_and_every_named_command_exists():
+def test_commands_on_pages_exist_and_all_are_named():
     spans = re.findall(r"`([^`\n]+)`", TEXT) + lines_of("tamatar-auth")
     named = {
         tuple(word for word in span.split("tamatar-auth ")[1].split() if re.match(r"[a-z]", word))
@@ -181,7 +181,7 @@ def test_every_command_is_named_and_every_named_command_exists():
         assert words in ends or words[-1:] in ends, words
 
 
-def test_every_named_option_exists():
+def test_options_on_pages_exist():
     ours = re.sub(rf"(?:^|`)(?:{'|'.join(OTHER_PROGRAMS)}) [^`\n]*", "", TEXT, flags=re.MULTILINE)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours))
 
@@ -189,7 +189,7 @@ def test_every_named_option_exists():
     assert named <= OPTIONS
 
 
-def test_every_named_target_of_make_exists():
+def test_make_targets_on_pages_exist():
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
 
@@ -198,7 +198,7 @@ def test_every_named_target_of_make_exists():
     assert named <= set(targets[1].split())
 
 
-def test_every_named_setting_exists():
+def test_settings_on_pages_exist():
     origins = Origins(Settings)
     known = {variable for field in Settings.model_fields for variable in origins.variables(field)}
     known |= CLIENT_VARIABLES
@@ -207,16 +207,16 @@ def test_every_named_setting_exists():
     assert {row[0].strip("`") for row in rows("Variable")} <= named <= known
 
 
-def test_every_named_test_and_file_of_tests_exists():
+def test_tests_and_files_on_pages_exist():
     code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    known = set(re.findall(r"^(?:async )?def (test_\w+)", code, re.MULTILINE))
+    known = set(re.findall(r"^ *(?:async )?def (test_\w+)", code, re.MULTILINE))
     named = re.findall(r"`((?:tests/|test_)[^`]*)`", TEXT)
 
     assert named
     assert not [name for name in named if name not in known and not (ROOT / name).exists()]
 
 
-def test_a_row_of_the_security_requirements_is_met_or_a_deviation_and_not_both():
+def test_security_requirements_are_listed_once():
     rows = re.findall(r"^\| ([\d., *]+) \|", SECURITY, re.MULTILINE)
     numbers = Counter(number for row in rows for number in re.findall(r"[\d.]+", row))
 
@@ -225,7 +225,7 @@ def test_a_row_of_the_security_requirements_is_met_or_a_deviation_and_not_both()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_leads_to_a_file(page):
+def test_every_link_on_a_page_leads_to_a_file(page):
     links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
     targets = [target for link in links if (target := linked_file(page, link))]
 
@@ -239,7 +239,7 @@ def test_readme_links_are_absolute():
 
 
 @pytest.mark.parametrize("page", SITE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_page_of_the_site_links_to_other_files_by_the_repository(page):
+def test_site_pages_link_to_other_files_by_repository(page):
     links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
     own = [linked_file(page, link) for link in links if not link.startswith("https:")]
 

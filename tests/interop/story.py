@@ -1,4 +1,4 @@
-"""The first calls that anybody makes, told to a client of any make."""
+"""The first calls of a user, made by a client in any language."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +12,18 @@ import tamatar.auth.v1.user_service_pb2  # noqa: F401 - the pool knows what was 
 PASSWORD = "TestPass123!"
 
 Call = Callable[[str, dict[str, str]], Any]
-"""Calls a method with a request; returns the answer, or the status and reason of a refusal."""
+"""Calls a method with a request; returns the response, or status and reason of a refusal."""
 
 
 def read_answer(method: str, text: str) -> Any:
-    """Read the answer of a method, which must be JSON of its message and nothing else."""
+    """Parse the response of a method, which must be JSON of its message and nothing else."""
     service, _, name = method.partition("/")
     found = descriptor_pool.Default().FindMethodByName(f"tamatar.auth.v1.{service}.{name}")
     return json_format.Parse(text, message_factory.GetMessageClass(found.output_type)())
 
 
-def tell_first_calls(call: Call) -> None:
-    """Create a user, sign in, validate, list, revoke; be refused what is to be refused."""
+def make_first_calls(call: Call) -> None:
+    """Create a user, sign in, validate, list and revoke; check the refusals in between."""
     email = f"ada-{uuid4()}@example.com"
     assert call("UserService/CreateUser", {"email": email}).user.email == email
     for twin in (email, email.upper()):
@@ -47,5 +47,5 @@ def tell_first_calls(call: Call) -> None:
 
 
 def who(name: str, password: str = PASSWORD) -> dict[str, str]:
-    """Who signs in."""
+    """Return the credentials of a sample user."""
     return {"email": f"{name}@example.com", "password": password}

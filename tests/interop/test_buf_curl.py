@@ -1,4 +1,4 @@
-"""buf curl over reflection: connect-go, the other stack of gRPC in Go."""
+"""buf curl over reflection: connect-go, the other gRPC stack in Go."""
 
 import base64
 import json
@@ -38,15 +38,15 @@ def call(curl):
     return call
 
 
-def test_the_first_calls(call):
+def test_first_calls_with_buf_curl_succeed(call):
     tell_first_calls(call)
 
 
-def test_services_and_methods_are_listed(curl):
+def test_buf_curl_lists_services_and_methods(curl):
     assert "tamatar.auth.v1.SessionService" in curl("--list-services").stdout.split()
     methods = curl("--list-methods").stdout.split()
     assert {"tamatar.auth.v1.UserService/CreateUser", "grpc.health.v1.Health/List"} <= set(methods)
 
 
-def test_the_health_is_told(curl):
+def test_buf_curl_reads_health(curl):
     assert json.loads(curl(path="grpc.health.v1.Health/Check").stdout) == {"status": "SERVING"}

@@ -1,4 +1,4 @@
-"""grpcurl over reflection: a client in Go that knows nothing of us beforehand."""
+"""grpcurl over reflection: a client in Go without generated stubs."""
 
 import json
 
@@ -9,12 +9,12 @@ from tests.interop.story import read_answer, tell_first_calls
 from tests.support.commands import find_grpcurl, run
 
 STATUS_BASE = 64
-"""What grpcurl adds to a status to make its exit code."""
+"""The number that grpcurl adds to a status for its exit code."""
 
 
 @pytest.fixture
 def grpcurl(sample_address, tmp_path):
-    """Run grpcurl with the server's address among its arguments."""
+    """Return a function that runs grpcurl with the server's address among its arguments."""
     program = find_grpcurl()
 
     def grpcurl(*arguments, code=0):
@@ -43,11 +43,11 @@ def call(grpcurl):
     return call
 
 
-def test_the_first_calls(call):
+def test_first_calls_with_grpcurl_succeed(call):
     tell_first_calls(call)
 
 
-def test_services_and_methods_are_listed_and_described(grpcurl):
+def test_grpcurl_lists_and_describes_services(grpcurl):
     services = grpcurl("list").stdout.split()
     assert "tamatar.auth.v1.UserService" in services
 
@@ -59,7 +59,7 @@ def test_services_and_methods_are_listed_and_described(grpcurl):
             assert f"{method} is a method:" in grpcurl(f"describe {method}").stdout
 
 
-def test_the_health_is_told(grpcurl):
+def test_grpcurl_reads_health(grpcurl):
     for service in ("", "tamatar.auth.v1.UserService"):
         request = json.dumps({"service": service})
         assert json.loads(grpcurl("-d", request, "grpc.health.v1.Health/Check").stdout) == {

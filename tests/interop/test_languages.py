@@ -1,4 +1,4 @@
-"""The clients in Go and in TypeScript: stubs made as protos/README.md says, built, and run."""
+"""The clients in Go and TypeScript: stubs generated as protos/README.md says, built, and run."""
 
 import os
 import re
@@ -17,19 +17,19 @@ PAGE = (ROOT / "protos/README.md").read_text()
 PROTOSET, FOR_GO, FOR_TYPESCRIPT = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
 
 PATIENCE = 300
-"""Seconds that a compiler may take that has nothing in its cache."""
+"""Seconds that a compiler with an empty cache may take."""
 
 
 @pytest.fixture
 def token(sample_address):
-    """A session's token, which one of the sample users has."""
+    """The token of a session of a sample user."""
     with grpc.insecure_channel(sample_address) as channel:
         who = CreateSessionRequest(email="test1@example.com", password=PASSWORD)
         yield SessionServiceStub(channel).CreateSession(who, timeout=30).session_token
 
 
 def generated(name, folder, command):
-    """Copy an example, and make its stubs by the commands of the page."""
+    """Copy an example, and generate its stubs with the commands of the page."""
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
     example = folder / name
     left = shutil.ignore_patterns("gen", "build", "node_modules", "auth.binpb")
@@ -45,7 +45,7 @@ def generated(name, folder, command):
 
 
 @pytest.mark.timeout(PATIENCE)
-def test_the_client_in_go(sample_address, token, tmp_path):
+def test_go_client_builds_and_validates_session(sample_address, token, tmp_path):
     go = shutil.which("go") or pytest.skip("go is missing: its client is not run")
     modules = run(go, "env", "GOMODCACHE", cwd=tmp_path).stdout.strip()
     if not Path(modules, "google.golang.org").is_dir():
@@ -64,7 +64,7 @@ def test_the_client_in_go(sample_address, token, tmp_path):
 
 
 @pytest.mark.timeout(PATIENCE)
-def test_the_client_in_typescript(sample_address, token, tmp_path):
+def test_typescript_client_builds_and_validates_session(sample_address, token, tmp_path):
     node = shutil.which("node") or pytest.skip("node is missing: its client is not run")
     if not (ROOT / "examples/typescript/node_modules").is_dir():
         missing_tool("the packages of examples/typescript are missing: .ci/run installs them")
@@ -81,7 +81,7 @@ def test_the_client_in_typescript(sample_address, token, tmp_path):
     assert validate("tms_unknown") == "Unauthenticated SESSION_UNKNOWN\n"
 
 
-def test_no_lock_file_names_a_registry():
+def test_lock_files_name_no_registry():
     lock = (ROOT / "examples/typescript/package-lock.json").read_text()
 
     assert '"resolved"' not in lock

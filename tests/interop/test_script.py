@@ -1,4 +1,4 @@
-"""A script on the generated stubs: the oldest kind of client in Python, without asyncio."""
+"""A script on the generated stubs: a Python client without asyncio."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ from tests.support.commands import ROOT, run
 SCRIPT = ROOT / "examples" / "first_calls.py"
 
 
-def test_the_first_calls(sample_address, tmp_path):
+def test_first_calls_script_prints_expected_results(sample_address, tmp_path):
     printed = run(sys.executable, "-W", "error", SCRIPT, sample_address, cwd=tmp_path).stdout
 
     assert re.sub(r"\d+\n", "N\n", printed).splitlines() == [

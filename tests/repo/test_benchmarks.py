@@ -1,4 +1,4 @@
-"""What `make bench` measures with: figures of errors or of other rows would say nothing."""
+"""`make bench`: it measures right answers only, and its figures are computed right."""
 
 import asyncio
 import os
@@ -66,31 +66,31 @@ def sample(*latencies, seconds=1.0):
 
 
 @pytest.mark.parametrize("call", [*session_calls(USERS).values(), GET_USER, LIST_USERS])
-async def test_each_call_is_answered_and_its_answer_is_known_to_be_right(server, call):
+async def test_benchmark_call_checks_its_answer(server, call):
     answered = await client.checked_call(server, call, 7)
 
     assert not call.is_right(8, answered)
 
 
-async def test_a_session_beyond_the_users_belongs_to_one_of_them(server):
+async def test_benchmark_session_beyond_users_belongs_to_a_user(server):
     await client.checked_call(server, VALIDATE, USERS + 3)
 
 
-async def test_an_answer_that_is_an_error_ends_the_measuring(server):
+async def test_error_ends_the_measurement(server):
     with pytest.raises(BenchmarkError, match="UNAUTHENTICATED"):
         await client.closed_loop(server, VALIDATE, iter([USERS + 20]), Load(1, 0, 1))
 
 
-async def test_an_answer_that_is_not_right_ends_the_measuring(server):
+async def test_wrong_answer_ends_the_measurement(server):
     particular = replace(VALIDATE, is_right=lambda _, encoded: encoded == b"")
 
     with pytest.raises(BenchmarkError, match="not right of number 1"):
         await client.checked_call(server, particular, 1)
 
 
-async def test_loaded_users_sign_in_without_a_new_hash(server, filled):
-    """A hash that is made anew would cost twice what signing in costs."""
-    # Where the machine stands still, the time is over before anybody has begun.
+async def test_loaded_users_sign_in_without_rehash(server, filled):
+    """A rehash would double the cost of a sign-in."""
+    # If the machine stalls, the time may be over before any sign-in began.
     await eventually(lambda: signed_in(server))
 
     async with filled.database.read() as db:
@@ -104,7 +104,7 @@ async def signed_in(server):
     return len(results.signed_in) >= 2
 
 
-async def test_expired_sessions_are_all_swept(filled, settings):
+async def test_loaded_expired_sessions_are_all_swept(filled, settings):
     add_expired(filled.settings.database_url.get_secret_value(), USERS * 2, USERS)
 
     swept = await sweep(filled.database, settings)
@@ -112,7 +112,7 @@ async def test_expired_sessions_are_all_swept(filled, settings):
     assert swept.expired_sessions == USERS * 2
 
 
-async def test_calls_are_counted_with_their_statements_and_latencies(server, filled):
+async def test_measured_calls_match_counted_statements(server, filled):
     url = filled.settings.database_url.get_secret_value()
     await client.checked_call(server, GET_USER, 1)
     before = Statements.read(url)
@@ -122,11 +122,11 @@ async def test_calls_are_counted_with_their_statements_and_latencies(server, fil
     spent = Statements.read(url).since(before)
 
     assert len(looped.latencies) <= looped.calls
-    assert looped.calls <= spent.all <= looped.calls + 10  # those that look at the database
+    assert looped.calls <= spent.all <= looped.calls + 10  # some are of the database monitor
     assert spent.writing == 0
 
 
-async def test_statements_that_write_are_counted(server, filled):
+async def test_writing_statements_are_counted(server, filled):
     url = filled.settings.database_url.get_secret_value()
     before = Statements.read(url)
     await client.checked_call(server, session_calls(USERS)["RevokeSession"], 1)
@@ -136,11 +136,11 @@ async def test_statements_that_write_are_counted(server, filled):
 
 
 @needs_h2load
-async def test_h2load_drives_a_server_and_notices_wrong_answers(server):
+async def test_h2load_measures_server_and_detects_wrong_answers(server):
     (size,) = {len(await client.checked_call(server, VALIDATE, number)) for number in (1, 2)}
 
     async def drive(numbers):
-        # On a thread, since the server that answers lives on this one.
+        # On a thread, because the server runs on this event loop.
         return await asyncio.to_thread(
             h2load.drive,
             server,
@@ -157,7 +157,7 @@ async def test_h2load_drives_a_server_and_notices_wrong_answers(server):
         await drive([1, USERS + 20])
 
 
-def test_what_h2load_prints_is_read():
+def test_h2load_output_is_parsed():
     summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=5214, data=26070))
 
     assert summary == h2load.H2loadSummary(requests=5214, failed=0, data=26070)
@@ -170,19 +170,19 @@ def test_what_h2load_prints_is_read():
     [(5213, 5214 * 105, 100), (5214, 5214 * 90, 100), (5214, 5213 * 5, 0)],
     ids=["a call failed", "answers were errors", "one empty answer was an error"],
 )
-def test_failed_calls_of_h2load_end_the_measuring(succeeded, data, size):
+def test_failed_h2load_calls_end_the_measurement(succeeded, data, size):
     summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=succeeded, data=data))
 
     with pytest.raises(BenchmarkError, match="failed"):
         h2load.check(VALIDATE, summary, size)
 
 
-def test_right_answers_may_differ_by_the_length_of_their_times():
+def test_answers_may_differ_by_length_of_timestamps():
     h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 105 + 30), 100)
     h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 5), 0)
 
 
-def test_the_warm_up_is_not_measured():
+def test_warm_up_is_not_measured():
     logs = [
         "0\t200\t400000\n1200000\t200\t300000\n",
         "900000\t200\t200000\n1000000\t200\t1000000\n",
@@ -195,14 +195,14 @@ def test_the_warm_up_is_not_measured():
     assert measured.calls == 4
 
 
-def test_medians_are_those_of_rounds():
+def test_median_ratio_is_that_of_rounds():
     ours, base = [sample(1, 2, 9), sample(4, 5)], [sample(1), sample(5, 6)]
 
     assert median_ratio(ours, base, rate) == 2.0
     assert [p50(ours[0]), p99(ours[0])] == [2, 9]
 
 
-def test_a_table_says_what_is_reached():
+def test_targets_table_shows_what_is_reached():
     rows = [
         report.at_least("calls", 0.75, 0.7),
         report.at_most("time", 25, 24.96, unit=" ms", digits=1),
@@ -214,7 +214,7 @@ def test_a_table_says_what_is_reached():
     ]
 
 
-def test_the_chart_has_a_point_for_each_figure():
+def test_chart_has_a_point_for_each_figure():
     line = Series("a < b", "#000000", {1: [sample(0.1)], 32: [sample(0.1, 0.3)]})
 
     drawn = ET.fromstring(chart([line, line], "caption"))  # noqa: S314 - drawn here
@@ -223,7 +223,7 @@ def test_the_chart_has_a_point_for_each_figure():
     assert "a < b" in [each.text for each in drawn.findall(".//{*}text")]
 
 
-def test_a_machine_without_h2load_is_told_how_to_install_it(tmp_path):
+def test_missing_h2load_error_names_package(tmp_path):
     ended = run(sys.executable, "-m", "benchmarks", cwd=ROOT, code=2, PATH=str(tmp_path))
 
     assert ended.stdout == ""
@@ -231,10 +231,21 @@ def test_a_machine_without_h2load_is_told_how_to_install_it(tmp_path):
     assert "nghttp2-client" in ended.stderr
 
 
-def test_the_scheduler_of_desktops_is_warned_of(tmp_path):
+def test_autogroup_scheduler_is_warned_about(tmp_path):
     switch = tmp_path / "sched_autogroup_enabled"
     assert warning(switch) is None
 
-    for value, is_told in (("0\n", False), ("1\n", True)):
+    for value, is_warned in (
+        (
+            "0\
+    ",
+            False,
+        ),
+        (
+            "1\
+    ",
+            True,
+        ),
+    ):
         switch.write_text(value)
-        assert bool(warning(switch)) is is_told
+        assert bool(warning(switch)) is is_warned

@@ -1,4 +1,4 @@
-"""A secret that any test lets out fails the whole run, whichever way it went."""
+"""A secret in any output of a test fails the whole run."""
 
 import sys
 
@@ -23,7 +23,7 @@ def planted(*arguments, code):
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_whatever_tells_a_secret_is_found(workers):
+def test_every_leak_of_a_secret_is_found(workers):
     said = planted("-n", workers, code=1)
 
     assert "8 passed" in said
@@ -39,5 +39,5 @@ def test_whatever_tells_a_secret_is_found(workers):
         assert f"{secret}' in {place}" in said
 
 
-def test_a_run_that_tells_nothing_is_well():
+def test_run_without_leaks_succeeds():
     assert "1 passed" in planted("-k", "no_leak", code=0)

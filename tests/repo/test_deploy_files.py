@@ -1,4 +1,4 @@
-"""What deploy/ says: a server runs by it, and is probed, scraped and watched as it is."""
+"""deploy/: a server runs with its settings, and probes, queries and alerts match the server."""
 
 import base64
 import os
@@ -39,12 +39,12 @@ from tests.support.waiting import until
 
 PAGE = (ROOT / "docs/operate/deploying.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
-"""Labels that are not of our page."""
+"""Labels that Prometheus adds."""
 
 WATCHES = ("tamatar.auth.v1.SessionService/WatchSessions", "grpc.health.v1.Health/Watch")
 
 OF_FAILED_CALLS = semconv.ERROR_TYPE.replace(".", "_")
-"""The label of calls that fail by the fault of the server, of which there are none here."""
+"""The label of calls that failed by a fault of the server, of which there are none here."""
 
 
 def blocks(language):
@@ -58,7 +58,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def made_secrets(tmp_path_factory):
-    """What the page's commands make."""
+    """The secrets made by the commands of the page."""
     folder = tmp_path_factory.mktemp("made")
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
     ended = run("sh", "-e", "-c", blocks("console")[0], cwd=folder, PATH=path)
@@ -80,7 +80,7 @@ def database(postgres):
     postgres.drop(name)
 
 
-def test_every_variable_is_a_setting_and_the_settings_agree(environment, made_secrets):
+def test_deployed_variables_are_settings_and_agree(environment, made_secrets):
     known = {name for field in Settings.model_fields for name in Origins(Settings).variables(field)}
     given = [manifest("configmap.yaml")["data"], compose()["server"]["environment"], environment]
 
@@ -89,7 +89,7 @@ def test_every_variable_is_a_setting_and_the_settings_agree(environment, made_se
 
 
 @pytest.mark.parametrize("where", ["kubernetes", "compose"])
-def test_a_server_runs_by_it(where, made_secrets, environment, database, tmp_path):
+def test_server_runs_with_deployed_settings(where, made_secrets, environment, database, tmp_path):
     if where == "kubernetes":
         places = {"/etc/tamatar/callers": made_secrets, "/etc/tamatar/tls": made_secrets}
         said = manifest("configmap.yaml")["data"]
@@ -100,7 +100,7 @@ def test_a_server_runs_by_it(where, made_secrets, environment, database, tmp_pat
     here = {f"TAMATAR_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
     given = settings_of(said, places) | environment | here
     given |= {"TAMATAR_DATABASE_URL": database, "TAMATAR_BCRYPT_COST": "12"}
-    # What it would listen on is what is refused without certificate and callers.
+    # Without certificate and callers, its real addresses would be refused.
     assert said["TAMATAR_LISTEN"].startswith("0.0.0.0:")
 
     with serving(cwd=tmp_path, **given) as server:
@@ -113,7 +113,7 @@ def test_a_server_runs_by_it(where, made_secrets, environment, database, tmp_pat
             assert b"tamatar_call_max" in page.read()
 
 
-def test_probes_ask_where_health_is_answered_and_liveness_is_not_readiness():
+def test_probes_use_health_port_and_distinguish_liveness():
     said = manifest("configmap.yaml")["data"]
     server = container("deployment.yaml")
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
@@ -127,7 +127,7 @@ def test_probes_ask_where_health_is_answered_and_liveness_is_not_readiness():
     assert services == {"startup": LIVENESS, "readiness": "", "liveness": LIVENESS}
 
 
-def test_a_pod_has_the_time_to_end_and_another_one_is_there_before():
+def test_pods_have_time_to_end_and_are_replaced_first():
     said = manifest("configmap.yaml")["data"]
     spec = manifest("deployment.yaml")["spec"]
     seconds = sum(
@@ -145,7 +145,7 @@ def test_a_pod_has_the_time_to_end_and_another_one_is_there_before():
     assert manifest("disruption-budget.yaml")["spec"]["maxUnavailable"] < spec["replicas"]
 
 
-def test_selectors_find_the_pods_and_the_volumes_their_secrets():
+def test_selectors_and_volumes_match_pods_and_secrets():
     template = manifest("deployment.yaml")["spec"]["template"]
     labels = template["metadata"]["labels"].items()
     budget = manifest("disruption-budget.yaml")["spec"]["selector"]["matchLabels"]
@@ -165,15 +165,15 @@ def test_selectors_find_the_pods_and_the_volumes_their_secrets():
     }
 
 
-def test_the_migration_of_compose_waits_for_the_postgresql_that_stays():
-    # The image's first server, which ends when the volume is prepared, has a socket only.
+def test_compose_migration_waits_for_final_postgresql():
+    # The first server of the image prepares the volume and listens on a socket only.
     words = compose()["postgres"]["healthcheck"]["test"]
 
     assert words[:3] == ["CMD", "pg_isready", "--host=127.0.0.1"]
     assert compose()["migration"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
-def test_containers_may_do_no_more_than_they_need():
+def test_containers_run_with_least_privilege():
     (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for name in ("deployment.yaml", "migration.yaml"):
         spec = manifest(name)["spec"]["template"]["spec"]
@@ -187,11 +187,11 @@ def test_containers_may_do_no_more_than_they_need():
         assert "memory" in container(name)["resources"]["limits"]
 
 
-def test_what_containers_are_told_to_run_exists(tmp_path):
-    told = [container(name)["args"] for name in ("deployment.yaml", "migration.yaml")]
-    told += [compose()[name]["command"] for name in ("server", "migration")]
+def test_commands_of_containers_exist(tmp_path):
+    commands = [container(name)["args"] for name in ("deployment.yaml", "migration.yaml")]
+    commands += [compose()[name]["command"] for name in ("server", "migration")]
 
-    for words in told:
+    for words in commands:
         assert "Usage: tamatar-auth" in tamatar(*words, "--help", cwd=tmp_path).stdout
 
 
@@ -213,7 +213,7 @@ def test_kustomize_renders_all_but_the_migration(tmp_path):
     assert image == container("migration.yaml")["image"]
 
 
-def test_the_commands_make_the_secrets_that_pods_read(made_secrets):
+def test_documented_commands_make_secrets_of_pods(made_secrets):
     program, made = kubectl(), {}
     for line in blocks("console")[1].splitlines():
         words = line.split()
@@ -230,7 +230,7 @@ def test_the_commands_make_the_secrets_that_pods_read(made_secrets):
 
 @pytest.fixture(scope="module")
 def exported(postgres, tmp_path_factory):
-    """What a server's page has: of each metric its labels and their values."""
+    """The page of a server: the labels and values of each metric."""
     folder = tmp_path_factory.mktemp("exported")
     name = f"exported_{uuid4().hex}"
     url = postgres.create(name, TEMPLATE)
@@ -251,12 +251,12 @@ def exported(postgres, tmp_path_factory):
 
 
 def make_calls(address, folder):
-    """Make calls that are answered, and some that are refused."""
+    """Make calls that succeed, and some that are refused."""
     run(BIN / "python", ROOT / "examples/first_calls.py", address, cwd=folder)
 
 
 @pytest.mark.parametrize("where", queries())
-def test_what_is_asked_for_is_what_a_server_exports(where, exported):
+def test_queries_match_exported_metrics(where, exported):
     methods = {f"{service}/{name}" for service, rules in ACCESS_RULES.items() for name in rules}
     known = {
         "rpc_method": methods,
@@ -275,8 +275,9 @@ def test_what_is_asked_for_is_what_a_server_exports(where, exported):
 
 
 @pytest.mark.parametrize("method", WATCHES)
-def test_streams_that_end_with_their_server_are_no_failures(method):
+def test_streams_ended_by_server_count_as_no_failures(method):
     failed = {(OF_FAILED_CALLS, ""), ("rpc_response_status_code", "UNAVAILABLE")}
+    checked = []
     for where, query in queries().items():
         for selector in selectors(query):
             matchers = selector.matchers.matchers
@@ -284,9 +285,12 @@ def test_streams_that_end_with_their_server_are_no_failures(method):
                 (of_methods,) = [each for each in matchers if each.name == "rpc_method"]
                 assert of_methods.op == promql_parser.MatchOp.NotRe
                 assert re.fullmatch(of_methods.value, method), where
+                checked.append(where)
+
+    assert checked
 
 
-def test_every_metric_is_on_the_dashboard(exported):
+def test_every_metric_is_on_dashboard(exported):
     shown = {
         re.sub(r"_(bucket|sum|count)$", "", selector.name)
         for where, query in queries().items()
@@ -302,9 +306,11 @@ def test_every_metric_is_on_the_dashboard(exported):
     assert ours - shown == set()
 
 
-def test_every_alert_leads_to_what_to_do():
+def test_every_alert_has_a_runbook():
     pages = {path: anchors(Path(ROOT, path).read_text()) for path in ("docs/operate/incidents.md",)}
-    for rule in alerts():
+    rules = alerts()
+    assert rules
+    for rule in rules:
         page, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert anchor in pages[page], rule["alert"]
         assert rule["labels"]["severity"] in {"page", "warn"}

@@ -1,4 +1,4 @@
-"""What the project stands on: its lock files, its Makefile, its wheel."""
+"""Packaging: lock files, Makefile and wheel."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 
 def of_extra(name: str) -> list[str]:
-    """What an extra asks for, with those that it includes."""
+    """Return the requirements of an extra, with those of the extras it includes."""
     asked = [(line, re.fullmatch(r"tamatar-auth\[(\w+)\]", line)) for line in EXTRAS[name]]
     return [one for line, more in asked for one in (of_extra(more[1]) if more else [line])]
 
@@ -59,19 +59,19 @@ def output(*command: str | Path, cwd: Path) -> str:
     return ended.stdout
 
 
-def test_there_is_a_lock_file_for_each_environment_and_no_other() -> None:
+def test_each_environment_has_a_lock_file() -> None:
     assert {path.stem for path in (ROOT / "requirements").iterdir()} == set(LOCKED)
 
 
 @pytest.mark.parametrize("lock", LOCKED)
-def test_a_lock_file_holds_names_versions_and_hashes_and_nothing_else(lock: str) -> None:
+def test_lock_file_holds_only_pins_and_hashes(lock: str) -> None:
     strange = [line for line in lines(lock) if not (PIN.fullmatch(line) or HASH.fullmatch(line))]
 
     assert not strange
 
 
 @pytest.mark.parametrize("lock", LOCKED)
-def test_a_lock_file_has_what_the_project_asks_for(lock: str) -> None:
+def test_lock_file_meets_requirements_of_project(lock: str) -> None:
     locked = pins(lock)
     unmet = [
         str(wanted)
@@ -84,11 +84,11 @@ def test_a_lock_file_has_what_the_project_asks_for(lock: str) -> None:
     assert not unmet, "`make lock` renews the lock files"
 
 
-def test_tests_run_on_the_versions_that_the_service_runs_on() -> None:
+def test_tests_run_on_versions_of_the_service() -> None:
     assert pins("runtime").items() <= pins("local").items() <= pins("dev").items()
 
 
-def test_make_explains_each_of_its_targets() -> None:
+def test_make_help_explains_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     explained = re.findall(r"^  make ([a-z-]+) +\S", output("make", "help", cwd=ROOT), re.MULTILINE)
 
@@ -107,18 +107,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """An environment with the wheel, that borrows the packages below it from this one."""
+    """An environment with the wheel, which borrows all other packages from this one."""
     folder = tmp_path_factory.mktemp("caller") / "with a space"
     output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
     pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python")
     output(*pip, "install", "--no-deps", "--no-index", wheel, cwd=ROOT)
-    # The .pth file that brings src/ in here is not read there: it is this environment's alone.
+    # The .pth file of this environment that adds src/ is not read there.
     (packages,) = folder.glob("lib/*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return folder
 
 
-def test_the_wheel_holds_the_service_its_stubs_and_its_migrations(wheel: Path) -> None:
+def test_wheel_holds_service_stubs_and_migrations(wheel: Path) -> None:
     def files(folder: str, root: str = "") -> set[str]:
         below = (ROOT / root / folder).rglob("*")
         found = {p.relative_to(ROOT / root).as_posix() for p in below if p.is_file()}
@@ -132,23 +132,21 @@ def test_the_wheel_holds_the_service_its_stubs_and_its_migrations(wheel: Path) -
     assert names == files("tamatar_auth", "src") | stubs | migrations
 
 
-def test_the_wheel_holds_the_license(wheel: Path) -> None:
+def test_wheel_holds_the_license(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (license_file,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
 
         assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
 
 
-def test_the_wheel_offers_the_command(environment: Path, tmp_path: Path) -> None:
+def test_wheel_installs_the_command(environment: Path, tmp_path: Path) -> None:
     said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
 
     assert tamatar_auth.__version__ in said
 
 
-def test_a_command_of_the_service_says_what_to_install_where_only_the_client_is(
-    tmp_path: Path,
-) -> None:
-    # -S leaves out all packages that are installed.
+def test_server_command_without_server_packages_names_extra(tmp_path: Path) -> None:
+    # -S leaves out all installed packages.
     said = run(
         *(sys.executable, "-S", "-m", "tamatar_auth", "serve"),
         cwd=tmp_path,
@@ -161,9 +159,7 @@ def test_a_command_of_the_service_says_what_to_install_where_only_the_client_is(
     ]
 
 
-def test_callers_find_the_stubs_typed_for_both_kinds_of_channel(
-    environment: Path, tmp_path: Path
-) -> None:
+def test_stubs_are_typed_for_both_kinds_of_channel(environment: Path, tmp_path: Path) -> None:
     caller = tmp_path / "caller.py"
     caller.write_text(
         "import grpc\n"
@@ -185,7 +181,7 @@ def test_callers_find_the_stubs_typed_for_both_kinds_of_channel(
     output(python, "-W", "error", caller, cwd=tmp_path)
 
 
-def test_callers_find_the_client_typed(environment: Path, tmp_path: Path) -> None:
+def test_client_package_is_typed(environment: Path, tmp_path: Path) -> None:
     caller = tmp_path / "caller.py"
     caller.write_text(
         "from concurrent.futures import ThreadPoolExecutor\n"
