@@ -44,7 +44,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "cli > workers "): "a picture; pyproject.toml has the contract",
     ("README.md", "flowchart "): "a picture",
     ("README.md", "sequenceDiagram"): "a picture",
-    ("README.md", "make run "): "what it starts is started by tests/conftest.py and test_cli.py",
+    ("README.md", "make run "): "what it starts is started by tests/server/test_lifecycle.py",
     ("docs/operate/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
     ("docs/operate/deploying.md", "docker compose "): "there is no Docker where the tests run",
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",

@@ -235,17 +235,6 @@ def test_autogroup_scheduler_is_warned_about(tmp_path):
     switch = tmp_path / "sched_autogroup_enabled"
     assert warning(switch) is None
 
-    for value, is_warned in (
-        (
-            "0\
-    ",
-            False,
-        ),
-        (
-            "1\
-    ",
-            True,
-        ),
-    ):
+    for value, is_warned in (("0\n", False), ("1\n", True)):
         switch.write_text(value)
         assert bool(warning(switch)) is is_warned

@@ -8,6 +8,11 @@ from tests.support.calls import NEW_PASSWORD, PASSWORD
 from tests.support.canaries import PAGE_TOKEN_KEY, PASSWORD_KEY
 from tests.support.commands import ROOT, run
 
+pytestmark = pytest.mark.timeout(300)
+
+MINUTES = 240
+"""Seconds for a whole run of tests on a busy machine."""
+
 
 def planted(*arguments, code):
     command = [
@@ -19,7 +24,7 @@ def planted(*arguments, code):
         "no:cacheprovider",
         "tests/support/planted_leaks.py",
     ]
-    return run(*command, *arguments, cwd=ROOT, code=code).stdout
+    return run(*command, *arguments, cwd=ROOT, code=code, patience=MINUTES).stdout
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
