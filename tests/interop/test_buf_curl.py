@@ -6,7 +6,7 @@ import json
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from tests.interop.story import read_answer, tell_first_calls
+from tests.interop.story import make_first_calls, read_answer
 from tests.support.commands import BIN, run
 
 
@@ -39,7 +39,7 @@ def call(curl):
 
 
 def test_first_calls_with_buf_curl_succeed(call):
-    tell_first_calls(call)
+    make_first_calls(call)
 
 
 def test_buf_curl_lists_services_and_methods(curl):

@@ -5,7 +5,7 @@ import json
 import grpc
 import pytest
 
-from tests.interop.story import read_answer, tell_first_calls
+from tests.interop.story import make_first_calls, read_answer
 from tests.support.commands import find_grpcurl, run
 
 STATUS_BASE = 64
@@ -44,7 +44,7 @@ def call(grpcurl):
 
 
 def test_first_calls_with_grpcurl_succeed(call):
-    tell_first_calls(call)
+    make_first_calls(call)
 
 
 def test_grpcurl_lists_and_describes_services(grpcurl):
