@@ -12,8 +12,8 @@ from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.server.app import run_service
-from tamatar_auth.servicers.password_check import PasswordCheck
 from tamatar_auth.storage.repositories.login_attempts import (
     FREE_ATTEMPTS,
     MAX_FAILURES,
@@ -86,13 +86,15 @@ async def validations(sessions, token, burst):
 
 def gather_at_the_door(monkeypatch, count):
     """Hold password checks until `count` calls have arrived, then release all together."""
-    door, check = asyncio.Barrier(count), PasswordCheck.run_verified
+    door, permit = asyncio.Barrier(count), PasswordHasher.permit
 
-    async def gathered(*args, **named):
+    @contextlib.asynccontextmanager
+    async def gathered(passwords):
         await door.wait()
-        return await check(*args, **named)
+        async with permit(passwords) as acquired:
+            yield acquired
 
-    monkeypatch.setattr(PasswordCheck, "run_verified", gathered)
+    monkeypatch.setattr(PasswordHasher, "permit", gathered)
 
 
 @contextlib.asynccontextmanager

@@ -3,14 +3,11 @@
 import asyncio
 from typing import Any
 
-import psycopg
 import structlog
 from grpc.aio import ServicerContext
-from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
-from tamatar_auth.storage import sqlstates
-from tamatar_auth.storage.retry import backoff
+from tamatar_auth.storage.retry import RETRIED_ERRORS, backoff, was_rolled_back
 
 MAX_RETRIES = 3
 
@@ -33,8 +30,8 @@ class RetryInterceptor(Interceptor):
             for attempt in range(MAX_RETRIES):
                 try:
                     return await behaviour(request, context)
-                except (DBAPIError, psycopg.Error) as error:
-                    if sqlstates.sqlstate(error) not in sqlstates.ROLLED_BACK:
+                except RETRIED_ERRORS as error:
+                    if not was_rolled_back(error):
                         raise
                     log.info("call runs again", method=method.name, attempt=attempt + 1)
                 await asyncio.sleep(backoff(attempt))

@@ -1,4 +1,4 @@
-"""SessionService. The comments in the proto are the documentation of its methods."""
+"""SessionService. The comments of the proto document its methods."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,20 +28,19 @@ from tamatar_auth.servicers.messages import (
     validations_message,
 )
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
-from tamatar_auth.servicers.password_check import FindCredentials, PasswordCheck
+from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.servicers.update_masks import optional
-from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.repositories.credentials import Credentials
+from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
-from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.validator import SessionValidator
 
 KEEPALIVE_INTERVAL = 5.0
-"""Seconds without an end after which a watcher is told that there was none."""
+"""Seconds after which a stream without ended sessions sends an empty message."""
 
 Context = ServicerContext[Any, Any]
 
@@ -63,14 +62,14 @@ class SessionLimits:
 
 @dataclass(frozen=True, slots=True)
 class SessionSources:
-    """What tells which sessions are good, and which have ended."""
+    """The sources of valid sessions and of ended ones."""
 
     validator: SessionValidator
     session_feed: SessionEndFeed
 
 
 class SessionServicer(SessionServiceServicer):
-    """Answers SessionService."""
+    """The servicer of SessionService."""
 
     def __init__(
         self,
@@ -91,35 +90,19 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
         token = SessionToken.issue()
-
-        async def sign_in(
-            checked: Credentials, permit: PasswordPermit
-        ) -> tuple[UserRow, SessionRow | None, int]:
-            new_hash = await _rehash_if_outdated(request.password, checked, permit)
+        async with (  # the permit first: a server at its limit parses no address
+            self._check.permit() as permit,
+            self._check.verified(permit, _identity(request), request.password) as checked,
+        ):
+            new_hash = await _hash_if_outdated(request.password, checked, permit)
             async with self._database.transaction() as tx:
                 user = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
-                if not user.email_verified:
-                    return user, None, 0
-                new = _new_session(request, user.id, token)
-                session = await tx.sessions.add(new, self._limits.lifetime)
-                return (
-                    user,
-                    session,
-                    await tx.sessions.revoke_excess(user.id, self._limits.per_user),
-                )
-
-        # A crowd is refused sooner than its addresses are looked at.
-        user, session, ended = await self._check.run_verified(
-            sign_in, lambda: _identify_user(request), request.password
-        )
-        if session is None:  # the right password is no failed attempt, so that is kept
+                if user.email_verified:
+                    session, ended = await self._start_session(tx, request, user.id, token)
+        if not user.email_verified:  # raised after the commit, which keeps the new hash
             raise EmailNotVerified(user.id)
-        audit.record(
-            Event.SIGN_IN_SUCCEEDED,
-            user_id=user.id,
-            session_id=session.id,
-            revoked_sessions=ended,
-        )
+        ids = {"user_id": user.id, "session_id": session.id}
+        audit.record(Event.SIGN_IN_SUCCEEDED, **ids, revoked_sessions=ended)
         return pb.CreateSessionResponse(
             session=session_message(session), user=user_message(user), session_token=token.text
         )
@@ -140,9 +123,9 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.RefreshSessionRequest, context: Context
     ) -> pb.RefreshSessionResponse:
         token, nonce = SessionToken(request.session_token), rotation_nonce()
-        successor = token.successor(nonce)
-        new, idle = NewToken(successor.digest, nonce), self._limits.idle
-        # Each statement is a transaction of its own: nothing waits for who else refreshes.
+        successor, idle = token.successor(nonce), self._limits.idle
+        new = NewToken(successor.digest, nonce)
+        # Each statement commits by itself, so that no refresh waits for another.
         async with self._database.statements() as db:
             valid = await db.rotations.rotate(token.digest, new, idle_limit=idle)
             if valid is None:
@@ -154,9 +137,7 @@ class SessionServicer(SessionServiceServicer):
         session, user = valid.session, valid.user
         audit.record(Event.SESSION_REFRESHED, user_id=user.id, session_id=session.id)
         return pb.RefreshSessionResponse(
-            session=session_message(session),
-            user=user_message(user),
-            session_token=successor.text,
+            session=session_message(session), user=user_message(user), session_token=successor.text
         )
 
     async def GetSession(
@@ -189,11 +170,12 @@ class SessionServicer(SessionServiceServicer):
     async def RevokeSession(
         self, request: pb.RevokeSessionRequest, context: Context
     ) -> pb.RevokeSessionResponse:
-        async with self._database.transaction() as tx:
+        # One statement, so a transaction of its own: it needs no BEGIN and no COMMIT.
+        async with self._database.statements() as db:
             if request.HasField("session_token"):
-                session = await tx.sessions.revoke_by_token(token_digest(request.session_token))
+                session = await db.sessions.revoke_by_token(token_digest(request.session_token))
             else:
-                session = await tx.sessions.revoke(UUID(request.session_id))
+                session = await db.sessions.revoke(UUID(request.session_id))
         audit.record(Event.SESSION_REVOKED, user_id=session.user_id, session_id=session.id)
         return pb.RevokeSessionResponse(session=session_message(session))
 
@@ -215,32 +197,35 @@ class SessionServicer(SessionServiceServicer):
             while True:
                 yield ends_message(await subscriber.next_batch(KEEPALIVE_INTERVAL))
 
+    async def _start_session(
+        self, tx: Scope, request: pb.CreateSessionRequest, user_id: UUID, token: SessionToken
+    ) -> tuple[SessionRow, int]:
+        """Add a session, and end the oldest sessions beyond the limit of a user."""
+        session = await tx.sessions.add(
+            NewSession(
+                id=uuid7(),
+                user_id=user_id,
+                token_digest=token.digest,
+                user_agent=optional(request.client.user_agent),
+                ip_address=optional(request.client.ip_address),
+            ),
+            self._limits.lifetime,
+        )
+        return session, await tx.sessions.revoke_excess(user_id, self._limits.per_user)
 
-async def _rehash_if_outdated(
+
+async def _hash_if_outdated(
     password: str, credentials: Credentials, permit: PasswordPermit
 ) -> str | None:
-    """Hash a password anew when its hash was made as hashes are not made any more."""
+    """Hash a password again if its hash has another scheme, key or cost than new hashes."""
     if permit.is_outdated(credentials.password_hash):
         return await permit.hash(password)
     return None
 
 
-def _identify_user(request: pb.CreateSessionRequest) -> tuple[FindCredentials, bytes]:
-    """Tell how the user is found, and the account that counts where there is none."""
+def _identity(request: pb.CreateSessionRequest) -> Identity:
     if request.HasField("email"):
         email = normalize_email(request.email)
-        return lambda db: db.credentials.find_by_email(email), account_of_email(email)
+        return Identity(CredentialRepository.find_by_email, email, account_of_email(email))
     name = normalize_username(request.username)
-    return lambda db: db.credentials.find_by_username(name), account_of_username(name)
-
-
-def _new_session(
-    request: pb.CreateSessionRequest, user_id: UUID, token: SessionToken
-) -> NewSession:
-    return NewSession(
-        id=uuid7(),
-        user_id=user_id,
-        token_digest=token.digest,
-        user_agent=optional(request.client.user_agent),
-        ip_address=optional(request.client.ip_address),
-    )
+    return Identity(CredentialRepository.find_by_username, name, account_of_username(name))

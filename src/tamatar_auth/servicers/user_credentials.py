@@ -1,4 +1,4 @@
-"""The methods of UserService that change credentials. The proto's comments document them."""
+"""The methods of UserService for passwords and one-time tokens."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,16 +13,15 @@ from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import account_of_user
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email
-from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 from tamatar_auth.security.tokens import UserToken, token_digest
 from tamatar_auth.servicers.messages import timestamp, user_message
-from tamatar_auth.servicers.password_check import PasswordCheck
+from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, Credentials
+from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, CredentialRepository
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
-from tamatar_auth.storage.repositories.users import UserRow
 
 Context = ServicerContext[Any, Any]
 
@@ -43,7 +42,7 @@ class TokenLifetimes:
 
 
 class CredentialMethods:
-    """Passwords and one-time secrets."""
+    """Changes passwords, and issues and consumes one-time tokens."""
 
     def __init__(
         self,
@@ -61,22 +60,19 @@ class CredentialMethods:
     async def ChangePassword(
         self, request: pb.ChangePasswordRequest, context: Context
     ) -> pb.ChangePasswordResponse:
-        user_id, kept_session_id = UUID(request.user_id), optional_id(request.keep_session_id)
-        new_password = request.new_password
-
-        async def change(checked: Credentials, permit: PasswordPermit) -> tuple[UserRow, int]:
-            self._policy.check(new_password, names=checked.names, field="new_password")
-            new_hash = await permit.hash(new_password)
+        user_id, kept_id = UUID(request.user_id), optional_id(request.keep_session_id)
+        find = CredentialRepository.find_by_user_id
+        identity = Identity(find, user_id, account_of_user(user_id))
+        async with (
+            self._check.permit() as permit,
+            self._check.verified(permit, identity, request.current_password) as checked,
+        ):
+            self._policy.check(request.new_password, names=checked.names, field="new_password")
+            new_hash = await permit.hash(request.new_password)
             async with self._database.transaction() as tx:
                 user = await tx.credentials.replace(checked, new_hash)
                 await tx.user_tokens.revoke(user_id)
-                return user, await tx.sessions.revoke_of_user(user_id, except_id=kept_session_id)
-
-        user, ended = await self._check.run_verified(
-            change,
-            lambda: (lambda db: db.credentials.find_by_user_id(user_id), account_of_user(user_id)),
-            request.current_password,
-        )
+                ended = await tx.sessions.revoke_of_user(user_id, except_id=kept_id)
         audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
         return pb.ChangePasswordResponse(user=user_message(user), revoked_session_count=ended)
 
@@ -98,8 +94,8 @@ class CredentialMethods:
     ) -> pb.VerifyEmailResponse:
         digest = token_digest(request.token)
         async with self._database.transaction() as tx:
-            # The user first, as everywhere: who locks two things in one order does not deadlock.
-            # Of several that hold the secret, one takes it; the others are rolled back.
+            # The user first, as everywhere: one order of locks keeps transactions from deadlocks.
+            # One of several calls with the token consumes it; the others are rolled back.
             user = await tx.credentials.verify_email(await tx.user_tokens.get(VERIFICATION, digest))
             await tx.user_tokens.consume(VERIFICATION, digest)
         audit.record(Event.EMAIL_VERIFIED, user_id=user.id)
@@ -108,11 +104,8 @@ class CredentialMethods:
     async def CreatePasswordReset(
         self, request: pb.CreatePasswordResetRequest, context: Context
     ) -> pb.CreatePasswordResetResponse:
-        email, token, lifetime = (
-            normalize_email(request.email),
-            UserToken.issue(),
-            self._lifetimes.reset,
-        )
+        email, token = normalize_email(request.email), UserToken.issue()
+        lifetime = self._lifetimes.reset
         async with self._database.transaction() as tx:
             found = await tx.credentials.find_by_email(email)
             known = found is not NO_CREDENTIALS and found.is_active

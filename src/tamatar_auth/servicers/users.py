@@ -1,4 +1,4 @@
-"""UserService. The comments in the proto are the documentation of its methods."""
+"""UserService. The comments of the proto document its methods."""
 
 import hashlib
 import json
@@ -29,6 +29,7 @@ from tamatar_auth.servicers.messages import (
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size, within_size_limit
 from tamatar_auth.servicers.request_parsing import user_filter, user_order, version_of
 from tamatar_auth.servicers.user_credentials import CredentialMethods, TokenLifetimes
+from tamatar_auth.servicers.user_lifecycle import LifecycleMethods
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.profiles import ProfileRow
@@ -40,8 +41,8 @@ RECENT_SESSIONS = 10
 Context = ServicerContext[Any, Any]
 
 
-class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
-    """Answers UserService."""
+class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserServiceServicer):
+    """The servicer of UserService."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
         lifetimes: TokenLifetimes,
     ) -> None:
         CredentialMethods.__init__(self, database, passwords, policy, lifetimes)
+        LifecycleMethods.__init__(self, database)
         BulkUserMethods.__init__(self, database)
         self._page_tokens = page_tokens
 
@@ -60,12 +62,7 @@ class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
     ) -> pb.CreateUserResponse:
         if request.email_verified:
             require_role(Role.ADMIN)
-        new = _new_user(request)
-        if request.password:
-            self._policy.check(request.password, names=_names(new))
-            # No connection is held while bcrypt burns its quarter of a second.
-            async with self._passwords.permit() as permit:
-                new = replace(new, password_hash=await permit.hash(request.password))
+        new = await self._with_hash(_new_user(request), request.password)
         async with self._database.transaction() as tx:
             user = await _find_created(tx, new)
             if user is None:
@@ -73,7 +70,7 @@ class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
                 profile = await tx.profiles.add(user.id, update_masks.profile_row(request.profile))
             else:
                 profile = await tx.profiles.get(user.id)
-        if user.id == new.id:  # not one that the same request created before
+        if user.id == new.id:  # else an earlier call with this request id created it
             audit.record(Event.USER_CREATED, user_id=user.id)
         return pb.CreateUserResponse(user=user_message(user), profile=profile_message(profile))
 
@@ -152,58 +149,13 @@ class UserServicer(CredentialMethods, BulkUserMethods, UserServiceServicer):
             audit.record(Event.EMAIL_CHANGED, user_id=user.id)
         return pb.UpdateUserResponse(user=user_message(user), profile=profile_message(profile))
 
-    async def DeactivateUser(
-        self, request: pb.DeactivateUserRequest, context: Context
-    ) -> pb.DeactivateUserResponse:
-        user_id = UUID(request.user_id)
-        async with self._database.transaction() as tx:
-            user = await tx.users.set_active(user_id, active=False)
-            ended = await tx.sessions.revoke_of_user(user_id)
-            await tx.user_tokens.revoke(user_id)
-        audit.record(Event.USER_DEACTIVATED, user_id=user.id, revoked_sessions=ended)
-        return pb.DeactivateUserResponse(user=user_message(user), revoked_session_count=ended)
-
-    async def ActivateUser(
-        self, request: pb.ActivateUserRequest, context: Context
-    ) -> pb.ActivateUserResponse:
-        async with self._database.transaction() as tx:
-            user = await tx.users.set_active(UUID(request.user_id), active=True)
-        audit.record(Event.USER_ACTIVATED, user_id=user.id)
-        return pb.ActivateUserResponse(user=user_message(user))
-
-    async def DeleteUser(
-        self, request: pb.DeleteUserRequest, context: Context
-    ) -> pb.DeleteUserResponse:
-        user_id, version = UUID(request.user_id), version_of(request.etag)
-        deleted_by = update_masks.optional(request.deleted_by)
-        async with self._database.transaction() as tx:
-            # The user first: a sign-in that holds the row commits its session before the
-            # next statement looks for sessions, and one that waits for the row finds no user.
-            user = await tx.users.delete(user_id, deleted_by=deleted_by, version=version)
-            ended = await tx.sessions.revoke_of_user(user_id)
-            await tx.user_tokens.revoke(user_id)
-        audit.record(Event.USER_DELETED, user_id=user.id, revoked_sessions=ended)
-        return pb.DeleteUserResponse(user=user_message(user), revoked_session_count=ended)
-
-    async def RestoreUser(
-        self, request: pb.RestoreUserRequest, context: Context
-    ) -> pb.RestoreUserResponse:
-        changes = update_masks.restored_columns(request)
-        async with self._database.transaction() as tx:
-            user = await tx.users.restore(UUID(request.user_id), changes)
-        audit.record(Event.USER_RESTORED, user_id=user.id)
-        if "email" in changes:
-            audit.record(Event.EMAIL_CHANGED, user_id=user.id)
-        return pb.RestoreUserResponse(user=user_message(user))
-
-    async def PurgeUser(
-        self, request: pb.PurgeUserRequest, context: Context
-    ) -> pb.PurgeUserResponse:
-        user_id = UUID(request.user_id)
-        async with self._database.transaction() as tx:
-            await tx.users.purge(user_id)
-        audit.record(Event.USER_PURGED, user_id=user_id)
-        return pb.PurgeUserResponse()
+    async def _with_hash(self, new: NewUser, password: str) -> NewUser:
+        """Check and hash the password of a new user, if it has one, without a connection."""
+        if not password:
+            return new
+        self._policy.check(password, names=_names(new))
+        async with self._passwords.permit() as permit:
+            return replace(new, password_hash=await permit.hash(password))
 
 
 def _names(new: NewUser) -> Sequence[str]:
@@ -229,9 +181,9 @@ def _new_user(request: pb.CreateUserRequest) -> NewUser:
 
 
 def _digest(new: NewUser, profile: ProfileRow) -> bytes:
-    """Give what stands for the content of a request, however that was written.
+    """Return a digest of a request's content, equal for equal content in any notation.
 
-    The password is left out: its digest would be a fast hash of it.
+    It leaves out the password, because the digest would be a fast hash of it.
     """
     content = (new.email, new.username, new.first_name, new.last_name, new.avatar_url, *profile)
     return hashlib.sha256(json.dumps(content).encode()).digest()

@@ -1,4 +1,4 @@
-"""Work that runs again where other transactions got in its way."""
+"""Retries of work whose transaction was rolled back because of other transactions."""
 
 import asyncio
 import random
@@ -16,21 +16,24 @@ MAX_ATTEMPTS = 5
 INITIAL_BACKOFF = 0.02
 """Seconds before the second attempt; the backoff doubles each time."""
 
+RETRIED_ERRORS = (DBAPIError, psycopg.Error, TransactionConflict)
+"""The errors that `was_rolled_back` judges."""
+
 Result = TypeVar("Result")
 
 
 async def retry_rolled_back(work: Callable[[], Awaitable[Result]], *, within: float) -> Result:
-    """Await work that is one transaction, up to five times where it was rolled back for certain.
+    """Run work that is one transaction, up to five times while it is rolled back for certain.
 
-    Raise `StorageTimedOut` when all of it takes longer than so many seconds.
+    Return its result. Raise `StorageTimedOut` after `within` seconds in all.
     """
     try:
         async with asyncio.timeout(within):
             for attempt in range(MAX_ATTEMPTS - 1):
                 try:
                     return await work()
-                except (DBAPIError, psycopg.Error, TransactionConflict) as error:
-                    if not _rolled_back(error):
+                except RETRIED_ERRORS as error:
+                    if not was_rolled_back(error):
                         raise
                 await asyncio.sleep(backoff(attempt))
             return await work()
@@ -39,15 +42,16 @@ async def retry_rolled_back(work: Callable[[], Awaitable[Result]], *, within: fl
 
 
 def backoff(attempt: int) -> float:
-    """Return the seconds to wait after an attempt that failed; the first has the number 0.
+    """Return the seconds to wait after a failed attempt; the first attempt has the number 0.
 
-    Jitter takes up to half of it: transactions that collided do not collide again.
+    Jitter of up to half keeps transactions that collided from colliding again.
     """
     longest: float = INITIAL_BACKOFF * 2**attempt
     return random.uniform(longest / 2, longest)  # noqa: S311 - jitter
 
 
-def _rolled_back(error: Exception) -> bool:
+def was_rolled_back(error: Exception) -> bool:
+    """Return whether a transaction was rolled back for certain, so that it may run again."""
     return (
         isinstance(error, TransactionConflict) or sqlstates.sqlstate(error) in sqlstates.ROLLED_BACK
     )
