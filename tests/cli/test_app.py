@@ -190,7 +190,7 @@ def test_doctor_with_all_well_reports_ok(tmp_path, migrated_database):
     found = findings(tamatar("doctor", cwd=tmp_path, **given))
 
     assert " ".join(what for _, what, _ in found) == (
-        "settings callers certificate database clock tables port"
+        "settings grpcio callers certificate database clock tables port"
     )
     assert all(ok for ok, _, _ in found)
     assert urlsplit(migrated_database).password not in str(found)
@@ -199,7 +199,9 @@ def test_doctor_with_all_well_reports_ok(tmp_path, migrated_database):
 def test_doctor_in_development_needs_no_database(tmp_path):
     found = findings(tamatar("doctor", cwd=tmp_path, TAMATAR_LISTEN="127.0.0.1:0"))
 
-    assert " ".join(what for _, what, _ in found) == "settings callers certificate database port"
+    assert " ".join(what for _, what, _ in found) == (
+        "settings grpcio callers certificate database port"
+    )
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ run.serve(Settings.load(listen="127.0.0.1:0"))
 # the server of 1.84 and 1.85.
 UNKNOWN_GRPCIO = """
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.server import accept_loop, run
+from tamatar_auth.server import grpcio_release, run
 
-accept_loop.SUPPORTED_GRPCIO = "none"
+grpcio_release.TRIED = "none"
 run.serve(Settings.load(listen="127.0.0.1:0"))
 """
 
@@ -292,6 +292,8 @@ async def test_server_ended_by_grpc_exits_as_after_crash(tmp_path, migrated_data
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await channel.unary_unary(b"/\xff/x")(b"", timeout=PATIENCE)
         assert server.ended() == 1
+        (warning,) = server.events("grpcio was not tried")
+        assert warning["installed"] == grpc.__version__
         (line,) = server.events("crashed")
         assert "UnicodeDecodeError" in line["exception"]
 

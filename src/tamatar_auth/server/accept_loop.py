@@ -1,13 +1,13 @@
-"""A server of grpc.aio that takes the calls of each method by themselves.
+"""A server of grpc.aio with an accept loop for each method.
 
-That of grpcio waits for the next call of each registered method, and for all of them anew
-whenever one has come: every call pays for every method. Methods that are not registered wait in
-one queue, and a call among these whose path is not UTF-8 ends the server, whoever made it. Here
-each method has a task that takes its calls, so none waits behind those of others; one more task
-answers what is no method with UNIMPLEMENTED, and reads no path.
+grpcio's server waits for the next call of each registered method, and starts all these waits
+again whenever one call arrives: every call pays for every method. Unregistered methods share one
+queue, and a call whose path is not UTF-8 ends the server. Here each method has a task that
+accepts its calls, so no call waits behind those of another method. One more task answers unknown
+methods with UNIMPLEMENTED, and decodes no path.
 
-This reaches into grpcio, so it is for the release that it was tried with. With any other one the
-server is grpcio's own.
+This uses internals of grpcio, so it runs only with the release that it was tried with. With any
+other release the server is grpcio's own. Decision 13 says when this module can be deleted.
 """
 
 import asyncio
@@ -18,27 +18,28 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server as aio_server
 
-SUPPORTED_GRPCIO = "1.85."
-"""How the versions of grpcio begin into which this reaches."""
+from tamatar_auth.server.grpcio_release import is_tried
+from tamatar_auth.server.wake_up_socket import drained_wake_ups
 
 PRIORITY_ACCEPTORS = 4
-"""How many calls of a favoured method gRPC hands over before the loop comes back for more. Of
-others it hands over one: calls that cost much would push the favoured ones aside."""
+"""Calls of a priority method that gRPC hands over in one turn of the loop. Other methods have one:
+their calls cost more, and would displace those of priority methods."""
 
 DRAIN_ACCEPTORS = 1000
-"""How many more it hands over of a busy method when the server stops: it cancels the others."""
+"""Further calls of a busy method that are accepted at shutdown; gRPC cancels calls beyond these."""
 
 DRAIN_CHECK_SECONDS = 0.01
-"""Seconds after which a server that stops looks which methods are busy: some may wait for it."""
+"""Seconds between the request to stop and the look for busy methods: some calls arrive late."""
 
 ChannelOptions = Sequence[tuple[str, Any]]
 
 
 def new_server(options: ChannelOptions, priority_paths: Collection[str] = ()) -> grpc.aio.Server:
-    """Make a server without methods and ports; it takes more calls of favoured paths at once."""
-    if not grpc.__version__.startswith(SUPPORTED_GRPCIO):
+    """Return a server without methods and ports, which prefers the calls of priority paths."""
+    if not is_tried():
         return grpc.aio.server(options=options)
-    server: Any = _Server(options, priority_paths)
+    with drained_wake_ups():
+        server: Any = _Server(options, priority_paths)
     return server  # type: ignore[no-any-return]
 
 
@@ -53,7 +54,7 @@ class _Server(aio_server.Server):
 
 
 class _AcceptingCore(cygrpc.AioServer):  # type: ignore[misc]
-    """Takes calls; what becomes of them, and how the server ends, is grpcio's."""
+    """Accepts calls. grpcio handles them, and ends the server."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *rest: object) -> None:
         super().__init__(loop, *rest)
@@ -65,15 +66,15 @@ class _AcceptingCore(cygrpc.AioServer):  # type: ignore[misc]
         self._calls: dict[bytes | None, set[asyncio.Task[None]]] = {}
 
     def add_registered_method_handlers(self, handlers: Mapping[str, Any]) -> None:
-        """Answer methods, which are told by their paths."""
+        """Register the handlers of methods by their paths."""
         super().add_registered_method_handlers(handlers)
         self._methods.update(handlers)
 
     def _make_request_call_future(self, path: bytes | None) -> "asyncio.Future[Any]":
-        """Begin to take the calls of a method.
+        """Start to accept the calls of a method.
 
-        grpcio asks for its next one, and gets none: it goes on to wait for the end. None comes
-        last, and stands for what is no method.
+        grpcio calls this for each method and waits for the future, which never has a call: it
+        goes on to wait for the end of the server. The last path is None, for unknown methods.
         """
         self._start_acceptors(path, PRIORITY_ACCEPTORS if path in self.priority_paths else 1)
         return (
@@ -83,9 +84,9 @@ class _AcceptingCore(cygrpc.AioServer):  # type: ignore[misc]
         )
 
     async def shutdown(self, grace: float | None) -> None:
-        """Take what has come, as gRPC would cancel it; then end as grpcio does.
+        """Accept the calls that have arrived, because gRPC would cancel them; then shut down.
 
-        What comes until clients have heard of the end is cancelled still.
+        gRPC still cancels calls that arrive before their clients notice the shutdown.
         """
         if grace and self.is_running():
             await asyncio.sleep(DRAIN_CHECK_SECONDS)
@@ -100,7 +101,7 @@ class _AcceptingCore(cygrpc.AioServer):  # type: ignore[misc]
             self._acceptors -= ended
             for acceptor in ended:
                 acceptor.result()
-        raise cygrpc._RequestCallError  # noqa: SLF001 - what grpcio expects at its end
+        raise cygrpc._RequestCallError  # noqa: SLF001 - grpcio expects it at the end
 
     def _start_acceptors(self, path: bytes | None, count: int) -> None:
         self._acceptors.update(
@@ -117,5 +118,5 @@ class _AcceptingCore(cygrpc.AioServer):  # type: ignore[misc]
                 continue
             handling = cygrpc._handle_rpc(name, resolver, (), call, loop, False)  # noqa: FBT003, SLF001
             task = loop.create_task(cygrpc._schedule_rpc_coro(handling, call, loop, name))  # noqa: SLF001
-            calls.add(task)  # as loops keep tasks by weak references only
+            calls.add(task)  # because event loops reference tasks only weakly
             task.add_done_callback(calls.discard)

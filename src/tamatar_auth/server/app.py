@@ -11,6 +11,7 @@ import structlog
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs.sweep import sweep_periodically
 from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.build import build_health_server, build_server
 from tamatar_auth.server.components import create_components
 from tamatar_auth.server.lifecycle import RunningService
@@ -106,6 +107,7 @@ def _start_background_tasks(service: RunningService) -> Sequence[asyncio.Task[No
 
 async def _settle(service: RunningService) -> None:
     """Do once what the first calls would otherwise wait for."""
+    grpcio_release.warn_if_untried()
     service.components.credential_files.reload_on_hangup()
     await service.database.fill_pool()
     await service.components.validator.prepare()

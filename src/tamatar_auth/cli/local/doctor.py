@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+import grpc
 import psycopg
 
 from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
@@ -17,6 +18,7 @@ from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerCredentials
 from tamatar_auth.security.tls import TlsFiles
+from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
 from tamatar_auth.storage.driver.connect import libpq_url
 
@@ -38,13 +40,14 @@ class Finding(NamedTuple):
 
 
 def examine() -> Sequence[Finding]:
-    """Examine settings, callers, certificate, database, tables, clock and ports."""
+    """Examine settings, grpcio, callers, certificate, database, tables, clock and ports."""
     try:
         settings = Settings.load()
     except SettingsError as error:
         return [Finding("settings", ok=False, text=line) for line in str(error).splitlines()]
     return [
         *_settings(settings),
+        _grpcio(),
         *_callers(settings),
         *_certificate(settings),
         *_database(settings),
@@ -59,6 +62,14 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", ok=False, text=f"not known: {names}; check the spelling")
     else:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
+
+
+def _grpcio() -> Finding:
+    installed, tried = grpc.__version__, grpcio_release.TRIED
+    if grpcio_release.is_tried():
+        return Finding("grpcio", ok=True, text=f"{installed}, as tried")
+    text = f"{installed} was not tried and makes calls slower: install grpcio {tried}"
+    return Finding("grpcio", ok=False, text=text)
 
 
 def _callers(settings: Settings) -> Iterator[Finding]:
