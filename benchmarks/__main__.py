@@ -135,8 +135,8 @@ def _fill(
     servers: Servers, plan: Plan, *, many: str, few: str, report_progress: Callable[[str], None]
 ) -> None:
     keys = SecretStr(servers.settings["TAMATAR_PASSWORD_KEYS"])
-    settings = Settings.load(_env_file=None, bcrypt_cost=BCRYPT_COST, password_keys=keys)
-    password_hash = PasswordSchemes(BCRYPT_COST, Peppers.of(settings)).hash(PASSWORD)
+    settings = Settings.load(env_file=None, bcrypt_cost=BCRYPT_COST, password_keys=keys)
+    password_hash = PasswordSchemes(BCRYPT_COST, Peppers.load(settings.passwords)).hash(PASSWORD)
     load(
         many,
         users=plan.users,

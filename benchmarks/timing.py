@@ -64,7 +64,7 @@ async def main() -> None:
     ):
         Migrations(postgres.url()).upgrade()
         settings = Settings.load(
-            _env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error"
+            env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error"
         )
         configure_logs(settings)
         logging.getLogger(audit.__name__).setLevel(logging.CRITICAL)  # thousands of refusals

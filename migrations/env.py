@@ -59,7 +59,7 @@ def _print_sql() -> None:
 
 
 def _migrate() -> None:
-    url: str = ATTRIBUTES.get("url") or libpq_url(Settings.load())
+    url: str = ATTRIBUTES.get("url") or libpq_url(Settings.load().database)
     progress: Progress = ATTRIBUTES.get("progress") or Progress(_echo)
     patience = ATTRIBUTES.get("patience", timedelta(minutes=10))
     with (

@@ -30,6 +30,7 @@ from tests.support.canaries import (
     watch_logs,
 )
 from tests.support.databases import TEMPLATE, Postgres, TestServer, forget_environment
+from tests.support.settings import changed
 
 LIMITS = (
     "pool_wait",
@@ -134,14 +135,14 @@ def _patient_health():
 @pytest.fixture(scope="session")
 def settings(impatient):
     """Settings with time limits that no busy machine reaches."""
-    return impatient.model_copy(update=dict.fromkeys(LIMITS, LIMIT))
+    return changed(impatient, **dict.fromkeys(LIMITS, LIMIT))
 
 
 @pytest.fixture(scope="session")
 def impatient(database_url):
     """Settings with the time limits of a real server, for tests about them."""
-    return Settings(
-        _env_file=None,
+    return Settings.load(
+        env_file=None,
         database_url=database_url,
         bcrypt_cost=4,
         hash_threads=2,
@@ -158,7 +159,7 @@ def impatient(database_url):
 async def database(settings):
     """The scopes over this worker's database, which is empty."""
     orphaned = OrphanedStatements()
-    database = Database(create_engine(settings, orphaned), orphaned)
+    database = Database(create_engine(settings.database, orphaned), orphaned)
     async with database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             await tx.connection.execute(delete(table))

@@ -20,6 +20,7 @@ from tamatar_auth.storage.tables import metadata
 from tests.chaos.faulty_wire import Fault, Wire
 from tests.chaos.write_calls import MUTATIONS, Scene, create_user
 from tests.support.calls import read_refusal
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 OK = (StatusCode.OK, "")
@@ -40,7 +41,7 @@ async def wire(database_url):
 @pytest.fixture
 async def service(settings, database, wire):
     """A server whose calls go over the wire, and that says nothing else on it."""
-    given = settings.with_database(wire.url).model_copy(update={"sessions_per_user": 1})
+    given = changed(settings.with_database(wire.url), sessions_per_user=1)
     service = await start(given)
     yield service
     await service.stop()

@@ -18,6 +18,7 @@ from tamatar_auth.server.app import run_service
 from tamatar_auth.server.build import OPTIONS as SERVER
 from tests.support.calls import ada
 from tests.support.certificates import DAY, Authority
+from tests.support.settings import changed
 
 SPIFFE_ID = "spiffe://example.com/operator"
 INFO = GetDatabaseInfoRequest()
@@ -148,8 +149,8 @@ async def test_caller_is_known_by_token_or_certificate(settings, tmp_path):
     root.write_bytes(authority.root.pem)
     shown = authority.sign(SPIFFE_ID)
     with_tls = {"tls_certificate_file": certificate, "tls_key_file": key}
-    encrypted = settings.model_copy(update={"callers_file": callers, **with_tls})
-    mutual = encrypted.model_copy(update={"tls_client_ca_file": root})
+    encrypted = changed(settings, callers_file=callers, **with_tls)
+    mutual = changed(encrypted, tls_client_ca_file=root)
 
     async with run_service(encrypted) as service:
         address = f"localhost:{service.addresses[0].port}"

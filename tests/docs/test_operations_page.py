@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.config.fields import SettingFields
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
@@ -28,6 +28,7 @@ from tests.support.calls import ada, sign_in
 from tests.support.certificates import Authority
 from tests.support.commands import BIN, QUICK, ROOT, run, tamatar
 from tests.support.schema_dump import schema
+from tests.support.settings import changed
 
 PAGE = (ROOT / "docs/operate/operations.md").read_text()
 
@@ -81,7 +82,7 @@ def test_operations_page_settings_exist_in_postgresql(tmp_path):
 
 
 def test_operations_page_connection_count_is_right():
-    pool = SettingFields.model_fields["pool_size"].default
+    pool = DatabaseSettings().pool_size
     most = 4 * 2 * (pool + 8 + 2)
 
     assert f"= {most} at most, and {4 * 2 * pool} more" in PAGE
@@ -101,7 +102,9 @@ def test_operations_page_url_is_understood():
     (line,) = (text for text in blocks("text") if text.startswith("TAMATAR_DATABASE_URL="))
     url = line.strip().partition("=")[2]
 
-    said = psycopg.conninfo.conninfo_to_dict(libpq_url(Settings(_env_file=None, database_url=url)))
+    said = psycopg.conninfo.conninfo_to_dict(
+        libpq_url(Settings.load(env_file=None, database_url=url).database)
+    )
 
     assert said["host"] == "pg1,pg2,pg3"
     assert said["target_session_attrs"] == "read-write"
@@ -139,7 +142,7 @@ async def test_operations_page_rotates_password_keys(settings, migrated_database
     async def sign_in_with(*keys):
         secret = SecretStr(" ".join(keys))
         mine = settings.with_database(migrated_database)
-        mine = mine.model_copy(update={"password_keys": secret})
+        mine = changed(mine, password_keys=secret)
         async with run_service(mine) as service, channel_to(service) as channel:
             if not named:
                 await UserServiceStub(channel).CreateUser(ada(email_verified=True))
@@ -183,7 +186,7 @@ async def test_passfile_is_read_for_each_connection(settings, migrated_database,
         passfile.write_text(f"*:*:*:*:{password}\n")
         passfile.chmod(0o600)
         try:
-            await (await connector(mine, OrphanedStatements())()).close()
+            await (await connector(mine.database, OrphanedStatements())()).close()
         except psycopg.OperationalError:
             return False
         return True

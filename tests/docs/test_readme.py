@@ -16,8 +16,9 @@ from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_s
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli.app import app
 from tamatar_auth.client import connect
+from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import CLIENT_VARIABLES, Origins
+from tamatar_auth.config.sources import CLIENT_VARIABLES
 from tests.support.commands import (
     ROOT,
     SAMPLE_PASSWORD,
@@ -199,8 +200,7 @@ def test_make_targets_on_pages_exist():
 
 
 def test_settings_on_pages_exist():
-    origins = Origins(Settings)
-    known = {variable for field in Settings.model_fields for variable in origins.variables(field)}
+    known = {variable for setting in all_settings(Settings) for variable in setting.variables}
     known |= CLIENT_VARIABLES
     named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
 

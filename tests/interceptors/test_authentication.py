@@ -23,6 +23,7 @@ from tamatar_auth.server.ports import StartError
 from tamatar_auth.server.service_names import HEALTH_SERVICE, SERVICES
 from tamatar_auth.servicers.reflection import V1, V1ALPHA
 from tests.support.calls import read_refusal, refusal
+from tests.support.settings import changed
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
 NOT_ALLOWED = (StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED")
@@ -116,7 +117,7 @@ def callers_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 async def guarded(settings, callers_file):
-    mine = settings.model_copy(update={"callers_file": callers_file})
+    mine = changed(settings, callers_file=callers_file)
     async with run_service(mine) as service:
         yield service
 
@@ -272,7 +273,7 @@ async def outcomes_around_expiry(settings, file, seconds):
     path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
     before, after = [], []
     async with (
-        run_service(settings.model_copy(update={"callers_file": file})) as service,
+        run_service(changed(settings, callers_file=file)) as service,
         grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
     ):
         while len(after) < 10:

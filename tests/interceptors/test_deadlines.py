@@ -15,8 +15,9 @@ from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.config.limits import LimitSettings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
-from tamatar_auth.interceptors.deadlines import PASSWORD_METHODS, DeadlineInterceptor, Deadlines
+from tamatar_auth.interceptors.deadlines import PASSWORD_METHODS, DeadlineInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.in_flight import InFlightInterceptor
 from tamatar_auth.interceptors.registry import HandlerRegistry
@@ -25,6 +26,7 @@ from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, read_refusal, refusal, refused, sign_in
 from tests.support.frozen_postgres import frozen
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually
 
@@ -41,7 +43,9 @@ class Service:
         """The exception with which each handler ended."""
         self._server = grpc.aio.server()
         self.drain = InFlightInterceptor(most, meter)
-        deadlines = DeadlineInterceptor(Deadlines(others, hashes))
+        deadlines = DeadlineInterceptor(
+            LimitSettings.model_construct(call_deadline=others, password_call_deadline=hashes)
+        )
 
         async def answer(request, context):
             try:
@@ -181,7 +185,7 @@ def own_postgres(tmp_path):
 
 async def test_calls_to_frozen_database_end_at_server_deadline(settings, own_postgres, tmp_path):
     hasty = {"call_deadline": timedelta(milliseconds=500), "health_interval": timedelta(seconds=1)}
-    mine = settings.with_database(own_postgres.url()).model_copy(update=hasty)
+    mine = changed(settings.with_database(own_postgres.url()), **hasty)
     async with run_service(mine) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         await service.database.fill_pool()
@@ -224,7 +228,7 @@ async def holds_nothing(service):
 
 
 async def test_passed_server_deadline_rolls_back(settings, database):
-    hasty = settings.model_copy(update={"password_call_deadline": timedelta(milliseconds=300)})
+    hasty = changed(settings, password_call_deadline=timedelta(milliseconds=300))
     async with run_service(hasty) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         async with database.transaction() as tx:
@@ -273,7 +277,7 @@ def value(recording, name):
 
 async def test_full_server_refuses_before_decoding_and_stays_healthy(settings, database):
     long = dict.fromkeys(("call_deadline", "lock_timeout", "statement_timeout"), LONG)
-    few = settings.model_copy(update={"calls_in_flight": 2, **long})
+    few = changed(settings, calls_in_flight=2, **long)
     async with run_service(few) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         async with database.transaction() as tx:
@@ -297,7 +301,7 @@ async def is_serving(channel):
 
 
 async def test_open_streams_leave_room_for_calls(settings, database):
-    one = settings.model_copy(update={"calls_in_flight": 1})
+    one = changed(settings, calls_in_flight=1)
     async with run_service(one) as service, channel_to(service) as channel:
         watches = [HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
         for watch in watches:

@@ -20,6 +20,7 @@ from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refused
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 
@@ -181,7 +182,7 @@ async def test_passed_caller_deadline_rolls_back_transaction(users, database, se
 async def test_lock_timeout_is_aborted_with_retry_delay(settings, users, database):
     created = await users.CreateUser(ada())
     who = pb.DeactivateUserRequest(user_id=created.user.user_id)
-    hasty = settings.model_copy(update={"lock_timeout": timedelta(milliseconds=100)})
+    hasty = changed(settings, lock_timeout=timedelta(milliseconds=100))
     async with (
         run_service(hasty) as service,
         channel_to(service) as channel,

@@ -26,6 +26,7 @@ from tamatar_auth.observability import tracing
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server.app import run_service
 from tests.support.calls import ada, refusal, sign_in, verify
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
 from tests.support.waiting import eventually
 
@@ -309,7 +310,7 @@ async def test_trace_of_caller_is_known_without_telemetry(recording):
 async def recorded(settings, database, recording):
     """The whole service, with its spans, metrics and debug log."""
     telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
-    loud = settings.model_copy(update={"log_level": "debug", "slow_query": timedelta(0)})
+    loud = changed(settings, log_level="debug", slow_query=timedelta(0))
     with logged(loud) as stream:
         async with run_service(loud, telemetry) as service, channel_to(service) as channel:
             yield channel, stream

@@ -13,6 +13,7 @@ from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.tables import user_profiles, users
+from tests.support.settings import changed
 
 ADMIN, FIRST, SECOND = "admin@tamatar.dev", "test1@example.com", "test2@example.com"
 SECRET = "only the operator knows"
@@ -20,16 +21,14 @@ SECRET = "only the operator knows"
 
 @pytest.fixture
 async def passwords(settings):
-    passwords = PasswordHasher.of(settings)
+    passwords = PasswordHasher.create(settings.passwords)
     yield passwords
     await passwords.close()
 
 
 @pytest.fixture
 def production(settings):
-    return settings.model_copy(
-        update={"environment": "production", "seed_admin_password": SecretStr(SECRET)}
-    )
+    return changed(settings, environment="production", seed_admin_password=SecretStr(SECRET))
 
 
 @pytest.fixture
@@ -126,7 +125,7 @@ async def test_production_seed_creates_admin_with_given_password(
 @pytest.mark.parametrize("password", [None, "SecureAdminPass123!", "TestPass123!"])
 async def test_production_seed_needs_a_secret_password(database, production, seeded, password):
     secret = None if password is None else SecretStr(password)
-    weak = production.model_copy(update={"seed_admin_password": secret})
+    weak = changed(production, seed_admin_password=secret)
 
     with pytest.raises(SeedingError, match="TAMATAR_SEED_ADMIN_PASSWORD must be set"):
         await seeded(weak)
@@ -147,7 +146,7 @@ async def test_production_seed_needs_a_secret_password(database, production, see
 async def test_seed_password_against_policy_is_refused(
     database, production, seeded, password, rule
 ):
-    refused = production.model_copy(update={"seed_admin_password": SecretStr(password)})
+    refused = changed(production, seed_admin_password=SecretStr(password))
 
     with pytest.raises(SeedingError) as refusal:
         await seeded(refused)
@@ -158,7 +157,7 @@ async def test_seed_password_against_policy_is_refused(
 
 async def test_seed_password_of_maximum_length_works(database, passwords, production, seeded):
     long = "ä" * 256
-    await seeded(production.model_copy(update={"seed_admin_password": SecretStr(long)}))
+    await seeded(changed(production, seed_admin_password=SecretStr(long)))
 
     assert await can_sign_in(database, passwords, ADMIN, long)
 
@@ -282,7 +281,7 @@ async def test_concurrent_seeds_repair_each_user_once(database, seeded):
 async def test_seed_creates_user_and_profile_in_one_transaction(
     migrated_database, passwords, settings
 ):
-    database = Database(create_engine(settings.with_database(migrated_database)))
+    database = Database(create_engine(settings.with_database(migrated_database).database))
     await change(database, text("ALTER TABLE user_profiles ADD CHECK (display_name = 'Nobody')"))
 
     with pytest.raises(IntegrityError):

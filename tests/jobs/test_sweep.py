@@ -22,6 +22,7 @@ from tamatar_auth.storage.tables import (
     sessions,
     user_tokens,
 )
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 DAY = timedelta(days=1)
@@ -129,26 +130,22 @@ async def left(database):
         return set((await db.connection.execute(select(sessions.c.id))).scalars())
 
 
-def changed(settings, **values):
-    return settings.model_copy(update=values)
-
-
 async def test_sweep_removes_sessions_past_retention_only(database, settings, add):
     kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED)
     await add(EXPIRED, JUST_EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
 
-    result = await sweep(database, settings)
+    result = await sweep(database, settings.retention)
 
     assert result == SweepResult(ended_sessions=2, expired_sessions=2)
     assert await left(database) == set(kept)
-    assert await sweep(database, settings) == SweepResult()
+    assert await sweep(database, settings.retention) == SweepResult()
 
 
 async def test_sweep_removes_replaced_tokens_of_removed_session(database, settings, add, replace):
     live, *_ = ids = await add(LIVE, EXPIRED, LONG_REVOKED)
     await replace(ids, 3)
 
-    await sweep(database, settings)
+    await sweep(database, settings.retention)
 
     async with database.read() as db:
         kept = await db.connection.execute(select(replaced_tokens.c.session_id))
@@ -177,7 +174,7 @@ async def test_sweep_removes_session_after_its_replaced_tokens(database, setting
         seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
 
     with listening(database.engine.sync_engine, "before_cursor_execute", see):
-        result = await sweep(database, changed(settings, sweep_batch_size=1))
+        result = await sweep(database, changed(settings, sweep_batch_size=1).retention)
 
     assert result == SweepResult(expired_sessions=1)
     assert seen[:2] == ["replaced_tokens", "sessions"]  # no revoked session to remove
@@ -188,7 +185,7 @@ async def test_sweep_removes_expired_user_tokens_at_once(database, settings, lea
     await leave(timedelta(0))
     await leave(-timedelta(minutes=1), account=b"b" * 32)
 
-    assert await sweep(database, settings) == SweepResult(expired_secrets=1)
+    assert await sweep(database, settings.retention) == SweepResult(expired_secrets=1)
     assert await remaining(database, user_tokens) == 1
 
 
@@ -196,14 +193,14 @@ async def test_sweep_forgets_attempts_on_unknown_email_after_a_day(database, set
     await leave(DAY)
     await leave(DAY - timedelta(minutes=1), account=b"b" * 32)
 
-    assert (await sweep(database, settings)).forgotten_attempts == 1
+    assert (await sweep(database, settings.retention)).forgotten_attempts == 1
     assert await remaining(database, password_attempts) == 1
 
 
 async def test_sweep_keeps_attempts_on_known_user(database, settings, leave, user):
     await leave(365 * DAY, owner=user.id)
 
-    assert (await sweep(database, settings)).forgotten_attempts == 0
+    assert (await sweep(database, settings.retention)).forgotten_attempts == 0
     assert await remaining(database, password_attempts) == 1
 
 
@@ -212,7 +209,7 @@ async def test_retention_is_a_setting(database, settings, add):
     await add(LONG_REVOKED_AND_EXPIRED)
     patient = changed(settings, expired_session_retention=4 * DAY, ended_session_retention=32 * DAY)
 
-    assert await sweep(database, patient) == SweepResult(ended_sessions=1)
+    assert await sweep(database, patient.retention) == SweepResult(ended_sessions=1)
     assert await left(database) == set(kept)
 
 
@@ -221,7 +218,7 @@ async def test_dry_run_counts_and_removes_nothing(database, settings, add, leave
     await leave(2 * DAY)
     before, lines = await left(database), []
 
-    result = await sweep(database, settings, dry_run=True, report=lines.append)
+    result = await sweep(database, settings.retention, dry_run=True, report=lines.append)
 
     assert result == SweepResult(
         ended_sessions=1, expired_sessions=2, expired_secrets=1, forgotten_attempts=1
@@ -241,7 +238,7 @@ async def test_dry_run_counts_and_removes_nothing(database, settings, add, leave
 async def test_sweep_batches_of_any_number_remove_all(database, settings, add, count):
     await add(*[EXPIRED] * count)
 
-    result = await sweep(database, changed(settings, sweep_batch_size=2))
+    result = await sweep(database, changed(settings, sweep_batch_size=2).retention)
 
     assert result.expired_sessions == count
     assert await left(database) == set()
@@ -260,7 +257,7 @@ async def test_sweep_batch_is_a_transaction_and_is_reported(database, settings, 
         lines.append(line)
         watchers.append(asyncio.ensure_future(watch()))
 
-    await sweep(database, changed(settings, sweep_batch_size=2), report=report)
+    await sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
     await asyncio.gather(*watchers)
 
     assert [line for line in lines if line.startswith("expired sessions")] == [
@@ -276,10 +273,10 @@ async def test_sweep_skips_locked_session_until_next_time(database, settings, ad
         await tx.connection.execute(
             select(sessions.c.id).where(sessions.c.id == held).with_for_update()
         )
-        assert (await sweep(database, settings)).expired_sessions == 1
+        assert (await sweep(database, settings.retention)).expired_sessions == 1
 
     assert await left(database) == {held}
-    assert (await sweep(database, settings)).expired_sessions == 1
+    assert (await sweep(database, settings.retention)).expired_sessions == 1
 
 
 async def test_sweep_beside_another_one_yields(database, settings, add):
@@ -288,18 +285,20 @@ async def test_sweep_beside_another_one_yields(database, settings, add):
     async with database.transaction() as other:
         assert await other.sweeps.try_lock()
 
-        assert await sweep(database, settings, report=lines.append) == SweepResult(yielded=True)
+        assert await sweep(database, settings.retention, report=lines.append) == SweepResult(
+            yielded=True
+        )
 
     assert lines == ["another process is sweeping: the rest is left to it"]
     assert await left(database) == set(ids)
-    assert (await sweep(database, settings)).expired_sessions == 1
+    assert (await sweep(database, settings.retention)).expired_sessions == 1
 
 
 async def test_concurrent_sweeps_remove_everything_once(database, settings, add):
     await add(*[EXPIRED] * 20)
     small = changed(settings, sweep_batch_size=1)
 
-    results = await asyncio.gather(*(sweep(database, small) for _ in range(4)))
+    results = await asyncio.gather(*(sweep(database, small.retention) for _ in range(4)))
 
     assert sum(it.expired_sessions for it in results) == 20
     assert await left(database) == set()
@@ -313,7 +312,7 @@ async def test_sweep_after_death_of_another_sweeper_works(database, settings, ad
     async with database.read() as db:
         await db.connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
 
-    assert await sweep(database, settings) == SweepResult(expired_sessions=1)
+    assert await sweep(database, settings.retention) == SweepResult(expired_sessions=1)
 
     await dying.invalidate()
     await dying.close()
@@ -328,7 +327,7 @@ async def test_cancelled_sweep_keeps_committed_batches(database, settings, add):
             task.cancel()
 
     task = asyncio.create_task(
-        sweep(database, changed(settings, sweep_batch_size=2), report=report)
+        sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
     )
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -386,7 +385,7 @@ async def periodic(database, settings):
 
     def start(database=database, **values):
         often = changed(settings, **{"sweep_interval": timedelta(milliseconds=10), **values})
-        tasks.append(asyncio.create_task(sweep_periodically(database, often)))
+        tasks.append(asyncio.create_task(sweep_periodically(database, often.retention)))
         return tasks[-1]
 
     yield start
@@ -409,7 +408,7 @@ async def test_periodic_sweep_repeats(database, add, periodic):
 
 async def test_periodic_sweep_continues_after_database_error(settings, add, periodic, postgres):
     await add(EXPIRED)
-    broken = Database(create_engine(settings.with_database(postgres.url("nowhere"))))
+    broken = Database(create_engine(settings.with_database(postgres.url("nowhere")).database))
     with structlog.testing.capture_logs() as logs:
         periodic(broken)
         await eventually(lambda: len(logs) >= 2)

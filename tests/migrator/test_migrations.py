@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from psycopg import errors
 from sqlalchemy import create_engine
 
-from tamatar_auth.config.fields import SettingFields
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.migrator import connection as migration_connection
 from tamatar_auth.migrator.connection import connect
@@ -261,7 +261,7 @@ def test_migration_ignores_statement_timeout_of_service(empty_database):
 
     assert limits == ("0", "1200ms")
     # Statements that queue behind a waiting migration must not time out.
-    assert SettingFields.model_fields["lock_timeout"].default > timedelta(milliseconds=1200)
+    assert DatabaseSettings().lock_timeout > timedelta(milliseconds=1200)
     Migrations(empty_database).upgrade()
 
 

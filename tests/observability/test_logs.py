@@ -26,6 +26,7 @@ from tamatar_auth.errors.users import EmailTaken
 from tamatar_auth.observability.logs import configure_logs
 from tamatar_auth.storage.repositories.users import NewUser
 from tests.support.canaries import FORMS
+from tests.support.settings import changed
 from tests.support.telemetry_capture import logged
 
 CANARY = "canary-5e0d@example.com"
@@ -202,7 +203,7 @@ def test_log_line_names_current_span(stream):
     ],
 )
 def test_log_level_depends_on_environment_unless_set(environment, given, written):
-    mine = PRODUCTION.model_copy(update={"environment": environment, "log_level": given})
+    mine = changed(PRODUCTION, environment=environment, log_level=given)
     with logged(mine) as stream:
         for level in ("debug", "info", "warning"):
             getattr(log, level)("seen")
@@ -211,7 +212,7 @@ def test_log_level_depends_on_environment_unless_set(environment, given, written
 
 
 def test_libraries_log_warnings_and_migrations_log_info():
-    mine = PRODUCTION.model_copy(update={"log_level": "debug"})
+    mine = changed(PRODUCTION, log_level="debug")
     with logged(mine) as stream:
         for name in ("grpc", "sqlalchemy.engine", "asyncio", "alembic.runtime.migration"):
             for level in (logging.DEBUG, logging.INFO, logging.WARNING):
@@ -292,7 +293,7 @@ def wrapped(error):
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_logged_database_error_hides_its_text(violation, make, log_format):
     error = make(violation)
-    mine = PRODUCTION.model_copy(update={"log_format": log_format})
+    mine = changed(PRODUCTION, log_format=log_format)
     with logged(mine) as stream:
         log.error("failed", exc_info=error, error=error, errors=[error])
         log.error("failed: %s %r", error, error)
@@ -340,7 +341,7 @@ async def test_logged_connection_error_has_its_cause(stream):
     ],
 )
 def test_log_format_depends_on_terminal(log_format, stream, is_json):
-    with logged(PRODUCTION.model_copy(update={"log_format": log_format}), stream):
+    with logged(changed(PRODUCTION, log_format=log_format), stream):
         log.info("listening", port=1)
 
     assert stream.getvalue().startswith("{") is is_json
@@ -349,7 +350,7 @@ def test_log_format_depends_on_terminal(log_format, stream, is_json):
 
 def test_console_log_escapes_control_characters():
     hostile = "\x1b[2J\r\x00\x9b"
-    with logged(PRODUCTION.model_copy(update={"log_format": "console"})) as stream:
+    with logged(changed(PRODUCTION, log_format="console")) as stream:
         log.info(hostile, value=hostile, exc_info=ValueError(hostile))
 
     assert {char for char in stream.getvalue() if not char.isprintable()} == {"\n"}

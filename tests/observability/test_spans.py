@@ -14,6 +14,7 @@ from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, refused, sign_in
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
 
 CREATE_USER = "tamatar.auth.v1.UserService/CreateUser"
@@ -26,7 +27,7 @@ async def recorded(settings, database):
     """A server with telemetry, and the recorded telemetry."""
     recording, lines = Recording(), io.StringIO()
     telemetry = Telemetry(tracer=recording.tracer, meter=recording.meter)
-    with logged(settings.model_copy(update={"log_level": "debug"}), lines):
+    with logged(changed(settings, log_level="debug"), lines):
         async with run_service(settings, telemetry) as service, channel_to(service) as channel:
             yield channel, recording, lines, service.components.drain
 

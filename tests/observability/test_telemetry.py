@@ -64,7 +64,7 @@ def configured(**given):
 
 def mine(**given):
     """Return settings, with metrics on a free port."""
-    return Settings(_env_file=None, **({"metrics_listen": "127.0.0.1:0"} | given))
+    return Settings.load(env_file=None, **({"metrics_listen": "127.0.0.1:0"} | given))
 
 
 def page(telemetry):
@@ -82,7 +82,7 @@ from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.observability.telemetry_setup import configure_telemetry
 
-assert configure_telemetry(Settings(_env_file=None)) == Telemetry()
+assert configure_telemetry(Settings.load(env_file=None)) == Telemetry()
 parts = {part for name in sys.modules for part in name.split(".")}
 print(parts & {"sdk", "exporter", "prometheus_client"})
 """
@@ -128,9 +128,12 @@ def test_standard_variables_choose_exporters(environment, variables, spans, metr
     for name, value in variables.items():
         environment.setenv(name, value)
 
-    exporter_config = ExporterConfig.read(mine())
+    exporter_config = ExporterConfig.read(mine().telemetry)
     assert (exporter_config.spans, exporter_config.metrics) == (spans, metrics)
-    assert ExporterConfig.read(mine(metrics_enabled=True)).metrics == {*metrics, "prometheus"}
+    assert ExporterConfig.read(mine(metrics_enabled=True).telemetry).metrics == {
+        *metrics,
+        "prometheus",
+    }
 
 
 @pytest.mark.parametrize(
@@ -219,8 +222,10 @@ PROMETHEUS = {
 
 async def call(telemetry, settings):
     """Create a user on a server that is assembled like ours."""
-    engine = create_engine(settings)
-    observe_statements(engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter)
+    engine = create_engine(settings.database)
+    observe_statements(
+        engine, settings.telemetry.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
+    )
     database = Database(engine)
 
     async def create(_request, _context):

@@ -49,7 +49,9 @@ async def filled(settings, migrated_database):
         migrated_database,
         users=USERS,
         sessions=USERS + 20,
-        password_hash=PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings)).hash(PASSWORD),
+        password_hash=PasswordSchemes(
+            settings.passwords.bcrypt_cost, Peppers.load(settings.passwords)
+        ).hash(PASSWORD),
         report_progress=lambda _: None,
     )
     async with run_service(settings.with_database(migrated_database)) as service:
@@ -105,15 +107,15 @@ async def signed_in(server):
 
 
 async def test_loaded_expired_sessions_are_all_swept(filled, settings):
-    add_expired(filled.settings.database_url.get_secret_value(), USERS * 2, USERS)
+    add_expired(filled.settings.database.url.get_secret_value(), USERS * 2, USERS)
 
-    swept = await sweep(filled.database, settings)
+    swept = await sweep(filled.database, settings.retention)
 
     assert swept.expired_sessions == USERS * 2
 
 
 async def test_measured_calls_match_counted_statements(server, filled):
-    url = filled.settings.database_url.get_secret_value()
+    url = filled.settings.database.url.get_secret_value()
     await client.checked_call(server, GET_USER, 1)
     before = Statements.read(url)
     looped = await client.closed_loop(
@@ -127,7 +129,7 @@ async def test_measured_calls_match_counted_statements(server, filled):
 
 
 async def test_writing_statements_are_counted(server, filled):
-    url = filled.settings.database_url.get_secret_value()
+    url = filled.settings.database.url.get_secret_value()
     before = Statements.read(url)
     await client.checked_call(server, session_calls(USERS)["RevokeSession"], 1)
     spent = Statements.read(url).since(before)

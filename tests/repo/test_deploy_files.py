@@ -15,8 +15,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Origins
 from tamatar_auth.observability import semconv
 from tamatar_auth.security.authorization import ACCESS_RULES
 from tamatar_auth.servicers.health import LIVENESS
@@ -81,7 +81,7 @@ def database(postgres):
 
 
 def test_deployed_variables_are_settings_and_agree(environment, made_secrets):
-    known = {name for field in Settings.model_fields for name in Origins(Settings).variables(field)}
+    known = {name for setting in all_settings(Settings) for name in setting.variables}
     given = [manifest("configmap.yaml")["data"], compose()["server"]["environment"], environment]
 
     assert [name for each in given for name in each if name not in known] == []
@@ -134,7 +134,7 @@ def test_pods_have_time_to_end_and_are_replaced_first():
         int(said[f"TAMATAR_{name}"].removesuffix("s")) for name in ("DRAIN_DELAY", "SHUTDOWN_GRACE")
     )
     compose_seconds = int(compose()["server"]["stop_grace_period"].removesuffix("s"))
-    defaults = Settings(_env_file=None)
+    defaults = Settings.load(env_file=None)
     end = (defaults.drain_delay + defaults.shutdown_grace).total_seconds()
 
     assert (

@@ -28,6 +28,7 @@ from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, refused, sign_in, verify
 from tests.support.commands import ROOT
 from tests.support.rows import wait_longer
+from tests.support.settings import changed
 from tests.support.telemetry_capture import logged
 from tests.support.waiting import eventually, lock_is_waited_for
 
@@ -492,7 +493,7 @@ async def test_update_of_names_records_no_event(scene):
 
 
 async def test_sign_in_records_count_of_ended_sessions(settings, scene):
-    few = settings.model_copy(update={"sessions_per_user": 1})
+    few = changed(settings, sessions_per_user=1)
     async with run_service(few) as service, channel_to(service) as channel:
         stub = SessionServiceStub(channel)
         await stub.CreateSession(sign_in())
@@ -525,7 +526,7 @@ async def test_rolled_back_call_records_no_event(scene):
 
 @pytest.mark.parametrize("level", ["info", "warning", "error"])
 def test_audit_event_is_logged_at_any_level(settings, level):
-    with logged(settings.model_copy(update={"log_level": level, "log_format": "json"})) as stream:
+    with logged(changed(settings, log_level=level, log_format="json")) as stream:
         audit.record(Event.USER_PURGED, user_id=UUID(int=1), session_id=None)
         structlog.get_logger("tamatar_auth.elsewhere").debug("not heard")
 

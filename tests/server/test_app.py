@@ -26,6 +26,7 @@ from tamatar_auth.server.app import run_service
 from tamatar_auth.server.ports import StartError
 from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS
 from tests.support.calls import ada, refusal, refused
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually, lock_is_waited_for
 
@@ -80,7 +81,7 @@ async def test_health_check_does_not_wait_for_stuck_connections(
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         await wait_for_status(watch, SERVING)
         with psycopg.connect(own_postgres.url()) as connection:
-            pids = [pid for (pid,) in connection.execute(ours, [mine.application_name])]
+            pids = [pid for (pid,) in connection.execute(ours, [mine.database.application_name])]
         assert pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -127,10 +128,10 @@ async def test_connections_that_die_when_opened_are_unavailable(settings, databa
 
 
 async def test_exhausted_pool_is_unavailable_but_still_serving(settings, database):
-    hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=100)})
+    hasty = changed(settings, pool_wait=timedelta(milliseconds=100))
     async with run_service(hasty) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
-        async with held_connections(service.database, settings.pool_size):
+        async with held_connections(service.database, settings.database.pool_size):
             said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
             assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
             await service.components.database_monitor.check()
@@ -206,7 +207,7 @@ async def test_stream_after_end_of_streams_is_refused(settings):
 
 
 async def test_second_server_on_same_port_is_refused(settings, service):
-    taken = settings.model_copy(update={"listen": tuple(service.addresses)})
+    taken = changed(settings, listen=tuple(service.addresses))
 
     with pytest.raises(StartError, match=str(service.addresses[0])):
         async with run_service(taken):
@@ -279,6 +280,6 @@ async def test_connections_of_both_pools_are_counted(settings, database):
     used = {at.attributes[name]: at.value for at in counted if at.attributes[state] == "used"}
     assert used == {"calls": 1, "validations": 0}
     assert {at.attributes[name]: at.value for at in most} == {
-        "calls": settings.pool_size,
+        "calls": settings.database.pool_size,
         "validations": MAX_CONNECTIONS,
     }

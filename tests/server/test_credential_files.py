@@ -27,6 +27,7 @@ from tamatar_auth.server.app import run_service
 from tests.support.calls import refusal
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import serving, tamatar
+from tests.support.settings import changed
 from tests.support.waiting import until
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
@@ -58,20 +59,18 @@ def operator(callers):
 def encrypted(settings, file, operator, authority, tmp_path):
     """Settings of a server with TLS and one operator."""
     certificate, key = authority.sign("localhost").write(tmp_path)
-    return settings.model_copy(
-        update={"callers_file": file, "tls_certificate_file": certificate, "tls_key_file": key}
-    )
+    return changed(settings, callers_file=file, tls_certificate_file=certificate, tls_key_file=key)
 
 
 @pytest.fixture
 def mutual(encrypted, authority, tmp_path):
     """Settings of a server that requires client certificates too."""
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
-    return encrypted.model_copy(update={"tls_client_ca_file": tmp_path / "ca.pem"})
+    return changed(encrypted, tls_client_ca_file=tmp_path / "ca.pem")
 
 
 def listening(settings, *addresses):
-    return settings.model_copy(update={"listen": tuple(map(ListenAddress.parse, addresses))})
+    return changed(settings, listen=tuple(map(ListenAddress.parse, addresses)))
 
 
 def bearer(token):
@@ -200,7 +199,7 @@ async def test_unix_socket_needs_no_client_certificate(mutual, operator, tmp_pat
 
 async def test_renewed_certificate_is_used_without_restart(encrypted, authority):
     second = Authority.make()
-    files = TlsFiles.of(encrypted)
+    files = TlsFiles.find(encrypted.tls)
 
     async def trusted_by(trusted):
         async with connected(service, trusted.credentials()) as channel:
@@ -227,7 +226,7 @@ async def test_renewed_certificate_is_used_without_restart(encrypted, authority)
 
 
 async def test_changed_callers_file_is_reloaded_unless_invalid(settings, file, callers, operator):
-    mine = settings.model_copy(update={"callers_file": file})
+    mine = changed(settings, callers_file=file)
     with structlog.testing.capture_logs() as logs:
         async with run_service(mine) as service:
             assert await answer(service, None, operator) is StatusCode.OK
@@ -327,7 +326,7 @@ def test_unsupported_private_key_is_refused(tmp_path):
 async def test_health_probe_works_over_tls(request, wants):
     mine = request.getfixturevalue(wants)
     async with run_service(mine) as service:
-        files, address = TlsFiles.of(mine), service.addresses[0]
+        files, address = TlsFiles.find(mine.tls), service.addresses[0]
         assert await asyncio.to_thread(health_probe.check_health, address, 10, files) == "SERVING"
         plain = await asyncio.to_thread(health_probe.check_health, address, 10)
         assert plain == f"{address} does not answer (UNAVAILABLE)"
@@ -337,7 +336,12 @@ async def test_health_probe_prefers_unix_socket(mutual, tmp_path):
     mine = listening(mutual, "127.0.0.1:0", f"unix:{tmp_path}/s")
     assert str(health_probe.probed_address(mine)) == f"unix:{tmp_path}/s"
     async with run_service(mine):
-        asked = health_probe.check_health, health_probe.probed_address(mine), 10, TlsFiles.of(mine)
+        asked = (
+            health_probe.check_health,
+            health_probe.probed_address(mine),
+            10,
+            TlsFiles.find(mine.tls),
+        )
         assert await asyncio.to_thread(*asked) == "SERVING"
 
 

@@ -22,6 +22,7 @@ from tests.support.calls import refusal
 from tests.support.certificates import Authority
 from tests.support.commands import is_served, serving, tamatar
 from tests.support.databases import TEMPLATE
+from tests.support.settings import changed
 from tests.support.waiting import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -35,13 +36,12 @@ def guarded(settings, tmp_path):
     authority = Authority.make()
     certificate, key = authority.sign("localhost").write(tmp_path)
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
-    return settings.model_copy(
-        update={
-            "health_listen": ListenAddress.parse(HERE),
-            "tls_certificate_file": certificate,
-            "tls_key_file": key,
-            "tls_client_ca_file": tmp_path / "ca.pem",
-        }
+    return changed(
+        settings,
+        health_listen=ListenAddress.parse(HERE),
+        tls_certificate_file=certificate,
+        tls_key_file=key,
+        tls_client_ca_file=tmp_path / "ca.pem",
     )
 
 
@@ -100,7 +100,7 @@ async def test_taken_health_port_is_refused(guarded):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = ListenAddress("127.0.0.1", listener.getsockname()[1])
         with pytest.raises(StartError, match="or set TAMATAR_HEALTH_LISTEN"):
-            async with run_service(guarded.model_copy(update={"health_listen": taken})):
+            async with run_service(changed(guarded, health_listen=taken)):
                 pass
 
 
@@ -108,9 +108,9 @@ def test_health_port_serves_commands_and_all_workers(guarded, postgres, tmp_path
     name = f"health_{uuid4().hex}"
     given = {
         "TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE),
-        "TAMATAR_TLS_CERTIFICATE_FILE": str(guarded.tls_certificate_file),
-        "TAMATAR_TLS_KEY_FILE": str(guarded.tls_key_file),
-        "TAMATAR_TLS_CLIENT_CA_FILE": str(guarded.tls_client_ca_file),
+        "TAMATAR_TLS_CERTIFICATE_FILE": str(guarded.tls.certificate_file),
+        "TAMATAR_TLS_KEY_FILE": str(guarded.tls.key_file),
+        "TAMATAR_TLS_CLIENT_CA_FILE": str(guarded.tls.client_ca_file),
     }
     try:
         with serving("--workers", "2", cwd=tmp_path, TAMATAR_HEALTH_LISTEN=HERE, **given) as server:

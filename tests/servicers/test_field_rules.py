@@ -293,7 +293,7 @@ async def test_empty_required_password_is_refused(users, sessions):
 
 
 async def test_password_min_length_is_a_setting(settings, database):
-    short = settings.model_copy(update={"password_min_length": 8})
+    short = changed(settings, password_min_length=8)
     async with run_service(short) as service, channel_to(service) as channel:
         users = UserServiceStub(channel)
         await users.CreateUser(ada(password="8 signs!"))

@@ -31,6 +31,7 @@ from tests.support.calls import (
     refused,
     sign_in,
 )
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 THREADS, QUEUE = 2, 5
@@ -66,7 +67,7 @@ def gate(monkeypatch):
 @pytest.fixture
 async def service(settings, database):
     """A server that hashes few passwords at once."""
-    few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
+    few = changed(settings, hash_threads=THREADS, hash_queue=QUEUE)
     async with run_service(few) as service:
         yield service
 
@@ -256,7 +257,7 @@ async def test_call_cancelled_while_hashed_keeps_its_permit(service, sessions, g
 
 async def test_stopping_server_answers_hashing_calls(settings, database, gate):
     before = set(threading.enumerate())
-    few = settings.model_copy(update={"hash_threads": THREADS, "hash_queue": QUEUE})
+    few = changed(settings, hash_threads=THREADS, hash_queue=QUEUE)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(run_service(few))
         channel = await stack.enter_async_context(channel_to(service))
@@ -308,7 +309,7 @@ async def test_attempt_is_undone_after_deadline_of_call(settings, database, gate
     monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
     hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
     async with (
-        run_service(settings.model_copy(update=hasty)) as service,
+        run_service(changed(settings, **hasty)) as service,
         channel_to(service) as channel,
     ):
         sessions = SessionServiceStub(channel)

@@ -36,6 +36,7 @@ from tests.support.calls import (
     verify,
 )
 from tests.support.rows import run, wait_longer
+from tests.support.settings import changed
 
 
 async def failures(database):
@@ -46,9 +47,7 @@ async def failures(database):
 @pytest.fixture
 async def patient_service(settings):
     """A server whose calls wait for a connection as long as a slow machine needs."""
-    async with run_service(
-        settings.model_copy(update={"pool_wait": timedelta(minutes=1)})
-    ) as service:
+    async with run_service(changed(settings, pool_wait=timedelta(minutes=1))) as service:
         yield service
 
 

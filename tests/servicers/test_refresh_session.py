@@ -16,6 +16,7 @@ from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refresh, refusal, sign_in, validate, verify
 from tests.support.rows import run
+from tests.support.settings import changed
 
 
 async def test_refresh_returns_new_token_and_keeps_old_for_a_while(sessions, user):
@@ -78,7 +79,7 @@ async def test_refresh_of_ended_session_is_refused(users, sessions, user, databa
 
 
 async def test_session_above_limit_ends_oldest(settings, database):
-    few = settings.model_copy(update={"sessions_per_user": 3})
+    few = changed(settings, sessions_per_user=3)
     async with run_service(few) as service, channel_to(service) as channel:
         created = await UserServiceStub(channel).CreateUser(ada())
         await verify(database, created.user)
@@ -92,7 +93,7 @@ async def test_session_above_limit_ends_oldest(settings, database):
 
 
 async def test_session_idle_limit_counts_from_last_use(settings, database):
-    idle = settings.model_copy(update={"session_idle_limit": timedelta(minutes=30)})
+    idle = changed(settings, session_idle_limit=timedelta(minutes=30))
     async with run_service(idle) as service, channel_to(service) as channel:
         created = await UserServiceStub(channel).CreateUser(ada())
         await verify(database, created.user)

@@ -29,7 +29,7 @@ async def started(users, settings, database):
         token = SessionToken.issue()
         new = new_session(created.user.user_id, token_digest=token.digest)
         async with database.transaction() as tx:
-            session = await tx.sessions.add(new, settings.session_lifetime)
+            session = await tx.sessions.add(new, settings.sessions.lifetime)
         return token.text, str(session.id)
 
     return started

@@ -34,6 +34,7 @@ from tests.support.calls import (
     validate,
 )
 from tests.support.session_watchers import End, watching
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually
 
@@ -155,7 +156,7 @@ async def test_session_end_reaches_all_watches(scene, way):
 
 
 async def test_session_end_by_limit_reaches_watch(settings, database, user):
-    mine = settings.model_copy(update={"sessions_per_user": 1})
+    mine = changed(settings, sessions_per_user=1)
     async with run_service(mine) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         async with watching(sessions) as watch:
@@ -255,7 +256,7 @@ async def another_end(scene, password=PASSWORD):
 async def test_swept_session_reaches_no_watch(scene, settings, ended):
     await age(scene, **ended)
     async with watching(scene.sessions) as watch:
-        swept = await sweep(scene.database, settings)
+        swept = await sweep(scene.database, settings.retention)
         last = await another_end(scene)
 
         await watch.wait_for(last)
@@ -282,7 +283,7 @@ async def test_idle_watch_receives_keepalives(scene, monkeypatch):
 
 
 async def test_streams_are_limited_in_all_and_per_connection(settings, database):
-    mine = settings.model_copy(update={"streams": 3, "streams_per_connection": 2})
+    mine = changed(settings, streams=3, streams_per_connection=2)
     recording = Recording()
     telemetry = Telemetry(meter=recording.meter)
     async with run_service(mine, telemetry) as service, contextlib.AsyncExitStack() as stack:
@@ -328,7 +329,7 @@ async def test_removed_caller_loses_its_watch(settings, database, tmp_path, monk
     tokens = {
         name: file.add(NewCaller(name, [Role.VALIDATOR]), month) for name in ("leaves", "stays")
     }
-    mine = settings.model_copy(update={"callers_file": tmp_path / "callers.toml"})
+    mine = changed(settings, callers_file=tmp_path / "callers.toml")
     async with run_service(mine) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)
         leaves, stays = [

@@ -16,7 +16,7 @@ UNWATCHED = StatementObserver(timedelta(hours=1).total_seconds(), None, None)
 @pytest.fixture
 async def dedicated_pool(settings):
     """A pool of connections that serves one kind of statement."""
-    dedicated_pool = DedicatedPool(settings, UNWATCHED, 8)
+    dedicated_pool = DedicatedPool(settings.database, UNWATCHED, 8)
     yield dedicated_pool
     await dedicated_pool.close()
 
@@ -27,7 +27,7 @@ async def validator(settings, database):
     async with contextlib.AsyncExitStack() as built:
 
         def build(idle_limit=None):
-            dedicated_pool = DedicatedPool(settings, UNWATCHED, 8)
+            dedicated_pool = DedicatedPool(settings.database, UNWATCHED, 8)
             validator = SessionValidator(dedicated_pool, LastActivityWriter(), idle_limit)
             built.push_async_callback(validator.close)
             return validator

@@ -13,6 +13,7 @@ from tamatar_auth.storage.driver.connect import libpq_url
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
 from tests.support.rows import new_user
+from tests.support.settings import changed
 
 ALL = UserFilter()
 SLOW_PID = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"
@@ -21,7 +22,7 @@ SLOW_PID = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"
 @pytest.fixture
 async def small(database, settings):
     """The same database through a pool of one connection."""
-    small = Database(create_engine(settings, pool_size=1))
+    small = Database(create_engine(settings.database, pool_size=1))
     yield small
     await small.close()
 
@@ -153,7 +154,7 @@ async def test_pool_with_closed_connection_replaces_it(small):
 
 
 async def test_pool_of_dead_connections_replaces_all(database, settings):
-    pool = Database(create_engine(settings, pool_size=5))
+    pool = Database(create_engine(settings.database, pool_size=5))
     pids = set(await asyncio.gather(*(ask(pool, SLOW_PID) for _ in range(5))))
     assert len(pids) == 5
     for pid in pids:
@@ -167,7 +168,7 @@ async def test_pool_of_dead_connections_replaces_all(database, settings):
 
 
 async def test_connection_returned_after_close_is_closed(settings):
-    database = Database(create_engine(settings))
+    database = Database(create_engine(settings.database))
     async with database.read() as db:
         raw = await db.connection.get_raw_connection()
         driver = raw.driver_connection
@@ -178,16 +179,16 @@ async def test_connection_returned_after_close_is_closed(settings):
 
 
 async def test_pool_state_counts_connections_in_use(database, settings):
-    assert database.pool == PoolState(in_use=0, size=settings.pool_size, waiting=0)
+    assert database.pool == PoolState(in_use=0, size=settings.database.pool_size, waiting=0)
     async with database.read(), database.transaction():
-        assert database.pool == PoolState(in_use=2, size=settings.pool_size, waiting=0)
+        assert database.pool == PoolState(in_use=2, size=settings.database.pool_size, waiting=0)
 
 
 async def test_settings_limits_reach_postgresql(impatient):
-    quick = impatient.model_copy(update={"pool_wait": timedelta(seconds=30)})
-    database = Database(create_engine(quick))
+    quick = changed(impatient, pool_wait=timedelta(seconds=30))
+    database = Database(create_engine(quick.database))
     shown = {
-        "application_name": impatient.application_name,
+        "application_name": impatient.database.application_name,
         "statement_timeout": "5s",
         "lock_timeout": "2s",
         "idle_in_transaction_session_timeout": "10s",
@@ -205,7 +206,7 @@ async def test_settings_limits_reach_postgresql(impatient):
 
 async def test_database_url_parameters_override_settings(settings, database_url):
     url = f"{database_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
-    database = Database(create_engine(settings.with_database(url)))
+    database = Database(create_engine(settings.with_database(url).database))
 
     assert await ask(database, "SHOW application_name") == "mine"
     assert await ask(database, "SHOW lock_timeout") == "7s"
@@ -216,7 +217,7 @@ async def test_database_url_parameters_override_settings(settings, database_url)
 async def test_database_url_with_dead_host_uses_next_host(settings, database_url):
     several = database_url.replace("@127.0.0.1:", "@127.0.0.1:1,127.0.0.1:")
     database = Database(
-        create_engine(settings.with_database(f"{several}?target_session_attrs=read-write"))
+        create_engine(settings.with_database(f"{several}?target_session_attrs=read-write").database)
     )
 
     assert await ask(database, "SELECT 1") == 1
@@ -226,17 +227,17 @@ async def test_database_url_with_dead_host_uses_next_host(settings, database_url
 async def test_sqlalchemy_url_is_converted_to_libpq_url(settings, database_url):
     url = database_url.replace("postgresql:", "postgresql+psycopg:")
 
-    assert libpq_url(settings.with_database(url)) == database_url
+    assert libpq_url(settings.with_database(url).database) == database_url
 
 
 def test_engine_without_database_url_raises(settings):
     with pytest.raises(LookupError):
-        create_engine(settings.model_copy(update={"database_url": None}))
+        create_engine(changed(settings, database_url=None).database)
 
 
 async def test_connection_older_than_pool_recycle_is_replaced(database, settings):
-    young = settings.model_copy(update={"pool_recycle": timedelta(seconds=1)})
-    pool = Database(create_engine(young, pool_size=1))
+    young = changed(settings, pool_recycle=timedelta(seconds=1))
+    pool = Database(create_engine(young.database, pool_size=1))
     first = await ask(pool, "SELECT pg_backend_pid()")
     await asyncio.sleep(1.1)
 

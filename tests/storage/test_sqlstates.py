@@ -27,6 +27,7 @@ from tamatar_auth.storage.sqlstates import (
 )
 from tamatar_auth.storage.tables import users
 from tests.support.rows import new_session, new_user
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 LIFETIME = timedelta(days=7)
@@ -330,8 +331,8 @@ async def test_value_that_cannot_be_computed_is_refused(database, statement):
 
 
 async def test_exhausted_pool_is_unavailable(database, settings):
-    hasty = settings.model_copy(update={"pool_wait": timedelta(milliseconds=10)})
-    pool = Database(create_engine(hasty, pool_size=1))
+    hasty = changed(settings, pool_wait=timedelta(milliseconds=10))
+    pool = Database(create_engine(hasty.database, pool_size=1))
     await pool.fill_pool()
     async with pool.transaction():
         with pytest.raises(StorageUnavailable):
@@ -341,7 +342,7 @@ async def test_exhausted_pool_is_unavailable(database, settings):
 
 
 async def test_refused_connection_is_unavailable(settings):
-    nowhere = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
+    nowhere = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x").database))
 
     error = await provoked(run(nowhere, "SELECT 1"))
 
@@ -356,7 +357,7 @@ async def test_too_many_connections_are_unavailable(database, settings, database
     )
     url = make_url(database_url).set(username="crowded", password="x")
     crowded = Database(
-        create_engine(settings.with_database(url.render_as_string(hide_password=False)))
+        create_engine(settings.with_database(url.render_as_string(hide_password=False)).database)
     )
 
     error = await provoked(run(crowded, "SELECT 1"))
@@ -367,7 +368,9 @@ async def test_too_many_connections_are_unavailable(database, settings, database
 
 
 async def test_unresolvable_host_is_unavailable(settings):
-    nowhere = Database(create_engine(settings.with_database("postgresql://no-such-host.invalid/x")))
+    nowhere = Database(
+        create_engine(settings.with_database("postgresql://no-such-host.invalid/x").database)
+    )
 
     error = await provoked(run(nowhere, "SELECT 1"))
 
@@ -383,7 +386,7 @@ def own_postgres(tmp_path):
 
 async def test_crashed_or_stopping_server_is_unavailable(settings, own_postgres, tmp_path):
     mine = settings.with_database(own_postgres.url())
-    own = Database(create_engine(mine))
+    own = Database(create_engine(mine.database))
     async with own.read() as db, own.read() as other:
         pid = text("SELECT pg_backend_pid()")
         os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
@@ -413,7 +416,7 @@ async def until_it_refuses(settings):
     """Connect again and again until connecting fails."""
 
     async def connects():
-        database = Database(create_engine(settings))
+        database = Database(create_engine(settings.database))
         try:
             await run(database, "SELECT 1")
         finally:

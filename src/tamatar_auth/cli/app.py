@@ -280,7 +280,7 @@ def _load_settings(**overrides: Any) -> "Settings":
 
 
 def _require_database(settings: "Settings") -> "Settings":
-    if settings.database_url is None:
+    if settings.database.url is None:
         _fail(
             "TAMATAR_DATABASE_URL is not set: name a PostgreSQL, such as"
             " postgresql://user:password@host/database, or use `tamatar-auth serve --dev`.",
@@ -292,7 +292,7 @@ def _require_database(settings: "Settings") -> "Settings":
 @contextlib.contextmanager
 def _with_database(settings: "Settings") -> "Iterator[Settings]":
     """Yield settings that name a database: the one that is set, or an embedded one."""
-    if settings.database_url is not None or settings.environment == "production":
+    if settings.database.url is not None or settings.environment == "production":
         yield _require_database(settings)
         return
     from tamatar_auth.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415
@@ -307,7 +307,7 @@ def _migrations() -> Iterator[Any]:
     from tamatar_auth.storage.driver.connect import libpq_url  # noqa: PLC0415
 
     with _with_database(_load_settings()) as settings:
-        yield Migrations(libpq_url(settings), report=_notify)
+        yield Migrations(libpq_url(settings.database), report=_notify)
 
 
 def _notify(line: str) -> None:

@@ -1,92 +1,202 @@
-"""Settings: `TAMATAR_*` from the environment or a `.env` file, read once and passed down.
+"""All settings: read once from `TAMATAR_*` variables or a `.env` file, then passed down.
 
-A setting that is wrong stops the start with its name and where the value came from. The
-value of a secret is never shown. What a setting is by itself stands in `fields.py`;
-here is what they are together.
+A wrong setting ends the start with its variable, its place and its rule. The value of a
+secret is never shown. The settings of a subject are a group with a module of its own; this
+module has those that concern the process, and the rules between groups.
 """
 
-from typing import Any, Self
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
+from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.database import DatabaseSettings
+from tamatar_auth.config.durations import Duration, between
 from tamatar_auth.config.errors import SettingsError
-from tamatar_auth.config.fields import SettingFields
-from tamatar_auth.config.sources import ENV_PREFIX, Origins, conflict_error
+from tamatar_auth.config.groups import SettingsGroup, conflict_error
+from tamatar_auth.config.limits import LimitSettings
+from tamatar_auth.config.passwords import PasswordSettings
+from tamatar_auth.config.retention import RetentionSettings
+from tamatar_auth.config.sessions import SessionSettings
+from tamatar_auth.config.sources import ENV_FILE, Sources
+from tamatar_auth.config.telemetry import TelemetrySettings
+from tamatar_auth.config.tls import TlsSettings
+from tamatar_auth.config.types import (
+    Addresses,
+    OptionalAddress,
+    OptionalFile,
+    OptionalSecret,
+    SigningKey,
+)
+from tamatar_auth.config.user_tokens import UserTokenSettings
+
+MAX_PORT = 65535
+MIN_PRODUCTION_BCRYPT_COST = 10
+"""The lowest work factor for bcrypt that OWASP accepts."""
 
 
-class Settings(SettingFields):
-    """Everything that is set, and goes together."""
+class Settings(SettingsGroup):
+    """The process: its environment, its addresses, its life."""
+
+    environment: Annotated[
+        Literal["development", "production"],
+        Field(
+            validation_alias="TAMATAR_ENVIRONMENT",
+            description="The environment of the process. Production requires its secrets.",
+        ),
+    ] = "development"
+    listen: Annotated[
+        Addresses,
+        Field(
+            validation_alias="TAMATAR_LISTEN",
+            description="The addresses that serve calls: host:port or unix:path, separated by"
+            " commas.",
+        ),
+    ] = (ListenAddress.parse("127.0.0.1:50051"),)
+    health_listen: Annotated[
+        OptionalAddress,
+        Field(
+            validation_alias="TAMATAR_HEALTH_LISTEN",
+            description="An address that serves health only, without TLS and to any caller, for"
+            " the probes of an orchestrator: host:port.",
+        ),
+    ] = None
+    workers: Annotated[
+        int,
+        Field(
+            validation_alias="TAMATAR_WORKERS",
+            ge=1,
+            le=64,
+            description="How many processes serve calls. They share the ports. Each has its own"
+            " pool of connections and its own metrics.",
+        ),
+    ] = 1
+    callers_file: Annotated[
+        OptionalFile,
+        Field(
+            validation_alias="TAMATAR_CALLERS_FILE",
+            description="The callers and their roles (TOML; `tamatar-auth caller add` writes it)."
+            " Unless set, every caller on this machine is an admin.",
+        ),
+    ] = None
+    page_token_key: Annotated[
+        SigningKey,
+        Field(
+            validation_alias="TAMATAR_PAGE_TOKEN_KEY",
+            description="The key that signs page tokens: at least 32 characters, the same in"
+            " every replica. Unless set, random in development.",
+        ),
+    ] = None
+    seed_admin_password: Annotated[
+        OptionalSecret,
+        Field(
+            validation_alias="TAMATAR_SEED_ADMIN_PASSWORD",
+            description="The password that `seed` sets for the administrator.",
+        ),
+    ] = None
+    drain_delay: Annotated[
+        Duration,
+        between(timedelta(0), timedelta(minutes=1)),
+        Field(
+            validation_alias="TAMATAR_DRAIN_DELAY",
+            description="How long a stopping server reports NOT_SERVING before it closes its"
+            " ports.",
+        ),
+    ] = timedelta(milliseconds=200)
+    shutdown_grace: Annotated[
+        Duration,
+        between(timedelta(0), timedelta(minutes=5)),
+        Field(
+            validation_alias="TAMATAR_SHUTDOWN_GRACE",
+            description="How long calls in flight may take to finish after that.",
+        ),
+    ] = timedelta(seconds=10)
+    embedded_directory: Annotated[
+        Path,
+        Field(
+            validation_alias="TAMATAR_EMBEDDED_DIRECTORY",
+            description="Where the embedded PostgreSQL of `serve --dev` keeps its data.",
+        ),
+    ] = Path(".tamatar/postgres")
+
+    database: DatabaseSettings = DatabaseSettings()
+    tls: TlsSettings = TlsSettings()
+    sessions: SessionSettings = SessionSettings()
+    passwords: PasswordSettings = PasswordSettings()
+    user_tokens: UserTokenSettings = UserTokenSettings()
+    limits: LimitSettings = LimitSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @model_validator(mode="after")
-    def _tls_is_complete(self) -> Self:
-        pair = ("tls_certificate_file", "tls_key_file")
-        for field, other in (pair, pair[::-1]):
-            if getattr(self, field) is not None and getattr(self, other) is None:
-                raise conflict_error(field, f"needs {ENV_PREFIX}{other.upper()} beside it")
-        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
-            files = f"{ENV_PREFIX}TLS_CERTIFICATE_FILE and {ENV_PREFIX}TLS_KEY_FILE"
-            raise conflict_error("tls_client_ca_file", f"needs {files} beside it")
-        return self
-
-    @model_validator(mode="after")
-    def _exposed_listeners_are_secured(self) -> Self:
-        # What other machines can reach is encrypted, and knows who calls.
+    def _exposed_addresses_are_secured(self) -> Self:
         exposed = [str(address) for address in self.listen if not address.is_local]
-        needed = {
-            "TLS_CERTIFICATE_FILE": self.tls_certificate_file,
-            "TLS_KEY_FILE": self.tls_key_file,
-            "CALLERS_FILE": self.callers_file,
+        required = {
+            "TAMATAR_TLS_CERTIFICATE_FILE": self.tls.certificate_file,
+            "TAMATAR_TLS_KEY_FILE": self.tls.key_file,
+            "TAMATAR_CALLERS_FILE": self.callers_file,
         }
-        missing = [ENV_PREFIX + name for name, file in needed.items() if file is None]
+        missing = [variable for variable, file in required.items() if file is None]
         if exposed and missing:
             raise conflict_error(
-                "listen",
+                "TAMATAR_LISTEN",
                 f"{', '.join(exposed)} can be reached from other machines:"
                 f" set {', '.join(missing)}, or use a loopback address or a unix socket",
             )
         return self
 
     @model_validator(mode="after")
-    def _production_is_strict(self) -> Self:
+    def _production_has_its_secrets(self) -> Self:
         if self.environment != "production":
             return self
+        required = "TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
         if self.page_token_key is None:
-            raise conflict_error("environment", f"production needs {ENV_PREFIX}PAGE_TOKEN_KEY")
-        if self.password_keys is None and self.password_keys_file is None:
-            keys = f"{ENV_PREFIX}PASSWORD_KEYS or {ENV_PREFIX}PASSWORD_KEYS_FILE"
-            raise conflict_error("environment", f"production needs {keys}")
-        if self.bcrypt_cost < 10:  # noqa: PLR2004 - OWASP's least work factor for bcrypt
-            raise conflict_error("bcrypt_cost", "must be 10 or more in production")
+            raise conflict_error("TAMATAR_ENVIRONMENT", "production needs TAMATAR_PAGE_TOKEN_KEY")
+        if self.passwords.keys is None and self.passwords.keys_file is None:
+            raise conflict_error("TAMATAR_ENVIRONMENT", f"production needs {required}")
+        if self.passwords.bcrypt_cost < MIN_PRODUCTION_BCRYPT_COST:
+            rule = f"must be {MIN_PRODUCTION_BCRYPT_COST} or more in production"
+            raise conflict_error("TAMATAR_BCRYPT_COST", rule)
         return self
 
     @model_validator(mode="after")
-    def _workers_can_share(self) -> Self:
+    def _workers_can_share_addresses(self) -> Self:
         if self.workers == 1:
             return self
         health = () if self.health_listen is None else (self.health_listen,)
-        for field, addresses in (("listen", self.listen), ("health_listen", health)):
+        for variable, addresses in (
+            ("TAMATAR_LISTEN", self.listen),
+            ("TAMATAR_HEALTH_LISTEN", health),
+        ):
             if sockets := [str(address) for address in addresses if address.path]:
-                rule = f"several workers cannot share {', '.join(sockets)}: name host:port only"
-                raise conflict_error(field, rule)
-        if self.metrics_listen.port + self.workers - 1 > 65535:  # noqa: PLR2004 - the largest port
-            raise conflict_error("metrics_listen", "leaves too few ports above it for the workers")
+                rule = f"several workers cannot share {', '.join(sockets)}: use host:port only"
+                raise conflict_error(variable, rule)
+        if self.telemetry.metrics_listen.port + self.workers - 1 > MAX_PORT:
+            rule = "leaves too few ports above it for the workers"
+            raise conflict_error("TAMATAR_METRICS_LISTEN", rule)
         return self
 
     @classmethod
-    def load(cls, **overrides: Any) -> Self:
-        """Read the settings, or raise `SettingsError` with a line for each that is wrong."""
+    def load(cls, *, env_file: str | None = ENV_FILE, **overrides: Any) -> Self:
+        """Read the settings, or raise `SettingsError` with a line for each wrong one.
+
+        `overrides` win. `listen="127.0.0.1:0"` stands for `TAMATAR_LISTEN=127.0.0.1:0`.
+        """
+        sources = Sources(cls, overrides, env_file)
         try:
-            return cls(**overrides)
+            return cls.model_validate(sources.values())
         except ValidationError as error:
-            raise SettingsError("\n".join(Origins(cls, overrides).error_lines(error))) from None
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
+            raise SettingsError("\n".join(sources.error_lines(error))) from None
 
     def with_database(self, url: str) -> Self:
-        """Give the same settings with another database."""
-        return self.model_copy(update={"database_url": SecretStr(url)})
+        """Return these settings with another database."""
+        database = self.database.model_copy(update={"url": SecretStr(url)})
+        return self.model_copy(update={"database": database})
 
     @property
     def effective_log_level(self) -> str:
-        """The level to log at, also when none is set."""
-        return self.log_level or ("debug" if self.environment == "development" else "info")
+        """The level to log at, also if none is set."""
+        default = "debug" if self.environment == "development" else "info"
+        return self.telemetry.log_level or default

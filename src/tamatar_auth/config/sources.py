@@ -1,92 +1,104 @@
-"""Where the value of a setting comes from: a command, the environment, a file or the default."""
+"""Where settings come from: options of a command, the environment, the `.env` file, defaults."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tamatar_auth.config.groups import SettingsGroup, all_settings, own_settings, subgroups
 
 ENV_PREFIX = "TAMATAR_"
+ENV_FILE = ".env"
 
 CLIENT_VARIABLES = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE"})
-"""What the commands read that call a service: no settings of a server, and no mistakes."""
-ENV_FILE = ".env"
+"""The variables of the commands that call a service. The server reads none of them."""
+
+_NO_OVERRIDES: Mapping[str, object] = {}
 
 
 class Origin(NamedTuple):
-    """The variable that was read for a setting, and where it stands."""
+    """A variable, and the place where it is set."""
 
     variable: str
     place: str
 
 
-def conflict_error(field: str, rule: str) -> PydanticCustomError:
-    """Make the error of a field that does not go together with another one."""
-    return PydanticCustomError("disagreement", "{rule}", {"field": field, "rule": rule})
+class Sources:
+    """The variables that are set, by place. The first place that sets a variable wins.
 
-
-class Origins:
-    """Tells of each field of some settings where its value comes from.
-
-    `given` are the fields that the options of a command decide.
+    `overrides` come from the options of a command. They are named as the variables are, in
+    lower case and without the prefix.
     """
 
-    def __init__(self, settings: type[BaseSettings], overridden: Collection[str] = ()) -> None:
-        self._fields: Mapping[str, FieldInfo] = settings.model_fields
-        self._overridden = overridden
+    def __init__(
+        self,
+        settings: type[SettingsGroup],
+        overrides: Mapping[str, object] = _NO_OVERRIDES,
+        env_file: str | None = ENV_FILE,
+    ) -> None:
+        self._settings = settings
+        self._known = {
+            variable for setting in all_settings(settings) for variable in setting.variables
+        }
+        options = {f"{ENV_PREFIX}{name}".upper(): value for name, value in overrides.items()}
+        if unknown := options.keys() - self._known:
+            raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
+        file = dotenv_values(env_file) if env_file and Path(env_file).is_file() else {}
+        self._places: Sequence[tuple[str, Mapping[str, object]]] = [
+            ("command line", options),
+            ("environment", os.environ),
+            (f"{ENV_FILE} file", {name: text for name, text in file.items() if text is not None}),
+        ]
 
-    def variables(self, field: str) -> Sequence[str]:
-        """Name the variables that are read for a field, the first one first."""
-        alias = self._fields[field].validation_alias
-        if isinstance(alias, AliasChoices):
-            return [str(choice) for choice in alias.choices]
-        return [ENV_PREFIX + field.upper()]
+    def values(self) -> Mapping[str, object]:
+        """Return what is set, nested as the groups are, by variable."""
+        return self._values_of(self._settings)
 
-    def find_origin(self, field: str) -> Origin:
-        """Tell where a field's value comes from."""
-        variables = self.variables(field)
-        if field in self._overridden:
-            return Origin(variables[0], "command line")
-        for place, found in _variables_by_place():
+    def find_origin(self, variables: Sequence[str]) -> Origin:
+        """Return which of a setting's variables is read, and where it is set."""
+        for place, values in self._places:
+            names = {name.upper() for name in values}
             for variable in variables:
-                if variable in {name.upper() for name in found}:
+                if variable in names:
                     return Origin(variable, place)
         return Origin(variables[0], "default")
 
     def unknown(self) -> Sequence[Origin]:
-        """Name the `TAMATAR_` variables that no field reads, and where they stand."""
-        known = {variable for field in self._fields for variable in self.variables(field)}
-        known |= CLIENT_VARIABLES
+        """List the `TAMATAR_` variables that are set and that no setting reads."""
         return [
             Origin(name, place)
-            for place, found in _variables_by_place()
-            for name in sorted(found)
-            if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
+            for place, values in self._places
+            for name in sorted(values)
+            if name.upper().startswith(ENV_PREFIX)
+            and name.upper() not in self._known | CLIENT_VARIABLES
         ]
 
     def error_lines(self, error: ValidationError) -> Sequence[str]:
-        """Write a line for each value that is wrong: its name, its place and the rule."""
+        """Return a line for each wrong value: its variable, its place and the rule."""
         return [
-            f"{origin.variable} ({origin.place}): {text[:1].lower()}{text[1:]}"
-            for error_details in error.errors(include_input=False, include_url=False)
-            for origin in [self.find_origin(self._field(error_details))]
-            for text in [error_details["msg"].removeprefix("Value error, ")]
+            f"{variable} ({self.find_origin([variable]).place}): {text[:1].lower()}{text[1:]}"
+            for details in error.errors(include_input=False, include_url=False)
+            for variable in [self._variable(details)]
+            for text in [details["msg"].removeprefix("Value error, ")]
         ]
 
-    def _field(self, error_details: ErrorDetails) -> str:
-        # A rule about several fields has no place in the model, and tells the field itself.
-        name = (
-            str(error_details["loc"][0]) if error_details["loc"] else error_details["ctx"]["field"]
-        )
-        return next(field for field in self._fields if name in (field, *self.variables(field)))
+    def _values_of(self, group: type[SettingsGroup]) -> dict[str, object]:
+        values: dict[str, object] = {
+            name: self._values_of(inner) for name, inner in subgroups(group)
+        }
+        for setting in own_settings(group):
+            variable, place = self.find_origin(setting.variables)
+            for name, value in dict(self._places).get(place, {}).items():
+                if name.upper() == variable:
+                    values[variable] = value
+        return values
 
-
-def _variables_by_place() -> Sequence[tuple[str, Collection[str]]]:
-    """List the names of variables by the place where they stand; the first place wins."""
-    file = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
-    return (("environment", os.environ), (f"{ENV_FILE} file", file))
+    def _variable(self, details: ErrorDetails) -> str:
+        # A rule about several settings has no location, so its error names the variable.
+        if variable := details.get("ctx", {}).get("variable"):
+            return str(variable)
+        return next(str(part) for part in details["loc"] if part in self._known)

@@ -6,7 +6,6 @@ from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
 
 from tamatar_auth.config.addresses import ListenAddress
 
@@ -70,13 +69,12 @@ OptionalSecret: TypeAlias = Annotated[SecretStr | None, BeforeValidator(empty_as
 SigningKey: TypeAlias = Annotated[OptionalSecret, AfterValidator(_check_length)]
 DatabaseUrl: TypeAlias = Annotated[OptionalSecret, AfterValidator(_check_postgresql_url)]
 OptionalFile: TypeAlias = Annotated[Path | None, BeforeValidator(empty_as_none)]
-Address: TypeAlias = Annotated[ListenAddress, NoDecode, BeforeValidator(_parse_address)]
+Address: TypeAlias = Annotated[ListenAddress, BeforeValidator(_parse_address)]
 Addresses: TypeAlias = Annotated[
     tuple[ListenAddress, ...],
-    NoDecode,
     BeforeValidator(_parse_addresses),
     Field(min_length=1, max_length=16),
 ]
 OptionalAddress: TypeAlias = Annotated[
-    ListenAddress | None, NoDecode, BeforeValidator(_parse_optional_address)
+    ListenAddress | None, BeforeValidator(_parse_optional_address)
 ]

@@ -8,5 +8,5 @@ from tamatar_auth.storage.driver.connect import libpq_url
 
 def prepare(settings: Settings, report: Report) -> None:
     """Bring a database of development to its tables and its sample users."""
-    Migrations(libpq_url(settings), report=report).upgrade()
+    Migrations(libpq_url(settings.database), report=report).upgrade()
     seed(settings, report)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs import seed as seed_job
@@ -27,8 +28,8 @@ def seed(settings: Settings, report: Report) -> None:
     """Create the first users."""
 
     async def run() -> None:
-        async with _open_database(settings) as database:
-            passwords = PasswordHasher.of(settings)
+        async with _open_database(settings.database) as database:
+            passwords = PasswordHasher.create(settings.passwords)
             try:
                 await seed_job.seed(database, passwords, settings, report)
             finally:
@@ -41,14 +42,14 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
     """Remove what is past its retention."""
 
     async def run() -> None:
-        async with _open_database(settings) as database:
-            await sweep_job.sweep(database, settings, dry_run=dry_run, report=report)
+        async with _open_database(settings.database) as database:
+            await sweep_job.sweep(database, settings.retention, dry_run=dry_run, report=report)
 
     uvloop.run(run())
 
 
 @contextlib.asynccontextmanager
-async def _open_database(settings: Settings) -> AsyncIterator[Database]:
+async def _open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     """Open a database that can be worked with, or raise `OperatorError`."""
     # A call is refused soon where it would wait for a connection; nobody waits for a job.
     pool_wait = max(settings.pool_wait, settings.connect_timeout)

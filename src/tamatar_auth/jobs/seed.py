@@ -72,7 +72,7 @@ async def seed(
     report: Callable[[str], None] = lambda _: None,
 ) -> SeedSummary:
     """Bring the first users into being, or raise `SeedingError`."""
-    policy = PasswordPolicy(settings.password_min_length)
+    policy = PasswordPolicy(settings.passwords.min_length)
     outcomes = []
     for account in seed_accounts(settings):
         outcome = await _AccountSeeder(database, passwords, policy, account).run()

@@ -13,7 +13,7 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.retention import RetentionSettings
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
@@ -40,7 +40,7 @@ class SweepResult:
 
 async def sweep(
     database: Database,
-    settings: Settings,
+    settings: RetentionSettings,
     *,
     dry_run: bool = False,
     report: Callable[[str], None] = lambda _: None,
@@ -55,7 +55,7 @@ async def sweep(
     return _result(counts)
 
 
-async def sweep_periodically(database: Database, settings: Settings) -> None:
+async def sweep_periodically(database: Database, settings: RetentionSettings) -> None:
     """Sweep until cancelled, once in an interval; never where the interval is 0.
 
     The first time comes anywhere within an interval, so that replicas take turns.
@@ -77,7 +77,7 @@ async def sweep_periodically(database: Database, settings: Settings) -> None:
 
 
 async def _remove(
-    database: Database, settings: Settings, report: Callable[[str], None]
+    database: Database, settings: RetentionSettings, report: Callable[[str], None]
 ) -> SweepResult:
     size = settings.sweep_batch_size
     removed: dict[ExpiredRows, int] = {}
@@ -97,10 +97,10 @@ async def _remove(
     return _result(removed)
 
 
-def _retention(settings: Settings) -> Mapping[ExpiredRows, timedelta]:
+def _retention(settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:
     return {
-        ExpiredRows.ENDED_SESSIONS: settings.ended_session_retention,
-        ExpiredRows.EXPIRED_SESSIONS: settings.expired_session_retention,
+        ExpiredRows.ENDED_SESSIONS: settings.ended_sessions,
+        ExpiredRows.EXPIRED_SESSIONS: settings.expired_sessions,
         ExpiredRows.EXPIRED_SECRETS: SECRET_RETENTION,
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
     }

@@ -7,7 +7,7 @@ from typing import Self
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.errors import OperatorError
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.telemetry import TelemetrySettings
 
 _PROTOCOLS = ("grpc", "http/protobuf")
 
@@ -27,7 +27,7 @@ class ExporterConfig:
     metrics_listen: ListenAddress
 
     @classmethod
-    def read(cls, settings: Settings) -> Self:
+    def read(cls, settings: TelemetrySettings) -> Self:
         """Read the settings and the environment, or raise `TelemetryError`.
 
         OTEL_SDK_DISABLED=true turns everything off, the endpoint for Prometheus too.

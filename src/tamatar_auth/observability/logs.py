@@ -16,7 +16,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Origins
+from tamatar_auth.config.sources import Sources
 from tamatar_auth.observability import tracing
 from tamatar_auth.observability.redaction import (
     describe_error,
@@ -48,7 +48,9 @@ def configure_logs(
     handler = logging.StreamHandler(stream)
     handler.set_name(_HANDLER_NAME)
     worker_fields = {} if worker is None else {"worker": worker, "pid": os.getpid()}
-    handler.setFormatter(LogFormatter(_renderers(settings.log_format, stream), worker_fields))
+    handler.setFormatter(
+        LogFormatter(_renderers(settings.telemetry.log_format, stream), worker_fields)
+    )
     root = logging.getLogger()
     for previous in [known for known in root.handlers if known.get_name() == _HANDLER_NAME]:
         root.removeHandler(previous)
@@ -103,7 +105,7 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 def warn_of_unknown_settings() -> None:
     """Log a warning for each variable that looks like a setting and is none."""
     log = structlog.get_logger(__name__)
-    for variable, place in Origins(Settings).unknown():
+    for variable, place in Sources(Settings).unknown():
         log.warning("setting is not known", variable=variable, place=place)
 
 

@@ -14,7 +14,7 @@ def configure_telemetry(settings: Settings, *, worker: int | None = None) -> Tel
 
     The exporters start threads: a process that forks must fork first.
     """
-    exporter_config = ExporterConfig.read(settings)
+    exporter_config = ExporterConfig.read(settings.telemetry)
     if not exporter_config.spans and not exporter_config.metrics:
         return Telemetry()
     from tamatar_auth.observability import exporters  # noqa: PLC0415 - only here is the SDK worth its import

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tamatar_auth.config.errors import OperatorError
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.tls import TlsSettings
 from tamatar_auth.config.watched_files import WatchedFiles
 
 MAX_PEM_BYTES = 1024 * 1024
@@ -35,13 +35,11 @@ class TlsFiles:
     client_ca: Path | None
 
     @classmethod
-    def of(cls, settings: Settings) -> "TlsFiles | None":
-        """Return the files of the settings, or None if TLS is not configured."""
-        if settings.tls_certificate_file is None or settings.tls_key_file is None:
+    def find(cls, tls: TlsSettings) -> "TlsFiles | None":
+        """Return the files that the settings name, or None if TLS is not set up."""
+        if tls.certificate_file is None or tls.key_file is None:
             return None
-        return cls(
-            settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file
-        )
+        return cls(tls.certificate_file, tls.key_file, tls.client_ca_file)
 
     @property
     def paths(self) -> Sequence[Path]:

@@ -96,7 +96,7 @@ def _start_background_tasks(service: RunningService) -> Sequence[asyncio.Task[No
     return [
         asyncio.create_task(service.wait_for_failure(), name="watch gRPC"),
         asyncio.create_task(components.database_monitor.run(), name="watch the database"),
-        asyncio.create_task(sweep_periodically(database, service.settings), name="sweep"),
+        asyncio.create_task(sweep_periodically(database, service.settings.retention), name="sweep"),
         asyncio.create_task(components.activity.run_forever(database), name="activity"),
         *(
             asyncio.create_task(watched.watch_for_changes())

@@ -12,7 +12,7 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.interceptors.audit_trail import AuditInterceptor
 from tamatar_auth.interceptors.authentication import AuthenticationInterceptor
 from tamatar_auth.interceptors.base import HandlerInterceptor
-from tamatar_auth.interceptors.deadlines import DeadlineInterceptor, Deadlines
+from tamatar_auth.interceptors.deadlines import DeadlineInterceptor
 from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.field_validation import FieldValidationInterceptor
@@ -31,8 +31,7 @@ from tamatar_auth.servicers.field_rules import FieldRules
 from tamatar_auth.servicers.health import add_health
 from tamatar_auth.servicers.page_tokens import PageTokens
 from tamatar_auth.servicers.reflection import add_reflection
-from tamatar_auth.servicers.sessions import SessionLimits, SessionServicer, SessionSources
-from tamatar_auth.servicers.user_credentials import TokenLifetimes
+from tamatar_auth.servicers.sessions import SessionServicer, SessionSources
 from tamatar_auth.servicers.users import UserServicer
 
 PRIORITY_PATHS = ("/tamatar.auth.v1.SessionService/ValidateSession",)
@@ -91,14 +90,17 @@ def _new_server(settings: Settings) -> grpc.aio.Server:
 
 def _interceptors(settings: Settings, components: Components) -> Sequence[HandlerInterceptor]:
     """List the interceptors of every call, outermost first."""
+    limits = settings.limits
     tracer, meter = components.telemetry.tracer, components.telemetry.meter
     return [
         TelemetryInterceptor(tracer=tracer, meter=meter),
         ErrorInterceptor(),
         components.drain,
-        DeadlineInterceptor(Deadlines.of(settings)),
+        DeadlineInterceptor(limits),
         AuthenticationInterceptor(components.credential_files.callers),
-        StreamLimitInterceptor(settings.streams, settings.streams_per_connection, meter),
+        StreamLimitInterceptor(
+            settings.limits.streams, settings.limits.streams_per_connection, meter
+        ),
         DecodingInterceptor(),
         AuditInterceptor(),
         RetryInterceptor(),
@@ -113,15 +115,15 @@ def _add_servicers(settings: Settings, components: Components, methods: Any) -> 
     users = UserServicer(
         database,
         passwords,
-        PasswordPolicy(settings.password_min_length),
+        PasswordPolicy(settings.passwords.min_length),
         tokens,
-        TokenLifetimes.of(settings),
+        settings.user_tokens,
     )
     sessions = SessionServicer(
         database,
         passwords,
         tokens,
-        SessionLimits.of(settings),
+        settings.sessions,
         SessionSources(components.validator, components.session_feed),
     )
     add_UserServiceServicer_to_server(users, methods)

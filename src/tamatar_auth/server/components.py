@@ -48,8 +48,8 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
 
     Raises `OperatorError` if a file that the settings name cannot be read.
     """
-    credential_files = CredentialFiles.of(settings)
-    passwords = PasswordHasher.of(settings, telemetry.meter)
+    credential_files = CredentialFiles.load(settings)
+    passwords = PasswordHasher.create(settings.passwords, telemetry.meter)
     health = HealthServicer(SERVICES)
     orphaned = OrphanedStatements(telemetry.meter)
     database, dedicated_pool, session_feed = _create_storage(settings, orphaned, telemetry)
@@ -58,10 +58,10 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
         credential_files=credential_files,
         passwords=passwords,
         health=health,
-        drain=InFlightInterceptor(settings.calls_in_flight, telemetry.meter),
+        drain=InFlightInterceptor(settings.limits.calls_in_flight, telemetry.meter),
         database=database,
-        database_monitor=DatabaseMonitor(settings, health, head_revision(), orphaned),
-        validator=SessionValidator(dedicated_pool, activity, settings.session_idle_limit or None),
+        database_monitor=DatabaseMonitor(settings.database, health, head_revision(), orphaned),
+        validator=SessionValidator(dedicated_pool, activity, settings.sessions.idle_limit or None),
         activity=activity,
         session_feed=session_feed,
         orphaned=orphaned,
@@ -73,12 +73,12 @@ def _create_storage(
     settings: Settings, orphaned: OrphanedStatements, telemetry: Telemetry
 ) -> tuple[Database, DedicatedPool, SessionEndFeed]:
     """Create what connects to PostgreSQL; a read-only server disconnects all of it."""
-    engine = create_engine(settings, orphaned)
+    engine = create_engine(settings.database, orphaned)
     observer = observe_statements(
-        engine, settings.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
+        engine, settings.telemetry.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
-    dedicated_pool = DedicatedPool(settings, observer, MAX_CONNECTIONS, orphaned)
-    session_feed = SessionEndFeed(settings, orphaned, telemetry.meter)
+    dedicated_pool = DedicatedPool(settings.database, observer, MAX_CONNECTIONS, orphaned)
+    session_feed = SessionEndFeed(settings.database, orphaned, telemetry.meter)
     on_read_only(engine, dedicated_pool.invalidate)
     on_read_only(engine, session_feed.disconnect)
     if telemetry.meter is not None:

@@ -21,9 +21,9 @@ class CredentialFiles:
     tls: WatchedFiles[TlsCredentials] | None
 
     @classmethod
-    def of(cls, settings: Settings) -> "CredentialFiles":
+    def load(cls, settings: Settings) -> "CredentialFiles":
         """Read the files that the settings name, or raise `OperatorError`."""
-        callers, files = settings.callers_file, TlsFiles.of(settings)
+        callers, files = settings.callers_file, TlsFiles.find(settings.tls)
         return cls(
             callers=WatchedFiles("callers", [callers], lambda: read_callers(callers))
             if callers

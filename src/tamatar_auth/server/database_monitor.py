@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
@@ -25,7 +25,11 @@ class DatabaseMonitor:
     """
 
     def __init__(
-        self, settings: Settings, health: HealthServicer, head: str, orphaned: OrphanedStatements
+        self,
+        settings: DatabaseSettings,
+        health: HealthServicer,
+        head: str,
+        orphaned: OrphanedStatements,
     ) -> None:
         # It decides by itself what is too long.
         monitor_settings = settings.model_copy(update={"pool_wait": settings.connect_timeout})

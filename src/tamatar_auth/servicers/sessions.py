@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from grpc.aio import ServicerContext
@@ -11,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.sessions import SessionSettings
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.security import audit
@@ -46,21 +45,6 @@ Context = ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """How long sessions live and rest, and how many a user has."""
-
-    lifetime: timedelta
-    idle: timedelta | None
-    per_user: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Take what the settings say."""
-        idle = settings.session_idle_limit or None
-        return cls(settings.session_lifetime, idle, settings.sessions_per_user)
-
-
-@dataclass(frozen=True, slots=True)
 class SessionSources:
     """The sources of valid sessions and of ended ones."""
 
@@ -76,7 +60,7 @@ class SessionServicer(SessionServiceServicer):
         database: Database,
         passwords: PasswordHasher,
         page_tokens: PageTokens,
-        limits: SessionLimits,
+        limits: SessionSettings,
         sources: SessionSources,
     ) -> None:
         self._database = database
@@ -123,7 +107,7 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.RefreshSessionRequest, context: Context
     ) -> pb.RefreshSessionResponse:
         token, nonce = SessionToken(request.session_token), rotation_nonce()
-        successor, idle = token.successor(nonce), self._limits.idle
+        successor, idle = token.successor(nonce), self._limits.idle_limit or None
         new = NewToken(successor.digest, nonce)
         # Each statement commits by itself, so that no refresh waits for another.
         async with self._database.statements() as db:

@@ -1,14 +1,12 @@
 """The methods of UserService for passwords and one-time tokens."""
 
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from grpc.aio import ServicerContext
 
 from tamatar.auth.v1 import user_service_pb2 as pb
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.user_tokens import UserTokenSettings
 from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import account_of_user
 from tamatar_auth.security.audit import Event
@@ -28,19 +26,6 @@ Context = ServicerContext[Any, Any]
 VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLifetimes:
-    """How long one-time secrets are good."""
-
-    verification: timedelta
-    reset: timedelta
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Take what the settings say."""
-        return cls(settings.email_verification_lifetime, settings.password_reset_lifetime)
-
-
 class CredentialMethods:
     """Changes passwords, and issues and consumes one-time tokens."""
 
@@ -49,7 +34,7 @@ class CredentialMethods:
         database: Database,
         passwords: PasswordHasher,
         policy: PasswordPolicy,
-        lifetimes: TokenLifetimes,
+        lifetimes: UserTokenSettings,
     ) -> None:
         self._database = database
         self._passwords = passwords
@@ -79,7 +64,7 @@ class CredentialMethods:
     async def CreateEmailVerification(
         self, request: pb.CreateEmailVerificationRequest, context: Context
     ) -> pb.CreateEmailVerificationResponse:
-        token, lifetime = UserToken.issue(), self._lifetimes.verification
+        token, lifetime = UserToken.issue(), self._lifetimes.email_verification_lifetime
         async with self._database.transaction() as tx:
             user = await tx.users.get(UUID(request.user_id))
             owner = TokenOwner(user.id, user.email)
@@ -105,7 +90,7 @@ class CredentialMethods:
         self, request: pb.CreatePasswordResetRequest, context: Context
     ) -> pb.CreatePasswordResetResponse:
         email, token = normalize_email(request.email), UserToken.issue()
-        lifetime = self._lifetimes.reset
+        lifetime = self._lifetimes.password_reset_lifetime
         async with self._database.transaction() as tx:
             found = await tx.credentials.find_by_email(email)
             known = found is not NO_CREDENTIALS and found.is_active

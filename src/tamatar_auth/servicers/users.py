@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
+from tamatar_auth.config.user_tokens import UserTokenSettings
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.callers import Role, require_role
@@ -28,7 +29,7 @@ from tamatar_auth.servicers.messages import (
 )
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size, within_size_limit
 from tamatar_auth.servicers.request_parsing import user_filter, user_order, version_of
-from tamatar_auth.servicers.user_credentials import CredentialMethods, TokenLifetimes
+from tamatar_auth.servicers.user_credentials import CredentialMethods
 from tamatar_auth.servicers.user_lifecycle import LifecycleMethods
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
@@ -50,7 +51,7 @@ class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserSer
         passwords: PasswordHasher,
         policy: PasswordPolicy,
         page_tokens: PageTokens,
-        lifetimes: TokenLifetimes,
+        lifetimes: UserTokenSettings,
     ) -> None:
         CredentialMethods.__init__(self, database, passwords, policy, lifetimes)
         LifecycleMethods.__init__(self, database)

@@ -8,14 +8,14 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.driver.connect import connector, is_dead
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
 
 def create_engine(
-    settings: Settings,
+    settings: DatabaseSettings,
     orphaned: OrphanedStatements | None = None,
     *,
     pool_size: int | None = None,

@@ -194,7 +194,7 @@ class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {
             "alembic", "bcrypt", "cryptography", "email_validator", "grpc_health", "grpc_status",
-            "opentelemetry", "protovalidate", "psycopg", "pydantic_settings", "sqlalchemy",
+            "opentelemetry", "dotenv", "protovalidate", "psycopg", "sqlalchemy",
             "structlog", "tomlkit", "uuid_utils", "uvloop", "zxcvbn",
         }:
             raise ModuleNotFoundError(name, name=name)

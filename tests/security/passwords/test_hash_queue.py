@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.passwords import PasswordSettings
 from tamatar_auth.errors import ServerBusy
 from tamatar_auth.security.passwords.hash_queue import HashQueue
 from tamatar_auth.security.passwords.hasher import PasswordHasher
@@ -297,4 +297,4 @@ def test_capacity_depends_on_settings_and_cores(monkeypatch, cores, given, capac
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
 
-    assert PasswordHasher.of(Settings(_env_file=None, **given)).hash_queue.capacity == capacity
+    assert PasswordHasher.create(PasswordSettings(**given)).hash_queue.capacity == capacity

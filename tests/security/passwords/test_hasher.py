@@ -155,7 +155,7 @@ def key(letter):
 
 
 def peppers(**given):
-    return Peppers.of(Settings(_env_file=None, page_token_key="k" * 32, **given))
+    return Peppers.load(Settings.load(env_file=None, page_token_key="k" * 32, **given).passwords)
 
 
 def test_last_pepper_is_newest():

@@ -36,7 +36,7 @@ def slow_to_cancel(monkeypatch):
 @pytest.fixture
 async def left(settings, orphaned, database):
     """The database, with cancelled statements handed to `orphaned`."""
-    left = Database(create_engine(settings, orphaned, pool_size=2), orphaned)
+    left = Database(create_engine(settings.database, orphaned, pool_size=2), orphaned)
     yield left
     await left.close()
 
@@ -101,7 +101,7 @@ async def test_cancelled_call_on_frozen_server_returns_at_once(
     settings, own_postgres, tmp_path, orphaned
 ):
     mine = settings.with_database(own_postgres.url())
-    database = Database(create_engine(mine, orphaned, pool_size=1), orphaned)
+    database = Database(create_engine(mine.database, orphaned, pool_size=1), orphaned)
     task, _ = await begun(database, "SELECT pg_sleep(60)")
     with frozen(tmp_path):
         task.cancel()
@@ -139,7 +139,7 @@ SLOW_COMMIT = (
 async def committing(settings, orphaned, empty_database):
     """A database in which a row of the table `slow` is committed once a lock is free."""
     mine = settings.with_database(empty_database)
-    database = Database(create_engine(mine, orphaned, pool_size=3), orphaned)
+    database = Database(create_engine(mine.database, orphaned, pool_size=3), orphaned)
     async with database.transaction() as tx:
         for statement in SLOW_COMMIT:
             await tx.connection.execute(text(statement))
@@ -209,7 +209,7 @@ async def test_cancelled_autocommit_statement_is_not_ended(committing, orphaned)
 
 @pytest.mark.usefixtures("slow_to_cancel")
 async def test_reused_connection_when_cancelled_ends_its_statement(settings, orphaned, database):
-    single = Database(create_engine(settings, orphaned, pool_size=1), orphaned)
+    single = Database(create_engine(settings.database, orphaned, pool_size=1), orphaned)
     async with single.statements() as db:
         first = (await db.connection.execute(PID)).scalar_one()
     task, pid = await begun(single, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)")
@@ -246,7 +246,7 @@ async def test_commits_in_doubt_at_pool_size_block_transactions(committing, orph
 async def test_orphaned_statements_are_counted_by_outcome(settings, database):
     recording = Recording()
     orphaned = OrphanedStatements(recording.meter)
-    connection = await connector(settings, orphaned)()
+    connection = await connector(settings.database, orphaned)()
     task = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
     await eventually(lambda: sleeps(database, connection.info.backend_pid))
     task.cancel()

@@ -24,6 +24,7 @@ from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tests.support.frozen_postgres import frozen
+from tests.support.settings import changed
 from tests.support.waiting import PATIENCE, eventually
 
 SHORT = 0.1
@@ -57,8 +58,8 @@ def opened(mine, orphaned):
 
     @contextlib.asynccontextmanager
     async def opened(count, **arguments):
-        unbounded = mine.model_copy(update={"statement_timeout": timedelta(0)})
-        connect = connector(unbounded, orphaned, autocommit=True, **arguments)
+        unbounded = changed(mine, statement_timeout=timedelta(0))
+        connect = connector(unbounded.database, orphaned, autocommit=True, **arguments)
         connections = [await connect() for _ in range(count)]
         try:
             yield connections
@@ -142,11 +143,11 @@ async def test_unread_answer_when_cancelled_is_no_silence(opened):
 @pytest.fixture
 def hasty(mine, monkeypatch):
     monkeypatch.setattr(connect_module, "TIMEOUT_GRACE", SHORT)
-    return mine.model_copy(update={"statement_timeout": timedelta(seconds=SHORT)})
+    return changed(mine, statement_timeout=timedelta(seconds=SHORT))
 
 
 async def test_overdue_answer_fails_call_as_unavailable(hasty, orphaned, folder):
-    database = Database(create_engine(hasty, orphaned, pool_size=2), orphaned)
+    database = Database(create_engine(hasty.database, orphaned, pool_size=2), orphaned)
     drivers = await eventually(lambda: drivers_of(database))
     with frozen(folder):
         with pytest.raises(exc.OperationalError) as raised:
@@ -180,7 +181,7 @@ async def answers(database):
 
 
 async def test_commit_may_exceed_statement_limit(mine, orphaned, folder):
-    connection = await connector(mine, orphaned)()
+    connection = await connector(mine.database, orphaned)()
     await connection.execute("CREATE TABLE x (id int)")
     connection.limits = SilenceLimits(statement=SHORT)
     with frozen(folder):
@@ -192,8 +193,8 @@ async def test_commit_may_exceed_statement_limit(mine, orphaned, folder):
 
 
 async def test_statement_timeout_of_url_disables_silence_limit(hasty, orphaned):
-    url = f"{hasty.database_url.get_secret_value()}?options=-c%20statement_timeout%3D0"
-    connection = await connector(hasty.with_database(url), orphaned)()
+    url = f"{hasty.database.url.get_secret_value()}?options=-c%20statement_timeout%3D0"
+    connection = await connector(hasty.with_database(url).database, orphaned)()
     await connection.execute("SELECT pg_sleep(0.5)")
     await connection.close()
 
@@ -202,7 +203,7 @@ async def test_dedicated_pool_drops_connections_to_silent_server(
     mine, orphaned, folder, monkeypatch
 ):
     monkeypatch.setattr("tamatar_auth.storage.session_validation.connections.SUSPECT_AFTER", SHORT)
-    dedicated_pool = DedicatedPool(mine, StatementObserver(60, None, None), 8, orphaned)
+    dedicated_pool = DedicatedPool(mine.database, StatementObserver(60, None, None), 8, orphaned)
     async with dedicated_pool.acquire(), dedicated_pool.acquire() as latest:
         pass
     with frozen(folder), pytest.raises(TimeoutError):
@@ -252,7 +253,7 @@ async def test_database_monitor_marks_silent_server_dead_for_all(
 ):
     monkeypatch.setattr(database_monitor, "SUSPECT_AFTER", SHORT)
     monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", PATIENCE)
-    monitor = database_monitor.DatabaseMonitor(mine, HealthServicer([]), "0001", orphaned)
+    monitor = database_monitor.DatabaseMonitor(mine.database, HealthServicer([]), "0001", orphaned)
     async with opened(1) as (resting,):
         await monitor.check()
         monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", 2 * SHORT)

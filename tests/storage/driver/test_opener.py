@@ -18,6 +18,7 @@ from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 
@@ -39,15 +40,15 @@ async def silent():
 @pytest.fixture
 def hasty(settings):
     hasty = {"pool_wait": timedelta(milliseconds=500), "connect_timeout": timedelta(seconds=2)}
-    return settings.model_copy(update=hasty)
+    return changed(settings, **hasty)
 
 
 async def test_silent_server_fails_calls_and_shares_connect(hasty, silent):
     port, taken = silent
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
     orphaned = OrphanedStatements()
-    database = Database(create_engine(mine, orphaned), orphaned)
-    dedicated_pool = DedicatedPool(mine, StatementObserver(60, None, None), 8, orphaned)
+    database = Database(create_engine(mine.database, orphaned), orphaned)
+    dedicated_pool = DedicatedPool(mine.database, StatementObserver(60, None, None), 8, orphaned)
     for acquire in (database.read, database.transaction, dedicated_pool.acquire):
         with pytest.raises(StorageUnavailable):
             async with acquire():
@@ -65,7 +66,7 @@ async def test_second_host_is_reached_past_a_silent_one(hasty, silent, database_
     port, _ = silent
     several = database_url.replace("@127.0.0.1:", f"@127.0.0.1:{port},127.0.0.1:")
     orphaned = OrphanedStatements()
-    database = Database(create_engine(hasty.with_database(several), orphaned), orphaned)
+    database = Database(create_engine(hasty.with_database(several).database, orphaned), orphaned)
 
     async def answers():
         try:
@@ -84,7 +85,7 @@ async def test_silent_server_does_not_delay_start(hasty, silent, monkeypatch):
     port, taken = silent
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
     orphaned = OrphanedStatements()
-    database = Database(create_engine(mine, orphaned), orphaned)
+    database = Database(create_engine(mine.database, orphaned), orphaned)
     async with asyncio.timeout(20):
         await database.fill_pool()
 
@@ -101,7 +102,10 @@ async def test_fourth_host_is_reached_past_three_silent_ones(hasty, silent, data
     several = database_url.replace("@127.0.0.1:", f"@{hosts}127.0.0.1:")
     orphaned = OrphanedStatements()
     dedicated_pool = DedicatedPool(
-        hasty.with_database(several), StatementObserver(60, None, None), 8, orphaned
+        hasty.with_database(several).database,
+        StatementObserver(60, None, None),
+        8,
+        orphaned,
     )
 
     async def lends():
@@ -118,7 +122,7 @@ async def test_fourth_host_is_reached_past_three_silent_ones(hasty, silent, data
 @pytest.fixture
 async def slow(settings):
     """An opener whose one connection opens on a signal, the signal, and that connection."""
-    connect = connector(settings, OrphanedStatements())
+    connect = connector(settings.database, OrphanedStatements())
     go_on, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def open_slowly():

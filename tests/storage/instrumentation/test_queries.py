@@ -37,7 +37,7 @@ def recording():
 @pytest.fixture
 async def watched(settings, database, recording):
     """A database with every kind of instrumentation."""
-    engine = create_engine(settings)
+    engine = create_engine(settings.database)
     observe_statements(engine, SLOW, tracer=recording.tracer, meter=recording.meter)
     observe_pools(recording.meter, {"calls": lambda: engine_pool_usage(engine)})
     yield Database(engine)
@@ -164,7 +164,7 @@ async def test_pool_connections_are_counted_by_state(watched, settings, recordin
     assert connections(recording) == {"used": 0, "idle": 2}
 
     (most,) = recording.points("db.client.connection.max")
-    assert most.value == settings.pool_size
+    assert most.value == settings.database.pool_size
     assert most.attributes == {"db.client.connection.pool.name": "calls"}
 
 
@@ -174,7 +174,7 @@ def connections(recording):
 
 
 async def test_call_totals_count_own_statements_in_every_scope(database_of_its_own):
-    engine = create_engine(database_of_its_own)
+    engine = create_engine(database_of_its_own.database)
     observe_statements(engine, SLOW)
     watched = Database(engine)
 
@@ -209,7 +209,7 @@ async def test_call_totals_count_failed_statements(watched):
 
 
 async def test_slow_statement_is_warned_about_without_values(database_of_its_own, quiet):
-    engine, lenient = (create_engine(database_of_its_own) for _ in range(2))
+    engine, lenient = (create_engine(database_of_its_own.database) for _ in range(2))
     observe_statements(engine, timedelta(milliseconds=250))
     observe_statements(lenient, SLOW)
     slow = select(users.c.id).where(users.c.email == CANARY, text("pg_sleep(:s) IS NOT NULL"))
@@ -233,7 +233,7 @@ async def test_slow_statement_is_warned_about_without_values(database_of_its_own
 
 
 async def test_slow_statement_that_fails_is_warned_about(database_of_its_own, quiet):
-    engine = create_engine(database_of_its_own)
+    engine = create_engine(database_of_its_own.database)
     observe_statements(engine, timedelta(milliseconds=20))
     with structlog.testing.capture_logs() as logs:
         async with engine.connect() as connection:

@@ -13,7 +13,7 @@ from tamatar_auth.storage.engine import create_engine
 @pytest.fixture
 async def elsewhere(settings, empty_database):
     """A database without tables or extensions."""
-    elsewhere = Database(create_engine(settings.with_database(empty_database)))
+    elsewhere = Database(create_engine(settings.with_database(empty_database).database))
     yield elsewhere
     await elsewhere.close()
 

@@ -124,7 +124,7 @@ def crowded(postgres):
 
 @pytest.fixture
 async def database(settings, crowded):
-    database = Database(create_engine(settings.with_database(crowded)))
+    database = Database(create_engine(settings.with_database(crowded).database))
     yield database
     await database.close()
 

@@ -27,6 +27,7 @@ from tests.server.test_app import channel_to, own_postgres
 from tests.support.calls import ada, refusal, sign_in, validate
 from tests.support.databases import Postgres
 from tests.support.session_watchers import End, watching
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import PATIENCE, eventually
 
@@ -87,7 +88,7 @@ async def over_wire(settings, wire):
         "listener_database_url": SecretStr(wire.url),
         "connect_timeout": timedelta(seconds=4),  # a test waits for it
     }
-    mine = settings.model_copy(update=far)
+    mine = changed(settings, **far)
     async with run_service(mine) as service, channel_to(service) as channel:
         yield SessionServiceStub(channel)
 
@@ -237,7 +238,7 @@ async def test_listener_at_another_database_is_refused(
     url = migrated_database
     if other == "the server":
         url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
-    mine = settings.model_copy(update={"listener_database_url": SecretStr(url)})
+    mine = changed(settings, listener_database_url=SecretStr(url))
     with capture_logs() as logs:
         async with run_service(mine) as service, channel_to(service) as channel:
             assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
@@ -395,7 +396,7 @@ async def test_server_stop_is_not_held_by_stuck_reader(settings, database, sql):
 
 
 async def test_stuck_reader_frees_its_stream(settings, database, sql, monkeypatch):
-    mine = settings.model_copy(update={"streams": 1})
+    mine = changed(settings, streams=1)
     async with (
         run_service(mine) as service,
         narrow(service) as channel,

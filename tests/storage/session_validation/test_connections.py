@@ -12,6 +12,7 @@ from tamatar_auth.storage.driver.connect import is_dead
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation import connections as module
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 
 
@@ -36,7 +37,7 @@ async def test_connections_lent_at_once_are_different(dedicated_pool):
 
 
 async def test_connection_is_autocommit_with_generic_plans(dedicated_pool, settings):
-    limit = f"{settings.statement_timeout.total_seconds():g}s"
+    limit = f"{settings.database.statement_timeout.total_seconds():g}s"
     async with dedicated_pool.acquire() as connection:
         assert connection.autocommit
         assert await ask(connection, "SHOW plan_cache_mode") == "force_generic_plan"
@@ -72,8 +73,8 @@ async def test_connection_after_cancelled_statement_is_replaced(dedicated_pool):
 
 
 async def test_connection_older_than_pool_recycle_is_renewed(settings):
-    young = settings.model_copy(update={"pool_recycle": timedelta(0)})
-    dedicated_pool = DedicatedPool(young, StatementObserver(60, None, None), 8)
+    young = changed(settings, pool_recycle=timedelta(0))
+    dedicated_pool = DedicatedPool(young.database, StatementObserver(60, None, None), 8)
     first = await pid(dedicated_pool)
 
     assert await pid(dedicated_pool) != first
@@ -101,7 +102,7 @@ async def test_warm_up_opens_a_connection(dedicated_pool):
 
 async def test_warm_up_without_database_fails_at_first_acquire(settings):
     away = settings.with_database("postgresql://127.0.0.1:1/x")
-    dedicated_pool = DedicatedPool(away, StatementObserver(60, None, None), 8)
+    dedicated_pool = DedicatedPool(away.database, StatementObserver(60, None, None), 8)
 
     await dedicated_pool.warm_up()
     with pytest.raises(psycopg.OperationalError):
@@ -135,7 +136,9 @@ async def test_statement_after_column_change_is_prepared_again(dedicated_pool, d
 
 async def test_dedicated_statements_are_counted_in_metrics(settings):
     recording = Recording()
-    dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, recording.meter), 8)
+    dedicated_pool = DedicatedPool(
+        settings.database, StatementObserver(60, None, recording.meter), 8
+    )
     statement = dedicated_pool.statement(select(literal(1) / bindparam("divisor", type_=Integer)))
     async with dedicated_pool.acquire() as connection:
         await statement.rows(connection, divisor=1)

@@ -97,7 +97,7 @@ async def test_pending_uses_are_limited(database, rested, monkeypatch):
 
 
 async def test_flush_without_database_logs_and_drops_uses(settings, database, rested):
-    away = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x")))
+    away = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x").database))
     writer = LastActivityWriter()
     writer.record(rested[0])
 

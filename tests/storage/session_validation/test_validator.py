@@ -30,7 +30,7 @@ async def waiting(database):
 async def test_batch_waits_for_a_slot_up_to_a_limit(settings, database, monkeypatch):
     monkeypatch.setattr(module, "SLOT_TIMEOUT", 0.1)
     monkeypatch.setattr(module, "READ_TIMEOUT", timedelta(minutes=1))
-    dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, None), 8)
+    dedicated_pool = DedicatedPool(settings.database, StatementObserver(60, None, None), 8)
     validator = SessionValidator(dedicated_pool, LastActivityWriter(), None)
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
@@ -48,7 +48,9 @@ async def test_batch_waits_for_a_slot_up_to_a_limit(settings, database, monkeypa
 async def test_batch_past_read_timeout_is_unavailable(settings, database, monkeypatch):
     monkeypatch.setattr(module, "READ_TIMEOUT", timedelta(seconds=0.1))
     validator = SessionValidator(
-        DedicatedPool(settings, StatementObserver(60, None, None), 8), LastActivityWriter(), None
+        DedicatedPool(settings.database, StatementObserver(60, None, None), 8),
+        LastActivityWriter(),
+        None,
     )
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
@@ -61,7 +63,9 @@ async def test_batch_past_read_timeout_is_unavailable(settings, database, monkey
 async def test_batch_statement_belongs_to_span_of_its_call(settings):
     recording = Recording()
     observer = StatementObserver(60, recording.tracer, recording.meter)
-    validator = SessionValidator(DedicatedPool(settings, observer, 8), LastActivityWriter(), None)
+    validator = SessionValidator(
+        DedicatedPool(settings.database, observer, 8), LastActivityWriter(), None
+    )
     counted = StatementTotals()
     token = call_totals.set(counted)
     with recording.tracer.start_as_current_span("call") as call:
@@ -78,7 +82,7 @@ async def test_batch_statement_belongs_to_span_of_its_call(settings):
 
 
 async def test_close_that_times_out_closes_idle_connections(settings, database):
-    dedicated_pool = DedicatedPool(settings, StatementObserver(60, None, None), 8)
+    dedicated_pool = DedicatedPool(settings.database, StatementObserver(60, None, None), 8)
     validator = SessionValidator(dedicated_pool, LastActivityWriter(), None)
     async with dedicated_pool.acquire() as resting:
         await dedicated_pool.warm_up()

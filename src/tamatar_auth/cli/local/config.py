@@ -12,11 +12,14 @@ from rich.table import Table
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.durations import format_duration
+from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Origins
+from tamatar_auth.config.sources import Sources
 from tamatar_auth.security.callers import Callers
 
 MASK = "********"
+
+DEFAULTS = Settings()
 
 
 class SettingRow(NamedTuple):
@@ -30,16 +33,16 @@ class SettingRow(NamedTuple):
 
 def setting_rows(settings: Settings) -> list[SettingRow]:
     """List every setting, with its value and where that comes from."""
-    origins = Origins(Settings)
+    sources = Sources(Settings)
     return [
         SettingRow(
             origin.variable,
-            format_value(getattr(settings, name)),
+            format_value(setting.value(settings)),
             origin.place,
-            field.description or "",
+            setting.field.description or "",
         )
-        for name, field in Settings.model_fields.items()
-        for origin in [origins.find_origin(name)]
+        for setting in all_settings(Settings)
+        for origin in [sources.find_origin(setting.variables)]
     ]
 
 
@@ -84,15 +87,11 @@ def example() -> str:
         "# Every setting with its default. Copy this file to .env and change what differs;",
         "# variables of the environment win over the file. A setting without a value is not set.",
     ]
-    for name, field in Settings.model_fields.items():
-        value = format_value(field.default)
-        lines += [
-            "",
-            *textwrap.wrap(
-                field.description or "", 96, initial_indent="# ", subsequent_indent="# "
-            ),
-        ]
-        lines.append(f"{Origins(Settings).variables(name)[0]}={'' if value == '-' else value}")
+    for setting in all_settings(Settings):
+        value = format_value(setting.value(DEFAULTS))
+        description = setting.field.description or ""
+        lines += ["", *textwrap.wrap(description, 96, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"{setting.variable}={'' if value == '-' else value}")
     return "\n".join(lines) + "\n"
 
 

@@ -12,7 +12,7 @@ import psycopg
 from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Origins
+from tamatar_auth.config.sources import Sources
 from tamatar_auth.migrator.connection import connect
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.caller_file import read_callers
@@ -56,7 +56,7 @@ def examine() -> Sequence[Finding]:
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    unknown = Origins(Settings).unknown()
+    unknown = Sources(Settings).unknown()
     if unknown:
         names = ", ".join(f"{name} ({place})" for name, place in unknown)
         yield Finding("settings", ok=False, text=f"not known: {names}; check the spelling")
@@ -104,7 +104,7 @@ def _expiring_tokens(credentials: CallerCredentials) -> Iterator[str]:
 
 
 def _certificate(settings: Settings) -> Iterator[Finding]:
-    files = TlsFiles.of(settings)
+    files = TlsFiles.find(settings.tls)
     if files is None:
         text = "none set up: calls are not encrypted"
         yield Finding("certificate", ok=True, text=text)
@@ -120,12 +120,12 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    if settings.database_url is None:
+    if settings.database.url is None:
         text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` brings its own database"
         yield Finding("database", settings.environment == "development", text)
         return
     try:
-        with connect(libpq_url(settings)) as connection:
+        with connect(libpq_url(settings.database)) as connection:
             yield _postgres_version(connection)
             yield _clock(connection)
     except OperatorError as error:
@@ -155,7 +155,7 @@ def _clock(connection: psycopg.Connection[Any]) -> Finding:
 
 def _tables(settings: Settings) -> Iterator[Finding]:
     try:
-        status = Migrations(libpq_url(settings)).status()
+        status = Migrations(libpq_url(settings.database)).status()
     except OperatorError as error:
         yield Finding("tables", ok=False, text=str(error))
         return

@@ -27,7 +27,7 @@ def probed_address(settings: Settings) -> ListenAddress:
 
 def tls_files_at(settings: Settings, address: ListenAddress) -> TlsFiles | None:
     """Name the certificate that a server shows at an address; None where it shows none."""
-    return None if address == settings.health_listen else TlsFiles.of(settings)
+    return None if address == settings.health_listen else TlsFiles.find(settings.tls)
 
 
 def check_health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) -> str:

@@ -28,7 +28,7 @@ import bcrypt
 import structlog
 from opentelemetry.metrics import Meter
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.passwords import PasswordSettings
 from tamatar_auth.security.passwords.hash_queue import HashPermit, HashQueue
 from tamatar_auth.security.passwords.metrics import hash_recorder, observe_permits
 from tamatar_auth.security.passwords.peppers import Peppers
@@ -72,9 +72,9 @@ class PasswordHasher:
         self.hash_queue = hash_queue
 
     @classmethod
-    def of(cls, settings: Settings, meter: Meter | None = None) -> Self:
-        """Build the hasher of the settings, or raise `PepperError`."""
-        schemes = PasswordSchemes(settings.bcrypt_cost, Peppers.of(settings))
+    def create(cls, settings: PasswordSettings, meter: Meter | None = None) -> Self:
+        """Create a hasher with its keys and threads, or raise `PepperError`."""
+        schemes = PasswordSchemes(settings.bcrypt_cost, Peppers.load(settings))
         threads = settings.hash_threads or max(1, _available_cores() - 1)
         queue = settings.hash_queue
         hash_queue = HashQueue(

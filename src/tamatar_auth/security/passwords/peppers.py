@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from tamatar_auth.config.errors import SettingsError
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.passwords import PasswordSettings
 
 MIN_KEY_BYTES = 32
 MAX_KEYS = 100
@@ -28,10 +28,10 @@ class Peppers:
         self.newest_id = list(self._keys)[-1]
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Read the keys of the settings, or raise `PepperError`.
+    def load(cls, settings: PasswordSettings) -> Self:
+        """Read the keys that the settings name, or raise `PepperError`.
 
-        Without any key, a public key for development is used. Production requires keys.
+        Without any, development has a published key. Production requires keys.
         """
         keys: dict[str, bytes] = {}
         for source, text in _key_sources(settings):
@@ -50,18 +50,18 @@ class Peppers:
         return f"Peppers({', '.join(self._keys)})"
 
 
-def _key_sources(settings: Settings) -> list[tuple[str, str]]:
+def _key_sources(settings: PasswordSettings) -> list[tuple[str, str]]:
     sources = []
-    if settings.password_keys_file is not None:
+    if settings.keys_file is not None:
         try:
-            text = settings.password_keys_file.read_text()
+            text = settings.keys_file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise PepperError(
                 f"TAMATAR_PASSWORD_KEYS_FILE: cannot be read ({type(error).__name__})"
             ) from None
         sources.append(("TAMATAR_PASSWORD_KEYS_FILE", text))
-    if settings.password_keys is not None:
-        sources.append(("TAMATAR_PASSWORD_KEYS", settings.password_keys.get_secret_value()))
+    if settings.keys is not None:
+        sources.append(("TAMATAR_PASSWORD_KEYS", settings.keys.get_secret_value()))
     return sources
 
 

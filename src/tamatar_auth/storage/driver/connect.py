@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.types import strip_driver
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SilenceLimits, is_readable
@@ -15,15 +15,15 @@ TIMEOUT_GRACE = 1.0
 """Seconds after which what PostgreSQL should have ended itself is not waited for any more."""
 
 
-def libpq_url(settings: Settings) -> str:
+def libpq_url(settings: DatabaseSettings) -> str:
     """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
-    if settings.database_url is None:
+    if settings.url is None:
         raise LookupError("no database is set")
-    return strip_driver(settings.database_url.get_secret_value())
+    return strip_driver(settings.url.get_secret_value())
 
 
 def connector(
-    settings: Settings,
+    settings: DatabaseSettings,
     orphaned: OrphanedStatements,
     *,
     options: str = "",
@@ -60,7 +60,7 @@ def is_dead(connection: Connection) -> bool:
     return is_lost or is_readable(connection.fileno())
 
 
-def _arguments(settings: Settings, options: str) -> dict[str, Any]:
+def _arguments(settings: DatabaseSettings, options: str) -> dict[str, Any]:
     # https://www.postgresql.org/docs/current/libpq-connect.html
     limits = {
         "statement_timeout": settings.statement_timeout,
@@ -92,7 +92,7 @@ def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _statement_limit(settings: Settings, options: str) -> float | None:
+def _statement_limit(settings: DatabaseSettings, options: str) -> float | None:
     """Tell after how many seconds PostgreSQL must have answered; None where nobody knows."""
     seconds = settings.statement_timeout.total_seconds()
     is_ours = options.count("statement_timeout") == 1  # the URL says nothing else

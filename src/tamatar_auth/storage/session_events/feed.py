@@ -17,7 +17,7 @@ import psycopg
 import structlog
 from opentelemetry.metrics import Meter, Observation
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.observability import semconv
@@ -45,7 +45,7 @@ class SessionEndFeed:
     """Hears of the ends of sessions while somebody watches."""
 
     def __init__(
-        self, settings: Settings, orphaned: OrphanedStatements, meter: Meter | None = None
+        self, settings: DatabaseSettings, orphaned: OrphanedStatements, meter: Meter | None = None
     ) -> None:
         self._connect = listener_connector(settings, orphaned)
         self._connect_timeout = settings.pool_wait.total_seconds()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.storage.advisory_locks import LISTENER_LOCKS, LISTENER_NAMESPACE
 from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.connection import Connection
@@ -35,15 +35,15 @@ class NotListeningError(Exception):
     """The connection is good, and yet no end would be heard on it."""
 
 
-def listener_connector(settings: Settings, orphaned: OrphanedStatements) -> Connector:
+def listener_connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Connector:
     """Return what opens a connection for the listener, which goes past a pooler if told so."""
     named = {"application_name": f"{settings.application_name[:54]} listener"}
     listener_settings = settings.model_copy(update=named)
     connect = _connector(listener_settings, orphaned)
-    url = settings.listener_database_url
+    url = settings.listener_url
     if url is None:
         return connect
-    direct = _connector(listener_settings.model_copy(update={"database_url": url}), orphaned)
+    direct = _connector(listener_settings.model_copy(update={"url": url}), orphaned)
 
     async def connect_directly() -> Connection:
         connection = await direct()
@@ -72,7 +72,7 @@ async def listen(connect: Connector) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-def _connector(settings: Settings, orphaned: OrphanedStatements) -> Connector:
+def _connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Connector:
     return connector(settings, orphaned, autocommit=True, prepare_threshold=None)
 
 

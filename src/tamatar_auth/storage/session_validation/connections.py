@@ -14,7 +14,7 @@ from time import monotonic
 import psycopg
 from psycopg.types.numeric import Int8BinaryLoader
 
-from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.driver.connect import connector, is_dead
@@ -58,7 +58,7 @@ class DedicatedPool:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: DatabaseSettings,
         observer: StatementObserver,
         max_size: int,
         orphaned: OrphanedStatements | None = None,

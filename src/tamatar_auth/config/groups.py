@@ -1,0 +1,69 @@
+"""The base of a group of settings, and the list of the settings in a group.
+
+Each setting has a variable of its own, whatever group it is in: `database.pool_size` is
+`TAMATAR_POOL_SIZE`. The variable is the field's `validation_alias`.
+"""
+
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from pydantic import AliasChoices, BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+
+class SettingsGroup(BaseModel):
+    """Settings that belong together, each with a default."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+
+class Setting(NamedTuple):
+    """One setting: its path below the group that lists it, its variables and its field."""
+
+    path: str
+    variables: Sequence[str]
+    """The variables that are read. The first one that is set wins."""
+    field: FieldInfo
+
+    @property
+    def variable(self) -> str:
+        """The variable that the documentation names."""
+        return self.variables[0]
+
+    def value(self, settings: SettingsGroup) -> object:
+        """Return the value that the setting has in `settings`."""
+        return attrgetter(self.path)(settings)
+
+
+def subgroups(group: type[SettingsGroup]) -> Iterator[tuple[str, type[SettingsGroup]]]:
+    """Yield the groups inside a group, with the names of their fields."""
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
+            yield name, field.annotation
+
+
+def own_settings(group: type[SettingsGroup]) -> Iterator[Setting]:
+    """Yield the settings of a group without those of the groups inside it."""
+    for name, field in group.model_fields.items():
+        match field.validation_alias:
+            case str(variable):
+                yield Setting(name, [variable], field)
+            case AliasChoices(choices=choices):
+                yield Setting(name, [str(choice) for choice in choices], field)
+
+
+def all_settings(group: type[SettingsGroup]) -> Iterator[Setting]:
+    """Yield the settings of a group, then those of the groups inside it."""
+    yield from own_settings(group)
+    for name, inner in subgroups(group):
+        for setting in all_settings(inner):
+            yield setting._replace(path=f"{name}.{setting.path}")
+
+
+def conflict_error(variable: str, rule: str) -> PydanticCustomError:
+    """Return the error of a setting that does not fit another one."""
+    return PydanticCustomError("disagreement", "{rule}", {"variable": variable, "rule": rule})

@@ -1,0 +1,49 @@
+"""Settings of the sweep, which removes rows past their retention."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from tamatar_auth.config.durations import Duration, between
+from tamatar_auth.config.groups import SettingsGroup
+
+_DAY = timedelta(days=1)
+
+
+class RetentionSettings(SettingsGroup):
+    """How long rows are kept, and how often the server removes the older ones."""
+
+    sweep_interval: Annotated[
+        Duration,
+        between(timedelta(0), 7 * _DAY),
+        Field(
+            validation_alias="TAMATAR_SWEEP_INTERVAL",
+            description="How often the server removes rows past their retention. 0 means never.",
+        ),
+    ] = timedelta(hours=1)
+    sweep_batch_size: Annotated[
+        int,
+        Field(
+            validation_alias="TAMATAR_SWEEP_BATCH_SIZE",
+            ge=1,
+            le=100_000,
+            description="How many rows a sweep removes in one transaction.",
+        ),
+    ] = 1000
+    ended_sessions: Annotated[
+        Duration,
+        between(timedelta(0), 3650 * _DAY),
+        Field(
+            validation_alias="TAMATAR_ENDED_SESSION_RETENTION",
+            description="How long a revoked session is kept.",
+        ),
+    ] = 30 * _DAY
+    expired_sessions: Annotated[
+        Duration,
+        between(timedelta(0), 3650 * _DAY),
+        Field(
+            validation_alias="TAMATAR_EXPIRED_SESSION_RETENTION",
+            description="How long an expired session is kept.",
+        ),
+    ] = timedelta(0)

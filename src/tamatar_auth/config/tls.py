@@ -1,0 +1,48 @@
+"""Settings of TLS."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tamatar_auth.config.groups import SettingsGroup, conflict_error
+from tamatar_auth.config.types import OptionalFile
+
+CERTIFICATE, KEY = "TAMATAR_TLS_CERTIFICATE_FILE", "TAMATAR_TLS_KEY_FILE"
+CLIENT_CA = "TAMATAR_TLS_CLIENT_CA_FILE"
+
+
+class TlsSettings(SettingsGroup):
+    """The files of the server's certificate, and of the CAs that sign callers' certificates."""
+
+    certificate_file: Annotated[
+        OptionalFile,
+        Field(
+            validation_alias=CERTIFICATE,
+            description="The server's certificate and the chain to its CA (PEM).",
+        ),
+    ] = None
+    key_file: Annotated[
+        OptionalFile,
+        Field(
+            validation_alias=KEY,
+            description="The key of the certificate (PEM, without a password).",
+        ),
+    ] = None
+    client_ca_file: Annotated[
+        OptionalFile,
+        Field(
+            validation_alias=CLIENT_CA,
+            description="The CAs that sign callers' certificates (PEM). If set, every connection"
+            " must present a certificate, except on unix sockets.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.certificate_file is not None and self.key_file is None:
+            raise conflict_error(CERTIFICATE, f"needs {KEY} beside it")
+        if self.key_file is not None and self.certificate_file is None:
+            raise conflict_error(KEY, f"needs {CERTIFICATE} beside it")
+        if self.client_ca_file is not None and self.certificate_file is None:
+            raise conflict_error(CLIENT_CA, f"needs {CERTIFICATE} and {KEY} beside it")
+        return self
