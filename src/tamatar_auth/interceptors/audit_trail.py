@@ -1,4 +1,4 @@
-"""Records refused attempts with their true cause, which no caller sees."""
+"""Records rejected attempts with their true cause, which callers do not see."""
 
 from typing import Any
 
@@ -27,10 +27,10 @@ AUDITED_FAILURES = (InvalidCredentials, EmailNotVerified, TooManyAttempts, UserT
 
 
 class AuditInterceptor(Interceptor):
-    """Records the refusals of methods that take a secret."""
+    """Records the rejected calls of methods that take a secret."""
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Record what the behaviour refuses."""
+        """Record the attempts that the behaviour rejects."""
         failure_event = FAILURE_EVENTS.get(method.name)
         if failure_event is None and method.name != "RefreshSession":
             return behaviour

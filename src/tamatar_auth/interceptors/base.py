@@ -1,7 +1,7 @@
-"""What the interceptors have in common.
+"""The interceptors' base classes.
 
-Ours wrap the handler of each method once, and see every method as one kind of function,
-streams included.
+An interceptor wraps the handler of each method once, at the start. All methods have the same
+kind of handler, streams included.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from grpc.aio import ServicerContext
 from tamatar_auth.errors import StreamInterrupted
 
 WRITE_TIMEOUT = 30.0
-"""Seconds that a client may leave a response of a stream untaken."""
+"""Seconds that a client may take to accept a response of a stream."""
 
 Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
-"""Answers a call: takes the request (or an iterator of them) and the context. Returns the
-response, or None after it wrote a stream of them. The outermost is a coroutine function, which
-gRPC looks for; one that only does something before the next returns what that returns, as each
-coroutine around a call costs it time."""
+"""Answers a call: takes the request, or an iterator of requests, and the context. Returns the
+response, or None after it wrote a stream of responses. gRPC requires a coroutine function as the
+outermost. A behaviour that only acts before the next one returns the next one's awaitable,
+because each coroutine around a call costs about a microsecond."""
 
 CANCELLED_WRITE_TIMEOUT = 1.0
-"""Seconds for a response that is being written when its call is cancelled."""
+"""Seconds that a cancelled call waits for the response that is being written."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Method(NamedTuple):
-    """A method that is called, such as `ValidateSession` of `tamatar.auth.v1.SessionService`."""
+    """A method, such as `ValidateSession` of `tamatar.auth.v1.SessionService`."""
 
     service: str
     name: str
@@ -40,7 +40,7 @@ class Method(NamedTuple):
 
     @classmethod
     def of(cls, service: str, name: str, handler: Handler) -> Self:
-        """Describe the method of a service that a handler answers."""
+        """Return the method that a handler of a service answers."""
         return cls(service, name, bool(handler.request_streaming), bool(handler.response_streaming))
 
     @property
@@ -54,7 +54,7 @@ class HandlerInterceptor(ABC):
 
     @abstractmethod
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
-        """Return a handler that does this interceptor's work around the given one."""
+        """Return a handler that does the interceptor's work around the given one."""
 
 
 class Interceptor(HandlerInterceptor):
@@ -62,7 +62,7 @@ class Interceptor(HandlerInterceptor):
 
     @abstractmethod
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Return a behaviour that does this interceptor's work around the given one."""
+        """Return a behaviour that does the interceptor's work around the given one."""
 
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
         """Return the handler with its behaviour wrapped."""
@@ -75,7 +75,7 @@ class Interceptor(HandlerInterceptor):
 
 
 def split_handler(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
-    """Return what builds a handler of this kind, and the behaviour of the given one."""
+    """Return the factory of handlers of this kind, and the behaviour of the given handler."""
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:
             return grpc.unary_unary_rpc_method_handler, handler.unary_unary  # type: ignore[return-value]
@@ -88,7 +88,7 @@ def split_handler(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
 
 
 def _as_writer(behaviour: Callable[..., Any] | None) -> Behaviour:
-    """Turn a handler that yields its responses into one that writes them."""
+    """Turn a handler that yields its responses into a behaviour that writes them."""
     assert behaviour is not None  # noqa: S101 - for the type checker
 
     async def write(request: Any, given: ServicerContext[Any, Any]) -> None:
@@ -97,7 +97,7 @@ def _as_writer(behaviour: Callable[..., Any] | None) -> Behaviour:
         if not hasattr(answer, "__aiter__"):
             await answer
             return
-        # Left to itself it would end some time after the call.
+        # Otherwise the generator would be closed some time after the call.
         async with contextlib.aclosing(answer):
             async for response in answer:
                 await _wait_until_written(context.write(response))
@@ -106,10 +106,9 @@ def _as_writer(behaviour: Callable[..., Any] | None) -> Behaviour:
 
 
 class ShieldedWrites:
-    """The context of a call that may be cancelled while it writes.
+    """The context of a call, whose writes survive the cancellation of the call.
 
-    The writing itself is not: gRPC would lose track of it, and then end the call in no way or
-    use memory that has been freed.
+    After a cancelled write gRPC may never end the call, or may use freed memory.
     """
 
     def __init__(self, context: ServicerContext[Any, Any]) -> None:
@@ -119,7 +118,7 @@ class ShieldedWrites:
         return getattr(self._context, name)
 
     async def write(self, message: Any) -> None:
-        """Write a response. Whoever is cancelled meanwhile waits a moment for its end."""
+        """Write a response. A call that is cancelled waits a moment for the write to end."""
         writing = asyncio.ensure_future(self._context.write(message))
         writing.add_done_callback(retrieve_exception)
         try:
@@ -130,13 +129,13 @@ class ShieldedWrites:
 
 
 def retrieve_exception(outcome: "asyncio.Future[Any]") -> None:
-    """Look at an outcome that it may be nobody waits for: asyncio logs those not looked at."""
+    """Retrieve the exception of a future: asyncio logs exceptions that are never retrieved."""
     if not outcome.cancelled():
         outcome.exception()
 
 
 async def _wait_until_written(writing: Awaitable[None]) -> None:
-    """Wait for a response to be taken, or raise `StreamInterrupted`."""
+    """Wait until the client accepted a response, or raise `StreamInterrupted`."""
     try:
         async with asyncio.timeout(WRITE_TIMEOUT):
             await writing

@@ -1,4 +1,4 @@
-"""Turns the bytes of requests into messages, once it is known that the caller may call."""
+"""Decodes requests after the caller is authenticated."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,11 +20,10 @@ Decode = Callable[[bytes], Any]
 
 
 class DecodingInterceptor(HandlerInterceptor):
-    """Decodes requests inside of the call.
+    """Decodes requests within the call. Interceptors around this one see bytes.
 
-    Left to itself gRPC does it before any interceptor is asked: callers who will be refused
-    learn whether their bytes are right, and bytes that are wrong end as UNKNOWN. Interceptors
-    around this one see bytes.
+    gRPC itself would decode before any interceptor runs: callers without access would learn
+    whether their bytes are valid, and invalid bytes would end as UNKNOWN.
     """
 
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
@@ -56,10 +55,10 @@ def _decode_stream(behaviour: Behaviour, decode: Decode) -> Behaviour:
 
 
 async def _shielded_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give the requests of a stream as they come.
+    """Yield the requests of a stream.
 
-    Whoever waits for one may be cancelled, the reading itself may not: gRPC would put what it
-    reads where memory has been freed. It ends with the call.
+    A cancelled call does not cancel its read, because gRPC would write the request to freed
+    memory. The read ends with the call.
     """
     while True:
         next_request = asyncio.ensure_future(anext(requests, None))
@@ -73,5 +72,5 @@ async def _shielded_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[by
 def _parse(decode: Decode, request: bytes) -> Any:
     try:
         return decode(request)
-    except Exception:  # noqa: BLE001 - whatever protobuf finds wrong
+    except Exception:  # noqa: BLE001 - protobuf raises several kinds
         raise MalformedRequest from None

@@ -1,7 +1,7 @@
-"""The one place where exceptions become statuses.
+"""Turns the exceptions of handlers into gRPC statuses.
 
-Whatever leaves a handler ends here, so that no call ends UNKNOWN and no text of an
-exception reaches a caller. Errors follow AIP-193 (https://google.aip.dev/193).
+No other place does, so no call ends UNKNOWN and no text of an exception reaches a caller. The
+statuses follow AIP-193 (https://google.aip.dev/193).
 """
 
 import asyncio
@@ -31,13 +31,13 @@ DOMAIN = "auth.tamatar.dev"
 _CODES: Mapping[str, Code.ValueType] = dict(Code.items())
 
 MAX_VIOLATIONS = 20
-"""A status of more than about 8 KiB is replaced by gRPC: the first fields are enough."""
+"""Field violations in one status: gRPC replaces a status of more than about 8 KiB."""
 
 log = structlog.get_logger(__name__)
 
 
 class ErrorInterceptor(Interceptor):
-    """Answers every exception with the status that it means."""
+    """Answers every exception with its status."""
 
     def __init__(self) -> None:
         reasons = set(ErrorReason.keys())
@@ -46,14 +46,14 @@ class ErrorInterceptor(Interceptor):
                 raise LookupError(f"{failure.__name__} has an unknown code or reason")
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Catch what the behaviour raises."""
+        """Catch every exception of the behaviour."""
 
         async def guarded(request: Any, context: ServicerContext[Any, Any]) -> Any:
             try:
                 return await behaviour(request, context)
             except (AbortError, asyncio.CancelledError):
                 raise
-            except Exception as error:  # noqa: BLE001 - the last net
+            except Exception as error:  # noqa: BLE001 - no exception may pass
                 failure = _failure(error, method, context)
             return await context.abort_with_status(rpc_status.to_status(status(failure)))
 
@@ -61,7 +61,7 @@ class ErrorInterceptor(Interceptor):
 
 
 def status(failure: Failure) -> Status:
-    """Write a failure as a status with its details."""
+    """Return the status of a failure, with its details."""
     details: list[Message] = [
         ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=dict(failure.metadata))
     ]

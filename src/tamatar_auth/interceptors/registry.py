@@ -1,4 +1,4 @@
-"""Which methods a server answers, and what every call of theirs passes."""
+"""Registers servicers: wraps their handlers in the interceptors, and records their methods."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ ANY = "*"
 
 
 class HandlerRegistry:
-    """Stands before a server while servicers are added: notes and wraps what they answer.
+    """Takes the place of a server while servicers are added.
 
-    Handlers are wrapped here, once each. gRPC would ask its interceptors for a handler on
-    every call. The interceptors are given from the outside in.
+    Each handler is wrapped once; gRPC would ask its interceptors for a handler on every call.
+    The outermost interceptor comes first.
     """
 
     def __init__(self, server: grpc.aio.Server, interceptors: Sequence[HandlerInterceptor]) -> None:
@@ -28,23 +28,23 @@ class HandlerRegistry:
         return self._methods
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Add a service by its methods."""
+        """Add a service with the handlers of its methods."""
         self._methods[service] = tuple(handlers)
         wrapped = {
             name: self._wrap(handler, Method.of(service, name, handler))
             for name, handler in handlers.items()
         }
         self._server.add_registered_method_handlers(service, wrapped)
-        # grpcio before 1.84 answers by these alone.
+        # grpcio before 1.84 ignores registered handlers.
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(service, wrapped)]
         )
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Note a service whose methods the other function adds; nothing else answers a call."""
+        """Record a service. Its calls are answered by the registered handlers alone."""
         for handler in handlers:
             name = getattr(handler, "service_name", lambda: ANY)
-            # Whatever it may answer: no rule is about that, so the server will not start with it.
+            # No access rule names this method, so a server with an unknown handler does not start.
             self._methods.setdefault(name(), (ANY,))
 
     def _wrap(self, handler: Handler, method: Method) -> Any:

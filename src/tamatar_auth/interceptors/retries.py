@@ -1,4 +1,4 @@
-"""Runs a call again when PostgreSQL rolled its transaction back."""
+"""Repeats a call whose transaction PostgreSQL rolled back."""
 
 import asyncio
 from typing import Any
@@ -15,10 +15,10 @@ log = structlog.get_logger(__name__)
 
 
 class RetryInterceptor(Interceptor):
-    """Repeats unary calls up to three times, after a random wait that grows.
+    """Repeats unary calls up to three times, with a jittered backoff.
 
-    Only what was rolled back for certain is repeated: a servicer does all it writes in one
-    transaction, so nothing of the first run is left.
+    A call is repeated only if its transaction was certainly rolled back. A servicer writes in
+    one transaction, so nothing of the first run is left.
     """
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:

@@ -1,4 +1,4 @@
-"""Bounds the streams that a process answers."""
+"""Limits the open streams of a process, and of each connection."""
 
 from collections import Counter
 from typing import Any
@@ -13,13 +13,13 @@ from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 
 UNIX_SOCKET_PEER = "unix:"
-"""What gRPC calls the other end of every connection to a unix socket."""
+"""The peer name of every connection to a unix socket."""
 
 
 class StreamLimitInterceptor(Interceptor):
-    """Refuses a stream of ours when there are many, or many of its connection.
+    """Rejects streams of our services beyond the limits.
 
-    They last: without a bound for connections, one client that forgets to end its streams
+    Streams last. Without a limit for each connection, one client that never ends its streams
     would lock out all others.
     """
 
@@ -28,17 +28,17 @@ class StreamLimitInterceptor(Interceptor):
         self.refused = 0
         self._limit_per_connection = limit_per_connection
         self._streams_by_peer: Counter[str] = Counter()
-        """How many streams each connection has."""
+        """The number of open streams of each connection."""
         if meter is not None:
             _register_metrics(self, meter)
 
     @property
     def open_streams(self) -> int:
-        """How many streams there are."""
+        """The number of open streams."""
         return self._streams_by_peer.total()
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Count the streams of a behaviour that answers some."""
+        """Count the streams of a behaviour that streams its responses."""
         if not method.response_streaming or not method.service.startswith(BOUNDED_SERVICES):
             return behaviour
 

@@ -1,4 +1,4 @@
-"""A span, a duration and a trace for each call."""
+"""A span and a duration for each call, and the caller's trace for its log lines."""
 
 import asyncio
 from functools import cache
@@ -25,21 +25,21 @@ SERVER_ERRORS = frozenset(
         StatusCode.DATA_LOSS,
     }
 )
-"""The statuses that are errors of the server; the others are answers."""
+"""The statuses that mean a fault of the server; the others are answers."""
 
 UNTRACED = ("grpc.health.", "grpc.reflection.")
-"""The services that have spans only if asked for: they are called all the time."""
+"""The services without spans by default, because probes call them all the time."""
 
 _SYSTEM = "grpc"
 
-# The caller's clock may end a call a moment before ours does.
+# A caller's clock may end a call a moment before ours.
 _DEADLINE_SLACK = 0.01  # seconds
 
 
 class TelemetryInterceptor(Interceptor):
-    """Follows each call to its final status; it belongs around all others.
+    """Records each call with its final status, so it is the outermost interceptor.
 
-    Without a tracer and a meter it only makes the caller's trace known to the log.
+    Without a tracer and a meter it only passes the caller's trace to the log.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TelemetryInterceptor(Interceptor):
         self._trace_everything = trace_everything
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
-        """Follow the calls of a method."""
+        """Record the calls of a method."""
         is_traced = self._trace_everything or not method.service.startswith(UNTRACED)
         tracer = self._tracer if is_traced else None
         if tracer is None and self._durations is None:
@@ -63,7 +63,7 @@ class TelemetryInterceptor(Interceptor):
 
 
 class _InstrumentedMethod:
-    """The behaviour of one method, with spans or durations or both."""
+    """The behaviour of one method, with spans, durations or both."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class _InstrumentedMethod:
         self._durations = durations
 
     async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
-        """Answer a call; its span ends however that goes."""
+        """Answer a call, and record it however it ends."""
         parent = tracing.caller_context(context) or otel_context.Context()
         span = self._start_span(parent)
         statement_tally = None
@@ -86,9 +86,8 @@ class _InstrumentedMethod:
             statement_tally = StatementTotals()
             call_totals.set(statement_tally)
         call_context = parent if span is None else trace.set_span_in_context(span, parent)
-        otel_context.attach(
-            call_context
-        )  # like the tally for as long as the task, which is the call's
+        # Never detached, because gRPC runs each call in its own task.
+        otel_context.attach(call_context)
         status = StatusCode.UNKNOWN
         started = perf_counter()
         try:
@@ -121,7 +120,7 @@ class _InstrumentedMethod:
 
 def _with_caller_trace(behaviour: Behaviour) -> Behaviour:
     async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
-        tracing.untraced_call.set(context)  # for as long as the task, which is the call's
+        tracing.untraced_call.set(context)  # never reset: the call has its own task
         return await behaviour(request, context)
 
     return call

@@ -1,4 +1,4 @@
-"""Who may call a server, and what its connections are encrypted with."""
+"""The files of callers and TLS credentials, which a server follows while it runs."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from tamatar_auth.security.tls import TlsCredentials, TlsFiles
 
 @dataclass(frozen=True, slots=True)
 class CredentialFiles:
-    """Who may call, and what calls are encrypted with; both follow their files."""
+    """The callers and the TLS credentials, if they are configured."""
 
     callers: WatchedFiles[Callers] | None
     tls: WatchedFiles[TlsCredentials] | None
@@ -33,13 +33,13 @@ class CredentialFiles:
 
     @property
     def watched(self) -> Sequence[WatchedFiles[Any]]:
-        """What is read again when its files change."""
+        """The values that are read again when their files change."""
         return [watched for watched in (self.callers, self.tls) if watched is not None]
 
     def reload_on_hangup(self) -> None:
-        """Read the files again when the process gets SIGHUP.
+        """Read the files again on SIGHUP.
 
-        Where there are none it ends the server, as whoever closes a terminal means it.
+        Without files SIGHUP ends the server, because a closed terminal sends it.
         """
 
         def request_reload() -> None:

@@ -1,4 +1,4 @@
-"""Binds servers to where they answer."""
+"""Binds servers to the addresses of the settings."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN, refuse_if_taken, un
 def bind_calls(
     server: grpc.aio.Server, settings: Settings, tls: WatchedFiles[TlsCredentials] | None
 ) -> Sequence[ListenAddress]:
-    """Let a server answer where calls are answered; return where that is, or raise `StartError`."""
+    """Bind the server of calls; return its addresses, or raise `StartError`."""
     for address in settings.listen:
         _refuse_if_taken(address, settings, LISTEN)
     return [_bind(server, address, tls, LISTEN) for address in settings.listen]
 
 
 def bind_health(server: grpc.aio.Server, settings: Settings) -> ListenAddress | None:
-    """Do the same for what answers health only; None where that is not asked for."""
+    """Bind the health server; return its address, or None if the settings have none."""
     address = settings.health_listen
     if address is None:
         return None
@@ -30,7 +30,7 @@ def bind_health(server: grpc.aio.Server, settings: Settings) -> ListenAddress | 
 
 
 def _refuse_if_taken(address: ListenAddress, settings: Settings, setting: str) -> None:
-    if settings.workers == 1:  # for several their supervisor has looked, and keeps the port
+    if settings.workers == 1:  # the supervisor of several workers has checked and reserved the port
         refuse_if_taken(address, setting)
 
 

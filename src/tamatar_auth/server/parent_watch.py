@@ -1,4 +1,4 @@
-"""Processes that belong to another one, and end when that is gone."""
+"""Stops a process when its parent is gone."""
 
 import os
 import signal
@@ -9,9 +9,9 @@ from tamatar_auth.config.errors import OperatorError
 
 
 def stop_with_parent(parent: int) -> None:
-    """Ask this process to stop when its parent is gone, even when that was killed.
+    """Send SIGTERM to this process once its parent is gone, even if the parent was killed.
 
-    Raises `OperatorError` where the parent was gone before this process looked.
+    Raises `OperatorError` if the parent is gone already.
     """
     if os.getppid() != parent:
         raise OperatorError(f"Process {parent} is gone, which this one belongs to.")

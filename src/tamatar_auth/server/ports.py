@@ -1,4 +1,4 @@
-"""The ports that a server answers on: whether another has them, and how workers share them."""
+"""The ports of a server: refused if they are taken, reserved if workers share them."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ HEALTH_LISTEN = "TAMATAR_HEALTH_LISTEN"
 
 
 class StartError(OperatorError):
-    """The server cannot start; the text says why and what to do."""
+    """The server cannot start; the message says why and what to do."""
 
     exit_code = 2
 
@@ -22,15 +22,15 @@ class StartError(OperatorError):
 def refuse_if_taken(address: ListenAddress, setting: str = LISTEN) -> None:
     """Raise `StartError` if another process has the address, shared or not.
 
-    Asked before: of a name's addresses gRPC is content with one, and a socket it takes from
-    its owner.
+    gRPC does not report it: one free address of a host name is enough for gRPC, and it takes a
+    unix socket from its owner.
     """
     if address.is_taken:
         raise _address_in_use(address, setting)
 
 
 def unusable_address(address: ListenAddress, setting: str = LISTEN) -> StartError:
-    """Make the error of an address that no process of this machine can have."""
+    """Return the error for an address that this machine does not have."""
     return StartError(
         f"{address} cannot be listened on: set {setting} to an address of this machine."
     )
@@ -42,10 +42,10 @@ def _address_in_use(address: ListenAddress, setting: str) -> StartError:
 
 @contextlib.contextmanager
 def reserve_address(address: ListenAddress, setting: str = LISTEN) -> Iterator[ListenAddress]:
-    """Keep an address for processes of this user that share it; yield it with its real port.
+    """Reserve an address for processes of this user that share it; yield it with its real port.
 
-    No call is answered here: the sockets are bound, and do not listen. Raises `StartError` if
-    another process has the address.
+    The sockets are bound and do not listen. Raises `StartError` if another process has the
+    address.
     """
     refuse_if_taken(address, setting)
     first_socket = None
@@ -56,9 +56,9 @@ def reserve_address(address: ListenAddress, setting: str = LISTEN) -> Iterator[L
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise _address_in_use(address, setting) from None
-                continue  # localhost may stand for ::1 where there is no IPv6
+                continue  # localhost may resolve to ::1 on a machine without IPv6
             first_socket = sockets.enter_context(bound)
-            # All that a name stands for has the port that the first one was given.
+            # All addresses of a host name share the port that the first one got.
             address = address._replace(port=bound.getsockname()[1])
         if first_socket is None:
             raise unusable_address(address, setting)
@@ -74,10 +74,11 @@ def _resolve(address: ListenAddress, setting: str) -> list[tuple[int, Any]]:
 
 
 def _bind_shared(family: int, sockaddr: Any) -> socket.socket:
-    """Bind a socket that others of this user may share, if they ask for that.
+    """Bind a socket that other processes of this user may share.
 
-    First in the way that is seen by all who look, also before a worker listens. That fails
-    where connections of an earlier server are still about to end, which the second allows.
+    The first attempt omits SO_REUSEADDR, so that other processes see the port as taken before a
+    worker listens. It fails while connections of an earlier server close; SO_REUSEADDR allows
+    that.
     """
     try:
         return _try_bind(family, sockaddr)

@@ -1,4 +1,4 @@
-"""Runs a server as this process: its logs, its telemetry, its event loop."""
+"""Runs a server in this process, with logs, telemetry and an event loop."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from tamatar_auth.server.app import serve as run_server
 from tamatar_auth.server.lifecycle import RunningService
 
 ReadyCallback = Callable[[Sequence[ListenAddress]], None]
-"""Told where calls are answered, once they are."""
+"""Called with the addresses once the server answers calls."""
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Answer calls until SIGTERM or SIGINT. A crash is logged and ends with exit code 1.
 
-    `worker` is the number of this process where several share the work.
+    `worker` is the number of this process among the workers of a supervisor.
     """
     configure_logs(settings, worker=worker)
     if worker is None:

@@ -1,4 +1,4 @@
-"""How a process ends: asked once it drains, asked again it goes at once, and it is never late."""
+"""Graceful shutdown: one signal drains, a second exits at once, a timer enforces the deadline."""
 
 import asyncio
 import os
@@ -12,16 +12,16 @@ import structlog
 from tamatar_auth.config.settings import Settings
 
 DEADLINE_MARGIN_SECONDS = 0.9
-"""How long after the last call may have ended the process goes, whatever still runs."""
+"""Seconds from the end of the grace period to the exit, whatever still runs."""
 
 log = structlog.get_logger(__name__)
 
 
 class GracefulShutdown:
-    """Listens to SIGTERM and SIGINT, and sees to it that the process ends in time.
+    """Handles SIGTERM and SIGINT, and exits if the shutdown takes too long.
 
-    A worker is told by its supervisor, and may be told by the system, too: it takes the second
-    for the first. Its supervisor kills it where there is hurry.
+    A worker ignores the second signal: its supervisor and the system may both send the first.
+    Its supervisor kills it if a worker must exit at once.
     """
 
     def __init__(self, settings: Settings, *, is_worker: bool) -> None:
@@ -34,21 +34,21 @@ class GracefulShutdown:
         self._deadline_timer.daemon = True
 
     def install_signal_handlers(self) -> None:
-        """Hear the signals from now on."""
+        """Handle SIGTERM and SIGINT from now on."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal, signum)
 
     async def wait_until_requested(self) -> None:
-        """Wait until the process shall end."""
+        """Wait for the first signal."""
         await self._requested.wait()
 
     def start_deadline(self) -> None:
-        """Count from now on. A thread does: the loop itself may be held up."""
+        """Start the timer of the deadline: a thread, because the event loop may be blocked."""
         self._deadline_timer.start()
 
     def cancel_deadline(self) -> None:
-        """Nothing is left that could hold up the end."""
+        """Stop the timer: nothing is left that could delay the exit."""
         self._deadline_timer.cancel()
 
     def _on_signal(self, signum: int) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Set as AbstractSet
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.observability.exporter_config import ExporterConfig
-from tamatar_auth.server.ports import HEALTH_LISTEN, reserve_address
+from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN, reserve_address
+
+METRICS_LISTEN = "TAMATAR_METRICS_LISTEN"
 
 Environment = Mapping[str, str]
 
@@ -23,31 +25,20 @@ def environments(
     Raises `StartError` if another process has one of the ports.
     """
     with contextlib.ExitStack() as reservations:
-        addresses = [
-            reservations.enter_context(reserve_address(address)) for address in settings.listen
-        ]
-        metrics = [
-            {
-                "TAMATAR_METRICS_LISTEN": str(
-                    reservations.enter_context(reserve_address(address, "TAMATAR_METRICS_LISTEN"))
-                )
-            }
-            for address in _metrics_addresses(settings)
-        ]
+
+        def reserve(address: ListenAddress, setting: str) -> ListenAddress:
+            return reservations.enter_context(reserve_address(address, setting))
+
+        addresses = [reserve(address, LISTEN) for address in settings.listen]
         shared = _shared_variables(settings, addresses)
         if settings.health_listen is not None:
-            health = reservations.enter_context(
-                reserve_address(settings.health_listen, HEALTH_LISTEN)
-            )
-            shared[HEALTH_LISTEN] = str(health)
-        overrides = [shared | own_variables for own_variables in metrics or [{}] * settings.workers]
-        yield (
-            addresses,
-            [
-                {**_inherited_variables(excluding=own_variables.keys()), **own_variables}
-                for own_variables in overrides
-            ],
-        )
+            shared[HEALTH_LISTEN] = str(reserve(settings.health_listen, HEALTH_LISTEN))
+        with_metrics = [
+            shared | {METRICS_LISTEN: str(reserve(address, METRICS_LISTEN))}
+            for address in _metrics_addresses(settings)
+        ]
+        variables = with_metrics or [shared] * settings.workers
+        yield addresses, [_inherited_variables(excluding=own.keys()) | own for own in variables]
 
 
 def _metrics_addresses(settings: Settings) -> Sequence[ListenAddress]:
@@ -76,5 +67,5 @@ def _shared_variables(settings: Settings, addresses: Sequence[ListenAddress]) ->
     return shared
 
 
-def _inherited_variables(*, excluding: AbstractSet[str]) -> Environment:
+def _inherited_variables(*, excluding: AbstractSet[str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.upper() not in excluding}
