@@ -1,4 +1,4 @@
-"""A service for signed-in users: python examples/guarded_service.py AUTH_ADDRESS [LISTEN]."""
+"""A service for signed-in users. Run: python examples/guarded_service.py AUTH_ADDRESS [LISTEN]."""
 # ruff: noqa: INP001, T201 - a script, which prints
 
 import sys
@@ -11,7 +11,7 @@ from tamatar_auth.client import SessionGuard, connect, current_session
 
 
 def who_am_i(_request: StringValue, _context: grpc.ServicerContext) -> StringValue:
-    """Answer with the address of who is signed in."""
+    """Return the email address of the signed-in user."""
     return StringValue(value=current_session().user.email)
 
 

@@ -216,5 +216,5 @@ async def test_unknown_scope_type_is_not_passed(app):
 
 def test_string_in_place_of_list_of_paths_is_refused(guard):
     for option in ("open_paths", "optional_paths"):
-        with pytest.raises(TypeError, match="a list is wanted"):
+        with pytest.raises(TypeError, match="expected a list of names"):
             SessionMiddleware(application, guard, **{option: "/health"})

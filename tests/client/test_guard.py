@@ -294,5 +294,5 @@ def test_health_and_reflection_are_open_by_default():
 def test_string_in_place_of_list_of_methods_is_refused():
     with client.connect("localhost:1") as auth:
         for option in ("open_methods", "optional_methods"):
-            with pytest.raises(TypeError, match="a list is wanted"):
+            with pytest.raises(TypeError, match="expected a list of names"):
                 SessionGuard(auth, **{option: "shop.v1.Shop"})

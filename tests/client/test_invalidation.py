@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tamatar_auth import client
-from tamatar_auth.client import SessionGuard, aio, cache, invalidation
+from tamatar_auth.client import SessionGuard, aio, backoff, cache, invalidation
 from tamatar_auth.client.aio import invalidation as aio_invalidation
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.guard_rules import CallRejected
@@ -112,7 +112,7 @@ async def test_refused_session_is_asked_for_each_time(fake, guarded, token):
 
 
 async def test_session_without_stream_is_asked_for_each_time(fake, guarded, token, monkeypatch):
-    monkeypatch.setattr(invalidation, "MIN_BACKOFF", 60)
+    monkeypatch.setattr(backoff, "MIN_SECONDS", 60)
     await guarded.live()
     assert await guarded.ask(token) == "ada@example.com"
 
@@ -250,8 +250,8 @@ IN_A_CALL: ContextVar[bool] = ContextVar("in_a_call", default=False)
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(invalidation, "MIN_BACKOFF", 0.02)
-    monkeypatch.setattr(invalidation, "MAX_BACKOFF", 0.02)
+    monkeypatch.setattr(backoff, "MIN_SECONDS", 0.02)
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.02)
     monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
 
 
@@ -270,7 +270,7 @@ async def test_watch_survives_unreadable_token(fake, token, hasty, module, caplo
 
     await eventually(lambda: guarded.guard._cache.is_live)
     assert await guarded.ask(token) == "ada@example.com"
-    assert "sessions cannot be watched, so each is asked for: RuntimeError" in caplog.text
+    assert "sessions cannot be watched, so each is validated: RuntimeError" in caplog.text
     await guarded.close()
     await (auth.close() if module is aio else asyncio.to_thread(auth.close))
 
@@ -318,7 +318,7 @@ async def test_watch_started_again_after_fork_clears_cache(scripted):
 
 
 async def test_failed_watch_leaves_no_thread(fake, hasty, monkeypatch):
-    monkeypatch.setattr(invalidation, "MAX_BACKOFF", 0.5)
+    monkeypatch.setattr(invalidation, "CLOSED_CLIENT_DELAY", 0.5)
 
     def broken():
         raise ValueError("as for a client that was closed")

@@ -80,7 +80,8 @@ def leaves(command, words=()):
     """Return the commands below a command, by the words that call them."""
     if not hasattr(command, "commands"):
         return {words: command}
-    below = {name: command.get_command(None, name) for name in command.list_commands(None)}
+    names = command.list_commands(None)
+    below = {name: command.resolve_command(None, [name])[1] for name in names}
     return {
         key: leaf
         for name, each in below.items()

@@ -1,1 +1,1 @@
-"""The `tamatar-auth` command line. Command groups are imported when they are used."""
+"""The command line `tamatar-auth`. A command's modules are imported when the command runs."""

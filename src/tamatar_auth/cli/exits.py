@@ -1,10 +1,10 @@
-"""How commands end that cannot do what they were asked for: with a sentence and an exit code."""
+"""The exit codes, and the error that ends a command with one of them."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes, which stay as they are."""
+    """The exit codes. Scripts depend on them: they do not change."""
 
     REFUSED = 1
     USAGE_ERROR = 2
@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot go on."""
+    """A foreseen failure: its text is printed and the command exits with its code."""
 
     def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
@@ -22,5 +22,5 @@ class CommandError(Exception):
 
 
 def usage_error(message: str) -> CommandError:
-    """Give what tells that something was asked for in a wrong way."""
+    """Return the error of a command that was used wrongly."""
     return CommandError(message, ExitCode.USAGE_ERROR)

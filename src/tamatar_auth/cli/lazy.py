@@ -1,34 +1,51 @@
-"""Commands that are imported when they are asked for."""
+"""Commands that are imported when they run, and groups of them.
 
+`--help` prints the short help that stands beside a command's name, so it imports no command.
+"""
+
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+import typer
 import typer.main
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-REMOTE_GROUPS = {
-    "user": "users:users",
-    "session": "sessions:sessions",
-    "import": "transfer:import_app",
-    "export": "transfer:export_app",
-    "context": "contexts:contexts",
-}
-"""The command groups of `cli.remote`: module and attribute."""
+
+class LazyCommand(TyperCommand):
+    """The short help of a command, and the function to import when the command runs."""
+
+    def __init__(self, target: str, short_help: str, *, hidden: bool = False) -> None:
+        """Name the function as `cli.module:function`, below `tamatar_auth`."""
+        super().__init__(None, help=short_help, hidden=hidden)
+        self._target = target
+
+    def load(self, name: str) -> Any:
+        """Import the function and return its command."""
+        module, _, function = self._target.partition(":")
+        callback = getattr(import_module(f"tamatar_auth.{module}"), function)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name, hidden=self.hidden)(callback)
+        return typer.main.get_command(app)
 
 
 class LazyGroup(TyperGroup):
-    """A group that also has the commands of `cli.remote`."""
+    """A group of commands and groups."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Name the commands, in the order of the help."""
-        return [*super().list_commands(ctx), *REMOTE_GROUPS]
+    def __init__(
+        self, short_help: str, commands: Mapping[str, "LazyCommand | LazyGroup"], **attrs: Any
+    ) -> None:
+        super().__init__(
+            help=short_help,
+            commands=dict(commands),
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            **attrs,
+        )
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or None."""
-        if cmd_name not in REMOTE_GROUPS:
-            return super().get_command(ctx, cmd_name)
-        module, _, name = REMOTE_GROUPS[cmd_name].partition(":")
-        imported = import_module(f"tamatar_auth.cli.remote.{module}")
-        command = typer.main.get_command(getattr(imported, name))
-        command.name = cmd_name
-        return command
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that the arguments name, imported, and the arguments after it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and isinstance(command, LazyCommand):
+            return name, command.load(name), rest
+        return name, command, rest

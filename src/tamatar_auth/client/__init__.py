@@ -1,7 +1,7 @@
-"""What calling services import: `pip install tamatar-auth` brings all that it needs.
+"""The client for services that call Tamatar Auth: `pip install tamatar-auth` is all it needs.
 
-`tamatar_auth.client.aio` has the same for asyncio, `tamatar_auth.client.testing` a service for
-the tests of those who call it.
+`tamatar_auth.client.aio` is the same client for asyncio. `tamatar_auth.client.testing` has a fake
+service for tests.
 """
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason

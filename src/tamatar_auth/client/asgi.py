@@ -1,4 +1,4 @@
-"""Keeps requests without a good session from an ASGI application."""
+"""The guard of an ASGI application: it rejects requests without a valid session."""
 
 import json
 import re
@@ -19,22 +19,22 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SCOPE_KEY = "tamatar_auth.session"
-"""Where the scope has the session; `session` is where frameworks keep sessions of their own."""
+"""The key of the session in the scope. Frameworks use the key `session` for their own."""
 
 UNAUTHENTICATED, TRY_AGAIN_LATER = 4401, 1013
-"""The codes with which websockets are closed."""
+"""The close codes of websockets."""
 
 
 class SessionMiddleware:
-    """Lets requests and websockets in that bring the token of a good session.
+    """Admits requests and websockets with the token of a valid session.
 
-    Others are answered 401, or closed with 4401 before they are accepted, with the reason of the
-    service; 503 or 1013 where it cannot be asked. The token is in the header `Authorization`,
-    after `Bearer`, or in a cookie where one is named. `current_session()` and
-    `scope["tamatar_auth.session"]` tell the application whose the session is.
+    Other requests get the status 401 with the reason of the service, or 503 if the service does
+    not answer. Other websockets are closed with 4401 or 1013 before they are accepted. The token is
+    in the header `Authorization` after `Bearer`, or in a cookie if one is named.
+    `current_session()` and `scope["tamatar_auth.session"]` return the session.
 
-    Messages of a websocket pass for at most the guard's `recheck` seconds without another check;
-    an answer over HTTP is not checked again.
+    The session of a websocket is checked again before a message if the last check is as old as
+    the guard's `recheck`. An HTTP request is checked once.
 
     >>> app = SessionMiddleware(app, SessionGuard(auth), open_paths=["/health", "/static/*"])
     """
@@ -48,12 +48,13 @@ class SessionMiddleware:
         optional_paths: Iterable[str] = (),
         cookie: str | None = None,
     ) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
-        - `open_paths`: what needs no session: `/health`, or all of `/static/*`.
-        - `optional_paths`: what can be asked for without a session, but not with a bad one.
-        - `cookie`: the cookie that may have the token where there is no header. Browsers send
-          cookies by themselves: it wants `SameSite`, and a defence against forged requests.
+        - `open_paths`: paths that need no session: `/health`, or all of `/static/*`.
+        - `optional_paths`: paths that may be requested without a session, but not with an invalid
+          one.
+        - `cookie`: the cookie that may have the token if there is no header. Browsers send cookies
+          with forged requests as well, so set `SameSite` and defend against such requests.
         """
         self._app = app
         self._guard = guard
@@ -62,7 +63,7 @@ class SessionMiddleware:
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the application do it."""
+        """Pass a request to the application, or reject it."""
         if scope["type"] == "lifespan" or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
@@ -104,7 +105,7 @@ class SessionMiddleware:
 
 
 class _PathSet:
-    """Paths, and folders of them that end with `/*`."""
+    """Paths, and prefixes that end with `/*`."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         paths = as_tuple(paths)
@@ -112,13 +113,13 @@ class _PathSet:
         self._prefixes = tuple(path[:-1] for path in paths if path.endswith("/*"))
 
     def __contains__(self, path: str) -> bool:
-        # What comes after us may take /static/../admin for /admin.
+        # The application may resolve /static/../admin to /admin.
         is_plain = not re.search(r"//|\\|/\.{1,2}(/|$)", path)
         return is_plain and (path in self._exact or path.startswith(self._prefixes or ("\0",)))
 
 
 class _GuardedWebSocket:
-    """A websocket whose session is checked between its messages."""
+    """A websocket whose session is checked between messages."""
 
     def __init__(self, guard: SessionGuard, token: str, receive: Receive, send: Send) -> None:
         self._guard = guard
@@ -129,7 +130,7 @@ class _GuardedWebSocket:
         self._closed: Message | None = None
 
     async def receive(self) -> Message:
-        """Return the next message, or that the socket was closed."""
+        """Return the next message, or the one that the socket was closed."""
         message = await self._receive()
         if message["type"] == "websocket.receive":
             await self._check()
@@ -155,7 +156,7 @@ class _GuardedWebSocket:
 
 async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRejected) -> None:
     if scope["type"] == "websocket":
-        await receive()  # the wish to connect
+        await receive()  # websocket.connect
         await send(_close_message(rejection))
         return
     is_unauthenticated = rejection.code is StatusCode.UNAUTHENTICATED

@@ -1,4 +1,4 @@
-"""Answers about sessions that may be used again, for as long as no end of one can be missed."""
+"""The cache of valid sessions. It is used only while a stream reports the ends of sessions."""
 
 import hashlib
 import threading
@@ -10,21 +10,21 @@ from typing import NamedTuple
 from tamatar.auth.v1.session_service_pb2 import SessionEnd, ValidateSessionResponse
 
 MAX_STREAM_SILENCE = 10.0
-"""Seconds after which a stream that says nothing may be broken: a live one speaks every 5."""
+"""Seconds of silence after which a stream counts as broken. A live one sends every 5 seconds."""
 
 MAX_REMEMBERED_ENDS = 10_000
-"""How many of the last ends are known."""
+"""The number of recent ends that the cache remembers."""
 
 _CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def now() -> float:
-    """Return the seconds since some moment, also while the machine slept if it has such a clock."""
+    """Return the seconds of a clock that includes suspend, if the machine has one."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 class Ticket(NamedTuple):
-    """What was known when a question was asked."""
+    """The state of the cache when a validation began."""
 
     stream: int
     ends: int
@@ -37,12 +37,12 @@ class _Entry(NamedTuple):
 
 
 class SessionCache:
-    """Keeps answers of ValidateSession, as a stream of WatchSessions allows it.
+    """Caches responses of ValidateSession while a stream of WatchSessions is live.
 
-    For each stream: `stream_opened` at its first message, `apply_ends` at each later one,
-    `stream_broken` at its end or when `apply_ends` returns False. For each question: `begin`
-    before it is asked, `store` with its answer. A question that was under way when its session's
-    end came, or when the stream was opened or broken, leaves nothing. Threads may share a cache.
+    For each stream, call `stream_opened` at its first message, `apply_ends` at each later one, and
+    `stream_broken` at its end or when `apply_ends` returns False. For each validation, call `begin`
+    before it and `store` after it. A response is not stored if its session ended, or the stream was
+    opened or broken, during the validation. Threads may share a cache.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SessionCache:
         clock: Callable[[], float] = now,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Keep at most `size` answers, each for `max_age` seconds at most."""
+        """Cache at most `size` responses, each for at most `max_age` seconds."""
         self._max_age = max_age
         self._size = size
         self._clock = clock
@@ -61,26 +61,26 @@ class SessionCache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._keys_by_owner: defaultdict[str, set[bytes]] = defaultdict(set)
-        """The keys of a session's answers, and of a user's."""
+        """The keys of the responses of each session and of each user."""
         self._stream = 0
         self._is_stream_open = False
         self._last_message_at = 0.0
         self._end_count = 0
         self._end_numbers: OrderedDict[str, int] = OrderedDict()
-        """The sessions and users of the last ends, each with the number of its end."""
+        """The sessions and users that ended last, each with the number of its end."""
         self._evicted_end = 0
-        """The number of the last end that is not among them any more."""
+        """The number of the last end that was evicted from them."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
     def is_live(self) -> bool:
-        """Whether no end can have been missed."""
+        """Whether the cache knows every end."""
         return self._is_stream_open and self._clock() - self._last_message_at <= MAX_STREAM_SILENCE
 
     def find(self, token: str) -> ValidateSessionResponse | None:
-        """Return the answer about a token's session, or None if the service has to be asked."""
+        """Return the cached response for a token, or None if it must be validated."""
         key = _key(token)
         with self._lock:
             entry = self._entries.get(key)
@@ -93,12 +93,12 @@ class SessionCache:
             return entry.response
 
     def begin(self) -> Ticket:
-        """Note that a question is about to be asked."""
+        """Return the ticket of a validation that is about to begin."""
         with self._lock:
             return Ticket(self._stream, self._end_count, self._clock())
 
     def store(self, ticket: Ticket, token: str, response: ValidateSessionResponse) -> None:
-        """Keep the answer to a question, unless something came in between."""
+        """Cache the response to a validation, unless an end or a new stream came in between."""
         session, user = response.session, response.user
         remaining = session.expire_time.ToMicroseconds() / 1e6 - self._wall_clock()
         good_until = min(ticket.asked_at + self._max_age, self._clock() + remaining)
@@ -121,17 +121,17 @@ class SessionCache:
                 self._drop(next(iter(self._entries)))
 
     def stream_opened(self) -> None:
-        """Keep answers to questions that are asked from now on."""
+        """Start to cache the responses to validations that begin from now on."""
         with self._lock:
             self._clear()
             self._is_stream_open = True
             self._last_message_at = self._clock()
 
     def apply_ends(self, ends: Iterable[SessionEnd]) -> bool:
-        """Drop the answers about what has ended; no ends are a sign of life.
+        """Drop the responses of ended sessions and users. A message without ends is a heartbeat.
 
-        Return whether to go on with the stream. What comes after a silence is late: behind it
-        may be more, such as the end of a session that is kept.
+        Returns False if the stream must be closed. A message after a silence is late, and the end
+        of a cached session may be waiting behind it.
         """
         with self._lock:
             if not self.is_live:
@@ -150,7 +150,7 @@ class SessionCache:
             return True
 
     def stream_broken(self) -> None:
-        """Drop all answers, and keep none until a stream is opened."""
+        """Drop all responses, and cache none until a stream is opened."""
         with self._lock:
             self._close_stream()
 
@@ -176,5 +176,5 @@ class SessionCache:
 
 
 def _key(token: str) -> bytes:
-    """Return what stands for a token, so that no token is kept."""
+    """Return the digest of a token, so that the cache holds no token."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,4 +1,4 @@
-"""What each method of the service gets from this client: a deadline, and another try."""
+"""The deadline and the retries of each method."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 
 TIMEOUT = 5.0
 HASHING_TIMEOUT = 10.0
-"""Seconds that calls may take, the second one for calls that have a password hashed."""
+"""Seconds that a call may take, and that a call may take which hashes a password."""
 
 _HASHING_METHODS = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
 _REPEATABLE_METHODS = frozenset(
@@ -29,16 +29,15 @@ _REPEATABLE_METHODS = frozenset(
         "CreatePasswordReset",
     }
 )
-"""The methods that may run twice, as what they leave behind is what one run does. All that only
-read are repeatable beside them."""
+"""The methods that change something, and may run twice with the effect of one run."""
 
 
 class CallDefaults(NamedTuple):
-    """What a call gets that does not say otherwise."""
+    """The defaults of a call."""
 
     timeout: float | None = None
     prepare: Callable[[Any], Any] = lambda request: request
-    """Makes of the given request the one that is sent."""
+    """Returns the request to send in place of the given one."""
 
 
 def defaults_for(path: str) -> CallDefaults:
@@ -47,10 +46,11 @@ def defaults_for(path: str) -> CallDefaults:
 
 
 def service_config() -> str:
-    """Write as gRPC wants it which methods are tried again.
+    """Return gRPC's JSON configuration of the retries.
 
-    A call on a connection that the server is about to close ends CANCELLED and has not run.
-    Tries are bounded by the call's deadline, and stop where most of them fail.
+    CANCELLED is retried because a call on a connection that the server is about to close ends
+    with it, and has not run. The call's deadline bounds the retries, and they stop while most
+    calls fail.
     """
     repeatable = [method for method in _methods() if is_repeatable(method)]
     return json.dumps(
@@ -77,7 +77,7 @@ def service_config() -> str:
 
 
 def is_repeatable(method: MethodDescriptor) -> bool:
-    """Tell whether a call may run twice where its first answer was lost."""
+    """Return whether a call may run again after its first response was lost."""
     if method.client_streaming or method.server_streaming:
         return False
     reads = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
@@ -91,7 +91,7 @@ def _methods() -> Iterable[MethodDescriptor]:
 
 
 def _with_request_id(request: CreateUserRequest) -> CreateUserRequest:
-    """Give a creation the id by which the service knows it again."""
+    """Return the request with an id, by which the service recognizes a retry."""
     if request.request_id:
         return request
     completed = CreateUserRequest(request_id=str(uuid4()))

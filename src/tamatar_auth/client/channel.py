@@ -1,4 +1,4 @@
-"""A channel for blocking calls, which gives them deadlines and raises `AuthError`."""
+"""A channel for blocking calls. It sets deadlines and raises `AuthError`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,46 +10,46 @@ from tamatar_auth.client.call_defaults import CallDefaults, defaults_for
 from tamatar_auth.client.errors import auth_error
 
 CallMetadata = Callable[[], Any]
-"""Returns what each call tells of this caller."""
+"""Returns the metadata that identifies this caller, for each call."""
 
 
 class AuthChannel(grpc.Channel):
-    """Stands before a channel of gRPC."""
+    """Wraps a channel of gRPC."""
 
     def __init__(self, channel: grpc.Channel, metadata: CallMetadata) -> None:
         self._channel = channel
         self._metadata = metadata
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method."""
+        """Return a callable for a method."""
         method_callable = self._channel.unary_unary(method, *args, **kwargs)
         return _UnaryMethod(method_callable, defaults_for(method), self._metadata)
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method with many requests."""
+        """Return a callable for a method that takes a stream."""
         method_callable = self._channel.stream_unary(method, *args, **kwargs)
         return _UnaryMethod(method_callable, defaults_for(method), self._metadata)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method that answers more than once."""
+        """Return a callable for a method that returns a stream."""
         method_callable = self._channel.unary_stream(method, *args, **kwargs)
         return _StreamingMethod(method_callable, defaults_for(method), self._metadata)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method with many requests and answers."""
+        """Return a callable for a method that takes and returns a stream."""
         method_callable = self._channel.stream_stream(method, *args, **kwargs)
         return _StreamingMethod(method_callable, defaults_for(method), self._metadata)
 
     def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:  # noqa: FBT001, FBT002 - gRPC's
-        """Tell a function of each change of the connection."""
+        """Call a function on each change of the connection's state."""
         self._channel.subscribe(callback, bool(try_to_connect))
 
     def unsubscribe(self, callback: Any) -> None:
-        """Tell it no more."""
+        """Stop calling a function that was subscribed."""
         self._channel.unsubscribe(callback)
 
     def close(self) -> None:
-        """Close the connections; calls in flight are cancelled."""
+        """Close the connections and cancel calls in flight."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class _Method:
 
 
 class _UnaryMethod(_Method):
-    """Calls a method that answers once: at once, with the call, or as a future."""
+    """Calls a method that returns one response: directly, with its call, or as a future."""
 
     def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         kwargs = self._call_options(kwargs | {"timeout": timeout})
@@ -93,7 +93,7 @@ class _UnaryMethod(_Method):
 
 
 class _StreamingMethod(_Method):
-    """Calls a method that answers more than once."""
+    """Calls a method that returns a stream."""
 
     def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         kwargs = self._call_options(kwargs | {"timeout": timeout})
@@ -121,7 +121,7 @@ class _Future(_Call):
 
 
 class _ResponseIterator(_Call):
-    """The answers of a call, as they come."""
+    """The responses of a stream."""
 
     def __iter__(self) -> Self:
         return self

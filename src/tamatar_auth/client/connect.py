@@ -12,7 +12,7 @@ from tamatar_auth.client.target import ConnectOptions, bearer_metadata, resolve_
 
 
 class AuthClient:
-    """The service, for blocking calls from any number of threads."""
+    """A client for blocking calls. Threads may share it."""
 
     users: UserServiceStub
     sessions: SessionServiceStub
@@ -20,13 +20,13 @@ class AuthClient:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
-        """For the stubs of other services, such as health."""
+        """The channel, for the stubs of other services, such as health."""
         self.users = UserServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.diagnostics = DiagnosticsServiceStub(channel)
 
     def close(self) -> None:
-        """Close the connections; calls in flight are cancelled."""
+        """Close the connections and cancel calls in flight."""
         self.channel.close()
 
     def __enter__(self) -> Self:
@@ -39,13 +39,13 @@ class AuthClient:
 def connect(address: str, **connect_options: Unpack[ConnectOptions]) -> AuthClient:
     """Return a client of the service at an address. It connects with the first call.
 
-    The address is one such as `auth.example.com:50051`, `unix:/run/auth.sock`, or any other name
-    of gRPC's, such as `ipv4:10.0.0.1:50051,10.0.0.2:50051`. Calls take turns over all that it
-    stands for. `ConnectOptions` explains the other arguments.
+    The address is any target name of gRPC, such as `auth.example.com:50051`,
+    `unix:/run/auth.sock` or `ipv4:10.0.0.1:50051,10.0.0.2:50051`. If it stands for several
+    servers, calls are spread over them round-robin. `ConnectOptions` explains the other arguments.
 
-    Calls raise `AuthError`. They take at most 5 seconds, or 10 if a password is hashed, unless
-    they are given a `timeout`; those that may run twice are tried again while the service is not
-    reached. Raises `ValueError` for arguments that do not go together.
+    A call that fails raises `AuthError`. A call without a `timeout` gets 5 seconds, or 10 if it
+    hashes a password. While the service is unreachable, calls that may safely run twice are
+    retried. Raises `ValueError` if arguments contradict each other.
 
     >>> with connect("auth.example.com:50051", token=token) as auth:
     ...     auth.users.GetUser(GetUserRequest(email="ada@example.com")).user.user_id

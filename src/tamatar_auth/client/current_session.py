@@ -1,4 +1,4 @@
-"""Whose session the call in hand belongs to."""
+"""The session of the call that is handled."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _CURRENT_SESSION: ContextVar["CurrentSession | None"] = ContextVar(
 
 @dataclass(frozen=True, slots=True)
 class CurrentSession:
-    """A session that was found good, and its user as of then. It does not hold the token."""
+    """A session that was valid when it was checked, and its user. It does not hold the token."""
 
     session: Session
     user: User
@@ -28,32 +28,32 @@ class CurrentSession:
 
     @property
     def user_id(self) -> str:
-        """The id of its user."""
+        """The id of the user."""
         return self.user.user_id
 
 
 def current_session() -> CurrentSession:
-    """Return the session of the call in hand.
+    """Return the session of the call that is handled.
 
-    Raises `LookupError` where there is none: in methods that are open, in calls without a session
-    to methods where it is optional, and outside of calls.
+    Raises `LookupError` if there is none: in open methods, in optional methods that are called
+    without a session, and outside of calls.
 
     >>> current_session().user.email
     'ada@example.com'
     """
     session = _CURRENT_SESSION.get()
     if session is None:
-        raise LookupError("there is no session: the guard lets calls without one in here")
+        raise LookupError("there is no session: the guard requires none for this call")
     return session
 
 
 def find_current_session() -> CurrentSession | None:
-    """Return the session of the call in hand, or None where there is none."""
+    """Return the session of the call that is handled, or None."""
     return _CURRENT_SESSION.get()
 
 
 def as_current_session(response: ValidateSessionResponse) -> CurrentSession:
-    """Return the session of an answer: a copy, whatever its handler does with it."""
+    """Return the session in a response. It is a copy, because a handler may change it."""
     session, user = Session(), User()
     session.CopyFrom(response.session)
     user.CopyFrom(response.user)
@@ -61,17 +61,17 @@ def as_current_session(response: ValidateSessionResponse) -> CurrentSession:
 
 
 def bind_session(session: CurrentSession | None) -> None:
-    """Let `current_session` return a session in the rest of this task."""
+    """Make `current_session` return a session in the rest of this task."""
     _CURRENT_SESSION.set(session)
 
 
 @contextlib.contextmanager
 def bound_session(session: CurrentSession | None) -> Iterator[None]:
-    """Let `current_session` return a session for as long as the block."""
+    """Make `current_session` return a session inside the block."""
     token = _CURRENT_SESSION.set(session)
     try:
         yield
     finally:
-        # What nobody finished is thrown away in a context of another: there is nothing to reset.
+        # An abandoned generator is closed in another context, where the token is not valid.
         with contextlib.suppress(ValueError):
             _CURRENT_SESSION.reset(token)

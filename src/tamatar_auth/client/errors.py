@@ -1,19 +1,19 @@
-"""What a call raises when it is refused or fails.
+"""The exceptions that a call raises.
 
     AuthError
-    ├── InvalidRequestError    INVALID_ARGUMENT; `fields` has the broken ones
+    ├── InvalidRequestError    INVALID_ARGUMENT; `fields` has the invalid fields
     ├── NotFoundError          NOT_FOUND
-    ├── AlreadyExistsError     ALREADY_EXISTS: an address or a name is taken
+    ├── AlreadyExistsError     ALREADY_EXISTS: an address or a username is taken
     ├── PreconditionError      FAILED_PRECONDITION: such as an address that is not verified
-    ├── ConflictError          ABORTED: somebody else changed it, too
+    ├── ConflictError          ABORTED: another change was made at the same time
     ├── CredentialsError       a password or a one-time secret is wrong
-    ├── SessionError           a session is not good, or not good any more
-    ├── CallerError            this service is not known, or may not call the method
-    ├── BusyError              RESOURCE_EXHAUSTED: `retry_after` says when to try again
-    └── UnavailableError       UNAVAILABLE, DEADLINE_EXCEEDED: no answer could be had
+    ├── SessionError           a session is not valid, or no longer valid
+    ├── CallerError            the service does not know this caller, or does not allow the call
+    ├── BusyError              RESOURCE_EXHAUSTED: try again after `retry_after` seconds
+    └── UnavailableError       UNAVAILABLE, DEADLINE_EXCEEDED: the service did not answer
 
-Each is a `grpc.aio.AioRpcError`, hence a `grpc.RpcError`, whichever kind of channel it comes
-from: what handles those goes on to work.
+Each is a `grpc.aio.AioRpcError`, and so a `grpc.RpcError`, for blocking channels as well: code
+that handles these exceptions continues to work.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 class AuthError(AioRpcError):
-    """A call was refused, or failed.
+    """A call failed.
 
     >>> try:
     ...     auth.sessions.ValidateSession(request)
@@ -44,16 +44,17 @@ class AuthError(AioRpcError):
     """
 
     reason: ErrorReason.ValueType
-    """Why, as the service says; `ERROR_REASON_UNSPECIFIED` where it could not be asked, and for
-    reasons that are newer than this client."""
+    """The reason of the service. `ERROR_REASON_UNSPECIFIED` if the service did not answer, or if
+    the reason is newer than this client."""
     reason_name: str
-    """The reason's name, such as `EMAIL_TAKEN`, also of newer ones; empty where there is none."""
+    """The name of the reason, such as `EMAIL_TAKEN`, even if it is newer than this client. Empty
+    if there is no reason."""
     fields: Mapping[str, Sequence[str]]
-    """The fields that break a rule, as paths such as `profile.bio`, and the rules."""
+    """The invalid fields, as paths such as `profile.bio`, with the rules that they break."""
     metadata: Mapping[str, str]
-    """What varies from case to case, as `ErrorReason` explains."""
+    """The details of the reason, as `ErrorReason` documents them."""
     retry_after: float | None
-    """Seconds after which the same call may well succeed; None where waiting does not help."""
+    """Seconds after which the same call may succeed. None if waiting does not help."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class AuthError(AioRpcError):
         super().__init__(code, initial_metadata, trailing_metadata, details, debug_error_string)
         info, request, retry = _read_details(trailing_metadata)
         self.reason_name = info.reason if info.domain == ERROR_DOMAIN else ""
-        known = self.reason_name in ErrorReason.keys()  # noqa: SIM118 - no mapping
+        known = self.reason_name in ErrorReason.keys()  # noqa: SIM118 - an enum wrapper is no mapping
         self.reason = (
             ErrorReason.Value(self.reason_name) if known else ErrorReason.Value(_UNSPECIFIED)
         )
@@ -92,7 +93,7 @@ class AuthError(AioRpcError):
 
 
 class InvalidRequestError(AuthError):
-    """The request breaks a rule."""
+    """The request has invalid fields."""
 
 
 class NotFoundError(AuthError):
@@ -100,15 +101,15 @@ class NotFoundError(AuthError):
 
 
 class AlreadyExistsError(AuthError):
-    """An address or a name belongs to another user."""
+    """An address or a username belongs to another user."""
 
 
 class PreconditionError(AuthError):
-    """The state of the user or of the service does not allow it."""
+    """The state of the user or of the service does not allow the call."""
 
 
 class ConflictError(AuthError):
-    """Another change got in the way."""
+    """Another change was made at the same time."""
 
 
 class CredentialsError(AuthError):
@@ -116,19 +117,19 @@ class CredentialsError(AuthError):
 
 
 class SessionError(AuthError):
-    """A session is not good, or not good any more."""
+    """A session is not valid, or no longer valid."""
 
 
 class CallerError(AuthError):
-    """The service does not know who calls, or does not let it call this."""
+    """The service does not know this caller, or does not allow the call."""
 
 
 class BusyError(AuthError):
-    """Too much was asked for at once, or tried too often."""
+    """The service is at a limit, or there were too many attempts."""
 
 
 class UnavailableError(AuthError):
-    """No answer could be had in time."""
+    """The service did not answer in time."""
 
 
 _UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
@@ -157,7 +158,7 @@ _BY_CODE = {
 
 
 class _CallError(Protocol):
-    """What every error of a call can tell, of either kind of channel."""
+    """The methods of a call's error that blocking and asyncio channels share."""
 
     def code(self) -> StatusCode: ...
 
@@ -171,14 +172,14 @@ class _CallError(Protocol):
 
 
 def auth_error(error: grpc.RpcError) -> grpc.RpcError:
-    """Return what a call raises in place of the given error of gRPC."""
+    """Return the `AuthError` to raise in place of an error of gRPC."""
     if isinstance(error, AuthError) or not hasattr(error, "trailing_metadata"):
         return error
     call_error = cast("_CallError", error)
     trailing = _metadata(call_error.trailing_metadata())
     info, _, _ = _read_details(trailing)
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(call_error.code(), AuthError)
-    # For a blocking call that this side has cancelled gRPC would wait for ever for these two.
+    # After this side cancelled a blocking call, gRPC would wait for these two forever.
     is_complete = isinstance(error, AioRpcError) or call_error.code() is not StatusCode.CANCELLED
     return kind(
         call_error.code(),
@@ -190,7 +191,7 @@ def auth_error(error: grpc.RpcError) -> grpc.RpcError:
 
 
 def loggable(error: Exception) -> str:
-    """Write an error for the log: what others raise may say anything, also a secret."""
+    """Return an error as text for the log. The text of an unknown error may hold a secret."""
     return str(error) if isinstance(error, (AuthError, OSError)) else type(error).__name__
 
 
@@ -199,10 +200,10 @@ def _metadata(pairs: Any) -> Metadata:
 
 
 def _read_details(trailing: Metadata) -> tuple[Any, Any, Any]:
-    """Read the details of a status: ErrorInfo, BadRequest and RetryInfo, empty if not there."""
+    """Return ErrorInfo, BadRequest and RetryInfo of a status, empty if they are missing."""
     details = info, request, retry = ErrorInfo(), BadRequest(), RetryInfo()
     packed = trailing.get(DETAILS_KEY) or b""
-    with contextlib.suppress(DecodeError):  # what somebody in between made of them
+    with contextlib.suppress(DecodeError):  # a proxy may have changed them
         status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
         for detail in status.details:
             for known in details:

@@ -1,4 +1,4 @@
-"""Keeps calls without a good session from the methods of a blocking server."""
+"""The guard of a blocking server: it rejects calls without a valid session."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Unpack
@@ -22,28 +22,29 @@ Recheck = Callable[[], None]
 
 
 class SessionGuard(grpc.ServerInterceptor):
-    """Lets calls in that bring the token of a good session, and tells handlers whose it is.
+    """Admits calls with the token of a valid session. `current_session()` returns the session.
 
-    Others end UNAUTHENTICATED with the reason of the service, or UNAVAILABLE where it cannot be
-    asked. Messages of a stream pass for at most `recheck` seconds without another check.
+    Other calls fail with UNAUTHENTICATED and the reason of the service, or with UNAVAILABLE if the
+    service does not answer. The session of a stream is checked again before a message if the last
+    check is `recheck` seconds old.
 
     >>> guard = SessionGuard(connect("auth.example.com:50051", token=token))
     >>> server = grpc.server(ThreadPoolExecutor(), interceptors=[guard])
     """
 
     def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
-        """Guard by a client of the service; `GuardOptions` explains the options."""
+        """Guard with a client of the service. `GuardOptions` explains the options."""
         config = GuardConfig(**options)
         self._auth = auth
         self._rules = config.rules
         self._key = config.metadata_key
         self.recheck = config.recheck
-        """Seconds after which what goes on is checked again."""
+        """Seconds after which the session of a running stream is checked again."""
         self._cache = config.cache
         self._watcher = SessionWatcher(auth, self._cache) if self._cache is not None else None
 
     def session(self, token: str) -> CurrentSession:
-        """Return the session of a token, or raise `CallRejected`."""
+        """Return the session of a token, or raise `CallRejected` if it is not valid."""
         if self._cache is None or self._watcher is None:
             return as_current_session(self._validate(token))
         self._watcher.begin()
@@ -55,7 +56,7 @@ class SessionGuard(grpc.ServerInterceptor):
         return as_current_session(response)
 
     def close(self) -> None:
-        """Use no answer again; calls are still guarded."""
+        """Stop the cache. Calls are still guarded."""
         if self._watcher is not None:
             self._watcher.close()
 
@@ -66,17 +67,17 @@ class SessionGuard(grpc.ServerInterceptor):
             raise CallRejected.from_error(error) from None
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Return the method's handler behind a check."""
+        """Return the handler of a method with a check before it."""
         handler = continuation(handler_call_details)
         requirement = self._rules.requirement(handler_call_details.method)
         if handler is None or requirement is SessionRequirement.NONE:
             return handler
-        # The check is made where the handler runs: here it would hold up the calls of others.
+        # The handler makes the check, because a check in here would delay other calls.
         return guard_handler(handler, admission(self.session, self._key, requirement, self.recheck))
 
 
 AdmitCall = Callable[[Any], tuple[CurrentSession | None, Recheck]]
-"""Returns the session of a call and what checks it again, or ends the call."""
+"""Returns the session of a call and a function that checks it again, or aborts the call."""
 
 
 def admission(
@@ -85,7 +86,7 @@ def admission(
     requirement: SessionRequirement,
     recheck: float,
 ) -> AdmitCall:
-    """Return what lets calls in whose metadata has the token of a good session under a key."""
+    """Return a function that admits a call by the session token in its metadata."""
 
     def admit(context: Any) -> tuple[CurrentSession | None, Recheck]:
         def check(token: str | None) -> CurrentSession | None:
@@ -111,7 +112,7 @@ def admission(
 
 
 def guard_handler(handler: Any, admit: AdmitCall) -> Any:
-    """Return a blocking handler behind a check."""
+    """Return a blocking handler with a check before it."""
     request_streaming = handler.request_streaming
     if handler.response_streaming:
         behaviour = handler.stream_stream if request_streaming else handler.unary_stream
@@ -127,7 +128,7 @@ def guard_handler(handler: Any, admit: AdmitCall) -> Any:
 
 
 def guard_unary(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:
-    """Check before a behaviour answers."""
+    """Return a behaviour that returns one response, with a check before it."""
 
     def call(request: Any, context: Any) -> Any:
         session, check = admit(context)
@@ -140,9 +141,9 @@ def guard_unary(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) ->
 
 
 def guard_streaming(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:
-    """Check before a behaviour answers, and between its answers.
+    """Return a behaviour that returns a stream, with checks before it and between responses.
 
-    They are made one by one, each perhaps on another thread, so each is entered anew.
+    gRPC may produce each response on another thread, so the session is bound for each one.
     """
 
     def call(request: Any, context: Any) -> Iterator[Any]:

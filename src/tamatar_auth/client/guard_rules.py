@@ -1,4 +1,4 @@
-"""What the guards have in common: which calls need a session, and what a refusal says."""
+"""What the guards share: which calls need a session, and how a call is rejected."""
 
 import enum
 import logging
@@ -28,17 +28,17 @@ OPEN_METHODS = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 )
-"""What a guard lets everybody call unless told otherwise: health and reflection."""
+"""The methods that need no session by default: health and reflection."""
 
 AUTHORIZATION = "authorization"
 RECHECK_INTERVAL = 30.0
-"""Seconds after which a stream that goes on is checked again."""
+"""Seconds after which the session of a running stream is checked again."""
 
 MAX_AGE = 30.0
-"""Seconds for which an answer may be used again."""
+"""Seconds for which a response is cached."""
 
 CACHE_SIZE = 10_000
-"""How many answers are kept: about 2 KB each."""
+"""Responses that are cached, about 2 KB each."""
 
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.DOTALL)
@@ -47,26 +47,26 @@ log = logging.getLogger("tamatar_auth.client")
 
 
 class GuardOptions(TypedDict, total=False):
-    """What a guard may be told; all of it is optional."""
+    """The options of a guard."""
 
     open_methods: Iterable[str]
-    """What needs no session: `shop.v1.Shop/List`, or a whole `shop.v1.Shop`."""
+    """The methods that need no session: `shop.v1.Shop/List`, or all of `shop.v1.Shop`."""
     optional_methods: Iterable[str]
-    """What can be called without a session, but not with a bad one."""
+    """The methods that may be called without a session, but not with an invalid one."""
     metadata_key: str
-    """Where the token is. Only under `authorization` it follows `Bearer`."""
+    """The metadata key of the token. Only under `authorization` the token follows `Bearer`."""
     recheck: float
-    """Seconds after which a stream that goes on is checked again."""
+    """Seconds after which the session of a running stream is checked again."""
     max_age: float
-    """Seconds for which an answer of the service may be used again. The service tells at once
-    which sessions end; while it cannot, it is asked each time. 0: it always is."""
+    """Seconds for which a response of the service is cached; 0 turns the cache off. The service
+    sends the end of a session at once. While it cannot, each session is validated."""
     cache_size: int
-    """About how many sessions at most an answer is kept."""
+    """The number of cached responses."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardConfig:
-    """The same, with what stands for what is not given; refuses everything else."""
+    """`GuardOptions` with defaults. Unknown options raise `TypeError`."""
 
     open_methods: Iterable[str] = OPEN_METHODS
     optional_methods: Iterable[str] = ()
@@ -77,19 +77,19 @@ class GuardConfig:
 
     @property
     def rules(self) -> "MethodRules":
-        """What each method needs."""
+        """The requirement of each method."""
         return MethodRules(self.open_methods, self.optional_methods)
 
     @property
     def cache(self) -> SessionCache | None:
-        """A new cache, or None if the service is always asked."""
+        """A new cache, or None if the cache is turned off."""
         if not self.max_age or not self.cache_size:
             return None
         return SessionCache(max_age=self.max_age, size=self.cache_size)
 
 
 class SessionRequirement(enum.Enum):
-    """What a call has to bring."""
+    """Whether a call needs a session."""
 
     NONE = enum.auto()
     OPTIONAL = enum.auto()
@@ -97,7 +97,7 @@ class SessionRequirement(enum.Enum):
 
 
 class MethodRules:
-    """Says of each method what it needs: a session, unless it is named.
+    """The requirement of each method. A method that is not named needs a session.
 
     `shop.v1.Shop/List` names a method, `shop.v1.Shop` all of a service.
     """
@@ -107,7 +107,7 @@ class MethodRules:
         self._optional = _method_names(optional_methods)
 
     def requirement(self, path: str) -> SessionRequirement:
-        """Return what a method such as `/shop.v1.Shop/List` needs."""
+        """Return the requirement of a method such as `/shop.v1.Shop/List`."""
         names = {path.lstrip("/"), path.lstrip("/").partition("/")[0]}
         if names & self._open:
             return SessionRequirement.NONE
@@ -116,8 +116,8 @@ class MethodRules:
         )
 
 
-class CallRejected(Exception):  # noqa: N818 - the caller's, not ours
-    """A call is not let in."""
+class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an error
+    """A call is rejected, with the status to send."""
 
     def __init__(
         self, code: StatusCode, message: str, reason: str = "", details: bytes = b""
@@ -130,7 +130,7 @@ class CallRejected(Exception):  # noqa: N818 - the caller's, not ours
 
     @classmethod
     def unknown_session(cls) -> Self:
-        """Refuse a call that brought no token, or one that cannot be any."""
+        """Return the rejection of a call without a token, or with a malformed one."""
         reason = ErrorReason.Name(ErrorReason.SESSION_UNKNOWN)
         message, packed = "The session is not known.", Packed()
         packed.Pack(ErrorInfo(reason=reason, domain=ERROR_DOMAIN))
@@ -139,7 +139,7 @@ class CallRejected(Exception):  # noqa: N818 - the caller's, not ours
 
     @classmethod
     def from_error(cls, error: Exception) -> Self:
-        """Refuse a call because its session is not good, or because nobody can tell."""
+        """Return the rejection of a call whose session is invalid or could not be checked."""
         if isinstance(error, InvalidRequestError):
             return cls.unknown_session()
         if not isinstance(error, SessionError):
@@ -155,12 +155,12 @@ class CallRejected(Exception):  # noqa: N818 - the caller's, not ours
 
     @property
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """What is sent with the status."""
+        """The metadata to send with the status."""
         return ((DETAILS_KEY, self.details),) if self.details else ()
 
     def abort(self, context: Any) -> NoReturn:
-        """End a call that runs on a thread; for coroutines await `abort_async`."""
-        # Contexts on the threads of a server on asyncio have no abort_with_status.
+        """End a call that runs on a thread. Coroutines await `abort_async` instead."""
+        # On a thread of an asyncio server the context has no abort_with_status.
         context.set_trailing_metadata(self.trailing_metadata)
         context.abort(self.code, self.message)
         raise self
@@ -172,14 +172,14 @@ class CallRejected(Exception):  # noqa: N818 - the caller's, not ours
 
 
 class RecheckTimer:
-    """When a stream is to be checked again."""
+    """Limits how often the session of a stream is checked."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Tell whether the last check is too long ago; it is no more after this."""
+        """Return whether a check is due, and start to wait for the next one if it is."""
         if time.monotonic() - self._last < self._seconds:
             return False
         self._last = time.monotonic()
@@ -187,9 +187,9 @@ class RecheckTimer:
 
 
 def find_token(metadata: Iterable[Any], key: str) -> str | None:
-    """Return the session's token that a call brings, or None if it brings nothing under the key.
+    """Return the session token under a key of a call's metadata, or None if there is none.
 
-    Raises `CallRejected` if that cannot be a token, or if there are several.
+    Raises `CallRejected` if the token is malformed, or if there are several.
     """
     values = [value for name, value in metadata if name == key]
     if not values:
@@ -200,7 +200,7 @@ def find_token(metadata: Iterable[Any], key: str) -> str | None:
 
 
 def extract_token(value: str, *, is_bearer: bool) -> str:
-    """Return the token in a header's value, or raise `CallRejected`."""
+    """Return the token in the value of a header, or raise `CallRejected`."""
     found = _BEARER.fullmatch(value) if is_bearer else None
     token = found[1] if found else value
     if (is_bearer and not found) or not _TOKEN.fullmatch(token):
@@ -209,9 +209,9 @@ def extract_token(value: str, *, is_bearer: bool) -> str:
 
 
 def as_tuple(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names, or raise `TypeError` for one alone: it would be taken for its letters."""
+    """Return the names. Raises `TypeError` for a single text, which is iterable by letter."""
     if isinstance(names, str):
-        raise TypeError(f"a list is wanted: [{names!r}]")
+        raise TypeError(f"expected a list of names, such as [{names!r}]")
     return tuple(names)
 
 

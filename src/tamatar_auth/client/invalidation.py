@@ -1,4 +1,4 @@
-"""Tells a cache of the sessions that end, on a thread."""
+"""Keeps a cache up to date with the sessions that end, on a thread."""
 
 import logging
 import threading
@@ -13,44 +13,34 @@ from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache, now
 from tamatar_auth.client.connect import AuthClient
 from tamatar_auth.client.errors import AuthError, loggable
 
-MIN_BACKOFF, MAX_BACKOFF = 0.1, 5.0
-"""Seconds between two streams, at first and after many that failed."""
+REJECTED_DELAY = 60.0
+"""Seconds before the next attempt if the service does not allow this caller to watch."""
 
-REFUSED_BACKOFF = 60.0
-"""Seconds after which a service that does not let this caller watch is asked again."""
+CLOSED_CLIENT_DELAY = 5.0
+"""Seconds before a watcher that failed because its client was closed can start again."""
 
 SILENCE_CHECK_INTERVAL = 1.0
-"""Seconds between two looks whether a stream has fallen silent."""
+"""Seconds between two checks for a silent stream."""
 
-_REFUSALS = {StatusCode.UNIMPLEMENTED, StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED}
+_REJECTIONS = {StatusCode.UNIMPLEMENTED, StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED}
 
 log = logging.getLogger("tamatar_auth.client")
 
 
-class StreamBackoff:
-    """The delay before the next stream of WatchSessions."""
-
-    def __init__(self) -> None:
-        self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
-
-    def reset(self) -> None:
-        """Return to the shortest delay after a stream was opened."""
-        self._backoff.reset()
-
-    def delay_after(self, error: Exception | None) -> float:
-        """Return the seconds to wait after a stream that ended with this error."""
-        is_refused = isinstance(error, AuthError) and error.code() in _REFUSALS
-        is_transient = isinstance(error, (grpc.RpcError, TimeoutError)) and not is_refused
-        if error is not None and not is_transient:
-            log.warning("sessions cannot be watched, so each is asked for: %s", loggable(error))
-        if is_refused:
-            return REFUSED_BACKOFF
-        retry_after = error.retry_after if isinstance(error, AuthError) else None
-        return self._backoff.next_delay(at_least=retry_after or 0.0)
+def restart_delay(backoff: Backoff, error: Exception | None) -> float:
+    """Return the seconds to wait after a stream that ended with this error, or with None."""
+    is_rejected = isinstance(error, AuthError) and error.code() in _REJECTIONS
+    is_transient = isinstance(error, (grpc.RpcError, TimeoutError)) and not is_rejected
+    if error is not None and not is_transient:
+        log.warning("sessions cannot be watched, so each is validated: %s", loggable(error))
+    if is_rejected:
+        return REJECTED_DELAY
+    retry_after = error.retry_after if isinstance(error, AuthError) else None
+    return backoff.next_delay(at_least=retry_after or 0)
 
 
 class SessionWatcher:
-    """Watches while the process lives, from the first time that it is needed."""
+    """Watches from its first use until it is closed or the process ends."""
 
     def __init__(self, auth: AuthClient, cache: SessionCache) -> None:
         self._auth = auth
@@ -62,19 +52,19 @@ class SessionWatcher:
         self._last_message_at = now()
 
     def begin(self) -> None:
-        """Watch from now on, if that was not begun in this process."""
+        """Start to watch, unless this process watches already."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._lock:
             if self._closed.is_set() or (self._thread is not None and self._thread.is_alive()):
                 return
-            # A forked process has the cache of its parent, which goes on to watch.
+            # A forked process has a copy of its parent's cache, which nothing keeps up to date.
             self._cache.stream_broken()
             self._thread = threading.Thread(target=self._run, name="watch sessions", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._closed.set()
         self._cancel_call()
         if self._thread is not None:
@@ -84,11 +74,11 @@ class SessionWatcher:
         silence_thread = threading.Thread(
             target=self._cancel_silent_calls,
             args=[threading.current_thread()],
-            name="glance at the watch",
+            name="check the watch for silence",
             daemon=True,
         )
         silence_thread.start()
-        backoff = StreamBackoff()
+        backoff = Backoff()
         while not self._closed.is_set():
             error = None
             try:
@@ -97,17 +87,17 @@ class SessionWatcher:
                 error = raised
             finally:
                 self._cache.stream_broken()
-            if isinstance(error, ValueError):  # the client was closed, as far as anybody can tell
-                self._closed.wait(MAX_BACKOFF)  # whoever checks a session later begins anew
-                return
-            self._closed.wait(backoff.delay_after(error))
+            if isinstance(error, ValueError):  # gRPC raises it after the client was closed
+                self._closed.wait(CLOSED_CLIENT_DELAY)
+                return  # the next check of a session starts a new thread
+            self._closed.wait(restart_delay(backoff, error))
 
-    def _follow_stream(self, backoff: StreamBackoff) -> None:
-        """Tell the cache what a stream tells, until it ends."""
+    def _follow_stream(self, backoff: Backoff) -> None:
+        """Apply the messages of one stream to the cache until the stream ends."""
         self._last_message_at = now()
         self._call = call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:
-            if self._closed.is_set():  # and who set it may have found an older call
+            if self._closed.is_set():  # `close` may have cancelled the call before this one
                 return
             next(call)
             self._last_message_at = now()
@@ -121,7 +111,7 @@ class SessionWatcher:
             call.cancel()
 
     def _cancel_silent_calls(self, watch_thread: threading.Thread) -> None:
-        """End a stream that has fallen silent, so that another one is begun."""
+        """Cancel a stream that has fallen silent; the watch thread then opens another."""
         while watch_thread.is_alive() and not self._closed.wait(SILENCE_CHECK_INTERVAL):
             if now() - self._last_message_at > MAX_STREAM_SILENCE:
                 self._cancel_call()

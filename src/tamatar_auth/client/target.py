@@ -1,4 +1,4 @@
-"""Where the service is, and how it is spoken to."""
+"""The address of the service, and the options and credentials of a channel to it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,19 +11,19 @@ import grpc
 from tamatar_auth.client.call_defaults import service_config
 
 Token = str | Callable[[], str]
-"""A caller's token, or what returns it: asked for each call, so it can be rotated."""
+"""A caller's token, or a function that returns the current one for each call."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    # The server throws out who pings more often than every 9 seconds.
+    # The server disconnects a client that pings more often than every 9 seconds.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # By itself gRPC waits up to two minutes before it connects again.
+    # gRPC's own backoff before a reconnect grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 3_000),
-    # Answers about a thousand sessions are more than the usual 4 MiB.
+    # A response about a thousand sessions is larger than the default limit of 4 MiB.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
 
@@ -32,28 +32,28 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 
 class ConnectOptions(TypedDict, total=False):
-    """How a service is connected to; all of it is optional."""
+    """How to connect to a service. Every option is optional."""
 
     token: Token | None
     """The token of this caller, or a function that returns it for each call."""
     plaintext: bool | None
-    """Whether nothing is encrypted. Unless told, that is so for addresses of this machine where
-    no certificates are given."""
+    """Whether to use plain text. The default is plain text for local addresses without
+    certificates, and TLS otherwise."""
     root_certificates: bytes | Path | None
-    """The authorities to trust, as PEM or where that is; the system's by default."""
+    """The authorities to trust, as PEM or the path of a file; the system's by default."""
     certificate: bytes | Path | None
-    """What this caller shows where the service asks for it, with its `private_key`."""
+    """The client certificate, as PEM or the path of a file. It needs a `private_key`."""
     private_key: bytes | Path | None
-    """The key of the certificate."""
+    """The private key of the certificate."""
     server_name: str | None
-    """Whom the service's certificate names, where the address does not."""
+    """The name in the service's certificate, if it is not the address."""
     options: Sequence[tuple[str, Any]]
-    """More of gRPC's options of a channel."""
+    """More channel options of gRPC."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CompleteOptions:
-    """The same, with what stands for what is not given; refuses everything else."""
+    """`ConnectOptions` with defaults. Unknown options raise `TypeError`."""
 
     token: Token | None = None
     plaintext: bool | None = None
@@ -66,18 +66,18 @@ class _CompleteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service that can be connected to."""
+    """What a channel to a service is made from."""
 
     address: str
     credentials: grpc.ChannelCredentials | None
-    """None: it is spoken to in plain text."""
+    """None for plain text."""
     options: Sequence[tuple[str, Any]]
 
 
 def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
-    """Decide how an address is connected to.
+    """Return the target for an address.
 
-    Raises `ValueError` for arguments that do not go together, `TypeError` for unknown ones.
+    Raises `ValueError` if options contradict each other, and `TypeError` if one is unknown.
     """
     options = _CompleteOptions(**connect_options)
     plaintext, server_name = options.plaintext, options.server_name
@@ -85,11 +85,11 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     root_certificates = options.root_certificates
     certificates = (root_certificates, certificate, private_key)
     if (certificate is None) != (private_key is None):
-        raise ValueError("a certificate goes with its private key")
+        raise ValueError("certificate and private_key must be used together")
     if plaintext is None:
         plaintext = is_local(address) and certificates == (None, None, None)
     if plaintext and certificates != (None, None, None):
-        raise ValueError("certificates are of no use in plain text")
+        raise ValueError("certificates cannot be used with plain text")
     name_override = [("grpc.ssl_target_name_override", server_name)] if server_name else []
     credentials = None
     if not plaintext:
@@ -102,7 +102,7 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
 
 
 def is_local(address: str) -> bool:
-    """Tell whether an address is of this machine: loopback, or a unix socket."""
+    """Return whether an address is on this machine: loopback or a unix socket."""
     scheme, _, rest = address.rpartition("://")
     if address.startswith(("unix:", "unix-abstract:")) or scheme == "unix":
         return True
@@ -112,15 +112,15 @@ def is_local(address: str) -> bool:
 
 
 def bearer_metadata(token: Token | None) -> Sequence[tuple[str, str]]:
-    """Return the metadata that shows who calls; raise `ValueError` where it cannot be sent.
+    """Return the metadata with the caller's token; raise `ValueError` if it cannot be sent.
 
-    A token that was read from a file may end with its line.
+    A line break at the end is removed, because a token may come from a file.
     """
     if token is None:
         return ()
     text = (token if isinstance(token, str) else token()).strip()
     if not _TOKEN_CHARACTERS.fullmatch(text):
-        raise ValueError("the token of this caller is empty, or has characters that none has")
+        raise ValueError("the token of this caller is empty or has invalid characters")
     return (("authorization", f"Bearer {text}"),)
 
 

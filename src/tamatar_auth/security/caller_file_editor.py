@@ -7,7 +7,6 @@ same time gets the old content or the new one.
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Any
 
 import tomlkit
 
+from tamatar_auth.files.atomic_write import write_atomically
 from tamatar_auth.security.caller_file import MAX_VALID_TOKENS, CallersError, parse_callers
 from tamatar_auth.security.callers import CallerToken, Role
 
@@ -110,18 +110,8 @@ class CallerFile:
             raise CallersError(f"{self._path} cannot be read ({error.strerror}).") from None
 
     def _replace(self, content: bytes) -> None:
-        folder = self._path.parent
         try:
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=".callers-", delete=False) as file:
-                try:
-                    _copy_ownership(file.fileno(), self._path)
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(self._path)
-                except BaseException:
-                    Path(file.name).unlink()
-                    raise
+            write_atomically(self._path, content)
         except OSError as error:
             raise CallersError(f"{self._path} cannot be written ({error.strerror}).") from None
 
@@ -138,15 +128,6 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _copy_ownership(descriptor: int, path: Path) -> None:
-    """Give the new file the owner and mode of the old one; a first file is private."""
-    with contextlib.suppress(FileNotFoundError):
-        before = path.stat()
-        with contextlib.suppress(PermissionError):
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-        os.fchmod(descriptor, before.st_mode & 0o777)
 
 
 def _token_array(tokens: Sequence[tuple[str, datetime]]) -> Any:

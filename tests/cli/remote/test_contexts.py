@@ -90,7 +90,7 @@ def test_command_calls_service_of_its_context(mine, server_address):
         ("contexts = 1", "must have a table"),
         ("[contexts.x]", "must have an address"),
         ('[contexts.x]\naddress = "a"\npassword = "b"', "must have an address"),
-        ("[contexts.x]\naddress = 1", "that is no text"),
+        ("[contexts.x]\naddress = 1", "must be a text"),
         ("not toml", "cannot be read"),
         ('current = "x"', "There is no context x"),
     ],
@@ -108,12 +108,12 @@ def test_invalid_contexts_file_is_reported(mine, file, text, words):
 @pytest.mark.parametrize(
     ("options", "entered", "words"),
     [
-        (("--token-stdin",), "hunter2\n", "The token in the input is none"),
+        (("--token-stdin",), "hunter2\n", "The token in stdin is not valid"),
         (("--token-file", "nothing"), "", "cannot be read"),
-        (("--token-stdin", "--token-env", "X"), "", "is enough"),
-        (("--certificate", "x.pem"), "", "goes with its private key"),
-        (("--ca", "x.pem", "--plaintext"), "", "of no use in plain text"),
-        (("--ca", "nothing.pem"), "", "cannot be called so"),
+        (("--token-stdin", "--token-env", "X"), "", "Use only one"),
+        (("--certificate", "x.pem"), "", "private_key must be used together"),
+        (("--ca", "x.pem", "--plaintext"), "", "cannot be used with plain text"),
+        (("--ca", "nothing.pem"), "", "is wrong"),
     ],
 )
 def test_unusable_context_is_not_saved(mine, file, options, entered, words):
@@ -162,7 +162,7 @@ def test_context_authenticates_with_its_token(mine, tmp_path, guarded):
     mine("user", "list")
     mine(*known, "--token-env", "MY_TOKEN")
     mine("user", "list", MY_TOKEN=TOKEN.text)
-    assert "The token in MY_TOKEN is none" in mine("user", "list", code=2).stderr
+    assert "The token in MY_TOKEN is not valid" in mine("user", "list", code=2).stderr
     mine(*known)
     assert "CALLER_UNKNOWN" in mine("user", "list", code=5).stderr
 
@@ -175,7 +175,7 @@ def test_command_without_role_prints_sufficient_roles(mine, guarded):
     said = mine("user", "list", code=5, MY_TOKEN=WEAK.text).stderr
 
     assert "(CALLER_NOT_ALLOWED)" in said
-    assert "One of these roles may: accounts,admin." in said
+    assert "The call needs one of these roles: accounts,admin." in said
 
 
 def test_shell_completes_contexts(mine, tmp_path, file):

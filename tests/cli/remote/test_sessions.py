@@ -54,7 +54,7 @@ async def test_session_revoke_user_keeps_excepted_one(cli, signed_in):
     email, made = signed_in
     kept = made[0].session.session_id
 
-    assert "Say --yes" in cli("session", "revoke-user", email, code=2).stderr
+    assert "Use --yes" in cli("session", "revoke-user", email, code=2).stderr
     assert (
         "2 sessions were ended"
         in cli("session", "revoke-user", email, "--except", kept, "--yes").stderr

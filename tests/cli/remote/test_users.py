@@ -7,7 +7,6 @@ import subprocess
 from uuid import uuid4
 
 import pytest
-import yaml
 
 from tests.support.calls import PASSWORD
 from tests.support.commands import COMMAND, environment
@@ -55,11 +54,9 @@ def test_user_create_is_found_by_every_name(cli):
 
 def test_user_output_is_same_in_every_format(cli, email):
     as_json = cli("user", "list", "--email", email, "-o", "json")
-    as_yaml = cli("user", "list", "--email", email, "-o", "yaml")
     as_table = cli("user", "list", "--email", email)
 
     (row,) = printed_json(as_json)
-    assert yaml.safe_load(as_yaml.stdout) == [row]
     header, line = as_table.stdout.splitlines()
     assert header.split() == [
         "Id",
@@ -72,15 +69,13 @@ def test_user_output_is_same_in_every_format(cli, email):
         "Deleted",
     ]
     assert line.split()[:2] == [row["user_id"], email]
-    whole = get(cli, email)
-    assert yaml.safe_load(cli("user", "get", email, "-o", "yaml").stdout) == whole
+    assert get(cli, email).items() >= row.items()
 
 
 def test_user_list_without_matches_is_empty(cli):
     none = ("user", "list", "--email", "nobody-is-called-so")
 
     assert printed_json(cli(*none, "-o", "json")) == []
-    assert yaml.safe_load(cli(*none, "-o", "yaml").stdout) == []
     assert len(cli(*none).stdout.splitlines()) == 1
 
 
@@ -102,7 +97,10 @@ def test_user_list_filters_sorts_and_limits(cli):
     assert found("--deleted") == ([], "")
     assert found("--created-from", "2100-01-01") == ([], "")
     assert found("--created-before", "2100-01-01T00:00:00") == (["2", "1", "0"], "")
-    assert found("--limit", "2") == (["2", "1"], "There are more than 2: say --limit.\n")
+    assert found("--limit", "2") == (
+        ["2", "1"],
+        "There are more than 2: use --limit to list more.\n",
+    )
 
 
 def test_user_update_changes_named_fields_only(cli, email):
@@ -128,7 +126,7 @@ def test_user_update_changes_named_fields_only(cli, email):
     assert (
         "ETAG_MISMATCH" in cli("user", "update", email, "--bio", "x", "--etag", etag, code=1).stderr
     )
-    assert "Nothing is to be changed" in cli("user", "update", email, code=2).stderr
+    assert "There is nothing to change" in cli("user", "update", email, code=2).stderr
     assert get(cli, email)["profile"]["bio"] == "Notes"
 
 
@@ -145,7 +143,7 @@ def test_user_commands_deactivate_delete_restore_and_purge(cli, email):
     assert get(cli, email, "--deleted")["user_id"] == key
     new = f"new-{email}"
     assert printed_json(cli("user", "restore", key, "--email", new, "-o", "json"))["email"] == new
-    assert "is gone" in cli("user", "purge", new, "--yes").stderr
+    assert "was removed" in cli("user", "purge", new, "--yes").stderr
     assert "USER_NOT_FOUND" in cli("user", "get", key, "--deleted", code=4).stderr
 
 
@@ -153,7 +151,7 @@ def test_user_commands_deactivate_delete_restore_and_purge(cli, email):
 def test_user_command_hard_to_undo_needs_confirmation(cli, email, what):
     before = get(cli, email)
 
-    assert "Say --yes" in cli("user", what, email, code=2, entered="y\n").stderr
+    assert "Use --yes" in cli("user", what, email, code=2, entered="y\n").stderr
     assert get(cli, email) == before
 
 
@@ -187,7 +185,7 @@ def test_user_verify_email_verifies_at_once_or_by_token(cli):
 
     assert printed_json(cli("user", "verify-email", one, "-o", "json"))["email_verified"] is True
     printed = cli("user", "verify-email", other, "--print-token")
-    assert f"For {other}, good until" in printed.stderr
+    assert f"For {other}, valid until" in printed.stderr
     assert get(cli, other)["email_verified"] is False
     cli("user", "verify-email", other, "--token-stdin", entered=printed.stdout)
     assert get(cli, other)["email_verified"] is True
@@ -200,8 +198,8 @@ def test_user_reset_password_by_input_or_token(cli, email):
 
     assert "sessions were ended" in cli(*reset, "--password-stdin", entered=ENTERED).stderr
     assert cli(*reset, "--print-token").stdout.startswith("tmu_")
-    assert "say --password-stdin" in cli(*reset, code=2).stderr
-    assert "no password in the input" in cli(*reset, "--password-stdin", code=2).stderr
+    assert "Use --password-stdin" in cli(*reset, code=2).stderr
+    assert "no password in stdin" in cli(*reset, "--password-stdin", code=2).stderr
     short = cli(*reset, "--password-stdin", entered="short\n", code=1).stderr
     assert short.splitlines() == [
         "The request has invalid fields. (INVALID_FIELDS)",

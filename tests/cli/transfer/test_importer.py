@@ -13,8 +13,9 @@ from tamatar.auth.v1.user_service_pb2_grpc import (
     UserServiceServicer,
     add_UserServiceServicer_to_server,
 )
+from tamatar_auth.cli.transfer.chunks import MAX_CHUNK_USERS
 from tamatar_auth.cli.transfer.file_formats import Row
-from tamatar_auth.cli.transfer.importer import MAX_CHUNK_USERS, UserImporter
+from tamatar_auth.cli.transfer.importer import UserImporter
 from tamatar_auth.client import UnavailableError, connect
 
 CREATED = {"outcome": "IMPORT_OUTCOME_CREATED", "user_id": "1"}

@@ -1,16 +1,20 @@
-"""The commands about callers."""
+"""The commands of `caller`."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from tamatar_auth.security.caller_file_editor import CallerFile
-    from tamatar_auth.security.callers import CallerToken
-
-callers = typer.Typer(help="Say which services may call, and as what.", no_args_is_help=True)
+from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.tables import print_table
+from tamatar_auth.config.durations import format_duration, parse_duration
+from tamatar_auth.config.errors import SettingsError
+from tamatar_auth.config.settings import Settings
+from tamatar_auth.security.caller_file import read_callers
+from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.callers import CallerCredentials, CallerToken, Role
 
 MAX_TOKEN_LIFETIME = timedelta(days=3650)
 MAX_OVERLAP = timedelta(days=30)
@@ -25,8 +29,6 @@ def _overlap(text: str) -> timedelta:
 
 
 def _duration(text: str, minimum: timedelta, maximum: timedelta) -> timedelta:
-    from tamatar_auth.config.durations import format_duration, parse_duration  # noqa: PLC0415
-
     try:
         value = parse_duration(text)
     except ValueError as error:
@@ -37,46 +39,49 @@ def _duration(text: str, minimum: timedelta, maximum: timedelta) -> timedelta:
     return value
 
 
-NameArgument = Annotated[str, typer.Argument(help="The caller's name, such as gateway.")]
+NameArgument = Annotated[str, typer.Argument(help="The name of the caller, such as gateway.")]
 FileOption = Annotated[
-    Path | None, typer.Option("--file", help="The file of callers; TAMATAR_CALLERS_FILE.")
+    Path | None, typer.Option("--file", help="Use this file instead of TAMATAR_CALLERS_FILE.")
 ]
 ExpiresOption = Annotated[
-    Any, typer.Option(parser=_token_lifetime, metavar="DURATION", help="How long the token works.")
+    Any,
+    typer.Option(
+        parser=_token_lifetime, metavar="DURATION", help="Let the token expire after this time."
+    ),
 ]
 
 
-@callers.command("add")
 def add(  # noqa: PLR0913 - options of a command, each named
     name: NameArgument,
     *,
-    role: Annotated[list[str], typer.Option(help="validator, accounts or admin; may be repeated.")],
+    role: Annotated[
+        list[str], typer.Option(help="Grant validator, accounts or admin. May be repeated.")
+    ],
     spiffe_id: Annotated[
-        list[str] | None, typer.Option(help="What its certificates say; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Accept certificates with this SPIFFE ID. May be repeated."),
     ] = None,
     dns_name: Annotated[
-        list[str] | None, typer.Option(help="What its certificates say; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Accept certificates with this DNS name. May be repeated."),
     ] = None,
     token: Annotated[
         bool | None,
         typer.Option(
             "--token/--no-token",
-            help="Whether it gets a token; without the option, if it has no certificate.",
+            help="Issue a token or none. By default only a caller without certificates gets one.",
         ),
     ] = None,
     expires: ExpiresOption = "90d",
     file: FileOption = None,
 ) -> None:
-    """Add a caller, and print its token: the only time that it is seen."""
-    from tamatar_auth.security.caller_file_editor import NewCaller  # noqa: PLC0415
-
+    """Add a caller and print its token. The token is not shown again."""
     ids, hosts = spiffe_id or (), dns_name or ()
     with_token = not (ids or hosts) if token is None else token
     caller = NewCaller(name, _roles(role), ids, hosts)
-    _print_token(_caller_file(file).add(caller, expires if with_token else None))
+    _print_token(CallerFile(_path(file)).add(caller, expires if with_token else None))
 
 
-@callers.command("rotate")
 def rotate(
     name: NameArgument,
     *,
@@ -85,59 +90,56 @@ def rotate(
         typer.Option(
             parser=_overlap,
             metavar="DURATION",
-            help="How long the token before it still works; 0s ends every other one now.",
+            help="Keep the previous token valid for this time; 0s ends all other tokens now.",
         ),
     ] = "24h",
     expires: ExpiresOption = "90d",
     file: FileOption = None,
 ) -> None:
-    """Give a caller a new token, and print it: the only time that it is seen."""
-    _print_token(_caller_file(file).rotate(name, overlap, expires))
+    """Issue a new token and print it. The token is not shown again."""
+    _print_token(CallerFile(_path(file)).rotate(name, overlap, expires))
 
 
-@callers.command("list")
 def show(*, file: FileOption = None) -> None:
-    """Show the callers with their roles, the ends of their tokens, and their certificates."""
-    from tamatar_auth.cli.local.config import print_callers  # noqa: PLC0415
-    from tamatar_auth.security.caller_file import read_callers  # noqa: PLC0415
-
-    print_callers(read_callers(_caller_file_path(file)))
+    """List the callers. Their roles, the ends of their tokens and their certificates are shown."""
+    callers = read_callers(_path(file))
+    print_table(("Caller", "Roles", "Tokens", "Certificates"), map(_row, callers.known))
 
 
-@callers.command("remove")
 def remove(name: NameArgument, *, file: FileOption = None) -> None:
-    """Remove a caller. Running servers refuse it within a second or two."""
-    _caller_file(file).remove(name)
+    """Remove a caller. Running servers reject it within a second or two."""
+    CallerFile(_path(file)).remove(name)
 
 
-def _roles(names: list[str]) -> Any:
-    from tamatar_auth.security.callers import Role  # noqa: PLC0415
-
+def _roles(names: list[str]) -> list[Role]:
     try:
         return [Role(name) for name in names]
     except ValueError:
         raise typer.BadParameter(f"must be {', '.join(Role)}", param_hint="--role") from None
 
 
-def _caller_file(file: Path | None) -> "CallerFile":
-    from tamatar_auth.security.caller_file_editor import CallerFile  # noqa: PLC0415
-
-    return CallerFile(_caller_file_path(file))
-
-
-def _caller_file_path(file: Path | None) -> Path:
-    from tamatar_auth.config.errors import SettingsError  # noqa: PLC0415
-    from tamatar_auth.config.settings import Settings  # noqa: PLC0415
-
+def _path(file: Path | None) -> Path:
     path = file or Settings.load().callers_file
     if path is None:
         raise SettingsError("TAMATAR_CALLERS_FILE: set it, or name a file with --file")
     return path
 
 
-def _print_token(token: "CallerToken | None") -> None:
-    """Print a token alone, so that a script can keep it, and the advice beside it."""
+def _row(credentials: CallerCredentials) -> Sequence[str]:
+    caller = credentials.caller
+    ends = [_format_end(end) for end in sorted(credentials.tokens.values())]
+    lists: tuple[Sequence[str], ...] = (sorted(caller.roles), ends, sorted(credentials.names))
+    return (caller.name, *map(", ".join, lists))
+
+
+def _format_end(moment: datetime) -> str:
+    word = "until" if moment > datetime.now(UTC) else "ended"
+    return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _print_token(token: CallerToken | None) -> None:
+    """Print a token alone to stdout, for scripts, and the advice to stderr."""
     if token is None:
         return
-    typer.echo("Keep this token safe: it is not stored here, and not shown again.", err=True)
+    notify("Keep this token safe: it is not stored here and not shown again.")
     typer.echo(token.text)

@@ -1,25 +1,21 @@
-"""Shows the settings, and the callers, to people and scripts. Secrets are masked."""
+"""The commands of `config`. Secrets are masked."""
 
-import json
-import sys
 import textwrap
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Annotated, NamedTuple
 
+import typer
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
+from tamatar_auth.cli.output import print_json
+from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Sources
-from tamatar_auth.security.callers import Callers
 
 MASK = "********"
-
-DEFAULTS = Settings()
 
 
 class SettingRow(NamedTuple):
@@ -31,8 +27,24 @@ class SettingRow(NamedTuple):
     description: str
 
 
+def show(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
+) -> None:
+    """Show every setting and its source. Secrets are masked."""
+    rows = setting_rows(Settings.load())
+    if as_json:
+        print_json([row._asdict() for row in rows])
+    else:
+        print_table(("Setting", "Value", "From", "What it is"), rows)
+
+
+def example() -> None:
+    """Print a .env file with the defaults."""
+    typer.echo(example_file(), nl=False)
+
+
 def setting_rows(settings: Settings) -> list[SettingRow]:
-    """List every setting, with its value and where that comes from."""
+    """Return every setting, its value and where the value comes from."""
     sources = Sources(Settings)
     return [
         SettingRow(
@@ -46,49 +58,15 @@ def setting_rows(settings: Settings) -> list[SettingRow]:
     ]
 
 
-def print_settings(settings: Settings) -> None:
-    """Print the settings as a table."""
-    grid = Table("Setting", "Value", "From", "What it is", box=None, pad_edge=False)
-    for row in setting_rows(settings):
-        grid.add_row(*row)
-    _print(grid)
-
-
-def print_callers(callers: Callers) -> None:
-    """Print the callers as a table."""
-    grid = Table("Caller", "Roles", "Tokens", "Certificates", box=None, pad_edge=False)
-    for caller, tokens, names in (
-        (entry.caller, entry.tokens, entry.names) for entry in callers.known
-    ):
-        ends = ", ".join(_format_end(end) for end in sorted(tokens.values()))
-        grid.add_row(caller.name, ", ".join(sorted(caller.roles)), ends, ", ".join(sorted(names)))
-    _print(grid)
-
-
-def _format_end(moment: datetime) -> str:
-    word = "until" if moment > datetime.now(UTC) else "ended"
-    return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _print(grid: Table) -> None:
-    # A row is a line where no person looks at it, and a value is no markup anywhere.
-    width = None if sys.stdout.isatty() else 250
-    Console(width=width, markup=False, highlight=False, emoji=False).print(grid)
-
-
-def as_json(settings: Settings) -> str:
-    """Write the settings for scripts."""
-    return json.dumps([row._asdict() for row in setting_rows(settings)], indent=2)
-
-
-def example() -> str:
-    """Write a `.env` file that has every setting, with its default."""
+def example_file() -> str:
+    """Return the text of a `.env` file that has every setting with its default."""
     lines = [
         "# Every setting with its default. Copy this file to .env and change what differs;",
         "# variables of the environment win over the file. A setting without a value is not set.",
     ]
+    defaults = Settings()
     for setting in all_settings(Settings):
-        value = format_value(setting.value(DEFAULTS))
+        value = format_value(setting.value(defaults))
         description = setting.field.description or ""
         lines += ["", *textwrap.wrap(description, 96, initial_indent="# ", subsequent_indent="# ")]
         lines.append(f"{setting.variable}={'' if value == '-' else value}")
@@ -96,7 +74,7 @@ def example() -> str:
 
 
 def format_value(value: object) -> str:
-    """Write a value as a variable would hold it; a secret is masked, none is a dash."""
+    """Return a value as a variable holds it: a mask for a secret, a dash for None."""
     match value:
         case None:
             return "-"

@@ -1,4 +1,4 @@
-"""Examines an installation, and says of each part that it is well or what to do."""
+"""The command `doctor`: checks each part of an installation, and says how to repair it."""
 
 import stat
 import time
@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import grpc
 import psycopg
+import typer
 
 from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
+from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Sources
@@ -24,23 +26,32 @@ from tamatar_auth.storage.driver.connect import libpq_url
 
 MIN_POSTGRES_VERSION = 15
 CLOCK_TOLERANCE = 2.0
-"""Seconds that the clocks of service and database may differ before it is worth a word."""
-
+"""Seconds that the clocks of service and database may differ."""
 
 EXPIRY_WARNING = timedelta(days=14)
-"""How long before the end of a token or a certificate it is worth a word."""
+"""The remaining lifetime of a token or a certificate below which the doctor complains."""
 
 
 class Finding(NamedTuple):
-    """What was found of one part."""
+    """The result of one check."""
 
     subject: str
     ok: bool
     text: str
 
 
+def doctor() -> None:
+    """Check the installation. Exit with 1 if a check fails.
+
+    The checks cover settings, grpcio, callers, certificate, database, clock, tables and ports.
+    """
+    findings = examine()
+    print_table((), (("ok" if each.ok else "FAIL", each.subject, each.text) for each in findings))
+    raise typer.Exit(0 if all(each.ok for each in findings) else 1)
+
+
 def examine() -> Sequence[Finding]:
-    """Examine settings, grpcio, callers, certificate, database, tables, clock and ports."""
+    """Run every check. Wrong settings end the checks, because the others depend on them."""
     try:
         settings = Settings.load()
     except SettingsError as error:
@@ -59,7 +70,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     unknown = Sources(Settings).unknown()
     if unknown:
         names = ", ".join(f"{name} ({place})" for name, place in unknown)
-        yield Finding("settings", ok=False, text=f"not known: {names}; check the spelling")
+        yield Finding("settings", ok=False, text=f"unknown: {names}; check the spelling")
     else:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
 
@@ -75,7 +86,7 @@ def _grpcio() -> Finding:
 def _callers(settings: Settings) -> Iterator[Finding]:
     path = settings.callers_file
     if path is None:
-        text = "none set up: whoever calls from this machine is an admin"
+        text = "none configured: every caller on this machine is an admin"
         yield Finding("callers", ok=True, text=text)
         return
     try:
@@ -85,7 +96,7 @@ def _callers(settings: Settings) -> Iterator[Finding]:
         yield Finding("callers", ok=False, text=str(error))
         return
     if is_open:
-        yield Finding("callers", ok=False, text=f"others may write to {path}: chmod go-w it")
+        yield Finding("callers", ok=False, text=f"other users can write to {path}: run chmod go-w")
     expiring = [text for credentials in known for text in _expiring_tokens(credentials)]
     for text in expiring:
         yield Finding("callers", ok=False, text=text)
@@ -106,7 +117,7 @@ def _expiring_tokens(credentials: CallerCredentials) -> Iterator[str]:
 def _certificate(settings: Settings) -> Iterator[Finding]:
     files = TlsFiles.find(settings.tls)
     if files is None:
-        text = "none set up: calls are not encrypted"
+        text = "none configured: calls are not encrypted"
         yield Finding("certificate", ok=True, text=text)
         return
     try:
@@ -115,13 +126,13 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
         yield Finding("certificate", ok=False, text=str(error))
         return
     ok = end - datetime.now(UTC) >= EXPIRY_WARNING
-    advice = "" if ok else ": renew it; the server takes the new one without a restart"
-    yield Finding("certificate", ok, f"good until {end:%Y-%m-%d %H:%M} UTC{advice}")
+    advice = "" if ok else "; renew it, the server reloads it without a restart"
+    yield Finding("certificate", ok, f"valid until {end:%Y-%m-%d %H:%M} UTC{advice}")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
     if settings.database.url is None:
-        text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` brings its own database"
+        text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` starts a database"
         yield Finding("database", settings.environment == "development", text)
         return
     try:
@@ -149,7 +160,7 @@ def _clock(connection: psycopg.Connection[Any]) -> Finding:
     local_time = (before + time.time()) / 2
     difference = abs((row[0] if row else local_time) - local_time)
     ok = difference <= CLOCK_TOLERANCE
-    advice = "" if ok else "; validity follows the database's clock: set both by NTP"
+    advice = "" if ok else "; the database's clock decides validity: synchronize both by NTP"
     return Finding("clock", ok, f"differs from the database's by {difference:.1f} s{advice}")
 
 
@@ -176,5 +187,5 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             text = f"{address} is answered by a server that is {status}"
         else:
             setting = LISTEN if address in settings.listen else HEALTH_LISTEN
-            text = f"{status}, but something has it: end that, or set {setting}"
+            text = f"{status}, but another process uses it: stop that process, or set {setting}"
         yield Finding("port", status == "SERVING", text)

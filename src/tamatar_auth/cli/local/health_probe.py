@@ -1,11 +1,11 @@
-"""Asks a server how it is, as an orchestrator does."""
+"""Calls the health service of a server, as an orchestrator does."""
 
 import ssl
 from typing import Any, cast
 
 import grpc
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
@@ -13,12 +13,12 @@ from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.security.tls import TlsError, TlsFiles
 
-# A server of this machine is not asked by way of a proxy, whatever the environment says.
+# The server is on this machine, so the proxy of the environment does not apply.
 _NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 
 def probed_address(settings: Settings) -> ListenAddress:
-    """Choose where to ask: what needs no certificate, or else the first address."""
+    """Return an address that needs no certificate, or else the first address."""
     if settings.health_listen is not None:
         return settings.health_listen
     sockets = [address for address in settings.listen if address.path]
@@ -26,15 +26,15 @@ def probed_address(settings: Settings) -> ListenAddress:
 
 
 def tls_files_at(settings: Settings, address: ListenAddress) -> TlsFiles | None:
-    """Name the certificate that a server shows at an address; None where it shows none."""
+    """Return the certificate files of an address, or None if it is plain text."""
     return None if address == settings.health_listen else TlsFiles.find(settings.tls)
 
 
 def check_health(address: ListenAddress, timeout: float, tls: TlsFiles | None = None) -> str:
-    """Ask a server's health: SERVING, NOT_SERVING, or what went wrong.
+    """Return SERVING or NOT_SERVING, or a sentence that says why there is no status.
 
-    The server may show any certificate: it is asked for a word that is no secret, and to be on
-    this machine is proof enough. Where it wants one too, it is shown its own.
+    Any certificate of the server is accepted, because the server is on this machine and its
+    status is no secret. If the server requires a client certificate, it gets its own.
     """
     try:
         with _channel(address, timeout, tls) as channel:
@@ -42,7 +42,7 @@ def check_health(address: ListenAddress, timeout: float, tls: TlsFiles | None = 
             response = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.RpcError as error:
         needs_certificate = tls is not None and tls.client_ca is not None and not address.path
-        advice = "; let TAMATAR_LISTEN name a unix socket too" if needs_certificate else ""
+        advice = "; add a unix socket to TAMATAR_LISTEN" if needs_certificate else ""
         return f"{address} does not answer ({cast('grpc.Call', error).code().name}){advice}"
     except (OSError, ValueError) as error:
         return f"{address} does not answer ({type(error).__name__})"
@@ -67,18 +67,13 @@ def _channel(address: ListenAddress, timeout: float, tls: TlsFiles | None) -> gr
 
 
 def _certificate_name(certificate: x509.Certificate) -> str | None:
-    """Return a name that the certificate is good for."""
+    """Return a name in the certificate, or None."""
     try:
-        found = certificate.extensions.get_extension_for_oid(
-            ExtensionOID.SUBJECT_ALTERNATIVE_NAME
-        ).value
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(names[0].value) if names else None
-    assert isinstance(found, x509.SubjectAlternativeName)  # noqa: S101 - for the type checker
+        subjects = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(subjects[0].value) if subjects else None
     hosts = found.get_values_for_type(x509.DNSName)
     addresses = found.get_values_for_type(x509.IPAddress)
-    name_override = [host.replace("*", "any") for host in hosts] + [
-        str(address) for address in addresses
-    ]
-    return name_override[0] if name_override else None
+    names = [*(host.replace("*", "any") for host in hosts), *map(str, addresses)]
+    return names[0] if names else None

@@ -1,4 +1,4 @@
-"""What `serve --dev` says to people, once calls are answered."""
+"""The text that `serve --dev` prints when it is ready."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from tamatar_auth import __version__
 from tamatar_auth.config.addresses import ListenAddress
 
 _WELCOME = """
-Tamatar Auth {version} answers calls on {address}. Ctrl-C ends it.
+Tamatar Auth {version} answers calls on {address}. Press Ctrl-C to stop it.
 
   grpcurl -plaintext {target} list
   grpcurl -plaintext -d '{{"email": "test1@example.com", "password": "TestPass123!"}}' \\
@@ -15,7 +15,7 @@ Tamatar Auth {version} answers calls on {address}. Ctrl-C ends it.
 
 
 def welcome(addresses: Sequence[ListenAddress]) -> str:
-    """Tell how a first call is made."""
+    """Return the text, with commands for a first call."""
     first = addresses[0]
     target = f"-unix {first.path}" if first.path else str(first)
     return _WELCOME.format(version=__version__, address=first, target=target)

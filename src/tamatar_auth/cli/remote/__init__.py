@@ -1,11 +1,11 @@
-"""The commands that call a service: what people and scripts do with users and sessions.
+"""Commands that call a service: what people and scripts do with users and sessions.
 
-They need the client alone (`pip install 'tamatar-auth[cli]'`), and are imported when they
-are asked for. What cannot be done ends as a `CommandError` with one of these exit codes:
+They need only the client (`pip install 'tamatar-auth[cli]'`). A command that fails raises
+`CommandError` with one of these exit codes:
 
-    1    the service refused it, or some of it
-    2    it was asked for in a wrong way, or a context cannot be used
-    3    the service was not reached, or has no time: try again
+    1    the service rejected the request, or some rows of it
+    2    the command or its context is wrong
+    3    the service was not reached or is busy: try again
     4    there is no such user or session
-    5    the service does not know this caller, or does not let it do this
+    5    the service does not know this caller, or does not allow the call
 """

@@ -1,7 +1,4 @@
-"""Contexts: the services that this person calls, and how.
-
-They stand in a file that only its owner reads.
-"""
+"""Contexts: the services that a person calls, in a file that only its owner can read."""
 
 import json
 import os
@@ -16,17 +13,18 @@ import typer
 
 from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.client import AuthClient, connect
+from tamatar_auth.files.atomic_write import write_atomically
 
 CONTEXT_VARIABLE = "TAMATAR_CONTEXT"
 CONTEXTS_FILE_VARIABLE = "TAMATAR_CONTEXTS_FILE"
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-"""Where `make run` answers."""
+"""The address of `make run`."""
 
 MASK = "********"
 
 LOCAL_CONTEXT = "local"
-"""The context that is always there, unless the file has one of this name."""
+"""The context that exists even if the file does not define it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"tmc_[A-Za-z0-9_-]{43}")
@@ -34,7 +32,7 @@ _TOKEN = re.compile(r"tmc_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceContext:
-    """A service, and how it is called. The fields are the keys in the file."""
+    """How to call a service. The fields are the keys in the file."""
 
     address: str
     token: str | None = field(default=None, repr=False)
@@ -48,19 +46,21 @@ class ServiceContext:
 
     @classmethod
     def read(cls, name: str, content: Any) -> Self:
-        """Read a table of the file, or raise what tells how it is wrong."""
-        known = {one.name for one in fields(cls)}
-        if not isinstance(content, dict) or not content.keys() <= known or "address" not in content:
+        """Return the context in a table of the file, or raise a usage error."""
+        keys = [each.name for each in fields(cls)]
+        if not isinstance(content, dict) or not {"address"} <= content.keys() <= set(keys):
             raise usage_error(
-                f"The context {name} must have an address, and beside it only {known}."
+                f"The context {name} must have an address, and no keys but {', '.join(keys)}."
             )
         for key, value in content.items():
-            if not isinstance(value, bool if key == "plaintext" else str):
-                raise usage_error(f"The context {name} has a {key} that is no text.")
+            expected = bool if key == "plaintext" else str
+            if not isinstance(value, expected):
+                kind = "true or false" if expected is bool else "a text"
+                raise usage_error(f"The {key} of the context {name} must be {kind}.")
         return cls(**content)
 
     def connect(self) -> AuthClient:
-        """Return a client of the service. Nothing is sent yet."""
+        """Return a client of the service. It connects with the first call."""
         try:
             return connect(
                 self.address,
@@ -72,7 +72,7 @@ class ServiceContext:
                 plaintext=self.plaintext,
             )
         except (OSError, ValueError) as error:
-            raise usage_error(f"{self.address} cannot be called so: {error}.") from None
+            raise usage_error(f"The context of {self.address} is wrong: {error}.") from None
 
     def _caller_token(self) -> str | None:
         if self.token is not None:
@@ -85,7 +85,7 @@ class ServiceContext:
 
 
 def read_token_file(path: Path) -> str:
-    """Read a token from a file."""
+    """Return the token in a file, or raise a usage error."""
     try:
         return parse_caller_token(path.read_text().strip(), f"in {path}")
     except (OSError, UnicodeDecodeError) as error:
@@ -93,40 +93,44 @@ def read_token_file(path: Path) -> str:
 
 
 def parse_caller_token(text: str, where: str) -> str:
-    """Return a token, or tell that it is none. It is not repeated."""
+    """Return a token, or raise a usage error, which does not repeat the text."""
     if _TOKEN.fullmatch(text) is None:
-        raise usage_error(f"The token {where} is none: `tamatar-auth caller add` prints tokens.")
+        raise usage_error(
+            f"The token {where} is not valid: `tamatar-auth caller add` prints a valid one."
+        )
     return text
 
 
 class ContextFile:
-    """The contexts of a file, one of them the current one."""
+    """The contexts of a file, and which one is current."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or _contexts_path()
         self.by_name, self.current = self._read()
 
     def selected(self, name: str | None) -> tuple[str, ServiceContext]:
-        """Return the context of a name, or the current one, with its name."""
+        """Return the context with this name, or the current one, and its name."""
         chosen = name or self.current or LOCAL_CONTEXT
         context = self.by_name.get(chosen)
         if context is None and chosen == LOCAL_CONTEXT:
             context = ServiceContext(address=DEFAULT_ADDRESS)
         if context is None:
             raise usage_error(
-                f"There is no context {chosen}: `tamatar-auth context list` names them."
+                f"There is no context {chosen}: `tamatar-auth context list` lists the contexts."
             )
         return chosen, context
 
     def add(self, name: str, context: ServiceContext) -> None:
-        """Add a context, or replace the one of this name."""
+        """Add a context or replace the one with this name."""
         if _NAME.fullmatch(name) is None:
-            raise usage_error("A context's name has letters, digits, dots, dashes and underlines.")
+            raise usage_error(
+                "The name of a context may have letters, digits, dots, dashes and underscores."
+            )
         self.by_name[name] = context
         self._write()
 
     def use(self, name: str) -> None:
-        """Take a context as the current one."""
+        """Make a context the current one."""
         self.selected(name)
         self.current = name
         self._write()
@@ -156,29 +160,23 @@ class ContextFile:
         for name, context in sorted(self.by_name.items()):
             lines += [f"[contexts.{_quoted(name)}]", *_lines(context), ""]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Beside it and then in its place: whoever reads it meanwhile reads a whole one, and it
-        # was never readable for others.
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write("\n".join(lines))
-        temporary.replace(self.path)
+        write_atomically(self.path, "\n".join(lines).encode(), mode=0o600)
 
 
 def masked_fields(context: ServiceContext) -> Mapping[str, Any]:
-    """Give what is set of a context, without the token itself."""
+    """Return the fields that are set, with the token masked."""
     masked = replace(context, token=MASK) if context.token else context
-    values = {one.name: getattr(masked, one.name) for one in fields(ServiceContext)}
+    values = {each.name: getattr(masked, each.name) for each in fields(ServiceContext)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _lines(context: ServiceContext) -> list[str]:
-    values = {one.name: getattr(context, one.name) for one in fields(ServiceContext)}
+    values = {each.name: getattr(context, each.name) for each in fields(ServiceContext)}
     return [f"{name} = {_quoted(value)}" for name, value in values.items() if value is not None]
 
 
 def _quoted(value: Any) -> str:
-    # A text of JSON is one of TOML, too.
+    # A JSON string is also a TOML string, except for DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

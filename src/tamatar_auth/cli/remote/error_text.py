@@ -1,4 +1,4 @@
-"""What a service answered that could not do something, or would not: as a sentence."""
+"""Errors of a service as sentences and exit codes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _EXIT_CODES: dict[type[AuthError], ExitCode] = {
 
 @contextlib.contextmanager
 def command_errors(address: str) -> Iterator[None]:
-    """Tell in a sentence what a service answered that could not, or would not."""
+    """Turn an `AuthError` of the block into a `CommandError`."""
     try:
         yield
     except AuthError as error:
@@ -24,14 +24,14 @@ def command_errors(address: str) -> Iterator[None]:
 
 
 def exit_code_of(error: AuthError) -> ExitCode:
-    """Give the exit code of what a service said."""
+    """Return the exit code for an error."""
     return next(
         (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), ExitCode.REFUSED
     )
 
 
 def error_message(error: AuthError, address: str) -> str:
-    """Write what a service said, with its reason and the fields that are wrong."""
+    """Return the message of an error with its reason, and a line for each wrong field."""
     if not error.reason_name:
         return f"{address} does not answer ({error.status.name}): {error.details() or 'no reason'}"
     text = f"{error.details()} ({error.reason_name})"
@@ -41,5 +41,5 @@ def error_message(error: AuthError, address: str) -> str:
     if error.retry_after is not None:
         text += f" Try again in {error.retry_after:.1f} s."
     if "roles" in error.metadata:
-        text += f" One of these roles may: {error.metadata['roles']}."
+        text += f" The call needs one of these roles: {error.metadata['roles']}."
     return text

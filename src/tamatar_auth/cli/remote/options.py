@@ -1,4 +1,4 @@
-"""The options that commands have in common, and the questions that they ask."""
+"""The options that commands share, and their prompts."""
 
 import contextlib
 import sys
@@ -28,52 +28,54 @@ ContextOption = Annotated[
         show_envvar=False,
         metavar="NAME",
         autocompletion=_complete_contexts,
-        help=f"The service to call, in place of {CONTEXT_VARIABLE} or the current context.",
+        help=f"Use this context instead of {CONTEXT_VARIABLE} or the current one.",
     ),
 ]
 ContextArgument = Annotated[
-    str, typer.Argument(autocompletion=_complete_contexts, help="The context's name.")
+    str, typer.Argument(autocompletion=_complete_contexts, help="The name of the context.")
 ]
 OutputOption = Annotated[
     OutputFormat,
-    typer.Option("--output", "-o", help="A table for people, or json or yaml for scripts."),
+    typer.Option("--output", "-o", help="Print a table for people or JSON for scripts."),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a question.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 PasswordStdinOption = Annotated[
-    bool, typer.Option("--password-stdin", help="Read the password from the first line of input.")
+    bool, typer.Option("--password-stdin", help="Read the password from the first line of stdin.")
 ]
 
 
 @contextlib.contextmanager
 def open_client(context: str | None) -> Iterator[AuthClient]:
-    """Give a client of the service of a context; what it refuses ends the command."""
+    """Yield a client of a context's service. A call that fails ends the command."""
     _, service = ContextFile().selected(context)
     with service.connect() as auth, command_errors(service.address):
         yield auth
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on if this is wanted; ask unless it was said already."""
+    """Ask for confirmation unless `yes`; exit with 1 if it is denied."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise usage_error(f"{question} Say --yes: there is nobody to ask.")
+        raise usage_error(f"{question} Use --yes to confirm, because stdin is no terminal.")
     typer.confirm(question, abort=True, err=True)
 
 
 def read_secret_line(what: str) -> str:
-    """Read a secret from the first line of input, where no list of processes shows it."""
+    """Return the first line of stdin. An argument would be visible in the list of processes."""
     line = sys.stdin.readline().rstrip("\r\n")
     if not line:
-        raise usage_error(f"There is no {what} in the input.")
+        raise usage_error(f"There is no {what} in stdin.")
     return line
 
 
-def read_new_password(*, from_input: bool) -> str:
-    """Read a new password, from the input or twice from a person."""
-    if from_input:
+def read_new_password(*, from_stdin: bool) -> str:
+    """Return a new password from stdin, or from a prompt that asks twice."""
+    if from_stdin:
         return read_secret_line("password")
     if not sys.stdin.isatty():
-        raise usage_error("There is nobody to ask for the password: say --password-stdin.")
+        raise usage_error(
+            "Use --password-stdin to pass the password, because stdin is no terminal."
+        )
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return password

@@ -1,4 +1,4 @@
-"""The commands about sessions."""
+"""The commands of `session`."""
 
 from typing import Annotated, Any
 
@@ -6,6 +6,7 @@ import typer
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.options import (
     ContextOption,
     OutputOption,
@@ -14,12 +15,8 @@ from tamatar_auth.cli.remote.options import (
     open_client,
     read_secret_line,
 )
-from tamatar_auth.cli.remote.output import OutputFormat, as_dict, notify, show, show_all
+from tamatar_auth.cli.remote.output import OutputFormat, as_dict, show, show_all
 from tamatar_auth.cli.remote.user_lookup import UserArgument, get_user
-
-sessions = typer.Typer(
-    help="Look at sessions and end them.", no_args_is_help=True, rich_markup_mode=None
-)
 
 COLUMNS = {
     "session_id": "Id",
@@ -32,16 +29,15 @@ COLUMNS = {
 }
 
 
-@sessions.command("list")
 def show_sessions(
     who: UserArgument,
     *,
-    ended: Annotated[bool, typer.Option("--ended", help="Show those that ended, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    ended: Annotated[bool, typer.Option("--ended", help="Also list ended sessions.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="List at most this many.")] = 50,
     output: OutputOption = OutputFormat.TABLE,
     context: ContextOption = None,
 ) -> None:
-    """Show the sessions of a user, the newest first."""
+    """List the sessions of a user. The newest session comes first."""
     with open_client(context) as auth:
         user_id = get_user(auth, who, deleted=ended).user.user_id
         request = pb.ListSessionsRequest(user_id=user_id, include_ended=ended, page_size=limit)
@@ -52,22 +48,21 @@ def show_sessions(
         COLUMNS,
     )
     if page.next_page_token:
-        notify(f"There are more than {limit}: say --limit.")
+        notify(f"There are more than {limit}: use --limit to list more.")
 
 
-@sessions.command("revoke")
 def revoke(
-    session_id: Annotated[str, typer.Argument(help="The session's id.")] = "",
+    session_id: Annotated[str, typer.Argument(help="The id of the session.")] = "",
     *,
     token_stdin: Annotated[
-        bool, typer.Option("--token-stdin", help="The session whose token is in the input.")
+        bool, typer.Option("--token-stdin", help="End the session whose token is in stdin.")
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
     context: ContextOption = None,
 ) -> None:
     """End a session."""
     if bool(session_id) is token_stdin:
-        raise usage_error("Name a session, or say --token-stdin.")
+        raise usage_error("Name a session, or use --token-stdin.")
     request = pb.RevokeSessionRequest()
     if token_stdin:
         request.session_token = read_secret_line("token")
@@ -78,17 +73,16 @@ def revoke(
     show(as_dict(response.session), output)
 
 
-@sessions.command("revoke-user")
 def revoke_user(
     who: UserArgument,
     *,
     except_session_id: Annotated[
-        str, typer.Option("--except", metavar="SESSION_ID", help="A session that goes on.")
+        str, typer.Option("--except", metavar="SESSION_ID", help="Keep this session.")
     ] = "",
     yes: YesOption = False,
     context: ContextOption = None,
 ) -> None:
-    """End all sessions of a user."""
+    """End a user's sessions."""
     with open_client(context) as auth:
         user = get_user(auth, who).user
         confirm(f"End all sessions of {user.email}?", yes=yes)

@@ -1,8 +1,8 @@
-"""Users as people name and describe them."""
+"""Users as the commands find and show them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -10,10 +10,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.cli.remote.output import as_dict
 from tamatar_auth.client import AuthClient
 
 UserArgument = Annotated[
-    str, typer.Argument(help="The user: its id, its email address or its username.")
+    str,
+    typer.Argument(metavar="USER", help="The id, the email address or the username of the user."),
 ]
 
 _PAGE_SIZE = 500
@@ -24,7 +26,7 @@ _CreatedRange = tuple[datetime | None, datetime | None]
 def get_user(
     auth: AuthClient, identifier: str, *, deleted: bool = False, sessions: bool = False
 ) -> pb.GetUserResponse:
-    """Find a user by its id, its address or its username."""
+    """Return the user with this id, email address or username."""
     request = pb.GetUserRequest(
         include_profile=True, include_deleted=deleted, include_recent_sessions=sessions
     )
@@ -37,6 +39,11 @@ def get_user(
     return auth.users.GetUser(request)
 
 
+def get_user_id(auth: AuthClient, identifier: str, *, deleted: bool = False) -> str:
+    """Return the id of the user with this id, email address or username."""
+    return get_user(auth, identifier, deleted=deleted).user.user_id
+
+
 def build_filter(  # noqa: PLR0913 - conditions, each named
     *,
     email: str | None,
@@ -46,7 +53,7 @@ def build_filter(  # noqa: PLR0913 - conditions, each named
     deleted: bool,
     created: _CreatedRange,
 ) -> pb.UserFilter:
-    """Describe users; what is None is not asked for."""
+    """Return a filter of the conditions that are not None."""
     user_filter = pb.UserFilter(
         email_prefix=email,
         username_prefix=username,
@@ -63,7 +70,7 @@ def build_filter(  # noqa: PLR0913 - conditions, each named
 def list_users(
     auth: AuthClient, user_filter: pb.UserFilter, order: str, limit: int
 ) -> tuple[Sequence[User], bool]:
-    """Read users page by page, as many as are wanted; tell whether there are more."""
+    """Return at most `limit` users, read page by page, and whether there are more."""
     found: list[User] = []
     token = ""
     while True:
@@ -80,6 +87,11 @@ def list_users(
             return found, bool(token)
 
 
+def user_with_profile(response: Any) -> dict[str, Any]:
+    """Return the fields of the user in a response, with its profile."""
+    return {**as_dict(response.user), "profile": as_dict(response.profile)}
+
+
 def _is_id(text: str) -> bool:
     try:
         return str(UUID(text)) == text.lower()
@@ -91,6 +103,6 @@ def _timestamp(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
     timestamp = Timestamp()
-    # A time without a zone is one of UTC, as everything that is printed.
+    # A time without a zone is UTC, like every time that is printed.
     timestamp.FromDatetime(value if value.tzinfo else value.replace(tzinfo=UTC))
     return timestamp

@@ -1,1 +1,1 @@
-"""File formats, progress and reports of `import` and `export`."""
+"""File formats, streams and reports of `import` and `export`."""

@@ -1,12 +1,10 @@
-"""Takes all users from a service, over connections that may break."""
+"""Reads all users from a service, over connections that may break."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tamatar.auth.v1.user_service_pb2 import ExportedUser, ExportUsersRequest
-from tamatar_auth.cli.transfer.importer import MAX_BACKOFF, MIN_BACKOFF, RETRY_TIMEOUT, is_transient
+from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT, StreamRetries
 from tamatar_auth.client import AuthClient, AuthError
-from tamatar_auth.client.backoff import Backoff
 
 
 class UserExporter:
@@ -23,30 +21,24 @@ class UserExporter:
     ) -> None:
         self._auth = auth
         self._password_hashes = password_hashes
-        self._notify = notify
-        self._patience = patience
+        self._retries = StreamRetries(patience, notify)
         self.after = after
-        """The last user that was read."""
+        """The id of the last user that was read."""
         self.count = self.kept_passwords = 0
-        """How many were read, and of how many the password stays where it is."""
+        """The number of users that were read, and of passwords that the service did not export."""
 
     def users(self) -> Iterator[Sequence[ExportedUser]]:
-        """Give the users as they come. Where the connection breaks, it goes on after the last."""
-        last_progress, backoff = time.monotonic(), Backoff(MIN_BACKOFF, MAX_BACKOFF)
+        """Yield users in batches. A new stream continues after the last user of a broken one."""
         while True:
             try:
                 for response in self._auth.users.ExportUsers(self._request()):
                     yield response.users
                     self._count(response.users)
-                    last_progress = time.monotonic()
-                    backoff.reset()
+                    self._retries.succeeded()
             except AuthError as error:
-                if not is_transient(error) or time.monotonic() - last_progress > self._patience:
-                    raise
-                self._notify(f"Trying again: {error}")
+                self._retries.wait(error)
             else:
                 return
-            time.sleep(backoff.next_delay())
 
     def _request(self) -> ExportUsersRequest:
         return ExportUsersRequest(

@@ -1,4 +1,4 @@
-"""Users in files: JSON Lines and CSV, read a row at a time and written a user at a time."""
+"""Files of users in JSON Lines and CSV, read row by row and written user by user."""
 
 import csv
 import json
@@ -16,13 +16,19 @@ from tamatar.auth.v1.user_service_pb2 import ExportedUser
 from tamatar_auth.cli.exits import usage_error
 
 MAX_LINE_LENGTH = 256 * 1024
-"""Characters of a row; a request may have fewer."""
+"""Characters of a row. The limit of a request is lower."""
 
 KEPT_COLUMN = "password_kept"
-"""Told by exports, of no meaning to imports."""
+"""The column that exports write and imports ignore."""
 
 TEXT_FIELDS = (
-    *("user_id", "email", "username", "password_hash", "first_name", "last_name", "avatar_url"),
+    "user_id",
+    "email",
+    "username",
+    "password_hash",
+    "first_name",
+    "last_name",
+    "avatar_url",
 )
 PROFILE_FIELDS = tuple(UserProfile.DESCRIPTOR.fields_by_name)
 BOOLEAN_FIELDS = ("email_verified", "is_active")
@@ -34,28 +40,29 @@ COLUMNS = (
     KEPT_COLUMN,
 )
 
+_TYPE_NAMES = {str: "a text", bool: "true or false"}
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 class FileFormat(StrEnum):
-    """The forms of files."""
+    """The formats of files."""
 
     JSONL = "jsonl"
     CSV = "csv"
 
     @classmethod
     def detect(cls, path: Path, explicit: "FileFormat | None") -> "FileFormat":
-        """Return the form that was said, or the one that the name of the file tells."""
+        """Return the explicit format, or the one that the name of the file implies."""
         if explicit is not None:
             return explicit
         known = {".jsonl": cls.JSONL, ".ndjson": cls.JSONL, ".csv": cls.CSV}
         if path.suffix.lower() not in known:
-            raise usage_error("The file's name ends neither in .jsonl nor in .csv: say --format.")
+            raise usage_error("The file's name ends neither in .jsonl nor in .csv: use --format.")
         return known[path.suffix.lower()]
 
 
-class InvalidRow(Exception):  # noqa: N818 - told to people, as a refusal is
-    """A row that is no user. `field` is the one that is wrong, or empty."""
+class InvalidRow(Exception):  # noqa: N818 - a result of an import, like a refusal
+    """A row that is not a user. `field` is the wrong field, or empty."""
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"{field} {rule}".strip())
@@ -63,21 +70,21 @@ class InvalidRow(Exception):  # noqa: N818 - told to people, as a refusal is
 
 
 class Row(NamedTuple):
-    """A user of a file, or what is wrong with it, and the line where it ends."""
+    """A user in a file, or the error in its place, and the line where the row ends."""
 
     line: int
     user: PortableUser | InvalidRow
 
 
 def read_rows(file: IO[str], file_format: FileFormat) -> Iterator[Row]:
-    """Read users, one after the other."""
+    """Yield the rows of a file."""
     return _read_json_lines(file) if file_format is FileFormat.JSONL else _read_csv(file)
 
 
 def user_writer(
     file: IO[str], file_format: FileFormat, *, with_header: bool
 ) -> Callable[[ExportedUser], None]:
-    """Return what writes a user to a file."""
+    """Return a function that writes a user to a file."""
     if file_format is FileFormat.JSONL:
         return partial(_write_line, file)
     table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
@@ -111,14 +118,17 @@ def _read_csv(file: IO[str]) -> Iterator[Row]:
     try:
         unknown = sorted(set(table.fieldnames or ()) - set(COLUMNS))
         if unknown or "email" not in (table.fieldnames or ()):
-            names = f" Not {', '.join(map(repr, unknown))}." if unknown else ""
-            raise usage_error(f"The first line must name columns of {', '.join(COLUMNS)}.{names}")
+            names = f" Unknown: {', '.join(map(repr, unknown))}." if unknown else ""
+            raise usage_error(
+                "The first line must name the column email, and only columns of"
+                f" {', '.join(COLUMNS)}.{names}"
+            )
         if len(set(table.fieldnames or ())) < len(table.fieldnames or ()):
             raise usage_error("The first line names a column twice.")
         for cells in table:
             yield Row(table.line_num, _parse_row(partial(_fields_from_cells, cells)))
     except csv.Error as error:
-        raise usage_error(f"Line {table.line_num + 1} is no CSV: {error}.") from None
+        raise usage_error(f"Line {table.line_num + 1} is not CSV: {error}.") from None
 
 
 def _parse_row(read_record: Callable[[], Mapping[str, Any]]) -> PortableUser | InvalidRow:
@@ -132,16 +142,16 @@ def _parse_object(text: str) -> Mapping[str, Any]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidRow("", "is no JSON") from None
+        raise InvalidRow("", "is not JSON") from None
     if not isinstance(record, dict):
-        raise InvalidRow("", "is no JSON object")
+        raise InvalidRow("", "is not a JSON object")
     return record
 
 
 def _fields_from_cells(cells: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """Give the cells that are not empty as JSON would have them."""
+    """Return the cells that are not empty as the fields of a JSON row."""
     if None in cells or None in cells.values():
-        raise InvalidRow("", "has another number of cells than the first line")
+        raise InvalidRow("", "must have as many cells as the first line")
     record: dict[str, Any] = {}
     profile: dict[str, Any] = {}
     for name, text in cells.items():
@@ -190,9 +200,7 @@ def _set_profile(profile: UserProfile, record: Mapping[str, Any]) -> None:
 
 def _set_field(message: Any, name: str, value: Any, expected_type: type, path: str = "") -> None:
     if not isinstance(value, expected_type):
-        raise InvalidRow(
-            f"{path}{name}", f"must be a {'text' if expected_type is str else 'true or false'}"
-        )
+        raise InvalidRow(f"{path}{name}", f"must be {_TYPE_NAMES[expected_type]}")
     try:
         setattr(message, name, value)
     except ValueError:
@@ -209,13 +217,11 @@ def _parse_timestamp(value: Any) -> Timestamp:
 
 
 def _unknown_field_rule(name: str) -> str:
-    return (
-        "must be an object" if name == "profile" else f"has a field that no user has: {name!r:.80}"
-    )
+    return "must be an object" if name == "profile" else f"has an unknown field: {name!r:.80}"
 
 
 def _exported_fields(exported: ExportedUser) -> dict[str, Any]:
-    """Give a user without what is empty."""
+    """Return the fields of a user that are not empty."""
     user = exported.user
     texts = {name: getattr(user, name) for name in TEXT_FIELDS if getattr(user, name)}
     profile = {name: text for name in PROFILE_FIELDS if (text := getattr(user.profile, name))}

@@ -1,4 +1,4 @@
-"""The report of an import: a line for each row, and what a later run goes on from."""
+"""The report of an import: a line for each row, from which a later run can continue."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from tamatar_auth.cli.exits import usage_error
-from tamatar_auth.cli.transfer.importer import RowResult
+from tamatar_auth.cli.transfer.chunks import RowResult
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRun:
-    """What a report is about: a file (`-` for a pipe), where it goes, and whether to stay."""
+    """What a report belongs to: a file (`-` for a pipe), a service, and whether it is a dry run."""
 
     source: str
     service: str
@@ -23,39 +23,39 @@ class ImportRun:
 
 
 class ImportReport:
-    """Counts what became of the rows, and writes it down where there is a file for it.
+    """Counts the results of the rows, and writes them to a file if there is a path.
 
-    The first line says of which run it is. A line is written when the service has answered,
-    so what stands there is so; what is missing may have been done, too.
+    The first line identifies the run. A row's line is written after the service has answered.
+    A row without a line may have been imported as well.
     """
 
     def __init__(self, path: Path | None, run: ImportRun) -> None:
         self.counts: Counter[str] = Counter()
-        """How many rows were CREATED, were there already (EXISTS) or were REFUSED."""
+        """The number of rows by result: CREATED, EXISTS or REFUSED."""
         self.reasons: Counter[str] = Counter()
-        """Why how many were refused."""
+        """The number of refused rows by reason."""
         self.line = 0
         """The line of the last row that was reported."""
-        self._path = path
+        self.path = path
         self._run = asdict(run)
         self._file: IO[str] | None = None
 
     def open(self, *, resume: bool) -> None:
-        """Open the file: an empty one, or the one of a run that did not end."""
-        if self._path is None:
+        """Open the file: empty, or to continue the report of an earlier run."""
+        if self.path is None:
             return
         try:
             valid_length = self._resume_length() if resume else 0
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             os.truncate(descriptor, valid_length)
         except OSError as error:
-            raise usage_error(f"{self._path}: {error.strerror}.") from None
+            raise usage_error(f"{self.path}: {error.strerror}.") from None
         self._file = os.fdopen(descriptor, "a", encoding="utf-8")
         if not valid_length:
             self._write(self._run)
 
     def add(self, results: Iterable[RowResult]) -> None:
-        """Count rows, and write them down."""
+        """Count and write the results of rows."""
         for result in results:
             self._count(result.outcome, result.reason, result.line)
             self._write(_entry(result))
@@ -78,17 +78,17 @@ class ImportReport:
             self._file.write(json.dumps(entry) + "\n")
 
     def _resume_length(self) -> int:
-        """Count what stands in the file; return its length without a line that was cut."""
-        assert self._path is not None  # noqa: S101 - for the type checker
-        if not self._path.exists():
+        """Count the rows in the file; return its length without a last line that was cut off."""
+        assert self.path is not None  # noqa: S101 - for the type checker
+        if not self.path.exists():
             return 0
         length = 0
-        for number, (line, line_end) in enumerate(_complete_lines(self._path)):
+        for number, (line, line_end) in enumerate(_complete_lines(self.path)):
             entry = self._read(line)
             if number == 0 and entry != self._run:
                 raise usage_error(
-                    f"{self._path} is the report of another file, of another service or of a"
-                    " --dry-run: leave out --resume."
+                    f"{self.path} is the report of another file, of another service or of a"
+                    " --dry-run: run the import without --resume."
                 )
             if number:
                 self._count(entry["result"], entry.get("reason", ""), entry["line"])
@@ -98,17 +98,15 @@ class ImportReport:
     def _read(self, line: bytes) -> dict[str, Any]:
         try:
             entry = json.loads(line)
-            return (
-                entry
-                if "source" in entry
-                else {"result": entry["result"], **entry, "line": int(entry["line"])}
-            )
+            if "source" in entry:
+                return dict(entry)
+            return {"result": entry["result"], **entry, "line": int(entry["line"])}
         except (ValueError, TypeError, KeyError):
-            raise usage_error(f"{self._path} is no report of an import.") from None
+            raise usage_error(f"{self.path} is not a report of an import.") from None
 
 
 def fingerprint(path: Path) -> str:
-    """Tell a file from others."""
+    """Return a digest of a file's content."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

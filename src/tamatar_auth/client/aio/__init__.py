@@ -1,4 +1,4 @@
-"""The client for asyncio; what is not here is in `tamatar_auth.client`."""
+"""The client for asyncio. Everything else is in `tamatar_auth.client`."""
 
 from tamatar_auth.client.aio.connect import AuthClient, connect
 from tamatar_auth.client.aio.guard import SessionGuard

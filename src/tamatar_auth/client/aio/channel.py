@@ -1,4 +1,4 @@
-"""A channel for asyncio, which gives calls deadlines and raises `AuthError`."""
+"""A channel for asyncio. It sets deadlines and raises `AuthError`."""
 
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Self
@@ -12,42 +12,42 @@ from tamatar_auth.client.errors import auth_error
 
 
 class AuthChannel(grpc.aio.Channel):
-    """Stands before a channel of gRPC."""
+    """Wraps a channel of gRPC."""
 
     def __init__(self, channel: grpc.aio.Channel, metadata: CallMetadata) -> None:
         self._channel = channel
         self._metadata = metadata
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method."""
+        """Return a callable for a method."""
         return self._wrapped(method, self._channel.unary_unary(method, *args, **kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method that answers more than once."""
+        """Return a callable for a method that returns a stream."""
         return self._wrapped(method, self._channel.unary_stream(method, *args, **kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method with many requests."""
+        """Return a callable for a method that takes a stream."""
         return self._wrapped(method, self._channel.stream_unary(method, *args, **kwargs))
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what calls a method with many requests and answers."""
+        """Return a callable for a method that takes and returns a stream."""
         return self._wrapped(method, self._channel.stream_stream(method, *args, **kwargs))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - gRPC's
-        """Tell how the connection is."""
+        """Return the state of the connection."""
         return self._channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Return when it is otherwise."""
+        """Return when the state is no longer the given one."""
         await self._channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        """Return when there is a connection."""
+        """Return when the channel is connected."""
         await self._channel.channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the connections; calls in flight are cancelled after `grace` seconds."""
+        """Close the connections, and cancel calls that run longer than `grace` seconds."""
         await self._channel.close(grace)
 
     async def __aenter__(self) -> Self:
@@ -68,7 +68,7 @@ class AuthChannel(grpc.aio.Channel):
 
 
 class _Call:
-    """A call in flight: is awaited, or asked for its answers."""
+    """A call in flight. Await its response, or iterate over its stream."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -90,7 +90,7 @@ class _Call:
             raise auth_error(error) from None
 
     async def read(self) -> Any:
-        """Return the next answer, or `grpc.aio.EOF`."""
+        """Return the next response, or `grpc.aio.EOF`."""
         try:
             return await self._call.read()
         except AioRpcError as error:

@@ -10,14 +10,14 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.aio.channel import AuthChannel
 from tamatar_auth.client.target import ConnectOptions, bearer_metadata, resolve_target
 
-if TYPE_CHECKING:  # there are no such classes at run time
+if TYPE_CHECKING:  # the classes exist only in the type stubs
     from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceAsyncStub
     from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceAsyncStub
     from tamatar.auth.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
 
 class AuthClient:
-    """The service, for calls from one event loop."""
+    """A client for calls from one event loop."""
 
     users: "UserServiceAsyncStub"
     sessions: "SessionServiceAsyncStub"
@@ -25,13 +25,13 @@ class AuthClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        """For the stubs of other services, such as health."""
+        """The channel, for the stubs of other services, such as health."""
         self.users = UserServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.diagnostics = DiagnosticsServiceStub(channel)
 
     async def close(self) -> None:
-        """Close the connections; calls in flight are cancelled."""
+        """Close the connections and cancel calls in flight."""
         await self.channel.close()
 
     async def __aenter__(self) -> Self:

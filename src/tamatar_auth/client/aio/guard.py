@@ -1,4 +1,4 @@
-"""Keeps calls without a good session from the methods of a server on asyncio."""
+"""The guard of an asyncio server: it rejects calls without a valid session."""
 
 import asyncio
 import contextlib
@@ -22,32 +22,32 @@ from tamatar_auth.client.guard_rules import (
 )
 
 CANCEL_INTERVAL = 5.0
-"""Seconds after which a handler that was told to end, and goes on, is told again."""
+"""Seconds after which a handler that ignored its cancellation is cancelled again."""
 
 
 class SessionGuard(grpc.aio.ServerInterceptor):
-    """Lets calls in that bring the token of a good session, as the one for blocking servers does.
+    """Admits calls with the token of a valid session, like the guard of a blocking server.
 
-    A stream is checked again every `recheck` seconds, and ended if its session is not good any
-    more. Handlers that are no coroutines run on threads, and are guarded too.
+    The session of a stream is checked every `recheck` seconds, and the stream ends when its
+    session is no longer valid. Handlers that run on threads are guarded as well.
 
     >>> guard = SessionGuard(connect("auth.example.com:50051", token=token))
     >>> server = grpc.aio.server(interceptors=[guard])
     """
 
     def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
-        """Guard by a client of the service; `GuardOptions` explains the options."""
+        """Guard with a client of the service. `GuardOptions` explains the options."""
         config = GuardConfig(**options)
         self._auth = auth
         self._rules = config.rules
         self._key = config.metadata_key
         self.recheck = config.recheck
-        """Seconds after which what goes on is checked again."""
+        """Seconds after which the session of a running stream is checked again."""
         self._cache = config.cache
         self._watcher = SessionWatcher(auth, self._cache) if self._cache is not None else None
 
     async def session(self, token: str) -> CurrentSession:
-        """Return the session of a token, or raise `CallRejected`."""
+        """Return the session of a token, or raise `CallRejected` if it is not valid."""
         if self._cache is None or self._watcher is None:
             return as_current_session(await self._validate(token))
         self._watcher.begin()
@@ -59,7 +59,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         return as_current_session(response)
 
     async def close(self) -> None:
-        """Use no answer again; calls are still guarded."""
+        """Stop the cache. Calls are still guarded."""
         if self._watcher is not None:
             await self._watcher.close()
 
@@ -71,7 +71,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
             raise CallRejected.from_error(error) from None
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Return the method's handler behind a check."""
+        """Return the handler of a method with a check before it."""
         handler = await continuation(handler_call_details)
         requirement = self._rules.requirement(handler_call_details.method)
         if handler is None or requirement is SessionRequirement.NONE:
@@ -103,7 +103,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
     async def _admit(
         self, context: Any, requirement: SessionRequirement
     ) -> tuple[CurrentSession | None, str | None]:
-        """Return session and token of a call, or end it."""
+        """Return the session and the token of a call, or abort it."""
         try:
             token = find_token(context.invocation_metadata(), self._key)
             if token is None and requirement is SessionRequirement.REQUIRED:
@@ -114,7 +114,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _rechecked(self, context: Any, token: str) -> AsyncIterator[None]:
-        """Check a session for as long as the block, and end the call when it is not good."""
+        """Check a session during the block, and abort the call when it is no longer valid."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC runs each call in a task
         rejections: list[CallRejected] = []
@@ -122,7 +122,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         try:
             yield
         except asyncio.CancelledError:
-            if not rejections:  # it was the caller
+            if not rejections:  # the caller cancelled the call
                 raise
         finally:
             recheck_task.cancel()
@@ -140,7 +140,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
                 await self.session(token)
             except CallRejected as rejection:
                 rejections.append(rejection)
-        while True:  # its handler may take the first for something else
+        while True:  # a handler may swallow a cancellation
             task.cancel()
             await asyncio.sleep(CANCEL_INTERVAL)
 
@@ -164,9 +164,9 @@ def _behaviour(handler: Any) -> Callable[..., Any]:
 
 
 def _as_writer(behaviour: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a behaviour that yields its answers into one that writes them.
+    """Return a behaviour that writes the responses which the given one yields.
 
-    Who ends it then ends it in its own code, not in gRPC's.
+    A cancellation is then raised in the handler's own code, not in gRPC's.
     """
 
     async def write(request: Any, context: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tells a cache of the sessions that end, in a task."""
+"""Keeps a cache up to date with the sessions that end, in a task."""
 
 import asyncio
 from contextvars import Context
@@ -8,12 +8,13 @@ import grpc
 
 from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest, WatchSessionsResponse
 from tamatar_auth.client.aio.connect import AuthClient
+from tamatar_auth.client.backoff import Backoff
 from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache
-from tamatar_auth.client.invalidation import StreamBackoff
+from tamatar_auth.client.invalidation import restart_delay
 
 
 class SessionWatcher:
-    """Watches while the event loop runs, from the first time that it is needed."""
+    """Watches from its first use until it is closed or the event loop ends."""
 
     def __init__(self, auth: AuthClient, cache: SessionCache) -> None:
         self._auth = auth
@@ -22,22 +23,22 @@ class SessionWatcher:
         self._is_closed = False
 
     def begin(self) -> None:
-        """Watch from now on, if that was not begun."""
+        """Start to watch, unless it watches already."""
         if not self._is_closed and (self._task is None or self._task.done()):
-            # In a context of its own: the call that it is begun for ends before it.
+            # The task outlives the call that starts it, so it does not share its context.
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="watch sessions", context=Context()
             )
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        backoff = StreamBackoff()
+        backoff = Backoff()
         while True:
             error = None
             try:
@@ -49,10 +50,10 @@ class SessionWatcher:
                 error = raised
             finally:
                 self._cache.stream_broken()
-            await asyncio.sleep(backoff.delay_after(error))
+            await asyncio.sleep(restart_delay(backoff, error))
 
-    async def _follow_stream(self, backoff: StreamBackoff) -> None:
-        """Tell the cache what a stream tells, until it ends or falls silent."""
+    async def _follow_stream(self, backoff: Backoff) -> None:
+        """Apply the messages of one stream to the cache until it ends or falls silent."""
         call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:
             is_open = False

@@ -1,4 +1,4 @@
-"""A service in memory, for the tests of those who call the real one."""
+"""A fake service in memory, for the tests of calling services."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +27,11 @@ _SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
 
 class FakeAuthServer:
-    """A gRPC server on a port of loopback that answers as the service does, without a database.
+    """A gRPC server on a loopback port that behaves like the service, without a database.
 
-    It answers ValidateSession, BatchValidateSessions, GetSession, RevokeSession,
-    RevokeUserSessions, WatchSessions, GetUser and BatchGetUsers; other methods are UNIMPLEMENTED.
-    Callers need no token.
+    It implements ValidateSession, BatchValidateSessions, GetSession, RevokeSession,
+    RevokeUserSessions, WatchSessions, GetUser and BatchGetUsers. Other methods fail with
+    UNIMPLEMENTED. Callers need no token.
 
     >>> with FakeAuthServer() as fake, connect(fake.address) as auth:
     ...     token = fake.start_session(fake.add_user("ada@example.com"))
@@ -42,11 +42,11 @@ class FakeAuthServer:
     def __init__(
         self, *, threads: int = 32, heartbeat_interval: float = HEARTBEAT_INTERVAL
     ) -> None:
-        """Prepare a server; each stream occupies one of its threads."""
+        """Create a server. Each stream occupies one of its threads."""
         self.address = "127.0.0.1:0"
-        """Where it answers, as soon as it was started; it keeps its port."""
+        """The address, after the first start. The port stays the same after a restart."""
         self.calls: Counter[str] = Counter()
-        """How often each method was called."""
+        """The number of calls of each method."""
         self._threads = threads
         self._heartbeat_interval = heartbeat_interval
         self._state = FakeState()
@@ -54,7 +54,7 @@ class FakeAuthServer:
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
-        """Begin to answer; raise `OSError` if the port cannot be had."""
+        """Start to answer calls. Raises `OSError` if the port is taken."""
         server = grpc.server(
             ThreadPoolExecutor(self._threads, "fake-auth"), options=[("grpc.so_reuseport", 0)]
         )
@@ -73,7 +73,7 @@ class FakeAuthServer:
         self._server = server
 
     def stop(self) -> None:
-        """Answer no more; what is known is kept for the next start."""
+        """Stop. Users and sessions are kept for the next start."""
         if self._server is not None:
             self._state.publish(ErrorReason.SERVICE_STOPPING)
             self._server.stop(grace=1).wait()
@@ -87,23 +87,23 @@ class FakeAuthServer:
         self.stop()
 
     def add_user(self, email: str, **fields: Any) -> User:
-        """Add a user; the fields are those of `User`, such as `first_name`."""
+        """Add and return a user. The fields are those of `User`, such as `first_name`."""
         return self._state.add_user(email, **fields)
 
     def start_session(self, user: User, *, life: timedelta = timedelta(days=7)) -> str:
-        """Sign a user in; return the token of the session."""
+        """Sign a user in, and return the token of the session."""
         return self._state.add_session(user.user_id, life)[1]
 
     def revoke(self, token: str) -> None:
-        """End the session of a token."""
+        """Revoke the session of a token."""
         self._state.revoke_sessions(self._state.get_session_by_token(token))
 
     def revoke_all(self, user: User) -> None:
-        """End the sessions of a user."""
+        """Revoke the sessions of a user."""
         self._state.revoke_sessions(*self._state.list_live_sessions(user.user_id))
 
     def expire(self, token: str) -> None:
-        """Let the life of the session be over that a token is of."""
+        """Expire the session of a token."""
         with self._state.lock:
             session = self._state.get_session_by_token(token)
             session.expire_time.CopyFrom(session.create_time)
@@ -111,25 +111,25 @@ class FakeAuthServer:
             self._state.publish(ended)
 
     def deactivate(self, user: User) -> None:
-        """Bar a user from signing in, and end the sessions."""
+        """Deactivate a user, and end its sessions."""
         with self._state.lock:
             self._state.users[user.user_id].is_active = False
             self._state.publish(SessionEnd(user_id=user.user_id))
             self._state.revoke_sessions(*self._state.list_live_sessions(user.user_id))
 
     def delete(self, user: User) -> None:
-        """Delete a user, and end the sessions."""
+        """Delete a user, and end its sessions."""
         with self._state.lock:
             self.deactivate(user)
             self._state.users[user.user_id].delete_time.GetCurrentTime()
 
     def break_streams(self) -> None:
-        """End all streams, as the service does when they may lack something."""
+        """End all streams, like the service when it may have missed ends of sessions."""
         self._state.publish(ErrorReason.STREAM_INTERRUPTED)
 
     @property
     def is_available(self) -> bool:
-        """Whether calls are answered; if not, all end UNAVAILABLE, as without a database."""
+        """Whether calls succeed. If False, they fail with UNAVAILABLE, as without a database."""
         return self._is_available
 
     @is_available.setter

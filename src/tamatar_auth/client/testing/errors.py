@@ -1,4 +1,4 @@
-"""How the fake service refuses: with the statuses and reasons of the real one."""
+"""The errors of the fake service: the statuses and reasons of the real one."""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -20,14 +20,14 @@ _CODES = {
     ErrorReason.STREAM_INTERRUPTED: StatusCode.UNAVAILABLE,
     ErrorReason.SERVICE_STOPPING: StatusCode.UNAVAILABLE,
 }
-"""The status of each reason; of others it is UNAUTHENTICATED."""
+"""The status of each reason. Other reasons have UNAUTHENTICATED."""
 
 _RETRY_SECONDS = 0.1
 _MAX_TOKEN_LENGTH = 128
 
 
 class RefusedError(Exception):
-    """A call is refused for a reason; `fields` are the broken ones."""
+    """A call fails with a reason. `fields` are the invalid fields."""
 
     def __init__(self, reason: ErrorReason.ValueType, *fields: str) -> None:
         super().__init__(ErrorReason.Name(reason))
@@ -35,10 +35,10 @@ class RefusedError(Exception):
         self.fields = fields
 
     def abort(self, context: Any) -> NoReturn:
-        """End a call with the status that the real service answers."""
+        """End a call with the status of the real service."""
         code = _CODES.get(self.reason, StatusCode.UNAUTHENTICATED)
         name = ErrorReason.Name(self.reason)
-        message = f"The fake service says {name}."
+        message = f"The fake service returns {name}."
         status = Status(code=code.value[0], message=message)
         info = ErrorInfo(reason=name, domain=ERROR_DOMAIN)
         for detail in (info, *_bad_request(self.fields), *_retry_info(code)):
@@ -51,7 +51,7 @@ class RefusedError(Exception):
 
 
 def parse_uuid(field: str, text: str) -> str:
-    """Return a UUID in its normal form, or refuse."""
+    """Return a UUID in canonical form, or raise `RefusedError`."""
     try:
         return str(UUID(text))
     except ValueError:
@@ -59,7 +59,7 @@ def parse_uuid(field: str, text: str) -> str:
 
 
 def parse_session_token(field: str, text: str) -> str:
-    """Return what can be a token, or refuse."""
+    """Return a well-formed token, or raise `RefusedError`."""
     if not 1 <= len(text) <= _MAX_TOKEN_LENGTH or not text.isprintable():
         raise RefusedError(ErrorReason.INVALID_FIELDS, field)
     return text

@@ -1,4 +1,4 @@
-"""The methods that the fake service answers."""
+"""The methods of the fake service."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from tamatar_auth.client.testing.errors import RefusedError, parse_session_token
 from tamatar_auth.client.testing.state import FakeState
 
 HEARTBEAT_INTERVAL = 5.0
-"""Seconds after which a stream that has nothing to tell says so."""
+"""Seconds without an end after which a stream sends a heartbeat."""
 
 _MAX_BATCH_SIZE = 1000
 
@@ -46,7 +46,7 @@ class FakeUserServicer:
 
 
 class FakeSessionServicer:
-    """Validates and ends sessions, and tells who watches."""
+    """Validates, revokes and watches sessions."""
 
     def __init__(self, state: FakeState, heartbeat_interval: float) -> None:
         self._state = state
@@ -139,7 +139,7 @@ class FakeSessionServicer:
 def handlers(
     descriptor: Any, servicer: Any, calls: "Counter[str]", check_available: Callable[[], None]
 ) -> grpc.GenericRpcHandler:
-    """Return the handlers of what a service answers; the rest of its methods is UNIMPLEMENTED."""
+    """Return the handlers of a service. Methods without a handler fail with UNIMPLEMENTED."""
     return grpc.method_handlers_generic_handler(
         descriptor.full_name,
         {

@@ -1,4 +1,4 @@
-"""What the fake service knows, in memory."""
+"""The users and sessions of the fake service, in memory."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client.testing.errors import RefusedError
 
 Watcher = SimpleQueue[SessionEnd | ErrorReason.ValueType]
-"""Takes ends, and at last why there are no more of them."""
+"""A queue of ends, and finally of the reason why the stream ends."""
 
 
 class FakeState:
-    """The users, their sessions, and those who watch them."""
+    """Users, their sessions, and the watchers of sessions."""
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -29,7 +29,7 @@ class FakeState:
         self._watchers: set[Watcher] = set()
 
     def add_user(self, email: str, **fields: Any) -> User:
-        """Add a live user, verified unless the fields say otherwise."""
+        """Add and return a live user. It is verified by default."""
         given: dict[str, Any] = {
             "user_id": str(uuid4()),
             "email_verified": True,
@@ -46,7 +46,7 @@ class FakeState:
         return User.FromString(user.SerializeToString())
 
     def add_session(self, user_id: str, life: timedelta) -> tuple[Session, str]:
-        """Start a session; return it and its token."""
+        """Start a session, and return it and its token."""
         session, token = Session(session_id=str(uuid4()), user_id=user_id), _token()
         session.create_time.FromDatetime(_now())
         session.last_activity_time.FromDatetime(_now())
@@ -59,7 +59,7 @@ class FakeState:
         return session, token
 
     def get_session_by_token(self, token: str) -> Session:
-        """Return the session of a token, good or not, or refuse."""
+        """Return the session of a token, valid or not, or raise `RefusedError`."""
         with self.lock:
             session_id = self._tokens.get(token)
             if session_id is None:
@@ -67,14 +67,14 @@ class FakeState:
             return self.sessions[session_id]
 
     def session(self, session_id: str) -> Session:
-        """Return a session, good or not, or refuse."""
+        """Return a session, valid or not, or raise `RefusedError`."""
         with self.lock:
             if session_id not in self.sessions:
                 raise RefusedError(ErrorReason.SESSION_NOT_FOUND)
             return self.sessions[session_id]
 
     def get_valid_session(self, token: str) -> tuple[Session, User]:
-        """Return a good session and its user, or refuse."""
+        """Return a valid session and its user, or raise `RefusedError`."""
         with self.lock:
             session_id = self._tokens.get(token)
             if session_id is None:
@@ -90,11 +90,11 @@ class FakeState:
             return session, user
 
     def get_live_user(self, user_id: str) -> User:
-        """Return a user who is not deleted, or refuse."""
+        """Return a live user, or raise `RefusedError`."""
         return self.get_user_where(lambda user: user.user_id == user_id)
 
     def get_user_where(self, matches: Callable[[User], bool]) -> User:
-        """Return the live user that matches, or refuse."""
+        """Return the live user that matches, or raise `RefusedError`."""
         with self.lock:
             for user in self.users.values():
                 if matches(user) and not user.HasField("delete_time"):
@@ -102,7 +102,7 @@ class FakeState:
         raise RefusedError(ErrorReason.USER_NOT_FOUND)
 
     def revoke_sessions(self, *sessions: Session) -> int:
-        """Revoke sessions, tell who watches, and return how many were live."""
+        """Revoke sessions, publish their ends, and return how many were live."""
         with self.lock:
             live = [each for each in sessions if not each.HasField("revoke_time")]
             for session in live:
@@ -119,19 +119,19 @@ class FakeState:
             ]
 
     def add_watcher(self) -> Watcher:
-        """Let somebody hear of all ends from now on."""
+        """Return a queue of all ends from now on."""
         watcher: Watcher = SimpleQueue()
         with self.lock:
             self._watchers.add(watcher)
         return watcher
 
     def remove_watcher(self, watcher: Watcher) -> None:
-        """Let somebody hear no more."""
+        """Stop publishing to a queue."""
         with self.lock:
             self._watchers.discard(watcher)
 
     def publish(self, event: SessionEnd | ErrorReason.ValueType) -> None:
-        """Tell all who watch of an end, or why there are no more of them."""
+        """Send an end, or the reason why the stream ends, to all watchers."""
         with self.lock:
             for watcher in self._watchers:
                 watcher.put(event)

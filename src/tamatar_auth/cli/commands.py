@@ -1,0 +1,103 @@
+"""The table of commands: the function and the short help of each.
+
+A function's docstring starts with the same sentence as the short help.
+"""
+
+from tamatar_auth.cli.lazy import LazyCommand, LazyGroup
+
+MIGRATE = LazyGroup(
+    "Migrate the tables of the database.",
+    {
+        "up": LazyCommand("cli.local.migrate:up", "Upgrade the tables to a revision."),
+        "down": LazyCommand("cli.local.migrate:down", "Downgrade the tables to a revision."),
+        "status": LazyCommand("cli.local.migrate:status", "Show the revision of the tables."),
+        "sql": LazyCommand("cli.local.migrate:sql", "Print the SQL of the migrations."),
+        "check": LazyCommand("cli.local.migrate:check", "Compare the tables with the code."),
+    },
+)
+
+CONFIG = LazyGroup(
+    "Show the settings.",
+    {
+        "show": LazyCommand("cli.local.config:show", "Show every setting and its source."),
+        "example": LazyCommand("cli.local.config:example", "Print a .env file with the defaults."),
+    },
+)
+
+CALLER = LazyGroup(
+    "Manage the services that may call.",
+    {
+        "add": LazyCommand("cli.local.callers:add", "Add a caller and print its token."),
+        "rotate": LazyCommand("cli.local.callers:rotate", "Issue a new token and print it."),
+        "list": LazyCommand("cli.local.callers:show", "List the callers."),
+        "remove": LazyCommand("cli.local.callers:remove", "Remove a caller."),
+    },
+)
+
+USER = LazyGroup(
+    "Manage users.",
+    {
+        "create": LazyCommand("cli.remote.user_changes:create", "Create a user."),
+        "get": LazyCommand("cli.remote.users:get", "Show a user and its profile."),
+        "list": LazyCommand("cli.remote.users:show_users", "List users, the newest first."),
+        "update": LazyCommand("cli.remote.user_changes:update", "Change fields of a user."),
+        "deactivate": LazyCommand(
+            "cli.remote.user_changes:deactivate", "Block sign-ins of a user, end its sessions."
+        ),
+        "activate": LazyCommand(
+            "cli.remote.user_changes:activate", "Allow a deactivated user to sign in again."
+        ),
+        "delete": LazyCommand(
+            "cli.remote.user_changes:delete", "Delete a user, which can be restored."
+        ),
+        "restore": LazyCommand("cli.remote.user_changes:restore", "Restore a deleted user."),
+        "purge": LazyCommand("cli.remote.user_changes:purge", "Remove a user permanently."),
+        "verify-email": LazyCommand(
+            "cli.remote.credentials:verify_email", "Mark the email address of a user as verified."
+        ),
+        "reset-password": LazyCommand(
+            "cli.remote.credentials:reset_password", "Set a new password, end the user's sessions."
+        ),
+    },
+)
+
+SESSION = LazyGroup(
+    "Manage sessions.",
+    {
+        "list": LazyCommand("cli.remote.sessions:show_sessions", "List the sessions of a user."),
+        "revoke": LazyCommand("cli.remote.sessions:revoke", "End a session."),
+        "revoke-user": LazyCommand("cli.remote.sessions:revoke_user", "End a user's sessions."),
+    },
+)
+
+CONTEXT = LazyGroup(
+    "Manage the services that the commands call.",
+    {
+        "add": LazyCommand("cli.remote.contexts:add", "Add or replace a context."),
+        "use": LazyCommand("cli.remote.contexts:use", "Make a context the current one."),
+        "list": LazyCommand("cli.remote.contexts:show_contexts", "List the contexts."),
+        "show": LazyCommand("cli.remote.contexts:show_context", "Show a context."),
+        "remove": LazyCommand("cli.remote.contexts:remove", "Remove a context."),
+    },
+)
+
+COMMANDS: dict[str, LazyCommand | LazyGroup] = {
+    "serve": LazyCommand("cli.local.serve:serve", "Answer calls until SIGTERM or Ctrl-C."),
+    "work": LazyCommand("cli.local.serve:work", "Answer calls as one worker.", hidden=True),
+    "migrate": MIGRATE,
+    "seed": LazyCommand("cli.local.jobs:seed", "Create the administrator and the sample users."),
+    "sweep": LazyCommand("cli.local.jobs:sweep", "Remove rows that are past their retention."),
+    "healthcheck": LazyCommand(
+        "cli.local.healthcheck:healthcheck", "Check whether a server is healthy."
+    ),
+    "doctor": LazyCommand("cli.local.doctor:doctor", "Check the installation."),
+    "config": CONFIG,
+    "caller": CALLER,
+    "protoset": LazyCommand("cli.local.protoset:protoset", "Write the compiled protos to a file."),
+    "version": LazyCommand("cli.version:version", "Print the version."),
+    "user": USER,
+    "session": SESSION,
+    "import": LazyCommand("cli.remote.import_command:import_users", "Import users from a file."),
+    "export": LazyCommand("cli.remote.export_command:export_users", "Export users to a file."),
+    "context": CONTEXT,
+}

@@ -1,0 +1,1 @@
+"""Files on disk. Every part of the program may use this package; it imports none of them."""

@@ -1,0 +1,61 @@
+"""The table of commands: its short helps, and that they import nothing."""
+
+import sys
+
+import pytest
+
+from tamatar_auth.cli.commands import COMMANDS
+from tamatar_auth.cli.lazy import LazyCommand
+from tests.support.commands import run, tamatar
+
+
+def lazy_commands(commands, words=()):
+    """The lazy commands of a table, by the words that call them."""
+    for name, command in commands.items():
+        if isinstance(command, LazyCommand):
+            yield (*words, name), command
+        else:
+            yield from lazy_commands(command.commands, (*words, name))
+
+
+EVERY = dict(lazy_commands(COMMANDS))
+GROUPS = sorted({words[:-1] for words in EVERY})
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_short_help_of_command_starts_its_help(words):
+    command = EVERY[words]
+
+    loaded = command.load(words[-1])
+
+    assert loaded.name == words[-1]
+    assert loaded.help.startswith(command.help)
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_help_of_group_prints_whole_short_helps(tmp_path, group):
+    printed = tamatar(*group, "--help", cwd=tmp_path).stdout
+
+    named = {words: command for words, command in EVERY.items() if words[:-1] == group}
+    for words, command in named.items():
+        assert (f"  {words[-1]} " in printed) is not command.hidden
+        assert command.hidden or f" {command.help}\n" in printed
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_help_of_group_imports_no_command(tmp_path, group):
+    program = """
+import sys
+from tamatar_auth.__main__ import main
+try:
+    main()
+finally:
+    print("imported", *sys.modules)
+"""
+    printed = run(sys.executable, "-c", program, *group, "--help", cwd=tmp_path).stdout
+
+    imported = printed.rpartition("imported ")[2].split()
+    assert "tamatar_auth.cli.commands" in imported
+    assert not {"grpc", "psycopg", "rich", "google.protobuf"} & set(imported)
+    ours = {name.split(".")[1] for name in imported if name.startswith("tamatar_auth.")}
+    assert ours <= {"__main__", "cli", "config"}
