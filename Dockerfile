@@ -5,8 +5,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ONLY_BINARY=:all:
 
-# First what changes with the lock files only. The service's environment is filled from outside,
-# so that no pip ends up in it.
+# Dependencies first: this layer changes with the lock files only. pip installs from outside the
+# service's environment, so the environment contains no pip.
 COPY requirements/runtime.txt requirements/build.txt requirements/
 RUN python -m venv --without-pip /opt/tamatar-auth \
     && python -m pip --python /opt/tamatar-auth install \
@@ -28,14 +28,14 @@ FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="Tamatar Auth" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# The user has a number because orchestrators that refuse root look at numbers, not at names.
+# A numeric user: orchestrators that refuse root check the number, not the name.
 RUN groupadd --system --gid 10001 tamatar \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin tamatar
 COPY --from=build /opt/tamatar-auth /opt/tamatar-auth
 
-# Calls are answered on loopback, as everywhere: what shares the container's network (its pod) can
-# make them. For others TAMATAR_LISTEN names 0.0.0.0:50051 once there are certificate and callers;
-# probes without certificates ask TAMATAR_HEALTH_LISTEN.
+# By default the server listens on loopback, which only the containers of the same pod can reach. Set
+# TAMATAR_LISTEN=0.0.0.0:50051 after configuring a certificate and callers. Probes without
+# certificates use TAMATAR_HEALTH_LISTEN.
 ENV PATH=/opt/tamatar-auth/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

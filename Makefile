@@ -1,21 +1,21 @@
-# The first use of a target sets up what it needs, the next ones find it there:
+# A target installs the environments that it needs on first use:
 #
-#   .venv         what the service needs, and what `make test` and `make check` need on top
+#   .venv         the service, and the tools of `make test` and `make check`
 #   .venv-proto   the protobuf compiler and its plugins
-#   .venv-oldest  the oldest grpcio and protobuf that the generated code loads beside
-#   .venv-lock    what renews the lock files
+#   .venv-oldest  the oldest grpcio and protobuf that the generated code supports
+#   .venv-lock    the tool that writes the lock files
 #
 # Each is installed from its lock file in requirements/, and again when that file changes.
 #
-#   make run ARGS="--listen 127.0.0.1:50052"    hands arguments on to what the target runs
-#   make setup PYTHON=/path/to/python3          makes the environments with that Python
+#   make run ARGS="--listen 127.0.0.1:50052"    passes arguments to the program of the target
+#   make setup PYTHON=/path/to/python3          creates the environments with that Python
 
 ARGS ?=
-# Named, so that the scripts see a PYTHON that make was called with.
+# Exported, so that the scripts see a PYTHON that was passed to make.
 export PYTHON
 
 BIN := .venv/bin
-# Asked while make waits for the answer, so that it is make's for certain.
+# The shell runs while make waits for it, so its parent is make.
 MAKE_PID = $(shell echo $$PPID)
 RUNTIME := .venv/.installed .venv/.installed-project
 DEV := $(RUNTIME) .venv/.installed-dev
@@ -30,66 +30,66 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-setup: $(ALL) ## Install everything that the other targets need.
-	@echo "All is set up."
+setup: $(ALL) ## Install the environments of all other targets.
+	@echo "The environments are ready."
 
-run: $(RUNTIME) ## Run the service on a PostgreSQL of its own, with sample users.
+run: $(RUNTIME) ## Run the service on an embedded PostgreSQL with sample users.
 	@exec $(BIN)/tamatar-auth serve --dev --exit-with-parent $(MAKE_PID) $(ARGS)
 
 test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
 
-chaos: $(DEV) ## Break things while clients call: make chaos SEEDS=20 SECONDS=30, or SEED=123 again
+chaos: $(DEV) ## Inject faults under load: make chaos SEEDS=20 SECONDS=30, or SEED=123 to repeat
 	@$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED)) $(addprefix --seeds ,$(SEEDS)) \
 		$(addprefix --seconds ,$(SECONDS)) $(addprefix --writes ,$(WRITES)) $(if $(BITE),--bite $(filter-out 1,$(BITE)),$(if $(SEED),,--promises)) $(ARGS)
 
-failover: $(DEV) ## Kill the primary under clients that write, again and again: make failover SEEDS=20
+failover: $(DEV) ## Kill the primary repeatedly while clients write: make failover SEEDS=20
 	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) \
 		$(if $(SILENT),--silent) $(ARGS)
 
-fuzz: $(DEV) ## Make calls that nobody would make on purpose: make fuzz CALLS=1000000, or SEED=123 again
+fuzz: $(DEV) ## Send random and malformed calls: make fuzz CALLS=1000000, or SEED=123 to repeat
 	@$(BIN)/python -m tests.chaos.fuzz $(addprefix --calls ,$(CALLS)) $(addprefix --seed ,$(SEED))
 
-bench: $(RUNTIME) ## Measure the service beside an empty handler: make bench QUICK=1
+bench: $(RUNTIME) ## Measure the service and an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks
 
-guarding: $(RUNTIME) ## Measure how late the guards of callers refuse, and how much they save.
+guarding: $(RUNTIME) ## Measure the delay of the client's guards, and the calls that they save.
 	@$(BIN)/python -m benchmarks.guarding
 
-timing: $(RUNTIME) ## Show that refused sign-ins take the same time, whatever their cause.
+timing: $(RUNTIME) ## Check that rejected sign-ins take the same time for every cause.
 	@$(BIN)/python benchmarks/timing.py
 
-importing: $(RUNTIME) ## Import 100,000 users beside a COPY of the same rows: make importing USERS=10000
+importing: $(RUNTIME) ## Time an import of 100,000 users beside a COPY: make importing USERS=10000
 	@$(BIN)/python -m benchmarks.importing $(USERS)
 
-soak: $(DEV) ## See whether anything grows while calls are cancelled: make soak MINUTES=30
+soak: $(DEV) ## Check that nothing leaks while calls are cancelled: make soak MINUTES=30
 	@$(BIN)/python -m tests.chaos.soak $(or $(MINUTES),30)
 
-check: $(ALL) ## Run every check, and tell which failed.
+check: $(ALL) ## Run every check but the tests: make check ARGS="mypy buf"
 	@$(BIN)/python tools/check.py $(ARGS)
 
-format: $(DEV) ## Bring Python and protos into their form.
+format: $(DEV) ## Format the Python code and the protos.
 	@$(BIN)/python -m ruff check --quiet --fix-only .
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/buf format --write protos
 
-migrate: $(RUNTIME) ## Bring the database's schema up to date.
+migrate: $(RUNTIME) ## Apply the pending migrations to the database.
 	@$(BIN)/tamatar-auth migrate up $(ARGS)
 
-seed: $(RUNTIME) ## Put the first users into the database.
+seed: $(RUNTIME) ## Add the sample users to the database.
 	@$(BIN)/tamatar-auth seed $(ARGS)
 
 proto: $(RUNTIME) .venv-proto/.installed ## Generate generated/ and docs/reference/api.md from protos/.
 	@.venv-proto/bin/python tools/protos.py generate
 	@$(BIN)/python -m tools.api_docs generate
 
-proto-release: .venv-proto/.installed ## Take protos/ as released: later checks compare with it.
+proto-release: .venv-proto/.installed ## Record protos/ as released: later checks compare with it.
 	@.venv-proto/bin/python tools/protos.py image protos/released.binpb
 
 wheel: $(DEV) ## Build the wheel into dist/.
 	@$(BIN)/python -m hatchling build --target wheel
 
-lock: .venv-lock/.installed ## Renew requirements/ after pyproject.toml: make lock ARGS=--upgrade
+lock: .venv-lock/.installed ## Write requirements/ from pyproject.toml: make lock ARGS=--upgrade
 	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt --extra server
 	@$(COMPILE) pyproject.toml --output-file requirements/local.txt \
 		--extra embedded --group build --constraints requirements/runtime.txt
@@ -105,14 +105,14 @@ CLEANED = $(wildcard .venv .venv-proto .venv-oldest .venv-lock .tamatar .tools b
 	examples/*/auth.binpb examples/*/gen examples/typescript/build examples/typescript/node_modules \
 	.coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache)
 
-clean: ## Remove environments, caches and the data of `make run`.
+clean: ## Remove the environments, the caches and the data of `make run`.
 	@echo "Removing $(if $(CLEANED),$(CLEANED) and )compiled Python files."
 	@rm -rf $(CLEANED)
 	@find src tests tools migrations generated benchmarks -name __pycache__ -type d -prune \
 		-exec rm -rf {} + 2>/dev/null || true
 
-# An interpreter that is gone or was replaced brings its environment down with it, hence the
-# dependency on bin/python (a symbolic link, so its time is that of the interpreter).
+# An environment breaks when its interpreter is removed or replaced, so it depends on bin/python. That
+# is a symbolic link, so its time is that of the interpreter.
 
 .venv/.installed: requirements/local.txt $(BIN)/python
 	@tools/environment.sh .venv requirements/local.txt
@@ -122,7 +122,7 @@ clean: ## Remove environments, caches and the data of `make run`.
 	@tools/environment.sh .venv requirements/dev.txt
 	@touch $@
 
-# In place: what src/ and generated/ hold is what runs.
+# Editable: the code in src/ and generated/ runs in place.
 .venv/.installed-project: pyproject.toml .venv/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-deps --no-index --no-build-isolation --editable .
@@ -132,5 +132,5 @@ clean: ## Remove environments, caches and the data of `make run`.
 	@tools/environment.sh .venv-$* requirements/$*.txt
 	@touch $@
 
-# Made by tools/environment.sh, which an installation calls anyway.
+# tools/environment.sh creates them; every installation calls it.
 $(BIN)/python $(addsuffix /bin/python,.venv-proto .venv-oldest .venv-lock): ;

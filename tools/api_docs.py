@@ -1,9 +1,9 @@
 """Write docs/reference/api.md from the compiled protos, the rules of access and the failures.
 
-    python -m tools.api_docs generate    write it
-    python -m tools.api_docs check       tell whether it is what the protos say
+    python -m tools.api_docs generate    write the page
+    python -m tools.api_docs check       check that the page is up to date
 
-Runs in `.venv`, and has `.venv-proto` compile the protos. `--image FILE` is one that is compiled.
+Runs in `.venv`, and compiles the protos with `.venv-proto`, or reads a compiled `--image FILE`.
 """
 
 import argparse
@@ -43,7 +43,7 @@ IDEMPOTENCY = {
 
 
 def main() -> int:
-    """Do what the command line says, and return the exit status."""
+    """Run the command of the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("command", choices=("generate", "check"))
     parser.add_argument("--image", type=Path)
@@ -55,12 +55,12 @@ def main() -> int:
         return 0
     if PAGE.exists() and PAGE.read_text() == page:
         return 0
-    print("docs/reference/api.md is not what the protos say: `make proto` writes it.")
+    print("docs/reference/api.md is outdated: run `make proto`.")
     return 1
 
 
 def compiled() -> bytes:
-    """Return the image of the protos, with comments."""
+    """Compile the protos and return their image, with comments."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "protos.binpb")
         command: list[str | Path] = [PROTOC_PYTHON, "tools/protos.py", "image", "--comments", image]
@@ -69,7 +69,7 @@ def compiled() -> bytes:
 
 
 def failures() -> Mapping[str, type[errors.Failure]]:
-    """Return the classes of failures by their reasons."""
+    """Return the classes of failures by reason."""
     for module in pkgutil.iter_modules(errors.__path__):
         importlib.import_module(f"{errors.__name__}.{module.name}")
     ours = (e for e in errors.Failure.__subclasses__() if e.__module__.startswith(errors.__name__))

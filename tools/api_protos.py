@@ -1,4 +1,4 @@
-"""Read compiled protos: what is in them, and the comment of each part."""
+"""Read compiled protos: their elements, and the comment of each."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 
 PACKAGE = "tamatar.auth.v1"
 
-# The numbers of fields in descriptor.proto, of which the paths to comments are made.
+# Field numbers of descriptor.proto. The path of a comment consists of them.
 MESSAGES, ENUMS, SERVICES = 4, 5, 6
 FIELDS, NESTED, NESTED_ENUMS, ONEOFS = 2, 3, 4, 8
 METHODS = VALUES = 2
@@ -34,7 +34,7 @@ class ProtoElement:
 
     @property
     def name(self) -> str:
-        """Its name, without the package."""
+        """The name without the package."""
         return str(self.proto.name)
 
 
@@ -52,17 +52,17 @@ class Protos:
 
     @cached_property
     def messages(self) -> Mapping[str, ProtoElement]:
-        """The messages by their names, each with its fields."""
+        """The messages by name, each with its fields."""
         return {part.name: part for file in self._files for part in file.messages()}
 
     @cached_property
     def enums(self) -> Mapping[str, ProtoElement]:
-        """The enums by their names, each with its values."""
+        """The enums by name, each with its values."""
         return {part.name: part for file in self._files for part in file.enums()}
 
 
 def type_name(field: FieldDescriptorProto) -> str:
-    """Name the type of a field: a message or an enum without our package, or a scalar."""
+    """Return the type of a field: a message or an enum without our package, or a scalar."""
     if field.type_name:
         return field.type_name.removeprefix(".").removeprefix(f"{PACKAGE}.")
     return FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
@@ -114,6 +114,6 @@ class _File:
 
 
 def _paragraphs(comment: str) -> str:
-    """Put each paragraph of a comment into one line."""
+    """Join the lines of each paragraph of a comment."""
     paragraphs = re.split(r"\n\s*\n", comment.strip())
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

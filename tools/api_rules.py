@@ -1,4 +1,4 @@
-"""Say in words what the `buf.validate` options of a field want."""
+"""Describe the `buf.validate` options of a field in words."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ FORMATS = {
 
 
 def describe_rules(field: FieldDescriptorProto) -> list[str]:
-    """Return what a value must be, a phrase for each rule; none is left out."""
+    """Return a phrase for each rule of a field. No rule is omitted."""
     options = field.options.Extensions[validate_pb2.field]
     words = ["required"] if options.required else []
     words += _describe_options(options)

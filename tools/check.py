@@ -1,7 +1,7 @@
-"""Run every check, tell of each whether it is ok, and show what the failing ones say.
+"""Run the checks, print the result of each, and the output of those that fail.
 
-python tools/check.py            all of them
-python tools/check.py buf mypy   those whose names hold one of these words
+python tools/check.py            all checks
+python tools/check.py buf mypy   the checks whose names contain one of these words
 """
 
 import os
@@ -24,7 +24,7 @@ BUF_CONFIG = ("--config", "protos/buf.yaml")
 
 
 class Outcome(NamedTuple):
-    """How a check ended."""
+    """The result of a check."""
 
     name: str
     passed: bool
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
 
 def main(words: list[str]) -> int:
-    """Run the checks whose names hold one of the words, or all; return the exit status."""
+    """Run the checks whose names contain one of the words, or all; return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         image, database = Path(folder, "protos.binpb"), Path(folder, "postgres")
         compiled = run("protos compile", compilation(image))
@@ -49,54 +49,55 @@ def main(words: list[str]) -> int:
 
 
 def compilation(image: Path) -> list[str | Path]:
-    """Return the command that writes the image which the checks of protos read."""
+    """Return the command that compiles the protos to the image for the other checks."""
     return [PROTOC_PYTHON, "tools/protos.py", "image", "--comments", image]
 
 
 def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
-    """Return the command of each check by its name."""
+    """Return the command of each check by name."""
     buf, hadolint, ruff = TOOLS / "buf", TOOLS / "hadolint", TOOLS / "ruff"
     tamatar = shlex.quote(str(TOOLS / "tamatar-auth"))
     return {
         "ruff check": [ruff, "check", "--no-fix", "--output-format=concise", "."],
         "ruff format": [ruff, "format", "--check", "."],
         "import-linter": [TOOLS / "lint-imports", "--no-logo"],
-        # The image holds the imports too, which are not ours to lint.
+        # The image contains the imports too, and those are not linted.
         "buf lint": [buf, "lint", image, *BUF_CONFIG, "--path", "tamatar"],
         "buf format": [buf, "format", "--diff", "--exit-code", "protos"],
         "buf breaking": [
             *(buf, "breaking", image, *BUF_CONFIG, "--exclude-imports"),
             *("--against", "protos/released.binpb"),
         ],
-        "generated code is up to date": [PROTOC_PYTHON, "tools/protos.py", "check"],
-        "docs/reference/api.md is up to date": [
+        "generated code": [PROTOC_PYTHON, "tools/protos.py", "check"],
+        "docs/reference/api.md": [
             *(sys.executable, "-m", "tools.api_docs", "check", "--image", image),
         ],
-        "generated code loads beside the oldest grpcio and protobuf": [
+        "generated code with the oldest grpcio and protobuf": [
             *("env", "PYTHONPATH=generated", OLDEST_PYTHON, "-B", "-c"),
             f"import {', '.join(sorted(generated_modules()))}",
         ],
-        "the client loads beside these alone": [
+        "client with its oldest dependencies alone": [
             *("env", "PYTHONPATH=src:generated", OLDEST_PYTHON, "-B", "-c"),
             f"import {', '.join(sorted(client_modules()))}",
         ],
         "hadolint": [hadolint, "Dockerfile"],
-        "yaml": [TOOLS / "yamllint", "--strict", "--config-file", ".yamllint.yaml", "deploy"],
-        "compose file": [
+        "yamllint": [TOOLS / "yamllint", "--strict", "--config-file", ".yamllint.yaml", "deploy"],
+        "compose schema": [
             *(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"),
             "deploy/compose.yaml",
         ],
-        "manifests, for the oldest Kubernetes that probes over gRPC": manifests("1.27"),
-        "manifests, for a new Kubernetes": manifests("1.37"),
-        # With a folder of its own: checks run beside each other, and beside `make` in a checkout.
-        "the site of docs": [
+        # The oldest version with gRPC probes, and a new one.
+        "Kubernetes 1.27 manifests": manifests("1.27"),
+        "Kubernetes 1.37 manifests": manifests("1.37"),
+        # In a folder of its own, because checks run in parallel.
+        "docs site": [
             *("env", "NO_MKDOCS_2_WARNING=1", TOOLS / "mkdocs", "build", "--quiet", "--strict"),
             *("--site-dir", image.with_name("site")),
         ],
         "mypy": [sys.executable, "-m", "mypy"],
-        "migrations hold nobody up": [sys.executable, "tools/migrations.py"],
-        # On a PostgreSQL of its own, whichever database the environment or .env may name.
-        "migrations say what the tables are": [
+        "migrations block no traffic": [sys.executable, "tools/migrations.py"],
+        # On an embedded PostgreSQL, whatever database the environment or .env names.
+        "migrations match the tables": [
             *("env", "TAMATAR_ENVIRONMENT=development", "TAMATAR_DATABASE_URL=", "DATABASE_URL="),
             *(f"TAMATAR_EMBEDDED_DIRECTORY={database}", "sh", "-c"),
             f"{tamatar} migrate up && {tamatar} migrate check",
@@ -115,21 +116,21 @@ def client_modules() -> Iterable[str]:
 
 
 def modules(folder: Path, root: Path) -> Iterable[str]:
-    """Return the dotted names of the modules in a folder; its root is on the path."""
+    """Return the dotted names of the modules in a folder, relative to a root on the path."""
     for module in folder.rglob("*.py"):
         yield ".".join(module.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
 def manifests(version: str) -> list[str | Path]:
-    """Return the command that holds the manifests against the schemas of a Kubernetes."""
-    # The kustomization has no schema: kubectl alone reads it.
+    """Return the command that checks the manifests with the schemas of a Kubernetes version."""
+    # The kustomization has no schema: only kubectl reads it.
     files = [p for p in (ROOT / "deploy/kubernetes").glob("*.yaml") if p.stem != "kustomization"]
     options = ("--strict", "--quiet", "--kubernetes-version", version)
     return [TOOLS / "kubernetes-validate", *options, *files]
 
 
 def run(name: str, command: list[str | Path]) -> Outcome:
-    """Run a check from the top of the project."""
+    """Run a check in the top folder of the project."""
     started = time.monotonic()
     try:
         process = subprocess.run(
@@ -147,7 +148,7 @@ def run(name: str, command: list[str | Path]) -> Outcome:
 
 
 def print_outcome(outcome: Outcome) -> bool:
-    """Print how a check ended, and return whether it passed."""
+    """Print the result of a check, and return whether it passed."""
     word = "ok" if outcome.passed else "FAILED"
     print(f"{word:<6}  {outcome.name} ({outcome.seconds:.1f} s)", flush=True)
     if not outcome.passed:

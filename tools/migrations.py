@@ -1,6 +1,6 @@
-"""Look in the SQL of every migration for what would hold up live traffic.
+"""Check the SQL of every migration for statements that would block live traffic.
 
-python tools/migrations.py        each revision by itself, as `.squawk.toml` says
+python tools/migrations.py        check each revision, with the rules of `.squawk.toml`
 """
 
 import contextlib
@@ -18,7 +18,7 @@ SQUAWK = Path(sys.executable).parent / "squawk"
 
 
 def main() -> int:
-    """Write down what each revision does, let it be looked at, and return the exit status."""
+    """Write the SQL of each revision to a file, run squawk on them, and return its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         files = [
             write(Path(folder), before, revision)
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def write(folder: Path, before: str, revision: str) -> Path:
-    """Write the SQL that leads from one revision to the next."""
+    """Write the SQL between two revisions to a file."""
     file = folder / f"{revision}.sql"
     with file.open("w") as output, contextlib.redirect_stdout(output):
         Migrations("postgresql://").sql(f"{before}:{revision}")

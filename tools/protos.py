@@ -1,16 +1,15 @@
-"""Turn protos/ into the code in generated/, and into images that buf reads.
+"""Compile protos/ to the code in generated/, and to images that buf reads.
 
     python tools/protos.py generate      write generated/
-    python tools/protos.py check         tell where generated/ is not what protos/ says
+    python tools/protos.py check         list the files of generated/ that are outdated
     python tools/protos.py image FILE    write the compiled protos (--comments: with comments)
 
-Runs in `.venv-proto`: the compiler decides which grpcio and protobuf the stubs load beside, and the
-ones that the service itself runs on would shut out callers with older ones.
+Runs in `.venv-proto`, because the version of the compiler decides which grpcio and protobuf the
+stubs need. The service's own versions would exclude callers with older ones.
 
-Two things are written that protos/ does not hold. `buf/validate/validate.proto` comes out of the
-protovalidate package: the stubs import its Python form. And a `py.typed` beside the stubs tells
-type checkers that they are typed. There is no `__init__.py`: `tamatar` and `buf` stay namespace
-packages, so that other distributions can put stubs of their own beside these.
+generated/ contains two things that are not in protos/. The stubs import `buf/validate`, which is
+compiled from the protovalidate package. A `py.typed` marks the stubs as typed. There is no
+`__init__.py`, so `tamatar` and `buf` stay namespace packages that other distributions can share.
 """
 
 import argparse
@@ -30,7 +29,7 @@ VALIDATE = "buf/validate/validate.proto"
 
 
 def main() -> int:
-    """Do what the command line says, and return the exit status."""
+    """Run the command of the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate")
@@ -52,7 +51,7 @@ def main() -> int:
 
 
 def write(fresh: dict[Path, bytes]) -> int:
-    """Make generated/ hold these files and no others; touch no file that is right."""
+    """Write the changed files of generated/ and remove the stale ones."""
     present = contents(GENERATED)
     stale = present.keys() - fresh.keys()
     changed = [name for name in fresh if fresh[name] != present.get(name)]
@@ -66,11 +65,11 @@ def write(fresh: dict[Path, bytes]) -> int:
 
 
 def check(fresh: dict[Path, bytes]) -> int:
-    """Tell what `generate` would change."""
+    """Print the files that `generate` would change; return the exit status."""
     present = contents(GENERATED)
     differing = [n for n in fresh.keys() | present.keys() if fresh.get(n) != present.get(n)]
     for name in sorted(differing):
-        print(f"generated/{name.as_posix()} is not what protos/ says: `make proto` writes it.")
+        print(f"generated/{name.as_posix()} is outdated: run `make proto`.")
     return 1 if differing else 0
 
 
@@ -84,15 +83,15 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 class Compiler:
-    """protoc over everything in protos/."""
+    """Runs protoc on all files of protos/."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep what protoc reads and writes in this folder."""
+        """Use this folder for the input and output of protoc."""
         self.output = folder / "generated"
         self._folder = folder
         self._sources = sorted(p.relative_to(PROTOS).as_posix() for p in PROTOS.rglob("*.proto"))
         self._imports = folder / "imports.binpb"
-        # The package has the compiled file only, as the descriptor of its own messages.
+        # The package has no validate.proto, only the descriptor that it was compiled to.
         validate = protovalidate.ViolationPb.desc().file.proto.to_binary()
         imports = FileDescriptorSet()
         imports.file.add().ParseFromString(validate)
@@ -104,7 +103,7 @@ class Compiler:
         self._run(*options, *(["--include_source_info"] if comments else []), *self._sources)
 
     def generate(self) -> dict[Path, bytes]:
-        """Return the stubs by their paths under generated/."""
+        """Return the stubs by their paths below generated/."""
         self.output.mkdir()
         messages = [f"--python_out={self.output}", f"--mypy_out=quiet:{self.output}"]
         self._run(*messages, VALIDATE, *self._sources)
@@ -115,7 +114,7 @@ class Compiler:
         return contents(self.output)
 
     def _sources_with_services(self) -> list[str]:
-        """Return the files for which gRPC stubs would not be empty."""
+        """Return the files that define services. The gRPC stubs of others would be empty."""
         image = self._folder / "image.binpb"
         self.write_image(image)
         files = FileDescriptorSet.FromString(image.read_bytes()).file

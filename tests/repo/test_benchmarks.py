@@ -26,7 +26,7 @@ from tamatar_auth.security.passwords.peppers import Peppers
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.tables import users
 from tests.support.canaries import SUITE
-from tests.support.commands import ROOT, run
+from tests.support.commands import ROOT, missing_tool, run
 from tests.support.waiting import eventually
 
 USERS = 60
@@ -37,8 +37,6 @@ status codes: 5214 2xx, 0 3xx, 0 4xx, 0 5xx
 traffic: 308.12KB (315511) total, 15.42KB (15792) headers, 25.46KB ({data}) data
 """
 VALIDATE = session_calls(USERS)["ValidateSession"]
-
-needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is missing")
 
 
 @pytest.fixture
@@ -137,8 +135,9 @@ async def test_writing_statements_are_counted(server, filled):
     assert (spent.writing, spent.plus(spent).writing) == (1, 2)
 
 
-@needs_h2load
 async def test_h2load_measures_server_and_detects_wrong_answers(server):
+    if shutil.which("h2load") is None:
+        missing_tool("h2load is missing: .ci/run installs nghttp2-client")
     (size,) = {len(await client.checked_call(server, VALIDATE, number)) for number in (1, 2)}
 
     async def drive(numbers):
