@@ -41,7 +41,7 @@ test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 
 chaos: $(DEV) ## Inject faults under load: make chaos SEEDS=20 SECONDS=30, or SEED=123 to repeat
 	@$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED)) $(addprefix --seeds ,$(SEEDS)) \
-		$(addprefix --seconds ,$(SECONDS)) $(addprefix --writes ,$(WRITES)) $(if $(BITE),--bite $(filter-out 1,$(BITE)),$(if $(SEED),,--promises)) $(ARGS)
+		$(addprefix --seconds ,$(SECONDS)) $(addprefix --writes ,$(WRITES)) $(if $(MUTANTS),--mutants $(filter-out 1,$(MUTANTS)),$(if $(SEED),,--promises)) $(ARGS)
 
 failover: $(DEV) ## Kill the primary repeatedly while clients write: make failover SEEDS=20
 	@$(BIN)/python -m tests.chaos.failover $(addprefix --seeds ,$(SEEDS)) \

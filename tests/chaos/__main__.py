@@ -1,4 +1,4 @@
-"""python -m tests.chaos: runs from seeds, and the table of what is promised."""
+"""python -m tests.chaos: runs from seeds, and the table of promises."""
 
 import argparse
 import secrets
@@ -11,15 +11,15 @@ import uvloop
 
 from tests.chaos import promise_table as promise_rows
 from tests.chaos.cluster import Postgres
-from tests.chaos.mutant_table import ATTEMPTS, BITES, SECONDS, Bite
+from tests.chaos.mutant_table import ATTEMPTS, MUTANTS, SECONDS, Mutant
 from tests.chaos.promises import tried
-from tests.chaos.report import Report, tell_bite
+from tests.chaos.report import Report, print_mutant
 from tests.chaos.run import TEMPLATE, Ground, Plan, database_server, run
 from tests.chaos.small_disk import small_disk
 
 
 async def chaos(ground: Ground, plans: Sequence[Plan], *, promises: bool) -> bool:
-    """Run every plan, tell of each, print the table, and return whether all was kept."""
+    """Run every plan, report each, print the table, and return whether all promises were kept."""
     report = Report()
     async with database_server(ground) as postgres:
         for plan in plans:
@@ -31,14 +31,14 @@ async def chaos(ground: Ground, plans: Sequence[Plan], *, promises: bool) -> boo
     return report.is_good and alone
 
 
-async def bite(ground: Ground, names: list[str]) -> bool:
-    """Run the service without one protection after the other; return whether each is missed."""
+async def run_mutants(ground: Ground, names: list[str]) -> bool:
+    """Run every mutant; return whether all were found."""
     async with database_server(ground) as postgres:
-        # Where nothing was taken out nothing is missed.
+        # The unchanged service must break no promise.
         missed = bool(names) or await _is_well(postgres, ground.folder)
-        for bite in BITES:
-            if not names or bite.sabotage in names:
-                missed &= await _is_found(bite, postgres, ground.folder)
+        for mutant in MUTANTS:
+            if not names or mutant.name in names:
+                missed &= await _is_found(mutant, postgres, ground.folder)
     return missed
 
 
@@ -49,18 +49,18 @@ async def _is_well(postgres: Postgres, folder: Path) -> bool:
     return report.is_good
 
 
-async def _is_found(bite: Bite, postgres: Postgres, folder: Path) -> bool:
+async def _is_found(mutant: Mutant, postgres: Postgres, folder: Path) -> bool:
     for attempt in range(1, ATTEMPTS + 1):
-        result = await run(bite.plan(secrets.randbelow(1_000_000)), postgres, folder)
-        if bite.is_found_in(result):
-            tell_bite(bite, result, attempt)
+        result = await run(mutant.plan(secrets.randbelow(1_000_000)), postgres, folder)
+        if mutant.is_found_in(result):
+            print_mutant(mutant, result, attempt)
             return True
-    print(f"NOT FOUND  {bite.sabotage}", flush=True)
+    print(f"NOT FOUND  {mutant.name}", flush=True)
     return False
 
 
 def main() -> int:
-    """Read the arguments and run."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--seed", type=int, action="append", help="this seed, again")
     parser.add_argument("--seeds", type=int, default=3, help="how many, chosen at random")
@@ -71,13 +71,13 @@ def main() -> int:
     parser.add_argument(
         "--promises", action="store_true", help="try also each of the other promises by itself"
     )
-    names = [bite.sabotage for bite in BITES]
+    names = [mutant.name for mutant in MUTANTS]
     parser.add_argument(
-        "--bite",
+        "--mutants",
         nargs="*",
         choices=names,
-        metavar="SABOTAGE",
-        help="sabotage the service, in these ways or in all",
+        metavar="MUTANT",
+        help="run mutants of the service: these, or all",
     )
     given = parser.parse_args()
     seeds = given.seed or [secrets.randbelow(1_000_000) for _ in range(given.seeds)]
@@ -89,9 +89,11 @@ def main() -> int:
             if disk is None:
                 print("No disk can be filled here: that fault is left out.")
             ground = Ground(Path(name), disk)
-            asked = given.bite is not None
+            asked = given.mutants is not None
             work = (
-                bite(ground, given.bite) if asked else chaos(ground, plans, promises=given.promises)
+                run_mutants(ground, given.mutants)
+                if asked
+                else chaos(ground, plans, promises=given.promises)
             )
             return 0 if uvloop.run(work) else 1
 

@@ -1,4 +1,4 @@
-"""Clients that do at random what callers do, and write down what came of it."""
+"""Clients that make random calls, and record the results."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,18 +8,18 @@ from uuid import UUID
 from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as user_pb
 from tests.chaos.history import Call
-from tests.chaos.recording_client import RECENT, Asking, Server
-from tests.chaos.shared_state import World
+from tests.chaos.recording_client import RECENT, RecordingClient, Server
+from tests.chaos.shared_state import SharedState
 
 PEOPLE = 40
 SHARED_ADDRESSES = 5
 
 
-class Client(Asking):
-    """Does one thing after the other, at one server or another."""
+class Client(RecordingClient):
+    """Makes one call after the other, at one server or another."""
 
-    def __init__(self, world: World, servers: Sequence[Server], random: Random) -> None:
-        super().__init__(world, servers, random)
+    def __init__(self, state: SharedState, servers: Sequence[Server], random: Random) -> None:
+        super().__init__(state, servers, random)
         self._actions: dict[Callable[[], Awaitable[None]], int] = {
             self.create: 3,
             self.contest: 4,
@@ -37,40 +37,40 @@ class Client(Asking):
         }
 
     async def run(self) -> None:
-        """Go on until the world is over."""
+        """Make calls until the run is over."""
         actions, weights = [*self._actions], [*self._actions.values()]
-        while not self._world.is_over:
+        while not self._state.is_over:
             (action,) = self._random.choices(actions, weights)
-            async with self._world.turn():
-                await (self.create() if len(self._world.here) < PEOPLE // 4 else action())
+            async with self._state.turn():
+                await (self.create() if len(self._state.here) < PEOPLE // 4 else action())
             await asyncio.sleep(0)
 
     async def look_back(self) -> None:
-        """Ask of the users and the sessions that are left: their answers are checked too."""
-        for person in self._world.here:
+        """Call about the remaining users and sessions; these responses are checked too."""
+        for person in self._state.here:
             await self._read(person)
             if len(person.passwords) == 1:
                 await self._sign_in(person, person.passwords[0])
-        for session in self._world.sessions[-RECENT:]:
+        for session in self._state.sessions[-RECENT:]:
             await self._validate(session)
 
     async def end_one(self) -> str:
-        """Start a session and end it, and return its id."""
+        """Start a session and revoke it; return its id."""
         while True:
-            person = self._random.choice(self._world.here)
+            person = self._random.choice(self._state.here)
             started = await self._sign_in(person, person.passwords[0])
             end = Call("RevokeSession", user=started.user, session=started.session)
             if started.is_ok:
-                await self._ask(end, session_pb.RevokeSessionRequest(session_id=end.session))
+                await self._call(end, session_pb.RevokeSessionRequest(session_id=end.session))
             if end.is_ok:
                 return end.session
 
     async def create(self) -> None:
-        """Create a user, and ask again with the same request id while it is not known of."""
-        if len(self._world.here) > PEOPLE:
+        """Create a user, and repeat the request while its outcome is unknown."""
+        if len(self._state.here) > PEOPLE:
             return
         request_id = str(UUID(int=self._random.getrandbits(128), version=4))
-        address = self._world.unique("person") + "@chaos.example"
+        address = self._state.unique("person") + "@chaos.example"
         for _ in range(8):
             call = await self._create(address, request_id)
             if not call.may_have_happened or call.is_ok:
@@ -78,9 +78,9 @@ class Client(Asking):
             await asyncio.sleep(0.2)
 
     async def contest(self) -> None:
-        """Create a user with an address that others want too, or delete the one who has it."""
+        """Create a user with a contested address, or delete its current owner."""
         if self._random.random() < 0.2:
-            taken = [one for one in self._world.here if one.email.startswith("shared")]
+            taken = [one for one in self._state.here if one.email.startswith("shared")]
             if taken:
                 await self._delete(self._random.choice(taken))
             return
@@ -93,15 +93,15 @@ class Client(Asking):
             await self._read(person)
 
     async def update(self) -> None:
-        """Write a name that nobody wrote before."""
+        """Write a unique name."""
         if person := self._person():
-            call = Call("UpdateUser", user=person.id, value=self._world.unique("name"))
+            call = Call("UpdateUser", user=person.id, value=self._state.unique("name"))
             request = user_pb.UpdateUserRequest(user_id=person.id, first_name=call.value)
             request.update_mask.paths.append("first_name")
-            self._version(call, await self._ask(call, request))
+            self._version(call, await self._call(call, request))
 
     async def sign_in(self) -> None:
-        """Start a session, where it is known which password is right."""
+        """Start a session, if the right password is known."""
         person = self._person()
         if person is None or len(person.passwords) > 1:
             if person is not None:
@@ -110,12 +110,12 @@ class Client(Asking):
         await self._sign_in(person, person.passwords[0])
 
     async def validate(self) -> None:
-        """Ask of a session, which may have ended."""
+        """Validate a session, which may have ended."""
         if session := self._session():
             await self._validate(session)
 
     async def validate_some(self) -> None:
-        """Ask of several sessions at once."""
+        """Validate several sessions at once."""
         some = [found for _ in range(4) if (found := self._session())]
         calls = [
             Call("BatchValidateSessions", user=one.user, session=one.id, token=one.token)
@@ -129,7 +129,7 @@ class Client(Asking):
         await self._validate_together(calls, request)
 
     async def refresh(self) -> None:
-        """Replace a session's token."""
+        """Refresh a session."""
         session = self._session()
         if session is None or session.is_over or session.lock.locked():
             return
@@ -137,7 +137,7 @@ class Client(Asking):
             call = Call(
                 "RefreshSession", user=session.user, session=session.id, token=session.token
             )
-            answer = await self._ask(
+            answer = await self._call(
                 call, session_pb.RefreshSessionRequest(session_token=call.token)
             )
             if answer:
@@ -145,34 +145,34 @@ class Client(Asking):
             session.is_over = session.is_over or not call.may_have_happened
 
     async def revoke(self) -> None:
-        """End a session, and ask of it at once."""
+        """Revoke a session, and validate it at once."""
         if session := self._session():
             call = Call("RevokeSession", user=session.user, session=session.id)
-            await self._ask(call, session_pb.RevokeSessionRequest(session_id=session.id))
+            await self._call(call, session_pb.RevokeSessionRequest(session_id=session.id))
             session.is_over = True
             await self._validate(session)
 
     async def revoke_all(self) -> None:
-        """End all sessions of a user, and ask of them at once."""
+        """Revoke all sessions of a user, and validate them at once."""
         if person := self._person():
             call = Call("RevokeUserSessions", user=person.id)
-            await self._ask(call, session_pb.RevokeUserSessionsRequest(user_id=person.id))
+            await self._call(call, session_pb.RevokeUserSessionsRequest(user_id=person.id))
             await self._validate_those_of(person)
 
     async def change_password(self) -> None:
-        """Give a user another password; a user has one change at a time."""
+        """Change a user's password, one change at a time."""
         person = self._person()
         if person is None or person.lock.locked() or len(person.passwords) > 1:
             return
         async with person.lock:
-            new = self._world.unique("chaotic battery horse ")
+            new = self._state.unique("chaotic battery horse ")
             (old,) = person.passwords
             call = Call("ChangePassword", user=person.id, value=new, old=old)
             person.passwords = [old, new]
             request = user_pb.ChangePasswordRequest(
                 user_id=person.id, current_password=old, new_password=new
             )
-            self._version(call, await self._ask(call, request))
+            self._version(call, await self._call(call, request))
             if call.is_ok:
                 person.passwords = [new]
             elif not call.may_have_happened:
@@ -180,19 +180,19 @@ class Client(Asking):
         await self._validate_those_of(person)
 
     async def deactivate(self) -> None:
-        """Bar a user, ask of its sessions, and let it in again."""
+        """Deactivate a user, validate its sessions, and activate it again."""
         if person := self._person():
             call = Call("DeactivateUser", user=person.id)
             request = user_pb.DeactivateUserRequest(user_id=person.id)
-            self._version(call, await self._ask(call, request))
+            self._version(call, await self._call(call, request))
             await self._validate_those_of(person)
             call = Call("ActivateUser", user=person.id)
             back = user_pb.ActivateUserRequest(user_id=person.id)
-            self._version(call, await self._ask(call, back))
+            self._version(call, await self._call(call, back))
             await self._validate_those_of(person)
 
     async def delete(self) -> None:
-        """Delete a user, and ask of its sessions."""
+        """Delete a user, and validate its sessions."""
         person = self._person()
-        if person is not None and len(self._world.here) > PEOPLE // 2:
+        if person is not None and len(self._state.here) > PEOPLE // 2:
             await self._delete(person)

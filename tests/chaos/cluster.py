@@ -1,4 +1,4 @@
-"""The servers and the PostgreSQL of a run, and what can be done to them."""
+"""The servers and the PostgreSQL of a run, and how they fail."""
 
 import asyncio
 import contextlib
@@ -24,17 +24,17 @@ from tests.chaos.faulty_wire import Wire
 from tests.chaos.recording_client import RECONNECT
 from tests.support.commands import COMMAND, IMPATIENT, ROOT, serving
 
-SABOTAGE = (sys.executable, "-m", "tests.chaos.mutant_service")
+MUTANT_COMMAND = (sys.executable, "-m", "tests.chaos.mutant_service")
 
 DURABLE = {
     "fsync": "on",
     "full_page_writes": "on",
     "max_connections": "60",
     "superuser_reserved_connections": "3",
-    # So that connections that a frozen or killed service leaves behind do not stay.
+    # Connections of a frozen or killed service must not stay.
     "restart_after_crash": "on",
 }
-"""Settings of a database whose every commit outlives a crash."""
+"""Settings of a database whose commits survive a crash."""
 
 MODEST = {
     "TAMATAR_POOL_SIZE": "8",
@@ -49,14 +49,14 @@ class Postgres:
 
     def __init__(self, folder: Path, disk: Path | None = None) -> None:
         self.disk = disk
-        """The small file system that databases are on; None where there is none."""
+        """The small file system for databases; None if there is none."""
         self._folder = folder
         self._embedded = EmbeddedPostgres(folder, settings=DURABLE)
-        # The guard of the server dies with the thread that started it.
+        # The guard of the server ends with the thread that started it.
         self._thread = ThreadPoolExecutor(max_workers=1)
 
     def url(self, database: str = "postgres") -> str:
-        """Give the URL of a database."""
+        """Return the URL of a database."""
         return self._embedded.url(database)
 
     async def start(self) -> None:
@@ -73,7 +73,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let none of its processes run for as long as the block."""
+        """Stop all its processes while the block runs."""
         pids = self._pids()
         for pid in pids:
             _signal(pid, signal.SIGSTOP)
@@ -84,7 +84,7 @@ class Postgres:
                 _signal(pid, signal.SIGCONT)
 
     async def administer(self, *statements: str) -> list[tuple[Any, ...]]:
-        """Run statements as its superuser, each in a transaction of its own."""
+        """Run statements as its superuser, each in its own transaction."""
         rows: list[tuple[Any, ...]] = []
         async with await psycopg.AsyncConnection.connect(
             self.url(), autocommit=True, options="-c default_transaction_read_only=off"
@@ -105,20 +105,20 @@ class Postgres:
 
 
 class Service:
-    """A server process that is started again after its end, on the same port."""
+    """A server process that is restarted after its end, on the same port."""
 
-    def __init__(self, folder: Path, url: str, sabotage: str = "", **env: str) -> None:
+    def __init__(self, folder: Path, url: str, mutant: str = "", **env: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self._folder = folder
         self._env = {"TAMATAR_LISTEN": self.address, "TAMATAR_DATABASE_URL": url, **MODEST, **env}
         self._env["PYTHONPATH"] = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        command = (*SABOTAGE, sabotage) if sabotage else (COMMAND, "serve")
-        # Whoever ends this process leaves no servers behind.
+        command = (*MUTANT_COMMAND, mutant) if mutant else (COMMAND, "serve")
+        # A server ends with this process.
         self._command = (*command, "--exit-with-parent", str(os.getpid()))
         self._life = contextlib.ExitStack()
         self._server: Any = None
         self.failed: list[Any] = []
-        """What it logged of faults of its own."""
+        """The faults of its own that it logged."""
 
     async def start(self) -> None:
         """Start it and wait until it answers calls."""
@@ -133,13 +133,13 @@ class Service:
         await self.end()
 
     async def end(self) -> int:
-        """Ask it to end unless it did, wait, and return its exit code."""
+        """Stop it if it runs, wait, and return its exit code."""
         await asyncio.to_thread(self._life.close)
         self.failed += [*self._server.events("call failed"), *self._server.events("crashed")]
         return int(self._server.process.returncode)
 
     async def is_well(self) -> bool:
-        """Ask it whether it can do its work, and let it do some."""
+        """Return whether it is healthy and answers a call."""
         options = [*RECONNECT, ("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(self.address, options=options) as channel:
             health: Any = HealthStub(channel)
@@ -153,8 +153,8 @@ class Service:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-class House:
-    """A PostgreSQL, the servers over one of its databases, and the wire of the last of them."""
+class Cluster:
+    """A PostgreSQL, the servers on one of its databases, and the wire of the last server."""
 
     def __init__(
         self, postgres: Postgres, database: str, services: Sequence[Service], wire: Wire
@@ -169,11 +169,11 @@ class House:
         await asyncio.gather(*(service.start() for service in self.services))
 
     async def end(self) -> list[int]:
-        """End all servers, and return their exit codes."""
+        """Stop all servers, and return their exit codes."""
         return [*await asyncio.gather(*(service.end() for service in self.services))]
 
     async def is_well(self) -> bool:
-        """Tell whether all servers serve."""
+        """Return whether all servers serve."""
         return all(await asyncio.gather(*(service.is_well() for service in self.services)))
 
 

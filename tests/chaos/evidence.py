@@ -1,4 +1,4 @@
-"""What is known of a run in the end, and what follows from it."""
+"""The history and the final rows of a run, and conclusions from them."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from tests.chaos.history import Call, History, Outcome, Watch
 USER_ENDS = ("RevokeUserSessions", "ChangePassword", "DeactivateUser", "DeleteUser")
 CHANGES = ("UpdateUser", "ChangePassword", "DeactivateUser", "ActivateUser", "DeleteUser")
 ALWAYS_CHANGES = ("UpdateUser", "ChangePassword", "DeleteUser")
-"""Changes that count in a user's version whatever was before."""
+"""Changes that always raise a user's version."""
 VALIDATIONS = ("ValidateSession", "BatchValidateSessions", "RefreshSession")
 
 GRACE = 10.0
@@ -21,7 +21,7 @@ SLACK = 3.0
 
 @dataclass(frozen=True)
 class StoredUser:
-    """What the database has of a user in the end."""
+    """The final row of a user."""
 
     id: str
     email: str
@@ -34,7 +34,7 @@ class StoredUser:
 
 @dataclass(frozen=True)
 class StoredSession:
-    """What the database has of a session in the end."""
+    """The final row of a session."""
 
     id: str
     user: str
@@ -43,14 +43,14 @@ class StoredSession:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the database has in the end."""
+    """The final rows of the database."""
 
     users: Mapping[str, StoredUser]
     sessions: Mapping[str, StoredSession]
 
 
 class Evidence:
-    """A history, and what the database has in the end."""
+    """A history, and the final rows of the database."""
 
     def __init__(self, history: History, stored: Stored) -> None:
         self.history = history
@@ -62,18 +62,18 @@ class Evidence:
             self.of_session[call.session].append(call)
 
     @property
-    def asked_in_vain(self) -> int:
-        """How many validations began after somebody knew that their session was over."""
+    def validations_after_end(self) -> int:
+        """The number of validations that began after the end of their session was known."""
         asked = [call for call in self.history.of(*VALIDATIONS) if call.session]
         over = {call.session: self.over_by(call.session, call.user) for call in asked}
         return sum(call.began > over[call.session] for call in asked)
 
     @property
-    def done_in_doubt(self) -> int:
-        """How many changes are there of which no client was told."""
-        told_of = {call.user for call in self.history.of("CreateUser") if call.is_ok}
-        told_of |= {call.session for call in self.history.of("CreateSession") if call.is_ok}
-        rows = sum(key not in told_of for key in (*self.stored.users, *self.stored.sessions))
+    def unacknowledged_changes(self) -> int:
+        """The number of changes that no client saw acknowledged."""
+        acknowledged = {call.user for call in self.history.of("CreateUser") if call.is_ok}
+        acknowledged |= {call.session for call in self.history.of("CreateSession") if call.is_ok}
+        rows = sum(key not in acknowledged for key in (*self.stored.users, *self.stored.sessions))
         changes = sum(
             user.version - 1 - len({c.version for c in self.calls_of(user.id, *CHANGES) if c.is_ok})
             for user in self.stored.users.values()
@@ -84,19 +84,19 @@ class Evidence:
         return [call for call in self.of_user[user] if call.method in methods]
 
     def ends_of(self, session: str, user: str) -> list[Call]:
-        """Return the calls that end a session, whatever became of them."""
+        """Return the calls that end a session, whatever their outcome."""
         own = [call for call in self.of_session[session] if call.method == "RevokeSession"]
         started = [call for call in self.of_session[session] if call.method == "CreateSession"]
         known_by = started[0].ended if started else inf
         return own + [call for call in self.calls_of(user, *USER_ENDS) if call.began >= known_by]
 
-    def to_be_told(self, watch: Watch) -> dict[str, Call]:
-        """Return the sessions that a watch had to tell of, and what ended each for certain.
+    def due_ends(self, watch: Watch) -> dict[str, Call]:
+        """Return the sessions whose end a watch must have received, with the certain end.
 
-        It tells in the order of commits. What was answered before the end of another session
-        was asked for, of which it told, came before that.
+        A watch receives ends in the order of commits. An end that was answered before the
+        last received end was requested was committed earlier.
         """
-        later = max((self._asked_to_end(session) for session in watch.told), default=0.0)
+        later = max((self._asked_to_end(session) for session in watch.ends), default=0.0)
         return {
             session.id: end
             for session in self.stored.sessions.values()
@@ -108,12 +108,12 @@ class Evidence:
         }
 
     def _asked_to_end(self, session: str) -> float:
-        """Tell when somebody first asked for a session's end, or for what led to it."""
+        """Return when a session's end, or what led to it, was first requested."""
         user = self.stored.sessions[session].user
         asked = [call for call in self.of_session[session] if call.method == "RevokeSession"]
         asked += self._may_have_found_reuse(session)
         started = [call for call in self.of_session[session] if call.method == "CreateSession"]
-        # Of a session that no client was told of it is not known when it began.
+        # A session whose creation was never answered has no known beginning.
         since = started[0].began if started else 0.0
         asked += [call for call in self.calls_of(user, *USER_ENDS) if call.done_by >= since]
         return min((call.began for call in asked), default=0.0)
@@ -127,7 +127,7 @@ class Evidence:
         )
 
     def _may_have_found_reuse(self, session: str) -> list[Call]:
-        """Return the calls that ended a session if a token of theirs had been replaced."""
+        """Return the calls that ended a session if their token had been replaced."""
         return [
             call
             for call in self.of_session[session]
@@ -160,13 +160,13 @@ class Evidence:
         )
 
     def over_by(self, session: str, user: str) -> float:
-        """Tell when somebody knew that a session was over."""
+        """Return when the end of a session was first known."""
         ends = [call.ended for call in self.ends_of(session, user) if call.is_ok]
-        told = {"SESSION_REVOKED", "SESSION_REUSED"}
-        heard = [call.ended for call in self.of_session[session] if call.reason in told]
-        return min(ends + heard, default=inf)
+        known = {"SESSION_REVOKED", "SESSION_REUSED"}
+        refused = [call.ended for call in self.of_session[session] if call.reason in known]
+        return min(ends + refused, default=inf)
 
 
-def told(call: Call) -> str:
+def describe(call: Call) -> str:
     how = call.reason or (call.refusal.code.name if call.refusal else call.outcome)
     return f"{call.method} ({how}, {call.began:.3f}-{call.ended:.3f})"

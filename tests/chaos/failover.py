@@ -1,8 +1,8 @@
-"""Clients that write through failovers, and what must be there afterwards.
+"""Clients that write through failovers, and a comparison with the final rows.
 
-A write is acknowledged, refused, or its outcome is unknown: the caller heard UNAVAILABLE or no
-answer at all. What was acknowledged must be there, what was refused must not, and what is
-unknown must be there as a whole or not at all.
+A write is acknowledged, refused, or of unknown outcome: UNAVAILABLE or no answer at all. An
+acknowledged write must be there, a refused one must not, and an unknown one must be there as a
+whole or not at all.
 """
 
 import argparse
@@ -37,7 +37,7 @@ CLIENTS = 6
 
 @dataclass
 class Account:
-    """What a client knows of one user: values that may be there, the last known one first."""
+    """A client's knowledge of one user: possible values, the last known one first."""
 
     email: str
     request_id: str
@@ -50,13 +50,13 @@ class Account:
 
 @dataclass
 class Report:
-    """What a run came to."""
+    """The results of a run."""
 
     acknowledged: int = 0
     unknown: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    """What is lost, or there although it was refused, or half there; and stale answers."""
+    """Writes that are lost, half done, or done although refused; and stale reads."""
     gaps: list[float] = field(default_factory=list)
     """Seconds from each kill to the first write that began after it and was acknowledged."""
 
@@ -70,7 +70,7 @@ class Report:
 
 
 class Clients:
-    """Clients of one server, each with a user of its own at a time."""
+    """Clients of one server, each with one user at a time."""
 
     def __init__(self, channel: grpc.aio.Channel, seed: int) -> None:
         self.report = Report()
@@ -82,7 +82,7 @@ class Clients:
         self._tasks = [asyncio.create_task(self._work(number)) for number in range(CLIENTS)]
 
     async def stop(self) -> None:
-        """Let each client end what it is doing."""
+        """Stop each client after its current call."""
         self._stopping.set()
         await asyncio.gather(*self._tasks)
 
@@ -112,10 +112,10 @@ class Clients:
                 await self._delete(account)
 
     async def _create(self, account: Account) -> None:
-        # Repeated with the request's id until it is answered, as callers do.
+        # A client repeats the request id until it gets an answer.
         while not account.user_id and not self._stopping.is_set():
             request = ada(email=account.email, request_id=account.request_id, email_verified=True)
-            answer = await self._told(self._users.CreateUser, request)
+            answer = await self._call(self._users.CreateUser, request)
             if isinstance(answer, StatusCode):
                 await asyncio.sleep(0.05)
             else:
@@ -126,14 +126,14 @@ class Clients:
         request = user_pb.UpdateUserRequest(user_id=account.user_id)
         request.first_name = name
         request.update_mask.paths.append("first_name")
-        answer = await self._told(self._users.UpdateUser, request)
+        answer = await self._call(self._users.UpdateUser, request)
         if not isinstance(answer, StatusCode):
             account.names = [name]
         elif answer in UNKNOWN:
             account.names.append(name)
 
     async def _start(self, account: Account) -> None:
-        answer = await self._told(self._sessions.CreateSession, sign_in(email=account.email))
+        answer = await self._call(self._sessions.CreateSession, sign_in(email=account.email))
         if not isinstance(answer, StatusCode):
             account.tokens[answer.session.session_id] = answer.session_token
             account.revoked[answer.session.session_id] = {False}
@@ -144,7 +144,7 @@ class Clients:
             return
         key = self._random.choice(live)
         request = session_pb.RevokeSessionRequest(session_id=key)
-        answer = await self._told(self._sessions.RevokeSession, request)
+        answer = await self._call(self._sessions.RevokeSession, request)
         if not isinstance(answer, StatusCode):
             account.revoked[key] = {True}
         elif answer in UNKNOWN:
@@ -152,14 +152,14 @@ class Clients:
 
     async def _delete(self, account: Account) -> None:
         request = user_pb.DeleteUserRequest(user_id=account.user_id, deleted_by="a client")
-        answer = await self._told(self._users.DeleteUser, request)
+        answer = await self._call(self._users.DeleteUser, request)
         if not isinstance(answer, StatusCode):
             account.deleted = {True}
         elif answer in UNKNOWN:
             account.deleted = {True, False}
 
     async def _check(self, account: Account) -> None:
-        """Ask for a session whose state is known, and compare."""
+        """Read a session with a known state, and compare."""
         known = [key for key, revoked in account.revoked.items() if len(revoked) == 1]
         if not known:
             return
@@ -176,8 +176,8 @@ class Clients:
         if account.revoked[key] != {found}:
             self.report.wrong.append(f"a session that is {account.revoked[key]}: {code}")
 
-    async def _told(self, call: Callable[..., Awaitable[Any]], request: Any) -> Any | StatusCode:
-        """Return the answer, or the status of a refusal."""
+    async def _call(self, call: Callable[..., Awaitable[Any]], request: Any) -> Any | StatusCode:
+        """Return the response, or the status of a refusal."""
         began = time.monotonic()
         try:
             answer = await call(request, timeout=DEADLINE)
@@ -196,9 +196,9 @@ class Clients:
 async def run(
     folder: Path, *, seed: int, failovers: int, writes: int, silent: bool = False
 ) -> Report:
-    """Let clients write through failovers, with as many writes between two; then look.
+    """Write through failovers, with a number of writes between two; then compare.
 
-    The primary is killed, or falls silent: its connections stay open and nothing is answered.
+    The primary is killed, or falls silent: its connections stay open and it answers nothing.
     """
     with (
         Pair(folder) as pair,
@@ -213,7 +213,7 @@ async def run(
                     await asyncio.to_thread(pair.restore)
                 await clients.acknowledged_after(time.monotonic(), writes)
                 if number % 2:
-                    # What would be acknowledged without the standby, it would not have.
+                    # The standby would lack writes that were acknowledged without it.
                     await asyncio.to_thread(pair.part)
                 await asyncio.sleep(pause.uniform(0, 0.2))
                 killed = time.monotonic()
@@ -228,7 +228,7 @@ async def run(
 
 
 def differences(url: str, accounts: Sequence[Account]) -> list[str]:
-    """Tell what is there and should not, and what should and is not."""
+    """Return rows that are there and should not be, and rows that are missing."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "SELECT email, id::text, first_name, deleted_at IS NOT NULL, user_id IS NOT NULL"
@@ -255,25 +255,25 @@ def _differences(
     if row is None:
         return [f"{account.email} is lost"] if account.user_id else []
     user_id, name, deleted, has_profile = row
-    told = []
+    found = []
     if not has_profile:
-        told.append(f"{account.email} is half there")
+        found.append(f"{account.email} is half there")
     if account.user_id not in {"", user_id}:
-        told.append(f"{account.email} is another user")
+        found.append(f"{account.email} is another user")
     if name not in account.names:
-        told.append(f"{account.email} is called {name}, not {account.names}")
+        found.append(f"{account.email} is called {name}, not {account.names}")
     if deleted not in account.deleted:
-        told.append(f"{account.email} is deleted: {deleted}, not {account.deleted}")
+        found.append(f"{account.email} is deleted: {deleted}, not {account.deleted}")
     for key, expected in account.revoked.items():
         if key not in revoked:
-            told.append(f"{key} is lost")
+            found.append(f"{key} is lost")
         elif revoked[key] not in expected and not deleted:
-            told.append(f"{key} is revoked: {revoked[key]}, not {expected}")
-    return told
+            found.append(f"{key} is revoked: {revoked[key]}, not {expected}")
+    return found
 
 
 def main() -> int:
-    """Run seed after seed, print what each came to, and return the exit status."""
+    """Run seed after seed, print the results, and return the exit status."""
     parser = argparse.ArgumentParser(prog="make failover", description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=5)

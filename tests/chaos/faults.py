@@ -1,4 +1,4 @@
-"""What is done to the service and its database while clients call."""
+"""Faults of the service and its database while clients call."""
 
 import asyncio
 import time
@@ -9,17 +9,17 @@ from random import Random
 
 import psycopg
 
-from tests.chaos.cluster import House
+from tests.chaos.cluster import Cluster
 from tests.chaos.faulty_wire import Fault as Wired
 from tests.chaos.history import History, Span
-from tests.chaos.shared_state import World
+from tests.chaos.shared_state import SharedState
 from tests.chaos.small_disk import filled
 
 LONGEST_HEAL = 30.0
-"""Seconds after which what has not healed will not heal. The promise is 3."""
+"""Seconds after which a fault counts as not healed. The promise is 3."""
 
 AT_REST = "after connections were cut at rest"
-"""The span in which no call may hear of connections that died while nobody used them."""
+"""The span in which no call may notice connections that died while unused."""
 
 KILLED, RESTARTED = "servers killed", "servers restarted"
 FULL = "disk full"
@@ -31,21 +31,21 @@ TERMINATE = (
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 )
 TERMINATE_AND_WAIT = TERMINATE.replace("(pid)", "(pid, 5000)")
-"""The same, until their processes have gone, or for so many milliseconds each."""
+"""The same, until their processes have ended, or for some milliseconds each."""
 RELOAD = "SELECT pg_reload_conf()"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where faults are made: the house, the world and the chance of a run."""
+    """The cluster, the shared state and the random numbers of a run."""
 
-    house: House
-    world: World
+    cluster: Cluster
+    state: SharedState
     history: History
     random: Random
 
     def seconds(self, least: float, most: float) -> float:
-        """Choose how long something lasts."""
+        """Choose a duration."""
         return self.random.uniform(least, most)
 
 
@@ -53,8 +53,8 @@ Fault = Callable[[Scene], Awaitable[None]]
 
 
 async def kill_servers(scene: Scene) -> None:
-    """Kill -9 of one server, or of all; they are started again."""
-    services = scene.house.services
+    """Kill one server or all with SIGKILL; start them again."""
+    services = scene.cluster.services
     killed = services if scene.random.random() < 0.3 else [scene.random.choice(services)]
     for service in killed:
         await service.kill()
@@ -62,44 +62,44 @@ async def kill_servers(scene: Scene) -> None:
 
 
 async def restart_servers(scene: Scene) -> None:
-    """SIGTERM to one server after the other, each of which ends what it began."""
-    for service in scene.house.services:
+    """Stop one server after the other with SIGTERM; each finishes its calls."""
+    for service in scene.cluster.services:
         if code := await service.end():
             scene.history.said.append(f"a server ended with {code}")
         await service.start()
 
 
 async def kill_database(scene: Scene) -> None:
-    """Kill -9 of all processes of PostgreSQL; it recovers from its log."""
-    await scene.house.postgres.kill()
+    """Kill all processes of PostgreSQL; it recovers from its log."""
+    await scene.cluster.postgres.kill()
     await asyncio.sleep(scene.seconds(0, 0.5))
-    await scene.house.postgres.start()
+    await scene.cluster.postgres.start()
 
 
 async def restart_database(scene: Scene) -> None:
-    """An orderly restart, which ends connections with 57P01."""
-    await scene.house.postgres.stop()
+    """Restart PostgreSQL in order, which ends connections with 57P01."""
+    await scene.cluster.postgres.stop()
     await asyncio.sleep(scene.seconds(0, 1.0))
-    await scene.house.postgres.start()
+    await scene.cluster.postgres.start()
 
 
 async def freeze_database(scene: Scene) -> None:
-    """SIGSTOP and SIGCONT: connections stand, nothing is answered."""
-    with scene.house.postgres.frozen():
+    """Stop and continue all processes: connections stay open and nothing is answered."""
+    with scene.cluster.postgres.frozen():
         await asyncio.sleep(scene.seconds(0.2, 2.0))
 
 
 async def cut_connections(scene: Scene) -> None:
-    """Terminate backends, some of them in the middle of a transaction."""
+    """Terminate backends, some of them during a transaction."""
     for _ in range(scene.random.randrange(1, 4)):
-        await scene.house.postgres.administer(f"{TERMINATE} AND random() < 0.7")
+        await scene.cluster.postgres.administer(f"{TERMINATE} AND random() < 0.7")
         await asyncio.sleep(scene.seconds(0.02, 0.2))
 
 
 async def cut_at_rest(scene: Scene) -> None:
-    """Terminate all backends while no call is in flight: no call may hear of it."""
-    async with scene.world.pause():
-        await scene.house.postgres.administer(TERMINATE_AND_WAIT)
+    """Terminate all backends while no call is in flight: no call may notice."""
+    async with scene.state.pause():
+        await scene.cluster.postgres.administer(TERMINATE_AND_WAIT)
         await asyncio.sleep(0.3)
         began = time.monotonic()
     await asyncio.sleep(1.0)
@@ -107,13 +107,13 @@ async def cut_at_rest(scene: Scene) -> None:
 
 
 async def hide_commits(scene: Scene) -> None:
-    """Let commits happen of which nobody hears.
+    """Let commits happen without an answer.
 
-    They wait for a standby that is not there, and are cut while they wait: what they wrote
-    is kept.
+    They wait for a standby that does not exist, and are cut while they wait: their writes
+    are kept.
     """
-    postgres = scene.house.postgres
-    await postgres.administer("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", RELOAD)
+    postgres = scene.cluster.postgres
+    await postgres.administer("ALTER SYSTEM SET synchronous_standby_names = 'none'", RELOAD)
     await asyncio.sleep(scene.seconds(0.2, 0.6))
     cut = scene.random.random() < 0.7
     await (postgres.administer(TERMINATE) if cut else kill_database(scene))
@@ -121,16 +121,16 @@ async def hide_commits(scene: Scene) -> None:
 
 
 async def refuse_writes(scene: Scene) -> None:
-    """Let the database be read only, as one that was a primary is."""
-    postgres = scene.house.postgres
+    """Make the database read-only, like a former primary."""
+    postgres = scene.cluster.postgres
     await postgres.administer("ALTER SYSTEM SET default_transaction_read_only = on", RELOAD)
     await asyncio.sleep(scene.seconds(0.2, 1.0))
     await postgres.administer("ALTER SYSTEM RESET default_transaction_read_only", RELOAD)
 
 
 async def lock_users(scene: Scene) -> None:
-    """Hold a lock that every change waits for, so that pools run dry."""
-    url = scene.house.postgres.url(scene.house.database)
+    """Hold a lock that every change waits for, so that pools are exhausted."""
+    url = scene.cluster.postgres.url(scene.cluster.database)
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         await asyncio.sleep(scene.seconds(0.3, 1.5))
@@ -138,10 +138,10 @@ async def lock_users(scene: Scene) -> None:
 
 async def crowd_database(scene: Scene) -> None:
     """Take all connections that PostgreSQL allows, and cut those of the servers."""
-    url = scene.house.postgres.url(scene.house.database)
+    url = scene.cluster.postgres.url(scene.cluster.database)
     async with AsyncExitStack() as crowd:
         until = time.monotonic() + scene.seconds(0.5, 1.5)
-        await scene.house.postgres.administer(TERMINATE)
+        await scene.cluster.postgres.administer(TERMINATE)
         while time.monotonic() < until:
             with suppress(psycopg.OperationalError):
                 connection = await psycopg.AsyncConnection.connect(url)
@@ -151,16 +151,16 @@ async def crowd_database(scene: Scene) -> None:
 
 
 async def fill_disk(scene: Scene) -> None:
-    """Leave no room for new pages of tables and indexes."""
-    disk = scene.house.postgres.disk
+    """Leave no space for new pages of tables and indexes."""
+    disk = scene.cluster.postgres.disk
     assert disk is not None
     with filled(disk):
         await asyncio.sleep(scene.seconds(0.5, 2.0))
 
 
 async def lose_answers(scene: Scene) -> None:
-    """Let the database do what it is asked, and cut the connection before it says so."""
-    wire = scene.house.wire
+    """Let the database do its work, and cut the connection before the answer."""
+    wire = scene.cluster.wire
     for _ in range(scene.random.randrange(5, 20)):
         plan = wire.plan(Wired.CUT_AFTER, at=scene.random.randrange(1, 7))
         with suppress(TimeoutError):
@@ -169,22 +169,22 @@ async def lose_answers(scene: Scene) -> None:
 
 
 async def silence_host(scene: Scene) -> None:
-    """Let nothing pass between a server and the database, and no connection end."""
-    scene.house.wire.freeze()
+    """Drop everything between a server and the database without ending connections."""
+    scene.cluster.wire.freeze()
     await asyncio.sleep(scene.seconds(0.3, 3.0))
-    scene.house.wire.heal()
+    scene.cluster.wire.heal()
 
 
 async def delay_answers(scene: Scene) -> None:
-    """Let every answer of the database be late."""
-    scene.house.wire.delay = scene.seconds(0.02, 0.2)
+    """Delay every answer of the database."""
+    scene.cluster.wire.delay = scene.seconds(0.02, 0.2)
     await asyncio.sleep(scene.seconds(0.3, 1.5))
-    scene.house.wire.heal()
+    scene.cluster.wire.heal()
 
 
 async def make_two(scene: Scene) -> None:
-    """Let a server or its way to the database fail while the database does."""
-    near, far = scene.random.choice(NEAR), scene.random.choice(possible(FAR, scene.house))
+    """Let a server or its wire fail while the database fails."""
+    near, far = scene.random.choice(NEAR), scene.random.choice(possible(FAR, scene.cluster))
     with scene.history.during(near), scene.history.during(far):
         await asyncio.gather(FAULTS[near](scene), FAULTS[far](scene))
 
@@ -216,9 +216,9 @@ FAR = (
 )
 
 
-def possible(faults: Sequence[str], house: House) -> Sequence[str]:
-    """Leave out what cannot be made here."""
-    return [fault for fault in faults if fault != FULL or house.postgres.disk]
+def possible(faults: Sequence[str], cluster: Cluster) -> Sequence[str]:
+    """Return the faults that can be made here."""
+    return [fault for fault in faults if fault != FULL or cluster.postgres.disk]
 
 
 async def make(name: str, scene: Scene) -> None:
@@ -226,7 +226,7 @@ async def make(name: str, scene: Scene) -> None:
     with scene.history.during(name):
         await FAULTS[name](scene)
         ended = time.monotonic()
-        while not await scene.house.is_well():
+        while not await scene.cluster.is_well():
             if time.monotonic() > ended + LONGEST_HEAL:
                 scene.history.said.append(f"{name}: not healed after {LONGEST_HEAL:.0f} s")
                 return

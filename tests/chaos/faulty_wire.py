@@ -1,6 +1,6 @@
-"""The wire between the service and PostgreSQL, which does harm at a round trip that is named.
+"""The wire between the service and PostgreSQL, which fails at a chosen round trip.
 
-A proxy that reads as much of the protocol as it takes to tell messages and round trips apart
+A proxy that reads only as much of the protocol as it needs to separate messages and round trips
 (https://www.postgresql.org/docs/current/protocol-message-formats.html). Nothing is encrypted.
 """
 
@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 ENDS_QUESTION = (b"Q", b"S")
-"""Query and Sync: what the server answers, up to a ReadyForQuery."""
+"""Query and Sync: the messages that the server answers, up to a ReadyForQuery."""
 READY = b"Z"
 
 
 class Fault(Enum):
-    """What becomes of a round trip."""
+    """The fate of a round trip."""
 
     CUT_BEFORE = "the question never arrives, the connection is gone"
     CUT_AFTER = "the server has done what it was asked, the answer is lost with the connection"
@@ -29,7 +29,7 @@ class Fault(Enum):
 
 
 class Plan:
-    """A fault at a round trip that is to come."""
+    """A fault at a future round trip."""
 
     def __init__(self, fault: Fault, at: int) -> None:
         self.fault = fault
@@ -40,16 +40,16 @@ class Plan:
 
 
 class Link:
-    """A connection of the service, and the one to the server that belongs to it."""
+    """A connection of the service, and its connection to the server."""
 
     def __init__(self, wire: "Wire", service: "Side", server: "Side") -> None:
         self.round_trips = 0
         self._wire, self._service, self._server = wire, service, server
-        # The server says once that it is ready before it was asked anything.
+        # The server reports once that it is ready before any query.
         self._asked: deque[Plan | None] = deque([None])
 
     async def pass_on(self) -> None:
-        """Pass on what both say until one of them ends."""
+        """Relay both directions until one side ends."""
         tasks = [asyncio.ensure_future(each) for each in (self._questions(), self._answers())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -61,7 +61,7 @@ class Link:
             self._server.end()
 
     def cut(self) -> None:
-        """End the connection for both sides, whatever is on its way."""
+        """End the connection for both sides, with unsent data lost."""
         self._service.cut()
         self._server.cut()
 
@@ -128,7 +128,7 @@ class Side:
         return head + await self._reader.readexactly(_number(head[1:]) - 4)
 
     async def send(self, message: bytes) -> None:
-        """Write what was read."""
+        """Write a message."""
         self._writer.write(message)
         await self._writer.drain()
 
@@ -137,7 +137,7 @@ class Side:
         await self._reader.read()
 
     def end(self) -> None:
-        """End the connection when all is written."""
+        """End the connection when everything is written."""
         self._writer.close()
 
     def cut(self) -> None:
@@ -146,9 +146,9 @@ class Side:
 
 
 class Wire:
-    """What lies between the service and its database.
+    """The wire between the service and its database.
 
-    It counts the round trips of all connections that go over it, from when they are ready.
+    It counts the round trips of all its connections, from when they are ready.
     """
 
     def __init__(self, url: str) -> None:
@@ -161,16 +161,16 @@ class Wire:
         self.round_trips = 0
         self.connections = 0
         self.cancelled = asyncio.Event()
-        """Set when the service has asked the server to give up a statement."""
+        """Set when the service has asked the server to cancel a statement."""
         self.delay = 0.0
-        """Seconds by which every answer is late."""
+        """Seconds by which every answer is delayed."""
         self.flowing = asyncio.Event()
         self.flowing.set()
 
     @classmethod
     @contextlib.asynccontextmanager
     async def to(cls, url: str) -> AsyncIterator[Self]:
-        """Lay a wire to the server of a database for as long as the block."""
+        """Connect a wire to the server of a database while the block runs."""
         wire = cls(url)
         server = await asyncio.start_server(wire._accept, "127.0.0.1", 0)
         wire._port = server.sockets[0].getsockname()[1]
@@ -185,22 +185,22 @@ class Wire:
 
     @property
     def url(self) -> str:
-        """The URL of the database for who goes over this wire."""
+        """The URL of the database over this wire."""
         login, at, _ = self._url.netloc.rpartition("@")
         return self._url._replace(netloc=f"{login}{at}127.0.0.1:{self._port}").geturl()
 
     @property
     def links(self) -> frozenset[Link]:
-        """The connections that are open."""
+        """The open connections."""
         return frozenset(self._links)
 
     def plan(self, fault: Fault, *, at: int) -> Plan:
-        """Let a fault happen at a round trip, counted from now: the next one is 1."""
+        """Plan a fault at a round trip, counted from now: the next one is 1."""
         self._plan = Plan(fault, at)
         return self._plan
 
     def asked(self) -> Plan | None:
-        """Count a round trip; return what is to become of it."""
+        """Count a round trip; return its plan."""
         self.round_trips += 1
         plan = self._plan
         if plan is None:
@@ -212,9 +212,9 @@ class Wire:
         return plan
 
     def freeze(self) -> None:
-        """Pass nothing on any more, and keep all connections open.
+        """Stop relaying, and keep all connections open.
 
-        Who writes notices nothing, as with a server whose process is stopped.
+        A writer notices nothing, as with a stopped server process.
         """
         self.flowing.clear()
 
@@ -224,12 +224,12 @@ class Wire:
             link.cut()
 
     def take_down(self) -> None:
-        """End all connections, those that are still to come as well."""
+        """End all connections, and refuse new ones."""
         self._is_down = True
         self.cut()
 
     def heal(self) -> None:
-        """Let everything pass from now on, and what was kept back first."""
+        """Relay everything from now on, withheld messages first."""
         self._plan, self.delay, self._is_down = None, 0.0, False
         self.flowing.set()
 
@@ -239,7 +239,7 @@ class Wire:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         service = Side(reader, writer)
-        # Whoever goes away in the middle of a message was cut off, or ended by itself.
+        # A peer that disappears during a message was cut off, or ended by itself.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self._serve(service)
         service.end()

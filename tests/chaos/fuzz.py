@@ -1,9 +1,9 @@
-"""Calls that nobody would make on purpose, a million of them: how does each of them end?
+"""A million made-up calls: how does each of them end?
 
 Requests of every method are well-formed, at the bounds of what is allowed or beyond them, or no
-messages at all. What earlier answers held (ids, tokens, addresses) is sent again, so that calls
-get further than to the first refusal. No call may end UNKNOWN or INTERNAL, and no status may
-hold what the caller sent.
+messages at all. Values from earlier responses (ids, tokens, addresses) are sent again, so that
+calls get further than to the first refusal. No call may end UNKNOWN or INTERNAL, and no status
+may hold what the caller sent.
 """
 
 import argparse
@@ -42,7 +42,7 @@ AT_ONCE = 128
 CHANNELS = 4
 DEADLINE = 20.0
 STREAMED = 0.05
-"""Seconds after which a call is cancelled at most: each stream that never ends, and some others."""
+"""Seconds after which a call is cancelled at most: every endless stream, and some others."""
 
 BAD = {StatusCode.UNKNOWN, StatusCode.INTERNAL, StatusCode.UNIMPLEMENTED, StatusCode.DATA_LOSS}
 
@@ -50,7 +50,7 @@ OF_GRPC = (
     *("Deadline Exceeded", "Locally cancelled by application!", "CANCELLED", "Stream removed"),
     *("SERVER: Received message larger than max", "Received message larger than max"),
 )
-"""How the sentences begin that gRPC says without asking us."""
+"""The beginnings of messages that gRPC makes up by itself."""
 
 LOST = "Internal error from Core"
 """What grpc.aio makes up, as INTERNAL, where the server ends a call with many requests while
@@ -61,15 +61,15 @@ MOST_KEPT = 50
 
 @dataclass
 class Tally:
-    """How many calls ended how, and what was wrong with some."""
+    """The number of calls by outcome, and the problems."""
 
     calls: int = 0
     statuses: dict[str, Counter[str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     ends: int = 0
-    """How many ended as none may."""
+    """The number of calls with a forbidden status."""
     leaks: int = 0
-    """How many said what none may hear."""
+    """The number of statuses with a leak."""
 
     def add(self, method: str, status: str) -> None:
         """Count a call."""
@@ -87,14 +87,14 @@ class Tally:
 
 
 def methods() -> Sequence[MethodDescriptor]:
-    """Find every method of the services, by their descriptors."""
+    """Return every method of the services, by their descriptors."""
     pool = descriptor_pool.Default()
     services = [pool.FindServiceByName(name) for name in (*SERVICES, HEALTH_SERVICE)]
     return [method for service in services for method in service.methods]
 
 
 class Fuzzer:
-    """Calls the methods of a server with what is made up from a seed."""
+    """Calls the methods of a server with messages made up from a seed."""
 
     def __init__(self, address: str, seed: int) -> None:
         self.tally = Tally()
@@ -106,7 +106,7 @@ class Fuzzer:
         self._messages = Messages()
 
     async def run(self, calls: int, at_once: int = AT_ONCE) -> Tally:
-        """Make so many calls."""
+        """Make a number of calls."""
         self._left = calls
         async with contextlib.AsyncExitStack() as opened:
             channels = [
@@ -121,7 +121,7 @@ class Fuzzer:
         return self.tally
 
     def stop(self) -> None:
-        """Begin no more calls."""
+        """Start no more calls."""
         self._left = 0
 
     async def _work(self, channel: grpc.aio.Channel, chance: random.Random) -> None:
@@ -134,7 +134,7 @@ class Fuzzer:
                 async with asyncio.timeout(DEADLINE + 10):
                     await self._ended(call, method, requests, chance)
             except TimeoutError:
-                self._tell(method, requests, "never ended")
+                self._report(method, requests, "never ended")
                 call.cancel()
 
     def _request(self, method: MethodDescriptor, chance: random.Random) -> bytes:
@@ -174,19 +174,19 @@ class Fuzzer:
     def _look(
         self, method: MethodDescriptor, requests: Sequence[bytes], error: grpc.aio.AioRpcError
     ) -> None:
-        """Count how a call ended, and tell of it where none may end so."""
+        """Count how a call ended, and report a forbidden end."""
         if method.client_streaming and error.details() == LOST:
             self.tally.add(method.name, "lost by the client")
             return
         self.tally.add(method.name, error.code().name)
         if error.code() in BAD:
             self.tally.ends += 1
-            self._tell(method, requests, f"{error.code().name} {error.details()}")
+            self._report(method, requests, f"{error.code().name} {error.details()}")
         elif leaked := leak(error.details() or "", error.trailing_metadata()):
             self.tally.leaks += 1
-            self._tell(method, requests, f"{error.code().name} told {leaked}")
+            self._report(method, requests, f"{error.code().name} revealed {leaked}")
 
-    def _tell(self, method: MethodDescriptor, requests: Sequence[bytes], what: str) -> None:
+    def _report(self, method: MethodDescriptor, requests: Sequence[bytes], what: str) -> None:
         if len(self.tally.wrong) < MOST_KEPT:
             asked = [base64.b64encode(request[:300]).decode() for request in requests]
             self.tally.wrong.append(f"{method.name}: {what}, asked with {asked}")
@@ -194,7 +194,7 @@ class Fuzzer:
 
 
 def leak(sentence: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
-    """Tell what a status says that none may, or None."""
+    """Return what a status must not reveal, or None."""
     if sentence and sentence not in SENTENCES and not sentence.startswith(OF_GRPC):
         return repr(sentence)
     for _, value in metadata or ():
@@ -207,14 +207,14 @@ def leak(sentence: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> s
 
 
 def _channel(address: str, number: int) -> grpc.aio.Channel:
-    # Otherwise channels to the same address share a connection.
+    # Channels with equal options share a connection.
     return grpc.aio.insecure_channel(address, options=[("fuzzer", number)])
 
 
 def _weight(name: str) -> float:
     if name in {"DeleteUser", "PurgeUser", "DeactivateUser"}:
-        return 0.3  # or else there would be few users
-    # A password costs more than all else of many calls.
+        return 0.3  # so that there are enough users
+    # A password costs more than everything else of many calls.
     return 0.3 if name in PASSWORD_METHODS else 1.0
 
 
@@ -241,7 +241,7 @@ def _begun(
 
 
 async def fuzz(folder: Path, seed: int, calls: int) -> Tally:
-    """Fuzz a server of its own over a database of its own."""
+    """Fuzz a separate server on a separate database."""
     with EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres:
         Migrations(postgres.url()).upgrade()
         url = postgres.url()
@@ -249,8 +249,8 @@ async def fuzz(folder: Path, seed: int, calls: int) -> Tally:
             limits=IMPATIENT, cwd=folder, TAMATAR_DATABASE_URL=url, TAMATAR_LOG_LEVEL="info"
         ) as server:
             fuzzer = Fuzzer(server.addresses[0], seed)
-            running = asyncio.create_task(_told(fuzzer, calls))
-            # Whoever is tired of it still hears what came of it.
+            running = asyncio.create_task(_print_progress(fuzzer, calls))
+            # An interrupted run still prints its results.
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, fuzzer.stop)
             tally = await fuzzer.run(calls)
             running.cancel()
@@ -262,8 +262,8 @@ async def fuzz(folder: Path, seed: int, calls: int) -> Tally:
     return tally
 
 
-async def _told(fuzzer: Fuzzer, calls: int) -> None:
-    """Tell from time to time how far it is."""
+async def _print_progress(fuzzer: Fuzzer, calls: int) -> None:
+    """Print the progress from time to time."""
     began = time.monotonic()
     while True:
         await asyncio.sleep(60)
@@ -273,7 +273,7 @@ async def _told(fuzzer: Fuzzer, calls: int) -> None:
 
 
 def _logged(folder: Path) -> Sequence[str]:
-    """Give the lines of servers in a folder that tell of crashes or secrets."""
+    """Return the lines of servers in a folder that report crashes or hold secrets."""
     wrong = []
     for output in folder.glob("output-*"):
         with output.open(errors="replace") as lines:
@@ -283,7 +283,7 @@ def _logged(folder: Path) -> Sequence[str]:
 
 
 def main() -> int:
-    """Fuzz, print what came of it, and return the exit status."""
+    """Fuzz, print the results, and return the exit status."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))

@@ -1,4 +1,4 @@
-"""Messages of any type, made up: as they should be, at the bounds, and beyond them."""
+"""Made-up messages of any type: valid, at the bounds, and beyond them."""
 
 import random
 from collections import deque
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 CANARY = b"cnry"
-"""Stands in every text that is made up, so no status may hold it."""
+"""Part of every made-up text, so no status may hold it."""
 
 _C = CANARY.decode()
 
@@ -39,14 +39,14 @@ SENSIBLE = {
     "order_by": "",
     "service": "",
 }
-"""What stands in fields that have a form of their own."""
+"""Values of fields that have a form of their own."""
 
 MOST_KNOWN = 300
 DEEPEST = 4
 
 
 class Messages:
-    """Makes messages up, also of what was learnt from answers."""
+    """Makes messages up, also from values of responses."""
 
     def __init__(self) -> None:
         self._known: dict[str, MutableSequence[str]] = {}
@@ -57,7 +57,7 @@ class Messages:
         if kind.full_name.startswith("google.protobuf."):
             _fill_well_known(message, kind.name, chance)
             return message
-        # Most messages are nearly as they should be: one field in some is spoilt.
+        # Most messages are nearly valid: in some, one field is spoilt.
         spoilt = chance.choice((0.0, 0.0, 0.1, 0.5))
         chosen = {oneof.name: chance.choice(oneof.fields).name for oneof in kind.oneofs}
         for field in kind.fields:
@@ -69,7 +69,7 @@ class Messages:
         return message
 
     def learn(self, message: Message) -> None:
-        """Remember the texts of an answer, to send them again."""
+        """Remember the texts of a response, to send them again."""
         for field, value in message.ListFields():
             values: Any = value if field.is_repeated else [value]
             if field.type == FieldDescriptor.TYPE_STRING:
@@ -118,14 +118,14 @@ class Messages:
         if chance.random() < spoilt:
             return chance.choice(TEXTS)
         known = self._known.get(_topic(name))
-        # Most of those who are created are new.
+        # Most created users are new.
         if known and chance.random() < (0.1 if owner == "CreateUserRequest" else 0.7):
             return chance.choice(known)
         return _sensible(name, chance)
 
 
 def _sensible(name: str, chance: random.Random) -> str:
-    """Make up what may well stand in a field."""
+    """Make up a plausible value for a field."""
     if name in SENSIBLE:
         return SENSIBLE[name]
     if "password" in name:
@@ -139,7 +139,7 @@ def _sensible(name: str, chance: random.Random) -> str:
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Spoil some bytes of a message: others, more, or fewer of them."""
+    """Spoil some bytes of a message: replace, add, or remove them."""
     spoilt = bytearray(data)
     for _ in range(chance.randint(1, 4)):
         at = chance.randrange(len(spoilt) + 1)
@@ -156,7 +156,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def _topic(name: str) -> str:
-    """Tell what a field is about: answers name what requests take."""
+    """Return the topic of a field: responses name what requests take."""
     for topic in ("page_token", "session_id", "user_id", "token", "email", "username"):
         if topic in name:
             return topic

@@ -1,4 +1,4 @@
-"""What was asked, when, and what came of it."""
+"""The calls of a run: what each asked, when, and its outcome."""
 
 import time
 from collections.abc import Awaitable, Iterable, Iterator
@@ -15,7 +15,7 @@ from tests.support.calls import Refusal, read_refusal
 
 
 class Outcome(StrEnum):
-    """What the client knows of a call."""
+    """The client's knowledge about a call."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -25,18 +25,18 @@ class Outcome(StrEnum):
 
 
 IN_DOUBT = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
-"""How calls end of which nobody can say whether they happened."""
+"""The statuses that leave open whether a call happened."""
 
 READS = {"GetUser", "ValidateSession", "BatchValidateSessions", "BatchValidate"}
 """The methods that change nothing."""
 
 INVENTED = {StatusCode.UNKNOWN, StatusCode.INTERNAL, StatusCode.DATA_LOSS}
-"""How no call may end; whether it happened is not known either."""
+"""The forbidden statuses; whether the call happened is unknown too."""
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call: what it was about, when it was, and what it said."""
+    """A call: its subject, its time, and its outcome."""
 
     method: str
     user: str = ""
@@ -46,7 +46,7 @@ class Call:
     request: str = ""
     """The request id, under which a creation is repeated."""
     value: str = ""
-    """What was written, or the password that was shown; nobody writes it twice."""
+    """The written value, or the password that was sent; every value is written once."""
     old: str = ""
     """The password before a change."""
     began: float = 0.0
@@ -58,12 +58,12 @@ class Call:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the answer was the one that was hoped for."""
+        """Whether it succeeded."""
         return self.outcome is Outcome.OK
 
     @property
     def is_acknowledged(self) -> bool:
-        """Whether it wrote, and said so."""
+        """Whether it wrote and was acknowledged."""
         return self.is_ok and self.method not in READS
 
     @property
@@ -78,16 +78,16 @@ class Call:
 
     @property
     def done_by(self) -> float:
-        """When at the latest it happened, if it happened."""
+        """The latest time at which it happened, if it happened."""
         return self.ended if self.is_ok else inf
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Its duration."""
         return self.ended - self.began
 
     def refuse(self, refusal: Refusal, status: bytes) -> None:
-        """Note how it was refused."""
+        """Record how it was refused."""
         self.refusal, self.status = refusal, status
         in_doubt = refusal.code in IN_DOUBT | INVENTED
         self.outcome = Outcome.UNKNOWN if in_doubt else Outcome.REFUSED
@@ -95,7 +95,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Span:
-    """A time in which something was wrong."""
+    """A time in which a fault was present."""
 
     fault: str
     began: float
@@ -108,8 +108,8 @@ class Watch:
 
     began: float
     """When its first message was read."""
-    told: set[str] = field(default_factory=set)
-    """The sessions that it told of."""
+    ends: set[str] = field(default_factory=set)
+    """The sessions whose ends it received."""
     is_over: bool = False
 
 
@@ -120,18 +120,18 @@ class History:
     calls: list[Call] = field(default_factory=list)
     faults: list[Span] = field(default_factory=list)
     heals: dict[str, list[float]] = field(default_factory=dict)
-    """Seconds after the end of each fault until all was well again, by fault."""
+    """Seconds from the end of each fault until all was well again, by fault."""
     said: list[str] = field(default_factory=list)
-    """What else went wrong, such as a server that did not heal."""
+    """Other problems, such as a server that did not heal."""
     watches: list[Watch] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> int:
-        """How many calls wrote, and said so."""
+        """The number of acknowledged writes."""
         return sum(call.is_acknowledged for call in self.calls)
 
     async def record(self, call: Call, answer: Awaitable[Any]) -> Any:
-        """Wait for an answer and note it; return it, or None where there is none."""
+        """Await a response and record it; return it, or None if there is none."""
         call.began = time.monotonic()
         self.calls.append(call)
         try:
@@ -147,7 +147,7 @@ class History:
 
     @contextmanager
     def during(self, fault: str) -> Iterator[None]:
-        """Note that something is wrong for as long as the block."""
+        """Record that a fault is present while the block runs."""
         began = time.monotonic()
         try:
             yield

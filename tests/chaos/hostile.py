@@ -1,4 +1,4 @@
-"""What hostile clients do to a server: each attack lasts as long as its block."""
+"""Attacks of hostile clients; each one lasts as long as its block."""
 
 import asyncio
 import contextlib
@@ -21,16 +21,16 @@ from tests.chaos.http2_frames import (
 VALIDATE = "/tamatar.auth.v1.SessionService/ValidateSession"
 REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 NO_SESSION = b"\n\x05tms_x"
-"""A ValidateSessionRequest whose token nobody has."""
+"""A ValidateSessionRequest with an unknown token."""
 LIST_SERVICES = b"\x3a\x01*"
-"""A ServerReflectionRequest that asks for the services."""
+"""A ServerReflectionRequest for the services."""
 MIB = 2**20
 
 Attack = Callable[[str], AbstractAsyncContextManager[None]]
 
 
 def streams() -> Iterator[int]:
-    """Number the calls of a client."""
+    """Yield the stream numbers of a client."""
     return count(1, 2)
 
 
@@ -46,17 +46,17 @@ async def half_sent(address: str) -> AsyncIterator[None]:
     async with _on(address, 10) as connections:
         for connection in connections:
             await connection.greet()
-            await connection.say(*(headers(n, VALIDATE) for n in islice(streams(), 100)))
+            await connection.send(*(headers(n, VALIDATE) for n in islice(streams(), 100)))
         yield
 
 
 @contextlib.asynccontextmanager
 async def byte_by_byte(address: str) -> AsyncIterator[None]:
-    """Send calls on 20 connections, each byte by itself and later than the one before."""
+    """Send calls on 20 connections, byte by byte with growing pauses."""
 
     async def trickle(connection: Connection) -> None:
         for byte in headers(1, VALIDATE) + message(1, NO_SESSION):
-            await connection.say(bytes([byte]))
+            await connection.send(bytes([byte]))
             await asyncio.sleep(0.005)
 
     async with _on(address, 20) as connections:
@@ -69,18 +69,18 @@ async def byte_by_byte(address: str) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def stalled(address: str) -> AsyncIterator[None]:
-    """Ask on 10 connections, 100 times each, and take not a byte of the answers."""
+    """Call on 10 connections, 100 times each, and read no byte of the responses."""
     async with _on(address, 10) as connections:
         for connection in connections:
             await connection.greet({INITIAL_WINDOW_SIZE: 0})
             for stream in islice(streams(), 100):
-                await connection.say(headers(stream, REFLECT), message(stream, LIST_SERVICES))
+                await connection.send(headers(stream, REFLECT), message(stream, LIST_SERVICES))
         yield
 
 
 @contextlib.asynccontextmanager
 async def bombs(address: str) -> AsyncIterator[None]:
-    """Send requests of 60 KiB that are 60 MiB, and one of 100 KiB that is 100 MiB."""
+    """Send requests of 60 KiB and 100 KiB that decompress to 60 MiB and 100 MiB."""
     packed = [gzip.compress(bytes(size * MIB)) for size in (60, 100)]
     async with _on(address, 10) as connections:
         for connection in connections:
@@ -88,18 +88,18 @@ async def bombs(address: str) -> AsyncIterator[None]:
             for stream in islice(streams(), 10):
                 began = headers(stream, VALIDATE, grpc_encoding="gzip")
                 body = packed[stream == 1]
-                await connection.say(began, message(stream, body, compressed=True))
+                await connection.send(began, message(stream, body, compressed=True))
         yield
 
 
 async def _flood(address: str, burst: Callable[[Iterator[int]], bytes], times: int) -> None:
-    """Send bursts, while the answers are read; it is no harm to be thrown out."""
+    """Send bursts while the responses are read; a closed connection is no problem."""
 
     async def send(connection: Connection) -> None:
         await connection.greet()
         numbers = streams()
         for _ in range(times):
-            await connection.say(burst(numbers))
+            await connection.send(burst(numbers))
 
     async with _on(address, 4) as connections:
         for connection in connections:

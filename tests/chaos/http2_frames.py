@@ -1,4 +1,4 @@
-"""HTTP/2 as a hostile client speaks it: frames by hand, and no manners (RFC 9113, RFC 7541)."""
+"""HTTP/2 of a hostile client: frames written by hand (RFC 9113, RFC 7541)."""
 
 import asyncio
 import contextlib
@@ -10,14 +10,14 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW_SIZE = 4
-"""A setting: how many bytes of an answer a client takes before it asks for more."""
+"""A setting: the bytes of a response that a client accepts before it asks for more."""
 
 LARGEST = 16_384
-"""Bytes of the longest frame that every server takes."""
+"""Bytes of the longest frame that every server accepts."""
 
 
 class Frame(NamedTuple):
-    """What a server sent."""
+    """A frame from a server."""
 
     kind: int
     flags: int
@@ -26,18 +26,18 @@ class Frame(NamedTuple):
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """Write a frame."""
+    """Encode a frame."""
     return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
 
 
 def settings(given: Mapping[int, int] | None = None) -> bytes:
-    """Write the settings of a client."""
+    """Encode the settings of a client."""
     pairs = (given or {}).items()
     return frame(SETTINGS, payload=b"".join(struct.pack("!HI", *pair) for pair in pairs))
 
 
 def headers(stream: int, path: str, **more: str) -> bytes:
-    """Begin a call: every field is written out, nothing is compressed."""
+    """Encode the beginning of a call: every field is literal, nothing is compressed."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -57,7 +57,7 @@ def headers(stream: int, path: str, **more: str) -> bytes:
 
 
 def message(stream: int, body: bytes, *, compressed: bool = False) -> bytes:
-    """Send a message and end the request."""
+    """Encode a message that ends the request."""
     whole = struct.pack("!BI", compressed, len(body)) + body
     parts = [whole[at : at + LARGEST] for at in range(0, len(whole), LARGEST)]
     return b"".join(
@@ -66,12 +66,12 @@ def message(stream: int, body: bytes, *, compressed: bool = False) -> bytes:
 
 
 def reset(stream: int) -> bytes:
-    """Cancel a call."""
+    """Encode the cancellation of a call."""
     return frame(RST_STREAM, stream=stream, payload=struct.pack("!I", 8))
 
 
 class Connection:
-    """A connection to a server, which does what no library would."""
+    """A connection to a server, which can do what no library does."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -79,7 +79,7 @@ class Connection:
     @classmethod
     @contextlib.asynccontextmanager
     async def to(cls, address: str) -> AsyncIterator[Self]:
-        """Connect for as long as the block, without a word."""
+        """Connect while the block runs, without sending anything."""
         host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
@@ -87,24 +87,24 @@ class Connection:
         finally:
             writer.transport.abort()
 
-    async def say(self, *frames: bytes) -> None:
-        """Send frames; return when the system has taken them."""
+    async def send(self, *frames: bytes) -> None:
+        """Send frames; return when the system has accepted them."""
         self._writer.write(b"".join(frames))
         await self._writer.drain()
 
     async def greet(self, given: Mapping[int, int] | None = None) -> None:
-        """Begin as every client begins."""
-        await self.say(PREFACE, settings(given))
+        """Send what every client sends first."""
+        await self.send(PREFACE, settings(given))
 
-    async def hear(self) -> Frame:
-        """Read a frame; raise `EOFError` or `OSError` when the server has ended it."""
+    async def receive(self) -> Frame:
+        """Read a frame; raise `EOFError` or `OSError` if the server has closed the connection."""
         head = await self._reader.readexactly(9)
         kind, flags, stream = struct.unpack("!BBI", head[3:])
         length = int.from_bytes(head[:3])
         return Frame(kind, flags, stream, await self._reader.readexactly(length))
 
     async def ended(self) -> None:
-        """Read until the server ends the connection."""
+        """Read until the server closes the connection."""
         with contextlib.suppress(OSError):
             while await self._reader.read(LARGEST):
                 pass
@@ -116,7 +116,7 @@ def _text(text: str) -> bytes:
 
 
 def _number(number: int) -> bytes:
-    """Write a number with a prefix of seven bits."""
+    """Encode a number with a prefix of seven bits."""
     if number < 127:
         return bytes([number])
     written, rest = bytearray([127]), number - 127

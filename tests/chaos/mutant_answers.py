@@ -1,4 +1,4 @@
-"""Connections and answers without one of their protections."""
+"""Mutants of connections and responses: each lacks one protection."""
 
 from typing import Any
 
@@ -13,35 +13,35 @@ from tests.chaos.mutants import swap
 
 
 def lends_dead_connections() -> None:
-    """Nobody looks whether a connection that rested is still there."""
+    """Lend connections without a check that they are still alive."""
     for module in (connect, database, connections):
         swap(module, "is_dead", lambda _: False)
 
 
 def lets_exceptions_out() -> None:
-    """No interceptor makes statuses of exceptions."""
+    """Turn no exceptions into statuses."""
     swap(ErrorInterceptor, "wrap", lambda _self, behaviour, _method: behaviour)
 
 
-def tells_texts_of_exceptions() -> None:
-    """A status says what the exception said."""
+def reveals_texts_of_exceptions() -> None:
+    """Put the text of an exception into its status."""
     translate = errors._failure
 
-    def telling(error: Exception, *given: Any) -> Any:
+    def revealing(error: Exception, *given: Any) -> Any:
         failure = translate(error, *given)
         swap(failure, "message", str(error))
         return failure
 
-    swap(errors, "_failure", telling)
+    swap(errors, "_failure", revealing)
 
 
-def tells_no_time_to_retry() -> None:
-    """A refusal that would pass does not say when to come again."""
+def omits_retry_delay() -> None:
+    """Omit RetryInfo from refusals that will pass."""
     swap(StorageUnavailable, "retry_after", None)
 
 
 def looks_at_its_database_once() -> None:
-    """A server that lost its database does not look for it again."""
+    """Never check a lost database again."""
     check = DatabaseMonitor.check
 
     async def once(self: Any) -> None:
@@ -51,10 +51,10 @@ def looks_at_its_database_once() -> None:
     swap(DatabaseMonitor, "check", once)
 
 
-SABOTAGES = (
+MUTANTS = (
     lends_dead_connections,
     lets_exceptions_out,
-    tells_texts_of_exceptions,
-    tells_no_time_to_retry,
+    reveals_texts_of_exceptions,
+    omits_retry_delay,
     looks_at_its_database_once,
 )

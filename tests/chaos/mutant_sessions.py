@@ -1,4 +1,4 @@
-"""Sessions without one of their protections."""
+"""Mutants of sessions: each lacks one protection."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from tests.chaos.mutants import go_on, swap
 
 
 def revokes_after_the_answer() -> None:
-    """A session is revoked a moment after it was said to be."""
+    """Revoke a session a moment after the response."""
     revoke = SessionServicer.RevokeSession
 
     async def hasty(self: Any, request: Any, context: Any) -> Any:
@@ -38,7 +38,7 @@ def revokes_after_the_answer() -> None:
 
 
 def validates_from_a_cache() -> None:
-    """What was found out of a token is believed for a second."""
+    """Reuse the result of a validation for a second."""
     look = SessionValidator.validate
     known: dict[bytes, Any] = {}
 
@@ -53,7 +53,7 @@ def validates_from_a_cache() -> None:
 
 
 def joins_statements_that_run() -> None:
-    """A validation takes the answer of a statement that began before it came."""
+    """Answer a validation from a statement that began before the call."""
     look = SessionValidator.validate
     asked: dict[bytes, Any] = {}
 
@@ -72,7 +72,7 @@ def joins_statements_that_run() -> None:
 
 
 def keeps_sessions_of_changed_passwords() -> None:
-    """A changed password ends no session."""
+    """End no session when a password changes."""
     replace, revoke = CredentialRepository.replace, SessionRepository.revoke_of_user
     changing: WeakSet[Any] = WeakSet()
 
@@ -90,7 +90,7 @@ def keeps_sessions_of_changed_passwords() -> None:
 
 
 def keeps_sessions_of_deleted_users() -> None:
-    """A deletion ends no session; validation alone refuses them."""
+    """End no session when a user is deleted; only validation refuses them."""
     delete, revoke = UserRepository.delete, SessionRepository.revoke_of_user
     deleting: WeakSet[Any] = WeakSet()
 
@@ -108,7 +108,7 @@ def keeps_sessions_of_deleted_users() -> None:
 
 
 def revives_sessions() -> None:
-    """A user who is let in again has the sessions of before."""
+    """Give a reactivated user the former sessions back."""
     set_active = UserRepository.set_active
 
     async def reviving(self: Any, user_id: Any, *, active: bool) -> Any:
@@ -124,7 +124,7 @@ def revives_sessions() -> None:
 
 
 def goes_on_after_a_gap() -> None:
-    """Who watches is not told that the listener was away."""
+    """Keep watches open although the listener was away."""
 
     def kept(self: Any, listener: Any) -> None:
         if self._listener is listener:
@@ -137,7 +137,7 @@ def goes_on_after_a_gap() -> None:
     swap(SessionEndFeed, "_drop", kept)
 
 
-SABOTAGES = (
+MUTANTS = (
     goes_on_after_a_gap,
     revokes_after_the_answer,
     validates_from_a_cache,

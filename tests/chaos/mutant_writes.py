@@ -1,4 +1,4 @@
-"""Writes without one of their protections."""
+"""Mutants of writes: each lacks one protection."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from tests.chaos.mutants import go_on, swap
 
 
 def forgets_commits() -> None:
-    """One transaction in ten is rolled back and answered as if it were not."""
+    """Roll back one transaction in ten, and acknowledge it."""
     numbers = itertools.count()
 
     @asynccontextmanager
@@ -35,7 +35,7 @@ def forgets_commits() -> None:
 
 
 def answers_before_the_commit() -> None:
-    """The commit comes a moment after the answer."""
+    """Commit a moment after the response."""
 
     @asynccontextmanager
     async def early(self: Database) -> AsyncIterator[Scope]:
@@ -51,12 +51,12 @@ def answers_before_the_commit() -> None:
 
 
 def runs_lost_commits_again() -> None:
-    """A call whose connection broke runs again, although its commit may have happened."""
+    """Run a call again after its connection broke, although its commit may have happened."""
     swap(sqlstates, "ROLLED_BACK", sqlstates.ROLLED_BACK | {"57P01", None})
 
 
 def forgets_request_ids() -> None:
-    """A creation that is repeated is another one."""
+    """Treat a repeated creation as a new one."""
 
     async def found(_self: Any, *_request: Any) -> None:
         return None
@@ -71,7 +71,7 @@ def forgets_request_ids() -> None:
 
 
 def looks_before_it_adds() -> None:
-    """No index keeps addresses apart: a look before the insertion does."""
+    """Replace the unique index on addresses by a read before the insertion."""
     add = UserRepository.add
     with psycopg.connect(os.environ["TAMATAR_DATABASE_URL"], autocommit=True) as connection:
         connection.execute("DROP INDEX IF EXISTS uq_users_email_live")
@@ -86,7 +86,7 @@ def looks_before_it_adds() -> None:
 
 
 def loses_updates() -> None:
-    """A user is read without a lock, and written with the version that follows."""
+    """Read a user without a lock, and write it with the next version."""
 
     async def unlocked(self: Any, user_id: Any, version: Any = None, **named: Any) -> Any:
         return await self.get(user_id, **named)
@@ -102,7 +102,7 @@ def loses_updates() -> None:
 
 
 def creates_by_halves() -> None:
-    """A user is committed before its profile."""
+    """Commit a user before its profile."""
     add = UserRepository.add
 
     async def committed(self: Any, new: Any) -> Any:
@@ -116,7 +116,7 @@ def creates_by_halves() -> None:
 
 
 def does_not_wait_for_the_disk() -> None:
-    """A commit is answered before it is on the disk."""
+    """Answer a commit before it is on the disk."""
     arguments = connect._arguments
     hasty = "-c synchronous_commit=off"
     swap(
@@ -132,7 +132,7 @@ async def _commit_later(connection: Any) -> None:
     await connection.close()
 
 
-SABOTAGES = (
+MUTANTS = (
     forgets_commits,
     answers_before_the_commit,
     runs_lost_commits_again,

@@ -1,4 +1,4 @@
-"""Takes protections out of the service of this process."""
+"""Tools that change the service of this process."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,13 +8,13 @@ _going_on: set["asyncio.Task[Any]"] = set()
 
 
 def swap(owner: object, name: str, other: object) -> None:
-    """Put something else in the place of a part of the service."""
+    """Replace a part of the service."""
     assert hasattr(owner, name), f"{owner} has no {name} any more"
     setattr(owner, name, other)
 
 
 def go_on(work: Coroutine[Any, Any, Any]) -> None:
-    """Let work go on when the call that began it is answered."""
+    """Continue work in the background after the call has ended."""
     task = asyncio.get_running_loop().create_task(work)
     _going_on.add(task)
     task.add_done_callback(_going_on.discard)

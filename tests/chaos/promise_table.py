@@ -1,4 +1,4 @@
-"""What trying a promise by itself takes, and the line that tells of it."""
+"""Tools that try a promise by itself, and the row of its result."""
 
 import asyncio
 import contextlib
@@ -26,31 +26,33 @@ from tests.chaos.recording_client import RECONNECT
 from tests.support.calls import read_refusal
 
 SETTLED = 30.0
-"""Seconds after which what has not come will not come."""
+"""Seconds to wait for a condition."""
 
 
 @dataclass
 class Row:
-    """What came of a promise."""
+    """The result of a promise."""
 
     promise: str
     injected: str
     calls: int = 0
     forbidden: Counter[str] = field(default_factory=Counter)
-    """What must not happen, and did."""
+    """Forbidden events that happened, and their number."""
     times: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        told = "; ".join(f"{what} {_middle_and_most(times)}" for what, times in self.times.items())
+        durations = "; ".join(
+            f"{what} {_middle_and_most(times)}" for what, times in self.times.items()
+        )
         wrong = f" {dict(self.forbidden)}" if self.forbidden else ""
         return (
             f"  {self.promise}: {self.injected}; {self.calls} calls,"
-            f" forbidden {self.forbidden.total()}{wrong}" + (f"; {told}" if told else "")
+            f" forbidden {self.forbidden.total()}{wrong}" + (f"; {durations}" if durations else "")
         )
 
 
 class Ground(NamedTuple):
-    """Where a promise is tried."""
+    """The resources for trying a promise."""
 
     postgres: Postgres
     template: str
@@ -58,7 +60,7 @@ class Ground(NamedTuple):
 
 
 class Server(NamedTuple):
-    """What is asked of one server."""
+    """The stubs of one server."""
 
     users: Any
     sessions: Any
@@ -67,10 +69,10 @@ class Server(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def house(
+async def cluster(
     ground: Ground, count: int, **env: str
 ) -> AsyncIterator[tuple[Sequence[Service], str]]:
-    """Run servers over a database of their own."""
+    """Run servers on a database of their own."""
     name = f"promise_{uuid4().hex}"
     await ground.postgres.administer(f"CREATE DATABASE {name} TEMPLATE {ground.template}")
     url = ground.postgres.url(name)
@@ -96,7 +98,7 @@ async def servers_of(services: Sequence[Service]) -> AsyncIterator[Sequence[Serv
 
 
 async def outcome(call: Awaitable[Any]) -> str:
-    """Return OK, the reason of a refusal, or its status where it has none."""
+    """Return OK, the reason of a refusal, or its status if it has none."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -110,7 +112,7 @@ async def timed(call: Awaitable[Any]) -> tuple[str, float]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> float:
-    """Wait for what must come, and return how many seconds that took."""
+    """Wait for a condition, and return the seconds it took."""
     began = time.monotonic()
     while not await condition():
         if time.monotonic() - began > SETTLED:
@@ -128,7 +130,7 @@ async def pool_is_free(server: Server) -> bool:
         answer = await server.diagnostics.GetDatabaseInfo(GetDatabaseInfoRequest(), timeout=5)
     except grpc.aio.AioRpcError:
         return False
-    return bool(answer.pool.in_use <= 1)  # that of the question
+    return bool(answer.pool.in_use <= 1)  # the connection of this call itself
 
 
 def health(server: Server) -> Awaitable[Any]:
@@ -144,7 +146,7 @@ async def says(server: Server, *, serving: bool) -> bool:
     return bool((answer.status == health_pb2.HealthCheckResponse.SERVING) == serving)
 
 
-def nobody() -> GetUserRequest:
+def unknown_user() -> GetUserRequest:
     return GetUserRequest(user_id=str(uuid4()))
 
 

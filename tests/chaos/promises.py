@@ -1,6 +1,6 @@
-"""The promises that are not about what is kept, each tried by itself and told in a line.
+"""The promises that are not about stored data; each is tried by itself and reported in a line.
 
-What must not happen fails the run. Times are told, and fail nothing: they are the machine's.
+A forbidden event fails the run. Times are reported and fail nothing, as they depend on the machine.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from tests.chaos.promise_table import (
     Ground,
     Row,
     are_well,
+    cluster,
     health,
-    house,
-    nobody,
     outcome,
     pool_is_free,
     says,
     servers_of,
     timed,
+    unknown_user,
     until,
 )
 from tests.support.calls import ada, sign_in, validate
@@ -39,20 +39,20 @@ from tests.support.commands import COMMAND, environment
 
 ROUNDS, CALLERS = 20, 50
 WAITING = 8
-"""Calls at once that PostgreSQL lets wait; as many as the pool has connections."""
+"""The number of concurrent calls that wait for PostgreSQL; the pool has as many connections."""
 SHORT = 0.3
-"""Seconds that these are given."""
+"""The deadline of these calls in seconds."""
 PAUSE = 5.0
-"""Seconds between the restarts of two servers. It is longer than the client may take to connect to
-the first one again (3 s): whoever restarts both within that time has no server for a moment."""
+"""Seconds between the restarts of two servers. It is longer than the client may take to reconnect
+to the first one (3 s): restarts within that time leave a moment without any server."""
 STORM = 8.0
-"""Seconds that people sign in without pause."""
+"""Seconds during which users sign in without pause."""
 
 
 async def one_live_user(ground: Ground) -> Row:
-    """Let many create a user of one address at once, at two servers."""
+    """Create a user of one address in many concurrent calls at two servers."""
     row = Row("one live user of an address", f"{CALLERS} callers at 2 servers, {ROUNDS} times")
-    async with house(ground, 2) as (services, _), servers_of(services) as servers:
+    async with cluster(ground, 2) as (services, _), servers_of(services) as servers:
         for _ in range(ROUNDS):
             letters = f"ada.{uuid4().hex[:12]}"
             emails = itertools.cycle([letters.upper(), letters, letters.title()])
@@ -60,26 +60,28 @@ async def one_live_user(ground: Ground) -> Row:
                 outcome(servers[number % 2].users.CreateUser(ada(email=f"{email}@example.com")))
                 for number, email in zip(range(CALLERS), emails, strict=False)
             ]
-            told = Counter(await asyncio.gather(*calls))
+            outcomes = Counter(await asyncio.gather(*calls))
             row.calls += CALLERS
-            row.forbidden["created twice"] += max(0, told.pop("OK", 0) - 1)
-            row.forbidden["created by nobody"] += told.pop("EMAIL_TAKEN", 0) == CALLERS
-            row.forbidden += told
+            row.forbidden["created twice"] += max(0, outcomes.pop("OK", 0) - 1)
+            row.forbidden["never created"] += outcomes.pop("EMAIL_TAKEN", 0) == CALLERS
+            row.forbidden += outcomes
     return row
 
 
 async def deadlines(ground: Ground) -> Row:
-    """Let PostgreSQL wait for a lock, and be frozen, beyond the deadlines of calls."""
+    """Make PostgreSQL wait for a lock, and freeze it, beyond the deadlines of calls."""
     row = Row(
         "a call ends at its deadline",
         f"{WAITING} calls of {SHORT} s wait for a lock, or for a frozen server, 10 times each",
     )
     late: list[float] = []
     freed: list[float] = []
-    async with house(ground, 1) as (services, url), servers_of(services) as (server,):
+    async with cluster(ground, 1) as (services, url), servers_of(services) as (server,):
 
         async def wait() -> None:
-            asked = [timed(server.users.GetUser(nobody(), timeout=SHORT)) for _ in range(WAITING)]
+            asked = [
+                timed(server.users.GetUser(unknown_user(), timeout=SHORT)) for _ in range(WAITING)
+            ]
             for code, seconds in await asyncio.gather(*asked):
                 row.calls += 1
                 late.append(seconds - SHORT)
@@ -100,15 +102,15 @@ async def deadlines(ground: Ground) -> Row:
 
 
 async def database_gone(ground: Ground) -> Row:
-    """Kill the database, ask, and start it again."""
+    """Kill the database, call, and start it again."""
     row = Row("the database is gone", "killed and started again 5 times")
     refused: list[float] = []
     noticed: list[float] = []
     healed: list[float] = []
-    async with house(ground, 1) as (services, _), servers_of(services) as (server,):
+    async with cluster(ground, 1) as (services, _), servers_of(services) as (server,):
         for _ in range(5):
             await ground.postgres.kill()
-            calls = [timed(server.users.GetUser(nobody(), timeout=5)) for _ in range(20)]
+            calls = [timed(server.users.GetUser(unknown_user(), timeout=5)) for _ in range(20)]
             noticing = asyncio.create_task(until(lambda: says(server, serving=False)))
             for code, seconds in await asyncio.gather(*calls):
                 row.calls += 1
@@ -128,7 +130,7 @@ async def rolling_restart(ground: Ground) -> Row:
     row = Row("a rolling restart with the shipped client", "each of 2 servers restarted 3 times")
     ended: list[float] = []
     changes: Counter[str] = Counter()
-    async with house(ground, 2) as (services, _):
+    async with cluster(ground, 2) as (services, _):
         address = "ipv4:" + ",".join(service.address for service in services)
         async with connect(address) as client:
             loading = asyncio.Event()
@@ -171,12 +173,12 @@ async def all_at_once(ground: Ground) -> Row:
 
 
 async def sign_in_storm(ground: Ground) -> Row:
-    """Let people sign in without pause, and others validate meanwhile."""
+    """Sign users in without pause, and validate sessions beside that."""
     row = Row("a storm of sign-ins", f"{CALLERS} clients for {STORM:.0f} s, bcrypt of cost 12")
     times: dict[str, list[float]] = {"ValidateSession": [], "health": [], "refused": []}
     checked = 0
     env = {"TAMATAR_BCRYPT_COST": "12", "TAMATAR_HASH_QUEUE": "10"}
-    async with house(ground, 1, **env) as (services, _), servers_of(services) as (server,):
+    async with cluster(ground, 1, **env) as (services, _), servers_of(services) as (server,):
         await server.users.CreateUser(ada(email_verified=True))
         token = (await server.sessions.CreateSession(sign_in())).session_token
         end = time.monotonic() + STORM
@@ -184,7 +186,7 @@ async def sign_in_storm(ground: Ground) -> Row:
         async def sign_in_again_and_again() -> None:
             nonlocal checked
             while time.monotonic() < end:
-                # That of nobody takes as long, and is no second attempt of anybody.
+                # An unknown address takes as long, and counts for no other account.
                 stranger = sign_in(email=f"{uuid4()}@example.com")
                 code, seconds = await timed(server.sessions.CreateSession(stranger, timeout=60))
                 row.calls += 1
@@ -216,10 +218,10 @@ async def sign_in_storm(ground: Ground) -> Row:
 
 
 async def hostile_clients(ground: Ground) -> Row:
-    """Attack a server while honest calls go on."""
+    """Attack a server while honest calls continue."""
     row = Row("hostile clients", ", ".join(ATTACKS))
     answered: list[float] = []
-    async with house(ground, 1) as (services, _), servers_of(services) as (server,):
+    async with cluster(ground, 1) as (services, _), servers_of(services) as (server,):
         await server.users.CreateUser(ada(email_verified=True))
         token = (await server.sessions.CreateSession(sign_in())).session_token
         for name, attack in ATTACKS.items():
@@ -249,7 +251,7 @@ PROMISES: Sequence[Callable[[Ground], Awaitable[Row]]] = (
 
 
 async def tried(ground: Ground) -> bool:
-    """Try each promise, tell of each in a line, and return whether all were kept."""
+    """Try each promise, report each in a line, and return whether all were kept."""
     print("\nand, each by itself:", flush=True)
     kept = True
     for promise in PROMISES:
@@ -263,7 +265,7 @@ async def tried(ground: Ground) -> bool:
 async def _load(
     client: AuthClient, is_over: asyncio.Event, row: Row, changes: "Counter[str]"
 ) -> None:
-    """Create a user, and read, sign in, validate and change until it is over."""
+    """Create a user, and read, sign in, validate and change until the end."""
     email = f"{uuid4()}@example.com"
     user = (await client.users.CreateUser(ada(email=email, email_verified=True))).user
     token = (await client.sessions.CreateSession(sign_in(email=email))).session_token
@@ -281,7 +283,7 @@ async def _load(
                 await call()
             except AuthError as error:
                 row.forbidden[f"{name}: {error}"] += 1
-        # Nobody but its caller knows whether a change may be made twice.
+        # Only the caller knows whether a change may be repeated.
         changes[await outcome(client.users.UpdateUser(change))] += 1
 
 

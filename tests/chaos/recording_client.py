@@ -1,4 +1,4 @@
-"""How clients ask: each call is written down, and what is learned by it."""
+"""A client that records each call, and what it learns from it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tests.chaos.history import Call
-from tests.chaos.shared_state import Person, Session, World
+from tests.chaos.shared_state import Person, Session, SharedState
 from tests.support.calls import Refusal, ada, sign_in
 
 PATIENCE = 4.0
-"""Seconds that a client gives a call."""
+"""The deadline of most calls in seconds."""
 
 SHORT = 0.02
-"""Seconds that a client gives a call now and then, which is too little."""
+"""The deadline of some calls in seconds, which is too short."""
 
 RECENT = 60
-"""Of how many sessions the clients ask; the older ones are left alone."""
+"""The number of recent sessions that clients use; older ones are left alone."""
 
-# The least is what a connection that is being made may take, not a wait.
+# The minimum is what a connection attempt may take, not a wait.
 RECONNECT = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
@@ -37,40 +37,40 @@ RECONNECT = [
 
 @dataclass(frozen=True)
 class Server:
-    """What is asked of one server."""
+    """The stubs of one server."""
 
     users: UserServiceStub
     sessions: SessionServiceStub
 
     @classmethod
     def at(cls, channel: grpc.aio.Channel) -> "Server":
-        """Ask over a channel."""
+        """Return the stubs of a channel."""
         return cls(UserServiceStub(channel), SessionServiceStub(channel))
 
 
-class Asking:
-    """Asks one server or another."""
+class RecordingClient:
+    """Calls one server or another, and records the calls."""
 
-    def __init__(self, world: World, servers: Sequence[Server], random: Random) -> None:
-        self._world = world
+    def __init__(self, state: SharedState, servers: Sequence[Server], random: Random) -> None:
+        self._state = state
         self.servers = servers
         self._random = random
 
     async def _read(self, person: Person) -> None:
         call = Call("GetUser", user=person.id)
-        self._version(call, await self._ask(call, user_pb.GetUserRequest(user_id=person.id)))
+        self._version(call, await self._call(call, user_pb.GetUserRequest(user_id=person.id)))
 
     async def _delete(self, person: Person) -> None:
         person.is_gone = True
         call = Call("DeleteUser", user=person.id)
-        self._version(call, await self._ask(call, user_pb.DeleteUserRequest(user_id=person.id)))
+        self._version(call, await self._call(call, user_pb.DeleteUserRequest(user_id=person.id)))
         await self._validate_those_of(person)
 
     async def _create(self, address: str, request_id: str = "") -> Call:
-        password = self._world.unique("horse battery chaos ")
-        # A request that is repeated has the same password; another one has its own.
+        password = self._state.unique("horse battery chaos ")
+        # A repeated request has the same password; another one has its own.
         password = f"chaos of {request_id}" if request_id else password
-        name = self._world.unique("first") if not request_id else f"first{request_id}"
+        name = self._state.unique("first") if not request_id else f"first{request_id}"
         call = Call("CreateUser", address=address, request=request_id, value=name)
         request = ada(
             email=self._cased(address),
@@ -79,25 +79,25 @@ class Asking:
             request_id=request_id,
             email_verified=True,
         )
-        answer = await self._ask(call, request)
+        answer = await self._call(call, request)
         if answer:
             self._version(call, answer)
             call.user = answer.user.user_id
-            self._world.people.append(Person(call.user, address, [password]))
+            self._state.people.append(Person(call.user, address, [password]))
         return call
 
     async def _sign_in(self, person: Person, password: str) -> Call:
         call = Call("CreateSession", user=person.id, value=password)
-        answer = await self._ask(call, sign_in(email=person.email, password=password))
+        answer = await self._call(call, sign_in(email=person.email, password=password))
         if answer:
             call.session, call.token = answer.session.session_id, answer.session_token
-            # The address may have another owner by now, who has another password.
+            # The address may have another owner now, with another password.
             call.user = answer.user.user_id
-            self._world.sessions.append(Session(call.session, call.user, call.token))
+            self._state.sessions.append(Session(call.session, call.user, call.token))
         return call
 
     async def _find_out(self, person: Person) -> None:
-        """Try which password is right, after a change of which nothing was heard."""
+        """Find out which password is right, after a change of unknown outcome."""
         if person.lock.locked():
             return
         async with person.lock:
@@ -108,32 +108,32 @@ class Asking:
                     return
 
     async def _validate_those_of(self, person: Person) -> None:
-        theirs = [one for one in self._world.sessions[-RECENT:] if one.user == person.id]
+        theirs = [one for one in self._state.sessions[-RECENT:] if one.user == person.id]
         await asyncio.gather(*map(self._validate, theirs[-3:]))
 
     async def _validate(self, session: Session) -> None:
         call = Call("ValidateSession", user=session.user, session=session.id, token=session.token)
-        await self._ask(call, session_pb.ValidateSessionRequest(session_token=call.token))
+        await self._call(call, session_pb.ValidateSessionRequest(session_token=call.token))
 
     async def _validate_together(
         self, calls: Sequence[Call], request: session_pb.BatchValidateSessionsRequest
     ) -> None:
         whole = Call("BatchValidate")
-        answer = await self._ask(whole, request, method="BatchValidateSessions")
+        answer = await self._call(whole, request, method="BatchValidateSessions")
         for call, result in zip(calls, answer.results if answer else (), strict=False):
             call.began, call.ended, call.outcome = whole.began, whole.ended, whole.outcome
             if result.refusal:
                 reason = ErrorReason.Name(result.refusal)
                 call.refuse(Refusal(grpc.StatusCode.UNAUTHENTICATED, "", reason), b"")
-            self._world.history.calls.append(call)
+            self._state.history.calls.append(call)
 
-    async def _ask(self, call: Call, request: Any, *, method: str = "") -> Any:
+    async def _call(self, call: Call, request: Any, *, method: str = "") -> Any:
         server = self._random.choice(self.servers)
         name = method or call.method
         stub = server.sessions if hasattr(server.sessions, name) else server.users
         seldom = self._random.random() < 0.02
         asked = getattr(stub, name)(request, timeout=SHORT if seldom else PATIENCE)
-        answer = await self._world.history.record(call, asked)
+        answer = await self._state.history.record(call, asked)
         if call.refusal and call.refusal.code is grpc.StatusCode.UNAVAILABLE:
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
         return answer
@@ -142,10 +142,10 @@ class Asking:
         return "".join(self._random.choice((str.upper, str.lower))(char) for char in address)
 
     def _person(self) -> Person | None:
-        return self._random.choice(self._world.here) if self._world.here else None
+        return self._random.choice(self._state.here) if self._state.here else None
 
     def _session(self) -> Session | None:
-        recent = self._world.sessions[-RECENT:]
+        recent = self._state.sessions[-RECENT:]
         return self._random.choice(recent) if recent else None
 
     @staticmethod

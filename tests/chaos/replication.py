@@ -16,7 +16,7 @@ from tamatar_auth.migrator.migrations import Migrations
 from tests.support.frozen_postgres import frozen
 from tests.support.waiting import until
 
-# Processes are killed here, not machines: what was written is with the system.
+# Processes are killed here, not machines: the system keeps what was written.
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "on",
@@ -33,7 +33,7 @@ _CAUGHT_UP = """
 
 
 class Pair:
-    """Two servers with one set of data: commits of the one wait until the other has them."""
+    """Two servers with one set of data: commits of one wait until the other has them."""
 
     def __init__(self, folder: Path) -> None:
         self._folders = {}
@@ -60,7 +60,7 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """The URL that leads to whichever of the two takes writes."""
+        """The URL that leads to the server that accepts writes."""
         primary = urlsplit(self.primary.url())
         who = primary.netloc.rpartition("@")[0]
         ports = sorted((self.primary.port, self.standby.port))
@@ -68,57 +68,57 @@ class Pair:
         return f"postgresql://{who}@{hosts}/{DATABASE}?target_session_attrs=read-write"
 
     def stop(self) -> None:
-        """End both, the standby last: what the other commits at its end waits for it."""
+        """Stop both, the standby last, because final commits of the primary wait for it."""
         self.primary.stop()
         self.fence()
 
     def fail_over(self) -> None:
-        """Kill the primary with all its processes, and let the standby take its place."""
+        """Kill the primary with all its processes, and promote the standby."""
         self.primary.kill()
         self.promote()
 
     def fall_silent(self) -> None:
-        """Let the primary answer no more, as if its host were cut off, and promote the standby."""
+        """Silence the primary, as if its host were cut off, and promote the standby."""
         self._frozen.enter_context(frozen(self._folders[self.primary]))
         self.promote()
 
     def fence(self) -> None:
-        """Kill the server that is not the primary, so that it never takes a write again."""
+        """Kill the server that is not the primary, so that it never accepts a write again."""
         self.standby.kill()
         self._frozen.close()
 
     def promote(self) -> None:
-        """Make the standby the primary, whatever the other one does."""
+        """Promote the standby, whatever the state of the other server."""
         self.primary, self.standby = self.standby, self.primary
         ask(self.primary, "SELECT pg_promote(true, 60)")
 
     def restore(self) -> None:
-        """Make a standby of the server that is not the primary; it forgets what it had.
+        """Turn the server that is not the primary into a standby; it loses its data.
 
-        From the beginning on the primary waits for it, so what is written meanwhile waits too.
+        The primary waits for it from the beginning, so concurrent writes wait too.
         """
         self.fence()
         ask(self.primary, f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
         ask(self.primary, "SELECT pg_reload_conf()")
-        # The copy begins with a checkpoint, before which the checkpointer, which lets commits
-        # wait, has read the settings: nothing that comes after it is confirmed too early.
+        # The copy begins with a checkpoint. By then the checkpointer, which makes commits wait, has
+        # read the settings: nothing that comes later is confirmed too early.
         self._copy()
         self.rejoin()
 
     def rejoin(self) -> None:
-        """Start the standby, and wait until it confirms what the primary commits."""
+        """Start the standby, and wait until it confirms the commits of the primary."""
         self.standby.start()
         written = ask(self.primary, "SELECT pg_current_wal_insert_lsn()")
         until(lambda: ask(self.primary, _CAUGHT_UP, written))
 
     def part(self) -> None:
-        """Let the standby receive nothing any more, though it runs: what is late shows then."""
+        """Stop the standby from receiving, while it runs, so that stale reads show."""
         ask(self.standby, "ALTER SYSTEM SET primary_conninfo = ''")
         ask(self.standby, "SELECT pg_reload_conf()")
         until(lambda: not ask(self.primary, "SELECT count(*) FROM pg_stat_replication"))
 
     def stop_waiting(self) -> None:
-        """Let the primary commit without its standby, as a failover manager does in the end."""
+        """Let the primary commit without its standby, as a failover manager does."""
         ask(self.primary, "ALTER SYSTEM RESET synchronous_standby_names")
         ask(self.primary, "SELECT pg_reload_conf()")
 
@@ -147,7 +147,7 @@ class Pair:
 
 
 def ask(server: EmbeddedPostgres, query: str, *values: object) -> Any:
-    """Run a statement on one server and return its first value, None if there is none."""
+    """Run a statement on one server and return its first value, or None."""
     with psycopg.connect(server.url(), autocommit=True, connect_timeout=5) as connection:
         cursor = connection.execute(query.encode(), values or None)
         row = cursor.fetchone() if cursor.description else None
@@ -155,7 +155,7 @@ def ask(server: EmbeddedPostgres, query: str, *values: object) -> Any:
 
 
 def waiting(server: EmbeddedPostgres) -> int:
-    """Count the connections of the service whose commits wait for a standby."""
+    """Return the number of connections whose commits wait for a standby."""
     count: int = ask(
         server,
         "SELECT count(*) FROM pg_stat_activity"

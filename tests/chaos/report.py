@@ -1,34 +1,34 @@
-"""What is told of runs, and the table of promises in the end."""
+"""The report of runs, and the table of promises."""
 
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
 from tests.chaos.history import Call, Outcome
-from tests.chaos.mutant_table import Bite
+from tests.chaos.mutant_table import Mutant
 from tests.chaos.rules import Promise
 from tests.chaos.run import Plan, Result
 
 DOWN = {"database killed", "database restarted"}
 """The faults in which connections to the database are refused."""
-MOST_TOLD = 10
-"""Of more broken promises of a run the last are not told."""
+MAX_SHOWN = 10
+"""The number of broken promises of a run that are shown."""
 WIDEST = 200
-"""Characters after which a line ends."""
+"""The maximum width of a line in characters."""
 
 
 class Report:
-    """Tells of runs as they end, and sums them up."""
+    """Reports runs as they end, and sums them up."""
 
     def __init__(self) -> None:
         self._results: list[Result] = []
 
     def begin(self, plan: Plan) -> None:
-        """Tell of a run that begins: it may be that it never ends."""
+        """Report that a run begins, because it may never end."""
         print(f"seed {plan.seed:>6}: ", end="", flush=True)
 
     def add(self, result: Result) -> None:
-        """Take a run in, and tell of it."""
+        """Add a run, and report it."""
         self._results.append(result)
         calls = result.history.calls
         print(
@@ -39,7 +39,7 @@ class Report:
             flush=True,
         )
         if result.violations:
-            tell_broken(result)
+            print_broken(result)
 
     @property
     def is_good(self) -> bool:
@@ -47,7 +47,7 @@ class Report:
         return not any(result.violations for result in self._results)
 
     def table(self) -> None:
-        """Print what was promised, what was done and what came of it."""
+        """Print the promises, the calls and the results."""
         calls = [call for result in self._results for call in result.history.calls]
         broken = Counter(v.promise for result in self._results for v in result.violations)
         validated = [c for c in calls if c.method.startswith(("Validate", "BatchValidateS"))]
@@ -56,16 +56,16 @@ class Report:
         print(f"  {sum(written):>8}  writes acknowledged, in each run at least {min(written)}")
         print(f"  {sum(call.is_ok for call in validated):>8}  sessions found good")
         print(f"  {sum(not call.may_have_happened for call in validated):>8}  sessions refused")
-        in_vain = sum(result.evidence.asked_in_vain for result in self._results)
+        in_vain = sum(result.evidence.validations_after_end for result in self._results)
         print(f"  {in_vain:>8}  asked of after their end was answered")
-        to_tell = [
-            len(result.evidence.to_be_told(watch))
+        due = [
+            len(result.evidence.due_ends(watch))
             for result in self._results
             for watch in result.history.watches
         ]
-        print(f"  {sum(to_tell):>8}  ends that {len(to_tell)} watches had to tell of")
+        print(f"  {sum(due):>8}  ends that {len(due)} watches had to receive")
         print(f"  {_in_doubt(calls):>8}  calls in doubt")
-        done = sum(result.evidence.done_in_doubt for result in self._results)
+        done = sum(result.evidence.unacknowledged_changes for result in self._results)
         print(f"  {done:>8}  changes of these that had happened")
         self._faults()
         print("\npromised are none of these:")
@@ -88,20 +88,20 @@ class Report:
             print(f"  {len(seconds):>8}  {fault} ({_middle_and_most(seconds)})")
 
 
-def tell_broken(result: Result) -> None:
-    """Tell which promises a run broke, and how to repeat it."""
-    for violation in result.violations[:MOST_TOLD]:
+def print_broken(result: Result) -> None:
+    """Print the promises that a run broke, and how to repeat it."""
+    for violation in result.violations[:MAX_SHOWN]:
         print(f"  {violation.promise}: {_line(violation.text)}")
-    if len(result.violations) > MOST_TOLD:
-        print(f"  … and {len(result.violations) - MOST_TOLD} more")
+    if len(result.violations) > MAX_SHOWN:
+        print(f"  … and {len(result.violations) - MAX_SHOWN} more")
     print(f"  to repeat it: {_again(result.plan)}", flush=True)
 
 
-def tell_bite(bite: Bite, result: Result, attempt: int) -> None:
-    """Tell by what a sabotage was found."""
-    shown = next(found for found in result.violations if found.promise in bite.promises)
+def print_mutant(mutant: Mutant, result: Result, attempt: int) -> None:
+    """Print the promise by which a mutant was found."""
+    shown = next(found for found in result.violations if found.promise in mutant.promises)
     again = f", run {attempt}" if attempt > 1 else ""
-    print(f"found{again}  {bite.sabotage}: {shown.promise}\n       {_line(shown.text)}", flush=True)
+    print(f"found{again}  {mutant.name}: {shown.promise}\n       {_line(shown.text)}", flush=True)
 
 
 def _line(text: str) -> str:

@@ -1,59 +1,57 @@
-"""What is promised, and the rules by which it is seen to be broken."""
+"""The promises, and the rules that find a broken one."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos import read_rules as told_truths
-from tests.chaos import status_rules as proper_statuses
-from tests.chaos import write_rules as kept_writes
+from tests.chaos import read_rules, status_rules, write_rules
 from tests.chaos.evidence import Evidence
 
 Rule = Callable[[Evidence], Iterable[str]]
-"""Tells how a promise was broken, once for each time."""
+"""Yields a text for each time that a promise was broken."""
 
 
 class Promise(StrEnum):
-    """What is promised, as the table says it."""
+    """A promise, with the text of the table."""
 
     KEPT = "acknowledged writes that were lost"
-    NOTHING_ELSE = "changes that nobody was told of, or that were refused"
+    NOTHING_ELSE = "changes that no client knows of, or that were refused"
     ENDED = "sessions, passwords and users good after their end was answered"
-    TOLD = "ends of sessions that a watcher was not told of"
+    NOTIFIED = "ends of sessions that a watcher did not receive"
     STALE = "reads that miss what was answered before"
     ALONE = "addresses with two live users"
     WHOLE = "changes that happened by halves"
     REASONED = "refusals without a reason in the history"
     STATUS = "calls that ended UNKNOWN or INTERNAL"
-    SILENT = "statuses that tell more than they should"
+    SILENT = "statuses that reveal more than they should"
     RETRY = "refusals that will pass, without RetryInfo"
     HEALED = "faults that did not heal by themselves"
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A promise that was broken, and how."""
+    """A broken promise, and how it was broken."""
 
     promise: Promise
     text: str
 
 
 RULES: dict[Promise, tuple[Rule, ...]] = {
-    Promise.KEPT: (kept_writes.lost_rows, kept_writes.lost_ends, kept_writes.lost_changes),
-    Promise.NOTHING_ELSE: (kept_writes.uncalled_rows, kept_writes.uncalled_changes),
+    Promise.KEPT: (write_rules.lost_rows, write_rules.lost_ends, write_rules.lost_changes),
+    Promise.NOTHING_ELSE: (write_rules.uncalled_rows, write_rules.uncalled_changes),
     Promise.ENDED: (
-        told_truths.good_after_end,
-        told_truths.old_passwords,
-        told_truths.used_after_deletion,
+        read_rules.good_after_end,
+        read_rules.old_passwords,
+        read_rules.used_after_deletion,
     ),
-    Promise.TOLD: (told_truths.untold_ends,),
-    Promise.STALE: (told_truths.stale_reads,),
-    Promise.ALONE: (kept_writes.shared_addresses,),
-    Promise.WHOLE: (kept_writes.halves,),
-    Promise.REASONED: (told_truths.unreasoned, proper_statuses.disturbed),
-    Promise.STATUS: (proper_statuses.invented,),
-    Promise.SILENT: (proper_statuses.leaks,),
-    Promise.RETRY: (proper_statuses.without_retry,),
+    Promise.NOTIFIED: (read_rules.missed_ends,),
+    Promise.STALE: (read_rules.stale_reads,),
+    Promise.ALONE: (write_rules.shared_addresses,),
+    Promise.WHOLE: (write_rules.halves,),
+    Promise.REASONED: (read_rules.unreasoned, status_rules.disturbed),
+    Promise.STATUS: (status_rules.invented,),
+    Promise.SILENT: (status_rules.leaks,),
+    Promise.RETRY: (status_rules.without_retry,),
     Promise.HEALED: (lambda evidence: evidence.history.said,),
 }
 

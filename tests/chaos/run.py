@@ -1,4 +1,4 @@
-"""One run: clients and faults at the same time, then the look at what is left."""
+"""One run: clients and faults at the same time, and then the judgement."""
 
 import asyncio
 import contextlib
@@ -17,25 +17,25 @@ from psycopg.rows import class_row
 
 from tamatar_auth.migrator.migrations import Migrations
 from tests.chaos.clients import Client
-from tests.chaos.cluster import House, Postgres, Service
+from tests.chaos.cluster import Cluster, Postgres, Service
 from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
 from tests.chaos.faults import FAULTS, Scene, make, possible
 from tests.chaos.faulty_wire import Wire
 from tests.chaos.history import History
 from tests.chaos.recording_client import RECONNECT, Server
 from tests.chaos.rules import Violation, broken
-from tests.chaos.shared_state import World
-from tests.chaos.watchers import hear_last, watch
+from tests.chaos.shared_state import SharedState
+from tests.chaos.watchers import wait_for_last_end, watch
 
 TEMPLATE = "chaos_template"
 SETTLED = 30.0
-"""Seconds after which a connection that is still there will stay."""
+"""Seconds after which a remaining connection counts as leaked."""
 
 WATCHERS = 2
-"""How many of the clients watch sessions, at each server."""
+"""The number of clients that watch sessions, at each server."""
 
 LONGEST = 900.0
-"""Seconds after which a run ends that was to have more writes."""
+"""Seconds after which a run with a minimum of writes ends."""
 
 _USERS = """
     SELECT u.id::text, email, coalesce(first_name, '') AS first_name, is_active,
@@ -47,21 +47,21 @@ _SESSIONS = 'SELECT id::text, user_id::text AS "user", is_valid FROM sessions'
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does. The seed decides what clients do and which faults are made."""
+    """The plan of a run. The seed decides calls and faults."""
 
     seed: int
     seconds: float
     writes: int = 0
-    """How many have to be acknowledged before it ends, for which it gets `LONGEST` seconds."""
+    """The minimum of acknowledged writes, for which a run gets `LONGEST` seconds."""
     faults: Sequence[str] = tuple(FAULTS)
     clients: int = 10
     servers: int = 2
-    sabotage: str = ""
+    mutant: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run."""
+    """The results of a run."""
 
     plan: Plan
     evidence: Evidence
@@ -69,12 +69,12 @@ class Result:
 
     @property
     def history(self) -> History:
-        """What was asked, and what was done."""
+        """The calls and the faults of the run."""
         return self.evidence.history
 
 
 class Ground(NamedTuple):
-    """Where runs keep their files, and the small disk for their databases, if there is one."""
+    """The folder of runs, and the small disk for their databases, if there is one."""
 
     folder: Path
     disk: Path | None
@@ -97,20 +97,20 @@ async def database_server(ground: Ground) -> AsyncIterator[Postgres]:
 
 
 async def run(plan: Plan, postgres: Postgres, folder: Path) -> Result:
-    """Let clients call and faults happen, and judge what is left."""
+    """Run clients and faults, and judge the results."""
     database = f"chaos_{uuid4().hex}"
     where = "TABLESPACE small" if postgres.disk else ""
     await postgres.administer(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE} {where}")
     history = History()
     async with Wire.to(postgres.url(database)) as wire:
         urls = [postgres.url(database)] * (plan.servers - 1) + [wire.url]
-        services = [Service(folder, url, plan.sabotage) for url in urls]
-        house = House(postgres, database, services, wire)
-        await house.start()
+        services = [Service(folder, url, plan.mutant) for url in urls]
+        cluster = Cluster(postgres, database, services, wire)
+        await cluster.start()
         try:
-            await _call_and_disturb(plan, house, history)
+            await _call_and_disturb(plan, cluster, history)
         finally:
-            codes = await house.end()
+            codes = await cluster.end()
     if any(codes):
         history.said.append(f"servers ended with {codes}")
     for service in services:
@@ -120,31 +120,31 @@ async def run(plan: Plan, postgres: Postgres, folder: Path) -> Result:
     return Result(plan, evidence, broken(evidence))
 
 
-async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
-    world = World(history)
+async def _call_and_disturb(plan: Plan, cluster: Cluster, history: History) -> None:
+    state = SharedState(history)
     async with AsyncExitStack() as stack:
         clients = []
         for number in range(plan.clients):
             servers = [
                 Server.at(await stack.enter_async_context(_channel(service.address, number)))
-                for service in house.services
+                for service in cluster.services
             ]
-            clients.append(Client(world, servers, Random(f"{plan.seed} {number}")))
+            clients.append(Client(state, servers, Random(f"{plan.seed} {number}")))
         watching = [
-            asyncio.ensure_future(watch(world, server))
+            asyncio.ensure_future(watch(state, server))
             for client in clients[:WATCHERS]
             for server in client.servers
         ]
         calling = asyncio.gather(*(client.run() for client in clients))
         try:
-            scene = Scene(house, world, history, Random(plan.seed))
+            scene = Scene(cluster, state, history, Random(plan.seed))
             await _disturb(plan, scene, calling)
         finally:
-            world.is_over = True
+            state.is_over = True
             await calling
-        await _forget_attempts(house)
+        await _forget_attempts(cluster)
         await clients[0].look_back()
-        await hear_last(history, await asyncio.wait_for(clients[0].end_one(), SETTLED))
+        await wait_for_last_end(history, await asyncio.wait_for(clients[0].end_one(), SETTLED))
         for each in watching:
             each.cancel()
         for outcome in await asyncio.gather(*watching, return_exceptions=True):
@@ -155,7 +155,7 @@ async def _call_and_disturb(plan: Plan, house: House, history: History) -> None:
 async def _disturb(plan: Plan, scene: Scene, calling: "asyncio.Future[list[None]]") -> None:
     began = time.monotonic()
     await asyncio.sleep(scene.seconds(0.3, 0.8))
-    for fault in _without_end(possible(plan.faults, scene.house), scene.random):
+    for fault in _without_end(possible(plan.faults, scene.cluster), scene.random):
         if _is_enough(plan, time.monotonic() - began, scene.history) or calling.done():
             return
         if fault:
@@ -170,18 +170,18 @@ def _is_enough(plan: Plan, seconds: float, history: History) -> bool:
 
 
 def _without_end(faults: Sequence[str], random: Random) -> Iterable[str]:
-    """Give every fault once in some order, then again in another order, and so on."""
+    """Yield every fault once in random order, then again in another order, and so on."""
     while True:
         yield from random.sample(faults or ("",), k=len(faults) or 1)
 
 
 def _channel(address: str, number: int) -> grpc.aio.Channel:
-    # A client each: channels with the same options share a connection.
+    # Each client needs its own connection; channels with equal options share one.
     return grpc.aio.insecure_channel(address, options=[*RECONNECT, ("chaos.client", number)])
 
 
-async def _forget_attempts(house: House) -> None:
-    url = house.postgres.url(house.database)
+async def _forget_attempts(cluster: Cluster) -> None:
+    url = cluster.postgres.url(cluster.database)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute("TRUNCATE password_attempts")
 

@@ -1,4 +1,4 @@
-"""What the clients know together: users, their passwords, their sessions."""
+"""The shared knowledge of the clients: users, their passwords, their sessions."""
 
 import asyncio
 import itertools
@@ -11,19 +11,19 @@ from tests.chaos.history import History
 
 @dataclass(eq=False)
 class Session:
-    """A session that was started, and its present token."""
+    """A started session, and its current token."""
 
     id: str
     user: str
     token: str
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_over: bool = False
-    """Whether it is not refreshed any more."""
+    """Whether it is no longer refreshed."""
 
 
 @dataclass(eq=False)
 class Person:
-    """A user that was created, and the passwords of which one is right."""
+    """A created user, and the passwords of which one is right."""
 
     id: str
     email: str
@@ -33,8 +33,8 @@ class Person:
 
 
 @dataclass
-class World:
-    """The common knowledge of the clients of a run."""
+class SharedState:
+    """The shared knowledge of the clients of a run."""
 
     history: History
     people: list[Person] = field(default_factory=list)
@@ -51,11 +51,11 @@ class World:
 
     @property
     def here(self) -> list[Person]:
-        """The users whom nobody has tried to delete."""
+        """The users that no client has tried to delete."""
         return [person for person in self.people if not person.is_gone]
 
     def unique(self, word: str) -> str:
-        """Give a text that is nowhere else."""
+        """Return a unique text."""
         return f"{word}{next(self._numbers)}"
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ class World:
 
     @asynccontextmanager
     async def pause(self) -> AsyncIterator[None]:
-        """Let no call be in flight for as long as the block."""
+        """Keep all calls from being in flight while the block runs."""
         self._open.clear()
         try:
             await self._idle.wait()

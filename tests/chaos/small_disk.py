@@ -1,4 +1,4 @@
-"""A file system of a few megabytes that can be filled, where this process may mount one."""
+"""A file system of a few megabytes that can be filled, if this process may mount one."""
 
 import contextlib
 import ctypes
@@ -10,15 +10,15 @@ from pathlib import Path
 CLONE_NEWNS = 0x00020000
 OPTIONS = ("-o", "size=64m,mode=0700")
 LEAST = 4096
-"""Bytes in which a full file system has no room left."""
+"""Bytes below which a file system counts as full."""
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path | None]:
-    """Mount a small file system for as long as the block; yield None where that is refused.
+    """Mount a small file system while the block runs; yield None if that is not permitted.
 
-    It is begun before there are threads, which would not see it. Nobody but this process and
-    its children see it, so it ends with them at the latest.
+    Call it before there are threads, which would not see the mount. Only this process and its
+    children see the mount, so it ends with them at the latest.
     """
     if not (_has_own_mounts() and _is_done("mount", "-t", "tmpfs", *OPTIONS, "none", str(folder))):
         yield None
@@ -31,7 +31,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """Let a file system have no room for as long as the block."""
+    """Fill a file system while the block runs."""
     path = folder / "filler"
     with path.open("wb", buffering=0) as filler:
         try:

@@ -25,21 +25,21 @@ from tests.support.databases import TEMPLATE, Postgres, TestServer
 
 CALLERS = 24
 CANCELLED = 0.3
-"""The share of calls whose callers go away."""
+"""The share of calls that are cancelled."""
 
 MOST_GROWTH = 0.05
-"""Of memory after the warm-up."""
+"""The allowed growth of memory after the warm-up."""
 WARM_UP = 0.3
 """The share of the run in which allocators, caches and pools fill."""
 SPREAD = 3
-"""By how many connections and files may differ from one time to another: some are replaced."""
+"""The allowed difference of connections and files, because some are replaced."""
 IMPROPER = {grpc.StatusCode.UNKNOWN.name, grpc.StatusCode.INTERNAL.name}
 
 CHART = ROOT / "build" / "soak.svg"
 
 
 class Sample(NamedTuple):
-    """What the server has in use."""
+    """The resources in use by the server."""
 
     seconds: float
     memory: float
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     files: int
     connections: int
     idle: int
-    """Transactions that nobody goes on with."""
+    """Abandoned open transactions."""
     calls: int
 
 
@@ -70,7 +70,7 @@ def main(minutes: float) -> int:
 
 
 def found(samples: Sequence[Sample]) -> Iterator[str]:
-    """Tell what grew after the warm-up."""
+    """Yield what grew after the warm-up."""
     warm = [each for each in samples if each.seconds >= samples[-1].seconds * WARM_UP]
     third = max(1, len(warm) // 3)
     parts = warm[:third], warm[-third:]
@@ -94,7 +94,7 @@ def _soaked(database: str, seconds: float) -> tuple[Sequence[Sample], Counter[st
         given = {
             "TAMATAR_DATABASE_URL": database,
             "TAMATAR_LISTEN": address,
-            "TAMATAR_LOG_LEVEL": "error",  # or else there would be a line for every sign-in
+            "TAMATAR_LOG_LEVEL": "error",  # otherwise every sign-in writes a line
         }
         with serving(limits=IMPATIENT, cwd=Path(folder), **given) as server:
             return asyncio.run(_run(server, address, database, seconds))
@@ -118,7 +118,7 @@ async def _run(
 
 
 async def _call(crowd: Crowd, statuses: Counter[str]) -> None:
-    """Call again and again; go away from some of the calls."""
+    """Make calls until the end, and cancel some of them."""
     while True:
         call = crowd.call()
         if random.random() < CANCELLED:
@@ -129,7 +129,7 @@ async def _call(crowd: Crowd, statuses: Counter[str]) -> None:
         code = await call.code()
         statuses[code.name] += 1
         if code is grpc.StatusCode.OK:
-            crowd.heard(await call)
+            crowd.remember(await call)
 
 
 async def _watched(

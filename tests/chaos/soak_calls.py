@@ -34,7 +34,7 @@ WEIGHTS = {
 
 
 class Crowd:
-    """Users with sessions, and whatever may be called about them."""
+    """Users with sessions, and the calls about them."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._users: Any = UserServiceStub(channel)
@@ -47,18 +47,18 @@ class Crowd:
         """Create the first users, each with a session."""
         crowd = cls(channel)
         for each in await asyncio.gather(*(crowd._create() for _ in range(USERS))):
-            crowd.heard(each)
+            crowd.remember(each)
         for each in await asyncio.gather(*(crowd._sign_in() for _ in range(USERS))):
-            crowd.heard(each)
+            crowd.remember(each)
         return crowd
 
     def call(self) -> Any:
-        """Make some call."""
+        """Make a random call."""
         (name,) = random.choices([*WEIGHTS], [*WEIGHTS.values()])
         return getattr(self, f"_{name}")()
 
-    def heard(self, answer: Any) -> None:
-        """Take over what an answer tells."""
+    def remember(self, answer: Any) -> None:
+        """Remember the values of a response."""
         if isinstance(answer, user_service_pb2.CreateUserResponse):
             self._known.append(answer.user)
         if hasattr(answer, "session_token"):

@@ -1,4 +1,4 @@
-"""The chart of a soak: what the server had in use over time, as SVG written by hand."""
+"""The chart of a soak: resources in use over time, as SVG written by hand."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING

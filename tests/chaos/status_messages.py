@@ -1,10 +1,10 @@
-"""The sentences that a status may say, and what none may hold."""
+"""The messages that a status may have, and the texts that none may hold."""
 
 from collections.abc import Iterator
 
 import tamatar_auth.errors.sessions
 import tamatar_auth.errors.storage
-import tamatar_auth.errors.users  # noqa: F401 - whose classes are found below
+import tamatar_auth.errors.users  # noqa: F401 - defines the classes found below
 from tamatar_auth.errors import Failure
 
 

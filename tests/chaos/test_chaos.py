@@ -1,36 +1,36 @@
-"""A short run of the harness, and what it finds where protections are missing."""
+"""A short run of the harness, and its findings when protections are missing."""
 
 import sys
 
 import pytest
 
-from tests.chaos.mutant_service import SABOTAGES
-from tests.chaos.mutant_table import BITES
+from tests.chaos.mutant_service import MUTANTS_BY_NAME
+from tests.chaos.mutant_table import MUTANTS
 from tests.support.commands import ROOT, run
 
 pytestmark = pytest.mark.timeout(300)
 
-QUICK_BITES = ("forgets_commits", "validates_from_a_cache", "lets_exceptions_out")
+QUICK_MUTANTS = ("forgets_commits", "validates_from_a_cache", "lets_exceptions_out")
 
 
 def chaos(*arguments):
-    """Run the harness with the settings of nobody; return how it ended."""
+    """Run the harness in a clean environment; return the ended process."""
     command = (sys.executable, "-m", "tests.chaos", *arguments)
     return run(*command, cwd=ROOT, code=None, patience=280)
 
 
-def test_what_is_promised_holds_while_things_break():
+def test_promises_hold_while_faults_happen():
     ended = chaos("--seeds", "2", "--seconds", "8")
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def test_a_protection_that_is_taken_out_is_missed():
-    ended = chaos("--bite", *QUICK_BITES)
+def test_missing_protection_is_found():
+    ended = chaos("--mutants", *QUICK_MUTANTS)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.count("\nfound") + ended.stdout.startswith("found") == len(QUICK_BITES)
+    assert ended.stdout.count("\nfound") + ended.stdout.startswith("found") == len(QUICK_MUTANTS)
 
 
-def test_every_sabotage_is_looked_for():
-    assert {bite.sabotage for bite in BITES} == set(SABOTAGES)
+def test_every_mutant_is_in_the_table():
+    assert {mutant.name for mutant in MUTANTS} == set(MUTANTS_BY_NAME)

@@ -1,4 +1,4 @@
-"""The primary is lost and its synchronous standby takes its place: no write is lost."""
+"""A failover from the primary to its synchronous standby loses no write."""
 
 import pytest
 
@@ -6,17 +6,17 @@ from tests.chaos import failover
 
 
 @pytest.mark.timeout(120)
-async def test_nothing_that_was_acknowledged_is_lost_in_failovers(tmp_path):
+async def test_failovers_lose_no_acknowledged_write(tmp_path):
     report = await failover.run(tmp_path, seed=1, failovers=2, writes=150)
 
     print(report)
     assert report.wrong == []
     assert len(report.gaps) == 2
-    assert set(report.refused) <= {"ABORTED"}  # conflicts; no call ends otherwise
+    assert set(report.refused) <= {"ABORTED"}  # conflicts; no other refusal may happen
 
 
 @pytest.mark.timeout(120)
-async def test_a_primary_that_falls_silent_is_left(tmp_path):
+async def test_silent_primary_is_left_for_standby(tmp_path):
     report = await failover.run(tmp_path, seed=2, failovers=1, writes=30, silent=True)
 
     print(report)

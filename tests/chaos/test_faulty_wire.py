@@ -1,4 +1,4 @@
-"""The wire counts what goes over it, and does what was planned where it was planned."""
+"""The faulty wire counts round trips, and causes the planned fault at the planned one."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ async def count(database):
         return found.scalar_one()
 
 
-async def test_round_trips_are_counted_of_all_connections_and_of_each(wire):
+async def test_wire_counts_round_trips_of_all_connections(wire):
     async with await connect(wire) as one, await connect(wire, autocommit=True) as other:
         assert wire.round_trips == 0
         await one.execute("SELECT 1")
@@ -53,7 +53,7 @@ async def test_round_trips_are_counted_of_all_connections_and_of_each(wire):
         (Fault.CUT_AFTER, COMMIT - 1, 0),
     ],
 )
-async def test_a_cut_leaves_what_the_server_had_done(wire, database, fault, at, kept):
+async def test_wire_cut_keeps_what_server_had_done(wire, database, fault, at, kept):
     connection = await connect(wire)
     plan = wire.plan(fault, at=at)
 
@@ -66,7 +66,7 @@ async def test_a_cut_leaves_what_the_server_had_done(wire, database, fault, at, 
         await add(another) if not kept else await another.execute("SELECT 1")
 
 
-async def test_an_answer_is_held_until_its_release(wire, database):
+async def test_wire_holds_answer_until_release(wire, database):
     async with await connect(wire) as connection:
         plan = wire.plan(Fault.HOLD, at=COMMIT)
         adding = asyncio.create_task(add(connection))
@@ -78,7 +78,7 @@ async def test_an_answer_is_held_until_its_release(wire, database):
         await adding
 
 
-async def test_a_frozen_wire_passes_nothing_on_until_it_is_healed(wire, database):
+async def test_frozen_wire_passes_nothing_until_healed(wire, database):
     async with await connect(wire) as connection:
         plan = wire.plan(Fault.FREEZE, at=COMMIT)
         adding = asyncio.create_task(add(connection))
@@ -93,7 +93,7 @@ async def test_a_frozen_wire_passes_nothing_on_until_it_is_healed(wire, database
     assert await count(database) == 1
 
 
-async def test_a_wire_that_is_down_refuses_until_it_is_healed(wire):
+async def test_wire_that_is_down_refuses_until_healed(wire):
     connection = await connect(wire)
     wire.take_down()
     with pytest.raises(psycopg.OperationalError):
@@ -105,7 +105,7 @@ async def test_a_wire_that_is_down_refuses_until_it_is_healed(wire):
     await (await connect(wire)).close()
 
 
-async def test_a_statement_is_given_up_across_the_wire(wire):
+async def test_statement_is_cancelled_across_wire(wire):
     async with await connect(wire) as connection:
         sleeping = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
         await eventually(lambda: was_asked(wire, 2))
@@ -115,7 +115,7 @@ async def test_a_statement_is_given_up_across_the_wire(wire):
         assert wire.cancelled.is_set()
 
 
-async def test_answers_are_late_by_the_delay(wire):
+async def test_wire_delays_answers(wire):
     loop = asyncio.get_running_loop()
     async with await connect(wire, autocommit=True) as connection:
         wire.delay = 0.2

@@ -1,4 +1,4 @@
-"""Calls that nobody would make on purpose end as they should; one that does not is found."""
+"""Made-up calls end with a proper status, and the fuzzer finds one that does not."""
 
 import pytest
 from grpc import StatusCode
@@ -14,7 +14,7 @@ def fuzzer(service):
     return Fuzzer(str(service.addresses[0]), seed=1)
 
 
-async def test_no_call_ends_as_none_may(fuzzer):
+async def test_fuzzed_calls_end_with_proper_statuses(fuzzer):
     tally = await fuzzer.run(CALLS)
 
     assert tally.wrong == []
@@ -23,7 +23,7 @@ async def test_no_call_ends_as_none_may(fuzzer):
     assert tally.statuses["CreateUser"]["OK"]
 
 
-async def test_a_call_that_ends_as_none_may_is_found(fuzzer, monkeypatch):
+async def test_fuzzer_finds_improper_status(fuzzer, monkeypatch):
     async def fail(*_):
         raise RuntimeError
 
@@ -43,10 +43,10 @@ async def test_a_call_that_ends_as_none_may_is_found(fuzzer, monkeypatch):
         ("", [("detail", "tms_" + "x" * 43)]),
     ],
 )
-def test_what_a_status_must_not_say_is_found(sentence, metadata):
+def test_fuzzer_finds_leak_in_status(sentence, metadata):
     assert leak(sentence, metadata)
 
 
-def test_what_it_may_say_is_not():
+def test_fuzzer_accepts_proper_status():
     assert leak("The email address is already registered.", [("detail", "EMAIL_TAKEN")]) is None
     assert leak("", None) is None

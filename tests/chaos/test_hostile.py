@@ -1,4 +1,4 @@
-"""Clients that mean harm: honest calls go on meanwhile, and nothing of theirs stays."""
+"""Hostile clients: honest calls succeed beside them, and no memory or file stays in use."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ from tests.support.databases import TEMPLATE
 from tests.support.waiting import eventually
 
 HONEST = 50
-"""How many calls are answered while an attack goes on, and after it."""
+"""The number of calls that must succeed during an attack, and after it."""
 
 MEMORY = 32 * MIB
-"""By how much more memory may be in use after an attack than after the same one before it."""
+"""The growth of memory that is allowed from the first to the second attack."""
 
 BOMB = gzip.compress(bytes(60 * MIB))
-"""A request of 60 KiB that is 60 MiB."""
+"""A request of 60 KiB that decompresses to 60 MiB."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -45,8 +45,8 @@ class Process:
 
     @property
     def memory(self):
-        told = (self._folder / "status").read_text().partition("VmRSS:")[2]
-        return int(told.split()[0]) * 1024
+        status = (self._folder / "status").read_text().partition("VmRSS:")[2]
+        return int(status.split()[0]) * 1024
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def process(postgres, tmp_path_factory):
 
 @pytest.fixture
 async def honest(process):
-    """A client that asks all the time, and the answers it got; a refusal ends the test."""
+    """The responses of a client that calls all the time; a refusal fails the test."""
     async with grpc.aio.insecure_channel(process.address) as channel:
         email, sessions = f"{uuid4()}@example.com", SessionServiceStub(channel)
         await UserServiceStub(channel).CreateUser(ada(email=email, email_verified=True))
@@ -82,7 +82,7 @@ async def honest(process):
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-async def test_honest_calls_go_on_and_nothing_stays_behind(process, honest, attack):
+async def test_attack_leaves_honest_calls_and_resources_alone(process, honest, attack):
     files = process.files
     await attacked(process, honest, attack)
     memory = process.memory
@@ -101,22 +101,22 @@ async def test_honest_calls_go_on_and_nothing_stays_behind(process, honest, atta
     ],
     ids=["17 KiB of metadata", "a message of 65 KiB", "a message of 3 MiB", "a bomb"],
 )
-async def test_what_is_too_long_is_refused(process, call):
+async def test_oversized_request_is_refused(process, call):
     async with Connection.to(process.address) as connection:
         await connection.greet()
-        await heard_of(connection, SETTINGS)
-        await connection.say(frame(SETTINGS, ACK), call)
-        answer = await heard_of(connection, HEADERS)
+        await receive_frame(connection, SETTINGS)
+        await connection.send(frame(SETTINGS, ACK), call)
+        answer = await receive_frame(connection, HEADERS)
     refused = f"grpc-status\x01{StatusCode.RESOURCE_EXHAUSTED.value[0]}".encode()
     assert refused in answer.payload
 
 
-async def heard_of(connection, kind):
+async def receive_frame(connection, kind):
     """Read until a frame of a kind comes, and return it."""
     async with asyncio.timeout(10):
-        while (heard := await connection.hear()).kind != kind:
+        while (received := await connection.receive()).kind != kind:
             pass
-    return heard
+    return received
 
 
 async def answers_go_on(answers):

@@ -1,6 +1,6 @@
-"""Each call that changes something, harmed at every one of its round trips to PostgreSQL.
+"""Each call that changes something, with a fault at every round trip to PostgreSQL.
 
-The change is there wholly or not at all, an answer tells the truth, and nothing stays behind:
+The change happens wholly or not at all, the answer is true, and nothing is left behind:
 no lent connection, no open transaction.
 """
 
@@ -40,7 +40,7 @@ async def wire(database_url):
 
 @pytest.fixture
 async def service(settings, database, wire):
-    """A server whose calls go over the wire, and that says nothing else on it."""
+    """A server whose calls go over the wire, and nothing else."""
     given = changed(settings.with_database(wire.url), sessions_per_user=1)
     service = await start(given)
     yield service
@@ -52,7 +52,7 @@ def scene(users, sessions, database):
     return Scene(users, sessions, database)
 
 
-def test_every_method_that_changes_something_is_known():
+def test_every_changing_method_has_a_preparation():
     services = [
         user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
         session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
@@ -68,7 +68,7 @@ def test_every_method_that_changes_something_is_known():
 
 @pytest.mark.parametrize("prepare", PREPARATIONS, ids=lambda prepare: prepare.__name__)
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER])
-async def test_a_cut_leaves_a_change_whole_or_absent(scene, service, wire, prepare, fault):
+async def test_cut_round_trip_leaves_change_whole_or_absent(scene, service, wire, prepare, fault):
     clean = await outcome_of(await prepare(scene), scene)
     left = []
     for at in itertools.count(1):
@@ -80,19 +80,17 @@ async def test_a_cut_leaves_a_change_whole_or_absent(scene, service, wire, prepa
         if not plan.met.is_set():
             break
         left.append(of_the_call(changes, prepare))
-        # One that was cut off is only answered as if it was not when it was done.
+        # A cut call may only succeed if its change was made.
         assert said == STORAGE_UNAVAILABLE or (said, changes) == clean, (at, said)
 
     assert (said, changes) == clean
     assert all(changes in ([], of_the_call(clean[1], prepare)) for changes in left), left
-    # The last thing that is cut off is the COMMIT: it was heard or it was not.
+    # The last cut round trip is the COMMIT: it arrived or it did not.
     assert bool(left[-1]) is (fault is Fault.CUT_AFTER)
 
 
 @pytest.mark.parametrize("prepare", PREPARATIONS, ids=lambda prepare: prepare.__name__)
-async def test_a_call_that_is_cancelled_leaves_a_change_whole_or_absent(
-    scene, service, wire, prepare
-):
+async def test_cancelled_call_leaves_change_whole_or_absent(scene, service, wire, prepare):
     clean = await outcome_of(await prepare(scene), scene)
     whole = of_the_call(clean[1], prepare)
     for at in itertools.count(1):
@@ -110,7 +108,7 @@ async def test_a_call_that_is_cancelled_leaves_a_change_whole_or_absent(
     assert changes == whole
 
 
-async def test_a_user_is_created_once_however_often_the_request_is_cut_off(scene, wire):
+async def test_create_user_cut_at_any_point_creates_one_user(scene, wire):
     clean = await outcome_of(await create_user(scene), scene)
     for at in itertools.count(1):
         call = await create_user(scene)
@@ -128,12 +126,12 @@ async def test_a_user_is_created_once_however_often_the_request_is_cut_off(scene
 
 
 async def cancelled_at(plan, call, wire, service):
-    """Cancel a call when the answer of a round trip is there and not heard; tell if it was."""
+    """Cancel a call while the answer of a round trip is held; return whether it got there."""
     await first_of(plan.met.wait(), call.code())
     wire.cancelled.clear()
     call.cancel()
     if plan.met.is_set():
-        # The call has left the statement to itself, or waits for it to be given up.
+        # The call has abandoned the statement, or waits for its cancellation.
         await first_of(service.components.drain.wait_until_idle(), wire.cancelled.wait())
     plan.released.set()
     await call.code()
@@ -141,7 +139,7 @@ async def cancelled_at(plan, call, wire, service):
 
 
 async def first_of(*awaited):
-    """Wait for one, and forget the others."""
+    """Wait for one of several, and cancel the others."""
     tasks = [asyncio.ensure_future(each) for each in awaited]
     done, others = await asyncio.wait(tasks, timeout=10, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
@@ -150,7 +148,7 @@ async def first_of(*awaited):
 
 
 async def outcome_of(call, scene):
-    """Make a call; return what was said, and what it has changed."""
+    """Make a call; return its outcome, and the changes it made."""
     before = await rows(scene.database)
     try:
         await call()
@@ -163,7 +161,7 @@ async def outcome_of(call, scene):
 
 
 async def rows(database):
-    """Return all that is stored, by table and key."""
+    """Return everything that is stored, by table and key."""
     found = {}
     async with database.snapshot() as db:
         for table in metadata.sorted_tables:
@@ -174,7 +172,7 @@ async def rows(database):
 
 
 def differences(before, after):
-    """Tell what was added, removed and changed, alike for every user."""
+    """Return what was added, removed and changed, in the same form for every user."""
     found = []
     for place in before.keys() | after.keys():
         old, new = before.get(place), after.get(place)
@@ -187,7 +185,7 @@ def differences(before, after):
 
 
 def of_the_call(changes, prepare):
-    """Leave out the attempt, unless the call forgets it in its own transaction."""
+    """Leave out the attempt, unless the call clears it in its own transaction."""
     checks_password = prepare.__name__ in {"create_session", "change_password"}
     return [each for each in changes if not (checks_password and each[0] == ATTEMPTS)]
 

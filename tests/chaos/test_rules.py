@@ -1,4 +1,4 @@
-"""What the rules make of histories that are written by hand."""
+"""The rules, applied to histories written by hand."""
 
 from dataclasses import replace
 
@@ -17,20 +17,20 @@ AWAY = "The database is not available: try again."
 
 
 def ok(method, began, ended, **about):
-    """A call about Ada that was answered."""
+    """Return a call about Ada that succeeded."""
     values = {"user": "ada", **about}
     return Call(method, began=began, ended=ended, outcome=Outcome.OK, **values)
 
 
 def refused(method, began, ended, refusal, **about):
-    """A call about Ada that was refused, with details."""
+    """Return a call about Ada that was refused, with details."""
     call = Call(method, began=began, ended=ended, **{"user": "ada", **about})
     call.refuse(refusal, b"details")
     return call
 
 
 def in_doubt(method, began, ended, **about):
-    """A call about Ada of which nothing is known."""
+    """Return a call about Ada with an unknown outcome."""
     call = Call(method, began=began, ended=ended, **{"user": "ada", **about})
     call.refuse(Refusal(StatusCode.CANCELLED, ""), b"")
     return call
@@ -45,17 +45,17 @@ SESSION = StoredSession("s", "ada", is_valid=True)
 
 
 def judged(*calls, user=USER, session=SESSION, more=(), faults=(), said=()):
-    """Tell which promises a history breaks."""
+    """Return the promises that a history breaks."""
     history = History([*BEGINNING, *calls], list(faults), {}, list(said))
     sessions = [one for one in (session, *more) if one]
     stored = Stored({user.id: user} if user else {}, {one.id: one for one in sessions})
     return {violation.promise for violation in broken(Evidence(history, stored))}
 
 
-def watched(*told, more=(), unknown=()):
-    """Tell which promises a history breaks with a watch from 4 on, and two ends in it.
+def watched(*ends, more=(), unknown=()):
+    """Return the promises broken in a history with two ends and a watch from 4 on.
 
-    Of some of Ada's sessions no client was told.
+    Some of Ada's sessions were never reported to a client.
     """
     calls = [
         ok("RevokeSession", 4.5, 5, session="s"),
@@ -63,24 +63,24 @@ def watched(*told, more=(), unknown=()):
         ok("RevokeSession", 6, 7, session="other"),
         *more,
     ]
-    history = History([*BEGINNING, *calls], watches=[Watch(4, set(told))])
+    history = History([*BEGINNING, *calls], watches=[Watch(4, set(ends))])
     ended = [replace(SESSION, id=id_, is_valid=False) for id_ in ("s", "other", *unknown)]
     stored = Stored({"ada": USER}, {one.id: one for one in ended})
     return {violation.promise for violation in broken(Evidence(history, stored))}
 
 
-def test_who_is_told_of_an_end_was_told_of_those_before():
+def test_watch_must_receive_earlier_ends_too():
     assert watched() == watched("s") == watched("s", "other") == set()
-    assert watched("other") == {Promise.TOLD}
+    assert watched("other") == {Promise.NOTIFIED}
 
 
-def test_a_refresh_in_doubt_may_have_ended_a_session_before_it_was_revoked():
+def test_refresh_in_doubt_may_end_session_early():
     refresh = in_doubt("RefreshSession", 4.1, 4.2, session="other", token="o")
 
     assert watched("other", more=[refresh]) == set()
 
 
-def test_a_session_that_nobody_was_told_of_may_have_ended_at_any_time():
+def test_unreported_session_may_end_at_any_time():
     calls = [
         in_doubt("CreateSession", 2, 3),
         ok("RevokeUserSessions", 4.1, 4.2),
@@ -94,7 +94,7 @@ def validated(began, ended):
     return ok("ValidateSession", began, ended, session="s", token="t")
 
 
-def test_nothing_is_broken_where_all_is_as_it_was_answered():
+def test_consistent_history_breaks_nothing():
     ended = replace(SESSION, is_valid=False)
 
     assert judged(validated(4, 5)) == set()
@@ -102,16 +102,16 @@ def test_nothing_is_broken_where_all_is_as_it_was_answered():
 
 
 @pytest.mark.parametrize("missing", ["user", "session"])
-def test_a_row_that_was_answered_and_is_not_there_was_lost(missing):
+def test_missing_acknowledged_row_is_lost(missing):
     assert Promise.KEPT in judged(**{missing: None})
 
 
 @pytest.mark.parametrize("end", ["RevokeSession", "RevokeUserSessions"])
-def test_a_session_that_lives_after_its_end_was_answered_was_kept_in_vain(end):
+def test_live_session_after_its_end_is_lost_write(end):
     assert judged(ok(end, 4, 5, session="s")) == {Promise.KEPT}
 
 
-def test_what_nobody_asked_for_is_not_there():
+def test_unrequested_row_is_found():
     doubt = in_doubt("CreateSession", 4, 5, value="old")
     other = replace(SESSION, id="other")
 
@@ -119,7 +119,7 @@ def test_what_nobody_asked_for_is_not_there():
     assert judged(more=[other]) == {Promise.NOTHING_ELSE}
 
 
-def test_a_user_who_was_deleted_is_not_used():
+def test_deleted_user_must_not_be_used():
     gone = replace(USER, is_active=False, is_deleted=True, version=2)
     deleted = ok("DeleteUser", 4, 5, version=2)
     ended = replace(SESSION, is_valid=False)
@@ -132,18 +132,18 @@ def test_a_user_who_was_deleted_is_not_used():
 @pytest.mark.parametrize(
     "end", ["RevokeSession", "RevokeUserSessions", "ChangePassword", "DeactivateUser", "DeleteUser"]
 )
-def test_a_session_is_good_until_its_end_is_answered_and_not_after(end):
+def test_session_is_valid_until_its_end_is_answered(end):
     revoked = ok(end, 4, 5, session="s", version=2)
 
     assert Promise.ENDED in judged(revoked, validated(5.1, 6))
     assert Promise.ENDED not in judged(revoked, validated(4.9, 6))
 
 
-def test_an_end_that_began_before_the_session_was_known_proves_nothing():
+def test_end_begun_before_session_was_known_is_ignored():
     assert judged(ok("RevokeUserSessions", 2.5, 3.5), validated(4, 5)) == set()
 
 
-def test_an_end_in_doubt_may_have_happened_or_not():
+def test_end_in_doubt_may_have_happened():
     doubt = in_doubt("RevokeSession", 4, 5, session="s")
 
     assert judged(doubt) == set()
@@ -151,20 +151,20 @@ def test_an_end_in_doubt_may_have_happened_or_not():
     assert judged(session=replace(SESSION, is_valid=False)) == {Promise.NOTHING_ELSE}
 
 
-def test_a_session_that_was_found_revoked_is_never_good_again():
+def test_session_found_revoked_must_stay_revoked():
     doubt = in_doubt("RevokeSession", 4, 5, session="s")
-    heard = refused("ValidateSession", 6, 7, REVOKED, session="s", token="t")
+    refusal_ = refused("ValidateSession", 6, 7, REVOKED, session="s", token="t")
 
-    assert judged(doubt, heard, validated(8, 9)) == {Promise.ENDED}
-
-
-def test_a_session_that_nobody_revoked_is_not_refused_as_revoked():
-    heard = refused("ValidateSession", 4, 5, REVOKED, session="s", token="t")
-
-    assert judged(heard) == {Promise.REASONED}
+    assert judged(doubt, refusal_, validated(8, 9)) == {Promise.ENDED}
 
 
-def test_a_name_is_one_that_was_written_last():
+def test_refusal_as_revoked_needs_a_revocation():
+    refusal_ = refused("ValidateSession", 4, 5, REVOKED, session="s", token="t")
+
+    assert judged(refusal_) == {Promise.REASONED}
+
+
+def test_stored_name_must_be_last_written():
     first = ok("UpdateUser", 4, 5, value="one", version=2)
     second = ok("UpdateUser", 6, 7, value="two", version=3)
     user = replace(USER, version=3)
@@ -174,7 +174,7 @@ def test_a_name_is_one_that_was_written_last():
     assert judged(first, second, user=replace(user, first_name="three")) == {Promise.KEPT}
 
 
-def test_of_writes_at_the_same_time_any_may_be_left():
+def test_any_of_concurrent_writes_may_remain():
     first = ok("UpdateUser", 4, 6, value="one", version=3)
     second = ok("UpdateUser", 5, 7, value="two", version=2)
 
@@ -182,20 +182,20 @@ def test_of_writes_at_the_same_time_any_may_be_left():
         assert judged(first, second, user=replace(USER, first_name=name, version=3)) == set()
 
 
-def test_two_changes_have_two_versions():
+def test_two_changes_must_have_two_versions():
     changes = [ok("UpdateUser", 4, 6, value=name, version=2) for name in ("one", "two")]
 
     assert judged(*changes, user=replace(USER, first_name="two", version=2)) == {Promise.KEPT}
 
 
-def test_a_user_is_changed_no_more_often_than_was_asked_for():
+def test_versions_must_not_exceed_requested_changes():
     doubt = in_doubt("UpdateUser", 4, 5, value="one")
 
     assert judged(doubt, user=replace(USER, first_name="one", version=2)) == set()
     assert judged(doubt, user=replace(USER, first_name="one", version=3)) == {Promise.NOTHING_ELSE}
 
 
-def test_a_password_that_was_changed_opens_nothing():
+def test_changed_password_must_not_sign_in():
     changed = ok("ChangePassword", 4, 5, old="old", value="new", version=2)
     again = ok("CreateSession", 6, 7, session="s", token="t", value="old")
     ended = replace(SESSION, is_valid=False)
@@ -204,7 +204,7 @@ def test_a_password_that_was_changed_opens_nothing():
     assert Promise.ENDED in found
 
 
-def test_a_read_does_not_miss_what_was_answered_before():
+def test_read_must_see_answered_changes():
     changed = ok("UpdateUser", 4, 5, value="one", version=2)
     user = replace(USER, first_name="one", version=2)
 
@@ -212,7 +212,7 @@ def test_a_read_does_not_miss_what_was_answered_before():
     assert judged(changed, ok("GetUser", 4, 7, version=1), user=user) == set()
 
 
-def test_an_address_is_given_again_only_after_a_deletion():
+def test_address_may_be_reused_only_after_deletion():
     second = ok("CreateUser", 8, 9, user="eve", address=ADA, value="Eve", version=1)
     deleted = ok("DeleteUser", 4, 5, version=2)
 
@@ -220,7 +220,7 @@ def test_an_address_is_given_again_only_after_a_deletion():
     assert Promise.ALONE not in judged(deleted, second)
 
 
-def test_no_session_lives_whose_user_does_not():
+def test_session_of_dead_user_is_found():
     gone = replace(USER, is_active=False, is_deleted=True, version=2)
 
     assert Promise.WHOLE in judged(in_doubt("DeleteUser", 4, 5), user=gone)
@@ -236,21 +236,21 @@ def test_no_session_lives_whose_user_does_not():
         (Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE"), Promise.RETRY),
     ],
 )
-def test_a_status_is_a_proper_one(refusal, promise):
+def test_improper_status_is_found(refusal, promise):
     assert (promise or Promise.STATUS) in judged(refused("GetUser", 4, 5, refusal))
 
 
-def test_a_connection_that_dies_at_rest_costs_no_call():
+def test_connection_dead_at_rest_must_not_fail_a_call():
     away = Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE", retry_seconds=1)
-    heard, waited = (refused("GetUser", 4, ended, away) for ended in (4.5, 5))
+    refusal_, waited = (refused("GetUser", 4, ended, away) for ended in (4.5, 5))
     rests = [Span(AT_REST, 3.5, 6)]
 
-    assert judged(heard) == set()
-    assert judged(heard, faults=rests) == {Promise.REASONED}
+    assert judged(refusal_) == set()
+    assert judged(refusal_, faults=rests) == {Promise.REASONED}
     assert judged(waited, faults=rests) == set()
 
 
-def test_a_server_is_away_only_when_it_was_killed():
+def test_server_may_be_away_only_if_killed():
     away = Call("GetUser", user="ada", began=4, ended=5)
     away.refuse(Refusal(StatusCode.UNAVAILABLE, "Socket closed"), b"")
 
@@ -258,11 +258,11 @@ def test_a_server_is_away_only_when_it_was_killed():
     assert judged(away, faults=[Span(KILLED, 3, 4)]) == set()
 
 
-def test_what_does_not_heal_breaks_a_promise():
+def test_unhealed_fault_breaks_a_promise():
     assert judged(said=["database restarted: not healed"]) == {Promise.HEALED}
 
 
-def test_a_creation_that_is_repeated_is_not_refused_because_of_itself():
+def test_repeated_creation_must_not_conflict_with_itself():
     taken = Refusal(StatusCode.ALREADY_EXISTS, "The email address is already registered.")
     taken = replace(taken, reason="EMAIL_TAKEN")
     lost = in_doubt("CreateUser", 4, 5, user="", address="new", request="r")

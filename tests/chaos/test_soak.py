@@ -1,4 +1,4 @@
-"""What a soak finds in its figures: a leak is told, what goes up and down is not."""
+"""The soak's findings: growth is reported, and fluctuation is not."""
 
 from xml.etree import ElementTree as ET
 
@@ -9,7 +9,7 @@ from tests.chaos.soak_chart import PLOTS, chart
 
 
 def samples(**given):
-    """A minute's figures; those that are given are made from the second."""
+    """Return a minute of samples; given figures are functions of the second."""
     still = {"memory": 150.0, "files": 30, "connections": 12, "idle": 0, "calls": 0}
     return [
         Sample(float(second), **(still | {name: of(second) for name, of in given.items()}))
@@ -27,7 +27,7 @@ def samples(**given):
     ],
     ids=["still", "up and down", "warming up", "replaced"],
 )
-def test_what_does_not_grow_is_no_problem(given):
+def test_stable_figures_are_no_problem(given):
     assert not [*found(samples(**given))]
 
 
@@ -40,11 +40,11 @@ def test_what_does_not_grow_is_no_problem(given):
         ({"idle": lambda second: int(second == 40)}, "left open"),
     ],
 )
-def test_what_grows_is_told(given, problem):
-    (told,) = found(samples(**given))
-    assert problem in told
+def test_growing_figure_is_reported(given, problem):
+    (problem_text,) = found(samples(**given))
+    assert problem in problem_text
 
 
-def test_the_chart_has_a_line_for_each_figure():
+def test_soak_chart_has_a_line_for_each_figure():
     drawn = ET.fromstring(chart(samples()))  # noqa: S314 - it is ours
     assert len(drawn.findall("{*}polyline")) == len(PLOTS)

@@ -1,4 +1,4 @@
-"""The synchronous standby is away: what a caller hears of a write is true."""
+"""A missing synchronous standby: a write is acknowledged only if it is safe."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ def pair(tmp_path_factory):
 
 @pytest.fixture
 def away(pair):
-    """The pair; its standby comes back at the end."""
+    """The pair; its standby comes back at the end of a test."""
     yield pair
     pair.rejoin()
 
@@ -57,9 +57,7 @@ def seen(pair, request):
     return ask(pair.primary, "SELECT count(*) FROM users WHERE request_id = %s", request.request_id)
 
 
-async def test_a_write_that_was_given_up_is_seen_only_when_the_standby_has_it(
-    away, stubs, request_of_ada
-):
+async def test_cancelled_write_is_visible_once_standby_has_it(away, stubs, request_of_ada):
     users, _ = stubs
     away.standby.stop()
 
@@ -77,7 +75,7 @@ async def test_a_write_that_was_given_up_is_seen_only_when_the_standby_has_it(
     assert created.user.email == request_of_ada.email
 
 
-async def test_a_write_whose_wait_somebody_ended_is_not_acknowledged(away, stubs, request_of_ada):
+async def test_write_with_cancelled_wait_is_not_acknowledged(away, stubs, request_of_ada):
     users, _ = stubs
     away.standby.stop()
     call = asyncio.ensure_future(refusal(users.CreateUser(request_of_ada, timeout=60)))
@@ -92,9 +90,7 @@ async def test_a_write_whose_wait_somebody_ended_is_not_acknowledged(away, stubs
     await users.CreateUser(request_of_ada)
 
 
-async def test_a_revocation_whose_wait_somebody_ended_is_acknowledged_when_it_is_safe(
-    away, stubs, request_of_ada
-):
+async def test_revocation_with_cancelled_wait_is_acknowledged_later(away, stubs, request_of_ada):
     users, sessions = stubs
     await users.CreateUser(request_of_ada)
     started = await sessions.CreateSession(sign_in(email=request_of_ada.email))
@@ -111,7 +107,7 @@ async def test_a_revocation_whose_wait_somebody_ended_is_acknowledged_when_it_is
     await sessions.RevokeSession(request)
 
 
-async def test_a_refresh_whose_wait_somebody_ended_is_not_acknowledged(away, stubs, request_of_ada):
+async def test_refresh_with_cancelled_wait_is_not_acknowledged(away, stubs, request_of_ada):
     users, sessions = stubs
     await users.CreateUser(request_of_ada)
     started = await sessions.CreateSession(sign_in(email=request_of_ada.email))
@@ -125,7 +121,7 @@ async def test_a_refresh_whose_wait_somebody_ended_is_not_acknowledged(away, stu
     assert await call == UNAVAILABLE
 
 
-async def test_a_write_whose_connection_was_ended_is_not_acknowledged(away, stubs, request_of_ada):
+async def test_write_with_ended_connection_is_not_acknowledged(away, stubs, request_of_ada):
     users, _ = stubs
     away.standby.stop()
     call = asyncio.ensure_future(refusal(users.CreateUser(request_of_ada, timeout=60)))
@@ -136,7 +132,7 @@ async def test_a_write_whose_connection_was_ended_is_not_acknowledged(away, stub
     assert await call == UNAVAILABLE
 
 
-async def test_sessions_are_validated_while_writes_wait(away, stubs, request_of_ada):
+async def test_validation_succeeds_while_writes_wait(away, stubs, request_of_ada):
     users, sessions = stubs
     await users.CreateUser(request_of_ada)
     started = await sessions.CreateSession(sign_in(email=request_of_ada.email))
@@ -154,9 +150,7 @@ async def test_sessions_are_validated_while_writes_wait(away, stubs, request_of_
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) >= 10
 
 
-async def test_a_server_that_stops_leaves_commits_that_wait_to_postgresql(
-    away, request_of_ada, tmp_path
-):
+async def test_stopping_server_leaves_waiting_commit_to_postgresql(away, request_of_ada, tmp_path):
     given = {"TAMATAR_DATABASE_URL": away.url, "TAMATAR_SHUTDOWN_GRACE": "1s"}
     with serving(limits=IMPATIENT, cwd=tmp_path, **given) as server:
         (address,) = server.addresses
@@ -167,7 +161,7 @@ async def test_a_server_that_stops_leaves_commits_that_wait_to_postgresql(
             )
             await asyncio.to_thread(until_waiting, away.primary)
             server.ask(signal.SIGTERM)
-            # 1 where the machine is so busy that it had to be cut off.
+            # The exit code is 1 if a busy machine had to cut the shutdown off.
             assert await asyncio.to_thread(server.ended) in {0, 1}
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await call

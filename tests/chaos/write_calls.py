@@ -1,4 +1,4 @@
-"""Every call that changes something, and what has to be there before it is made."""
+"""Every call that changes something, with its preparation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
@@ -29,19 +29,19 @@ from tests.support.calls import (
 from tests.support.rows import run
 
 Call = Callable[[], Any]
-"""Makes the call, any number of times the same one."""
+"""Makes the same call any number of times."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Whom the calls are made to."""
+    """The users and sessions of the calls."""
 
     users: Any
     sessions: Any
     database: Database
 
     async def user(self, **given: Any) -> Any:
-        """Create a user with an address of its own, who can sign in."""
+        """Create a user with a unique address, who can sign in."""
         values = {"email": f"{uuid4()}@example.com", "email_verified": True} | given
         return (await self.users.CreateUser(ada(**values))).user
 
@@ -50,14 +50,14 @@ class Scene:
         return await self.sessions.CreateSession(sign_in(email=user.email))
 
     async def busy_user(self) -> Any:
-        """Create a user with a session and a one-time secret."""
+        """Create a user with a session and a one-time token."""
         user = await self.user()
         await self.session(user)
         await password_reset(self.users, user.email)
         return user
 
     def of_user(self, method: str, user: Any) -> Call:
-        """Call a method that takes nothing but the user's id."""
+        """Call a method that takes only the user's id."""
         request = getattr(user_service_pb2, f"{method}Request")(user_id=user.user_id)
         return lambda: getattr(self.users, method)(request)
 
@@ -113,7 +113,7 @@ async def import_users(scene: Scene) -> Call:
 
 
 class Answered:
-    """A stream that is read to its end, as if it was one answer."""
+    """A stream that is read to its end, like one response."""
 
     def __init__(self, stream: Any) -> None:
         self.code, self.cancel = stream.code, stream.cancel
@@ -214,4 +214,4 @@ MUTATIONS: dict[str, tuple[Prepare, ...]] = {
     "RevokeSession": (revoke_session, revoke_session_by_token),
     "RevokeUserSessions": (revoke_user_sessions,),
 }
-"""What prepares each call. A test compares the names with the methods that there are."""
+"""The preparations of each call. A test compares the names with the existing methods."""

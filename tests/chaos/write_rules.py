@@ -1,30 +1,30 @@
-"""Rules of writes: what was acknowledged is there, whole, and nothing else."""
+"""Rules for writes: an acknowledged write is there, whole, and there is nothing else."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import inf
 
-from tests.chaos.evidence import ALWAYS_CHANGES, CHANGES, Evidence, StoredUser, told
+from tests.chaos.evidence import ALWAYS_CHANGES, CHANGES, Evidence, StoredUser, describe
 from tests.chaos.history import Call
 
 
 def lost_rows(evidence: Evidence) -> Iterator[str]:
     for call in evidence.history.calls:
         if call.method == "CreateUser" and call.is_ok and call.user not in evidence.stored.users:
-            yield f"the user of {told(call)} is not there"
+            yield f"the user of {describe(call)} is not there"
         is_start = call.method == "CreateSession" and call.is_ok
         if is_start and call.session not in evidence.stored.sessions:
-            yield f"the session of {told(call)} is not there"
+            yield f"the session of {describe(call)} is not there"
         if call.reason == "SESSION_NOT_FOUND":
-            yield f"the session of {told(call)} was not found"
+            yield f"the session of {describe(call)} was not found"
 
 
 def lost_ends(evidence: Evidence) -> Iterator[str]:
     for session in evidence.stored.sessions.values():
         for end in evidence.ends_of(session.id, session.user):
             if session.is_valid and end.is_ok:
-                yield f"session {session.id} lives in spite of {told(end)}"
+                yield f"session {session.id} lives in spite of {describe(end)}"
 
 
 def lost_changes(evidence: Evidence) -> Iterator[str]:
@@ -40,7 +40,7 @@ def lost_changes(evidence: Evidence) -> Iterator[str]:
         if not user.is_deleted and any(call.method == "DeleteUser" for call in done):
             yield f"user {user.id} lives, its deletion was answered"
         if not evidence.calls_of(user.id, "CreateUser"):
-            continue  # nobody heard of its creation
+            continue  # its creation was never acknowledged
         names = evidence.calls_of(user.id, "UpdateUser", "CreateUser")
         if problem := _register(names, user.first_name):
             yield f"user {user.id} is called {user.first_name}: {problem}"
@@ -70,10 +70,10 @@ def uncalled_changes(evidence: Evidence) -> Iterator[str]:
             yield f"user {user.id} was changed {user.version - 1} times, {possible} asked for"
         gone = any(call.may_have_happened for call in evidence.calls_of(user.id, "DeleteUser"))
         if user.is_deleted and not gone:
-            yield f"user {user.id} is deleted, which nobody asked for"
+            yield f"user {user.id} is deleted, without a call"
     for session in evidence.stored.sessions.values():
         if not session.is_valid and not evidence.may_have_ended(session.id, session.user, inf):
-            yield f"session {session.id} is revoked, which nobody asked for"
+            yield f"session {session.id} is revoked, without a call"
 
 
 def shared_addresses(evidence: Evidence) -> Iterator[str]:
@@ -108,11 +108,11 @@ def _lost_activity(evidence: Evidence, user: StoredUser) -> str:
     done, undone = (lets_in, bars) if user.is_active else (bars, lets_in)
     by = max((call.done_by for call in done if call.may_have_happened), default=0)
     later = [call for call in undone if call.is_ok and call.began > by]
-    return f"user {user.id} does not know of {told(later[-1])}" if later else ""
+    return f"user {user.id} does not know of {describe(later[-1])}" if later else ""
 
 
 def _made_way(evidence: Evidence, first: Call, second: Call) -> bool:
-    """Tell whether one of two users may have been deleted before the other came."""
+    """Return whether one of two users may have been deleted before the other was created."""
     return any(
         gone.may_have_happened and gone.began < other.ended
         for one, other in ((first, second), (second, first))
@@ -121,10 +121,10 @@ def _made_way(evidence: Evidence, first: Call, second: Call) -> bool:
 
 
 def _register(writes: Iterable[Call], found: str) -> str:
-    """Tell why a value cannot be the one that is left of some writes, or say nothing."""
+    """Return why a value cannot be the last one of some writes, or an empty text."""
     by_value = [call for call in writes if call.value == found and call.may_have_happened]
     if not by_value:
-        return "nobody wrote that, or it was refused"
+        return "no call wrote that, or it was refused"
     by = max(call.done_by for call in by_value)
     later = [call for call in writes if call.is_ok and call.began > by]
-    return f"{told(later[-1])} came later" if later else ""
+    return f"{describe(later[-1])} came later" if later else ""
