@@ -26,7 +26,7 @@ def forgets_commits() -> None:
 
     @asynccontextmanager
     async def forgetful(self: Database) -> AsyncIterator[Scope]:
-        async with self._connection(self.engine) as connection:
+        async with self._connection(self._transactional) as connection:
             yield Scope(connection)
             if next(numbers) % 10:
                 await connection.commit()
@@ -39,7 +39,7 @@ def answers_before_the_commit() -> None:
 
     @asynccontextmanager
     async def early(self: Database) -> AsyncIterator[Scope]:
-        connection = await self.engine.connect()
+        connection = await self._transactional.connect()
         try:
             yield Scope(connection)
         except BaseException:

@@ -306,7 +306,8 @@ async def test_concurrent_sweeps_remove_everything_once(database, settings, add)
 
 async def test_sweep_after_death_of_another_sweeper_works(database, settings, add):
     await add(EXPIRED)
-    dying = await database.engine.connect()
+    transactional = database.engine.execution_options(isolation_level="READ COMMITTED")
+    dying = await transactional.connect()
     assert await Scope(dying).sweeps.try_lock()
     pid = (await dying.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     async with database.read() as db:

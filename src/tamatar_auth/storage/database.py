@@ -62,7 +62,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, orphaned: OrphanedStatements | None = None) -> None:
         self.engine = engine
         self._orphaned = orphaned or OrphanedStatements()
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._snapshot = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -73,7 +73,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Scope]:
         """Open a scope whose statements are each a transaction of its own, so mostly for one."""
-        async with self._connection(self._autocommit) as connection:
+        async with self._connection(self.engine) as connection:
             yield Scope(connection)
 
     @contextlib.asynccontextmanager
@@ -83,7 +83,7 @@ class Database:
         They are as commits: one whose call has gone is not taken back.
         """
         self._refuse_if_in_doubt()
-        async with self._connection(self._autocommit) as connection:
+        async with self._connection(self.engine) as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, Connection)  # noqa: S101 - for the type checker
             driver.each_statement_commits = True
@@ -102,7 +102,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[Scope]:
         """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
         self._refuse_if_in_doubt()
-        async with self._connection(self.engine) as connection:
+        async with self._connection(self._transactional) as connection:
             self._refuse_if_in_doubt()  # others have waited meanwhile, too
             async with connection.begin():
                 yield Scope(connection)
@@ -110,7 +110,10 @@ class Database:
     @contextlib.asynccontextmanager
     async def dry_run(self) -> AsyncIterator[Scope]:
         """Open a scope like that of a transaction, of which nothing is kept."""
-        async with self._connection(self.engine) as connection, connection.begin() as transaction:
+        async with (
+            self._connection(self._transactional) as connection,
+            connection.begin() as transaction,
+        ):
             yield Scope(connection)
             await transaction.rollback()
 

@@ -36,6 +36,9 @@ def create_engine(
         pool_timeout=settings.pool_wait.total_seconds(),
         pool_recycle=round(settings.pool_recycle.total_seconds()),
         pool_use_lifo=True,
+        # Most scopes commit each statement: only transactions set another level, and reset it.
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_dead)
