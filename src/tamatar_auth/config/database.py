@@ -111,6 +111,6 @@ class DatabaseSettings(SettingsGroup):
         between(timedelta(milliseconds=50), 2 * _SECOND),
         Field(
             validation_alias="TAMATAR_HEALTH_INTERVAL",
-            description="How often the database is looked at for the health service.",
+            description="How often the database is checked for the health service.",
         ),
-    ] = timedelta(milliseconds=500)
+    ] = _SECOND

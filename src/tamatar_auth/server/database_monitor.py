@@ -1,4 +1,4 @@
-"""Follows the database: whether it answers and has the tables that this release needs."""
+"""Checks whether the database is usable, and sets the status of the health service."""
 
 import asyncio
 
@@ -15,13 +15,16 @@ from tamatar_auth.storage.readiness import readiness_problem
 CHECK_TIMEOUT = 1.5
 """Seconds after which a database that has not answered counts as lost."""
 
+RECHECK_INTERVAL = 0.5
+"""Seconds between two checks of a database that is not usable."""
+
 log = structlog.get_logger(__name__)
 
 
 class DatabaseMonitor:
-    """Looks at the database again and again and tells the health service what it finds.
+    """Checks the database again and again.
 
-    It has a connection of its own: a pool that is in full use is no lost database.
+    It has a connection of its own, because a pool that is in full use is no lost database.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class DatabaseMonitor:
         head: str,
         orphaned: OrphanedStatements,
     ) -> None:
-        # It decides by itself what is too long.
+        # `CHECK_TIMEOUT` alone bounds a check; the pool must not end it sooner.
         monitor_settings = settings.model_copy(update={"pool_wait": settings.connect_timeout})
         engine = create_engine(
             monitor_settings, orphaned, pool_size=1, cancelled_limit=SUSPECT_AFTER
@@ -40,32 +43,35 @@ class DatabaseMonitor:
         self._interval = settings.health_interval.total_seconds()
         self._health = health
         self._head = head
-        self._reported_problem: str | None = "not looked at yet"
+        self._reported_problem: str | None = "not checked yet"
 
     async def run(self) -> None:
-        """Look for as long as the server runs."""
+        """Check until the task is cancelled."""
         while True:
             await self.check()
-            await asyncio.sleep(self._interval)
+            is_usable = self._reported_problem is None
+            await asyncio.sleep(
+                self._interval if is_usable else min(self._interval, RECHECK_INTERVAL)
+            )
 
     async def check(self) -> None:
-        """Look once, and say what changed."""
-        why = await self._find_problem()
-        if why == self._reported_problem:
+        """Check once. Set the health status and write a log line if the result has changed."""
+        problem = await self._find_problem()
+        if problem == self._reported_problem:
             return
-        self._reported_problem = why
-        await self._health.set_all(serving=why is None)
-        if why is None:
+        self._reported_problem = problem
+        await self._health.set_all(serving=problem is None)
+        if problem is None:
             log.info("serving")
         else:
-            log.error("not serving", why=why)
+            log.error("not serving", why=problem)
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         await self._database.close()
 
     async def _find_problem(self) -> str | None:
-        # A connection whose server answers no more is left: the next look has another one.
+        # A check that times out abandons its connection, so the next one opens another.
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 return await readiness_problem(self._database, self._head)

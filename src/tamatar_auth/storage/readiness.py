@@ -1,4 +1,4 @@
-"""Whether a database can be worked with: it answers, and has the tables of this release."""
+"""Whether a database is usable: it answers, and has the tables of this release."""
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -8,7 +8,7 @@ from tamatar_auth.storage.database import Database
 
 
 async def readiness_problem(database: Database, head: str) -> str | None:
-    """Tell why a database cannot be worked with, or None when it can."""
+    """Return why a database is not usable, or None if it is."""
     try:
         async with database.read() as db:
             revision = await db.diagnostics.schema_revision()
@@ -23,6 +23,6 @@ def _schema_problem(revision: str | None, head: str) -> str | None:
         return "the database has no tables yet: run `tamatar-auth migrate up`"
     if revision < head:
         return f"the tables are at {revision}, not at {head}: run `tamatar-auth migrate up`"
-    # Tables of a later release are fine: migrations stay compatible with the release
-    # before them, which may restart while the new one is rolled out.
+    # Tables of a later release are usable: each migration stays compatible with the release
+    # before it, which may restart while the new one is rolled out.
     return None

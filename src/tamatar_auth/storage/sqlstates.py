@@ -49,6 +49,9 @@ SQLSTATE_CLASSES: dict[str, type[Failure]] = {
     "53": StorageUnavailable,  # insufficient resources
 }
 
+UNDEFINED_TABLE = "42P01"
+"""The table does not exist."""
+
 READ_ONLY = "25006"
 """The server does not write: a standby, or a primary that was told so."""
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.storage import QueryStatisticsMissing
+from tamatar_auth.storage.sqlstates import UNDEFINED_TABLE, sqlstate
 
 
 class ConnectionCounts(NamedTuple):
@@ -52,7 +54,6 @@ _slowest = text(r"""
     LIMIT :limit
 """)
 _version = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
-_revision_exists = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 _revision = text("SELECT version_num FROM alembic_version")
 
 
@@ -72,9 +73,13 @@ class DiagnosticsRepository:
 
     async def schema_revision(self) -> str | None:
         """Return the revision of the tables, or None before the first migration."""
-        if not (await self._connection.execute(_revision_exists)).scalar_one():
+        try:
+            found = await self._connection.execute(_revision)
+        except ProgrammingError as error:
+            if sqlstate(error) != UNDEFINED_TABLE:
+                raise
             return None
-        return (await self._connection.execute(_revision)).scalar_one_or_none()
+        return found.scalar_one_or_none()
 
     async def slowest_queries(self, *, limit: int) -> Sequence[QueryStats]:
         """Return the queries with the longest total time, or raise `QueryStatisticsMissing`."""
