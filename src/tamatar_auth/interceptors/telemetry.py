@@ -79,15 +79,7 @@ class _InstrumentedMethod:
 
     async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
         """Answer a call, and record it however it ends."""
-        parent = tracing.caller_context(context) or otel_context.Context()
-        span = self._start_span(parent)
-        statement_tally = None
-        if span is not None and span.is_recording():
-            statement_tally = StatementTotals()
-            call_totals.set(statement_tally)
-        call_context = parent if span is None else trace.set_span_in_context(span, parent)
-        # Never detached, because gRPC runs each call in its own task.
-        otel_context.attach(call_context)
+        span, statement_tally, call_context = self._begin(context)
         status = StatusCode.UNKNOWN
         started = perf_counter()
         try:
@@ -106,6 +98,20 @@ class _InstrumentedMethod:
             if span is not None and statement_tally is not None:
                 _end_span(span, status, statement_tally)
         return answer
+
+    def _begin(
+        self, context: ServicerContext[Any, Any]
+    ) -> tuple[trace.Span | None, StatementTotals | None, otel_context.Context]:
+        """Start the span of a call; nothing is reset, because each call has its own task."""
+        parent = tracing.caller_context(context) or otel_context.Context()
+        span = self._start_span(parent)
+        statement_tally = None
+        if span is not None and span.is_recording():
+            statement_tally = StatementTotals()
+            call_totals.set(statement_tally)
+        call_context = parent if span is None else trace.set_span_in_context(span, parent)
+        otel_context.attach(call_context)
+        return span, statement_tally, call_context
 
     def _start_span(self, parent: otel_context.Context) -> trace.Span | None:
         if self._tracer is None:
