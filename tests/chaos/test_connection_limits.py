@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tamatar_auth.server import build as server
+from tamatar_auth.server import build
 from tamatar_auth.server.app import run_service
 from tests.chaos.http2_frames import (
     ACK,
@@ -34,9 +34,9 @@ def hurried():
 @pytest.fixture
 async def service(settings, database, monkeypatch, hurried):
     """A server with our limits, except for the shortened times."""
-    hasty = [(name, value // hurried.get(name, 1)) for name, value in server.OPTIONS]
+    hasty = [(name, value // hurried.get(name, 1)) for name, value in build.OPTIONS]
     assert hurried.keys() <= dict(hasty).keys()
-    monkeypatch.setattr(server, "OPTIONS", hasty)
+    monkeypatch.setattr(build, "OPTIONS", hasty)
     async with run_service(settings) as service:
         yield service
 

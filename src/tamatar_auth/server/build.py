@@ -98,9 +98,7 @@ def _interceptors(settings: Settings, components: Components) -> Sequence[Handle
         components.drain,
         DeadlineInterceptor(limits),
         AuthenticationInterceptor(components.credential_files.callers),
-        StreamLimitInterceptor(
-            settings.limits.streams, settings.limits.streams_per_connection, meter
-        ),
+        StreamLimitInterceptor(limits.streams, limits.streams_per_connection, meter),
         DecodingInterceptor(),
         AuditInterceptor(),
         RetryInterceptor(),
