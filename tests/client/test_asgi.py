@@ -84,137 +84,141 @@ def app(guard):
     )
 
 
-async def test_request_with_valid_session_has_its_user(app, signed_in):
-    token = (await signed_in()).session_token
+class TestSessions:
+    """The session that a request must have."""
 
-    assert await answer(app, headers=[bearer(token)]) == (200, b"ada@example.com")
-    there = [cookies(f"a=b; session={token}"), cookies("c=d")]
-    assert await answer(app, headers=there) == (200, b"ada@example.com")
-    assert find_current_session() is None
+    async def test_request_with_valid_session_has_its_user(self, app, signed_in):
+        token = (await signed_in()).session_token
 
+        assert await answer(app, headers=[bearer(token)]) == (200, b"ada@example.com")
+        there = [cookies(f"a=b; session={token}"), cookies("c=d")]
+        assert await answer(app, headers=there) == (200, b"ada@example.com")
+        assert find_current_session() is None
 
-async def test_request_without_valid_session_is_refused_with_reason(app, auth, signed_in):
-    token = (await signed_in()).session_token
-    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+    async def test_request_without_valid_session_is_refused_with_reason(self, app, auth, signed_in):
+        token = (await signed_in()).session_token
+        await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
 
-    assert await refusal(app, headers=[bearer(token)]) == (401, "SESSION_REVOKED")
-    for headers in (
-        [],
-        [bearer("")],
-        [bearer("tms_unknown")],
-        [(b"authorization", b"Basic " + token.encode())],
-        [bearer(token), bearer(token)],
-        [cookies("session=")],
-        [cookies(f"session={token}; session=tms_other")],
-        [cookies(f"sessions={token}")],
-    ):
-        assert await refusal(app, headers=headers) == (401, "SESSION_UNKNOWN")
-    (start, _) = await asked(app)
-    assert (b"www-authenticate", b"Bearer") in start["headers"]
+        assert await refusal(app, headers=[bearer(token)]) == (401, "SESSION_REVOKED")
+        for headers in (
+            [],
+            [bearer("")],
+            [bearer("tms_unknown")],
+            [(b"authorization", b"Basic " + token.encode())],
+            [bearer(token), bearer(token)],
+            [cookies("session=")],
+            [cookies(f"session={token}; session=tms_other")],
+            [cookies(f"sessions={token}")],
+        ):
+            assert await refusal(app, headers=headers) == (401, "SESSION_UNKNOWN")
+        (start, _) = await asked(app)
+        assert (b"www-authenticate", b"Bearer") in start["headers"]
 
+    async def test_cookie_is_ignored_unless_configured(self, guard, signed_in):
+        token = (await signed_in()).session_token
+        app = SessionMiddleware(application, guard)
 
-async def test_cookie_is_ignored_unless_configured(guard, signed_in):
-    token = (await signed_in()).session_token
-    app = SessionMiddleware(application, guard)
+        assert (await refusal(app, headers=[cookies(f"session={token}")]))[0] == 401
 
-    assert (await refusal(app, headers=[cookies(f"session={token}")]))[0] == 401
+    async def test_authorization_header_precedes_cookie(self, app, signed_in):
+        token = (await signed_in()).session_token
 
+        headers = [bearer("tms_unknown"), cookies(f"session={token}")]
+        assert (await refusal(app, headers=headers))[0] == 401
 
-async def test_authorization_header_precedes_cookie(app, signed_in):
-    token = (await signed_in()).session_token
+    async def test_optional_session_may_be_absent_but_not_invalid(self, app, signed_in):
+        token = (await signed_in()).session_token
 
-    headers = [bearer("tms_unknown"), cookies(f"session={token}")]
-    assert (await refusal(app, headers=headers))[0] == 401
+        assert await answer(app, "/home") == (200, b"anonymous")
+        assert await answer(app, "/home", [bearer(token)]) == (200, b"ada@example.com")
+        assert (await refusal(app, "/home", [bearer("tms_unknown")]))[0] == 401
 
+    async def test_request_during_outage_of_service_is_unavailable(self):
+        async with aio.connect("127.0.0.1:1") as auth:
+            app = SessionMiddleware(application, aio.SessionGuard(auth))
 
-@pytest.mark.parametrize("path", ["/health", "/static/style.css", "/static/a/b"])
-async def test_open_paths_need_no_session(app, path):
-    assert await answer(app, path) == (200, b"anonymous")
-    assert await answer(app, path, headers=[bearer("tms_unknown")]) == (200, b"anonymous")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/health/", "/healthy", "/static", "/statically", "/Health"),
-        *("/static/../orders", "/static/..", "/static//orders", "/static/./x", "/static/\\..\\x"),
-    ],
-)
-async def test_paths_like_open_ones_need_a_session(app, path):
-    assert (await refusal(app, path))[0] == 401
+            assert await refusal(app, headers=[bearer("tms_one")]) == (503, None)
+            (closed,) = await asked(app, headers=[bearer("tms_one")], kind="websocket")
+        assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
 
 
-async def test_optional_session_may_be_absent_but_not_invalid(app, signed_in):
-    token = (await signed_in()).session_token
+class TestWebsockets:
+    """Websockets, and scopes of other types."""
 
-    assert await answer(app, "/home") == (200, b"anonymous")
-    assert await answer(app, "/home", [bearer(token)]) == (200, b"ada@example.com")
-    assert (await refusal(app, "/home", [bearer("tms_unknown")]))[0] == 401
+    async def test_websocket_without_valid_session_is_closed_unopened(self, app):
+        (closed,) = await asked(app, kind="websocket")
 
+        assert closed == {"type": "websocket.close", "code": 4401, "reason": "SESSION_UNKNOWN"}
 
-async def test_request_during_outage_of_service_is_unavailable():
-    async with aio.connect("127.0.0.1:1") as auth:
-        app = SessionMiddleware(application, aio.SessionGuard(auth))
+    async def test_websocket_of_revoked_session_is_closed(self, app, auth, signed_in):
+        token = (await signed_in()).session_token
+        said, sent = asyncio.Queue(), asyncio.Queue()
+        said.put_nowait({"type": "websocket.connect"})
+        scope = {"type": "websocket", "path": "/", "headers": [bearer(token)]}
+        talking = asyncio.create_task(app(scope, said.get, sent.put))
+        assert (await sent.get())["type"] == "websocket.accept"
 
-        assert await refusal(app, headers=[bearer("tms_one")]) == (503, None)
-        (closed,) = await asked(app, headers=[bearer("tms_one")], kind="websocket")
-    assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
+        said.put_nowait({"type": "websocket.receive", "text": "one"})
+        assert (await sent.get())["text"] == "one"
+        await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+        said.put_nowait({"type": "websocket.receive", "text": "two"})
 
+        assert await sent.get() == {
+            "type": "websocket.close",
+            "code": 4401,
+            "reason": "SESSION_REVOKED",
+        }
+        await talking
+        assert sent.empty()
 
-async def test_websocket_without_valid_session_is_closed_unopened(app):
-    (closed,) = await asked(app, kind="websocket")
+    async def test_lifespan_is_passed_to_application(self, app):
+        assert await asked(app, kind="lifespan") == [{"type": "lifespan.startup.complete"}]
 
-    assert closed == {"type": "websocket.close", "code": 4401, "reason": "SESSION_UNKNOWN"}
+    async def test_abandoned_application_raises_nothing(self, app, signed_in):
+        said, sent = asyncio.Queue(), asyncio.Queue()
+        said.put_nowait({"type": "websocket.connect"})
+        token = (await signed_in()).session_token
+        scope = {"type": "websocket", "path": "/", "headers": [bearer(token)]}
+        running = app(scope, said.get, sent.put)
+        talking = asyncio.create_task(running)
+        assert (await sent.get())["type"] == "websocket.accept"
 
+        contextvars.Context().run(running.close)
 
-async def test_websocket_of_revoked_session_is_closed(app, auth, signed_in):
-    token = (await signed_in()).session_token
-    said, sent = asyncio.Queue(), asyncio.Queue()
-    said.put_nowait({"type": "websocket.connect"})
-    scope = {"type": "websocket", "path": "/", "headers": [bearer(token)]}
-    talking = asyncio.create_task(app(scope, said.get, sent.put))
-    assert (await sent.get())["type"] == "websocket.accept"
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
 
-    said.put_nowait({"type": "websocket.receive", "text": "one"})
-    assert (await sent.get())["text"] == "one"
-    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
-    said.put_nowait({"type": "websocket.receive", "text": "two"})
+    async def test_unknown_scope_type_is_not_passed(self, app):
+        reached = await asked(app, kind="webtransport")
 
-    assert await sent.get() == {
-        "type": "websocket.close",
-        "code": 4401,
-        "reason": "SESSION_REVOKED",
-    }
-    await talking
-    assert sent.empty()
-
-
-async def test_lifespan_is_passed_to_application(app):
-    assert await asked(app, kind="lifespan") == [{"type": "lifespan.startup.complete"}]
-
-
-async def test_abandoned_application_raises_nothing(app, signed_in):
-    said, sent = asyncio.Queue(), asyncio.Queue()
-    said.put_nowait({"type": "websocket.connect"})
-    token = (await signed_in()).session_token
-    scope = {"type": "websocket", "path": "/", "headers": [bearer(token)]}
-    running = app(scope, said.get, sent.put)
-    talking = asyncio.create_task(running)
-    assert (await sent.get())["type"] == "websocket.accept"
-
-    contextvars.Context().run(running.close)
-
-    talking.cancel()
-    await asyncio.gather(talking, return_exceptions=True)
+        assert "webtransport.startup.complete" not in {message["type"] for message in reached}
 
 
-async def test_unknown_scope_type_is_not_passed(app):
-    reached = await asked(app, kind="webtransport")
+class TestPaths:
+    """Paths that need a session, and paths that do not."""
 
-    assert "webtransport.startup.complete" not in {message["type"] for message in reached}
+    @pytest.mark.parametrize("path", ["/health", "/static/style.css", "/static/a/b"])
+    async def test_open_paths_need_no_session(self, app, path):
+        assert await answer(app, path) == (200, b"anonymous")
+        assert await answer(app, path, headers=[bearer("tms_unknown")]) == (200, b"anonymous")
 
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/health/", "/healthy", "/static", "/statically", "/Health"),
+            *(
+                "/static/../orders",
+                "/static/..",
+                "/static//orders",
+                "/static/./x",
+                "/static/\\..\\x",
+            ),
+        ],
+    )
+    async def test_paths_like_open_ones_need_a_session(self, app, path):
+        assert (await refusal(app, path))[0] == 401
 
-def test_string_in_place_of_list_of_paths_is_refused(guard):
-    for option in ("open_paths", "optional_paths"):
-        with pytest.raises(TypeError, match="expected a list of names"):
-            SessionMiddleware(application, guard, **{option: "/health"})
+    def test_string_in_place_of_list_of_paths_is_refused(self, guard):
+        for option in ("open_paths", "optional_paths"):
+            with pytest.raises(TypeError, match="expected a list of names"):
+                SessionMiddleware(application, guard, **{option: "/health"})

@@ -68,143 +68,148 @@ def kept(cache, session):
     return cache.find(session) is not None
 
 
-def test_cached_answer_is_used_until_session_ends(cache):
-    cache.stream_opened()
+class TestStreams:
+    """The stream without which the cache is unused."""
 
-    assert kept(cache, "ada0")
-    assert kept(cache, "ada1")
-    cache.apply_ends([end("ada0")])
-    assert cache.find("ada0") is None
-    assert cache.find("ada1") == answer("ada1")
-
-
-def test_end_of_all_sessions_drops_answers_of_user(cache):
-    cache.stream_opened()
-    assert all(kept(cache, session) for session in ("ada0", "ada1", "bob0"))
-
-    cache.apply_ends([end_of_all("ada")])
-
-    assert [cache.find(each) is None for each in ("ada0", "ada1", "bob0")] == [True, True, False]
-    assert len(cache) == 1
-
-
-@pytest.mark.parametrize("ended", [end("ada0"), end_of_all("ada")])
-def test_answer_that_crossed_its_end_is_not_cached(cache, ended):
-    cache.stream_opened()
-    ticket, other = cache.begin(), cache.begin()
-
-    cache.apply_ends([ended])
-    cache.store(ticket, "ada0", answer("ada0"))
-    cache.store(other, "bob0", answer("bob0"))
-
-    assert cache.find("ada0") is None
-    assert cache.find("bob0") is not None
-
-
-def test_end_is_remembered_among_many(cache, monkeypatch):
-    monkeypatch.setattr(cache_module, "MAX_REMEMBERED_ENDS", 2)
-    cache.stream_opened()
-    ticket, later = cache.begin(), None
-
-    cache.apply_ends([end("ada0")])
-    cache.apply_ends([end("bob0"), end("bob1")])
-    later = cache.begin()
-    cache.store(ticket, "ada0", answer("ada0"))
-    assert cache.find("ada0") is None
-    cache.store(later, "ada1", answer("ada1"))
-    assert cache.find("ada1") is not None
-
-
-@pytest.mark.parametrize("gap", ["before", "between", "broken"])
-def test_answer_begun_before_stream_is_not_cached(cache, gap):
-    if gap != "before":
-        cache.stream_opened()
-    ticket = cache.begin()
-    if gap != "before":
-        cache.stream_broken()
-    if gap != "broken":
-        cache.stream_opened()
-
-    cache.store(ticket, "ada0", answer("ada0"))
-
-    assert len(cache) == 0
-
-
-def test_cache_is_unused_after_stream_broke_or_fell_silent(cache, clock):
-    cache.stream_opened()
-    assert kept(cache, "ada0")
-    clock.seconds += MAX_STREAM_SILENCE
-    assert cache.find("ada0") is not None
-    clock.seconds += 0.1
-    assert cache.find("ada0") is None
-    cache.stream_opened()
-    assert kept(cache, "ada0")
-
-    cache.stream_broken()
-    cache.stream_opened()
-
-    assert cache.find("ada0") is None
-
-
-def test_message_after_silence_revives_no_answer(cache, clock):
-    cache.stream_opened()
-    assert kept(cache, "ada0")
-    assert cache.apply_ends([]) is True
-    clock.seconds += MAX_STREAM_SILENCE + 0.1
-
-    # Both were sent in time, and arrive together.
-    assert cache.apply_ends([]) is False
-    assert cache.find("ada0") is None
-    assert cache.apply_ends([end("ada0")]) is False
-
-    assert not kept(cache, "ada1")
-    cache.stream_opened()
-    assert kept(cache, "ada1")
-
-
-def test_cached_answer_expires_at_max_age_or_end_of_session(cache, clock):
-    def live(session, life):
-        cache.stream_opened()
+    @pytest.mark.parametrize("gap", ["before", "between", "broken"])
+    def test_answer_begun_before_stream_is_not_cached(self, cache, gap):
+        if gap != "before":
+            cache.stream_opened()
         ticket = cache.begin()
-        clock.seconds += 1
-        asked = clock.seconds - 1
-        cache.store(ticket, session, answer(session, asked + life))
-        for _ in range(MAX_AGE + 2):
-            if cache.find(session) is None:
-                return clock.seconds - asked
+        if gap != "before":
+            cache.stream_broken()
+        if gap != "broken":
+            cache.stream_opened()
+
+        cache.store(ticket, "ada0", answer("ada0"))
+
+        assert len(cache) == 0
+
+    def test_cache_is_unused_after_stream_broke_or_fell_silent(self, cache, clock):
+        cache.stream_opened()
+        assert kept(cache, "ada0")
+        clock.seconds += MAX_STREAM_SILENCE
+        assert cache.find("ada0") is not None
+        clock.seconds += 0.1
+        assert cache.find("ada0") is None
+        cache.stream_opened()
+        assert kept(cache, "ada0")
+
+        cache.stream_broken()
+        cache.stream_opened()
+
+        assert cache.find("ada0") is None
+
+    def test_message_after_silence_revives_no_answer(self, cache, clock):
+        cache.stream_opened()
+        assert kept(cache, "ada0")
+        assert cache.apply_ends([]) is True
+        clock.seconds += MAX_STREAM_SILENCE + 0.1
+
+        # Both were sent in time, and arrive together.
+        assert cache.apply_ends([]) is False
+        assert cache.find("ada0") is None
+        assert cache.apply_ends([end("ada0")]) is False
+
+        assert not kept(cache, "ada1")
+        cache.stream_opened()
+        assert kept(cache, "ada1")
+
+
+class TestEnds:
+    """Ended sessions, whose answers the cache drops."""
+
+    def test_cached_answer_is_used_until_session_ends(self, cache):
+        cache.stream_opened()
+
+        assert kept(cache, "ada0")
+        assert kept(cache, "ada1")
+        cache.apply_ends([end("ada0")])
+        assert cache.find("ada0") is None
+        assert cache.find("ada1") == answer("ada1")
+
+    def test_end_of_all_sessions_drops_answers_of_user(self, cache):
+        cache.stream_opened()
+        assert all(kept(cache, session) for session in ("ada0", "ada1", "bob0"))
+
+        cache.apply_ends([end_of_all("ada")])
+
+        assert [cache.find(each) is None for each in ("ada0", "ada1", "bob0")] == [
+            True,
+            True,
+            False,
+        ]
+        assert len(cache) == 1
+
+    @pytest.mark.parametrize("ended", [end("ada0"), end_of_all("ada")])
+    def test_answer_that_crossed_its_end_is_not_cached(self, cache, ended):
+        cache.stream_opened()
+        ticket, other = cache.begin(), cache.begin()
+
+        cache.apply_ends([ended])
+        cache.store(ticket, "ada0", answer("ada0"))
+        cache.store(other, "bob0", answer("bob0"))
+
+        assert cache.find("ada0") is None
+        assert cache.find("bob0") is not None
+
+    def test_end_is_remembered_among_many(self, cache, monkeypatch):
+        monkeypatch.setattr(cache_module, "MAX_REMEMBERED_ENDS", 2)
+        cache.stream_opened()
+        ticket, later = cache.begin(), None
+
+        cache.apply_ends([end("ada0")])
+        cache.apply_ends([end("bob0"), end("bob1")])
+        later = cache.begin()
+        cache.store(ticket, "ada0", answer("ada0"))
+        assert cache.find("ada0") is None
+        cache.store(later, "ada1", answer("ada1"))
+        assert cache.find("ada1") is not None
+
+    def test_cached_answer_expires_at_max_age_or_end_of_session(self, cache, clock):
+        def live(session, life):
+            cache.stream_opened()
+            ticket = cache.begin()
             clock.seconds += 1
-            cache.apply_ends([])
-        return None
+            asked = clock.seconds - 1
+            cache.store(ticket, session, answer(session, asked + life))
+            for _ in range(MAX_AGE + 2):
+                if cache.find(session) is None:
+                    return clock.seconds - asked
+                clock.seconds += 1
+                cache.apply_ends([])
+            return None
 
-    assert live("ada0", LIFE) == MAX_AGE
-    assert live("ada1", 12) == 12
-    assert live("ada2", 0.5) == 1
-
-
-def test_full_cache_drops_least_recently_used_answer(cache):
-    cache.stream_opened()
-    assert all(kept(cache, session) for session in ("ada0", "ada1", "ada2"))
-    assert cache.find("ada0") is not None
-
-    assert kept(cache, "bob0")
-
-    assert len(cache) == 3
-    assert cache.find("ada1") is None
-    assert cache.find("ada0") is not None
+        assert live("ada0", LIFE) == MAX_AGE
+        assert live("ada1", 12) == 12
+        assert live("ada2", 0.5) == 1
 
 
-def test_clock_exists_on_every_system(monkeypatch):
-    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC", "clock_gettime"):
-        monkeypatch.delattr(time, name, raising=False)
+class TestEntries:
+    """What the cache keeps, and for how long."""
 
-    assert runpy.run_path(cache_module.__file__)["now"]() >= 0
+    def test_full_cache_drops_least_recently_used_answer(self, cache):
+        cache.stream_opened()
+        assert all(kept(cache, session) for session in ("ada0", "ada1", "ada2"))
+        assert cache.find("ada0") is not None
 
+        assert kept(cache, "bob0")
 
-def test_cache_holds_no_token(cache):
-    cache.stream_opened()
-    assert kept(cache, "ada0")
+        assert len(cache) == 3
+        assert cache.find("ada1") is None
+        assert cache.find("ada0") is not None
 
-    assert all("ada0" not in str(key) for key in cache._entries)
+    def test_clock_exists_on_every_system(self, monkeypatch):
+        for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC", "clock_gettime"):
+            monkeypatch.delattr(time, name, raising=False)
+
+        assert runpy.run_path(cache_module.__file__)["now"]() >= 0
+
+    def test_cache_holds_no_token(self, cache):
+        cache.stream_opened()
+        assert kept(cache, "ada0")
+
+        assert all("ada0" not in str(key) for key in cache._entries)
 
 
 ANY_SESSION = st.sampled_from(sorted(SESSIONS)[:4])

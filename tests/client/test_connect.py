@@ -32,190 +32,195 @@ RUN_ONCE = {
 """The methods whose second run would change more than the first."""
 
 
-async def test_call_succeeds_on_both_kinds_of_channel(auth, blocking):
-    created = await auth.users.CreateUser(ada())
+class TestCalls:
+    """Calls with retries, deadlines and request ids."""
 
-    request = GetUserRequest(email="ada@example.com")
-    assert (await auth.users.GetUser(request)).user == created.user
-    assert (await asyncio.to_thread(blocking.users.GetUser, request)).user == created.user
-    assert (await asyncio.to_thread(blocking.users.GetUser.future(request).result)).user.email
+    async def test_call_succeeds_on_both_kinds_of_channel(self, auth, blocking):
+        created = await auth.users.CreateUser(ada())
 
+        request = GetUserRequest(email="ada@example.com")
+        assert (await auth.users.GetUser(request)).user == created.user
+        assert (await asyncio.to_thread(blocking.users.GetUser, request)).user == created.user
+        assert (await asyncio.to_thread(blocking.users.GetUser.future(request).result)).user.email
 
-@pytest.mark.parametrize("method", UNARY, ids=lambda method: method.name)
-@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.CANCELLED])
-async def test_only_repeatable_calls_are_retried(scripted, method, code):
-    scripted.refusals = [code]
-    async with aio.connect(scripted.address) as auth:
-        service = {"UserService": auth.users, "SessionService": auth.sessions}.get(
-            method.containing_service.name, auth.diagnostics
+    @pytest.mark.parametrize("method", UNARY, ids=lambda method: method.name)
+    @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.CANCELLED])
+    async def test_only_repeatable_calls_are_retried(self, scripted, method, code):
+        scripted.refusals = [code]
+        async with aio.connect(scripted.address) as auth:
+            service = {"UserService": auth.users, "SessionService": auth.sessions}.get(
+                method.containing_service.name, auth.diagnostics
+            )
+            request = message_factory.GetMessageClass(method.input_type)()
+            (error,) = await asyncio.gather(
+                getattr(service, method.name)(request), return_exceptions=True
+            )
+
+        answered = not isinstance(error, client.AuthError)
+        assert answered == (method.name not in RUN_ONCE)
+        assert answered or error.status is code
+        assert len(scripted.asked) == 1 + answered
+
+    async def test_create_user_is_retried_with_same_request_id(self, scripted):
+        scripted.refusals = [StatusCode.UNAVAILABLE]
+        async with aio.connect(scripted.address) as auth:
+            await auth.users.CreateUser(ada())
+            mine = str(CreateUserRequest(request_id="mine").request_id)
+            await auth.users.CreateUser(ada(request_id=mine))
+
+        first, again, given = (
+            CreateUserRequest.FromString(each.request) for each in scripted.asked
         )
-        request = message_factory.GetMessageClass(method.input_type)()
-        (error,) = await asyncio.gather(
-            getattr(service, method.name)(request), return_exceptions=True
-        )
+        assert first == again
+        assert first.request_id
+        assert given.request_id == mine
+        assert first.email == given.email == "ada@example.com"
 
-    answered = not isinstance(error, client.AuthError)
-    assert answered == (method.name not in RUN_ONCE)
-    assert answered or error.status is code
-    assert len(scripted.asked) == 1 + answered
+    async def test_call_has_default_deadline_unless_given(self, scripted):
+        def most():
+            return [each.remaining for each in scripted.taken()]
 
+        def calls(auth):
+            auth.sessions.GetSession(GetSessionRequest())
+            auth.users.CreateUser(ada())
+            auth.users.CreateUser(ada(), timeout=100)
 
-async def test_create_user_is_retried_with_same_request_id(scripted):
-    scripted.refusals = [StatusCode.UNAVAILABLE]
-    async with aio.connect(scripted.address) as auth:
-        await auth.users.CreateUser(ada())
-        mine = str(CreateUserRequest(request_id="mine").request_id)
-        await auth.users.CreateUser(ada(request_id=mine))
+        async with aio.connect(scripted.address) as auth:
+            await auth.sessions.GetSession(GetSessionRequest())
+            await auth.users.CreateUser(ada())
+            await auth.users.CreateUser(ada(), timeout=100)
+        in_asyncio = most()
+        with client.connect(scripted.address) as auth:
+            await asyncio.to_thread(calls, auth)
 
-    first, again, given = (CreateUserRequest.FromString(each.request) for each in scripted.asked)
-    assert first == again
-    assert first.request_id
-    assert given.request_id == mine
-    assert first.email == given.email == "ada@example.com"
-
-
-async def test_call_has_default_deadline_unless_given(scripted):
-    def most():
-        return [each.remaining for each in scripted.taken()]
-
-    def calls(auth):
-        auth.sessions.GetSession(GetSessionRequest())
-        auth.users.CreateUser(ada())
-        auth.users.CreateUser(ada(), timeout=100)
-
-    async with aio.connect(scripted.address) as auth:
-        await auth.sessions.GetSession(GetSessionRequest())
-        await auth.users.CreateUser(ada())
-        await auth.users.CreateUser(ada(), timeout=100)
-    in_asyncio = most()
-    with client.connect(scripted.address) as auth:
-        await asyncio.to_thread(calls, auth)
-
-    for read, hashing, given in (in_asyncio, most()):  # gRPC rounds them up
-        assert (
-            read
-            < call_defaults.TIMEOUT + 1
-            < hashing
-            < call_defaults.HASHING_TIMEOUT + 1
-            < given
-            < 101
-        )
+        for read, hashing, given in (in_asyncio, most()):  # gRPC rounds them up
+            assert (
+                read
+                < call_defaults.TIMEOUT + 1
+                < hashing
+                < call_defaults.HASHING_TIMEOUT + 1
+                < given
+                < 101
+            )
 
 
-async def test_changing_token_is_read_for_each_call(scripted):
-    tokens = iter(["first", "second", "third"])
+class TestCredentials:
+    """Tokens and certificates of the caller."""
 
-    async with aio.connect(scripted.address, token=lambda: next(tokens)) as auth:
-        await auth.sessions.GetSession(GetSessionRequest())
-        await auth.sessions.GetSession(GetSessionRequest(), metadata=(("x-trace", "1"),))
-    with client.connect(scripted.address, token=lambda: next(tokens)) as blocking:
-        await asyncio.to_thread(blocking.sessions.GetSession, GetSessionRequest())
+    async def test_changing_token_is_read_for_each_call(self, scripted):
+        tokens = iter(["first", "second", "third"])
 
-    shown = [each.metadata for each in scripted.asked]
-    assert [each["authorization"] for each in shown] == [
-        "Bearer first",
-        "Bearer second",
-        "Bearer third",
-    ]
-    assert shown[1]["x-trace"] == "1"
+        async with aio.connect(scripted.address, token=lambda: next(tokens)) as auth:
+            await auth.sessions.GetSession(GetSessionRequest())
+            await auth.sessions.GetSession(GetSessionRequest(), metadata=(("x-trace", "1"),))
+        with client.connect(scripted.address, token=lambda: next(tokens)) as blocking:
+            await asyncio.to_thread(blocking.sessions.GetSession, GetSessionRequest())
 
+        shown = [each.metadata for each in scripted.asked]
+        assert [each["authorization"] for each in shown] == [
+            "Bearer first",
+            "Bearer second",
+            "Bearer third",
+        ]
+        assert shown[1]["x-trace"] == "1"
 
-@pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
-async def test_token_is_stripped_of_line_end_and_validated(scripted, module):
-    async def call(token):
-        auth = module.connect(scripted.address, token=lambda: token)
-        try:
-            if module is aio:
-                return await auth.users.GetUser(GetUserRequest())
-            return await asyncio.to_thread(auth.users.GetUser, GetUserRequest())
-        finally:
-            await (auth.close() if module is aio else asyncio.to_thread(auth.close))
+    @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
+    async def test_token_is_stripped_of_line_end_and_validated(self, scripted, module):
+        async def call(token):
+            auth = module.connect(scripted.address, token=lambda: token)
+            try:
+                if module is aio:
+                    return await auth.users.GetUser(GetUserRequest())
+                return await asyncio.to_thread(auth.users.GetUser, GetUserRequest())
+            finally:
+                await (auth.close() if module is aio else asyncio.to_thread(auth.close))
 
-    await call("tmc_one\r\n")
+        await call("tmc_one\r\n")
 
-    assert [each.metadata["authorization"] for each in scripted.taken()] == ["Bearer tmc_one"]
-    for token in ("", "\n", "tmc_secret tmc_two", "tmc_secret\ntmc_two", "tmc_secr\u00e9t"):
-        with pytest.raises(ValueError, match="token of this caller") as raised:
-            await call(token)
-        assert "tmc_" not in str(raised.value)
-    assert not scripted.asked
+        assert [each.metadata["authorization"] for each in scripted.taken()] == ["Bearer tmc_one"]
+        for token in ("", "\n", "tmc_secret tmc_two", "tmc_secret\ntmc_two", "tmc_secr\u00e9t"):
+            with pytest.raises(ValueError, match="token of this caller") as raised:
+                await call(token)
+            assert "tmc_" not in str(raised.value)
+        assert not scripted.asked
 
+    async def test_caller_is_known_by_token_or_certificate(self, settings, tmp_path):
+        authority, callers = Authority.make(), tmp_path / "callers.toml"
+        token = CallerFile(callers).add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID]), DAY * 30)
+        certificate, key = authority.sign("localhost").write(tmp_path)
+        root = tmp_path / "ca.pem"
+        root.write_bytes(authority.root.pem)
+        shown = authority.sign(SPIFFE_ID)
+        with_tls = {"tls_certificate_file": certificate, "tls_key_file": key}
+        encrypted = changed(settings, callers_file=callers, **with_tls)
+        mutual = changed(encrypted, tls_client_ca_file=root)
 
-async def test_caller_is_known_by_token_or_certificate(settings, tmp_path):
-    authority, callers = Authority.make(), tmp_path / "callers.toml"
-    token = CallerFile(callers).add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID]), DAY * 30)
-    certificate, key = authority.sign("localhost").write(tmp_path)
-    root = tmp_path / "ca.pem"
-    root.write_bytes(authority.root.pem)
-    shown = authority.sign(SPIFFE_ID)
-    with_tls = {"tls_certificate_file": certificate, "tls_key_file": key}
-    encrypted = changed(settings, callers_file=callers, **with_tls)
-    mutual = changed(encrypted, tls_client_ca_file=root)
-
-    async with run_service(encrypted) as service:
-        address = f"localhost:{service.addresses[0].port}"
-        async with aio.connect(address, token=token.text, root_certificates=root) as auth:
-            assert await auth.diagnostics.GetDatabaseInfo(INFO)
-        async with aio.connect(address, root_certificates=root) as auth:
-            with pytest.raises(client.CallerError):
-                await auth.diagnostics.GetDatabaseInfo(INFO)
-    async with run_service(mutual) as service:
-        address = f"127.0.0.1:{service.addresses[0].port}"
-        async with aio.connect(
-            address,
-            root_certificates=authority.root.pem,
-            certificate=shown.pem,
-            private_key=shown.key,
-            server_name="localhost",
-        ) as auth:
-            assert await auth.diagnostics.GetDatabaseInfo(INFO)
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("127.0.0.1:50051", True),
-        ("localhost:50051", True),
-        ("[::1]:50051", True),
-        ("ipv6:[::1]:50051", True),
-        ("dns:///localhost:50051", True),
-        ("ipv4:127.0.0.1:50051,127.0.0.2:50051", True),
-        ("unix:/run/auth.sock", True),
-        ("unix:///run/auth.sock", True),
-        ("auth.example.com:50051", False),
-        ("127.0.0.1.example.com:50051", False),
-        ("localhost.example.com", False),
-        ("ipv4:127.0.0.1:50051,10.0.0.1:50051", False),
-        ("dns:///auth.example.com:50051", False),
-        ("[2001:db8::1]:50051", False),
-    ],
-)
-def test_plaintext_is_default_for_local_address_only(address, expected):
-    assert is_local(address) == expected
-    assert (resolve_target(address, {}).credentials is None) == expected
+        async with run_service(encrypted) as service:
+            address = f"localhost:{service.addresses[0].port}"
+            async with aio.connect(address, token=token.text, root_certificates=root) as auth:
+                assert await auth.diagnostics.GetDatabaseInfo(INFO)
+            async with aio.connect(address, root_certificates=root) as auth:
+                with pytest.raises(client.CallerError):
+                    await auth.diagnostics.GetDatabaseInfo(INFO)
+        async with run_service(mutual) as service:
+            address = f"127.0.0.1:{service.addresses[0].port}"
+            async with aio.connect(
+                address,
+                root_certificates=authority.root.pem,
+                certificate=shown.pem,
+                private_key=shown.key,
+                server_name="localhost",
+            ) as auth:
+                assert await auth.diagnostics.GetDatabaseInfo(INFO)
 
 
-def test_explicit_plaintext_or_tls_is_obeyed():
-    assert resolve_target("auth.example.com:50051", {"plaintext": True}).credentials is None
-    assert resolve_target("localhost:50051", {"plaintext": False}).credentials is not None
-    assert resolve_target("localhost:50051", {"root_certificates": b"PEM"}).credentials is not None
+class TestTransport:
+    """Plaintext, TLS and keepalives."""
 
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"certificate": b"PEM"},
-        {"private_key": b"PEM"},
-        {"plaintext": True, "root_certificates": b"PEM"},
-    ],
-)
-def test_contradictory_arguments_are_refused(how):
-    with pytest.raises(ValueError, match="certificate"):
-        client.connect("localhost:50051", **how)
-
-
-def test_client_keepalive_is_slower_than_server_limit():
-    assert (
-        dict(CHANNEL_OPTIONS)["grpc.keepalive_time_ms"]
-        > 1.2 * dict(SERVER)["grpc.http2.min_ping_interval_without_data_ms"]
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("127.0.0.1:50051", True),
+            ("localhost:50051", True),
+            ("[::1]:50051", True),
+            ("ipv6:[::1]:50051", True),
+            ("dns:///localhost:50051", True),
+            ("ipv4:127.0.0.1:50051,127.0.0.2:50051", True),
+            ("unix:/run/auth.sock", True),
+            ("unix:///run/auth.sock", True),
+            ("auth.example.com:50051", False),
+            ("127.0.0.1.example.com:50051", False),
+            ("localhost.example.com", False),
+            ("ipv4:127.0.0.1:50051,10.0.0.1:50051", False),
+            ("dns:///auth.example.com:50051", False),
+            ("[2001:db8::1]:50051", False),
+        ],
     )
+    def test_plaintext_is_default_for_local_address_only(self, address, expected):
+        assert is_local(address) == expected
+        assert (resolve_target(address, {}).credentials is None) == expected
+
+    def test_explicit_plaintext_or_tls_is_obeyed(self):
+        assert resolve_target("auth.example.com:50051", {"plaintext": True}).credentials is None
+        assert resolve_target("localhost:50051", {"plaintext": False}).credentials is not None
+        assert (
+            resolve_target("localhost:50051", {"root_certificates": b"PEM"}).credentials is not None
+        )
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"certificate": b"PEM"},
+            {"private_key": b"PEM"},
+            {"plaintext": True, "root_certificates": b"PEM"},
+        ],
+    )
+    def test_contradictory_arguments_are_refused(self, how):
+        with pytest.raises(ValueError, match="certificate"):
+            client.connect("localhost:50051", **how)
+
+    def test_client_keepalive_is_slower_than_server_limit(self):
+        assert (
+            dict(CHANNEL_OPTIONS)["grpc.keepalive_time_ms"]
+            > 1.2 * dict(SERVER)["grpc.http2.min_ping_interval_without_data_ms"]
+        )

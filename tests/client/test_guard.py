@@ -63,114 +63,33 @@ async def channel(request, service):
         yield channel
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_every_kind_of_call_has_current_session(channel, signed_in, kind):
-    customer = Customer(channel, (await signed_in()).session_token)
+class TestCurrentSession:
+    """The session of a guarded call."""
 
-    answers = await customer.ask(kind)
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_every_kind_of_call_has_current_session(self, channel, signed_in, kind):
+        customer = Customer(channel, (await signed_in()).session_token)
 
-    assert answers
-    assert {answer.split()[0] for answer in answers} == {b"ada@example.com"}
+        answers = await customer.ask(kind)
 
+        assert answers
+        assert {answer.split()[0] for answer in answers} == {b"ada@example.com"}
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_every_kind_of_call_needs_a_valid_session(channel, auth, signed_in, kind):
-    token = (await signed_in()).session_token
-    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+    async def test_concurrent_calls_have_their_own_sessions(self, channel, signed_in):
+        emails = [f"user{number}@example.com" for number in range(8)]
+        tokens = [(await signed_in(email)).session_token for email in emails]
 
-    assert await Customer(channel, token).refused(kind) == REVOKED
-    for unknown in (None, "", "tms_unknown", "x" * 129, "tms_a b"):
-        assert await Customer(channel, unknown).refused(kind) == UNKNOWN
+        async def several(email, token):
+            for kind in KINDS * 3:
+                answers = await Customer(channel, token).ask(kind)
+                assert {answer.split()[0].decode() for answer in answers} == {email}
 
+        await asyncio.gather(*map(several, emails, tokens))
+        assert await refusal(Customer(channel).ask("unary_unary")) == UNKNOWN
 
-async def test_token_needs_bearer_scheme_in_any_case(channel, signed_in):
-    token = (await signed_in()).session_token
-
-    assert await Customer(channel, token, scheme="bEARER  ").ask("unary_unary")
-    for scheme in ("", "Basic ", "Bearer"):
-        assert await refusal(Customer(channel, token, scheme=scheme).ask("unary_unary")) == UNKNOWN
-    two = Customer(channel, token)
-    two.metadata += Customer(channel, "tms_another").metadata
-    assert await refusal(two.ask("unary_unary")) == UNKNOWN
-
-
-async def test_open_methods_have_no_session(channel, signed_in):
-    token = (await signed_in()).session_token
-
-    for given in (None, "tms_unknown", token):
-        assert await Customer(channel, given).ask("unary_unary", "Open") == [b"anonymous 1"]
-
-
-async def test_optional_session_of_call_may_be_absent_but_not_invalid(channel, signed_in):
-    token = (await signed_in()).session_token
-
-    assert await Customer(channel).ask("unary_unary", "Optional") == [b"anonymous 1"]
-    assert await Customer(channel, token).ask("unary_unary", "Optional") == [b"ada@example.com 1"]
-    bad = Customer(channel, "tms_unknown").ask("unary_unary", "Optional")
-    assert await refusal(bad) == UNKNOWN
-
-
-async def test_missing_method_of_guarded_server_is_unimplemented(channel):
-    call = channel.unary_unary(SHOP + "Nothing")(b"")
-
-    assert (await refusal(call))[0] is StatusCode.UNIMPLEMENTED
-
-
-async def test_concurrent_calls_have_their_own_sessions(channel, signed_in):
-    emails = [f"user{number}@example.com" for number in range(8)]
-    tokens = [(await signed_in(email)).session_token for email in emails]
-
-    async def several(email, token):
-        for kind in KINDS * 3:
-            answers = await Customer(channel, token).ask(kind)
-            assert {answer.split()[0].decode() for answer in answers} == {email}
-
-    await asyncio.gather(*map(several, emails, tokens))
-    assert await refusal(Customer(channel).ask("unary_unary")) == UNKNOWN
-
-
-def test_current_session_outside_a_call_raises():
-    with pytest.raises(LookupError):
-        current_session()
-
-
-@pytest.mark.parametrize("kind", SHOPS)
-async def test_bidirectional_stream_ends_when_session_is_revoked(service, auth, signed_in, kind):
-    started = await signed_in()
-    async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
-        stream = Customer(channel, started.session_token).stream()
-        await stream.write(b"1")
-        assert await stream.read() == b"ada@example.com 1"
-        request = RevokeUserSessionsRequest(user_id=started.user.user_id)
-        await auth.sessions.RevokeUserSessions(request)
-
-        async def talk():
-            while True:
-                await stream.write(b"2")
-                if await stream.read() is grpc.aio.EOF:
-                    await stream
-                await asyncio.sleep(0.01)
-
-        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
-            await talk()
-        assert await stream.code() is StatusCode.UNAUTHENTICATED
-        assert "revoked" in await stream.details()
-
-
-@pytest.mark.parametrize("kind", SHOPS)
-async def test_response_stream_ends_when_session_is_revoked(service, auth, signed_in, kind):
-    token = (await signed_in()).session_token
-    async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
-        metadata = Customer(channel, token).metadata
-        answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
-        assert await anext(aiter(answers)) == b"ada@example.com"
-        await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
-
-        async def read_all():
-            async for _ in answers:
-                await asyncio.sleep(0.001)
-
-        assert await refusal(read_all()) == REVOKED
+    def test_current_session_outside_a_call_raises(self):
+        with pytest.raises(LookupError):
+            current_session()
 
 
 class Stubborn(Asyncio):
@@ -181,47 +100,6 @@ class Stubborn(Asyncio):
         for _ in range(int(request)):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("times", [1, 3])
-async def test_handler_that_swallows_cancellation_is_ended(fake, monkeypatch, times):
-    monkeypatch.setitem(SHOPS, "stubborn", Stubborn)
-    monkeypatch.setattr(aio.guard, "CANCEL_INTERVAL", 0.05)
-    token = fake.start_session(fake.add_user("ada@example.com"))
-    async with shop("stubborn", fake.address, recheck=0.05) as channel:
-        metadata = Customer(channel, token).metadata
-        request = str(times).encode()
-        answers = channel.unary_stream(SHOP + "unary_stream")(request, metadata=metadata)
-        assert await answers.read() == b"1"
-
-        fake.revoke(token)
-
-        async with asyncio.timeout(PATIENCE):
-            assert await refusal(answers.read()) == REVOKED
-
-
-@pytest.mark.parametrize("kind", SHOPS)
-async def test_stream_with_valid_session_continues(service, signed_in, kind):
-    token = (await signed_in()).session_token
-    async with shop(kind, str(service.addresses[0]), recheck=0.01) as channel:
-        stream = Customer(channel, token).stream()
-        for number in range(20):
-            await stream.write(str(number).encode())
-            assert await stream.read() == f"ada@example.com {number}".encode()
-            await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("kind", SHOPS)
-@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED])
-async def test_call_during_outage_of_service_is_unavailable(scripted, kind, code, caplog):
-    scripted.refusals = [code] * 100
-    async with shop(kind, scripted.address) as channel:
-        assert await refusal(Customer(channel, "tms_one").ask("unary_unary")) == (
-            StatusCode.UNAVAILABLE,
-            "",
-        )
-    assert "a session cannot be checked" in caplog.text
-    assert "tms_one" not in caplog.text
 
 
 class Token:
@@ -236,63 +114,191 @@ class Token:
         return "tmc_secret"
 
 
-@pytest.mark.parametrize("kind", SHOPS)
-async def test_unreadable_caller_token_is_not_exposed(scripted, kind, caplog):
-    token = Token()
-    token.is_away = True
-    async with shop(kind, scripted.address, own_token=token) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await Customer(channel, "tms_one").ask("unary_unary")
+class TestStreams:
+    """Streams whose session ends while they run."""
 
-    assert raised.value.code() is StatusCode.UNAVAILABLE
-    assert "tmc_secret" not in f"{raised.value.details()}"
-    assert "a session cannot be checked: RuntimeError" in caplog.text
-    assert not [each for each in caplog.records if "tmc_secret" in each.getMessage()]
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_bidirectional_stream_ends_when_session_is_revoked(
+        self, service, auth, signed_in, kind
+    ):
+        started = await signed_in()
+        async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
+            stream = Customer(channel, started.session_token).stream()
+            await stream.write(b"1")
+            assert await stream.read() == b"ada@example.com 1"
+            request = RevokeUserSessionsRequest(user_id=started.user.user_id)
+            await auth.sessions.RevokeUserSessions(request)
 
+            async def talk():
+                while True:
+                    await stream.write(b"2")
+                    if await stream.read() is grpc.aio.EOF:
+                        await stream
+                    await asyncio.sleep(0.01)
 
-@pytest.mark.parametrize("kind", SHOPS)
-async def test_stream_that_cannot_be_rechecked_ends(fake, kind):
-    started, token = fake.start_session(fake.add_user("ada@example.com")), Token()
-    options = {"own_token": token, "recheck": 0.05, "max_age": 0}
-    async with shop(kind, fake.address, **options) as channel:
-        metadata = Customer(channel, started).metadata
-        answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
-        assert await anext(aiter(answers)) == b"ada@example.com"
-        token.is_away = True
+            with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+                await talk()
+            assert await stream.code() is StatusCode.UNAUTHENTICATED
+            assert "revoked" in await stream.details()
 
-        async def read_all():
-            async with asyncio.timeout(PATIENCE):
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_response_stream_ends_when_session_is_revoked(
+        self, service, auth, signed_in, kind
+    ):
+        token = (await signed_in()).session_token
+        async with shop(kind, str(service.addresses[0]), recheck=0.05) as channel:
+            metadata = Customer(channel, token).metadata
+            answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
+            assert await anext(aiter(answers)) == b"ada@example.com"
+            await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+            async def read_all():
                 async for _ in answers:
                     await asyncio.sleep(0.001)
 
-        assert (await refusal(read_all()))[0] is StatusCode.UNAVAILABLE
+            assert await refusal(read_all()) == REVOKED
+
+    @pytest.mark.parametrize("times", [1, 3])
+    async def test_handler_that_swallows_cancellation_is_ended(self, fake, monkeypatch, times):
+        monkeypatch.setitem(SHOPS, "stubborn", Stubborn)
+        monkeypatch.setattr(aio.guard, "CANCEL_INTERVAL", 0.05)
+        token = fake.start_session(fake.add_user("ada@example.com"))
+        async with shop("stubborn", fake.address, recheck=0.05) as channel:
+            metadata = Customer(channel, token).metadata
+            request = str(times).encode()
+            answers = channel.unary_stream(SHOP + "unary_stream")(request, metadata=metadata)
+            assert await answers.read() == b"1"
+
+            fake.revoke(token)
+
+            async with asyncio.timeout(PATIENCE):
+                assert await refusal(answers.read()) == REVOKED
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_stream_with_valid_session_continues(self, service, signed_in, kind):
+        token = (await signed_in()).session_token
+        async with shop(kind, str(service.addresses[0]), recheck=0.01) as channel:
+            stream = Customer(channel, token).stream()
+            for number in range(20):
+                await stream.write(str(number).encode())
+                assert await stream.read() == f"ada@example.com {number}".encode()
+                await asyncio.sleep(0.01)
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_stream_that_cannot_be_rechecked_ends(self, fake, kind):
+        started, token = fake.start_session(fake.add_user("ada@example.com")), Token()
+        options = {"own_token": token, "recheck": 0.05, "max_age": 0}
+        async with shop(kind, fake.address, **options) as channel:
+            metadata = Customer(channel, started).metadata
+            answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
+            assert await anext(aiter(answers)) == b"ada@example.com"
+            token.is_away = True
+
+            async def read_all():
+                async with asyncio.timeout(PATIENCE):
+                    async for _ in answers:
+                        await asyncio.sleep(0.001)
+
+            assert (await refusal(read_all()))[0] is StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("kind", SHOPS)
-async def test_token_may_have_another_metadata_key(service, signed_in, kind):
-    token = (await signed_in()).session_token
-    async with shop(kind, str(service.addresses[0]), metadata_key="x-session") as channel:
-        there = Customer(channel, token, key="x-session", scheme="")
-        assert await there.ask("unary_unary") == [b"ada@example.com 1"]
-        assert await refusal(Customer(channel, token).ask("unary_unary")) == UNKNOWN
+class TestCredentials:
+    """Tokens that a call must show."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_every_kind_of_call_needs_a_valid_session(self, channel, auth, signed_in, kind):
+        token = (await signed_in()).session_token
+        await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+
+        assert await Customer(channel, token).refused(kind) == REVOKED
+        for unknown in (None, "", "tms_unknown", "x" * 129, "tms_a b"):
+            assert await Customer(channel, unknown).refused(kind) == UNKNOWN
+
+    async def test_token_needs_bearer_scheme_in_any_case(self, channel, signed_in):
+        token = (await signed_in()).session_token
+
+        assert await Customer(channel, token, scheme="bEARER  ").ask("unary_unary")
+        for scheme in ("", "Basic ", "Bearer"):
+            assert (
+                await refusal(Customer(channel, token, scheme=scheme).ask("unary_unary")) == UNKNOWN
+            )
+        two = Customer(channel, token)
+        two.metadata += Customer(channel, "tms_another").metadata
+        assert await refusal(two.ask("unary_unary")) == UNKNOWN
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_unreadable_caller_token_is_not_exposed(self, scripted, kind, caplog):
+        token = Token()
+        token.is_away = True
+        async with shop(kind, scripted.address, own_token=token) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await Customer(channel, "tms_one").ask("unary_unary")
+
+        assert raised.value.code() is StatusCode.UNAVAILABLE
+        assert "tmc_secret" not in f"{raised.value.details()}"
+        assert "a session cannot be checked: RuntimeError" in caplog.text
+        assert not [each for each in caplog.records if "tmc_secret" in each.getMessage()]
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_token_may_have_another_metadata_key(self, service, signed_in, kind):
+        token = (await signed_in()).session_token
+        async with shop(kind, str(service.addresses[0]), metadata_key="x-session") as channel:
+            there = Customer(channel, token, key="x-session", scheme="")
+            assert await there.ask("unary_unary") == [b"ada@example.com 1"]
+            assert await refusal(Customer(channel, token).ask("unary_unary")) == UNKNOWN
 
 
-def test_health_and_reflection_are_open_by_default():
-    def handler_of(guard, method):
-        return guard.intercept_service(lambda _: handler, SimpleNamespace(method=method))
+class TestMethods:
+    """Methods that need no session, and outages."""
 
-    handler = grpc.unary_unary_rpc_method_handler(lambda *_: b"")
-    with client.connect("localhost:1") as auth:
-        guard, strict = SessionGuard(auth), SessionGuard(auth, open_methods=())
+    async def test_open_methods_have_no_session(self, channel, signed_in):
+        token = (await signed_in()).session_token
 
-        assert handler_of(guard, "/grpc.health.v1.Health/Check") is handler
-        assert handler_of(guard, "/grpc.reflection.v1.ServerReflection/Any") is handler
-        assert handler_of(guard, "/grpc.health.v1.HealthCare/Check") is not handler
-        assert handler_of(strict, "/grpc.health.v1.Health/Check") is not handler
+        for given in (None, "tms_unknown", token):
+            assert await Customer(channel, given).ask("unary_unary", "Open") == [b"anonymous 1"]
 
+    async def test_optional_session_of_call_may_be_absent_but_not_invalid(self, channel, signed_in):
+        token = (await signed_in()).session_token
 
-def test_string_in_place_of_list_of_methods_is_refused():
-    with client.connect("localhost:1") as auth:
-        for option in ("open_methods", "optional_methods"):
-            with pytest.raises(TypeError, match="expected a list of names"):
-                SessionGuard(auth, **{option: "shop.v1.Shop"})
+        assert await Customer(channel).ask("unary_unary", "Optional") == [b"anonymous 1"]
+        assert await Customer(channel, token).ask("unary_unary", "Optional") == [
+            b"ada@example.com 1"
+        ]
+        bad = Customer(channel, "tms_unknown").ask("unary_unary", "Optional")
+        assert await refusal(bad) == UNKNOWN
+
+    async def test_missing_method_of_guarded_server_is_unimplemented(self, channel):
+        call = channel.unary_unary(SHOP + "Nothing")(b"")
+
+        assert (await refusal(call))[0] is StatusCode.UNIMPLEMENTED
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED])
+    async def test_call_during_outage_of_service_is_unavailable(self, scripted, kind, code, caplog):
+        scripted.refusals = [code] * 100
+        async with shop(kind, scripted.address) as channel:
+            assert await refusal(Customer(channel, "tms_one").ask("unary_unary")) == (
+                StatusCode.UNAVAILABLE,
+                "",
+            )
+        assert "a session cannot be checked" in caplog.text
+        assert "tms_one" not in caplog.text
+
+    def test_health_and_reflection_are_open_by_default(self):
+        def handler_of(guard, method):
+            return guard.intercept_service(lambda _: handler, SimpleNamespace(method=method))
+
+        handler = grpc.unary_unary_rpc_method_handler(lambda *_: b"")
+        with client.connect("localhost:1") as auth:
+            guard, strict = SessionGuard(auth), SessionGuard(auth, open_methods=())
+
+            assert handler_of(guard, "/grpc.health.v1.Health/Check") is handler
+            assert handler_of(guard, "/grpc.reflection.v1.ServerReflection/Any") is handler
+            assert handler_of(guard, "/grpc.health.v1.HealthCare/Check") is not handler
+            assert handler_of(strict, "/grpc.health.v1.Health/Check") is not handler
+
+    def test_string_in_place_of_list_of_methods_is_refused(self):
+        with client.connect("localhost:1") as auth:
+            for option in ("open_methods", "optional_methods"):
+                with pytest.raises(TypeError, match="expected a list of names"):
+                    SessionGuard(auth, **{option: "shop.v1.Shop"})

@@ -77,158 +77,117 @@ def asked(fake):
     return fake.calls["ValidateSession"]
 
 
-async def test_valid_session_is_asked_for_once(fake, guarded, token):
-    await guarded.live()
-    before = asked(fake)
+class TestCachedAnswers:
+    """Answers that are reused, and answers that are not."""
 
-    assert {await guarded.ask(token) for _ in range(10)} == {"ada@example.com"}
-
-    assert asked(fake) == before + 1
-
-
-@pytest.mark.parametrize("way", ["revoke", "revoke_all", "deactivate", "delete", "expire"])
-async def test_ended_session_is_refused_soon(fake, guarded, ada, token, way):
-    await guarded.live()
-    other = fake.start_session(fake.add_user("bob@example.com"))
-    assert await guarded.ask(token) == "ada@example.com"
-    assert await guarded.ask(other) == "bob@example.com"
-    before = asked(fake)
-
-    getattr(fake, way)(ada if way in {"revoke_all", "deactivate", "delete"} else token)
-
-    await guarded.until(token, "SESSION_")
-    assert await guarded.ask(other) == "bob@example.com"
-    assert asked(fake) == before + 1
-
-
-async def test_refused_session_is_asked_for_each_time(fake, guarded, token):
-    await guarded.live()
-    fake.revoke(token)
-    before = asked(fake)
-
-    assert {await guarded.ask(token) for _ in range(3)} == {"SESSION_REVOKED"}
-
-    assert asked(fake) == before + 3
-
-
-async def test_session_without_stream_is_asked_for_each_time(fake, guarded, token, monkeypatch):
-    monkeypatch.setattr(backoff, "MIN_SECONDS", 60)
-    await guarded.live()
-    assert await guarded.ask(token) == "ada@example.com"
-
-    fake.break_streams()
-
-    await eventually(lambda: not guarded.guard._cache.is_live)
-    before = asked(fake)
-    assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
-    assert asked(fake) == before + 3
-    fake.revoke(token)
-    assert await guarded.ask(token) == "SESSION_REVOKED"
-
-
-async def test_broken_stream_is_restarted(fake, guarded, token):
-    await guarded.live()
-    for again in (fake.break_streams, lambda: (fake.stop(), fake.start())):
-        before = fake.calls["WatchSessions"]
-        await asyncio.to_thread(again)
-        await eventually(lambda: fake.calls["WatchSessions"] > before)  # noqa: B023 - at once
-        await eventually(lambda: guarded.guard._cache.is_live)
-        assert await guarded.ask(token) == "ada@example.com"
-
-
-async def test_cached_answer_is_unused_during_outage(fake, guarded, token):
-    await guarded.live()
-    assert await guarded.ask(token) == "ada@example.com"
-
-    await asyncio.to_thread(fake.stop)
-
-    await guarded.until(token, "UNAVAILABLE")
-    await asyncio.to_thread(fake.start)
-    await guarded.until(token, "ada@example.com")
-
-
-async def test_silent_stream_is_restarted(guarded, fake, token, monkeypatch):
-    await guarded.live()
-    fake.break_streams()
-    for module in (cache, invalidation, aio_invalidation):
-        monkeypatch.setattr(module, "MAX_STREAM_SILENCE", 0.05)
-    monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
-    before = fake.calls["WatchSessions"]
-
-    await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)
-
-    assert await guarded.ask(token) == "ada@example.com"
-
-
-async def test_guard_without_permission_to_watch_asks_each_time(scripted, caplog):
-    async with aio.connect(scripted.address) as auth:
-        guard = aio.SessionGuard(auth)
-        before = len(scripted.asked)
-        for _ in range(3):
-            await guard.session("tms_one")
-            await asyncio.sleep(0.05)
-        await guard.close()
-
-    asked = [each.method for each in scripted.asked[before:]]
-    assert asked.count("ValidateSession") == 3
-    assert not len(guard._cache)
-
-
-async def test_guard_with_zero_max_age_neither_caches_nor_watches(fake, token):
-    async with aio.connect(fake.address) as auth:
-        guard = aio.SessionGuard(auth, max_age=0)
-        for _ in range(3):
-            assert await guard.session(token)
-        await guard.close()
-
-    assert fake.calls == {"ValidateSession": 3}
-
-
-async def test_cached_answer_is_safe_from_changes_by_handler(fake, guarded, token):
-    await guarded.live()
-    session = guarded.guard.session(token)
-    given = await session if asyncio.iscoroutine(session) else session
-    given.user.email = "eve@example.com"
-    given.session.user_id = "eve"
-
-    session = guarded.guard.session(token)
-    given = await session if asyncio.iscoroutine(session) else session
-    assert given.user.email == "ada@example.com"
-    assert given.session.user_id == given.user_id
-
-
-async def test_blocking_handlers_on_asyncio_use_cached_answers(fake, token):
-    async with aio.connect(fake.address) as auth:
-        guard = aio.SessionGuard(auth)
-        guarded = Guarded(guard, is_blocking=False)
+    async def test_valid_session_is_asked_for_once(self, fake, guarded, token):
         await guarded.live()
-        async with (
-            aio_shop(guard, Blocking()) as address,
-            grpc.aio.insecure_channel(address) as channel,
-        ):
-            customer = Customer(channel, token)
-            await customer.ask("unary_unary")
-            before = asked(fake)
-            for _ in range(5):
-                assert await customer.ask("unary_unary") == [b"ada@example.com 1"]
-        await guard.close()
-
-    assert asked(fake) == before
-
-
-async def test_closed_guard_still_checks_and_leaves_no_thread(fake, token):
-    others = {*threading.enumerate()}
-    with client.connect(fake.address) as auth:
-        guarded = Guarded(SessionGuard(auth), is_blocking=True)
-        await guarded.live()
-        assert "watch sessions" in {each.name for each in {*threading.enumerate()} - others}
-        await guarded.close()
         before = asked(fake)
 
-        assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+        assert {await guarded.ask(token) for _ in range(10)} == {"ada@example.com"}
 
-    assert asked(fake) == before + 3
-    assert "watch sessions" not in {each.name for each in {*threading.enumerate()} - others}
+        assert asked(fake) == before + 1
+
+    @pytest.mark.parametrize("way", ["revoke", "revoke_all", "deactivate", "delete", "expire"])
+    async def test_ended_session_is_refused_soon(self, fake, guarded, ada, token, way):
+        await guarded.live()
+        other = fake.start_session(fake.add_user("bob@example.com"))
+        assert await guarded.ask(token) == "ada@example.com"
+        assert await guarded.ask(other) == "bob@example.com"
+        before = asked(fake)
+
+        getattr(fake, way)(ada if way in {"revoke_all", "deactivate", "delete"} else token)
+
+        await guarded.until(token, "SESSION_")
+        assert await guarded.ask(other) == "bob@example.com"
+        assert asked(fake) == before + 1
+
+    async def test_refused_session_is_asked_for_each_time(self, fake, guarded, token):
+        await guarded.live()
+        fake.revoke(token)
+        before = asked(fake)
+
+        assert {await guarded.ask(token) for _ in range(3)} == {"SESSION_REVOKED"}
+
+        assert asked(fake) == before + 3
+
+    async def test_session_without_stream_is_asked_for_each_time(
+        self, fake, guarded, token, monkeypatch
+    ):
+        monkeypatch.setattr(backoff, "MIN_SECONDS", 60)
+        await guarded.live()
+        assert await guarded.ask(token) == "ada@example.com"
+
+        fake.break_streams()
+
+        await eventually(lambda: not guarded.guard._cache.is_live)
+        before = asked(fake)
+        assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
+        assert asked(fake) == before + 3
+        fake.revoke(token)
+        assert await guarded.ask(token) == "SESSION_REVOKED"
+
+    async def test_cached_answer_is_unused_during_outage(self, fake, guarded, token):
+        await guarded.live()
+        assert await guarded.ask(token) == "ada@example.com"
+
+        await asyncio.to_thread(fake.stop)
+
+        await guarded.until(token, "UNAVAILABLE")
+        await asyncio.to_thread(fake.start)
+        await guarded.until(token, "ada@example.com")
+
+    async def test_guard_without_permission_to_watch_asks_each_time(self, scripted, caplog):
+        async with aio.connect(scripted.address) as auth:
+            guard = aio.SessionGuard(auth)
+            before = len(scripted.asked)
+            for _ in range(3):
+                await guard.session("tms_one")
+                await asyncio.sleep(0.05)
+            await guard.close()
+
+        asked = [each.method for each in scripted.asked[before:]]
+        assert asked.count("ValidateSession") == 3
+        assert not len(guard._cache)
+
+    async def test_guard_with_zero_max_age_neither_caches_nor_watches(self, fake, token):
+        async with aio.connect(fake.address) as auth:
+            guard = aio.SessionGuard(auth, max_age=0)
+            for _ in range(3):
+                assert await guard.session(token)
+            await guard.close()
+
+        assert fake.calls == {"ValidateSession": 3}
+
+    async def test_cached_answer_is_safe_from_changes_by_handler(self, fake, guarded, token):
+        await guarded.live()
+        session = guarded.guard.session(token)
+        given = await session if asyncio.iscoroutine(session) else session
+        given.user.email = "eve@example.com"
+        given.session.user_id = "eve"
+
+        session = guarded.guard.session(token)
+        given = await session if asyncio.iscoroutine(session) else session
+        assert given.user.email == "ada@example.com"
+        assert given.session.user_id == given.user_id
+
+    async def test_blocking_handlers_on_asyncio_use_cached_answers(self, fake, token):
+        async with aio.connect(fake.address) as auth:
+            guard = aio.SessionGuard(auth)
+            guarded = Guarded(guard, is_blocking=False)
+            await guarded.live()
+            async with (
+                aio_shop(guard, Blocking()) as address,
+                grpc.aio.insecure_channel(address) as channel,
+            ):
+                customer = Customer(channel, token)
+                await customer.ask("unary_unary")
+                before = asked(fake)
+                for _ in range(5):
+                    assert await customer.ask("unary_unary") == [b"ada@example.com 1"]
+            await guard.close()
+
+        assert asked(fake) == before
 
 
 class Token:
@@ -255,91 +214,124 @@ def hasty(monkeypatch):
     monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
 
 
-@pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
-async def test_watch_survives_unreadable_token(fake, token, hasty, module, caplog):
-    own, others = Token(), {*threading.enumerate()}
-    auth = module.connect(fake.address, token=own)
-    guarded = Guarded(module.SessionGuard(auth), is_blocking=module is client)
-    own.is_away = True
-    await guarded.until(token, "UNAVAILABLE")
-    await eventually(lambda: len(own.seen) > 10)
-    names = [each.name for each in {*threading.enumerate()} - others]
-    assert names.count("glance at the watch") <= 1
+class TestWatch:
+    """The stream of ends, which is restarted and closed."""
 
-    own.is_away = False
+    async def test_broken_stream_is_restarted(self, fake, guarded, token):
+        await guarded.live()
+        for again in (fake.break_streams, lambda: (fake.stop(), fake.start())):
+            before = fake.calls["WatchSessions"]
+            await asyncio.to_thread(again)
+            await eventually(lambda: fake.calls["WatchSessions"] > before)  # noqa: B023 - at once
+            await eventually(lambda: guarded.guard._cache.is_live)
+            assert await guarded.ask(token) == "ada@example.com"
 
-    await eventually(lambda: guarded.guard._cache.is_live)
-    assert await guarded.ask(token) == "ada@example.com"
-    assert "sessions cannot be watched, so each is validated: RuntimeError" in caplog.text
-    await guarded.close()
-    await (auth.close() if module is aio else asyncio.to_thread(auth.close))
+    async def test_silent_stream_is_restarted(self, guarded, fake, token, monkeypatch):
+        await guarded.live()
+        fake.break_streams()
+        for module in (cache, invalidation, aio_invalidation):
+            monkeypatch.setattr(module, "MAX_STREAM_SILENCE", 0.05)
+        monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
+        before = fake.calls["WatchSessions"]
 
+        await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)
 
-async def test_watch_runs_outside_context_of_call(fake, token):
-    own = Token()
-    async with aio.connect(fake.address, token=own) as auth:
-        guard = aio.SessionGuard(auth)
-        IN_A_CALL.set(True)
-        await guard.session(token)
-        await eventually(lambda: guard._cache.is_live)
-        await guard.close()
+        assert await guarded.ask(token) == "ada@example.com"
 
-    assert own.seen.count(False) == 1
+    async def test_closed_guard_still_checks_and_leaves_no_thread(self, fake, token):
+        others = {*threading.enumerate()}
+        with client.connect(fake.address) as auth:
+            guarded = Guarded(SessionGuard(auth), is_blocking=True)
+            await guarded.live()
+            assert "watch sessions" in {each.name for each in {*threading.enumerate()} - others}
+            await guarded.close()
+            before = asked(fake)
 
+            assert {await guarded.ask(token) for _ in range(3)} == {"ada@example.com"}
 
-async def test_watch_closed_while_it_starts_ends(fake):
-    with client.connect(fake.address) as auth:
+        assert asked(fake) == before + 3
+        assert "watch sessions" not in {each.name for each in {*threading.enumerate()} - others}
 
-        def close_during_start(request):
-            watch._closed.set()
-            watch._cancel_call()
-            return auth.sessions.WatchSessions(request)
+    @pytest.mark.parametrize("module", [client, aio], ids=["blocking", "asyncio"])
+    async def test_watch_survives_unreadable_token(self, fake, token, hasty, module, caplog):
+        own, others = Token(), {*threading.enumerate()}
+        auth = module.connect(fake.address, token=own)
+        guarded = Guarded(module.SessionGuard(auth), is_blocking=module is client)
+        own.is_away = True
+        await guarded.until(token, "UNAVAILABLE")
+        await eventually(lambda: len(own.seen) > 10)
+        names = [each.name for each in {*threading.enumerate()} - others]
+        assert names.count("glance at the watch") <= 1
 
-        late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_during_start))
-        watch = invalidation.SessionWatcher(late, SessionCache(max_age=30, size=1))
-        watch.begin()
-        await asyncio.to_thread(watch._thread.join, PATIENCE)
+        own.is_away = False
 
-        assert not watch._thread.is_alive()
+        await eventually(lambda: guarded.guard._cache.is_live)
+        assert await guarded.ask(token) == "ada@example.com"
+        assert "sessions cannot be watched, so each is validated: RuntimeError" in caplog.text
+        await guarded.close()
+        await (auth.close() if module is aio else asyncio.to_thread(auth.close))
 
+    async def test_watch_runs_outside_context_of_call(self, fake, token):
+        own = Token()
+        async with aio.connect(fake.address, token=own) as auth:
+            guard = aio.SessionGuard(auth)
+            IN_A_CALL.set(True)
+            await guard.session(token)
+            await eventually(lambda: guard._cache.is_live)
+            await guard.close()
 
-async def test_watch_started_again_after_fork_clears_cache(scripted):
-    """A forked process has the cache, but not the thread."""
-    forked = SessionCache(max_age=30, size=1)
-    with client.connect(scripted.address) as auth:
-        watch = invalidation.SessionWatcher(auth, forked)
-        watch._thread = threading.Thread()
-        forked.stream_opened()
+        assert own.seen.count(False) == 1
 
-        watch.begin()
+    async def test_watch_closed_while_it_starts_ends(self, fake):
+        with client.connect(fake.address) as auth:
 
-        assert not forked.is_live
-        await asyncio.to_thread(watch.close)
+            def close_during_start(request):
+                watch._closed.set()
+                watch._cancel_call()
+                return auth.sessions.WatchSessions(request)
 
+            late = SimpleNamespace(sessions=SimpleNamespace(WatchSessions=close_during_start))
+            watch = invalidation.SessionWatcher(late, SessionCache(max_age=30, size=1))
+            watch.begin()
+            await asyncio.to_thread(watch._thread.join, PATIENCE)
 
-async def test_failed_watch_leaves_no_thread(fake, hasty, monkeypatch):
-    monkeypatch.setattr(invalidation, "CLOSED_CLIENT_DELAY", 0.5)
+            assert not watch._thread.is_alive()
 
-    def broken():
-        raise ValueError("as for a client that was closed")
+    async def test_watch_started_again_after_fork_clears_cache(self, scripted):
+        """A forked process has the cache, but not the thread."""
+        forked = SessionCache(max_age=30, size=1)
+        with client.connect(scripted.address) as auth:
+            watch = invalidation.SessionWatcher(auth, forked)
+            watch._thread = threading.Thread()
+            forked.stream_opened()
 
-    with client.connect(fake.address, token=broken) as auth:
-        guarded = Guarded(SessionGuard(auth), is_blocking=True)
-        before = threading.active_count()
-        for _ in range(30):
-            assert await guarded.ask("tms_one") == "UNAVAILABLE"
+            watch.begin()
 
-        assert threading.active_count() < before + 10
-        names = {"watch sessions", "glance at the watch"}
-        await eventually(lambda: not names & {each.name for each in threading.enumerate()})
+            assert not forked.is_live
+            await asyncio.to_thread(watch.close)
 
+    async def test_failed_watch_leaves_no_thread(self, fake, hasty, monkeypatch):
+        monkeypatch.setattr(invalidation, "CLOSED_CLIENT_DELAY", 0.5)
 
-async def test_stream_is_restarted_after_pause_of_process(fake, guarded, token):
-    await guarded.live()
-    assert await guarded.ask(token) == "ada@example.com"
-    before = fake.calls["WatchSessions"]
+        def broken():
+            raise ValueError("as for a client that was closed")
 
-    guarded.guard._cache._last_message_at -= cache.MAX_STREAM_SILENCE + 1
+        with client.connect(fake.address, token=broken) as auth:
+            guarded = Guarded(SessionGuard(auth), is_blocking=True)
+            before = threading.active_count()
+            for _ in range(30):
+                assert await guarded.ask("tms_one") == "UNAVAILABLE"
 
-    await eventually(lambda: fake.calls["WatchSessions"] > before)
-    await eventually(lambda: guarded.guard._cache.is_live)
+            assert threading.active_count() < before + 10
+            names = {"watch sessions", "glance at the watch"}
+            await eventually(lambda: not names & {each.name for each in threading.enumerate()})
+
+    async def test_stream_is_restarted_after_pause_of_process(self, fake, guarded, token):
+        await guarded.live()
+        assert await guarded.ask(token) == "ada@example.com"
+        before = fake.calls["WatchSessions"]
+
+        guarded.guard._cache._last_message_at -= cache.MAX_STREAM_SILENCE + 1
+
+        await eventually(lambda: fake.calls["WatchSessions"] > before)
+        await eventually(lambda: guarded.guard._cache.is_live)

@@ -99,149 +99,151 @@ OPTIONS = {
 }
 
 
-def test_readme_python_example_prints_user(address, tmp_path):
-    code, _ = blocks("python")
-    assert ADDRESS in code
-    example = tmp_path / "example.py"
-    example.write_text(code.replace(ADDRESS, address))
+class TestExamples:
+    """Code of the README, which runs."""
 
-    printed = run(sys.executable, "-W", "error", example, cwd=tmp_path).stdout
+    def test_readme_python_example_prints_user(self, address, tmp_path):
+        code, _ = blocks("python")
+        assert ADDRESS in code
+        example = tmp_path / "example.py"
+        example.write_text(code.replace(ADDRESS, address))
 
-    assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
+        printed = run(sys.executable, "-W", "error", example, cwd=tmp_path).stdout
 
+        assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
 
-def test_readme_guarded_service_greets_signed_in_user_only(address, tmp_path):
-    _, code = blocks("python")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        mine = f"127.0.0.1:{probe.getsockname()[1]}"
-    assert OWN_ADDRESS in code
-    example = tmp_path / "example.py"
-    example.write_text(code.replace(ADDRESS, address).replace(OWN_ADDRESS, mine))
-    with connect(address) as auth:
-        who = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
-        token = auth.sessions.CreateSession(who).session_token
+    def test_readme_guarded_service_greets_signed_in_user_only(self, address, tmp_path):
+        _, code = blocks("python")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            mine = f"127.0.0.1:{probe.getsockname()[1]}"
+        assert OWN_ADDRESS in code
+        example = tmp_path / "example.py"
+        example.write_text(code.replace(ADDRESS, address).replace(OWN_ADDRESS, mine))
+        with connect(address) as auth:
+            who = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
+            token = auth.sessions.CreateSession(who).session_token
 
-    server = subprocess.Popen([sys.executable, example], cwd=tmp_path, env=environment())
-    try:
-        with grpc.insecure_channel(mine) as channel:
-            grpc.channel_ready_future(channel).result(30)
-            hello = channel.unary_unary("/shop.v1.Shop/Hello")
-            bearer = (("authorization", f"Bearer {token}"),)
-            assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Test User1!"
-            with pytest.raises(grpc.RpcError) as refused:
-                hello(b"", timeout=20)
-            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-    finally:
-        server.kill()
-        server.wait()
+        server = subprocess.Popen([sys.executable, example], cwd=tmp_path, env=environment())
+        try:
+            with grpc.insecure_channel(mine) as channel:
+                grpc.channel_ready_future(channel).result(30)
+                hello = channel.unary_unary("/shop.v1.Shop/Hello")
+                bearer = (("authorization", f"Bearer {token}"),)
+                assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Test User1!"
+                with pytest.raises(grpc.RpcError) as refused:
+                    hello(b"", timeout=20)
+                assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        finally:
+            server.kill()
+            server.wait()
 
+    @pytest.mark.parametrize(
+        ("language", "example"), [("go", "go/main.go"), ("typescript", "typescript/validate.ts")]
+    )
+    def test_clients_in_other_languages_are_those_that_run(self, language, example):
+        (code,) = re.findall(rf"(?ms)^```{language}\n(.*?)^```$", OTHER_LANGUAGES)
+        run_lines = iter((ROOT / "examples" / example).read_text().splitlines())
 
-@pytest.mark.parametrize(
-    ("language", "example"), [("go", "go/main.go"), ("typescript", "typescript/validate.ts")]
-)
-def test_clients_in_other_languages_are_those_that_run(language, example):
-    (code,) = re.findall(rf"(?ms)^```{language}\n(.*?)^```$", OTHER_LANGUAGES)
-    run_lines = iter((ROOT / "examples" / example).read_text().splitlines())
+        # Each line occurs in this order: `in` consumes the lines up to the match.
+        stripped = map(str.strip, run_lines)
+        assert [line for line in code.splitlines() if line.strip() not in stripped] == []
 
-    # Each line occurs in this order: `in` consumes the lines up to the match.
-    stripped = map(str.strip, run_lines)
-    assert [line for line in code.splitlines() if line.strip() not in stripped] == []
+    def test_readme_grpcurl_calls_succeed(self, address, tmp_path):
+        program = find_grpcurl()
+        calls = [shlex.split(line.replace(ADDRESS, address)) for line in lines_of("grpcurl")]
+        assert calls
 
+        said = "".join(run(program, *call[1:], cwd=tmp_path).stdout for call in calls)
 
-def test_readme_grpcurl_calls_succeed(address, tmp_path):
-    program = find_grpcurl()
-    calls = [shlex.split(line.replace(ADDRESS, address)) for line in lines_of("grpcurl")]
-    assert calls
-
-    said = "".join(run(program, *call[1:], cwd=tmp_path).stdout for call in calls)
-
-    assert "tamatar.auth.v1.SessionService" in said
-    assert "tms_" in said
-
-
-def test_readme_calls_are_those_of_protos():
-    said = {name.strip("`").rpartition(".")[2]: calls for name, calls in rows("Service")}
-    del said["reflection"]
-
-    assert {
-        name: set(calls.partition(":")[0].split(", ")) for name, calls in said.items()
-    } == SERVICES
+        assert "tamatar.auth.v1.SessionService" in said
+        assert "tms_" in said
 
 
-def test_commands_on_pages_exist_and_all_are_named():
-    spans = re.findall(r"`([^`\n]+)`", TEXT) + lines_of("tamatar-auth")
-    named = {
-        tuple(word for word in span.split("tamatar-auth ")[1].split() if re.match(r"[a-z]", word))
-        for span in spans
-        if "tamatar-auth " in span
-    }
-    for words in named:
-        assert any(words[: len(known)] == known for known in COMMANDS), words
+class TestNames:
+    """Commands, options, settings and tests that pages name."""
 
-    ends = {tuple(span.split()[-n:]) for span in spans for n in (1, 2)}
-    for words in COMMANDS:
-        assert words in ends or words[-1:] in ends, words
+    def test_readme_calls_are_those_of_protos(self):
+        said = {name.strip("`").rpartition(".")[2]: calls for name, calls in rows("Service")}
+        del said["reflection"]
 
+        assert {
+            name: set(calls.partition(":")[0].split(", ")) for name, calls in said.items()
+        } == SERVICES
 
-def test_options_on_pages_exist():
-    ours = re.sub(rf"(?:^|`)(?:{'|'.join(OTHER_PROGRAMS)}) [^`\n]*", "", TEXT, flags=re.MULTILINE)
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours))
+    def test_commands_on_pages_exist_and_all_are_named(self):
+        spans = re.findall(r"`([^`\n]+)`", TEXT) + lines_of("tamatar-auth")
+        named = {
+            tuple(
+                word for word in span.split("tamatar-auth ")[1].split() if re.match(r"[a-z]", word)
+            )
+            for span in spans
+            if "tamatar-auth " in span
+        }
+        for words in named:
+            assert any(words[: len(known)] == known for known in COMMANDS), words
 
-    assert named
-    assert named <= OPTIONS
+        ends = {tuple(span.split()[-n:]) for span in spans for n in (1, 2)}
+        for words in COMMANDS:
+            assert words in ends or words[-1:] in ends, words
 
+    def test_options_on_pages_exist(self):
+        ours = re.sub(
+            rf"(?:^|`)(?:{'|'.join(OTHER_PROGRAMS)}) [^`\n]*", "", TEXT, flags=re.MULTILINE
+        )
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours))
 
-def test_make_targets_on_pages_exist():
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
+        assert named
+        assert named <= OPTIONS
 
-    assert targets is not None
-    assert {"run", "test", "check"} <= named
-    assert named <= set(targets[1].split())
+    def test_make_targets_on_pages_exist(self):
+        targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
 
+        assert targets is not None
+        assert {"run", "test", "check"} <= named
+        assert named <= set(targets[1].split())
 
-def test_settings_on_pages_exist():
-    known = {variable for setting in all_settings(Settings) for variable in setting.variables}
-    known |= CLIENT_VARIABLES
-    named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
+    def test_settings_on_pages_exist(self):
+        known = {variable for setting in all_settings(Settings) for variable in setting.variables}
+        known |= CLIENT_VARIABLES
+        named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
 
-    assert {row[0].strip("`") for row in rows("Variable")} <= named <= known
+        assert {row[0].strip("`") for row in rows("Variable")} <= named <= known
 
+    def test_tests_and_files_on_pages_exist(self):
+        code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+        known = set(re.findall(r"^ *(?:async )?def (test_\w+)", code, re.MULTILINE))
+        named = re.findall(r"`((?:tests/|test_)[^`]*)`", TEXT)
 
-def test_tests_and_files_on_pages_exist():
-    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    known = set(re.findall(r"^ *(?:async )?def (test_\w+)", code, re.MULTILINE))
-    named = re.findall(r"`((?:tests/|test_)[^`]*)`", TEXT)
-
-    assert named
-    assert not [name for name in named if name not in known and not (ROOT / name).exists()]
-
-
-def test_security_requirements_are_listed_once():
-    rows = re.findall(r"^\| ([\d., *]+) \|", SECURITY, re.MULTILINE)
-    numbers = Counter(number for row in rows for number in re.findall(r"[\d.]+", row))
-
-    assert numbers
-    assert numbers.most_common(1)[0][1] == 1
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_on_a_page_leads_to_a_file(page):
-    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
-    targets = [target for link in links if (target := linked_file(page, link))]
-
-    assert [target for target in targets if not target.exists()] == []
+        assert named
+        assert not [name for name in named if name not in known and not (ROOT / name).exists()]
 
 
-def test_readme_links_are_absolute():
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
+class TestLinks:
+    """Links and references of pages."""
 
-    assert [link for link in links if not link.startswith("https://")] == []
+    def test_security_requirements_are_listed_once(self):
+        rows = re.findall(r"^\| ([\d., *]+) \|", SECURITY, re.MULTILINE)
+        numbers = Counter(number for row in rows for number in re.findall(r"[\d.]+", row))
 
+        assert numbers
+        assert numbers.most_common(1)[0][1] == 1
 
-@pytest.mark.parametrize("page", SITE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_site_pages_link_to_other_files_by_repository(page):
-    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
-    own = [linked_file(page, link) for link in links if not link.startswith("https:")]
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+    def test_every_link_on_a_page_leads_to_a_file(self, page):
+        links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
+        targets = [target for link in links if (target := linked_file(page, link))]
 
-    assert [target for target in own if not target.is_relative_to(ROOT / "docs")] == []
+        assert [target for target in targets if not target.exists()] == []
+
+    def test_readme_links_are_absolute(self):
+        links = re.findall(r"\]\(([^)\s]+)\)", README)
+
+        assert [link for link in links if not link.startswith("https://")] == []
+
+    @pytest.mark.parametrize("page", SITE, ids=lambda page: page.relative_to(ROOT).as_posix())
+    def test_site_pages_link_to_other_files_by_repository(self, page):
+        links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
+        own = [linked_file(page, link) for link in links if not link.startswith("https:")]
+
+        assert [target for target in own if not target.is_relative_to(ROOT / "docs")] == []

@@ -73,219 +73,223 @@ async def hashed(passwords, password):
         return await permit.hash(password)
 
 
-async def test_development_seed_creates_admin_and_two_users(database, passwords, seeded):
-    assert await seeded() == SeedSummary(created=3, repaired=0, unchanged=0)
+class TestProduction:
+    """Seeding in production, with a password of the operator."""
 
-    found = [await find(database, email) for email in (ADMIN, FIRST, SECOND)]
-    assert [(it.username, it.full_name, it.email_verified) for it in found] == [
-        ("admin", "Admin User", True),
-        ("testuser1", "Test User1", True),
-        ("testuser2", "Test User2", False),
-    ]
-    assert await can_sign_in(database, passwords, ADMIN, "SecureAdminPass123!")
-    assert await can_sign_in(database, passwords, FIRST, "TestPass123!")
-    assert await can_sign_in(database, passwords, SECOND, "TestPass123!")
+    async def test_production_seed_creates_admin_with_given_password(
+        self, database, passwords, production, seeded
+    ):
+        assert await seeded(production) == SeedSummary(created=1, repaired=0, unchanged=0)
 
+        assert (await find(database, ADMIN)).email_verified
+        assert await can_sign_in(database, passwords, ADMIN, SECRET)
+        assert not await can_sign_in(database, passwords, ADMIN, "SecureAdminPass123!")
 
-async def test_seed_creates_a_profile_for_every_user(database, seeded):
-    await seeded()
+    @pytest.mark.parametrize("password", [None, "SecureAdminPass123!", "TestPass123!"])
+    async def test_production_seed_needs_a_secret_password(
+        self, database, production, seeded, password
+    ):
+        secret = None if password is None else SecretStr(password)
+        weak = changed(production, seed_admin_password=secret)
 
-    _, profiles = await everything(database)
-    assert [it.display_name for it in profiles] == ["Admin User", "Test User1", "Test User2"]
+        with pytest.raises(SeedingError, match="TAMATAR_SEED_ADMIN_PASSWORD must be set"):
+            await seeded(weak)
 
+        assert await everything(database) == [[], []]
 
-async def test_repeated_seed_changes_nothing(database, seeded):
-    await seeded()
-    before = await everything(database)
+    @pytest.mark.parametrize(
+        ("password", "rule"),
+        [
+            ("eleven char", "must have at least 12 characters"),
+            ("x" * 257, "must have at most 256 characters"),
+            ("1qaz2wsx3edc", "must not be a common password"),
+            ("admin@tamatar.dev", "must not be the user's own address or name"),
+            ("a tab in\tthe middle", "must not have control characters"),
+        ],
+    )
+    async def test_seed_password_against_policy_is_refused(
+        self, database, production, seeded, password, rule
+    ):
+        refused = changed(production, seed_admin_password=SecretStr(password))
 
-    assert await seeded() == SeedSummary(created=0, repaired=0, unchanged=3)
-    assert await everything(database) == before
+        with pytest.raises(SeedingError) as refusal:
+            await seeded(refused)
 
+        assert str(refusal.value) == f"TAMATAR_SEED_ADMIN_PASSWORD {rule}."
+        assert await everything(database) == [[], []]
 
-async def test_seed_reports_every_account_and_no_password(seeded):
-    lines = []
-    await seeded(report=lines.append)
-    await seeded(report=lines.append)
+    async def test_seed_password_of_maximum_length_works(
+        self, database, passwords, production, seeded
+    ):
+        long = "ä" * 256
+        await seeded(changed(production, seed_admin_password=SecretStr(long)))
 
-    assert lines == [
-        f"{email}: {what}" for what in ("created", "unchanged") for email in (ADMIN, FIRST, SECOND)
-    ]
-
-
-async def test_production_seed_creates_admin_with_given_password(
-    database, passwords, production, seeded
-):
-    assert await seeded(production) == SeedSummary(created=1, repaired=0, unchanged=0)
-
-    assert (await find(database, ADMIN)).email_verified
-    assert await can_sign_in(database, passwords, ADMIN, SECRET)
-    assert not await can_sign_in(database, passwords, ADMIN, "SecureAdminPass123!")
-
-
-@pytest.mark.parametrize("password", [None, "SecureAdminPass123!", "TestPass123!"])
-async def test_production_seed_needs_a_secret_password(database, production, seeded, password):
-    secret = None if password is None else SecretStr(password)
-    weak = changed(production, seed_admin_password=secret)
-
-    with pytest.raises(SeedingError, match="TAMATAR_SEED_ADMIN_PASSWORD must be set"):
-        await seeded(weak)
-
-    assert await everything(database) == [[], []]
+        assert await can_sign_in(database, passwords, ADMIN, long)
 
 
-@pytest.mark.parametrize(
-    ("password", "rule"),
-    [
-        ("eleven char", "must have at least 12 characters"),
-        ("x" * 257, "must have at most 256 characters"),
-        ("1qaz2wsx3edc", "must not be a common password"),
-        ("admin@tamatar.dev", "must not be the user's own address or name"),
-        ("a tab in\tthe middle", "must not have control characters"),
-    ],
-)
-async def test_seed_password_against_policy_is_refused(
-    database, production, seeded, password, rule
-):
-    refused = changed(production, seed_admin_password=SecretStr(password))
+class TestRepeatedSeed:
+    """Seeding again, which repairs and keeps."""
 
-    with pytest.raises(SeedingError) as refusal:
-        await seeded(refused)
+    async def test_repeated_seed_changes_nothing(self, database, seeded):
+        await seeded()
+        before = await everything(database)
 
-    assert str(refusal.value) == f"TAMATAR_SEED_ADMIN_PASSWORD {rule}."
-    assert await everything(database) == [[], []]
+        assert await seeded() == SeedSummary(created=0, repaired=0, unchanged=3)
+        assert await everything(database) == before
+
+    async def test_seed_keeps_changes_of_users(self, database, passwords, seeded):
+        await seeded()
+        mine = await hashed(passwords, "my own password")
+        async with database.transaction() as tx:
+            admin = await tx.users.get_by_email(ADMIN)
+            await tx.users.update(
+                admin.id, {"password_hash": mine, "username": "ada", "first_name": None}
+            )
+            await tx.profiles.update(admin.id, {"display_name": "Ada"})
+        before = await everything(database)
+
+        assert (await seeded()).unchanged == 3
+        assert await everything(database) == before
+
+    async def test_seed_restores_missing_profile(self, database, seeded):
+        await seeded()
+        _, before = await everything(database)
+        await change(database, delete(user_profiles))
+        lines = []
+
+        assert await seeded(report=lines.append) == SeedSummary(created=0, repaired=3, unchanged=0)
+
+        _, after = await everything(database)
+        assert [it.display_name for it in after] == [it.display_name for it in before]
+        assert lines[0] == f"{ADMIN}: repaired"
+
+    async def test_seed_restores_verification_of_untouched_account(self, database, seeded):
+        await seeded()
+        await change(database, update(users).values(email_verified=False))
+
+        assert await seeded() == SeedSummary(created=0, repaired=2, unchanged=1)
+
+        verified = [
+            (await find(database, email)).email_verified for email in (ADMIN, FIRST, SECOND)
+        ]
+        assert verified == [True, True, False]
+        assert (await seeded()).unchanged == 3
+
+    async def test_seed_does_not_verify_account_with_other_password(
+        self, database, passwords, seeded
+    ):
+        await seeded()
+        stranger = await hashed(passwords, "a stranger's password")
+        await change(database, update(users).values(email_verified=False, password_hash=stranger))
+        before = await everything(database)
+
+        assert (await seeded()).unchanged == 3
+        assert await everything(database) == before
+
+    async def test_seed_keeps_user_verified_later(self, database, seeded):
+        await seeded()
+        await change(database, update(users).values(email_verified=True))
+
+        assert (await seeded()).unchanged == 3
+        assert (await find(database, SECOND)).email_verified
+
+    async def test_seed_keeps_deleted_admin_deleted(self, database, seeded):
+        await seeded()
+        async with database.transaction() as tx:
+            admin = await tx.users.get_by_email(ADMIN)
+            await tx.users.delete(admin.id, deleted_by="operator")
+        before = await everything(database)
+        lines = []
+
+        assert (await seeded(report=lines.append)).unchanged == 3
+
+        assert await everything(database) == before
+        assert "somebody deleted it" in lines[0]
+
+    async def test_seed_creates_purged_user_again(self, database, seeded):
+        await seeded()
+        async with database.transaction() as tx:
+            await tx.users.purge((await tx.users.get_by_email(FIRST)).id)
+
+        assert await seeded() == SeedSummary(created=1, repaired=0, unchanged=2)
+
+    async def test_seed_with_taken_username_creates_no_second_admin(self, database, seeded):
+        await seeded()
+        async with database.transaction() as tx:
+            admin = await tx.users.get_by_email(ADMIN)
+            await tx.users.update(admin.id, {"email": "ada@example.com"})
+        before = await everything(database)
+        lines = []
+
+        assert (await seeded(report=lines.append)).unchanged == 3
+
+        assert await everything(database) == before
+        assert "its username belongs to a user with another address" in lines[0]
+
+    async def test_concurrent_seeds_create_each_user_once(self, database, seeded):
+        summaries = await asyncio.gather(seeded(), seeded(), seeded())
+
+        assert sum(it.created for it in summaries) == 3
+        assert [len(rows) for rows in await everything(database)] == [3, 3]
+
+    async def test_concurrent_seeds_repair_each_user_once(self, database, seeded):
+        await seeded()
+        await change(database, delete(user_profiles))
+        await change(database, update(users).values(email_verified=False))
+
+        await asyncio.gather(seeded(), seeded(), seeded())
+
+        rows, profiles = await everything(database)
+        assert [it.email_verified for it in rows] == [True, True, False]
+        assert len(profiles) == 3
 
 
-async def test_seed_password_of_maximum_length_works(database, passwords, production, seeded):
-    long = "ä" * 256
-    await seeded(changed(production, seed_admin_password=SecretStr(long)))
+class TestFirstSeed:
+    """The users that seeding creates."""
 
-    assert await can_sign_in(database, passwords, ADMIN, long)
+    async def test_development_seed_creates_admin_and_two_users(self, database, passwords, seeded):
+        assert await seeded() == SeedSummary(created=3, repaired=0, unchanged=0)
 
+        found = [await find(database, email) for email in (ADMIN, FIRST, SECOND)]
+        assert [(it.username, it.full_name, it.email_verified) for it in found] == [
+            ("admin", "Admin User", True),
+            ("testuser1", "Test User1", True),
+            ("testuser2", "Test User2", False),
+        ]
+        assert await can_sign_in(database, passwords, ADMIN, "SecureAdminPass123!")
+        assert await can_sign_in(database, passwords, FIRST, "TestPass123!")
+        assert await can_sign_in(database, passwords, SECOND, "TestPass123!")
 
-def test_seed_account_repr_is_silent(production):
-    assert SECRET not in repr(seed_accounts(production))
+    async def test_seed_creates_a_profile_for_every_user(self, database, seeded):
+        await seeded()
 
+        _, profiles = await everything(database)
+        assert [it.display_name for it in profiles] == ["Admin User", "Test User1", "Test User2"]
 
-async def test_seed_keeps_changes_of_users(database, passwords, seeded):
-    await seeded()
-    mine = await hashed(passwords, "my own password")
-    async with database.transaction() as tx:
-        admin = await tx.users.get_by_email(ADMIN)
-        await tx.users.update(
-            admin.id, {"password_hash": mine, "username": "ada", "first_name": None}
+    async def test_seed_reports_every_account_and_no_password(self, seeded):
+        lines = []
+        await seeded(report=lines.append)
+        await seeded(report=lines.append)
+
+        assert lines == [
+            f"{email}: {what}"
+            for what in ("created", "unchanged")
+            for email in (ADMIN, FIRST, SECOND)
+        ]
+
+    def test_seed_account_repr_is_silent(self, production):
+        assert SECRET not in repr(seed_accounts(production))
+
+    async def test_seed_creates_user_and_profile_in_one_transaction(
+        self, migrated_database, passwords, settings
+    ):
+        database = Database(create_engine(settings.with_database(migrated_database).database))
+        await change(
+            database, text("ALTER TABLE user_profiles ADD CHECK (display_name = 'Nobody')")
         )
-        await tx.profiles.update(admin.id, {"display_name": "Ada"})
-    before = await everything(database)
 
-    assert (await seeded()).unchanged == 3
-    assert await everything(database) == before
+        with pytest.raises(IntegrityError):
+            await seed(database, passwords, settings)
 
-
-async def test_seed_restores_missing_profile(database, seeded):
-    await seeded()
-    _, before = await everything(database)
-    await change(database, delete(user_profiles))
-    lines = []
-
-    assert await seeded(report=lines.append) == SeedSummary(created=0, repaired=3, unchanged=0)
-
-    _, after = await everything(database)
-    assert [it.display_name for it in after] == [it.display_name for it in before]
-    assert lines[0] == f"{ADMIN}: repaired"
-
-
-async def test_seed_restores_verification_of_untouched_account(database, seeded):
-    await seeded()
-    await change(database, update(users).values(email_verified=False))
-
-    assert await seeded() == SeedSummary(created=0, repaired=2, unchanged=1)
-
-    verified = [(await find(database, email)).email_verified for email in (ADMIN, FIRST, SECOND)]
-    assert verified == [True, True, False]
-    assert (await seeded()).unchanged == 3
-
-
-async def test_seed_does_not_verify_account_with_other_password(database, passwords, seeded):
-    await seeded()
-    stranger = await hashed(passwords, "a stranger's password")
-    await change(database, update(users).values(email_verified=False, password_hash=stranger))
-    before = await everything(database)
-
-    assert (await seeded()).unchanged == 3
-    assert await everything(database) == before
-
-
-async def test_seed_keeps_user_verified_later(database, seeded):
-    await seeded()
-    await change(database, update(users).values(email_verified=True))
-
-    assert (await seeded()).unchanged == 3
-    assert (await find(database, SECOND)).email_verified
-
-
-async def test_seed_keeps_deleted_admin_deleted(database, seeded):
-    await seeded()
-    async with database.transaction() as tx:
-        admin = await tx.users.get_by_email(ADMIN)
-        await tx.users.delete(admin.id, deleted_by="operator")
-    before = await everything(database)
-    lines = []
-
-    assert (await seeded(report=lines.append)).unchanged == 3
-
-    assert await everything(database) == before
-    assert "somebody deleted it" in lines[0]
-
-
-async def test_seed_creates_purged_user_again(database, seeded):
-    await seeded()
-    async with database.transaction() as tx:
-        await tx.users.purge((await tx.users.get_by_email(FIRST)).id)
-
-    assert await seeded() == SeedSummary(created=1, repaired=0, unchanged=2)
-
-
-async def test_seed_with_taken_username_creates_no_second_admin(database, seeded):
-    await seeded()
-    async with database.transaction() as tx:
-        admin = await tx.users.get_by_email(ADMIN)
-        await tx.users.update(admin.id, {"email": "ada@example.com"})
-    before = await everything(database)
-    lines = []
-
-    assert (await seeded(report=lines.append)).unchanged == 3
-
-    assert await everything(database) == before
-    assert "its username belongs to a user with another address" in lines[0]
-
-
-async def test_concurrent_seeds_create_each_user_once(database, seeded):
-    summaries = await asyncio.gather(seeded(), seeded(), seeded())
-
-    assert sum(it.created for it in summaries) == 3
-    assert [len(rows) for rows in await everything(database)] == [3, 3]
-
-
-async def test_concurrent_seeds_repair_each_user_once(database, seeded):
-    await seeded()
-    await change(database, delete(user_profiles))
-    await change(database, update(users).values(email_verified=False))
-
-    await asyncio.gather(seeded(), seeded(), seeded())
-
-    rows, profiles = await everything(database)
-    assert [it.email_verified for it in rows] == [True, True, False]
-    assert len(profiles) == 3
-
-
-async def test_seed_creates_user_and_profile_in_one_transaction(
-    migrated_database, passwords, settings
-):
-    database = Database(create_engine(settings.with_database(migrated_database).database))
-    await change(database, text("ALTER TABLE user_profiles ADD CHECK (display_name = 'Nobody')"))
-
-    with pytest.raises(IntegrityError):
-        await seed(database, passwords, settings)
-
-    assert await everything(database) == [[], []]
-    await database.close()
+        assert await everything(database) == [[], []]
+        await database.close()

@@ -130,253 +130,253 @@ async def left(database):
         return set((await db.connection.execute(select(sessions.c.id))).scalars())
 
 
-async def test_sweep_removes_sessions_past_retention_only(database, settings, add):
-    kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED)
-    await add(EXPIRED, JUST_EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
+class TestBatches:
+    """Batches of a sweep, and sweeps at the same time."""
 
-    result = await sweep(database, settings.retention)
+    @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+    async def test_sweep_batches_of_any_number_remove_all(self, database, settings, add, count):
+        await add(*[EXPIRED] * count)
 
-    assert result == SweepResult(ended_sessions=2, expired_sessions=2)
-    assert await left(database) == set(kept)
-    assert await sweep(database, settings.retention) == SweepResult()
+        result = await sweep(database, changed(settings, sweep_batch_size=2).retention)
 
+        assert result.expired_sessions == count
+        assert await left(database) == set()
 
-async def test_sweep_removes_replaced_tokens_of_removed_session(database, settings, add, replace):
-    live, *_ = ids = await add(LIVE, EXPIRED, LONG_REVOKED)
-    await replace(ids, 3)
+    async def test_sweep_batch_is_a_transaction_and_is_reported(self, database, settings, add):
+        await add(*[EXPIRED] * 5)
+        lines, counts = [], []
 
-    await sweep(database, settings.retention)
+        async def watch():
+            counts.append(len(await left(database)))
 
-    async with database.read() as db:
-        kept = await db.connection.execute(select(replaced_tokens.c.session_id))
-    assert kept.scalars().all() == [live] * 3
+        watchers = []
 
+        def report(line):
+            lines.append(line)
+            watchers.append(asyncio.ensure_future(watch()))
 
-async def test_sweep_removes_many_replaced_tokens_in_parts(database, add, replace):
-    expired = (ExpiredRows.EXPIRED_SESSIONS, timedelta(0))
-    await replace(await add(EXPIRED, EXPIRED), TOKENS_PER_SESSION + 1)
-    await replace(await add(LIVE, LONG_REVOKED), 1)
+        await sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
+        await asyncio.gather(*watchers)
 
-    async with database.transaction() as tx:
-        assert not await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
-    assert await remaining(database, replaced_tokens) == 4
+        assert [line for line in lines if line.startswith("expired sessions")] == [
+            f"expired sessions: {count} removed" for count in (2, 4, 5)
+        ]
+        assert counts
+        assert set(counts) <= {5, 3, 1, 0}
 
-    async with database.transaction() as tx:
-        assert await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
-    assert await remaining(database, replaced_tokens) == 2
+    async def test_sweep_skips_locked_session_until_next_time(self, database, settings, add):
+        held, _ = await add(EXPIRED, EXPIRED)
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                select(sessions.c.id).where(sessions.c.id == held).with_for_update()
+            )
+            assert (await sweep(database, settings.retention)).expired_sessions == 1
 
-
-async def test_sweep_removes_session_after_its_replaced_tokens(database, settings, add, replace):
-    await replace(await add(EXPIRED), 3 * TOKENS_PER_SESSION)
-    seen = []
-
-    def see(_connection, _cursor, statement, *_):
-        seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
-
-    with listening(database.engine.sync_engine, "before_cursor_execute", see):
-        result = await sweep(database, changed(settings, sweep_batch_size=1).retention)
-
-    assert result == SweepResult(expired_sessions=1)
-    assert seen[:2] == ["replaced_tokens", "sessions"]  # no revoked session to remove
-    assert seen[2:7] == ["replaced_tokens"] * 4 + ["sessions"]
-
-
-async def test_sweep_removes_expired_user_tokens_at_once(database, settings, leave):
-    await leave(timedelta(0))
-    await leave(-timedelta(minutes=1), account=b"b" * 32)
-
-    assert await sweep(database, settings.retention) == SweepResult(expired_secrets=1)
-    assert await remaining(database, user_tokens) == 1
-
-
-async def test_sweep_forgets_attempts_on_unknown_email_after_a_day(database, settings, leave):
-    await leave(DAY)
-    await leave(DAY - timedelta(minutes=1), account=b"b" * 32)
-
-    assert (await sweep(database, settings.retention)).forgotten_attempts == 1
-    assert await remaining(database, password_attempts) == 1
-
-
-async def test_sweep_keeps_attempts_on_known_user(database, settings, leave, user):
-    await leave(365 * DAY, owner=user.id)
-
-    assert (await sweep(database, settings.retention)).forgotten_attempts == 0
-    assert await remaining(database, password_attempts) == 1
-
-
-async def test_retention_is_a_setting(database, settings, add):
-    kept = await add(LIVE, EXPIRED, LONG_REVOKED)
-    await add(LONG_REVOKED_AND_EXPIRED)
-    patient = changed(settings, expired_session_retention=4 * DAY, ended_session_retention=32 * DAY)
-
-    assert await sweep(database, patient.retention) == SweepResult(ended_sessions=1)
-    assert await left(database) == set(kept)
-
-
-async def test_dry_run_counts_and_removes_nothing(database, settings, add, leave):
-    await add(LIVE, EXPIRED, JUST_EXPIRED, REVOKED, LONG_REVOKED)
-    await leave(2 * DAY)
-    before, lines = await left(database), []
-
-    result = await sweep(database, settings.retention, dry_run=True, report=lines.append)
-
-    assert result == SweepResult(
-        ended_sessions=1, expired_sessions=2, expired_secrets=1, forgotten_attempts=1
-    )
-    assert await left(database) == before
-    assert await remaining(database, user_tokens) == 1
-    assert await remaining(database, password_attempts) == 1
-    assert lines == [
-        "ended sessions: 1 to remove",
-        "expired sessions: 2 to remove",
-        "expired secrets: 1 to remove",
-        "forgotten attempts: 1 to remove",
-    ]
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
-async def test_sweep_batches_of_any_number_remove_all(database, settings, add, count):
-    await add(*[EXPIRED] * count)
-
-    result = await sweep(database, changed(settings, sweep_batch_size=2).retention)
-
-    assert result.expired_sessions == count
-    assert await left(database) == set()
-
-
-async def test_sweep_batch_is_a_transaction_and_is_reported(database, settings, add):
-    await add(*[EXPIRED] * 5)
-    lines, counts = [], []
-
-    async def watch():
-        counts.append(len(await left(database)))
-
-    watchers = []
-
-    def report(line):
-        lines.append(line)
-        watchers.append(asyncio.ensure_future(watch()))
-
-    await sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
-    await asyncio.gather(*watchers)
-
-    assert [line for line in lines if line.startswith("expired sessions")] == [
-        f"expired sessions: {count} removed" for count in (2, 4, 5)
-    ]
-    assert counts
-    assert set(counts) <= {5, 3, 1, 0}
-
-
-async def test_sweep_skips_locked_session_until_next_time(database, settings, add):
-    held, _ = await add(EXPIRED, EXPIRED)
-    async with database.transaction() as tx:
-        await tx.connection.execute(
-            select(sessions.c.id).where(sessions.c.id == held).with_for_update()
-        )
+        assert await left(database) == {held}
         assert (await sweep(database, settings.retention)).expired_sessions == 1
 
-    assert await left(database) == {held}
-    assert (await sweep(database, settings.retention)).expired_sessions == 1
+    async def test_sweep_beside_another_one_yields(self, database, settings, add):
+        ids = await add(EXPIRED)
+        lines = []
+        async with database.transaction() as other:
+            assert await other.sweeps.try_lock()
+
+            assert await sweep(database, settings.retention, report=lines.append) == SweepResult(
+                yielded=True
+            )
+
+        assert lines == ["another process is sweeping: the rest is left to it"]
+        assert await left(database) == set(ids)
+        assert (await sweep(database, settings.retention)).expired_sessions == 1
+
+    async def test_concurrent_sweeps_remove_everything_once(self, database, settings, add):
+        await add(*[EXPIRED] * 20)
+        small = changed(settings, sweep_batch_size=1)
+
+        results = await asyncio.gather(*(sweep(database, small.retention) for _ in range(4)))
+
+        assert sum(it.expired_sessions for it in results) == 20
+        assert await left(database) == set()
+
+    async def test_sweep_after_death_of_another_sweeper_works(self, database, settings, add):
+        await add(EXPIRED)
+        transactional = database.engine.execution_options(isolation_level="READ COMMITTED")
+        dying = await transactional.connect()
+        assert await Scope(dying).sweeps.try_lock()
+        pid = (await dying.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        async with database.read() as db:
+            await db.connection.execute(
+                text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid}
+            )
+
+        assert await sweep(database, settings.retention) == SweepResult(expired_sessions=1)
+
+        await dying.invalidate()
+        await dying.close()
+
+    async def test_cancelled_sweep_keeps_committed_batches(self, database, settings, add):
+        await add(*[EXPIRED] * 5)
+        task = None
+
+        def report(line):
+            if line == "expired sessions: 2 removed":
+                task.cancel()
+
+        task = asyncio.create_task(
+            sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert len(await left(database)) == 3
+        assert database.pool.in_use == 0
 
 
-async def test_sweep_beside_another_one_yields(database, settings, add):
-    ids = await add(EXPIRED)
-    lines = []
-    async with database.transaction() as other:
-        assert await other.sweeps.try_lock()
+class TestExpiredRows:
+    """The rows that a sweep removes."""
 
-        assert await sweep(database, settings.retention, report=lines.append) == SweepResult(
-            yielded=True
+    async def test_sweep_removes_sessions_past_retention_only(self, database, settings, add):
+        kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED)
+        await add(EXPIRED, JUST_EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
+
+        result = await sweep(database, settings.retention)
+
+        assert result == SweepResult(ended_sessions=2, expired_sessions=2)
+        assert await left(database) == set(kept)
+        assert await sweep(database, settings.retention) == SweepResult()
+
+    async def test_sweep_removes_replaced_tokens_of_removed_session(
+        self, database, settings, add, replace
+    ):
+        live, *_ = ids = await add(LIVE, EXPIRED, LONG_REVOKED)
+        await replace(ids, 3)
+
+        await sweep(database, settings.retention)
+
+        async with database.read() as db:
+            kept = await db.connection.execute(select(replaced_tokens.c.session_id))
+        assert kept.scalars().all() == [live] * 3
+
+    async def test_sweep_removes_many_replaced_tokens_in_parts(self, database, add, replace):
+        expired = (ExpiredRows.EXPIRED_SESSIONS, timedelta(0))
+        await replace(await add(EXPIRED, EXPIRED), TOKENS_PER_SESSION + 1)
+        await replace(await add(LIVE, LONG_REVOKED), 1)
+
+        async with database.transaction() as tx:
+            assert not await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
+        assert await remaining(database, replaced_tokens) == 4
+
+        async with database.transaction() as tx:
+            assert await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
+        assert await remaining(database, replaced_tokens) == 2
+
+    async def test_sweep_removes_session_after_its_replaced_tokens(
+        self, database, settings, add, replace
+    ):
+        await replace(await add(EXPIRED), 3 * TOKENS_PER_SESSION)
+        seen = []
+
+        def see(_connection, _cursor, statement, *_):
+            seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
+
+        with listening(database.engine.sync_engine, "before_cursor_execute", see):
+            result = await sweep(database, changed(settings, sweep_batch_size=1).retention)
+
+        assert result == SweepResult(expired_sessions=1)
+        assert seen[:2] == ["replaced_tokens", "sessions"]  # no revoked session to remove
+        assert seen[2:7] == ["replaced_tokens"] * 4 + ["sessions"]
+
+    async def test_sweep_removes_expired_user_tokens_at_once(self, database, settings, leave):
+        await leave(timedelta(0))
+        await leave(-timedelta(minutes=1), account=b"b" * 32)
+
+        assert await sweep(database, settings.retention) == SweepResult(expired_secrets=1)
+        assert await remaining(database, user_tokens) == 1
+
+    async def test_sweep_forgets_attempts_on_unknown_email_after_a_day(
+        self, database, settings, leave
+    ):
+        await leave(DAY)
+        await leave(DAY - timedelta(minutes=1), account=b"b" * 32)
+
+        assert (await sweep(database, settings.retention)).forgotten_attempts == 1
+        assert await remaining(database, password_attempts) == 1
+
+    async def test_sweep_keeps_attempts_on_known_user(self, database, settings, leave, user):
+        await leave(365 * DAY, owner=user.id)
+
+        assert (await sweep(database, settings.retention)).forgotten_attempts == 0
+        assert await remaining(database, password_attempts) == 1
+
+    async def test_retention_is_a_setting(self, database, settings, add):
+        kept = await add(LIVE, EXPIRED, LONG_REVOKED)
+        await add(LONG_REVOKED_AND_EXPIRED)
+        patient = changed(
+            settings, expired_session_retention=4 * DAY, ended_session_retention=32 * DAY
         )
 
-    assert lines == ["another process is sweeping: the rest is left to it"]
-    assert await left(database) == set(ids)
-    assert (await sweep(database, settings.retention)).expired_sessions == 1
+        assert await sweep(database, patient.retention) == SweepResult(ended_sessions=1)
+        assert await left(database) == set(kept)
 
+    async def test_dry_run_counts_and_removes_nothing(self, database, settings, add, leave):
+        await add(LIVE, EXPIRED, JUST_EXPIRED, REVOKED, LONG_REVOKED)
+        await leave(2 * DAY)
+        before, lines = await left(database), []
 
-async def test_concurrent_sweeps_remove_everything_once(database, settings, add):
-    await add(*[EXPIRED] * 20)
-    small = changed(settings, sweep_batch_size=1)
+        result = await sweep(database, settings.retention, dry_run=True, report=lines.append)
 
-    results = await asyncio.gather(*(sweep(database, small.retention) for _ in range(4)))
+        assert result == SweepResult(
+            ended_sessions=1, expired_sessions=2, expired_secrets=1, forgotten_attempts=1
+        )
+        assert await left(database) == before
+        assert await remaining(database, user_tokens) == 1
+        assert await remaining(database, password_attempts) == 1
+        assert lines == [
+            "ended sessions: 1 to remove",
+            "expired sessions: 2 to remove",
+            "expired secrets: 1 to remove",
+            "forgotten attempts: 1 to remove",
+        ]
 
-    assert sum(it.expired_sessions for it in results) == 20
-    assert await left(database) == set()
-
-
-async def test_sweep_after_death_of_another_sweeper_works(database, settings, add):
-    await add(EXPIRED)
-    transactional = database.engine.execution_options(isolation_level="READ COMMITTED")
-    dying = await transactional.connect()
-    assert await Scope(dying).sweeps.try_lock()
-    pid = (await dying.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-    async with database.read() as db:
-        await db.connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-
-    assert await sweep(database, settings.retention) == SweepResult(expired_sessions=1)
-
-    await dying.invalidate()
-    await dying.close()
-
-
-async def test_cancelled_sweep_keeps_committed_batches(database, settings, add):
-    await add(*[EXPIRED] * 5)
-    task = None
-
-    def report(line):
-        if line == "expired sessions: 2 removed":
-            task.cancel()
-
-    task = asyncio.create_task(
-        sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
+    @pytest.mark.parametrize(
+        ("query", "index"),
+        [
+            ("EXPLAIN SELECT id FROM sessions WHERE revoked_at <= now()", "idx_session_revoked"),
+            (
+                "EXPLAIN SELECT id FROM sessions WHERE is_valid AND expires_at <= now()",
+                "idx_session_expires",
+            ),
+            (
+                "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",
+                "idx_user_token_expires",
+            ),
+            (
+                "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
+                "idx_password_attempt_tried",
+            ),
+            (
+                "EXPLAIN SELECT 1 FROM replaced_tokens WHERE session_id = gen_random_uuid()",
+                "idx_replaced_token_session",
+            ),
+        ],
     )
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async def test_sweep_statement_has_an_index(self, database, query, index):
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = (await tx.connection.execute(text(query))).scalars().all()
 
-    assert len(await left(database)) == 3
-    assert database.pool.in_use == 0
+        assert index in "\n".join(plan)
 
+    async def test_every_kind_of_expired_rows_is_counted_and_removed(self, database, add, leave):
+        await add(EXPIRED, LONG_REVOKED)
+        await leave(DAY)
+        now = dict.fromkeys(ExpiredRows, timedelta(0))
 
-@pytest.mark.parametrize(
-    ("query", "index"),
-    [
-        ("EXPLAIN SELECT id FROM sessions WHERE revoked_at <= now()", "idx_session_revoked"),
-        (
-            "EXPLAIN SELECT id FROM sessions WHERE is_valid AND expires_at <= now()",
-            "idx_session_expires",
-        ),
-        (
-            "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",
-            "idx_user_token_expires",
-        ),
-        (
-            "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
-            "idx_password_attempt_tried",
-        ),
-        (
-            "EXPLAIN SELECT 1 FROM replaced_tokens WHERE session_id = gen_random_uuid()",
-            "idx_replaced_token_session",
-        ),
-    ],
-)
-async def test_sweep_statement_has_an_index(database, query, index):
-    async with database.transaction() as tx:
-        await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
-        plan = (await tx.connection.execute(text(query))).scalars().all()
-
-    assert index in "\n".join(plan)
-
-
-async def test_every_kind_of_expired_rows_is_counted_and_removed(database, add, leave):
-    await add(EXPIRED, LONG_REVOKED)
-    await leave(DAY)
-    now = dict.fromkeys(ExpiredRows, timedelta(0))
-
-    async with database.transaction() as tx:
-        assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 1)
-        for kind, kept in now.items():
-            assert await tx.sweeps.purge(kind, kept, limit=10) == 1
-        assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 0)
+        async with database.transaction() as tx:
+            assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 1)
+            for kind, kept in now.items():
+                assert await tx.sweeps.purge(kind, kept, limit=10) == 1
+            assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 0)
 
 
 @pytest.fixture
@@ -395,34 +395,41 @@ async def periodic(database, settings):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_periodic_sweep_repeats(database, add, periodic):
-    with structlog.testing.capture_logs() as logs:
+class TestPeriodicSweep:
+    """The sweeps of a server."""
+
+    async def test_periodic_sweep_repeats(self, database, add, periodic):
+        with structlog.testing.capture_logs() as logs:
+            await add(EXPIRED)
+            periodic()
+            await eventually(lambda: any(entry.get("expired_sessions") == 1 for entry in logs))
+            await add(EXPIRED, LONG_REVOKED)
+            await eventually(lambda: any(entry.get("ended_sessions") == 1 for entry in logs))
+
+        assert {(entry["event"], entry["log_level"]) for entry in logs} == {("swept", "info")}
+        assert await left(database) == set()
+
+    async def test_periodic_sweep_continues_after_database_error(
+        self, settings, add, periodic, postgres
+    ):
         await add(EXPIRED)
-        periodic()
-        await eventually(lambda: any(entry.get("expired_sessions") == 1 for entry in logs))
-        await add(EXPIRED, LONG_REVOKED)
-        await eventually(lambda: any(entry.get("ended_sessions") == 1 for entry in logs))
+        broken = Database(create_engine(settings.with_database(postgres.url("nowhere")).database))
+        with structlog.testing.capture_logs() as logs:
+            periodic(broken)
+            await eventually(lambda: len(logs) >= 2)
 
-    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("swept", "info")}
-    assert await left(database) == set()
+        assert {(entry["event"], entry["log_level"]) for entry in logs} == {
+            ("sweep failed", "warning")
+        }
+        assert "nowhere" not in str(logs)
+        await broken.close()
 
+    async def test_periodic_sweep_with_zero_interval_never_sweeps(
+        self, database, add, periodic, monkeypatch
+    ):
+        monkeypatch.setattr(sweeping, "sweep", None)  # would raise
 
-async def test_periodic_sweep_continues_after_database_error(settings, add, periodic, postgres):
-    await add(EXPIRED)
-    broken = Database(create_engine(settings.with_database(postgres.url("nowhere")).database))
-    with structlog.testing.capture_logs() as logs:
-        periodic(broken)
-        await eventually(lambda: len(logs) >= 2)
+        task = periodic(sweep_interval=timedelta(0))
+        await asyncio.sleep(0.05)
 
-    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("sweep failed", "warning")}
-    assert "nowhere" not in str(logs)
-    await broken.close()
-
-
-async def test_periodic_sweep_with_zero_interval_never_sweeps(database, add, periodic, monkeypatch):
-    monkeypatch.setattr(sweeping, "sweep", None)  # would raise
-
-    task = periodic(sweep_interval=timedelta(0))
-    await asyncio.sleep(0.05)
-
-    assert not task.done()
+        assert not task.done()

@@ -65,177 +65,171 @@ def sample(*latencies, seconds=1.0):
     return Sample(latencies=latencies, seconds=seconds, calls=len(latencies))
 
 
-@pytest.mark.parametrize("call", [*session_calls(USERS).values(), GET_USER, LIST_USERS])
-async def test_benchmark_call_checks_its_answer(server, call):
-    answered = await client.checked_call(server, call, 7)
-
-    assert not call.is_right(8, answered)
-
-
-async def test_benchmark_session_beyond_users_belongs_to_a_user(server):
-    await client.checked_call(server, VALIDATE, USERS + 3)
-
-
-async def test_error_ends_the_measurement(server):
-    with pytest.raises(BenchmarkError, match="UNAUTHENTICATED"):
-        await client.closed_loop(server, VALIDATE, iter([USERS + 20]), Load(1, 0, 1))
-
-
-async def test_wrong_answer_ends_the_measurement(server):
-    particular = replace(VALIDATE, is_right=lambda _, encoded: encoded == b"")
-
-    with pytest.raises(BenchmarkError, match="not right of number 1"):
-        await client.checked_call(server, particular, 1)
-
-
-async def test_loaded_users_sign_in_without_rehash(server, filled):
-    """A rehash would double the cost of a sign-in."""
-    # If the machine stalls, the time may be over before any sign-in began.
-    await eventually(lambda: signed_in(server))
-
-    async with filled.database.read() as db:
-        found = await db.connection.execute(select(users.c.password_hash).distinct())
-    assert len(found.all()) == 1
-
-
 async def signed_in(server):
     results = await sign_in(server.address, 2, 0.2)
     assert not results.others
     return len(results.signed_in) >= 2
 
 
-async def test_loaded_expired_sessions_are_all_swept(filled, settings):
-    add_expired(filled.settings.database.url.get_secret_value(), USERS * 2, USERS)
+class TestMeasuredCalls:
+    """Calls whose answers are checked, and their statements."""
 
-    swept = await sweep(filled.database, settings.retention)
+    @pytest.mark.parametrize("call", [*session_calls(USERS).values(), GET_USER, LIST_USERS])
+    async def test_benchmark_call_checks_its_answer(self, server, call):
+        answered = await client.checked_call(server, call, 7)
 
-    assert swept.expired_sessions == USERS * 2
+        assert not call.is_right(8, answered)
 
+    async def test_benchmark_session_beyond_users_belongs_to_a_user(self, server):
+        await client.checked_call(server, VALIDATE, USERS + 3)
 
-async def test_measured_calls_match_counted_statements(server, filled):
-    url = filled.settings.database.url.get_secret_value()
-    await client.checked_call(server, GET_USER, 1)
-    before = Statements.read(url)
-    looped = await client.closed_loop(
-        server, GET_USER, client.cycle(range(USERS)), Load(4, 0.1, 0.3)
-    )
-    spent = Statements.read(url).since(before)
+    async def test_error_ends_the_measurement(self, server):
+        with pytest.raises(BenchmarkError, match="UNAUTHENTICATED"):
+            await client.closed_loop(server, VALIDATE, iter([USERS + 20]), Load(1, 0, 1))
 
-    assert len(looped.latencies) <= looped.calls
-    assert looped.calls <= spent.all <= looped.calls + 10  # some are of the database monitor
-    assert spent.writing == 0
+    async def test_wrong_answer_ends_the_measurement(self, server):
+        particular = replace(VALIDATE, is_right=lambda _, encoded: encoded == b"")
 
+        with pytest.raises(BenchmarkError, match="not right of number 1"):
+            await client.checked_call(server, particular, 1)
 
-async def test_writing_statements_are_counted(server, filled):
-    url = filled.settings.database.url.get_secret_value()
-    before = Statements.read(url)
-    await client.checked_call(server, session_calls(USERS)["RevokeSession"], 1)
-    spent = Statements.read(url).since(before)
+    async def test_loaded_users_sign_in_without_rehash(self, server, filled):
+        """A rehash would double the cost of a sign-in."""
+        # If the machine stalls, the time may be over before any sign-in began.
+        await eventually(lambda: signed_in(server))
 
-    assert (spent.writing, spent.plus(spent).writing) == (1, 2)
+        async with filled.database.read() as db:
+            found = await db.connection.execute(select(users.c.password_hash).distinct())
+        assert len(found.all()) == 1
 
+    async def test_loaded_expired_sessions_are_all_swept(self, filled, settings):
+        add_expired(filled.settings.database.url.get_secret_value(), USERS * 2, USERS)
 
-async def test_h2load_measures_server_and_detects_wrong_answers(server):
-    if shutil.which("h2load") is None:
-        missing_tool("h2load is missing: .ci/run installs nghttp2-client")
-    (size,) = {len(await client.checked_call(server, VALIDATE, number)) for number in (1, 2)}
+        swept = await sweep(filled.database, settings.retention)
 
-    async def drive(numbers):
-        # On a thread, because the server runs on this event loop.
-        return await asyncio.to_thread(
-            h2load.drive,
-            server,
-            VALIDATE,
-            Load(2, 0.1, 0.9),
-            numbers=numbers,
-            answer_bytes=[size, size],
+        assert swept.expired_sessions == USERS * 2
+
+    async def test_measured_calls_match_counted_statements(self, server, filled):
+        url = filled.settings.database.url.get_secret_value()
+        await client.checked_call(server, GET_USER, 1)
+        before = Statements.read(url)
+        looped = await client.closed_loop(
+            server, GET_USER, client.cycle(range(USERS)), Load(4, 0.1, 0.3)
         )
+        spent = Statements.read(url).since(before)
 
-    driven = await drive([1, 2])
+        assert len(looped.latencies) <= looped.calls
+        assert looped.calls <= spent.all <= looped.calls + 10  # some are of the database monitor
+        assert spent.writing == 0
 
-    assert 0 < len(driven.latencies) <= driven.calls
-    with pytest.raises(BenchmarkError, match="bytes came where"):
-        await drive([1, USERS + 20])
+    async def test_writing_statements_are_counted(self, server, filled):
+        url = filled.settings.database.url.get_secret_value()
+        before = Statements.read(url)
+        await client.checked_call(server, session_calls(USERS)["RevokeSession"], 1)
+        spent = Statements.read(url).since(before)
 
+        assert (spent.writing, spent.plus(spent).writing) == (1, 2)
 
-def test_h2load_output_is_parsed():
-    summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=5214, data=26070))
+    @pytest.mark.parametrize(
+        ("succeeded", "data", "size"),
+        [(5213, 5214 * 105, 100), (5214, 5214 * 90, 100), (5214, 5213 * 5, 0)],
+        ids=["a call failed", "answers were errors", "one empty answer was an error"],
+    )
+    def test_failed_h2load_calls_end_the_measurement(self, succeeded, data, size):
+        summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=succeeded, data=data))
 
-    assert summary == h2load.H2loadSummary(requests=5214, failed=0, data=26070)
-    with pytest.raises(BenchmarkError, match="not understood"):
-        h2load.H2loadSummary.read("finished")
-
-
-@pytest.mark.parametrize(
-    ("succeeded", "data", "size"),
-    [(5213, 5214 * 105, 100), (5214, 5214 * 90, 100), (5214, 5213 * 5, 0)],
-    ids=["a call failed", "answers were errors", "one empty answer was an error"],
-)
-def test_failed_h2load_calls_end_the_measurement(succeeded, data, size):
-    summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=succeeded, data=data))
-
-    with pytest.raises(BenchmarkError, match="failed"):
-        h2load.check(VALIDATE, summary, size)
+        with pytest.raises(BenchmarkError, match="failed"):
+            h2load.check(VALIDATE, summary, size)
 
 
-def test_answers_may_differ_by_length_of_timestamps():
-    h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 105 + 30), 100)
-    h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 5), 0)
+class TestH2load:
+    """h2load, its output and its failures."""
+
+    async def test_h2load_measures_server_and_detects_wrong_answers(self, server):
+        if shutil.which("h2load") is None:
+            missing_tool("h2load is missing: .ci/run installs nghttp2-client")
+        (size,) = {len(await client.checked_call(server, VALIDATE, number)) for number in (1, 2)}
+
+        async def drive(numbers):
+            # On a thread, because the server runs on this event loop.
+            return await asyncio.to_thread(
+                h2load.drive,
+                server,
+                VALIDATE,
+                Load(2, 0.1, 0.9),
+                numbers=numbers,
+                answer_bytes=[size, size],
+            )
+
+        driven = await drive([1, 2])
+
+        assert 0 < len(driven.latencies) <= driven.calls
+        with pytest.raises(BenchmarkError, match="bytes came where"):
+            await drive([1, USERS + 20])
+
+    def test_h2load_output_is_parsed(self):
+        summary = h2load.H2loadSummary.read(H2LOAD_OUTPUT.format(succeeded=5214, data=26070))
+
+        assert summary == h2load.H2loadSummary(requests=5214, failed=0, data=26070)
+        with pytest.raises(BenchmarkError, match="not understood"):
+            h2load.H2loadSummary.read("finished")
+
+    def test_answers_may_differ_by_length_of_timestamps(self):
+        h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 105 + 30), 100)
+        h2load.check(VALIDATE, h2load.H2loadSummary(10, 0, 10 * 5), 0)
+
+    def test_warm_up_is_not_measured(self):
+        logs = [
+            "0\t200\t400000\n1200000\t200\t300000\n",
+            "900000\t200\t200000\n1000000\t200\t1000000\n",
+        ]
+
+        measured = h2load.sample(logs, warm_up=1.0)
+
+        assert measured.latencies == [0.2, 0.3, 1.0]
+        assert measured.seconds == 1.0
+        assert measured.calls == 4
+
+    def test_missing_h2load_error_names_package(self, tmp_path):
+        ended = run(sys.executable, "-m", "benchmarks", cwd=ROOT, code=2, PATH=str(tmp_path))
+
+        assert ended.stdout == ""
+        assert ended.stderr.count("\n") == 1
+        assert "nghttp2-client" in ended.stderr
 
 
-def test_warm_up_is_not_measured():
-    logs = [
-        "0\t200\t400000\n1200000\t200\t300000\n",
-        "900000\t200\t200000\n1000000\t200\t1000000\n",
-    ]
+class TestReport:
+    """Ratios, tables and charts."""
 
-    measured = h2load.sample(logs, warm_up=1.0)
+    def test_median_ratio_is_that_of_rounds(self):
+        ours, base = [sample(1, 2, 9), sample(4, 5)], [sample(1), sample(5, 6)]
 
-    assert measured.latencies == [0.2, 0.3, 1.0]
-    assert measured.seconds == 1.0
-    assert measured.calls == 4
+        assert median_ratio(ours, base, rate) == 2.0
+        assert [p50(ours[0]), p99(ours[0])] == [2, 9]
 
+    def test_targets_table_shows_what_is_reached(self):
+        rows = [
+            report.at_least("calls", 0.75, 0.7),
+            report.at_most("time", 25, 24.96, unit=" ms", digits=1),
+        ]
 
-def test_median_ratio_is_that_of_rounds():
-    ours, base = [sample(1, 2, 9), sample(4, 5)], [sample(1), sample(5, 6)]
+        assert report.targets_table(rows).splitlines()[2:] == [
+            "| calls | >= 0.75  | 0.70     | not reached |",
+            "| time  | <= 25 ms | 25.0 ms  | ok          |",
+        ]
 
-    assert median_ratio(ours, base, rate) == 2.0
-    assert [p50(ours[0]), p99(ours[0])] == [2, 9]
+    def test_chart_has_a_point_for_each_figure(self):
+        line = Series("a < b", "#000000", {1: [sample(0.1)], 32: [sample(0.1, 0.3)]})
 
+        drawn = ET.fromstring(chart([line, line], "caption"))  # noqa: S314 - drawn here
 
-def test_targets_table_shows_what_is_reached():
-    rows = [
-        report.at_least("calls", 0.75, 0.7),
-        report.at_most("time", 25, 24.96, unit=" ms", digits=1),
-    ]
+        assert len(drawn.findall(".//{*}circle")) == 8
+        assert "a < b" in [each.text for each in drawn.findall(".//{*}text")]
 
-    assert report.targets_table(rows).splitlines()[2:] == [
-        "| calls | >= 0.75  | 0.70     | not reached |",
-        "| time  | <= 25 ms | 25.0 ms  | ok          |",
-    ]
+    def test_autogroup_scheduler_is_warned_about(self, tmp_path):
+        switch = tmp_path / "sched_autogroup_enabled"
+        assert warning(switch) is None
 
-
-def test_chart_has_a_point_for_each_figure():
-    line = Series("a < b", "#000000", {1: [sample(0.1)], 32: [sample(0.1, 0.3)]})
-
-    drawn = ET.fromstring(chart([line, line], "caption"))  # noqa: S314 - drawn here
-
-    assert len(drawn.findall(".//{*}circle")) == 8
-    assert "a < b" in [each.text for each in drawn.findall(".//{*}text")]
-
-
-def test_missing_h2load_error_names_package(tmp_path):
-    ended = run(sys.executable, "-m", "benchmarks", cwd=ROOT, code=2, PATH=str(tmp_path))
-
-    assert ended.stdout == ""
-    assert ended.stderr.count("\n") == 1
-    assert "nghttp2-client" in ended.stderr
-
-
-def test_autogroup_scheduler_is_warned_about(tmp_path):
-    switch = tmp_path / "sched_autogroup_enabled"
-    assert warning(switch) is None
-
-    for value, is_warned in (("0\n", False), ("1\n", True)):
-        switch.write_text(value)
-        assert bool(warning(switch)) is is_warned
+        for value, is_warned in (("0\n", False), ("1\n", True)):
+            switch.write_text(value)
+            assert bool(warning(switch)) is is_warned

@@ -59,41 +59,35 @@ def output(*command: str | Path, cwd: Path) -> str:
     return ended.stdout
 
 
-def test_each_environment_has_a_lock_file() -> None:
-    assert {path.stem for path in (ROOT / "requirements").iterdir()} == set(LOCKED)
+class TestLockFiles:
+    """Lock files of the environments."""
 
+    def test_each_environment_has_a_lock_file(self) -> None:
+        assert {path.stem for path in (ROOT / "requirements").iterdir()} == set(LOCKED)
 
-@pytest.mark.parametrize("lock", LOCKED)
-def test_lock_file_holds_only_pins_and_hashes(lock: str) -> None:
-    strange = [line for line in lines(lock) if not (PIN.fullmatch(line) or HASH.fullmatch(line))]
+    @pytest.mark.parametrize("lock", LOCKED)
+    def test_lock_file_holds_only_pins_and_hashes(self, lock: str) -> None:
+        strange = [
+            line for line in lines(lock) if not (PIN.fullmatch(line) or HASH.fullmatch(line))
+        ]
 
-    assert not strange
+        assert not strange
 
+    @pytest.mark.parametrize("lock", LOCKED)
+    def test_lock_file_meets_requirements_of_project(self, lock: str) -> None:
+        locked = pins(lock)
+        unmet = [
+            str(wanted)
+            for wanted in map(Requirement, LOCKED[lock])
+            if not wanted.specifier.contains(
+                locked.get(canonicalize_name(wanted.name), "0"), prereleases=True
+            )
+        ]
 
-@pytest.mark.parametrize("lock", LOCKED)
-def test_lock_file_meets_requirements_of_project(lock: str) -> None:
-    locked = pins(lock)
-    unmet = [
-        str(wanted)
-        for wanted in map(Requirement, LOCKED[lock])
-        if not wanted.specifier.contains(
-            locked.get(canonicalize_name(wanted.name), "0"), prereleases=True
-        )
-    ]
+        assert not unmet, "`make lock` renews the lock files"
 
-    assert not unmet, "`make lock` renews the lock files"
-
-
-def test_tests_run_on_versions_of_the_service() -> None:
-    assert pins("runtime").items() <= pins("local").items() <= pins("dev").items()
-
-
-def test_make_help_explains_every_target() -> None:
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    explained = re.findall(r"^  make ([a-z-]+) +\S", output("make", "help", cwd=ROOT), re.MULTILINE)
-
-    assert targets is not None
-    assert sorted(explained) == sorted(targets[1].split())
+    def test_tests_run_on_versions_of_the_service(self) -> None:
+        assert pins("runtime").items() <= pins("local").items() <= pins("dev").items()
 
 
 @pytest.fixture(scope="session")
@@ -118,102 +112,111 @@ def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     return folder
 
 
-def test_wheel_holds_service_stubs_and_migrations(wheel: Path) -> None:
-    def files(folder: str, root: str = "") -> set[str]:
-        below = (ROOT / root / folder).rglob("*")
-        found = {p.relative_to(ROOT / root).as_posix() for p in below if p.is_file()}
-        return {name for name in found if "__pycache__" not in name}
+class TestWheel:
+    """The wheel, and environments that have it."""
 
-    migrations = {f"tamatar_auth/{name}" for name in files("migrations")}
-    stubs = files("tamatar", "generated") | files("buf", "generated")
-    with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    def test_make_help_explains_every_target(self) -> None:
+        targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        explained = re.findall(
+            r"^  make ([a-z-]+) +\S", output("make", "help", cwd=ROOT), re.MULTILINE
+        )
 
-    assert names == files("tamatar_auth", "src") | stubs | migrations
+        assert targets is not None
+        assert sorted(explained) == sorted(targets[1].split())
 
+    def test_wheel_holds_service_stubs_and_migrations(self, wheel: Path) -> None:
+        def files(folder: str, root: str = "") -> set[str]:
+            below = (ROOT / root / folder).rglob("*")
+            found = {p.relative_to(ROOT / root).as_posix() for p in below if p.is_file()}
+            return {name for name in found if "__pycache__" not in name}
 
-def test_wheel_holds_the_license(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (license_file,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
+        migrations = {f"tamatar_auth/{name}" for name in files("migrations")}
+        stubs = files("tamatar", "generated") | files("buf", "generated")
+        with zipfile.ZipFile(wheel) as archive:
+            names = {name for name in archive.namelist() if ".dist-info/" not in name}
 
-        assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
+        assert names == files("tamatar_auth", "src") | stubs | migrations
 
+    def test_wheel_holds_the_license(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            (license_file,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
 
-def test_wheel_installs_the_command(environment: Path, tmp_path: Path) -> None:
-    said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
+            assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
 
-    assert tamatar_auth.__version__ in said
+    def test_wheel_installs_the_command(self, environment: Path, tmp_path: Path) -> None:
+        said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
 
+        assert tamatar_auth.__version__ in said
 
-def test_server_command_without_server_packages_names_extra(tmp_path: Path) -> None:
-    # -S leaves out all installed packages.
-    said = run(
-        *(sys.executable, "-S", "-m", "tamatar_auth", "serve"),
-        cwd=tmp_path,
-        code=2,
-        PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'generated'}",
-    )
+    def test_server_command_without_server_packages_names_extra(self, tmp_path: Path) -> None:
+        # -S leaves out all installed packages.
+        said = run(
+            *(sys.executable, "-S", "-m", "tamatar_auth", "serve"),
+            cwd=tmp_path,
+            code=2,
+            PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'generated'}",
+        )
 
-    assert said.stderr.splitlines() == [
-        "typer is missing, which comes with the service: pip install 'tamatar-auth[server]'"
-    ]
+        assert said.stderr.splitlines() == [
+            "typer is missing, which comes with the service: pip install 'tamatar-auth[server]'"
+        ]
 
+    def test_stubs_are_typed_for_both_kinds_of_channel(
+        self, environment: Path, tmp_path: Path
+    ) -> None:
+        caller = tmp_path / "caller.py"
+        caller.write_text(
+            "import grpc\n"
+            "from tamatar.auth.v1 import user_service_pb2 as pb\n"
+            "from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub\n"
+            "\n"
+            "\n"
+            "async def create(channel: grpc.aio.Channel) -> pb.CreateUserResponse:\n"
+            "    return await UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
+            "\n"
+            "\n"
+            "def create_now(channel: grpc.Channel) -> pb.CreateUserResponse:\n"
+            "    return UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
+        )
+        python = environment / "bin/python"
+        mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
 
-def test_stubs_are_typed_for_both_kinds_of_channel(environment: Path, tmp_path: Path) -> None:
-    caller = tmp_path / "caller.py"
-    caller.write_text(
-        "import grpc\n"
-        "from tamatar.auth.v1 import user_service_pb2 as pb\n"
-        "from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub\n"
-        "\n"
-        "\n"
-        "async def create(channel: grpc.aio.Channel) -> pb.CreateUserResponse:\n"
-        "    return await UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
-        "\n"
-        "\n"
-        "def create_now(channel: grpc.Channel) -> pb.CreateUserResponse:\n"
-        "    return UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
-    )
-    python = environment / "bin/python"
-    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+        output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
+        output(python, "-W", "error", caller, cwd=tmp_path)
 
-    output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
-    output(python, "-W", "error", caller, cwd=tmp_path)
+    def test_client_package_is_typed(self, environment: Path, tmp_path: Path) -> None:
+        caller = tmp_path / "caller.py"
+        caller.write_text(
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "\n"
+            "import grpc\n"
+            "from tamatar.auth.v1 import session_service_pb2 as pb\n"
+            "from tamatar_auth.client import SessionError, SessionGuard, aio\n"
+            "from tamatar_auth.client import connect, current_session\n"
+            "from tamatar_auth.client.testing import FakeAuthServer\n"
+            "\n"
+            "REQUEST = pb.ValidateSessionRequest(session_token='tms_unknown')\n"
+            "\n"
+            "\n"
+            "async def validated(address: str) -> pb.ValidateSessionResponse:\n"
+            "    async with aio.connect(address, token=lambda: 'tmc_') as auth:\n"
+            "        grpc.aio.server(interceptors=[aio.SessionGuard(auth, recheck=5)])\n"
+            "        return await auth.sessions.ValidateSession(REQUEST)\n"
+            "\n"
+            "\n"
+            "def who() -> str:\n"
+            "    return current_session().user.email\n"
+            "\n"
+            "\n"
+            "with FakeAuthServer() as fake, connect(fake.address, plaintext=True) as auth:\n"
+            "    grpc.server(ThreadPoolExecutor(1), interceptors=[SessionGuard(auth, max_age=10)])\n"
+            "    try:\n"
+            "        answer: pb.ValidateSessionResponse = auth.sessions.ValidateSession(REQUEST)\n"
+            "    except SessionError as error:\n"
+            "        fields: int = len(error.fields)\n"
+        )
+        python = environment / "bin/python"
+        mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
 
-
-def test_client_package_is_typed(environment: Path, tmp_path: Path) -> None:
-    caller = tmp_path / "caller.py"
-    caller.write_text(
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "\n"
-        "import grpc\n"
-        "from tamatar.auth.v1 import session_service_pb2 as pb\n"
-        "from tamatar_auth.client import SessionError, SessionGuard, aio\n"
-        "from tamatar_auth.client import connect, current_session\n"
-        "from tamatar_auth.client.testing import FakeAuthServer\n"
-        "\n"
-        "REQUEST = pb.ValidateSessionRequest(session_token='tms_unknown')\n"
-        "\n"
-        "\n"
-        "async def validated(address: str) -> pb.ValidateSessionResponse:\n"
-        "    async with aio.connect(address, token=lambda: 'tmc_') as auth:\n"
-        "        grpc.aio.server(interceptors=[aio.SessionGuard(auth, recheck=5)])\n"
-        "        return await auth.sessions.ValidateSession(REQUEST)\n"
-        "\n"
-        "\n"
-        "def who() -> str:\n"
-        "    return current_session().user.email\n"
-        "\n"
-        "\n"
-        "with FakeAuthServer() as fake, connect(fake.address, plaintext=True) as auth:\n"
-        "    grpc.server(ThreadPoolExecutor(1), interceptors=[SessionGuard(auth, max_age=10)])\n"
-        "    try:\n"
-        "        answer: pb.ValidateSessionResponse = auth.sessions.ValidateSession(REQUEST)\n"
-        "    except SessionError as error:\n"
-        "        fields: int = len(error.fields)\n"
-    )
-    python = environment / "bin/python"
-    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
-
-    output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
-    output(python, "-W", "error", caller, cwd=tmp_path)
+        output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
+        output(python, "-W", "error", caller, cwd=tmp_path)

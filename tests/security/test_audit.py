@@ -64,31 +64,26 @@ def examples():
     return [json.loads(line) for line in re.findall(r"^\{.*\}$", DOCUMENT, re.MULTILINE)]
 
 
-# The documentation
+class TestDocumentation:
+    """Events, fields and causes on the page."""
 
+    def test_audit_events_match_documented_ones(self):
+        assert set(EVENTS) == {event.value for event in Event}
 
-def test_audit_events_match_documented_ones():
-    assert set(EVENTS) == {event.value for event in Event}
+    def test_audit_fields_and_causes_are_explained(self):
+        explained = set(re.findall(r"`(\w+)`", DOCUMENT.partition("## The events")[0]))
 
+        assert {field for fields in EVENTS.values() for field in set().union(*fields)} <= explained
+        assert {cause.value for cause in Cause} <= explained
 
-def test_audit_fields_and_causes_are_explained():
-    explained = set(re.findall(r"`(\w+)`", DOCUMENT.partition("## The events")[0]))
+    def test_audit_examples_have_documented_fields(self):
+        whole, *own = examples()
 
-    assert {field for fields in EVENTS.values() for field in set().union(*fields)} <= explained
-    assert {cause.value for cause in Cause} <= explained
-
-
-def test_audit_examples_have_documented_fields():
-    whole, *own = examples()
-
-    assert set(whole) > COMMON
-    assert [example.pop("event") for example in own] == list(EVENTS)
-    for example, fields in zip(own, EVENTS.values(), strict=True):
-        assert fields.always <= set(example) <= fields.always | fields.where_known
-    assert {key: value for key, value in whole.items() if key not in COMMON} == own[0]
-
-
-# The events
+        assert set(whole) > COMMON
+        assert [example.pop("event") for example in own] == list(EVENTS)
+        for example, fields in zip(own, EVENTS.values(), strict=True):
+            assert fields.always <= set(example) <= fields.always | fields.where_known
+        assert {key: value for key, value in whole.items() if key not in COMMON} == own[0]
 
 
 class Scene:
@@ -344,11 +339,6 @@ SCENES = {
 """The scene of each event: it prepares, yields the expected facts, and makes the call."""
 
 
-def test_every_audit_event_has_a_scene():
-    # CALLER_REFUSED is covered by the tests of authentication.
-    assert set(SCENES) == set(Event) - {Event.CALLER_REFUSED}
-
-
 async def recorded(work):
     """Await some work, and return the events that it recorded."""
     with structlog.testing.capture_logs() as logs:
@@ -357,25 +347,6 @@ async def recorded(work):
     assert {entry.pop("log_level") for entry in entries} <= {"info"}
     assert {entry.pop("caller") for entry in entries} <= {"local"}
     return entries
-
-
-@pytest.mark.parametrize("event", SCENES, ids=lambda event: event.value)
-async def test_audit_event_is_recorded_once_with_ids_and_no_secret(scene, event):
-    play = SCENES[event](scene)
-    facts = await anext(play)
-
-    (entry,) = await recorded(anext(play, None))
-
-    expected = {"event": event.value, **(facts or {})}
-    fields = EVENTS[event.value]
-    ids = {"user_id": scene.user.user_id, "session_id": scene.session_id}
-    known = fields.always | fields.where_known
-    assert entry == expected | {name: value for name, value in ids.items() if name in known}
-    assert set(entry) - {"event"} == known
-    assert not [secret for secret in scene.secrets if secret in json.dumps(entry)]
-
-
-# The causes of a refused password
 
 
 async def no_user(scene):
@@ -432,107 +403,123 @@ CAUSES = {
 }
 
 
-@pytest.mark.parametrize("prepare", CAUSES, ids=lambda prepare: prepare.__name__)
-async def test_refused_sign_in_is_recorded_with_true_cause(scene, prepare):
-    call, user_id = await prepare(scene)
+class TestCauses:
+    """The causes of refused passwords."""
 
-    (entry,) = await recorded(refused(call))
+    @pytest.mark.parametrize("prepare", CAUSES, ids=lambda prepare: prepare.__name__)
+    async def test_refused_sign_in_is_recorded_with_true_cause(self, scene, prepare):
+        call, user_id = await prepare(scene)
 
-    whose = {"user_id": user_id} if user_id else {}
-    assert entry == {"event": "sign_in.failed", "cause": CAUSES[prepare], **whose}
+        (entry,) = await recorded(refused(call))
 
+        whose = {"user_id": user_id} if user_id else {}
+        assert entry == {"event": "sign_in.failed", "cause": CAUSES[prepare], **whose}
 
-async def test_concurrent_password_change_is_recorded_as_cause(scene):
-    async with scene.database.transaction() as tx:
-        await tx.connection.execute(update(users_table).values(password_hash="another"))
-        attempt = asyncio.create_task(recorded(refused(scene.change())))
-        await eventually(lambda: lock_is_waited_for(scene.database))
+    async def test_concurrent_password_change_is_recorded_as_cause(self, scene):
+        async with scene.database.transaction() as tx:
+            await tx.connection.execute(update(users_table).values(password_hash="another"))
+            attempt = asyncio.create_task(recorded(refused(scene.change())))
+            await eventually(lambda: lock_is_waited_for(scene.database))
 
-    (entry,) = await attempt
-    assert entry["cause"] == Cause.CHANGED_MEANWHILE
-    assert entry["user_id"] == scene.user.user_id
+        (entry,) = await attempt
+        assert entry["cause"] == Cause.CHANGED_MEANWHILE
+        assert entry["user_id"] == scene.user.user_id
 
+    def test_every_cause_has_a_test(self):
+        assert {*CAUSES.values(), Cause.CHANGED_MEANWHILE} == set(Cause)
 
-def test_every_cause_has_a_test():
-    assert {*CAUSES.values(), Cause.CHANGED_MEANWHILE} == set(Cause)
+    async def test_password_change_of_unknown_user_has_no_id(self, scene):
+        (entry,) = await recorded(refused(scene.change(user_id=str(uuid4()))))
 
+        assert entry == {"event": "password.change_failed", "cause": Cause.NO_USER}
 
-async def test_password_change_of_unknown_user_has_no_id(scene):
-    (entry,) = await recorded(refused(scene.change(user_id=str(uuid4()))))
-
-    assert entry == {"event": "password.change_failed", "cause": Cause.NO_USER}
-
-
-# Further cases
-
-
-async def test_reset_of_unknown_email_is_recorded_without_id(scene):
-    assert await recorded(scene.ask_reset("unknown@example.com")) == [
-        {"event": "password.reset_created"}
-    ]
+    async def test_reset_of_unknown_email_is_recorded_without_id(self, scene):
+        assert await recorded(scene.ask_reset("unknown@example.com")) == [
+            {"event": "password.reset_created"}
+        ]
 
 
-async def test_repeated_request_records_no_second_event(scene):
-    await scene.of_user("PurgeUser")
-    request_id = str(uuid4())
-    await scene.create(request_id=request_id)
+class TestSilence:
+    """Calls that record no event."""
 
-    assert await recorded(scene.repeat(request_id)) == []
+    async def test_repeated_request_records_no_second_event(self, scene):
+        await scene.of_user("PurgeUser")
+        request_id = str(uuid4())
+        await scene.create(request_id=request_id)
 
+        assert await recorded(scene.repeat(request_id)) == []
 
-async def test_restore_with_new_email_records_both_events(scene):
-    await scene.of_user("DeleteUser")
+    async def test_update_of_names_records_no_event(self, scene):
+        assert await recorded(scene.update(first_name="Augusta", username="augusta")) == []
 
-    entries = await recorded(scene.of_user("RestoreUser", email="new@example.com"))
+    async def test_request_with_invalid_field_records_no_attempt(self, scene):
+        token = await scene.ask_reset()
+        weak = pb.ResetPasswordRequest(token=token, new_password="short")
 
-    assert [entry["event"] for entry in entries] == ["user.restored", "email.changed"]
+        assert await recorded(refused(scene.users.ResetPassword(weak))) == []
+        assert await recorded(refused(scene.sign_in(password="x" * 257))) == []
+        assert await recorded(refused(scene.change(new_password="short"))) == []
 
+    async def test_rolled_back_call_records_no_event(self, scene):
+        other = str(uuid4())
 
-async def test_update_of_names_records_no_event(scene):
-    assert await recorded(scene.update(first_name="Augusta", username="augusta")) == []
-
-
-async def test_sign_in_records_count_of_ended_sessions(settings, scene):
-    few = changed(settings, sessions_per_user=1)
-    async with run_service(few) as service, channel_to(service) as channel:
-        stub = SessionServiceStub(channel)
-        await stub.CreateSession(sign_in())
-        (entry,) = await recorded(stub.CreateSession(sign_in()))
-
-    assert entry["revoked_sessions"] == 1
-
-
-async def test_request_with_invalid_field_records_no_attempt(scene):
-    token = await scene.ask_reset()
-    weak = pb.ResetPasswordRequest(token=token, new_password="short")
-
-    assert await recorded(refused(scene.users.ResetPassword(weak))) == []
-    assert await recorded(refused(scene.sign_in(password="x" * 257))) == []
-    assert await recorded(refused(scene.change(new_password="short"))) == []
+        refusals = (
+            scene.of_user("RestoreUser"),
+            scene.users.PurgeUser(pb.PurgeUserRequest(user_id=other)),
+            scene.users.DeleteUser(pb.DeleteUserRequest(user_id=other)),
+            scene.create(),
+        )
+        for call in refusals:
+            assert await recorded(refused(call)) == []
 
 
-async def test_rolled_back_call_records_no_event(scene):
-    other = str(uuid4())
+class TestEvents:
+    """Events that calls record."""
 
-    refusals = (
-        scene.of_user("RestoreUser"),
-        scene.users.PurgeUser(pb.PurgeUserRequest(user_id=other)),
-        scene.users.DeleteUser(pb.DeleteUserRequest(user_id=other)),
-        scene.create(),
-    )
-    for call in refusals:
-        assert await recorded(refused(call)) == []
+    def test_every_audit_event_has_a_scene(self):
+        # CALLER_REFUSED is covered by the tests of authentication.
+        assert set(SCENES) == set(Event) - {Event.CALLER_REFUSED}
 
+    @pytest.mark.parametrize("event", SCENES, ids=lambda event: event.value)
+    async def test_audit_event_is_recorded_once_with_ids_and_no_secret(self, scene, event):
+        play = SCENES[event](scene)
+        facts = await anext(play)
 
-@pytest.mark.parametrize("level", ["info", "warning", "error"])
-def test_audit_event_is_logged_at_any_level(settings, level):
-    with logged(changed(settings, log_level=level, log_format="json")) as stream:
-        audit.record(Event.USER_PURGED, user_id=UUID(int=1), session_id=None)
-        structlog.get_logger("tamatar_auth.elsewhere").debug("not heard")
+        (entry,) = await recorded(anext(play, None))
 
-    line = json.loads(stream.getvalue())
-    assert set(line) == COMMON - {"caller"} | {"user_id"}
-    assert line["logger"] == audit.LOGGER
-    assert line["audit"] is True
-    assert line["timestamp"].endswith("Z")
-    assert logging.getLogger(audit.LOGGER).level == logging.NOTSET
+        expected = {"event": event.value, **(facts or {})}
+        fields = EVENTS[event.value]
+        ids = {"user_id": scene.user.user_id, "session_id": scene.session_id}
+        known = fields.always | fields.where_known
+        assert entry == expected | {name: value for name, value in ids.items() if name in known}
+        assert set(entry) - {"event"} == known
+        assert not [secret for secret in scene.secrets if secret in json.dumps(entry)]
+
+    async def test_restore_with_new_email_records_both_events(self, scene):
+        await scene.of_user("DeleteUser")
+
+        entries = await recorded(scene.of_user("RestoreUser", email="new@example.com"))
+
+        assert [entry["event"] for entry in entries] == ["user.restored", "email.changed"]
+
+    async def test_sign_in_records_count_of_ended_sessions(self, settings, scene):
+        few = changed(settings, sessions_per_user=1)
+        async with run_service(few) as service, channel_to(service) as channel:
+            stub = SessionServiceStub(channel)
+            await stub.CreateSession(sign_in())
+            (entry,) = await recorded(stub.CreateSession(sign_in()))
+
+        assert entry["revoked_sessions"] == 1
+
+    @pytest.mark.parametrize("level", ["info", "warning", "error"])
+    def test_audit_event_is_logged_at_any_level(self, settings, level):
+        with logged(changed(settings, log_level=level, log_format="json")) as stream:
+            audit.record(Event.USER_PURGED, user_id=UUID(int=1), session_id=None)
+            structlog.get_logger("tamatar_auth.elsewhere").debug("not heard")
+
+        line = json.loads(stream.getvalue())
+        assert set(line) == COMMON - {"caller"} | {"user_id"}
+        assert line["logger"] == audit.LOGGER
+        assert line["audit"] is True
+        assert line["timestamp"].endswith("Z")
+        assert logging.getLogger(audit.LOGGER).level == logging.NOTSET
