@@ -265,6 +265,7 @@ class Service(RuleBasedStateMachine):
         if self.stream is not None:
             self.stream.append(ended)
 
+    @precondition(lambda self: self.stream is None)
     @rule(first_has_come=st.booleans())
     def watch(self, first_has_come):
         self.stream = deque([None])
