@@ -26,11 +26,11 @@ from tamatar_auth.storage.repositories.user_tokens import UserTokenRepository
 from tamatar_auth.storage.repositories.users import UserRepository
 
 FILL_TIMEOUT = 10.0
-"""Seconds that the start waits for a connection, beyond which it goes on without."""
+"""Seconds that the start waits for a connection before it continues without."""
 
 
 class PoolState(NamedTuple):
-    """The connections of this process: lent, allowed, and calls that wait for one."""
+    """The pool of this process: connections lent, its size, and calls that wait."""
 
     in_use: int
     size: int
@@ -38,7 +38,7 @@ class PoolState(NamedTuple):
 
 
 class Scope:
-    """The repositories over one connection; what they do belongs together."""
+    """The repositories over one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
@@ -72,15 +72,15 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Scope]:
-        """Open a scope whose statements are each a transaction of its own, so mostly for one."""
+        """Open a scope for reading. Each statement is a transaction of its own."""
         async with self._connection(self.engine) as connection:
             yield Scope(connection)
 
     @contextlib.asynccontextmanager
     async def statements(self) -> AsyncIterator[Scope]:
-        """Open a scope whose statements write, and are each a transaction of its own.
+        """Open a scope for writing. Each statement is a transaction of its own.
 
-        They are as commits: one whose call has gone is not taken back.
+        Like a commit, a statement is not undone if its call is cancelled.
         """
         self._refuse_if_in_doubt()
         async with self._connection(self.engine) as connection:
@@ -94,7 +94,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Scope]:
-        """Open a scope for several reads that all see the same moment."""
+        """Open a scope for several reads that see the database at one moment."""
         async with self._connection(self._snapshot) as connection, connection.begin():
             yield Scope(connection)
 
@@ -103,13 +103,13 @@ class Database:
         """Open a scope that commits when it ends, and rolls back when it raises or is cancelled."""
         self._refuse_if_in_doubt()
         async with self._connection(self._transactional) as connection:
-            self._refuse_if_in_doubt()  # others have waited meanwhile, too
+            self._refuse_if_in_doubt()  # commits may have got stuck while this waited
             async with connection.begin():
                 yield Scope(connection)
 
     @contextlib.asynccontextmanager
     async def dry_run(self) -> AsyncIterator[Scope]:
-        """Open a scope like that of a transaction, of which nothing is kept."""
+        """Open a scope like `transaction` that is always rolled back."""
         async with (
             self._connection(self._transactional) as connection,
             connection.begin() as transaction,
@@ -119,14 +119,14 @@ class Database:
 
     @property
     def pool(self) -> PoolState:
-        """What the pool holds at this moment."""
+        """The state of the pool at this moment."""
         pool = _pool(self.engine)
         return PoolState(pool.checkedout(), pool.size(), self._waiting)
 
     async def fill_pool(self) -> None:
-        """Open the connections of the pool: calls that come all at once wait for none of them.
+        """Open all connections of the pool, so that a first burst of calls does not wait.
 
-        A database that is away, or has no room for so many, costs that and nothing else.
+        A database that is not available, or out of connections, is ignored here.
         """
         async with contextlib.AsyncExitStack() as opened:
             with contextlib.suppress(exc.SQLAlchemyError, OSError, TimeoutError):
@@ -135,13 +135,13 @@ class Database:
                         await opened.enter_async_context(self.engine.connect())
 
     async def close(self) -> None:
-        """Close the connections that rest, and those that are lent when they come back."""
+        """Close the idle connections now, and the lent ones when they are released."""
         self._is_closed = True
         await self.engine.dispose()
 
     def _refuse_if_in_doubt(self) -> None:
-        # Calls that ended while they committed hold no connection of the pool any more. Where
-        # no commit is answered, there would be no end to them.
+        # A call that ended during its commit has left its connection and the pool. Without a
+        # limit, a server that answers no commit would collect more and more connections.
         if self._orphaned.in_doubt >= self.pool.size:
             raise StorageUnavailable
 
@@ -149,19 +149,19 @@ class Database:
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         self._waiting += 1
         try:
-            # The pool has a limit of its own for who waits, but none for who connects.
+            # The pool limits how long a call waits for a connection, but not how long it connects.
             async with asyncio.timeout(self._acquire_timeout):
                 connection = await engine.connect()
         except (exc.InvalidRequestError, exc.TimeoutError, TimeoutError):
-            # Each of several new connections was closed before it could be used; all are lent;
-            # or none was opened in time.
+            # Several new connections were closed before their first use, all connections are lent,
+            # or connecting took too long.
             raise StorageUnavailable from None
         finally:
             self._waiting -= 1
         try:
             yield connection
         finally:
-            if self._is_closed:  # there is no pool any more that would keep it
+            if self._is_closed:  # the pool is gone
                 await connection.invalidate()
             await connection.close()
 

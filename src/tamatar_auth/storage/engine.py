@@ -21,9 +21,9 @@ def create_engine(
     pool_size: int | None = None,
     cancelled_limit: float | None = None,
 ) -> AsyncEngine:
-    """Create the one pool of this process. It connects when the first scope is opened.
+    """Create an engine with its pool. It connects when the first scope is opened.
 
-    `cancelled_limit` is what `connector` says.
+    `connector` explains `cancelled_limit`.
     """
     engine = create_async_engine(
         "postgresql+psycopg://",
@@ -51,20 +51,20 @@ def _replace_if_dead(
     _record: ConnectionPoolEntry,
     _proxy: object,
 ) -> None:
-    # The pool then opens a new connection in its place.
+    # The pool then opens another connection.
     if is_dead(connection.driver_connection):
         raise exc.DisconnectionError("closed by the server")
 
 
 def _disconnect_if_read_only(failure: ExceptionContext) -> None:
-    # It writes no more, so its connections lead to the wrong server: with several hosts in the
-    # URL the next ones lead to another.
+    # The server has become read-only. With several hosts in the URL, new connections lead to a
+    # server that writes.
     if sqlstates.sqlstate(failure.original_exception) == sqlstates.READ_ONLY:
-        failure.is_disconnect = True  # for the whole pool, unless it is said otherwise
+        failure.is_disconnect = True  # SQLAlchemy then invalidates the whole pool
 
 
 def on_read_only(engine: AsyncEngine, callback: Callable[[], None]) -> None:
-    """Tell when a server has refused to write."""
+    """Call `callback` whenever a server refuses to write."""
 
     def check(failure: ExceptionContext) -> None:
         if sqlstates.sqlstate(failure.original_exception) == sqlstates.READ_ONLY:

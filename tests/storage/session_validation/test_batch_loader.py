@@ -32,7 +32,7 @@ class Table:
         self.may_begin.set()
         self.may_end.set()
         self.error = None
-        self.read = BatchLoader(self._find)
+        self.loader = BatchLoader(self._find)
 
     async def _find(self, take):
         await self.may_begin.wait()
@@ -50,7 +50,7 @@ class Table:
         return {key: f"row {key}" for key in keys if key >= 0}
 
     def ask(self, *keys):
-        return [asyncio.ensure_future(self.read(key)) for key in keys]
+        return [asyncio.ensure_future(self.loader.load(key)) for key in keys]
 
     def hold(self):
         """Hold the statements that begin from now on; return the event that releases them."""
@@ -98,7 +98,7 @@ async def table():
 @pytest.fixture
 def moments(table, monkeypatch):
     moments = Moments()
-    monkeypatch.setattr(table.read, "_call_later", moments.begin)
+    monkeypatch.setattr(table.loader, "_call_later", moments.begin)
     monkeypatch.setattr(batch_window, "IDLE_RESET", 3600)
     return moments
 
@@ -124,7 +124,7 @@ async def test_lone_call_is_looked_up_at_once(table):
 
 
 async def test_key_without_row_returns_none(table):
-    assert await table.read(-1) is None
+    assert await table.loader.load(-1) is None
 
 
 async def test_calls_during_a_statement_share_the_next(table):
@@ -239,8 +239,8 @@ async def test_failed_connection_fails_all_waiting_calls():
         await may_fail.wait()
         raise Refused
 
-    read = BatchLoader(find)
-    asked = [asyncio.ensure_future(read(key)) for key in range(3)]
+    loader = BatchLoader(find)
+    asked = [asyncio.ensure_future(loader.load(key)) for key in range(3)]
     await steps()
     may_fail.set()
 
@@ -259,14 +259,14 @@ async def test_error_of_abandoned_batch_reaches_no_call():
             raise errors.pop()
         return dict.fromkeys(keys, "a row")
 
-    read = BatchLoader(find)
-    gone = asyncio.ensure_future(read(1))
+    loader = BatchLoader(find)
+    gone = asyncio.ensure_future(loader.load(1))
     await steps()
     gone.cancel()
     await steps()
     may_begin.set()
     await steps()
-    later = asyncio.ensure_future(read(2))
+    later = asyncio.ensure_future(loader.load(2))
     await steps()
     may_fail.set()
 
@@ -320,16 +320,16 @@ async def test_close_finishes_waiting_calls_and_refuses_new(table):
     await steps()
     waiting += table.ask(2, 3)
     await steps()
-    closing = asyncio.create_task(table.read.close())
+    closing = asyncio.create_task(table.loader.close())
     await steps()
     with pytest.raises(ServiceStopping):
-        await table.read(4)
+        await table.loader.load(4)
     assert not closing.done()
 
     done.set()
     await closing
     assert await asyncio.gather(*waiting) == ["row 1", "row 2", "row 3"]
-    await table.read.close()
+    await table.loader.close()
 
 
 async def test_statement_past_timeout_fails_and_next_one_runs():
@@ -341,13 +341,13 @@ async def test_statement_past_timeout_fails_and_next_one_runs():
             await asyncio.Event().wait()
         return dict.fromkeys(keys, "a row")
 
-    read = BatchLoader(find, timeout=timedelta(milliseconds=50))
-    asked = [asyncio.ensure_future(read(key)) for key in range(3)]
+    loader = BatchLoader(find, timeout=timedelta(milliseconds=50))
+    asked = [asyncio.ensure_future(loader.load(key)) for key in range(3)]
 
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
     stuck.clear()
-    assert await read(1) == "a row"
+    assert await loader.load(1) == "a row"
 
 
 async def test_close_cancels_abandoned_statement(table):
@@ -357,7 +357,7 @@ async def test_close_cancels_abandoned_statement(table):
     gone.cancel()
     await steps()
 
-    await asyncio.wait_for(table.read.close(), 30)
+    await asyncio.wait_for(table.loader.close(), 30)
 
 
 async def test_close_does_not_wait_for_cancelled_calls():
@@ -365,14 +365,14 @@ async def test_close_does_not_wait_for_cancelled_calls():
         take()
         await asyncio.Event().wait()
 
-    read = BatchLoader(find)
-    first = asyncio.ensure_future(read(1))
+    loader = BatchLoader(find)
+    first = asyncio.ensure_future(loader.load(1))
     await steps()
-    gathered = asyncio.ensure_future(read(2))
+    gathered = asyncio.ensure_future(loader.load(2))
     for gone in (first, gathered):
         gone.cancel()
 
-    await asyncio.wait_for(read.close(), 30)
+    await asyncio.wait_for(loader.close(), 30)
 
 
 async def test_cancelled_statement_fails_its_calls():
@@ -380,8 +380,8 @@ async def test_cancelled_statement_fails_its_calls():
         take()
         await asyncio.sleep(60)
 
-    read = BatchLoader(find)
-    asked = asyncio.ensure_future(read(1))
+    loader = BatchLoader(find)
+    asked = asyncio.ensure_future(loader.load(1))
     await steps()
     (statement,) = [
         task for task in asyncio.all_tasks() if "BatchLoader._run" in repr(task.get_coro())
@@ -397,7 +397,7 @@ class Storm:
 
     def __init__(self, seed):
         self.chance, self.clock, self.ends = random.Random(seed), itertools.count(), Counter()
-        self.read = BatchLoader(self._find)
+        self.loader = BatchLoader(self._find)
 
     async def _find(self, take):
         for _ in range(self.chance.randrange(4)):
@@ -415,7 +415,7 @@ class Storm:
     async def ask(self, key):
         came = next(self.clock)
         try:
-            row = await self.read(key)
+            row = await self.loader.load(key)
         except (Refused, ServiceStopping, asyncio.CancelledError) as error:
             self.ends[type(error).__name__] += 1
             return
@@ -442,7 +442,7 @@ class Storm:
 async def test_random_calls_get_own_rows_read_after_they_began(seed):
     storm = Storm(seed)
     tasks = await storm.blow()
-    tasks.append(asyncio.create_task(storm.read.close()))
+    tasks.append(asyncio.create_task(storm.loader.close()))
     tasks += [asyncio.create_task(storm.ask(key)) for key in range(20)]
 
     done, pending = await asyncio.wait(tasks, timeout=30)

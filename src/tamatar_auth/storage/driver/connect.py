@@ -1,4 +1,4 @@
-"""How connections to PostgreSQL are opened, and how a dead one is told."""
+"""Opening connections to PostgreSQL, and detecting dead ones."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from tamatar_auth.storage.driver.opener import ConnectionOpener, Connector
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
 TIMEOUT_GRACE = 1.0
-"""Seconds after which what PostgreSQL should have ended itself is not waited for any more."""
+"""Seconds after `statement_timeout` in which PostgreSQL must have ended a statement."""
 
 
 def libpq_url(settings: DatabaseSettings) -> str:
-    """Give the URL of the database as libpq reads it, or raise `LookupError` when none is set."""
+    """Return the URL of the database as libpq reads it. Raise `LookupError` if none is set."""
     if settings.url is None:
         raise LookupError("no database is set")
     return strip_driver(settings.url.get_secret_value())
@@ -30,13 +30,14 @@ def connector(
     cancelled_limit: float | None = None,
     **extra: Any,
 ) -> Connector:
-    """Return what opens a connection, with more options of PostgreSQL and arguments of psycopg.
+    """Return a function that opens connections.
 
-    If a call is cancelled after its statement has waited for `cancelled_limit` seconds, the
-    server counts as silent.
+    `options` are added to the options of PostgreSQL, `extra` to the arguments of psycopg. If a
+    call is cancelled after its statement has waited for `cancelled_limit` seconds, the server
+    counts as silent.
 
-    libpq reads the URL itself: several hosts, target_session_attrs, service files and
-    certificates mean what its manual says, and what the URL says wins.
+    libpq reads the URL itself, so several hosts, target_session_attrs, service files and
+    certificates work as its manual says. The URL takes precedence over the settings.
     """
     url = libpq_url(settings)
     arguments = _url_wins(url, _arguments(settings, options))
@@ -51,10 +52,10 @@ def connector(
 
 
 def is_dead(connection: Connection) -> bool:
-    """Tell whether the server closed a connection that rests, or has fallen silent.
+    """Return whether the server of an idle connection has closed it or fallen silent.
 
-    A ping would cost every call a round trip. A closed connection can be read from (the end
-    of the stream), one that rests cannot: asking the kernel costs microseconds.
+    A ping would cost every call a round trip. The kernel answers within microseconds: a closed
+    connection is readable (the end of the stream), an idle one is not.
     """
     is_lost = connection.closed or connection.orphaned.failure_detector.suspects(connection)
     return is_lost or is_readable(connection.fileno())
@@ -70,7 +71,7 @@ def _arguments(settings: DatabaseSettings, options: str) -> dict[str, Any]:
     return {
         "application_name": settings.application_name,
         "connect_timeout": round(settings.connect_timeout.total_seconds()),
-        # A host that went away after it took a statement is noticed by these alone.
+        # Only these detect a host that vanished after it received a statement.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 2,
@@ -84,7 +85,7 @@ def _arguments(settings: DatabaseSettings, options: str) -> dict[str, Any]:
 
 
 def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Let what the URL says win, but for `options`, which are added to."""
+    """Return the arguments that the URL does not set. Its `options` are appended to ours."""
     in_url = psycopg.conninfo.conninfo_to_dict(url)
     merged = {name: value for name, value in arguments.items() if name not in in_url}
     if "options" in in_url:
@@ -93,7 +94,7 @@ def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _statement_limit(settings: DatabaseSettings, options: str) -> float | None:
-    """Tell after how many seconds PostgreSQL must have answered; None where nobody knows."""
+    """Return the seconds in which PostgreSQL must answer, or None if there is no limit."""
     seconds = settings.statement_timeout.total_seconds()
-    is_ours = options.count("statement_timeout") == 1  # the URL says nothing else
+    is_ours = options.count("statement_timeout") == 1  # the URL sets no other
     return seconds + TIMEOUT_GRACE if seconds and is_ours else None

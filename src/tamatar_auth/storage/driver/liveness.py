@@ -1,9 +1,9 @@
-"""Servers that fall silent: their connections stay open, and nothing is answered on them.
+"""Detecting silent servers: their connections stay open, but they answer nothing.
 
-The kernel notices a host that is gone, as nobody acknowledges what is sent. It does not notice
-a process that is frozen, or a proxy that holds what is said. A server from which one statement
-has heard nothing for too long has answered no other one either: all connections that were opened
-before are left, so that the next ones lead to a host that answers.
+The kernel detects a host that is gone, because its packets are not acknowledged. It does not
+detect a frozen process or a stuck proxy. If one statement has waited too long for a server,
+other statements wait for it too. So all connections that were opened before are dropped, and
+new connections go to a host that answers.
 """
 
 import select
@@ -13,49 +13,49 @@ from typing import Protocol
 import psycopg
 
 SUSPECT_AFTER = 1.0
-"""Seconds in which a server answers what waits for nothing, if it is there."""
+"""Seconds in which a live server answers a statement that waits for no lock."""
 
 
 class SilentServerError(psycopg.OperationalError):
-    """The server has answered nothing for too long."""
+    """The server has not answered for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class SilenceLimits:
-    """When a server that has answered nothing to a statement has fallen silent."""
+    """How long a server may leave a statement unanswered before it counts as silent."""
 
     statement: float | None = None
-    """Seconds after which it has; None: the statement may take any time."""
+    """Seconds for a statement; None: a statement may take any time."""
     cancelled: float | None = None
-    """Seconds after which it has if nobody waits any more; None: that proves nothing."""
+    """Seconds for a statement that is cancelled then; None: a cancelled one proves nothing."""
 
 
 class SupportsConnectTime(Protocol):
-    """A connection on which a statement runs."""
+    """A connection with the time at which connecting began."""
 
     connect_started_at: float
 
 
 class FailureDetector:
-    """Knows since when nothing was heard of the server that fell silent last."""
+    """Remembers since when the last silent server has been silent."""
 
     def __init__(self) -> None:
         self._silent_since = float("-inf")
 
     def report_silence(self, moment: float) -> None:
-        """Count what was opened before a moment as leading to a silent server.
+        """Suspect all connections that were opened before `moment`.
 
-        What was opened later was answered later.
+        A connection that was opened later got answers later.
         """
         self._silent_since = max(self._silent_since, moment)
 
     def suspects(self, connection: SupportsConnectTime) -> bool:
-        """Tell whether a connection leads to a silent server."""
+        """Return whether a connection leads to a silent server."""
         return connection.connect_started_at < self._silent_since
 
 
 def is_readable(descriptor: int) -> bool:
-    """Tell whether there is something to read on a socket: an answer, or its end."""
+    """Return whether a socket has data, or the end of the stream, to read."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""Connections that are being opened, each for whoever comes first."""
+"""Sharing the opening of connections between calls."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,16 +10,16 @@ from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.storage.driver.connection import Connection
 
 UNCLAIMED_LIFETIME = 5.0
-"""Seconds from its beginning in which a connection is given that nobody waited for."""
+"""Seconds from the start of connecting after which an unclaimed connection is closed."""
 
 Connector: TypeAlias = Callable[[], Coroutine[Any, Any, Connection]]
 
 
 class ConnectionOpener:
-    """Opens connections. What a call began that could not wait, the next one goes on with.
+    """Opens connections. An attempt whose call gave up is continued by the next call.
 
-    Of several hosts the first may be silent, and connecting takes longer than a call may wait:
-    if every call began anew none would ever get to the second.
+    If the first of several hosts is silent, connecting takes longer than a call may wait. No
+    call would ever reach the second host if each call started again.
     """
 
     def __init__(self, connect: Connector) -> None:
@@ -28,9 +28,9 @@ class ConnectionOpener:
         self._is_closed = False
 
     async def open(self) -> Connection:
-        """Return a connection that was just opened, or raise what psycopg raises.
+        """Return a new connection, or raise what psycopg raises.
 
-        Raise `ServiceStopping` after the end.
+        Raise `ServiceStopping` after `close`.
         """
         if self._is_closed:
             raise ServiceStopping
@@ -44,7 +44,7 @@ class ConnectionOpener:
             raise
 
     def _unclaimed_attempt(self) -> "asyncio.Task[Connection] | None":
-        """Give an opening that nobody waits for, but none that has been ready for long."""
+        """Return an attempt that no call waits for, unless its connection is too old."""
         while self._unclaimed:
             attempt = self._unclaimed.pop(0)
             if not attempt.done():
@@ -57,13 +57,13 @@ class ConnectionOpener:
         return None
 
     def close(self) -> None:
-        """Close the connections that nobody has come for, and those that nobody waits for."""
+        """Close unclaimed connections, and cancel the attempts that no call waits for."""
         self._is_closed = True
         while self._unclaimed:
             _cancel(self._unclaimed.pop())
 
     def _release(self, attempt: "asyncio.Task[Connection]") -> None:
-        """Leave an opening to whoever comes, but not for long."""
+        """Offer an attempt to the next call, for a short time."""
         if self._is_closed:
             _cancel(attempt)
             return
@@ -71,7 +71,7 @@ class ConnectionOpener:
         attempt.add_done_callback(self._on_opened)
 
     def _on_opened(self, attempt: "asyncio.Task[Connection]") -> None:
-        if attempt not in self._unclaimed:  # somebody came for it
+        if attempt not in self._unclaimed:  # a call has claimed it
             return
         if _has_failed(attempt):
             self._unclaimed.remove(attempt)
@@ -85,7 +85,7 @@ class ConnectionOpener:
 
 
 def _cancel(attempt: "asyncio.Task[Connection]") -> None:
-    # One that is about to succeed may do so although it was told to end.
+    # An attempt that is about to succeed may do so despite the cancellation.
     attempt.cancel()
     attempt.add_done_callback(_close)
 

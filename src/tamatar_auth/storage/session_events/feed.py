@@ -1,8 +1,8 @@
-"""The ends of sessions, heard from PostgreSQL and told to all who watch.
+"""The feed of ended sessions: from notifications of PostgreSQL to the streams of WatchSessions.
 
-Triggers of revision 0005 tell of them (NOTIFY) in the transactions that decide them. One
-connection of this process hears of all. Whatever may have kept it from hearing one interrupts
-all who watch: they begin anew, and so does the connection.
+Triggers of revision 0005 send a notification (NOTIFY) in the transaction that ends a session.
+One connection of this process receives all of them. If it may have missed one, every stream is
+interrupted, and the next stream opens a new connection.
 """
 
 import asyncio
@@ -33,16 +33,16 @@ from tamatar_auth.storage.session_events.listener import (
 from tamatar_auth.storage.session_events.subscriber import SessionEnd, StreamEndCause, Subscriber
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks at the connection; its silence is noticed by these alone."""
+"""Seconds between two checks of the connection. Only these detect a silent server."""
 
 IDLE_TIMEOUT = 30.0
-"""Seconds after which the connection is closed when nobody watches."""
+"""Seconds without a stream after which the connection is closed."""
 
 log = structlog.get_logger(__name__)
 
 
 class SessionEndFeed:
-    """Hears of the ends of sessions while somebody watches."""
+    """Receives the ends of sessions while there are subscribers."""
 
     def __init__(
         self, settings: DatabaseSettings, orphaned: OrphanedStatements, meter: Meter | None = None
@@ -51,17 +51,17 @@ class SessionEndFeed:
         self._connect_timeout = settings.pool_wait.total_seconds()
         self._listener: _Listener | None = None
         self._is_closed = False
-        self._last_reason: str | None = "nobody watches"
+        self._last_reason: str | None = "no subscribers"
         self.received = 0
-        """How many ends PostgreSQL told of."""
+        """Ends received from PostgreSQL."""
         self.ended = dict.fromkeys(StreamEndCause, 0)
-        """How many do not watch any more."""
+        """Subscriptions that have ended, by cause."""
         if meter is not None:
             _register_metrics(self, meter)
 
     @contextlib.asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Subscriber]:
-        """Tell of each end from now on, or raise `StorageUnavailable`."""
+        """Receive each end from now on. Raise `StorageUnavailable` if that is not possible."""
         listener, subscriber = await self._ensure_listening(), Subscriber()
         listener.subscribers.add(subscriber)
         try:
@@ -72,13 +72,13 @@ class SessionEndFeed:
             self.ended[subscriber.interrupted or StreamEndCause.LEFT] += 1
 
     def disconnect(self) -> None:
-        """Hear no more of the server that is heard: it is the wrong one."""
+        """Drop the connection: it leads to the wrong server."""
         if self._listener is not None:
             self._listener.task.cancel()
             self._drop(self._listener)
 
     async def close(self) -> None:
-        """Interrupt all who watch, and close the connection."""
+        """Interrupt all subscribers, and close the connection."""
         self._is_closed = True
         if self._listener is not None:
             task = self._listener.task
@@ -86,7 +86,7 @@ class SessionEndFeed:
             await asyncio.wait([task])
 
     async def _ensure_listening(self) -> "_Listener":
-        """Return the connection that hears now, a new one if there is none."""
+        """Return the live listener, or start one."""
         if self._is_closed:
             raise ServiceStopping
         listener = self._listener = self._listener or _Listener(self._listen)
@@ -94,23 +94,23 @@ class SessionEndFeed:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._connect_timeout):
                 await listener.decided.wait()
-        # Nothing is waited for after this, until the watcher is told of what comes.
+        # There is no `await` between this check and the subscription.
         if not listener.is_live:
             raise StorageUnavailable
         return listener
 
     async def _listen(self, listener: "_Listener") -> None:
-        """Hear until the connection is lost, or nobody needs it."""
+        """Receive notifications until the connection is lost or not needed any more."""
         try:
             async with listen(self._connect) as connection:
                 self._log_state(None)
-                listener.begin()
+                listener.set_live()
                 while listener.is_needed:
                     async for notification in connection.notifies(timeout=CHECK_INTERVAL):
                         self._publish(listener, notification.payload)
                     await verify_listener(connection)
                 self._drop(listener)
-                self._last_reason = "nobody watches"
+                self._last_reason = "no subscribers"
         except NotListeningError as error:
             self._log_state(str(error))
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -126,11 +126,11 @@ class SessionEndFeed:
         for subscriber in listener.subscribers:
             if end is not None:
                 subscriber.notify(end)
-            else:  # sessions ended, but which?
+            else:  # sessions have ended, but it is unknown which
                 subscriber.interrupt(StreamEndCause.LOST)
 
     def _log_state(self, why: str | None) -> None:
-        """Log what changed: that ends are heard, or why they are not."""
+        """Log whether ends are received, or why not, if that has changed."""
         if why == self._last_reason:
             return
         self._last_reason = why
@@ -142,33 +142,33 @@ class SessionEndFeed:
     def _drop(self, listener: "_Listener") -> None:
         if self._listener is listener:
             self._listener = None
-        listener.end()
+        listener.interrupt()
 
 
 class _Listener:
-    """One connection that hears, from before it is opened to its end."""
+    """A connection that receives notifications, and its subscribers."""
 
     def __init__(self, run: Callable[["_Listener"], Coroutine[Any, Any, None]]) -> None:
         self.subscribers: set[Subscriber] = set()
         self.needed_at = monotonic()
         self.decided = asyncio.Event()
-        """Set when it is known whether it hears."""
+        """Set once the connection is live or has failed."""
         self.is_live = False
-        # In a context of its own: the call that it is opened for ends before it.
+        # The context of the call is not inherited, because the call ends first.
         self.task = asyncio.get_running_loop().create_task(run(self), context=Context())
 
     @property
     def is_needed(self) -> bool:
-        """Whether somebody watches, or did so lately."""
+        """Whether there are subscribers, or were a short time ago."""
         return bool(self.subscribers) or monotonic() - self.needed_at < IDLE_TIMEOUT
 
-    def begin(self) -> None:
-        """Hear from now on."""
+    def set_live(self) -> None:
+        """Accept subscribers from now on."""
         self.is_live = True
         self.decided.set()
 
-    def end(self) -> None:
-        """Hear no more, and say so."""
+    def interrupt(self) -> None:
+        """Accept no more subscribers, and interrupt the present ones."""
         self.is_live = False
         self.decided.set()
         for subscriber in self.subscribers:
@@ -176,7 +176,7 @@ class _Listener:
 
 
 def _parse(payload: str) -> SessionEnd | None:
-    """Read what a trigger told; None where that is something else."""
+    """Return the end that a trigger sent, or None if the payload is malformed."""
     user_id, _, session_id = payload.partition(" ")
     try:
         return SessionEnd(UUID(user_id), UUID(session_id) if session_id else None)

@@ -1,4 +1,4 @@
-"""A connection on which PostgreSQL tells of the ends of sessions, and whether it still does."""
+"""The connection that receives notifications of ended sessions, and its checks."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 CHANNEL = "tamatar_session_ends"
 
 CHECK_TIMEOUT = 2.0
-"""Seconds after which a connection that was looked at, and has not answered, is lost."""
+"""Seconds in which a connection must answer a check."""
 
 _IDENTITY_SQL = "SELECT pg_postmaster_start_time(), current_database()"
 
@@ -32,11 +32,14 @@ _VERIFY_SQL = """
 
 
 class NotListeningError(Exception):
-    """The connection is good, and yet no end would be heard on it."""
+    """The connection works, but would receive no notifications."""
 
 
 def listener_connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Connector:
-    """Return what opens a connection for the listener, which goes past a pooler if told so."""
+    """Return a function that opens connections for the listener.
+
+    With `TAMATAR_LISTENER_DATABASE_URL` the connection bypasses a pooler.
+    """
     named = {"application_name": f"{settings.application_name[:54]} listener"}
     listener_settings = settings.model_copy(update=named)
     connect = _connector(listener_settings, orphaned)
@@ -59,12 +62,12 @@ def listener_connector(settings: DatabaseSettings, orphaned: OrphanedStatements)
 
 @contextlib.asynccontextmanager
 async def listen(connect: Connector) -> AsyncIterator[Connection]:
-    """Listen on a new connection for as long as the block. Raise as `verify_listener` does."""
+    """Listen on a new connection while the block runs. Raise as `verify_listener` does."""
     connection = await connect()
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
             await connection.execute(f"LISTEN {CHANNEL}")
-            # Who found none of them taken, and told nobody, is over before the last is got.
+            # A transaction that found no lock taken, and sent nothing, ends before this returns.
             await connection.execute(_SHARED_LOCKS_SQL, [LISTENER_NAMESPACE, LISTENER_LOCKS - 1])
         await verify_listener(connection)
         yield connection
@@ -77,7 +80,7 @@ def _connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Conn
 
 
 async def _require_same_database(connection: Connection, other: Connection) -> None:
-    """Raise `NotListeningError` unless two connections lead to one database; close the other."""
+    """Raise `NotListeningError` unless both connections lead to one database. Close `other`."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
             found = [
@@ -90,7 +93,10 @@ async def _require_same_database(connection: Connection, other: Connection) -> N
 
 
 async def verify_listener(connection: Connection) -> None:
-    """Raise `NotListeningError`, `TimeoutError` or what psycopg raises where ends are not heard."""
+    """Raise unless the connection receives notifications.
+
+    Raise `NotListeningError`, `TimeoutError`, or what psycopg raises.
+    """
     async with asyncio.timeout(CHECK_TIMEOUT):
         found = await connection.execute(_VERIFY_SQL)
         row = await found.fetchone()
@@ -100,5 +106,5 @@ async def verify_listener(connection: Connection) -> None:
     if not has_triggers:
         raise NotListeningError("a trigger of revision 0005 is missing or switched off")
     if process != connection.info.backend_pid:
-        # It gives each statement to the server it likes, and the ends to nobody.
+        # A pooler sends each statement to any of its servers, and forwards no notifications.
         raise NotListeningError("a pooler is between: set TAMATAR_LISTENER_DATABASE_URL")

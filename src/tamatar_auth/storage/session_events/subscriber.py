@@ -1,4 +1,4 @@
-"""Those who are told of ended sessions, each at its own pace."""
+"""Subscribers to ended sessions, each with a queue of its own."""
 
 import asyncio
 import contextlib
@@ -11,21 +11,21 @@ from uuid import UUID
 from tamatar_auth.errors import StreamInterrupted
 
 MAX_PENDING_ENDS = 10_000
-"""How many ends may wait to be taken: more than the sessions that a user can have."""
+"""Ends that may wait in a queue: more than the sessions that a user can have."""
 
 MAX_ENDS_PER_READ = 1000
-"""How many ends are taken at a time."""
+"""Ends returned at a time."""
 
 
 class SessionEnd(NamedTuple):
-    """A session that ended; without one, each of the user's."""
+    """A session that ended. Without a session id, all sessions of the user ended."""
 
     user_id: UUID
     session_id: UUID | None
 
 
 class StreamEndCause(Enum):
-    """Why somebody stopped watching."""
+    """Why a stream ended."""
 
     LOST = "lost"
     SLOW = "slow"
@@ -33,16 +33,16 @@ class StreamEndCause(Enum):
 
 
 class Subscriber:
-    """Somebody who watches, and what was not taken yet."""
+    """A stream of WatchSessions with its queue."""
 
     def __init__(self) -> None:
         self.interrupted: StreamEndCause | None = None
-        """Why an end may be missing; nothing is told any more."""
+        """Why an end may be missing. An interrupted subscriber receives no more ends."""
         self._pending: dict[SessionEnd, None] = {}
         self._changed = asyncio.Event()
 
     def notify(self, end: SessionEnd) -> None:
-        """Let an end be taken. Who does not come for them loses all."""
+        """Queue an end. If the queue is full, interrupt the subscriber."""
         if self.interrupted is not None:
             return
         if len(self._pending) < MAX_PENDING_ENDS:
@@ -52,15 +52,15 @@ class Subscriber:
             self.interrupt(StreamEndCause.SLOW)
 
     def interrupt(self, cause: StreamEndCause) -> None:
-        """Let the watcher know that it may miss an end."""
+        """Drop the queue: an end may be missing."""
         self.interrupted = self.interrupted or cause
         self._pending.clear()
         self._changed.set()
 
     async def next_batch(self, wait_seconds: float) -> Sequence[SessionEnd]:
-        """Return what ended since the last time: nothing, when that lasts for so many seconds.
+        """Return the queued ends. Wait for the first one, `wait_seconds` at most.
 
-        Raise `StreamInterrupted` where an end may be missing.
+        Raise `StreamInterrupted` if an end may be missing.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_seconds):

@@ -1,8 +1,8 @@
-"""Group reads: calls that look for a row each share a statement.
+"""Batching of lookups: concurrent calls share a statement.
 
-A statement costs the service more than the rest of a call does. Calls that come while others
-are looked up gather, and one statement finds the rows of all of them. It begins after the
-last of them came, so every call reads what was committed before it.
+A statement costs the service more than the rest of a call. Calls that arrive during a lookup
+are collected, and one statement finds the rows of all of them. The statement starts after the
+last of them arrived, so every call reads what was committed before it.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
 
 TakeKeys = Callable[[], Collection[Key]]
-"""Gives the keys to look for; those that come later are for the next statement."""
+"""Returns the keys to look up. Keys that arrive later belong to the next batch."""
 
 ReadRows = Callable[[TakeKeys[Key]], Awaitable[Mapping[Key, Row]]]
-"""Returns the rows of the keys that have one. It takes the keys when it has a connection, as
-more may come while it waits for that, and answers no keys with no rows."""
+"""Returns the rows of the keys that have one. It takes the keys once it has a connection,
+because more may arrive until then. Without keys it returns no rows."""
 
 Waiter: TypeAlias = "asyncio.Future[Any]"
 
 OVERLAP_AFTER = 0.02
-"""Seconds after which a statement holds up the next one no longer."""
+"""Seconds after which the next statement starts although one still runs."""
 
 READ_TIMEOUT = timedelta(seconds=2.5)
-"""After which an answer is not waited for any more. A host that went away after it took the
-statement neither answers nor ends the connection; one that is there says by then what has kept
-it, as a lock is waited for no longer than 2 seconds."""
+"""The time that a statement may take. A host that vanished after it received the statement
+neither answers nor closes the connection. A live host has reported by then why it is late,
+because it waits for a lock for 2 seconds at most."""
 
 CANCEL_CHECK_INTERVAL = 0.25
-"""Seconds between two looks for statements that nobody waits for any more."""
+"""Seconds between two searches for statements that no call awaits any more."""
 
 MAX_STATEMENTS = 4
-"""How many statements run at once: the next ones wait, and share one."""
+"""Statements that run at once. Later calls wait, and share the next one."""
 
 MAX_KEYS = 1000
-"""How many keys a statement looks for."""
+"""Keys that a statement looks up."""
 
 
 class BatchLoader(Generic[Key, Row]):
-    """Finds the rows of keys, those of calls at the same time by one statement.
+    """Finds the rows of keys; concurrent calls share a statement.
 
-    It belongs to the loop that runs when it is made.
+    It belongs to the event loop in which it is created.
     """
 
     def __init__(self, read: ReadRows[Key, Row], *, timeout: timedelta = READ_TIMEOUT) -> None:
@@ -56,20 +56,20 @@ class BatchLoader(Generic[Key, Row]):
         self._timeout = timeout.total_seconds()
         self._pending: dict[Waiter, Key] = {}
         self._running: dict[asyncio.Task[None], Mapping[Waiter, Key]] = {}
-        """The statements, and who waits for each."""
+        """The statements that run, each with its batch."""
         self._starting: asyncio.Task[None] | None = None
-        """The one of those running that has not taken its keys yet."""
+        """The running statement that has not taken its keys yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._cancel_check: asyncio.TimerHandle | None = None
         self._window = BatchWindow()
         self._is_closed = False
-        # Python asks for the id of the process before it tells the loop that runs.
+        # `get_running_loop` calls getpid each time, so its result is kept.
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, key: Key) -> "asyncio.Future[Row | None]":
-        """Return the row of a key, or None; raise what the statement of its group raised.
+    def load(self, key: Key) -> "asyncio.Future[Row | None]":
+        """Return a future of the row of a key, or None. It raises what its statement raised.
 
-        Whoever stops awaiting it has gone: nothing is looked up for it.
+        Cancelling the future removes the key from the batch.
         """
         if self._is_closed:
             raise ServiceStopping
@@ -83,9 +83,9 @@ class BatchLoader(Generic[Key, Row]):
         return waiter
 
     async def close(self) -> None:
-        """Refuse who comes from now on; return when nobody waits and nothing runs.
+        """Reject new calls, and return when the pending ones are answered.
 
-        A statement that nobody waits for any more is given up.
+        Statements that no call awaits are cancelled.
         """
         self._is_closed = True
         while any(map(_is_awaited, [self._pending, *self._running.values()])):
@@ -96,13 +96,13 @@ class BatchLoader(Generic[Key, Row]):
         self._cancel_timer()
         for statement in self._running:
             statement.cancel()
-        if self._running:  # what cannot even be cancelled is left behind
+        if self._running:  # a statement that resists cancelling is abandoned
             await asyncio.wait(self._running, timeout=1)
 
     def _schedule(self) -> None:
-        """See to it that a statement begins: at once for who is alone, or else soon."""
+        """Start a statement at once for a lone call, or after a short wait for more calls."""
         if len(self._running) >= MAX_STATEMENTS:
-            return  # the end of one arranges the next
+            return  # the end of a statement schedules the next one
         if self._running:
             if self._timer is None:
                 self._timer = self._call_later(OVERLAP_AFTER, self._start)
@@ -119,7 +119,7 @@ class BatchLoader(Generic[Key, Row]):
 
     def _start(self) -> None:
         self._cancel_timer()
-        # In a context of its own: the statement belongs to no call more than to another.
+        # No call's context is inherited, because the statement belongs to several calls.
         self._starting = self._loop.create_task(self._run(), context=Context())
         self._running[self._starting] = {}
         if self._cancel_check is None:
@@ -127,7 +127,7 @@ class BatchLoader(Generic[Key, Row]):
         self._starting.add_done_callback(self._on_done)
 
     def _cancel_unawaited(self) -> None:
-        """End the statements that nobody waits for any more: others need their turns."""
+        """Cancel the statements that no call awaits, so that others can start."""
         for statement, batch in self._running.items():
             if batch and not _is_awaited(batch):
                 statement.cancel()
@@ -146,7 +146,7 @@ class BatchLoader(Generic[Key, Row]):
             self._schedule()
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        # In a context of its own: that of the call would be kept beyond the call.
+        # An inherited context would outlive its call.
         return self._loop.call_later(seconds, callback, context=Context())
 
     def _cancel_timer(self) -> None:
@@ -170,7 +170,7 @@ class BatchLoader(Generic[Key, Row]):
             timed_out = True
             task.cancel()
 
-        # asyncio.timeout would cost a tenth of the statement.
+        # `asyncio.timeout` would cost a tenth of the statement.
         timer = self._loop.call_later(self._timeout, on_timeout)
         try:
             rows = await self._read(take_keys)
@@ -181,7 +181,7 @@ class BatchLoader(Generic[Key, Row]):
             for waiter in batch or ():
                 waiter.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+        except Exception as error:  # noqa: BLE001 - it is raised in the calls that wait
             self._fail(StorageUnavailable() if isinstance(error, TimeoutError) else error, batch)
         else:
             _resolve(batch or {}, rows)
@@ -189,7 +189,7 @@ class BatchLoader(Generic[Key, Row]):
             timer.cancel()
 
     def _take_batch(self) -> Mapping[Waiter, Key]:
-        """Give the group that a statement is for; those who have gone are not in it."""
+        """Remove and return the pending keys, without those of cancelled calls."""
         self._starting = None
         waiting = [entry for entry in self._pending.items() if not entry[0].done()]
         batch, self._pending = dict(waiting[:MAX_KEYS]), dict(waiting[MAX_KEYS:])
@@ -197,7 +197,7 @@ class BatchLoader(Generic[Key, Row]):
         return batch
 
     def _fail(self, error: Exception, batch: Mapping[Waiter, Key] | None) -> None:
-        """Tell those who wait of an error; without a connection these are all that have come."""
+        """Raise an error in the calls of a batch, or in all pending calls if it took no keys."""
         for waiter in self._take_batch() if batch is None else batch:
             if not waiter.done():
                 waiter.set_exception(error)

@@ -1,8 +1,7 @@
-"""Connections that are kept for one kind of statement, which runs on them without SQLAlchemy.
+"""A pool of connections for ValidateSession, whose statement runs without SQLAlchemy.
 
-The statements that all calls of a kind share are worth it: calls that hold every connection of
-the pool do not keep them waiting, and what SQLAlchemy does around a statement, several times
-the work of the statement itself, is done once.
+Calls that hold every connection of SQLAlchemy's pool do not delay validations. And the work of
+SQLAlchemy around a statement, several times that of the statement itself, is done only once.
 """
 
 import asyncio
@@ -28,20 +27,20 @@ from tamatar_auth.storage.session_validation.prepared import PreparedStatement, 
 INDEX_PLAN_OPTIONS = (
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 )
-"""Options for statements that find rows by an index: planned once, whatever the statistics say,
-as planning takes longer than finding a row."""
+"""Options for statements that find rows by an index. They are planned once, whatever the
+statistics say, because planning takes longer than finding a row."""
 
 PLAN_LIFETIME = 10.0
-"""Seconds after which a connection plans anew: what was planned for a table of a few rows may
-read all of it."""
+"""Seconds after which a connection discards its plans. A plan that was made for a table of a few
+rows may read the whole table."""
 
 MAX_IDLE_TIME = 30.0
-"""Seconds after which a connection that nobody has needed is closed."""
+"""Seconds after which an unused connection is closed."""
 
 
 @dataclass(slots=True)
 class _PooledConnection:
-    """A connection, and when it was opened, has begun to plan, and came back."""
+    """A connection with the times at which it was opened, planned and released."""
 
     connection: Connection
     opened_at: float
@@ -50,10 +49,10 @@ class _PooledConnection:
 
 
 class DedicatedPool:
-    """Lends connections, opens one when none rests, and throws away what failed.
+    """Lends connections, opens one when none is idle, and closes those that failed.
 
-    It lends as many as are asked for at once: `most` is the bound of those who ask. Moments come
-    from them as PostgreSQL sends them: as microseconds since 2000-01-01.
+    It does not enforce `max_size`; its callers do. The connections return a timestamptz as
+    PostgreSQL sends it, in microseconds since 2000-01-01.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class DedicatedPool:
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """Lend a connection whose statements are each a transaction of its own."""
+        """Lend a connection. Each statement on it is a transaction of its own."""
         if self._is_closed:
             raise ServiceStopping
         self._in_use += 1
@@ -93,7 +92,7 @@ class DedicatedPool:
             try:
                 await _discard_old_plans(pooled)
                 yield pooled.connection
-            except BaseException:  # what state it is in is not known
+            except BaseException:  # the state of the connection is unknown
                 await pooled.connection.close()
                 raise
             await self._release(pooled)
@@ -105,23 +104,23 @@ class DedicatedPool:
         return PoolUsage(self._in_use, len(self._idle), self._max_size)
 
     async def warm_up(self) -> None:
-        """Open a connection, so that the first call does not wait for it."""
+        """Open a connection before the first call needs it."""
         with contextlib.suppress(psycopg.Error, OSError, StorageUnavailable):
             async with self.acquire():
                 pass
 
     def invalidate(self) -> None:
-        """Lend no more what was opened before: it leads to the wrong server."""
+        """Stop lending the connections that were opened before: they lead to the wrong server."""
         self._valid_from = monotonic()
 
     async def close(self) -> None:
-        """Close the connections that rest, and those that are lent when they come back."""
+        """Close the idle connections now, and the lent ones when they are released."""
         self._is_closed = True
         while self._idle:
             await self._idle.pop().connection.close()
 
     async def _release(self, pooled: _PooledConnection) -> None:
-        """Keep a connection that came back, unless it is to lead elsewhere or to nobody."""
+        """Keep a released connection, unless the pool is closed or has changed the server."""
         if self._is_closed or pooled.opened_at < self._valid_from:
             await pooled.connection.close()
         else:
@@ -130,7 +129,7 @@ class DedicatedPool:
             await self._close_idle()
 
     async def _close_idle(self) -> None:
-        # The last that came back is lent first, so those that are not needed stay in front.
+        # The connection released last is lent first, so the unused ones are in front.
         cutoff = monotonic() - MAX_IDLE_TIME
         while len(self._idle) > 1 and self._idle[0].idle_since < cutoff:
             await self._idle.pop(0).connection.close()
@@ -155,7 +154,7 @@ class DedicatedPool:
 
 
 async def _discard_old_plans(pooled: _PooledConnection) -> None:
-    """Forget plans that are old."""
+    """Discard plans that are too old."""
     if monotonic() - pooled.planned_at > PLAN_LIFETIME:
         await pooled.connection.execute("DISCARD PLANS", prepare=False)
         pooled.planned_at = monotonic()

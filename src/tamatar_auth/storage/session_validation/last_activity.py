@@ -1,4 +1,4 @@
-"""Writes down which sessions are in use: off the path of calls, and many at once."""
+"""Writing the last activity of sessions, in the background and in batches."""
 
 import asyncio
 from uuid import UUID
@@ -10,30 +10,30 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
 
 WRITE_INTERVAL = 2.0
-"""Seconds in which uses gather before they are written."""
+"""Seconds between two writes."""
 
 WRITE_TIMEOUT = 10.0
-"""Seconds after which a write is given up."""
+"""Seconds after which a write is cancelled."""
 
 MAX_PENDING = 10_000
-"""How many sessions are remembered meanwhile; the use of others is written the next time."""
+"""Sessions remembered between two writes. Others are recorded by a later validation."""
 
 log = structlog.get_logger(__name__)
 
 
 class LastActivityWriter:
-    """Gathers the sessions that were used. Losing some costs accuracy and nothing else."""
+    """Collects the sessions that were used. Losing some only costs accuracy."""
 
     def __init__(self) -> None:
         self._pending: set[UUID] = set()
 
     def record(self, session_id: UUID) -> None:
-        """Remember that a session was used."""
+        """Record that a session was used."""
         if len(self._pending) < MAX_PENDING:
             self._pending.add(session_id)
 
     async def flush(self, database: Database) -> None:
-        """Write down what was gathered; a database that is away costs that."""
+        """Write the recorded sessions. They are lost if the database is not available."""
         session_ids, self._pending = self._pending, set()
         if not session_ids:
             return
@@ -44,7 +44,7 @@ class LastActivityWriter:
             log.warning("activity was not written", error=type(error).__name__)
 
     async def run_forever(self, database: Database) -> None:
-        """Write again and again."""
+        """Write every `WRITE_INTERVAL` seconds."""
         while True:
             await asyncio.sleep(WRITE_INTERVAL)
             await self.flush(database)

@@ -1,8 +1,8 @@
-"""What validation reads: the statement, and its rows as PostgreSQL writes them.
+"""The statement of validation, and its rows as PostgreSQL sends them.
 
-Nothing is made of a row but the answer to a call, and validation is asked most of all. So ids
-come as text and moments as numbers, which are put into messages as they are: to make objects of
-them, and to write those again, takes longer than all else that is done with a row.
+A row becomes nothing but an answer, and ValidateSession is the most frequent call. So ids are
+text and times are numbers, which go into messages unchanged. UUID and datetime objects would
+take longer than all other work on a row.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, 
 from tamatar_auth.storage.tables import sessions, users
 
 ValidatedRow: TypeAlias = Sequence[Any]
-"""The values of `COLUMNS`, and those of `refusal` and `is_stale`, which are read by place."""
+"""The values of `COLUMNS`, `refusal` and `is_stale`, read by position."""
 
 COLUMNS: Sequence[ColumnElement[Any]] = (
     cast(sessions.c.id, Text),
@@ -54,13 +54,11 @@ COLUMNS: Sequence[ColumnElement[Any]] = (
     users.c.updated_at,
     users.c.last_login_at,
 )
-"""A good session and its user. What says that they are none is not among it: a session that was
-revoked, and a user that is deleted or not active, are refused. Moments come as microseconds since
-2000-01-01."""
+"""A valid session and its user. Columns such as `revoked_at` are left out, because they are NULL
+in a valid session and user. Times are microseconds since 2000-01-01."""
 
 REFUSAL, IS_STALE, DIGEST = range(len(COLUMNS), len(COLUMNS) + 3)
-"""The places of what follows. The digest is the token's; it is not a part of the row that calls
-see."""
+"""The positions after `COLUMNS`. The digest of the token is removed before a call gets the row."""
 
 
 def _select_by(digest: ColumnElement[Any]) -> Select[Any]:
@@ -72,20 +70,21 @@ def _select_by(digest: ColumnElement[Any]) -> Select[Any]:
 sessions_by_digest: CompoundSelect[Any] = union_all(
     _select_by(sessions.c.token_digest), _select_by(sessions.c.previous_digest).where(in_grace)
 ).execution_options(summary="SELECT sessions users")
-"""The sessions of tokens, good or not: of `digests`, which are `Digests`.
+"""The sessions of the tokens in `digests` (`Digests`), valid or not.
 
-Either kind of token by itself: with an OR, PostgreSQL compares each row with every digest.
+Current and previous tokens are looked up separately. With an OR, PostgreSQL would compare each
+row with every digest.
 """
 
 
 class Digests(frozenset[bytes]):
-    """Digests of tokens, 32 bytes each, as a value of a statement."""
+    """Digests of tokens, 32 bytes each, as a parameter of a statement."""
 
     __slots__ = ()
 
 
 class _DigestsDumper(Dumper):
-    """Writes them as PostgreSQL reads an array: psycopg would take ten times as long."""
+    """Encodes an array of PostgreSQL, ten times faster than psycopg."""
 
     format = Format.BINARY
     oid = types["bytea"].array_oid

@@ -1,4 +1,4 @@
-"""Validation of sessions: asked most of all, so calls at the same time share a statement."""
+"""Validation of sessions, the most frequent call. Concurrent calls share a statement."""
 
 import asyncio
 import contextlib
@@ -28,18 +28,18 @@ from tamatar_auth.storage.session_validation.statement import (
 )
 
 MAX_BATCHES = 4
-"""How many batches are looked up at once; others wait for their turn."""
+"""Calls of BatchValidateSessions that are looked up at once. Others wait."""
 
 SLOT_TIMEOUT = 1.0
-"""Seconds that a batch waits for its turn."""
+"""Seconds that such a call waits before it fails."""
 
 MAX_CONNECTIONS = MAX_STATEMENTS + MAX_BATCHES
 
 
 class SessionValidator:
-    """Tells the sessions of tokens and their users, when both are good.
+    """Returns the sessions of tokens with their users, if both are valid.
 
-    What is said of a token was read from the database after the call for it came.
+    An answer about a token was read from the database after its call arrived.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SessionValidator:
         Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
         `UserInactive`.
         """
-        return self._require_valid(await self._loader(digest))
+        return self._require_valid(await self._loader.load(digest))
 
     async def validate_all(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
         """Return for each token what `validate` returns or raises."""
@@ -70,11 +70,11 @@ class SessionValidator:
         return [self._outcome(row) for row in map(found.get, digests)]
 
     async def prepare(self) -> None:
-        """Get ready for the first call."""
+        """Open a connection for the first call."""
         await self._pool.warm_up()
 
     async def close(self) -> None:
-        """Return when nobody waits any more; close the connections also when told to end sooner."""
+        """Answer the pending calls, then close the connections. Close them also if cancelled."""
         try:
             await self._loader.close()
         finally:
@@ -82,7 +82,7 @@ class SessionValidator:
 
     @contextlib.asynccontextmanager
     async def _batch_slot(self) -> AsyncIterator[None]:
-        """Let few batches in at once, and none stay for ever."""
+        """Limit how many batches run at once, and how long each takes."""
         try:
             async with asyncio.timeout(SLOT_TIMEOUT):
                 await self._slots.acquire()
@@ -97,7 +97,7 @@ class SessionValidator:
     async def _read_rows(self, take_keys: TakeKeys[bytes]) -> Mapping[bytes, ValidatedRow]:
         async with self._pool.acquire() as connection:
             digests = take_keys()
-            if not digests:  # whoever wanted to know has gone
+            if not digests:  # all calls were cancelled
                 return {}
             rows = await self._statement.rows(
                 connection, digests=Digests(digests), idle_limit=self._idle_limit
@@ -106,7 +106,7 @@ class SessionValidator:
 
     def _outcome(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
         if row is not None and row[REFUSAL] is None and not row[IS_STALE]:
-            return row  # as most are
+            return row  # the usual case
         try:
             return self._require_valid(row)
         except Failure as failure:
