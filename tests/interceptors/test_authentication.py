@@ -166,106 +166,6 @@ async def outcome(channel, path, metadata=(), request=b""):
     return (said.code, said.reason) if said else StatusCode.OK
 
 
-def test_access_rules_cover_every_method():
-    ruled = {f"/{service}/{name}" for service, names in ACCESS_RULES.items() for name in names}
-
-    assert ruled == set(METHODS)
-
-
-@pytest.mark.parametrize("path", GUARDED)
-async def test_unproven_callers_are_refused_alike(channel, path):
-    attempts = (
-        (),
-        bearer(CallerToken.issue()),
-        bearer(EXPIRED),
-        (("authorization", "Bearer "),),
-        (("authorization", TOKENS[Role.ADMIN].text),),
-        (("authorization", f"Basic {TOKENS[Role.ADMIN].text}"),),
-        (("authorization", f"Bearer {TOKENS[Role.ADMIN].text} "),),
-        (("authorization", f"Bearer {TOKENS[Role.ADMIN].text[:-1]}"),),
-        (("authorization", "Bearer tmc_" + "x" * 4000),),
-        bearer(TOKENS[Role.ADMIN]) * 2,
-        (("authorization-bin", bearer(TOKENS[Role.ADMIN])[0][1].encode()),),
-        (("x-authorization", bearer(TOKENS[Role.ADMIN])[0][1]),),
-        (("x-user-id", "admin"), ("x-forwarded-for", "127.0.0.1"), ("caller", "the-admin")),
-    )
-    said = [await refused_or_none(channel, path, metadata) for metadata in attempts]
-
-    assert all(one == said[0] for one in said)
-    assert (said[0].code, said[0].reason) == UNKNOWN
-    assert said[0].metadata == {}
-
-
-@pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("path", GUARDED)
-async def test_role_allows_its_methods_only(channel, path, role):
-    service, _, name = path.rpartition("/")
-    allowed = EXPECTED[service.rpartition(".")[2]][name] | {"admin"}
-
-    said = await outcome(channel, path, bearer(TOKENS[role]))
-
-    if role in allowed:
-        assert said not in (UNKNOWN, NOT_ALLOWED)
-    else:
-        assert said == NOT_ALLOWED
-
-
-async def test_email_verified_at_creation_needs_admin(channel):
-    path = "/tamatar.auth.v1.UserService/CreateUser"
-    request = CreateUserRequest(email="new@example.com", email_verified=True).SerializeToString()
-
-    assert await outcome(channel, path, bearer(TOKENS["accounts"]), request) == NOT_ALLOWED
-    assert await outcome(channel, path, bearer(TOKENS["admin"]), request) == StatusCode.OK
-
-
-@pytest.mark.parametrize("path", OPEN)
-async def test_health_is_open_to_all(channel, path):
-    for metadata in ((), bearer(EXPIRED), bearer(CallerToken.issue()), bearer(TOKENS["accounts"])):
-        assert await outcome(channel, path, metadata) == StatusCode.OK
-
-
-async def test_refusal_without_role_names_sufficient_roles(channel):
-    purge, check = "UserService/PurgeUser", "SessionService/ValidateSession"
-    for path, roles in ((purge, "admin"), (check, "admin,validator")):
-        said = await refused_or_none(
-            channel, f"/tamatar.auth.v1.{path}", bearer(TOKENS["accounts"])
-        )
-        assert said.metadata == {"roles": roles}
-
-
-@pytest.mark.parametrize("path", GUARDED)
-async def test_refused_caller_learns_nothing_of_its_request(channel, path):
-    for request in (b"", b"\xff\xff\xff", b"\x0a\x03\xff\xfe\xfd"):
-        assert await outcome(channel, path, (), request) == UNKNOWN
-        allowed = EXPECTED[path.split("/")[1].rpartition(".")[2]][path.rpartition("/")[2]]
-        for role in {"validator", "accounts"} - allowed:
-            assert await outcome(channel, path, bearer(TOKENS[role]), request) == NOT_ALLOWED
-
-
-@pytest.mark.parametrize("path", GUARDED)
-async def test_malformed_message_of_allowed_caller_is_refused(channel, path):
-    said = await outcome(channel, path, bearer(TOKENS["admin"]), b"\xff\xff\xff")
-
-    assert said == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
-
-
-async def test_authorization_scheme_is_case_insensitive(channel):
-    path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
-    said = (("authorization", f"bEARER {TOKENS[Role.ADMIN].text}"),)
-
-    assert await outcome(channel, path, said) == StatusCode.OK
-
-
-async def test_caller_token_expires_without_reload(settings, database, tmp_path):
-    for seconds in (2, 8, 32):
-        before, after = await outcomes_around_expiry(settings, tmp_path / "callers.toml", seconds)
-        if before:  # otherwise the start alone took longer
-            break
-
-    assert set(before) == {StatusCode.OK}
-    assert set(after) == {UNKNOWN}
-
-
 async def outcomes_around_expiry(settings, file, seconds):
     """Call repeatedly with a token that expires; return the outcomes before and after."""
     token, soon = CallerToken.issue(), datetime.now(UTC) + timedelta(seconds=seconds)
@@ -286,80 +186,79 @@ async def outcomes_around_expiry(settings, file, seconds):
     return before, after
 
 
-async def test_method_without_access_rule_fails_start(settings, monkeypatch):
-    monkeypatch.delitem(ACCESS_RULES["tamatar.auth.v1.UserService"], "PurgeUser")
+class TestAccessRules:
+    """Rules for every method."""
 
-    with pytest.raises(StartError, match=r"tamatar\.auth\.v1\.UserService/PurgeUser") as refused:
-        async with run_service(settings):
-            pass
-    assert len(str(refused.value).splitlines()) == 1
+    def test_access_rules_cover_every_method(self):
+        ruled = {f"/{service}/{name}" for service, names in ACCESS_RULES.items() for name in names}
 
+        assert ruled == set(METHODS)
 
-@pytest.mark.parametrize(
-    ("answered", "rules", "named"),
-    [
-        ({"t.S": ["A", "B"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/B"),
-        ({"t.S": ["A"], "t.New": ["C"]}, {"t.S": {"A": authorization.ADMIN}}, "t.New/C"),
-        (
-            {"t.S": ["A"]},
-            {"t.S": {"A": authorization.ADMIN, "Gone": authorization.ADMIN}},
-            "t.S/Gone",
-        ),
-        ({"t.S": ["*"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/*"),
-    ],
-)
-def test_rule_mismatch_names_the_method(answered, rules, named):
-    assert named in authorization.find_rule_mismatch(answered, rules)
-    assert (
-        authorization.find_rule_mismatch({"t.S": ["A"]}, {"t.S": {"A": authorization.ADMIN}})
-        is None
+    @pytest.mark.parametrize("role", Role)
+    @pytest.mark.parametrize("path", GUARDED)
+    async def test_role_allows_its_methods_only(self, channel, path, role):
+        service, _, name = path.rpartition("/")
+        allowed = EXPECTED[service.rpartition(".")[2]][name] | {"admin"}
+
+        said = await outcome(channel, path, bearer(TOKENS[role]))
+
+        if role in allowed:
+            assert said not in (UNKNOWN, NOT_ALLOWED)
+        else:
+            assert said == NOT_ALLOWED
+
+    async def test_email_verified_at_creation_needs_admin(self, channel):
+        path = "/tamatar.auth.v1.UserService/CreateUser"
+        request = CreateUserRequest(
+            email="new@example.com", email_verified=True
+        ).SerializeToString()
+
+        assert await outcome(channel, path, bearer(TOKENS["accounts"]), request) == NOT_ALLOWED
+        assert await outcome(channel, path, bearer(TOKENS["admin"]), request) == StatusCode.OK
+
+    async def test_method_without_access_rule_fails_start(self, settings, monkeypatch):
+        monkeypatch.delitem(ACCESS_RULES["tamatar.auth.v1.UserService"], "PurgeUser")
+
+        with pytest.raises(
+            StartError, match=r"tamatar\.auth\.v1\.UserService/PurgeUser"
+        ) as refused:
+            async with run_service(settings):
+                pass
+        assert len(str(refused.value).splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("answered", "rules", "named"),
+        [
+            ({"t.S": ["A", "B"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/B"),
+            ({"t.S": ["A"], "t.New": ["C"]}, {"t.S": {"A": authorization.ADMIN}}, "t.New/C"),
+            (
+                {"t.S": ["A"]},
+                {"t.S": {"A": authorization.ADMIN, "Gone": authorization.ADMIN}},
+                "t.S/Gone",
+            ),
+            ({"t.S": ["*"]}, {"t.S": {"A": authorization.ADMIN}}, "t.S/*"),
+        ],
     )
+    def test_rule_mismatch_names_the_method(self, answered, rules, named):
+        assert named in authorization.find_rule_mismatch(answered, rules)
+        assert (
+            authorization.find_rule_mismatch({"t.S": ["A"]}, {"t.S": {"A": authorization.ADMIN}})
+            is None
+        )
 
+    async def test_method_without_access_rule_is_refused(self):
+        async def hello(_request, _context):
+            return b"hello"
 
-async def test_method_without_access_rule_is_refused():
-    async def hello(_request, _context):
-        return b"hello"
-
-    methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
-    server = grpc.aio.server()
-    answered = HandlerRegistry(server, [ErrorInterceptor(), AuthenticationInterceptor(None)])
-    answered.add_registered_method_handlers("t.S", methods)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        assert await refusal(channel.unary_unary("/t.S/Hello")(b"")) == NOT_ALLOWED
-    await server.stop(None)
-
-
-@pytest.mark.parametrize("with_file", [True, False])
-async def test_plaintext_from_other_address_is_refused(with_file, callers_file, own_address):
-    async def hello(_request, _context):
-        return b"hello"
-
-    callers = WatchedFiles("callers", [callers_file], lambda: read_callers(callers_file))
-    interceptors = [
-        ErrorInterceptor(),
-        AuthenticationInterceptor(
-            callers if with_file else None, {"t.S": {"Hello": authorization.ADMIN}}
-        ),
-    ]
-    methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
-    server = grpc.aio.server()
-    answered = HandlerRegistry(server, interceptors)
-    answered.add_registered_method_handlers("t.S", methods)
-    port = server.add_insecure_port("0.0.0.0:0")
-    await server.start()
-    answers = []
-    for host in (own_address, "127.0.0.1"):
-        async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
-            call = channel.unary_unary("/t.S/Hello")(b"", metadata=bearer(TOKENS["admin"]))
-            try:
-                answers.append(await call)
-            except grpc.aio.AioRpcError as error:
-                answers.append((error.code(), read_refusal(error).reason))
-    await server.stop(None)
-
-    assert answers == [UNKNOWN, b"hello"]
+        methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
+        server = grpc.aio.server()
+        answered = HandlerRegistry(server, [ErrorInterceptor(), AuthenticationInterceptor(None)])
+        answered.add_registered_method_handlers("t.S", methods)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert await refusal(channel.unary_unary("/t.S/Hello")(b"")) == NOT_ALLOWED
+        await server.stop(None)
 
 
 @pytest.fixture(scope="module")
@@ -373,51 +272,157 @@ def own_address():
         return probe.getsockname()[0]
 
 
-@pytest.mark.parametrize("with_file", [True, False])
-async def test_current_caller_is_set_during_call(with_file, callers_file):
-    known = []
+class TestCallers:
+    """Callers that are refused, or known."""
 
-    async def who(_request, _context):
-        known.append(current_caller.get())
-        return b""
+    @pytest.mark.parametrize("path", GUARDED)
+    async def test_unproven_callers_are_refused_alike(self, channel, path):
+        attempts = (
+            (),
+            bearer(CallerToken.issue()),
+            bearer(EXPIRED),
+            (("authorization", "Bearer "),),
+            (("authorization", TOKENS[Role.ADMIN].text),),
+            (("authorization", f"Basic {TOKENS[Role.ADMIN].text}"),),
+            (("authorization", f"Bearer {TOKENS[Role.ADMIN].text} "),),
+            (("authorization", f"Bearer {TOKENS[Role.ADMIN].text[:-1]}"),),
+            (("authorization", "Bearer tmc_" + "x" * 4000),),
+            bearer(TOKENS[Role.ADMIN]) * 2,
+            (("authorization-bin", bearer(TOKENS[Role.ADMIN])[0][1].encode()),),
+            (("x-authorization", bearer(TOKENS[Role.ADMIN])[0][1]),),
+            (("x-user-id", "admin"), ("x-forwarded-for", "127.0.0.1"), ("caller", "the-admin")),
+        )
+        said = [await refused_or_none(channel, path, metadata) for metadata in attempts]
 
-    callers = (
-        WatchedFiles("callers", [callers_file], lambda: read_callers(callers_file))
-        if with_file
-        else None
-    )
-    rules = {"t.S": {"Who": authorization.READER}}
-    methods = {"Who": grpc.unary_unary_rpc_method_handler(who)}
-    server = grpc.aio.server()
-    answered = HandlerRegistry(
-        server, [ErrorInterceptor(), AuthenticationInterceptor(callers, rules)]
-    )
-    answered.add_registered_method_handlers("t.S", methods)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        await channel.unary_unary("/t.S/Who")(b"", metadata=bearer(TOKENS["validator"]))
-    await server.stop(None)
+        assert all(one == said[0] for one in said)
+        assert (said[0].code, said[0].reason) == UNKNOWN
+        assert said[0].metadata == {}
 
-    (caller,) = known
-    expected = ("the-validator", {"validator"}) if with_file else ("local", {"admin"})
-    assert (caller.name, caller.roles) == expected
-    assert current_caller.get() is None
+    @pytest.mark.parametrize("path", OPEN)
+    async def test_health_is_open_to_all(self, channel, path):
+        for metadata in (
+            (),
+            bearer(EXPIRED),
+            bearer(CallerToken.issue()),
+            bearer(TOKENS["accounts"]),
+        ):
+            assert await outcome(channel, path, metadata) == StatusCode.OK
 
+    async def test_refusal_without_role_names_sufficient_roles(self, channel):
+        purge, check = "UserService/PurgeUser", "SessionService/ValidateSession"
+        for path, roles in ((purge, "admin"), (check, "admin,validator")):
+            said = await refused_or_none(
+                channel, f"/tamatar.auth.v1.{path}", bearer(TOKENS["accounts"])
+            )
+            assert said.metadata == {"roles": roles}
 
-async def test_refusal_is_logged_with_true_cause_and_no_token(channel):
-    path = "/tamatar.auth.v1.UserService/PurgeUser"
-    stranger = CallerToken.issue()
-    with structlog.testing.capture_logs() as logs:
-        for metadata in ((), bearer(stranger), bearer(EXPIRED), bearer(TOKENS["validator"])):
-            await outcome(channel, path, metadata)
+    @pytest.mark.parametrize("path", GUARDED)
+    async def test_refused_caller_learns_nothing_of_its_request(self, channel, path):
+        for request in (b"", b"\xff\xff\xff", b"\x0a\x03\xff\xfe\xfd"):
+            assert await outcome(channel, path, (), request) == UNKNOWN
+            allowed = EXPECTED[path.split("/")[1].rpartition(".")[2]][path.rpartition("/")[2]]
+            for role in {"validator", "accounts"} - allowed:
+                assert await outcome(channel, path, bearer(TOKENS[role]), request) == NOT_ALLOWED
 
-    refusals = [entry for entry in logs if entry["event"] == "caller.refused"]
-    assert [(entry["why"], entry.get("refused")) for entry in refusals] == [
-        ("no credentials", None),
-        ("token unknown or expired", None),
-        ("token unknown or expired", "late"),
-        ("no role for this method", "the-validator"),
-    ]
-    assert all(entry["method"] == path[1:] for entry in refusals)
-    assert not any(token.text in str(logs) for token in (stranger, EXPIRED, *TOKENS.values()))
+    @pytest.mark.parametrize("path", GUARDED)
+    async def test_malformed_message_of_allowed_caller_is_refused(self, channel, path):
+        said = await outcome(channel, path, bearer(TOKENS["admin"]), b"\xff\xff\xff")
+
+        assert said == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+    async def test_authorization_scheme_is_case_insensitive(self, channel):
+        path = "/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo"
+        said = (("authorization", f"bEARER {TOKENS[Role.ADMIN].text}"),)
+
+        assert await outcome(channel, path, said) == StatusCode.OK
+
+    async def test_caller_token_expires_without_reload(self, settings, database, tmp_path):
+        for seconds in (2, 8, 32):
+            before, after = await outcomes_around_expiry(
+                settings, tmp_path / "callers.toml", seconds
+            )
+            if before:  # otherwise the start alone took longer
+                break
+
+        assert set(before) == {StatusCode.OK}
+        assert set(after) == {UNKNOWN}
+
+    @pytest.mark.parametrize("with_file", [True, False])
+    async def test_plaintext_from_other_address_is_refused(
+        self, with_file, callers_file, own_address
+    ):
+        async def hello(_request, _context):
+            return b"hello"
+
+        callers = WatchedFiles("callers", [callers_file], lambda: read_callers(callers_file))
+        interceptors = [
+            ErrorInterceptor(),
+            AuthenticationInterceptor(
+                callers if with_file else None, {"t.S": {"Hello": authorization.ADMIN}}
+            ),
+        ]
+        methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
+        server = grpc.aio.server()
+        answered = HandlerRegistry(server, interceptors)
+        answered.add_registered_method_handlers("t.S", methods)
+        port = server.add_insecure_port("0.0.0.0:0")
+        await server.start()
+        answers = []
+        for host in (own_address, "127.0.0.1"):
+            async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+                call = channel.unary_unary("/t.S/Hello")(b"", metadata=bearer(TOKENS["admin"]))
+                try:
+                    answers.append(await call)
+                except grpc.aio.AioRpcError as error:
+                    answers.append((error.code(), read_refusal(error).reason))
+        await server.stop(None)
+
+        assert answers == [UNKNOWN, b"hello"]
+
+    @pytest.mark.parametrize("with_file", [True, False])
+    async def test_current_caller_is_set_during_call(self, with_file, callers_file):
+        known = []
+
+        async def who(_request, _context):
+            known.append(current_caller.get())
+            return b""
+
+        callers = (
+            WatchedFiles("callers", [callers_file], lambda: read_callers(callers_file))
+            if with_file
+            else None
+        )
+        rules = {"t.S": {"Who": authorization.READER}}
+        methods = {"Who": grpc.unary_unary_rpc_method_handler(who)}
+        server = grpc.aio.server()
+        answered = HandlerRegistry(
+            server, [ErrorInterceptor(), AuthenticationInterceptor(callers, rules)]
+        )
+        answered.add_registered_method_handlers("t.S", methods)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await channel.unary_unary("/t.S/Who")(b"", metadata=bearer(TOKENS["validator"]))
+        await server.stop(None)
+
+        (caller,) = known
+        expected = ("the-validator", {"validator"}) if with_file else ("local", {"admin"})
+        assert (caller.name, caller.roles) == expected
+        assert current_caller.get() is None
+
+    async def test_refusal_is_logged_with_true_cause_and_no_token(self, channel):
+        path = "/tamatar.auth.v1.UserService/PurgeUser"
+        stranger = CallerToken.issue()
+        with structlog.testing.capture_logs() as logs:
+            for metadata in ((), bearer(stranger), bearer(EXPIRED), bearer(TOKENS["validator"])):
+                await outcome(channel, path, metadata)
+
+        refusals = [entry for entry in logs if entry["event"] == "caller.refused"]
+        assert [(entry["why"], entry.get("refused")) for entry in refusals] == [
+            ("no credentials", None),
+            ("token unknown or expired", None),
+            ("token unknown or expired", "late"),
+            ("no role for this method", "the-validator"),
+        ]
+        assert all(entry["method"] == path[1:] for entry in refusals)
+        assert not any(token.text in str(logs) for token in (stranger, EXPIRED, *TOKENS.values()))

@@ -89,90 +89,88 @@ async def for_ever(_request, _context):
     await asyncio.Event().wait()
 
 
-async def test_call_without_deadline_ends_at_server_deadline():
-    async with Service(for_ever) as service:
-        assert await refusal(service.call()) == TIMED_OUT
+class TestDeadlines:
+    """The server's deadline, and the caller's."""
+
+    async def test_call_without_deadline_ends_at_server_deadline(self):
+        async with Service(for_ever) as service:
+            assert await refusal(service.call()) == TIMED_OUT
+            assert service.ends == [asyncio.CancelledError]
+
+    async def test_calls_begun_in_sequence_all_end_at_deadline(self):
+        async with Service(for_ever) as service:
+            calls = []
+            for _ in range(5):
+                calls.append(asyncio.ensure_future(refusal(service.call())))
+                await asyncio.sleep(0.02)
+
+            assert await asyncio.gather(*calls) == [TIMED_OUT] * 5
+            assert await refusal(service.call()) == TIMED_OUT
+
+    async def test_deadline_of_caller_replaces_server_deadline(self):
+        async def slow(_request, _context):
+            await asyncio.sleep(0.3)
+
+        async with Service(slow) as service:
+            assert await service.call(timeout=PATIENCE) == b""
+        async with Service(for_ever, others=LONG) as service:
+            assert (await refused(service.call(timeout=0.05))).code is StatusCode.DEADLINE_EXCEEDED
+
+    async def test_password_calls_and_streams_exceed_call_deadline(self):
+        async def slow(_request, _context):
+            await asyncio.sleep(0.3)
+
+        async with Service(slow) as service:
+            assert await service.call("CreateSession") == b""
+            assert [answer async for answer in service.stream()] == [b""]
+
+    async def test_call_that_ignores_cancellation_ends_at_deadline(self):
+        async def stubborn(_request, _context):
+            for _ in range(3):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    continue
+            await asyncio.Event().wait()
+
+        async with Service(stubborn) as service:
+            assert await refusal(service.call()) == TIMED_OUT
+
+    async def test_call_that_answers_after_cancellation_succeeds(self):
+        answers = count()
+
+        async def stubborn(_request, _context):
+            try:
+                await asyncio.sleep(0.1 if next(answers) else 60)
+            except asyncio.CancelledError:
+                return b"late"
+            return b"in time"
+
+        async with Service(stubborn, others=timedelta(milliseconds=500)) as service:
+
+            async def is_in_time():
+                return await service.call() == b"in time"
+
+            assert await service.call() == b"late"
+            await eventually(is_in_time)
+
+    async def test_cancelled_call_is_not_a_passed_deadline(self):
+        async with Service(for_ever, others=LONG) as service:
+            call = service.call()
+            await eventually(lambda: service.drain.in_flight == 1)
+            call.cancel()
+            await eventually(lambda: service.drain.in_flight == 0)
+
         assert service.ends == [asyncio.CancelledError]
 
-
-async def test_calls_begun_in_sequence_all_end_at_deadline():
-    async with Service(for_ever) as service:
-        calls = []
-        for _ in range(5):
-            calls.append(asyncio.ensure_future(refusal(service.call())))
-            await asyncio.sleep(0.02)
-
-        assert await asyncio.gather(*calls) == [TIMED_OUT] * 5
-        assert await refusal(service.call()) == TIMED_OUT
-
-
-async def test_deadline_of_caller_replaces_server_deadline():
-    async def slow(_request, _context):
-        await asyncio.sleep(0.3)
-
-    async with Service(slow) as service:
-        assert await service.call(timeout=PATIENCE) == b""
-    async with Service(for_ever, others=LONG) as service:
-        assert (await refused(service.call(timeout=0.05))).code is StatusCode.DEADLINE_EXCEEDED
-
-
-async def test_password_calls_and_streams_exceed_call_deadline():
-    async def slow(_request, _context):
-        await asyncio.sleep(0.3)
-
-    async with Service(slow) as service:
-        assert await service.call("CreateSession") == b""
-        assert [answer async for answer in service.stream()] == [b""]
-
-
-async def test_call_that_ignores_cancellation_ends_at_deadline():
-    async def stubborn(_request, _context):
-        for _ in range(3):
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                continue
-        await asyncio.Event().wait()
-
-    async with Service(stubborn) as service:
-        assert await refusal(service.call()) == TIMED_OUT
-
-
-async def test_call_that_answers_after_cancellation_succeeds():
-    answers = count()
-
-    async def stubborn(_request, _context):
-        try:
-            await asyncio.sleep(0.1 if next(answers) else 60)
-        except asyncio.CancelledError:
-            return b"late"
-        return b"in time"
-
-    async with Service(stubborn, others=timedelta(milliseconds=500)) as service:
-
-        async def is_in_time():
-            return await service.call() == b"in time"
-
-        assert await service.call() == b"late"
-        await eventually(is_in_time)
-
-
-async def test_cancelled_call_is_not_a_passed_deadline():
-    async with Service(for_ever, others=LONG) as service:
-        call = service.call()
-        await eventually(lambda: service.drain.in_flight == 1)
-        call.cancel()
-        await eventually(lambda: service.drain.in_flight == 0)
-
-    assert service.ends == [asyncio.CancelledError]
-
-
-def test_password_methods_exist():
-    services = (
-        pb.DESCRIPTOR.services_by_name["UserService"],
-        session_pb.DESCRIPTOR.services_by_name["SessionService"],
-    )
-    assert {name for service in services for name in service.methods_by_name} >= PASSWORD_METHODS
+    def test_password_methods_exist(self):
+        services = (
+            pb.DESCRIPTOR.services_by_name["UserService"],
+            session_pb.DESCRIPTOR.services_by_name["SessionService"],
+        )
+        assert {
+            name for service in services for name in service.methods_by_name
+        } >= PASSWORD_METHODS
 
 
 @pytest.fixture
@@ -183,91 +181,74 @@ def own_postgres(tmp_path):
         yield postgres
 
 
-async def test_calls_to_frozen_database_end_at_server_deadline(settings, own_postgres, tmp_path):
-    hasty = {"call_deadline": timedelta(milliseconds=500), "health_interval": timedelta(seconds=1)}
-    mine = changed(settings.with_database(own_postgres.url()), **hasty)
-    async with run_service(mine) as service, channel_to(service) as channel:
-        users = UserServiceStub(channel)
-        await service.database.fill_pool()
-        await users.GetUserStats(pb.GetUserStatsRequest(), timeout=PATIENCE)
-        with frozen(tmp_path):
-            calls = [refusal(users.GetUserStats(pb.GetUserStatsRequest())) for _ in range(5)]
-            said = await asyncio.wait_for(asyncio.gather(*calls), PATIENCE)
-            assert said == [TIMED_OUT] * 5
-            assert service.database.pool.in_use == 0
-
-        async def answers():
-            try:
-                await users.GetUserStats(pb.GetUserStatsRequest())
-            except grpc.aio.AioRpcError:
-                return False
-            return True
-
-        await eventually(answers)
-
-
-async def test_calls_to_frozen_database_free_all_after_deadline(settings, own_postgres, tmp_path):
-    mine = settings.with_database(own_postgres.url())
-    async with run_service(mine) as service, channel_to(service) as channel:
-        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
-        await service.database.fill_pool()
-        with frozen(tmp_path):
-            calls = [
-                refused(users.GetUserStats(pb.GetUserStatsRequest(), timeout=0.5)),
-                refused(users.CreateUser(ada(), timeout=0.5)),
-                refused(sessions.CreateSession(sign_in(), timeout=0.5)),
-            ]
-            said = await asyncio.gather(*calls)
-            assert {each.code for each in said} == {StatusCode.DEADLINE_EXCEEDED}
-            # psycopg would hold them for ten seconds.
-            await eventually(lambda: holds_nothing(service), within=8)
-
-
 async def holds_nothing(service):
     return service.database.pool.in_use == service.components.drain.in_flight == 0
 
 
-async def test_passed_server_deadline_rolls_back(settings, database):
-    hasty = changed(settings, password_call_deadline=timedelta(milliseconds=300))
-    async with run_service(hasty) as service, channel_to(service) as channel:
-        users = UserServiceStub(channel)
-        async with database.transaction() as tx:
-            await tx.connection.execute(
-                text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
-            )
-            assert await refusal(users.CreateUser(ada(username="ada"))) == TIMED_OUT
-            await tx.connection.rollback()
-        assert service.database.pool.in_use == 0
-        created = await users.CreateUser(ada(username="ada"), timeout=PATIENCE)
-        assert created.user.username == "ada"
+class TestFrozenDatabase:
+    """Deadlines while the database is silent."""
 
+    async def test_calls_to_frozen_database_end_at_server_deadline(
+        self, settings, own_postgres, tmp_path
+    ):
+        hasty = {
+            "call_deadline": timedelta(milliseconds=500),
+            "health_interval": timedelta(seconds=1),
+        }
+        mine = changed(settings.with_database(own_postgres.url()), **hasty)
+        async with run_service(mine) as service, channel_to(service) as channel:
+            users = UserServiceStub(channel)
+            await service.database.fill_pool()
+            await users.GetUserStats(pb.GetUserStatsRequest(), timeout=PATIENCE)
+            with frozen(tmp_path):
+                calls = [refusal(users.GetUserStats(pb.GetUserStatsRequest())) for _ in range(5)]
+                said = await asyncio.wait_for(asyncio.gather(*calls), PATIENCE)
+                assert said == [TIMED_OUT] * 5
+                assert service.database.pool.in_use == 0
 
-# Calls in flight
+            async def answers():
+                try:
+                    await users.GetUserStats(pb.GetUserStatsRequest())
+                except grpc.aio.AioRpcError:
+                    return False
+                return True
 
+            await eventually(answers)
 
-async def test_calls_above_limit_are_refused_at_once():
-    opened, recording = asyncio.Event(), Recording()
+    async def test_calls_to_frozen_database_free_all_after_deadline(
+        self, settings, own_postgres, tmp_path
+    ):
+        mine = settings.with_database(own_postgres.url())
+        async with run_service(mine) as service, channel_to(service) as channel:
+            users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+            await service.database.fill_pool()
+            with frozen(tmp_path):
+                calls = [
+                    refused(users.GetUserStats(pb.GetUserStatsRequest(), timeout=0.5)),
+                    refused(users.CreateUser(ada(), timeout=0.5)),
+                    refused(sessions.CreateSession(sign_in(), timeout=0.5)),
+                ]
+                said = await asyncio.gather(*calls)
+                assert {each.code for each in said} == {StatusCode.DEADLINE_EXCEEDED}
+                # psycopg would hold them for ten seconds.
+                await eventually(lambda: holds_nothing(service), within=8)
 
-    async def held(_request, _context):
-        await opened.wait()
-
-    async with Service(held, others=LONG, most=3, meter=recording.meter) as service:
-        calls = [asyncio.ensure_future(service.call()) for _ in range(3)]
-        await eventually(lambda: service.drain.in_flight == 3)
-        said = await refused(service.call())
-        assert (said.code, said.reason) == (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
-        assert said.retry_seconds
-        assert value(recording, "tamatar.call.count") == 3
-
-        healthy = asyncio.ensure_future(service.call(service="grpc.health.v1.Health"))
-        await eventually(lambda: service.drain.in_flight == 4)
-        opened.set()
-        assert await asyncio.gather(healthy, *calls) == [b""] * 4
-        assert await service.call() == b""
-
-    assert value(recording, "tamatar.call.count") == 0
-    assert value(recording, "tamatar.call.max") == 3
-    assert value(recording, "tamatar.call.refused") == 1
+    async def test_passed_server_deadline_rolls_back(self, settings, database):
+        hasty = changed(settings, password_call_deadline=timedelta(milliseconds=300))
+        async with run_service(hasty) as service, channel_to(service) as channel:
+            users = UserServiceStub(channel)
+            async with database.transaction() as tx:
+                await tx.connection.execute(
+                    text(
+                        "INSERT INTO users (id, email)"
+                        " VALUES (gen_random_uuid(), 'ada@example.com')"
+                    )
+                )
+                assert await refusal(users.CreateUser(ada(username="ada"))) == TIMED_OUT
+                await tx.connection.rollback()
+            assert service.database.pool.in_use == 0
+            created = await users.CreateUser(ada(username="ada"), timeout=PATIENCE)
+            assert created.user.username == "ada"
 
 
 def value(recording, name):
@@ -275,40 +256,66 @@ def value(recording, name):
     return point.value
 
 
-async def test_full_server_refuses_before_decoding_and_stays_healthy(settings, database):
-    long = dict.fromkeys(("call_deadline", "lock_timeout", "statement_timeout"), LONG)
-    few = changed(settings, calls_in_flight=2, **long)
-    async with run_service(few) as service, channel_to(service) as channel:
-        users = UserServiceStub(channel)
-        async with database.transaction() as tx:
-            await tx.connection.execute(text("LOCK TABLE users"))
-            calls = [
-                asyncio.ensure_future(users.GetUserStats(pb.GetUserStatsRequest()))
-                for _ in range(2)
-            ]
-            await eventually(lambda: service.components.drain.in_flight == 2)
-            broken = channel.unary_unary("/tamatar.auth.v1.UserService/GetUser")(b"\xff")
-            with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await broken
-            assert read_refusal(raised.value).reason == "SERVER_BUSY"
-            await eventually(lambda: is_serving(channel))
-        await asyncio.gather(*calls)
-
-
 async def is_serving(channel):
     answer = await HealthStub(channel).Check(health_pb2.HealthCheckRequest())
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_open_streams_leave_room_for_calls(settings, database):
-    one = changed(settings, calls_in_flight=1)
-    async with run_service(one) as service, channel_to(service) as channel:
-        watches = [HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
-        for watch in watches:
-            await watch.read()
-        assert service.components.drain.in_flight == 3
+class TestCallsInFlight:
+    """The limit of calls in flight."""
 
-        await UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
+    async def test_calls_above_limit_are_refused_at_once(self):
+        opened, recording = asyncio.Event(), Recording()
 
-        for watch in watches:
-            watch.cancel()
+        async def held(_request, _context):
+            await opened.wait()
+
+        async with Service(held, others=LONG, most=3, meter=recording.meter) as service:
+            calls = [asyncio.ensure_future(service.call()) for _ in range(3)]
+            await eventually(lambda: service.drain.in_flight == 3)
+            said = await refused(service.call())
+            assert (said.code, said.reason) == (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+            assert said.retry_seconds
+            assert value(recording, "tamatar.call.count") == 3
+
+            healthy = asyncio.ensure_future(service.call(service="grpc.health.v1.Health"))
+            await eventually(lambda: service.drain.in_flight == 4)
+            opened.set()
+            assert await asyncio.gather(healthy, *calls) == [b""] * 4
+            assert await service.call() == b""
+
+        assert value(recording, "tamatar.call.count") == 0
+        assert value(recording, "tamatar.call.max") == 3
+        assert value(recording, "tamatar.call.refused") == 1
+
+    async def test_full_server_refuses_before_decoding_and_stays_healthy(self, settings, database):
+        long = dict.fromkeys(("call_deadline", "lock_timeout", "statement_timeout"), LONG)
+        few = changed(settings, calls_in_flight=2, **long)
+        async with run_service(few) as service, channel_to(service) as channel:
+            users = UserServiceStub(channel)
+            async with database.transaction() as tx:
+                await tx.connection.execute(text("LOCK TABLE users"))
+                calls = [
+                    asyncio.ensure_future(users.GetUserStats(pb.GetUserStatsRequest()))
+                    for _ in range(2)
+                ]
+                await eventually(lambda: service.components.drain.in_flight == 2)
+                broken = channel.unary_unary("/tamatar.auth.v1.UserService/GetUser")(b"\xff")
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await broken
+                assert read_refusal(raised.value).reason == "SERVER_BUSY"
+                await eventually(lambda: is_serving(channel))
+            await asyncio.gather(*calls)
+
+    async def test_open_streams_leave_room_for_calls(self, settings, database):
+        one = changed(settings, calls_in_flight=1)
+        async with run_service(one) as service, channel_to(service) as channel:
+            watches = [HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
+            for watch in watches:
+                await watch.read()
+            assert service.components.drain.in_flight == 3
+
+            await UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
+
+            for watch in watches:
+                watch.cancel()

@@ -30,36 +30,6 @@ def failures(parent=Failure):
         yield from failures(child)
 
 
-def test_reasons_and_failures_match_one_to_one():
-    reasons = [failure.reason for failure in failures()]
-
-    assert len(reasons) == len(set(reasons))
-    assert set(reasons) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
-
-
-def test_failure_codes_are_grpc_statuses():
-    assert {failure.code for failure in failures()} < set(StatusCode.__members__) - {"OK"}
-
-
-@pytest.mark.parametrize("name", ["code", "reason"])
-def test_interceptor_with_unknown_names_is_not_built(monkeypatch, name):
-    monkeypatch.setattr(StorageUnavailable, name, "UNAVAILABEL")
-
-    with pytest.raises(LookupError, match="StorageUnavailable"):
-        ErrorInterceptor()
-
-
-def test_every_failure_is_listed_in_errors_docstring():
-    for failure in failures():
-        assert failure.__name__ in (errors.__doc__ or "")
-
-
-def test_status_with_many_violations_stays_small():
-    violation = errors.FieldViolation("user_ids[100]", "must be a UUID " + "x" * 80)
-
-    assert status(errors.InvalidFields(*[violation] * 1000)).ByteSize() < 4096
-
-
 @pytest.fixture
 async def broken():
     """Return a function that calls a method whose handler raises a given error."""
@@ -105,91 +75,118 @@ async def read(stream):
     return [message async for message in stream]
 
 
-@pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
-async def test_fault_returns_only_an_id_that_is_logged(broken, method):
-    secret = "postgres://admin:planted@10.0.0.1"
-    with structlog.testing.capture_logs() as logs:
-        said = await broken(method, RuntimeError(secret))
+class TestFailures:
+    """Failures and their statuses."""
 
-    assert (said.code, said.reason) == (StatusCode.INTERNAL, "INTERNAL_FAULT")
-    assert secret not in json.dumps([said.message, said.metadata])
-    (entry,) = [entry for entry in logs if entry["event"] == "call failed"]
-    assert entry["error_id"] == said.metadata["error_id"]
-    assert entry["method"] == f"t.Broken/{method}"
+    def test_reasons_and_failures_match_one_to_one(self):
+        reasons = [failure.reason for failure in failures()]
+
+        assert len(reasons) == len(set(reasons))
+        assert set(reasons) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+
+    def test_failure_codes_are_grpc_statuses(self):
+        assert {failure.code for failure in failures()} < set(StatusCode.__members__) - {"OK"}
+
+    @pytest.mark.parametrize("name", ["code", "reason"])
+    def test_interceptor_with_unknown_names_is_not_built(self, monkeypatch, name):
+        monkeypatch.setattr(StorageUnavailable, name, "UNAVAILABEL")
+
+        with pytest.raises(LookupError, match="StorageUnavailable"):
+            ErrorInterceptor()
+
+    def test_every_failure_is_listed_in_errors_docstring(self):
+        for failure in failures():
+            assert failure.__name__ in (errors.__doc__ or "")
+
+    def test_status_with_many_violations_stays_small(self):
+        violation = errors.FieldViolation("user_ids[100]", "must be a UUID " + "x" * 80)
+
+        assert status(errors.InvalidFields(*[violation] * 1000)).ByteSize() < 4096
+
+    @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
+    @pytest.mark.parametrize("failure", [f for f in failures() if f is not errors.InternalFault])
+    async def test_failure_is_returned_with_its_status_and_reason(self, broken, failure, method):
+        said = await broken(method, failure())
+
+        assert (said.code, said.reason) == (StatusCode[failure.code], failure.reason)
+        assert said.message == failure.message
+        if failure.retry_after is None:
+            assert said.retry_seconds is None
+        else:
+            assert (
+                0
+                <= said.retry_seconds - failure.retry_after
+                <= failure.retry_jitter * failure.retry_after
+            )
+
+    async def test_retry_delays_of_refusals_are_spread(self, broken):
+        waits = [(await broken("Unary", StorageUnavailable())).retry_seconds for _ in range(20)]
+
+        assert len(set(waits)) > 10
 
 
-@pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
-@pytest.mark.parametrize("failure", [f for f in failures() if f is not errors.InternalFault])
-async def test_failure_is_returned_with_its_status_and_reason(broken, failure, method):
-    said = await broken(method, failure())
+class TestFaults:
+    """Faults, and errors of the database."""
 
-    assert (said.code, said.reason) == (StatusCode[failure.code], failure.reason)
-    assert said.message == failure.message
-    if failure.retry_after is None:
-        assert said.retry_seconds is None
-    else:
-        assert (
-            0
-            <= said.retry_seconds - failure.retry_after
-            <= failure.retry_jitter * failure.retry_after
-        )
-
-
-async def test_retry_delays_of_refusals_are_spread(broken):
-    waits = [(await broken("Unary", StorageUnavailable())).retry_seconds for _ in range(20)]
-
-    assert len(set(waits)) > 10
-
-
-async def test_unexpected_database_error_is_internal_without_sql(users, database):
-    async with database.transaction() as tx:
-        await tx.connection.execute(text("ALTER TABLE user_profiles RENAME TO hidden"))
-    try:
+    @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
+    async def test_fault_returns_only_an_id_that_is_logged(self, broken, method):
+        secret = "postgres://admin:planted@10.0.0.1"
         with structlog.testing.capture_logs() as logs:
-            said = await refused(users.CreateUser(ada()))
-    finally:
+            said = await broken(method, RuntimeError(secret))
+
+        assert (said.code, said.reason) == (StatusCode.INTERNAL, "INTERNAL_FAULT")
+        assert secret not in json.dumps([said.message, said.metadata])
+        (entry,) = [entry for entry in logs if entry["event"] == "call failed"]
+        assert entry["error_id"] == said.metadata["error_id"]
+        assert entry["method"] == f"t.Broken/{method}"
+
+    async def test_unexpected_database_error_is_internal_without_sql(self, users, database):
         async with database.transaction() as tx:
-            await tx.connection.execute(text("ALTER TABLE hidden RENAME TO user_profiles"))
+            await tx.connection.execute(text("ALTER TABLE user_profiles RENAME TO hidden"))
+        try:
+            with structlog.testing.capture_logs() as logs:
+                said = await refused(users.CreateUser(ada()))
+        finally:
+            async with database.transaction() as tx:
+                await tx.connection.execute(text("ALTER TABLE hidden RENAME TO user_profiles"))
 
-    assert (said.code, said.reason) == (StatusCode.INTERNAL, "INTERNAL_FAULT")
-    assert "profiles" not in said.message + str(said.metadata)
-    (entry,) = [entry for entry in logs if entry["event"] == "call failed"]
-    assert entry["error_id"] == said.metadata["error_id"]
-    assert entry["sqlstate"] == "42P01"
+        assert (said.code, said.reason) == (StatusCode.INTERNAL, "INTERNAL_FAULT")
+        assert "profiles" not in said.message + str(said.metadata)
+        (entry,) = [entry for entry in logs if entry["event"] == "call failed"]
+        assert entry["error_id"] == said.metadata["error_id"]
+        assert entry["sqlstate"] == "42P01"
 
+    async def test_passed_caller_deadline_rolls_back_transaction(self, users, database, service):
+        async with database.transaction() as tx:
+            # The call waits for the outcome of this transaction, which has the same address.
+            await tx.connection.execute(
+                text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
+            )
+            said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
+            # The server notices the deadline by itself; until then the call might still succeed.
+            await eventually(lambda: service.components.drain.in_flight == 0)
+            await tx.connection.rollback()
 
-async def test_passed_caller_deadline_rolls_back_transaction(users, database, service):
-    async with database.transaction() as tx:
-        # The call waits for the outcome of this transaction, which has the same address.
-        await tx.connection.execute(
-            text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')")
-        )
-        said = await refused(users.CreateUser(ada(username="ada"), timeout=0.5))
-        # The server notices the deadline by itself; until then the call might still succeed.
-        await eventually(lambda: service.components.drain.in_flight == 0)
-        await tx.connection.rollback()
+        assert said.code is StatusCode.DEADLINE_EXCEEDED
+        # The username is free, so the call left nothing, and its connections are returned.
+        created = await users.CreateUser(ada(username="ada"))
+        found = await users.GetUser(pb.GetUserRequest(username="ada"))
+        assert found.user == created.user
+        stats = await users.GetUserStats(pb.GetUserStatsRequest())
+        assert stats.user_count == 1
+        await eventually(lambda: service.database.pool.in_use == service.database.pool.waiting == 0)
 
-    assert said.code is StatusCode.DEADLINE_EXCEEDED
-    # The username is free, so the call left nothing, and its connections are returned.
-    created = await users.CreateUser(ada(username="ada"))
-    found = await users.GetUser(pb.GetUserRequest(username="ada"))
-    assert found.user == created.user
-    stats = await users.GetUserStats(pb.GetUserStatsRequest())
-    assert stats.user_count == 1
-    await eventually(lambda: service.database.pool.in_use == service.database.pool.waiting == 0)
+    async def test_lock_timeout_is_aborted_with_retry_delay(self, settings, users, database):
+        created = await users.CreateUser(ada())
+        who = pb.DeactivateUserRequest(user_id=created.user.user_id)
+        hasty = changed(settings, lock_timeout=timedelta(milliseconds=100))
+        async with (
+            run_service(hasty) as service,
+            channel_to(service) as channel,
+            database.transaction() as tx,
+        ):
+            await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
+            said = await refused(UserServiceStub(channel).DeactivateUser(who, timeout=30))
 
-
-async def test_lock_timeout_is_aborted_with_retry_delay(settings, users, database):
-    created = await users.CreateUser(ada())
-    who = pb.DeactivateUserRequest(user_id=created.user.user_id)
-    hasty = changed(settings, lock_timeout=timedelta(milliseconds=100))
-    async with (
-        run_service(hasty) as service,
-        channel_to(service) as channel,
-        database.transaction() as tx,
-    ):
-        await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
-        said = await refused(UserServiceStub(channel).DeactivateUser(who, timeout=30))
-
-    assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
-    assert said.retry_seconds
+        assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
+        assert said.retry_seconds

@@ -116,194 +116,87 @@ async def nothing(_request, _context):
     pass
 
 
-@pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
-async def test_call_is_recorded_as_server_span_and_duration(recording, method):
-    async with Service(both(recording), nothing) as service:
-        assert await service.call(method) is StatusCode.OK
-
-    (span,) = recording.spans
-    assert (span.name, span.kind, span.parent) == (f"t.Service/{method}", SpanKind.SERVER, None)
-    assert span.status.status_code is trace.StatusCode.UNSET
-    assert dict(span.attributes) == {
-        "rpc.system.name": "grpc",
-        "rpc.method": f"t.Service/{method}",
-        "rpc.response.status_code": "OK",
-        "tamatar.db.statements": 0,
-        "tamatar.db.seconds": 0.0,
-    }
-    (point,) = recording.points("rpc.server.call.duration")
-    assert dict(point.attributes) == {
-        "rpc.system.name": "grpc",
-        "rpc.method": f"t.Service/{method}",
-        "rpc.response.status_code": "OK",
-    }
-    assert (point.count, point.explicit_bounds[0], point.explicit_bounds[-1]) == (1, 0.005, 10)
-    assert 0 < point.sum < 60
-
-
-@pytest.mark.parametrize("method", ["Unary", "Stream"])
-@pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
-async def test_only_server_faults_are_recorded_as_errors(recording, code, method):
-    async def abort(_request, context):
-        await context.abort(code, CANARY)
-
-    async with Service(both(recording), abort) as service:
-        assert await service.call(method) is code
-
-    (span,) = recording.spans
-    (point,) = recording.points("rpc.server.call.duration")
-    is_fault = code.name in FAULTS
-    wanted = trace.StatusCode.ERROR if is_fault else trace.StatusCode.UNSET
-    assert span.status.status_code is wanted
-    for attributes in (span.attributes, point.attributes):
-        assert attributes["rpc.response.status_code"] == code.name
-        assert attributes.get("error.type") == (code.name if is_fault else None)
-    assert CANARY not in recording.text
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(UserNotFound(), "NOT_FOUND"), (RuntimeError(CANARY), "INTERNAL")],
-)
-async def test_exception_is_recorded_with_status_of_response(recording, error, code):
-    async def fail(_request, _context):
-        raise error
-
-    async with Service(both(recording), fail) as service:
-        assert (await service.call()).name == code
-
-    (span,) = recording.spans
-    assert span.attributes["rpc.response.status_code"] == code
-    assert not span.events
-    assert CANARY not in recording.text
-
-
-async def test_cancelled_and_late_calls_have_different_codes(recording):
-    arrived = asyncio.Event()
-
-    async def wait(_request, _context):
-        arrived.set()
-        await asyncio.sleep(60)
-
-    async with Service(both(recording), wait) as service:
-        while not arrived.is_set():
-            assert await service.call(timeout=1) is StatusCode.DEADLINE_EXCEEDED
-        await eventually(lambda: recording.spans)
-        late = recording.spans
-        arrived.clear()
-        call = service.start(timeout=60)
-        await arrived.wait()
-        call.cancel()
-        await eventually(lambda: len(recording.spans) > len(late))
-
-    cancelled = recording.spans[len(late) :]
-    assert {code_of(span) for span in late} == {"DEADLINE_EXCEEDED"}
-    assert late[0].status.status_code is trace.StatusCode.ERROR
-    assert [code_of(span) for span in cancelled] == ["CANCELLED"]
-    assert cancelled[0].status.status_code is trace.StatusCode.UNSET
-
-
 def code_of(span):
     return span.attributes["rpc.response.status_code"]
 
 
-async def test_unknown_method_records_nothing(recording):
-    async with Service(both(recording), nothing) as service:
-        assert await service.call("Unknown") is StatusCode.UNIMPLEMENTED
+class TestTraces:
+    """The trace of the caller."""
 
-    assert not recording.spans
-    assert not recording.points("rpc.server.call.duration")
+    async def test_call_span_joins_trace_of_caller(self, recording):
+        async with Service(both(recording), nothing) as service:
+            await service.call(metadata=[("traceparent", TRACE_PARENT)])
 
+        (span,) = recording.spans
+        assert f"{span.context.trace_id:032x}" == TRACE_ID
+        assert f"{span.parent.span_id:016x}" == SPAN_ID
 
-async def test_call_span_joins_trace_of_caller(recording):
-    async with Service(both(recording), nothing) as service:
-        await service.call(metadata=[("traceparent", TRACE_PARENT)])
+    async def test_unsampled_trace_of_caller_records_no_span(self, recording):
+        unsampled = TRACE_PARENT.removesuffix("01") + "00"
+        async with Service(both(recording), nothing) as service:
+            await service.call(metadata=[("traceparent", unsampled)])
 
-    (span,) = recording.spans
-    assert f"{span.context.trace_id:032x}" == TRACE_ID
-    assert f"{span.parent.span_id:016x}" == SPAN_ID
+        assert not recording.spans
+        assert len(recording.points("rpc.server.call.duration")) == 1
 
+    @pytest.mark.parametrize(
+        "hostile",
+        [
+            "",
+            "00",
+            TRACE_PARENT.upper(),
+            TRACE_PARENT + "-more",
+            f"ff-{TRACE_ID}-{SPAN_ID}-01",
+            f"00-{'0' * 32}-{SPAN_ID}-01",
+            f"00-{TRACE_ID}-{'0' * 16}-01",
+            "00-" + "a" * 7000,
+        ],
+    )
+    async def test_invalid_traceparent_is_ignored(self, recording, caplog, hostile):
+        async with Service(both(recording), nothing) as service:
+            assert await service.call(metadata=[("traceparent", hostile)]) is StatusCode.OK
 
-async def test_unsampled_trace_of_caller_records_no_span(recording):
-    unsampled = TRACE_PARENT.removesuffix("01") + "00"
-    async with Service(both(recording), nothing) as service:
-        await service.call(metadata=[("traceparent", unsampled)])
+        (span,) = recording.spans
+        assert span.parent is None
+        assert not caplog.records
 
-    assert not recording.spans
-    assert len(recording.points("rpc.server.call.duration")) == 1
+    @given(
+        st.one_of(st.text(), st.from_regex(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"))
+    )
+    def test_any_traceparent_text_can_be_parsed(self, value):
+        class Context:
+            def invocation_metadata(self):
+                return (("traceparent", value),)
 
+        tracing.caller_context(Context())
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "",
-        "00",
-        TRACE_PARENT.upper(),
-        TRACE_PARENT + "-more",
-        f"ff-{TRACE_ID}-{SPAN_ID}-01",
-        f"00-{'0' * 32}-{SPAN_ID}-01",
-        f"00-{TRACE_ID}-{'0' * 16}-01",
-        "00-" + "a" * 7000,
-    ],
-)
-async def test_invalid_traceparent_is_ignored(recording, caplog, hostile):
-    async with Service(both(recording), nothing) as service:
-        assert await service.call(metadata=[("traceparent", hostile)]) is StatusCode.OK
+    async def test_baggage_and_tracestate_of_caller_are_dropped(self, recording):
+        seen = []
 
-    (span,) = recording.spans
-    assert span.parent is None
-    assert not caplog.records
+        async def look(_request, _context):
+            seen.append((baggage.get_all(), trace.get_current_span().get_span_context()))
 
+        hostile = [("traceparent", TRACE_PARENT), ("baggage", "a=b"), ("tracestate", "a=b")]
+        async with Service(both(recording), look) as service:
+            await service.call(metadata=hostile)
 
-@given(st.one_of(st.text(), st.from_regex(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")))
-def test_any_traceparent_text_can_be_parsed(value):
-    class Context:
-        def invocation_metadata(self):
-            return (("traceparent", value),)
+        ((bags, span),) = seen
+        assert (dict(bags), dict(span.trace_state)) == ({}, {})
 
-    tracing.caller_context(Context())
+    async def test_trace_of_caller_is_known_without_telemetry(self, recording):
+        seen = []
 
+        async def look(_request, _context):
+            seen.append(tracing.current_span_context())
 
-async def test_baggage_and_tracestate_of_caller_are_dropped(recording):
-    seen = []
+        async with Service(TelemetryInterceptor(), look) as service:
+            for metadata in ([("traceparent", TRACE_PARENT)], [("traceparent", "?")], []):
+                assert await service.call(metadata=metadata) is StatusCode.OK
 
-    async def look(_request, _context):
-        seen.append((baggage.get_all(), trace.get_current_span().get_span_context()))
-
-    hostile = [("traceparent", TRACE_PARENT), ("baggage", "a=b"), ("tracestate", "a=b")]
-    async with Service(both(recording), look) as service:
-        await service.call(metadata=hostile)
-
-    ((bags, span),) = seen
-    assert (dict(bags), dict(span.trace_state)) == ({}, {})
-
-
-@pytest.mark.parametrize("name", ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"])
-async def test_health_and_reflection_have_spans_on_request_only(recording, name):
-    async with Service(both(recording), nothing) as service:
-        await service.call(service=name)
-    assert not recording.spans
-    assert len(recording.points("rpc.server.call.duration")) == 1
-
-    async with Service(both(recording, trace_everything=True), nothing) as service:
-        await service.call(service=name)
-    assert [span.name for span in recording.spans] == [f"{name}/Unary"]
-
-
-async def test_trace_of_caller_is_known_without_telemetry(recording):
-    seen = []
-
-    async def look(_request, _context):
-        seen.append(tracing.current_span_context())
-
-    async with Service(TelemetryInterceptor(), look) as service:
-        for metadata in ([("traceparent", TRACE_PARENT)], [("traceparent", "?")], []):
-            assert await service.call(metadata=metadata) is StatusCode.OK
-
-    named, wrong, absent = seen
-    assert (f"{named.trace_id:032x}", f"{named.span_id:016x}") == (TRACE_ID, SPAN_ID)
-    assert not wrong.is_valid
-    assert not absent.is_valid
+        named, wrong, absent = seen
+        assert (f"{named.trace_id:032x}", f"{named.span_id:016x}") == (TRACE_ID, SPAN_ID)
+        assert not wrong.is_valid
+        assert not absent.is_valid
 
 
 @pytest.fixture
@@ -320,39 +213,144 @@ def channel_to(service):
     return grpc.aio.insecure_channel(str(service.addresses[0]))
 
 
-async def test_create_user_span_has_statements_as_children(recorded, recording):
-    channel, stream = recorded
-    await UserServiceStub(channel).CreateUser(ada())
+class TestCalls:
+    """Spans and durations of calls."""
 
-    *statements, call = recording.spans
-    assert call.name == "tamatar.auth.v1.UserService/CreateUser"
-    assert {"INSERT users", "INSERT user_profiles"} <= {span.name for span in statements}
-    assert all(span.parent == call.context for span in statements)
-    assert call.attributes["tamatar.db.statements"] == len(statements)
-    assert 0 < call.attributes["tamatar.db.seconds"] < 60
-    slow = [json.loads(line) for line in stream.getvalue().splitlines() if "slow" in line]
-    assert {line["trace_id"] for line in slow} == {f"{call.context.trace_id:032x}"}
-    assert ("user_profiles", "INSERT") in {(line["table"], line["operation"]) for line in slow}
+    @pytest.mark.parametrize("method", ["Unary", "Stream", "Takes"])
+    async def test_call_is_recorded_as_server_span_and_duration(self, recording, method):
+        async with Service(both(recording), nothing) as service:
+            assert await service.call(method) is StatusCode.OK
 
+        (span,) = recording.spans
+        assert (span.name, span.kind, span.parent) == (f"t.Service/{method}", SpanKind.SERVER, None)
+        assert span.status.status_code is trace.StatusCode.UNSET
+        assert dict(span.attributes) == {
+            "rpc.system.name": "grpc",
+            "rpc.method": f"t.Service/{method}",
+            "rpc.response.status_code": "OK",
+            "tamatar.db.statements": 0,
+            "tamatar.db.seconds": 0.0,
+        }
+        (point,) = recording.points("rpc.server.call.duration")
+        assert dict(point.attributes) == {
+            "rpc.system.name": "grpc",
+            "rpc.method": f"t.Service/{method}",
+            "rpc.response.status_code": "OK",
+        }
+        assert (point.count, point.explicit_bounds[0], point.explicit_bounds[-1]) == (1, 0.005, 10)
+        assert 0 < point.sum < 60
 
-async def test_telemetry_of_calls_holds_no_secrets(recorded, recording, database):
-    channel, stream = recorded
-    users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
-    who = {"email": CANARY, "username": "canary_name", "password": "canary password"}
-    hostile = [("traceparent", CANARY), ("authorization", CANARY), ("baggage", CANARY)]
+    @pytest.mark.parametrize("method", ["Unary", "Stream"])
+    @pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
+    async def test_only_server_faults_are_recorded_as_errors(self, recording, code, method):
+        async def abort(_request, context):
+            await context.abort(code, CANARY)
 
-    created = await users.CreateUser(ada(**who), metadata=hostile)
-    await verify(database, created.user)
-    await refusal(users.CreateUser(ada(**who)))
-    await refusal(users.CreateUser(ada(email=f"{CANARY}\0")))
-    await refusal(sessions.CreateSession(sign_in(email=CANARY, password="a wrong canary")))
-    session = await sessions.CreateSession(sign_in(email=CANARY, password="canary password"))
-    token = session.session_token
-    await sessions.ValidateSession(ValidateSessionRequest(session_token=token))
-    await users.ListUsers(ListUsersRequest(filter=UserFilter(email_prefix=CANARY)))
+        async with Service(both(recording), abort) as service:
+            assert await service.call(method) is code
 
-    said = recording.text + stream.getvalue()
-    assert "slow statement" in said
-    assert "storage refused" in said
-    for secret in ("canary", token, token.removeprefix("tms_")):
-        assert secret not in said
+        (span,) = recording.spans
+        (point,) = recording.points("rpc.server.call.duration")
+        is_fault = code.name in FAULTS
+        wanted = trace.StatusCode.ERROR if is_fault else trace.StatusCode.UNSET
+        assert span.status.status_code is wanted
+        for attributes in (span.attributes, point.attributes):
+            assert attributes["rpc.response.status_code"] == code.name
+            assert attributes.get("error.type") == (code.name if is_fault else None)
+        assert CANARY not in recording.text
+
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [(UserNotFound(), "NOT_FOUND"), (RuntimeError(CANARY), "INTERNAL")],
+    )
+    async def test_exception_is_recorded_with_status_of_response(self, recording, error, code):
+        async def fail(_request, _context):
+            raise error
+
+        async with Service(both(recording), fail) as service:
+            assert (await service.call()).name == code
+
+        (span,) = recording.spans
+        assert span.attributes["rpc.response.status_code"] == code
+        assert not span.events
+        assert CANARY not in recording.text
+
+    async def test_cancelled_and_late_calls_have_different_codes(self, recording):
+        arrived = asyncio.Event()
+
+        async def wait(_request, _context):
+            arrived.set()
+            await asyncio.sleep(60)
+
+        async with Service(both(recording), wait) as service:
+            while not arrived.is_set():
+                assert await service.call(timeout=1) is StatusCode.DEADLINE_EXCEEDED
+            await eventually(lambda: recording.spans)
+            late = recording.spans
+            arrived.clear()
+            call = service.start(timeout=60)
+            await arrived.wait()
+            call.cancel()
+            await eventually(lambda: len(recording.spans) > len(late))
+
+        cancelled = recording.spans[len(late) :]
+        assert {code_of(span) for span in late} == {"DEADLINE_EXCEEDED"}
+        assert late[0].status.status_code is trace.StatusCode.ERROR
+        assert [code_of(span) for span in cancelled] == ["CANCELLED"]
+        assert cancelled[0].status.status_code is trace.StatusCode.UNSET
+
+    async def test_unknown_method_records_nothing(self, recording):
+        async with Service(both(recording), nothing) as service:
+            assert await service.call("Unknown") is StatusCode.UNIMPLEMENTED
+
+        assert not recording.spans
+        assert not recording.points("rpc.server.call.duration")
+
+    @pytest.mark.parametrize(
+        "name", ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]
+    )
+    async def test_health_and_reflection_have_spans_on_request_only(self, recording, name):
+        async with Service(both(recording), nothing) as service:
+            await service.call(service=name)
+        assert not recording.spans
+        assert len(recording.points("rpc.server.call.duration")) == 1
+
+        async with Service(both(recording, trace_everything=True), nothing) as service:
+            await service.call(service=name)
+        assert [span.name for span in recording.spans] == [f"{name}/Unary"]
+
+    async def test_create_user_span_has_statements_as_children(self, recorded, recording):
+        channel, stream = recorded
+        await UserServiceStub(channel).CreateUser(ada())
+
+        *statements, call = recording.spans
+        assert call.name == "tamatar.auth.v1.UserService/CreateUser"
+        assert {"INSERT users", "INSERT user_profiles"} <= {span.name for span in statements}
+        assert all(span.parent == call.context for span in statements)
+        assert call.attributes["tamatar.db.statements"] == len(statements)
+        assert 0 < call.attributes["tamatar.db.seconds"] < 60
+        slow = [json.loads(line) for line in stream.getvalue().splitlines() if "slow" in line]
+        assert {line["trace_id"] for line in slow} == {f"{call.context.trace_id:032x}"}
+        assert ("user_profiles", "INSERT") in {(line["table"], line["operation"]) for line in slow}
+
+    async def test_telemetry_of_calls_holds_no_secrets(self, recorded, recording, database):
+        channel, stream = recorded
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        who = {"email": CANARY, "username": "canary_name", "password": "canary password"}
+        hostile = [("traceparent", CANARY), ("authorization", CANARY), ("baggage", CANARY)]
+
+        created = await users.CreateUser(ada(**who), metadata=hostile)
+        await verify(database, created.user)
+        await refusal(users.CreateUser(ada(**who)))
+        await refusal(users.CreateUser(ada(email=f"{CANARY}\0")))
+        await refusal(sessions.CreateSession(sign_in(email=CANARY, password="a wrong canary")))
+        session = await sessions.CreateSession(sign_in(email=CANARY, password="canary password"))
+        token = session.session_token
+        await sessions.ValidateSession(ValidateSessionRequest(session_token=token))
+        await users.ListUsers(ListUsersRequest(filter=UserFilter(email_prefix=CANARY)))
+
+        said = recording.text + stream.getvalue()
+        assert "slow statement" in said
+        assert "storage refused" in said
+        for secret in ("canary", token, token.removeprefix("tms_")):
+            assert secret not in said

@@ -164,46 +164,6 @@ def put(request: Message, parents: list[str], field: FieldDescriptor, value: Any
 CASES = cases()
 
 
-def test_cases_cover_every_method_with_fields():
-    assert len(CASES) > 200
-    named = {case.method.rpartition("/")[2] for case in CASES}
-    without_fields = {"GetDatabaseInfo", "ListSlowestQueries", "WatchSessions"}
-    assert named == {method.name for method in METHODS} - without_fields - BULK
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_wrong_field_is_refused_by_name(channel, case):
-    said = await refused(call(channel, case.method)(case.request.SerializeToString()))
-
-    assert said.code is StatusCode.INVALID_ARGUMENT
-    if said.reason == "INVALID_PAGE_TOKEN":
-        assert case.path == "page_token"
-    else:
-        assert said.reason == "INVALID_FIELDS"
-        assert any(name == case.path or case.path.startswith(f"{name}.") for name in said.fields)
-    assert "ada" not in said.message + str(said.fields)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-async def test_malformed_message_is_refused(channel, method):
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    dice = random.Random(method.full_name)
-    outcomes = []
-    garbage = [b"\x0a\xff", b"\xff" * 20, b"\x0a\x7fx", *no_utf8(method.input_type)]
-    for data in garbage:
-        outcomes.append(await refused(call(channel, path)(data)))  # noqa: PERF401 - one by one
-    for _ in range(20):
-        garbage = dice.randbytes(dice.randrange(1, 40))
-        try:
-            await call(channel, path)(garbage)
-        except grpc.aio.AioRpcError as error:
-            outcomes.append(read_refusal(error))
-
-    for said in outcomes:
-        assert said.code in {StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND}
-        assert said.reason
-
-
 def no_utf8(message):
     """Encode each text field of a message with invalid UTF-8."""
     for field in message.fields:
@@ -211,94 +171,53 @@ def no_utf8(message):
             yield bytes([field.number << 3 | 2, 2]) + b"\xc3\x28"
 
 
-@pytest.mark.parametrize(
-    ("request_type", "choice"),
-    [("GetUser", "identifier"), ("CreateSession", "identifier"), ("RevokeSession", "session")],
-)
-async def test_missing_choice_is_refused_by_name(channel, request_type, choice):
-    method = next(method for method in METHODS if method.name == request_type)
-    path = f"/{method.containing_service.full_name}/{method.name}"
-
-    said = await refused(call(channel, path)(b""))
-
-    assert said.code is StatusCode.INVALID_ARGUMENT
-    assert choice in said.fields
-
-
-@pytest.mark.parametrize("prefix", ["email_prefix", "username_prefix"])
-async def test_empty_prefix_filter_is_refused(users, prefix):
-    request = user_service_pb2.ListUsersRequest(filter={prefix: ""})
-
-    assert list((await refused(users.ListUsers(request))).fields) == [f"filter.{prefix}"]
-
-
-async def test_several_broken_rules_are_all_named(users):
-    request = user_service_pb2.CreateUserRequest(
-        email="", password="x" * 257, username="-", profile=user_pb2.UserProfile(locale="!")
-    )
-
-    said = await refused(users.CreateUser(request))
-
-    assert said.fields == {
-        "email": "must have at least 1 character",
-        "password": "must have at most 256 characters",
-        "username": "has a character or a form that is not allowed",
-        "profile.locale": "has a character or a form that is not allowed",
-    }
-
-
-async def test_broken_rules_in_status_are_limited(users):
-    request = user_service_pb2.BatchGetUsersRequest(user_ids=["x"] * 1000)
-
-    said = await refused(users.BatchGetUsers(request))
-
-    assert said.code is StatusCode.INVALID_ARGUMENT
-    assert len(said.fields) == 20
-
-
 LONGEST = "😀" * 256
 
 
-@pytest.mark.parametrize("password", ["ä" * 37, "a" * 73, LONGEST])
-async def test_password_longer_than_72_bytes_counts_whole(users, sessions, database, password):
-    created = await users.CreateUser(ada(password=password))
-    await verify(database, created.user)
+class TestPasswords:
+    """Lengths of passwords."""
 
-    await sessions.CreateSession(sign_in(password=password))
-    shorter = sign_in(password=password[:-1])
-    assert (await refused(sessions.CreateSession(shorter))).reason == "INVALID_CREDENTIALS"
-
-
-async def test_password_longer_than_256_characters_is_refused(users, sessions):
-    rule = "must have at most 256 characters"
-    for call_, field in (
-        (users.CreateUser(ada(password=LONGEST + "a")), "password"),
-        (sessions.CreateSession(sign_in(password=LONGEST + "a")), "password"),
-        (users.ChangePassword(changed(current_password=LONGEST + "a")), "current_password"),
-        (users.ChangePassword(changed(new_password=LONGEST + "a")), "new_password"),
-        (users.ResetPassword(reset(new_password=LONGEST + "a")), "new_password"),
+    @pytest.mark.parametrize("password", ["ä" * 37, "a" * 73, LONGEST])
+    async def test_password_longer_than_72_bytes_counts_whole(
+        self, users, sessions, database, password
     ):
-        assert (await refused(call_)).fields == {field: rule}
+        created = await users.CreateUser(ada(password=password))
+        await verify(database, created.user)
 
+        await sessions.CreateSession(sign_in(password=password))
+        shorter = sign_in(password=password[:-1])
+        assert (await refused(sessions.CreateSession(shorter))).reason == "INVALID_CREDENTIALS"
 
-async def test_empty_required_password_is_refused(users, sessions):
-    rule = "must have at least 1 character"
-    for call_, field in (
-        (sessions.CreateSession(sign_in(password="")), "password"),
-        (users.ChangePassword(changed(current_password="")), "current_password"),
-        (users.ChangePassword(changed(new_password="")), "new_password"),
-        (users.ResetPassword(reset(new_password="")), "new_password"),
-    ):
-        assert (await refused(call_)).fields == {field: rule}
+    async def test_password_longer_than_256_characters_is_refused(self, users, sessions):
+        rule = "must have at most 256 characters"
+        for call_, field in (
+            (users.CreateUser(ada(password=LONGEST + "a")), "password"),
+            (sessions.CreateSession(sign_in(password=LONGEST + "a")), "password"),
+            (users.ChangePassword(changed(current_password=LONGEST + "a")), "current_password"),
+            (users.ChangePassword(changed(new_password=LONGEST + "a")), "new_password"),
+            (users.ResetPassword(reset(new_password=LONGEST + "a")), "new_password"),
+        ):
+            assert (await refused(call_)).fields == {field: rule}
 
+    async def test_empty_required_password_is_refused(self, users, sessions):
+        rule = "must have at least 1 character"
+        for call_, field in (
+            (sessions.CreateSession(sign_in(password="")), "password"),
+            (users.ChangePassword(changed(current_password="")), "current_password"),
+            (users.ChangePassword(changed(new_password="")), "new_password"),
+            (users.ResetPassword(reset(new_password="")), "new_password"),
+        ):
+            assert (await refused(call_)).fields == {field: rule}
 
-async def test_password_min_length_is_a_setting(settings, database):
-    short = changed(settings, password_min_length=8)
-    async with run_service(short) as service, channel_to(service) as channel:
-        users = UserServiceStub(channel)
-        await users.CreateUser(ada(password="8 signs!"))
-        refusal = await refused(users.CreateUser(ada(email="b@example.com", password="7 signs")))
-        assert refusal.fields == {"password": "must have at least 8 characters"}
+    async def test_password_min_length_is_a_setting(self, settings, database):
+        short = changed(settings, password_min_length=8)
+        async with run_service(short) as service, channel_to(service) as channel:
+            users = UserServiceStub(channel)
+            await users.CreateUser(ada(password="8 signs!"))
+            refusal = await refused(
+                users.CreateUser(ada(email="b@example.com", password="7 signs"))
+            )
+            assert refusal.fields == {"password": "must have at least 8 characters"}
 
 
 def changed(**given):
@@ -311,27 +230,114 @@ def reset(**given):
     return user_service_pb2.ResetPasswordRequest(**(values | given))
 
 
-@pytest.mark.parametrize("address", ["fe80::1%eth0", "127.0.0.1/8", "127.1", "::g", "1.2.3.4:5"])
-async def test_malformed_client_address_is_refused(sessions, address):
-    request = session_service_pb2.CreateSessionRequest(
-        email="ada@example.com", password="correct horse", client={"ip_address": address}
+class TestFields:
+    """Rules of fields, which name what is wrong."""
+
+    def test_cases_cover_every_method_with_fields(self):
+        assert len(CASES) > 200
+        named = {case.method.rpartition("/")[2] for case in CASES}
+        without_fields = {"GetDatabaseInfo", "ListSlowestQueries", "WatchSessions"}
+        assert named == {method.name for method in METHODS} - without_fields - BULK
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    async def test_wrong_field_is_refused_by_name(self, channel, case):
+        said = await refused(call(channel, case.method)(case.request.SerializeToString()))
+
+        assert said.code is StatusCode.INVALID_ARGUMENT
+        if said.reason == "INVALID_PAGE_TOKEN":
+            assert case.path == "page_token"
+        else:
+            assert said.reason == "INVALID_FIELDS"
+            assert any(
+                name == case.path or case.path.startswith(f"{name}.") for name in said.fields
+            )
+        assert "ada" not in said.message + str(said.fields)
+
+    @pytest.mark.parametrize(
+        ("request_type", "choice"),
+        [("GetUser", "identifier"), ("CreateSession", "identifier"), ("RevokeSession", "session")],
     )
+    async def test_missing_choice_is_refused_by_name(self, channel, request_type, choice):
+        method = next(method for method in METHODS if method.name == request_type)
+        path = f"/{method.containing_service.full_name}/{method.name}"
 
-    said = await refused(sessions.CreateSession(request))
+        said = await refused(call(channel, path)(b""))
 
-    assert (said.reason, list(said.fields)) == ("INVALID_FIELDS", ["client.ip_address"])
+        assert said.code is StatusCode.INVALID_ARGUMENT
+        assert choice in said.fields
+
+    @pytest.mark.parametrize("prefix", ["email_prefix", "username_prefix"])
+    async def test_empty_prefix_filter_is_refused(self, users, prefix):
+        request = user_service_pb2.ListUsersRequest(filter={prefix: ""})
+
+        assert list((await refused(users.ListUsers(request))).fields) == [f"filter.{prefix}"]
+
+    async def test_several_broken_rules_are_all_named(self, users):
+        request = user_service_pb2.CreateUserRequest(
+            email="", password="x" * 257, username="-", profile=user_pb2.UserProfile(locale="!")
+        )
+
+        said = await refused(users.CreateUser(request))
+
+        assert said.fields == {
+            "email": "must have at least 1 character",
+            "password": "must have at most 256 characters",
+            "username": "has a character or a form that is not allowed",
+            "profile.locale": "has a character or a form that is not allowed",
+        }
+
+    async def test_broken_rules_in_status_are_limited(self, users):
+        request = user_service_pb2.BatchGetUsersRequest(user_ids=["x"] * 1000)
+
+        said = await refused(users.BatchGetUsers(request))
+
+        assert said.code is StatusCode.INVALID_ARGUMENT
+        assert len(said.fields) == 20
+
+    @pytest.mark.parametrize(
+        "address", ["fe80::1%eth0", "127.0.0.1/8", "127.1", "::g", "1.2.3.4:5"]
+    )
+    async def test_malformed_client_address_is_refused(self, sessions, address):
+        request = session_service_pb2.CreateSessionRequest(
+            email="ada@example.com", password="correct horse", client={"ip_address": address}
+        )
+
+        said = await refused(sessions.CreateSession(request))
+
+        assert (said.reason, list(said.fields)) == ("INVALID_FIELDS", ["client.ip_address"])
 
 
-async def test_message_above_size_limit_is_refused(users):
-    request = user_service_pb2.CreateUserRequest(email="a" * 100_000)
+class TestMessages:
+    """Messages and methods that cannot be read."""
 
-    assert (await refused(users.CreateUser(request))).code is StatusCode.RESOURCE_EXHAUSTED
+    @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+    async def test_malformed_message_is_refused(self, channel, method):
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        dice = random.Random(method.full_name)
+        outcomes = []
+        garbage = [b"\x0a\xff", b"\xff" * 20, b"\x0a\x7fx", *no_utf8(method.input_type)]
+        for data in garbage:
+            outcomes.append(await refused(call(channel, path)(data)))  # noqa: PERF401 - one by one
+        for _ in range(20):
+            garbage = dice.randbytes(dice.randrange(1, 40))
+            try:
+                await call(channel, path)(garbage)
+            except grpc.aio.AioRpcError as error:
+                outcomes.append(read_refusal(error))
 
+        for said in outcomes:
+            assert said.code in {StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND}
+            assert said.reason
 
-async def test_unknown_method_is_unimplemented(channel):
-    said = await refused(call(channel, "/tamatar.auth.v1.UserService/Nope")(b""))
+    async def test_message_above_size_limit_is_refused(self, users):
+        request = user_service_pb2.CreateUserRequest(email="a" * 100_000)
 
-    assert said.code is StatusCode.UNIMPLEMENTED
+        assert (await refused(users.CreateUser(request))).code is StatusCode.RESOURCE_EXHAUSTED
+
+    async def test_unknown_method_is_unimplemented(self, channel):
+        said = await refused(call(channel, "/tamatar.auth.v1.UserService/Nope")(b""))
+
+        assert said.code is StatusCode.UNIMPLEMENTED
 
 
 def call(channel: grpc.aio.Channel, path: str) -> Any:

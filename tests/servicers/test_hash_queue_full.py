@@ -122,65 +122,6 @@ async def connection(service):
         yield SessionServiceStub(channel)
 
 
-async def test_excess_sign_ins_are_refused_and_not_counted(service, database, gate):
-    async with AsyncExitStack() as open_connections:
-        stubs = [await open_connections.enter_async_context(connection(service)) for _ in "12"]
-        tasks = [asyncio.create_task(attempt(stubs[number % 2], number)) for number in range(200)]
-
-        async def excess_is_refused():
-            return sum(task.done() for task in tasks) == 200 - PERMITS
-
-        await eventually(excess_is_refused)
-        await reach(service, taken=PERMITS, hashing=THREADS, waiting=QUEUE)
-        await eventually(lambda: gate.checks == THREADS)
-        gate.open()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-
-    reasons = [said(outcome) for outcome in outcomes]
-    assert reasons.count(SERVER_BUSY) == 200 - PERMITS
-    assert reasons.count(INVALID_CREDENTIALS) == PERMITS == gate.checks
-    assert await attempts(database) == PERMITS
-    waits = {
-        read_refusal(outcome).retry_seconds for outcome in outcomes if said(outcome) == SERVER_BUSY
-    }
-    assert len(waits) > 1  # the retry delays are spread
-    assert all(0.1 <= wait <= 10 for wait in waits)
-
-
-async def test_other_calls_succeed_while_no_password_is_hashed(
-    service, sessions, users, user, gate
-):
-    gate.open()
-    token = (await sessions.CreateSession(sign_in())).session_token
-    async with AsyncExitStack() as taken:
-        for _ in range(PERMITS):
-            await taken.enter_async_context(service.components.passwords.permit())
-
-        validate = session_service_pb2.ValidateSessionRequest(session_token=token)
-        for _ in range(50):
-            await sessions.ValidateSession(validate)
-        await users.GetUser(user_service_pb2.GetUserRequest(user_id=user.user_id))
-        await users.CreateUser(ada(email="bob@example.com", password=""))
-        assert await refusal(sessions.CreateSession(sign_in())) == SERVER_BUSY
-    await sessions.CreateSession(sign_in())
-
-
-async def test_validation_succeeds_while_every_thread_hashes(
-    service, sessions, user, gate, database
-):
-    gate.open()
-    token = (await sessions.CreateSession(sign_in())).session_token
-    gate._opened.clear()
-    tasks = await hold(sessions, service, PERMITS)
-
-    validate = session_service_pb2.ValidateSessionRequest(session_token=token)
-    await asyncio.gather(*(sessions.ValidateSession(validate) for _ in range(50)))
-
-    assert not any(task.done() for task in tasks)
-    gate.open()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def create(users, _user, _token):
     await users.CreateUser(ada(email="bob@example.com"))
 
@@ -201,141 +142,207 @@ async def wrong_reset(users, _user, _token):
     await reset(users, _user, "tmu_" + "x" * 43)
 
 
-@pytest.mark.parametrize("way", [create, change, reset, wrong_reset], ids=lambda way: way.__name__)
-async def test_full_queue_refuses_before_any_statement(service, users, user, way):
-    asked = user_service_pb2.CreatePasswordResetRequest(email="ada@example.com")
-    token = (await users.CreatePasswordReset(asked)).token
-    statements = []
-    engine = service.database.engine.sync_engine
+class TestCancellation:
+    """Calls that go away, and a server that stops."""
 
-    def seen(_connection, _cursor, statement, *_):
-        statements.append(statement)
-
-    event.listen(engine, "before_cursor_execute", seen)
-    async with AsyncExitStack() as taken:
-        for _ in range(PERMITS):
-            await taken.enter_async_context(service.components.passwords.permit())
-        refusal = await refused(way(users, user, token))
-    event.remove(engine, "before_cursor_execute", seen)
-
-    assert (refusal.code, refusal.reason) == SERVER_BUSY
-    assert refusal.retry_seconds
-    assert statements == []
-    if way is not wrong_reset:
-        await way(users, user, token)
-
-
-@pytest.mark.parametrize("kind", ["cancelled", "deadline"])
-async def test_call_gone_before_its_hash_is_not_hashed(service, sessions, gate, kind):
-    held = await hold(sessions, service, THREADS)
-    options = {"timeout": 5} if kind == "deadline" else {}
-    request = sign_in(email="gone@example.com")
-    calls = [sessions.CreateSession(request, **options) for _ in range(2)]
-    await reach(service, taken=THREADS + 2, hashing=THREADS, waiting=2)
-    if kind == "cancelled":
-        for call in calls:
-            call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
-    await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
-    gate.open()
-    await asyncio.gather(*held, return_exceptions=True)
-
-    assert gate.checks == THREADS
-
-
-async def test_call_cancelled_while_hashed_keeps_its_permit(service, sessions, gate):
-    held = await hold(sessions, service, PERMITS)
-    held[0].cancel()
-    held[1].cancel()
-    await asyncio.wait(held[:2])
-
-    assert await refusal(sessions.CreateSession(sign_in())) == SERVER_BUSY
-    gate.open()
-    await asyncio.gather(*held, return_exceptions=True)
-    await reach(service, taken=0, hashing=0, waiting=0)
-
-
-async def test_stopping_server_answers_hashing_calls(settings, database, gate):
-    before = set(threading.enumerate())
-    few = changed(settings, hash_threads=THREADS, hash_queue=QUEUE)
-    async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(run_service(few))
-        channel = await stack.enter_async_context(channel_to(service))
-        held = await hold(SessionServiceStub(channel), service, PERMITS)
-        hashing = {it for it in threading.enumerate() if it.name.startswith("hash_")} - before
-
-        stopping = asyncio.create_task(service.stop())
-        await service.server.wait_for_termination(0.2)
-        assert not stopping.done()
-        gate.open()
-        await stopping
-        await eventually(lambda: not any(thread.is_alive() for thread in hashing))
-        outcomes = await asyncio.gather(*held, return_exceptions=True)
-
-    assert {said(outcome) for outcome in outcomes} == {INVALID_CREDENTIALS}
-    assert len(hashing) == THREADS
-
-
-async def test_create_user_after_busy_refusal_can_be_repeated(service, channel):
-    users = UserServiceStub(channel)
-    request = ada(request_id="4f9f6f2e-6f0b-4a3e-9d55-2f0a9b7f6a11")
-    async with AsyncExitStack() as taken:
-        for _ in range(PERMITS):
-            await taken.enter_async_context(service.components.passwords.permit())
-        assert await refusal(users.CreateUser(request)) == SERVER_BUSY
-
-    created = await users.CreateUser(request)
-    assert (await users.CreateUser(request)).user == created.user
-
-
-async def test_call_gone_before_its_hash_counts_no_attempt(service, sessions, user, gate, database):
-    tasks = await hold(sessions, service, THREADS)
-    before = await attempts(database)
-    for _ in range(5):
-        impatient = asyncio.create_task(attempt(sessions, 99))
-        await reach(service, taken=THREADS + 1, hashing=THREADS, waiting=1)
-        impatient.cancel()
+    @pytest.mark.parametrize("kind", ["cancelled", "deadline"])
+    async def test_call_gone_before_its_hash_is_not_hashed(self, service, sessions, gate, kind):
+        held = await hold(sessions, service, THREADS)
+        options = {"timeout": 5} if kind == "deadline" else {}
+        request = sign_in(email="gone@example.com")
+        calls = [sessions.CreateSession(request, **options) for _ in range(2)]
+        await reach(service, taken=THREADS + 2, hashing=THREADS, waiting=2)
+        if kind == "cancelled":
+            for call in calls:
+                call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
         await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
+        gate.open()
+        await asyncio.gather(*held, return_exceptions=True)
 
-    async def given_back():
-        return await attempts(database) == before
+        assert gate.checks == THREADS
 
-    await eventually(given_back)
-    gate.open()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async def test_call_cancelled_while_hashed_keeps_its_permit(self, service, sessions, gate):
+        held = await hold(sessions, service, PERMITS)
+        held[0].cancel()
+        held[1].cancel()
+        await asyncio.wait(held[:2])
 
+        assert await refusal(sessions.CreateSession(sign_in())) == SERVER_BUSY
+        gate.open()
+        await asyncio.gather(*held, return_exceptions=True)
+        await reach(service, taken=0, hashing=0, waiting=0)
 
-async def test_attempt_is_undone_after_deadline_of_call(settings, database, gate, monkeypatch):
-    monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
-    hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
-    async with (
-        run_service(changed(settings, **hasty)) as service,
-        channel_to(service) as channel,
+    async def test_stopping_server_answers_hashing_calls(self, settings, database, gate):
+        before = set(threading.enumerate())
+        few = changed(settings, hash_threads=THREADS, hash_queue=QUEUE)
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(run_service(few))
+            channel = await stack.enter_async_context(channel_to(service))
+            held = await hold(SessionServiceStub(channel), service, PERMITS)
+            hashing = {it for it in threading.enumerate() if it.name.startswith("hash_")} - before
+
+            stopping = asyncio.create_task(service.stop())
+            await service.server.wait_for_termination(0.2)
+            assert not stopping.done()
+            gate.open()
+            await stopping
+            await eventually(lambda: not any(thread.is_alive() for thread in hashing))
+            outcomes = await asyncio.gather(*held, return_exceptions=True)
+
+        assert {said(outcome) for outcome in outcomes} == {INVALID_CREDENTIALS}
+        assert len(hashing) == THREADS
+
+    async def test_call_gone_before_its_hash_counts_no_attempt(
+        self, service, sessions, user, gate, database
     ):
-        sessions = SessionServiceStub(channel)
-        hashing = asyncio.create_task(attempt(sessions, 1, timeout=30))
-        await reach(service, taken=1, hashing=1, waiting=0)
-        waiting = asyncio.create_task(attempt(sessions, 2))
-        await reach(service, taken=2, hashing=1, waiting=1)
-        async with database.transaction() as tx:
-            await tx.connection.execute(text("LOCK password_attempts IN EXCLUSIVE MODE"))
-            outcomes = await asyncio.gather(waiting, return_exceptions=True)
-            assert {said(it)[0] for it in outcomes} == {StatusCode.DEADLINE_EXCEEDED}
-            await asyncio.sleep(0.1)
+        tasks = await hold(sessions, service, THREADS)
+        before = await attempts(database)
+        for _ in range(5):
+            impatient = asyncio.create_task(attempt(sessions, 99))
+            await reach(service, taken=THREADS + 1, hashing=THREADS, waiting=1)
+            impatient.cancel()
+            await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
 
         async def given_back():
-            return await attempts(database) == 1
+            return await attempts(database) == before
 
         await eventually(given_back)
         gate.open()
-        await asyncio.gather(hashing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def test_attempt_is_undone_after_deadline_of_call(
+        self, settings, database, gate, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
+        hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
+        async with (
+            run_service(changed(settings, **hasty)) as service,
+            channel_to(service) as channel,
+        ):
+            sessions = SessionServiceStub(channel)
+            hashing = asyncio.create_task(attempt(sessions, 1, timeout=30))
+            await reach(service, taken=1, hashing=1, waiting=0)
+            waiting = asyncio.create_task(attempt(sessions, 2))
+            await reach(service, taken=2, hashing=1, waiting=1)
+            async with database.transaction() as tx:
+                await tx.connection.execute(text("LOCK password_attempts IN EXCLUSIVE MODE"))
+                outcomes = await asyncio.gather(waiting, return_exceptions=True)
+                assert {said(it)[0] for it in outcomes} == {StatusCode.DEADLINE_EXCEEDED}
+                await asyncio.sleep(0.1)
+
+            async def given_back():
+                return await attempts(database) == 1
+
+            await eventually(given_back)
+            gate.open()
+            await asyncio.gather(hashing, return_exceptions=True)
 
 
-async def test_permit_after_close_raises(service):
-    passwords = service.components.passwords
-    await passwords.close()
+class TestRefusals:
+    """Calls beyond the permits, and calls beside them."""
 
-    with pytest.raises(ServiceStopping):
-        async with passwords.permit():
-            pass
-    assert load(service) == (0, 0, 0)
+    async def test_excess_sign_ins_are_refused_and_not_counted(self, service, database, gate):
+        async with AsyncExitStack() as open_connections:
+            stubs = [await open_connections.enter_async_context(connection(service)) for _ in "12"]
+            tasks = [
+                asyncio.create_task(attempt(stubs[number % 2], number)) for number in range(200)
+            ]
+
+            async def excess_is_refused():
+                return sum(task.done() for task in tasks) == 200 - PERMITS
+
+            await eventually(excess_is_refused)
+            await reach(service, taken=PERMITS, hashing=THREADS, waiting=QUEUE)
+            await eventually(lambda: gate.checks == THREADS)
+            gate.open()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+        reasons = [said(outcome) for outcome in outcomes]
+        assert reasons.count(SERVER_BUSY) == 200 - PERMITS
+        assert reasons.count(INVALID_CREDENTIALS) == PERMITS == gate.checks
+        assert await attempts(database) == PERMITS
+        waits = {
+            read_refusal(outcome).retry_seconds
+            for outcome in outcomes
+            if said(outcome) == SERVER_BUSY
+        }
+        assert len(waits) > 1  # the retry delays are spread
+        assert all(0.1 <= wait <= 10 for wait in waits)
+
+    async def test_other_calls_succeed_while_no_password_is_hashed(
+        self, service, sessions, users, user, gate
+    ):
+        gate.open()
+        token = (await sessions.CreateSession(sign_in())).session_token
+        async with AsyncExitStack() as taken:
+            for _ in range(PERMITS):
+                await taken.enter_async_context(service.components.passwords.permit())
+
+            validate = session_service_pb2.ValidateSessionRequest(session_token=token)
+            for _ in range(50):
+                await sessions.ValidateSession(validate)
+            await users.GetUser(user_service_pb2.GetUserRequest(user_id=user.user_id))
+            await users.CreateUser(ada(email="bob@example.com", password=""))
+            assert await refusal(sessions.CreateSession(sign_in())) == SERVER_BUSY
+        await sessions.CreateSession(sign_in())
+
+    async def test_validation_succeeds_while_every_thread_hashes(
+        self, service, sessions, user, gate, database
+    ):
+        gate.open()
+        token = (await sessions.CreateSession(sign_in())).session_token
+        gate._opened.clear()
+        tasks = await hold(sessions, service, PERMITS)
+
+        validate = session_service_pb2.ValidateSessionRequest(session_token=token)
+        await asyncio.gather(*(sessions.ValidateSession(validate) for _ in range(50)))
+
+        assert not any(task.done() for task in tasks)
+        gate.open()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @pytest.mark.parametrize(
+        "way", [create, change, reset, wrong_reset], ids=lambda way: way.__name__
+    )
+    async def test_full_queue_refuses_before_any_statement(self, service, users, user, way):
+        asked = user_service_pb2.CreatePasswordResetRequest(email="ada@example.com")
+        token = (await users.CreatePasswordReset(asked)).token
+        statements = []
+        engine = service.database.engine.sync_engine
+
+        def seen(_connection, _cursor, statement, *_):
+            statements.append(statement)
+
+        event.listen(engine, "before_cursor_execute", seen)
+        async with AsyncExitStack() as taken:
+            for _ in range(PERMITS):
+                await taken.enter_async_context(service.components.passwords.permit())
+            refusal = await refused(way(users, user, token))
+        event.remove(engine, "before_cursor_execute", seen)
+
+        assert (refusal.code, refusal.reason) == SERVER_BUSY
+        assert refusal.retry_seconds
+        assert statements == []
+        if way is not wrong_reset:
+            await way(users, user, token)
+
+    async def test_create_user_after_busy_refusal_can_be_repeated(self, service, channel):
+        users = UserServiceStub(channel)
+        request = ada(request_id="4f9f6f2e-6f0b-4a3e-9d55-2f0a9b7f6a11")
+        async with AsyncExitStack() as taken:
+            for _ in range(PERMITS):
+                await taken.enter_async_context(service.components.passwords.permit())
+            assert await refusal(users.CreateUser(request)) == SERVER_BUSY
+
+        created = await users.CreateUser(request)
+        assert (await users.CreateUser(request)).user == created.user
+
+    async def test_permit_after_close_raises(self, service):
+        passwords = service.components.passwords
+        await passwords.close()
+
+        with pytest.raises(ServiceStopping):
+            async with passwords.permit():
+                pass
+        assert load(service) == (0, 0, 0)

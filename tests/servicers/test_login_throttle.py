@@ -110,170 +110,179 @@ async def four_connections(service):
         yield [SessionServiceStub(channel) for channel in channels]
 
 
-async def test_sign_in_after_wrong_passwords_must_wait(sessions, user, database):
-    for _ in range(FREE_ATTEMPTS + 1):
-        assert await refusal(sessions.CreateSession(sign_in(password="x"))) == INVALID_CREDENTIALS
-    await wait_longer(database)
+class TestCounting:
+    """Attempts that count, and the account they count for."""
 
-    said = await refused(sessions.CreateSession(sign_in()))
-
-    assert (said.code, said.reason) == TOO_MANY_ATTEMPTS
-    assert said.retry_seconds == MAX_WAIT.total_seconds()
-
-
-async def test_unknown_email_is_throttled_like_known_one(sessions, user, database):
-    async def tries(**who):
-        said = []
-        for _ in range(FREE_ATTEMPTS + 3):
-            said.append(await refused(sessions.CreateSession(sign_in(password="x", **who))))
-            await wait_longer(database)
-        return said
-
-    assert await tries() == await tries(email="unknown@example.com")
-
-
-async def test_username_and_email_count_together(sessions, user, database):
-    for who in [{"username": "ada"}, {"email": "ADA@example.com"}] * 2:
-        await refused(sessions.CreateSession(sign_in(password="x", **who)))
-    await wait_longer(database)
-
-    assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
-    by_name = sign_in(username="ada")
-    assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
-
-
-async def test_change_password_attempts_count_too(users, sessions, user, database):
-    for _ in range(FREE_ATTEMPTS + 1):
-        await refused(change(users, user, current_password="x"))
-    await wait_longer(database)
-
-    assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
-    assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
-
-
-async def test_right_password_with_weak_new_one_is_no_failure(users, user, database):
-    for _ in range(FREE_ATTEMPTS + 2):
-        assert (await refused(change(users, user, new_password="short"))).reason == "INVALID_FIELDS"
-
-    assert await failures(database) is None
-
-
-async def test_change_of_email_keeps_the_count(users, sessions, user, database):
-    for number in range(FREE_ATTEMPTS + 1):
-        await refused(change(users, user, current_password="x"))
-        await users.UpdateUser(
-            user_service_pb2.UpdateUserRequest(
-                user_id=user.user_id,
-                email=f"ada{number}@example.com",
-                update_mask={"paths": ["email"]},
+    async def test_sign_in_after_wrong_passwords_must_wait(self, sessions, user, database):
+        for _ in range(FREE_ATTEMPTS + 1):
+            assert (
+                await refusal(sessions.CreateSession(sign_in(password="x"))) == INVALID_CREDENTIALS
             )
-        )
-    await wait_longer(database)
+        await wait_longer(database)
 
-    assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
+        said = await refused(sessions.CreateSession(sign_in()))
 
+        assert (said.code, said.reason) == TOO_MANY_ATTEMPTS
+        assert said.retry_seconds == MAX_WAIT.total_seconds()
 
-async def test_new_owner_of_email_starts_without_failures(users, sessions, user, database):
-    await refused(sessions.CreateSession(sign_in(password="x")))
-    await run(database, update(password_attempts).values(failures=MAX_FAILURES))
-    await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+    async def test_unknown_email_is_throttled_like_known_one(self, sessions, user, database):
+        async def tries(**who):
+            said = []
+            for _ in range(FREE_ATTEMPTS + 3):
+                said.append(await refused(sessions.CreateSession(sign_in(password="x", **who))))
+                await wait_longer(database)
+            return said
 
-    await users.CreateUser(ada(email_verified=True))
+        assert await tries() == await tries(email="unknown@example.com")
 
-    await sessions.CreateSession(sign_in())
+    async def test_username_and_email_count_together(self, sessions, user, database):
+        for who in [{"username": "ada"}, {"email": "ADA@example.com"}] * 2:
+            await refused(sessions.CreateSession(sign_in(password="x", **who)))
+        await wait_longer(database)
 
+        assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+        by_name = sign_in(username="ada")
+        assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
 
-async def test_throttle_waits_double_up_to_a_quarter_of_an_hour(sessions, user, database):
-    waits = []
-    for _ in range(15):
+    async def test_change_password_attempts_count_too(self, users, sessions, user, database):
+        for _ in range(FREE_ATTEMPTS + 1):
+            await refused(change(users, user, current_password="x"))
+        await wait_longer(database)
+
+        assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
+        assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+
+    async def test_change_of_email_keeps_the_count(self, users, sessions, user, database):
+        for number in range(FREE_ATTEMPTS + 1):
+            await refused(change(users, user, current_password="x"))
+            await users.UpdateUser(
+                user_service_pb2.UpdateUserRequest(
+                    user_id=user.user_id,
+                    email=f"ada{number}@example.com",
+                    update_mask={"paths": ["email"]},
+                )
+            )
+        await wait_longer(database)
+
+        assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
+
+    async def test_new_owner_of_email_starts_without_failures(
+        self, users, sessions, user, database
+    ):
         await refused(sessions.CreateSession(sign_in(password="x")))
-        row = await run(
-            database,
-            select(func.round(func.extract("epoch", password_attempts.c.blocked_until
-                                           - password_attempts.c.last_tried_at))),
-        )  # fmt: skip
-        waits.append(int(row.scalar_one()))
+        await run(database, update(password_attempts).values(failures=MAX_FAILURES))
+        await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+
+        await users.CreateUser(ada(email_verified=True))
+
+        await sessions.CreateSession(sign_in())
+
+    async def test_success_clears_failures_of_its_account_only(
+        self, users, sessions, user, database
+    ):
+        other = await users.CreateUser(ada(email="other@example.com"))
+        await verify(database, other.user)
+        await refused(sessions.CreateSession(sign_in(password="x")))
+
+        await sessions.CreateSession(sign_in(email="other@example.com"))
+
+        assert await failures(database) == 1
+
+
+class TestClearing:
+    """Right passwords, which clear failures."""
+
+    async def test_right_password_with_weak_new_one_is_no_failure(self, users, user, database):
+        for _ in range(FREE_ATTEMPTS + 2):
+            assert (
+                await refused(change(users, user, new_password="short"))
+            ).reason == "INVALID_FIELDS"
+
+        assert await failures(database) is None
+
+    async def test_right_password_after_wait_clears_failures(self, sessions, user, database):
+        for _ in range(FREE_ATTEMPTS + 1):
+            await refused(sessions.CreateSession(sign_in(password="x")))
         await run(database, update(password_attempts).values(blocked_until=func.now()))
 
-    assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+        await sessions.CreateSession(sign_in())
+
+        assert await failures(database) is None
+
+    async def test_right_password_of_unverified_user_is_no_failure(self, users, sessions, database):
+        await users.CreateUser(ada())
+
+        for _ in range(6):
+            assert (await refused(sessions.CreateSession(sign_in()))).reason == "EMAIL_NOT_VERIFIED"
+        assert await failures(database) is None
 
 
-async def test_right_password_after_wait_clears_failures(sessions, user, database):
-    for _ in range(FREE_ATTEMPTS + 1):
+class TestLimits:
+    """Waits and the checks that they allow."""
+
+    async def test_throttle_waits_double_up_to_a_quarter_of_an_hour(self, sessions, user, database):
+        waits = []
+        for _ in range(15):
+            await refused(sessions.CreateSession(sign_in(password="x")))
+            row = await run(
+                database,
+                select(func.round(func.extract("epoch", password_attempts.c.blocked_until
+                                               - password_attempts.c.last_tried_at))),
+            )  # fmt: skip
+            waits.append(int(row.scalar_one()))
+            await run(database, update(password_attempts).values(blocked_until=func.now()))
+
+        assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+
+    async def test_200_concurrent_wrong_passwords_check_few(
+        self, patient_service, sessions, user, database, monkeypatch
+    ):
+        token = (await sessions.CreateSession(sign_in())).session_token
+        checked = count_checks(monkeypatch)
+        gather_at_the_door(monkeypatch, 200)
+        async with (
+            four_connections(patient_service) as others,
+            channel_to(patient_service) as channel,
+        ):
+            owner = SessionServiceStub(channel)
+            began = await moment(database)
+            burst = asyncio.gather(
+                *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
+            )
+            validated = await validations(owner, token, burst)
+            outcomes = await burst
+        allowed = attempts_allowed_in(await moment(database) - began)
+
+        looked_at = outcomes.count(INVALID_CREDENTIALS)
+        assert outcomes.count(TOO_MANY_ATTEMPTS) == 200 - looked_at
+        assert looked_at == len(checked) == await failures(database)
+        assert FREE_ATTEMPTS < looked_at <= allowed
+        assert validated
+
+    async def test_200_concurrent_wrong_passwords_after_wait_check_one(
+        self, patient_service, sessions, user, database, monkeypatch
+    ):
         await refused(sessions.CreateSession(sign_in(password="x")))
-    await run(database, update(password_attempts).values(blocked_until=func.now()))
+        due = update(password_attempts).values(failures=20, blocked_until=func.now())
+        await run(database, due)
+        checked = count_checks(monkeypatch)
+        gather_at_the_door(monkeypatch, 200)
+        async with four_connections(patient_service) as others:
+            outcomes = await asyncio.gather(
+                *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
+            )
 
-    await sessions.CreateSession(sign_in())
+        assert outcomes.count(INVALID_CREDENTIALS) == len(checked) == 1
+        assert outcomes.count(TOO_MANY_ATTEMPTS) == 199
+        assert await failures(database) == 21
 
-    assert await failures(database) is None
-
-
-async def test_success_clears_failures_of_its_account_only(users, sessions, user, database):
-    other = await users.CreateUser(ada(email="other@example.com"))
-    await verify(database, other.user)
-    await refused(sessions.CreateSession(sign_in(password="x")))
-
-    await sessions.CreateSession(sign_in(email="other@example.com"))
-
-    assert await failures(database) == 1
-
-
-async def test_right_password_of_unverified_user_is_no_failure(users, sessions, database):
-    await users.CreateUser(ada())
-
-    for _ in range(6):
-        assert (await refused(sessions.CreateSession(sign_in()))).reason == "EMAIL_NOT_VERIFIED"
-    assert await failures(database) is None
-
-
-async def test_200_concurrent_wrong_passwords_check_few(
-    patient_service, sessions, user, database, monkeypatch
-):
-    token = (await sessions.CreateSession(sign_in())).session_token
-    checked = count_checks(monkeypatch)
-    gather_at_the_door(monkeypatch, 200)
-    async with four_connections(patient_service) as others, channel_to(patient_service) as channel:
-        owner = SessionServiceStub(channel)
-        began = await moment(database)
-        burst = asyncio.gather(
-            *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
-        )
-        validated = await validations(owner, token, burst)
-        outcomes = await burst
-    allowed = attempts_allowed_in(await moment(database) - began)
-
-    looked_at = outcomes.count(INVALID_CREDENTIALS)
-    assert outcomes.count(TOO_MANY_ATTEMPTS) == 200 - looked_at
-    assert looked_at == len(checked) == await failures(database)
-    assert FREE_ATTEMPTS < looked_at <= allowed
-    assert validated
-
-
-async def test_200_concurrent_wrong_passwords_after_wait_check_one(
-    patient_service, sessions, user, database, monkeypatch
-):
-    await refused(sessions.CreateSession(sign_in(password="x")))
-    due = update(password_attempts).values(failures=20, blocked_until=func.now())
-    await run(database, due)
-    checked = count_checks(monkeypatch)
-    gather_at_the_door(monkeypatch, 200)
-    async with four_connections(patient_service) as others:
-        outcomes = await asyncio.gather(
-            *(refusal(other.CreateSession(sign_in(password="x"))) for other in others * 50)
+    async def test_password_after_100_failures_needs_a_reset(self, users, sessions, user, database):
+        await refused(sessions.CreateSession(sign_in(password="x")))
+        await run(
+            database,
+            update(password_attempts).values(failures=MAX_FAILURES, blocked_until=func.now()),
         )
 
-    assert outcomes.count(INVALID_CREDENTIALS) == len(checked) == 1
-    assert outcomes.count(TOO_MANY_ATTEMPTS) == 199
-    assert await failures(database) == 21
-
-
-async def test_password_after_100_failures_needs_a_reset(users, sessions, user, database):
-    await refused(sessions.CreateSession(sign_in(password="x")))
-    await run(
-        database,
-        update(password_attempts).values(failures=MAX_FAILURES, blocked_until=func.now()),
-    )
-
-    assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
-    await reset(users, (await password_reset(users)).token)
-    await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
+        assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+        await reset(users, (await password_reset(users)).token)
+        await sessions.CreateSession(sign_in(password=NEW_PASSWORD))

@@ -53,9 +53,6 @@ async def run(database, *statements):
             await tx.connection.execute(text(statement))
 
 
-# Constraints
-
-
 async def add(database, **given):
     async with database.transaction() as tx:
         await tx.users.add(new_user(**given))
@@ -105,40 +102,6 @@ VIOLATIONS = {
     "fk_user_tokens_user_id_users": (user_token_without_user, UserNotFound),
     "fk_password_attempts_user_id_users": (attempt_without_user, InvalidCredentials),
 }
-
-
-@pytest.mark.parametrize("constraint", CONSTRAINTS)
-async def test_violated_constraint_maps_to_its_failure(database, user, constraint):
-    violate, expected = VIOLATIONS[constraint]
-
-    error = await provoked(violate(database, user))
-
-    assert error.orig.diag.constraint_name == constraint
-    assert type(to_failure(error)) is expected
-
-
-async def test_constraints_table_lists_every_constraint_of_schema(database):
-    query = """
-        SELECT indexrelid::regclass::text FROM pg_index
-        WHERE indisunique AND NOT indisprimary AND indrelid::regclass::text NOT LIKE 'pg_%'
-        UNION
-        SELECT conname FROM pg_constraint WHERE contype = 'f'
-    """
-    async with database.read() as db:
-        real = set((await db.connection.execute(text(query))).scalars())
-
-    # Two tokens of 256 random bits never collide: a collision is a fault.
-    digests = {
-        "uq_sessions_token_digest",
-        "uq_sessions_previous_digest",
-        "uq_user_tokens_token_digest",
-    }
-    # The statement that replaces a session's token holds the session's row.
-    held = {"fk_replaced_tokens_session_id_sessions"}
-    assert set(CONSTRAINTS) == real - digests - held
-
-
-# SQLSTATEs
 
 
 async def missing_value(database, user):
@@ -262,119 +225,101 @@ PROVOCATIONS = {
 }
 
 
-@pytest.mark.parametrize("state", PROVOCATIONS)
-async def test_provoked_fault_maps_to_failure_of_its_sqlstate(database, user, state):
-    for _ in range(10):
-        error = await provoked(PROVOCATIONS[state](database, user))
-        # A connection that ends may be lost before libpq has read its last message.
-        if sqlstate(error):
-            break
-
-    assert sqlstate(error) == state
-    assert type(to_failure(error)) is SQLSTATES[state]
-    assert database.pool.in_use == 0
-
-
-@pytest.mark.parametrize(
-    "state", [*SQLSTATES, *(f"{family}000" for family in SQLSTATE_CLASSES), "53400"]
-)
-async def test_raised_sqlstate_maps_to_failure_of_table(database, state):
-    error = await provoked(run(database, raising(state)))
-
-    assert sqlstate(error) == state
-    assert type(to_failure(error)) is (SQLSTATES.get(state) or SQLSTATE_CLASSES[state[:2]])
-
-
-@pytest.mark.parametrize("state", ["42P01", "XX000", "P0001", "23505", "28000", "0A000"])
-async def test_unlisted_sqlstate_maps_to_no_failure(database, state):
-    error = await provoked(run(database, raising(state)))
-
-    assert to_failure(error) is None
-
-
 def raising(state):
     return f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
 
 
-async def test_duplicate_primary_key_maps_to_no_failure(database, user):
-    error = await provoked(add(database, id=user.id))
+class TestConstraints:
+    """Violated constraints."""
 
-    assert sqlstate(error) == "23505"
-    assert to_failure(error) is None
+    @pytest.mark.parametrize("constraint", CONSTRAINTS)
+    async def test_violated_constraint_maps_to_its_failure(self, database, user, constraint):
+        violate, expected = VIOLATIONS[constraint]
 
+        error = await provoked(violate(database, user))
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"email": "x" * 256},
-        {"username": "x" * 31},
-        {"first_name": "x" * 101},
-        {"first_name": "a\0b"},
-    ],
-)
-async def test_value_that_cannot_be_stored_is_refused(database, values):
-    error = await provoked(add(database, **values))
+        assert error.orig.diag.constraint_name == constraint
+        assert type(to_failure(error)) is expected
 
-    assert type(to_failure(error)) is ValueRefused
+    async def test_constraints_table_lists_every_constraint_of_schema(self, database):
+        query = """
+        SELECT indexrelid::regclass::text FROM pg_index
+        WHERE indisunique AND NOT indisprimary AND indrelid::regclass::text NOT LIKE 'pg_%'
+        UNION
+        SELECT conname FROM pg_constraint WHERE contype = 'f'
+    """
+        async with database.read() as db:
+            real = set((await db.connection.execute(text(query))).scalars())
 
+        # Two tokens of 256 random bits never collide: a collision is a fault.
+        digests = {
+            "uq_sessions_token_digest",
+            "uq_sessions_previous_digest",
+            "uq_user_tokens_token_digest",
+        }
+        # The statement that replaces a session's token holds the session's row.
+        held = {"fk_replaced_tokens_session_id_sessions"}
+        assert set(CONSTRAINTS) == real - digests - held
 
-@pytest.mark.parametrize(
-    "statement", ["SELECT 1 / 0", "SELECT 'x'::int", "SELECT 2147483647 + 1", "SELECT 'x'::uuid"]
-)
-async def test_value_that_cannot_be_computed_is_refused(database, statement):
-    error = await provoked(run(database, statement))
+    async def test_duplicate_primary_key_maps_to_no_failure(self, database, user):
+        error = await provoked(add(database, id=user.id))
 
-    assert type(to_failure(error)) is ValueRefused
-
-
-# No server, no connection
-
-
-async def test_exhausted_pool_is_unavailable(database, settings):
-    hasty = changed(settings, pool_wait=timedelta(milliseconds=10))
-    pool = Database(create_engine(hasty.database, pool_size=1))
-    await pool.fill_pool()
-    async with pool.transaction():
-        with pytest.raises(StorageUnavailable):
-            await run(pool, "SELECT 1")
-
-    await pool.close()
+        assert sqlstate(error) == "23505"
+        assert to_failure(error) is None
 
 
-async def test_refused_connection_is_unavailable(settings):
-    nowhere = Database(create_engine(settings.with_database("postgresql://127.0.0.1:1/x").database))
+class TestStates:
+    """Errors with a SQLSTATE."""
 
-    error = await provoked(run(nowhere, "SELECT 1"))
+    @pytest.mark.parametrize("state", PROVOCATIONS)
+    async def test_provoked_fault_maps_to_failure_of_its_sqlstate(self, database, user, state):
+        for _ in range(10):
+            error = await provoked(PROVOCATIONS[state](database, user))
+            # A connection that ends may be lost before libpq has read its last message.
+            if sqlstate(error):
+                break
 
-    assert type(to_failure(error)) is StorageUnavailable
+        assert sqlstate(error) == state
+        assert type(to_failure(error)) is SQLSTATES[state]
+        assert database.pool.in_use == 0
 
-
-async def test_too_many_connections_are_unavailable(database, settings, database_url):
-    await run(
-        database,
-        "DROP ROLE IF EXISTS crowded",
-        "CREATE ROLE crowded LOGIN PASSWORD 'x' CONNECTION LIMIT 0",
+    @pytest.mark.parametrize(
+        "state", [*SQLSTATES, *(f"{family}000" for family in SQLSTATE_CLASSES), "53400"]
     )
-    url = make_url(database_url).set(username="crowded", password="x")
-    crowded = Database(
-        create_engine(settings.with_database(url.render_as_string(hide_password=False)).database)
+    async def test_raised_sqlstate_maps_to_failure_of_table(self, database, state):
+        error = await provoked(run(database, raising(state)))
+
+        assert sqlstate(error) == state
+        assert type(to_failure(error)) is (SQLSTATES.get(state) or SQLSTATE_CLASSES[state[:2]])
+
+    @pytest.mark.parametrize("state", ["42P01", "XX000", "P0001", "23505", "28000", "0A000"])
+    async def test_unlisted_sqlstate_maps_to_no_failure(self, database, state):
+        error = await provoked(run(database, raising(state)))
+
+        assert to_failure(error) is None
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"email": "x" * 256},
+            {"username": "x" * 31},
+            {"first_name": "x" * 101},
+            {"first_name": "a\0b"},
+        ],
     )
+    async def test_value_that_cannot_be_stored_is_refused(self, database, values):
+        error = await provoked(add(database, **values))
 
-    error = await provoked(run(crowded, "SELECT 1"))
-    await run(database, "DROP ROLE crowded")
+        assert type(to_failure(error)) is ValueRefused
 
-    assert "too many connections" in str(error)
-    assert type(to_failure(error)) is StorageUnavailable
-
-
-async def test_unresolvable_host_is_unavailable(settings):
-    nowhere = Database(
-        create_engine(settings.with_database("postgresql://no-such-host.invalid/x").database)
+    @pytest.mark.parametrize(
+        "statement",
+        ["SELECT 1 / 0", "SELECT 'x'::int", "SELECT 2147483647 + 1", "SELECT 'x'::uuid"],
     )
+    async def test_value_that_cannot_be_computed_is_refused(self, database, statement):
+        error = await provoked(run(database, statement))
 
-    error = await provoked(run(nowhere, "SELECT 1"))
-
-    assert type(to_failure(error)) is StorageUnavailable
+        assert type(to_failure(error)) is ValueRefused
 
 
 @pytest.fixture
@@ -382,24 +327,6 @@ def own_postgres(tmp_path):
     """A server that a test may break."""
     with EmbeddedPostgres(tmp_path, settings={"fsync": "off"}) as postgres:
         yield postgres
-
-
-async def test_crashed_or_stopping_server_is_unavailable(settings, own_postgres, tmp_path):
-    mine = settings.with_database(own_postgres.url())
-    own = Database(create_engine(mine.database))
-    async with own.read() as db, own.read() as other:
-        pid = text("SELECT pg_backend_pid()")
-        os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
-        error = await provoked(db.connection.execute(text("SELECT pg_sleep(60)")))
-        assert type(to_failure(error)) is StorageUnavailable  # 57P02, without a code from libpq
-
-    await until_it_answers(own)
-    async with own.read():
-        (status,) = tmp_path.glob("*/data/postmaster.pid")
-        os.kill(int(status.read_text().split()[0]), signal.SIGTERM)
-        error = await provoked(until_it_refuses(mine))
-        assert type(to_failure(error)) is StorageUnavailable  # 57P03, without a code from libpq
-    await own.close()
 
 
 async def until_it_answers(database):
@@ -425,17 +352,82 @@ async def until_it_refuses(settings):
     await eventually(connects)
 
 
-# Anything else
+class TestConnections:
+    """Errors without a SQLSTATE."""
 
+    async def test_exhausted_pool_is_unavailable(self, database, settings):
+        hasty = changed(settings, pool_wait=timedelta(milliseconds=10))
+        pool = Database(create_engine(hasty.database, pool_size=1))
+        await pool.fill_pool()
+        async with pool.transaction():
+            with pytest.raises(StorageUnavailable):
+                await run(pool, "SELECT 1")
 
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("x"), KeyError("x"), psycopg.ProgrammingError("x"), psycopg.InterfaceError()],
-)
-def test_error_not_from_postgresql_maps_to_no_failure(error):
-    assert to_failure(error) is None
-    assert sqlstate(error) is None
+        await pool.close()
 
+    async def test_refused_connection_is_unavailable(self, settings):
+        nowhere = Database(
+            create_engine(settings.with_database("postgresql://127.0.0.1:1/x").database)
+        )
 
-def test_broken_socket_is_unavailable():
-    assert type(to_failure(ConnectionResetError())) is StorageUnavailable
+        error = await provoked(run(nowhere, "SELECT 1"))
+
+        assert type(to_failure(error)) is StorageUnavailable
+
+    async def test_too_many_connections_are_unavailable(self, database, settings, database_url):
+        await run(
+            database,
+            "DROP ROLE IF EXISTS crowded",
+            "CREATE ROLE crowded LOGIN PASSWORD 'x' CONNECTION LIMIT 0",
+        )
+        url = make_url(database_url).set(username="crowded", password="x")
+        crowded = Database(
+            create_engine(
+                settings.with_database(url.render_as_string(hide_password=False)).database
+            )
+        )
+
+        error = await provoked(run(crowded, "SELECT 1"))
+        await run(database, "DROP ROLE crowded")
+
+        assert "too many connections" in str(error)
+        assert type(to_failure(error)) is StorageUnavailable
+
+    async def test_unresolvable_host_is_unavailable(self, settings):
+        nowhere = Database(
+            create_engine(settings.with_database("postgresql://no-such-host.invalid/x").database)
+        )
+
+        error = await provoked(run(nowhere, "SELECT 1"))
+
+        assert type(to_failure(error)) is StorageUnavailable
+
+    async def test_crashed_or_stopping_server_is_unavailable(
+        self, settings, own_postgres, tmp_path
+    ):
+        mine = settings.with_database(own_postgres.url())
+        own = Database(create_engine(mine.database))
+        async with own.read() as db, own.read() as other:
+            pid = text("SELECT pg_backend_pid()")
+            os.kill((await other.connection.execute(pid)).scalar_one(), signal.SIGKILL)
+            error = await provoked(db.connection.execute(text("SELECT pg_sleep(60)")))
+            assert type(to_failure(error)) is StorageUnavailable  # 57P02, without a code from libpq
+
+        await until_it_answers(own)
+        async with own.read():
+            (status,) = tmp_path.glob("*/data/postmaster.pid")
+            os.kill(int(status.read_text().split()[0]), signal.SIGTERM)
+            error = await provoked(until_it_refuses(mine))
+            assert type(to_failure(error)) is StorageUnavailable  # 57P03, without a code from libpq
+        await own.close()
+
+    @pytest.mark.parametrize(
+        "error",
+        [ValueError("x"), KeyError("x"), psycopg.ProgrammingError("x"), psycopg.InterfaceError()],
+    )
+    def test_error_not_from_postgresql_maps_to_no_failure(self, error):
+        assert to_failure(error) is None
+        assert sqlstate(error) is None
+
+    def test_broken_socket_is_unavailable(self):
+        assert type(to_failure(ConnectionResetError())) is StorageUnavailable

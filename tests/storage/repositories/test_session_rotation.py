@@ -143,213 +143,209 @@ def statements(database):
     event.remove(engine, "before_cursor_execute", see)
 
 
-async def test_rotate_replaces_token_and_keeps_previous_digest(do, session, user, stored):
-    valid = await do("rotate", FIRST, NEXT)
+class TestRevocation:
+    """Revocations by replaced tokens."""
 
-    assert valid.user == user
-    assert valid.session == session._replace(last_activity_at=valid.session.last_activity_at)
-    assert valid.session.last_activity_at > session.last_activity_at
-    row = await stored()
-    assert (row.previous_digest, row.token_digest) == (FIRST, NEXT.digest)
-    assert row.rotation_nonce == NEXT.nonce
-    assert row.rotated_at == row.last_activity_at
+    async def test_concurrent_reuses_end_session_once(self, do, session, stored):
+        ends = await asyncio.gather(
+            *(do("revoke_reused", session.id) for _ in range(10)), return_exceptions=True
+        )
 
+        assert ends.count(None) == 1
+        assert {type(end) for end in ends} == {type(None), SessionRevoked}
+        assert (await stored()).revoked_at is not None
 
-async def test_rotate_remembers_every_replaced_token(database, rotate_on, stored):
-    *replaced, _ = await rotate_on(5)
+    async def test_reuse_after_purge_raises_revoked(self, database, do, user, session):
+        async with database.transaction() as tx:
+            await tx.users.purge(user.id)
 
-    async with database.read() as db:
-        rows = (await db.connection.execute(select(replaced_tokens))).all()
-    session = await stored()
-    assert {row.token_digest for row in rows} == set(replaced)
-    assert {row.session_id for row in rows} == {session.id}
-    assert max(row.replaced_at for row in rows) == session.rotated_at
+        with pytest.raises(SessionRevoked):
+            await do("revoke_reused", session.id)
 
+    async def test_revoke_by_any_former_token_ends_session(self, database, session, rotate_on, age):
+        digests = await rotate_on(3)
+        await age(rotated_at=func.now() - ROTATION_GRACE)
 
-async def test_rotate_is_one_statement(do, session, statements):
-    await do("rotate", FIRST, NEXT)
+        for digest in digests:
+            await age(is_valid=True, revoked_at=None)
+            async with database.transaction() as tx:
+                ended = await tx.sessions.revoke_by_token(digest)
+            assert (ended.id, ended.revoked_at is None) == (session.id, False)
 
-    assert len(statements) == 1
+    async def test_revoke_by_token_rotated_meanwhile_ends_session(self, database, session, stored):
+        async def revoke():
+            async with database.transaction() as tx:
+                return await tx.sessions.revoke_by_token(FIRST)
 
+        async with database.transaction() as tx:
+            await tx.rotations.rotate(FIRST, NEXT)
+            await tx.rotations.rotate(NEXT.digest, LATER)
+            revocation = asyncio.create_task(revoke())
+            while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
+                await asyncio.sleep(0.01)
 
-async def test_rotate_of_token_not_current_returns_none(do, session, stored, remembered):
-    assert await do("rotate", b"?" * 32, NEXT) is None
-    await do("rotate", FIRST, NEXT)
-    before = await stored()
-
-    assert await do("rotate", FIRST, LATER) is None
-    assert await stored() == before
-    assert await remembered() == {FIRST}
-
-
-async def test_concurrent_rotations_one_succeeds(do, session, stored, remembered):
-    tokens = [NewToken(bytes([n]) * 32, bytes([n]) * 32) for n in range(10)]
-
-    ends = await asyncio.gather(*(do("rotate", FIRST, token) for token in tokens))
-
-    (winner,) = [token for token, end in zip(tokens, ends, strict=True) if end]
-    assert (await stored()).token_digest == winner.digest
-    assert await remembered() == {FIRST}
+        await revocation
+        row = await stored()
+        assert (row.token_digest, row.is_valid) == (LATER.digest, False)
 
 
-async def test_rotate_keeps_tokens_of_other_sessions(database, validator, do, session, user):
-    other = new_session(user.id)
-    async with database.transaction() as tx:
-        before = await tx.sessions.add(other, LIFETIME)
+class TestFindRotated:
+    """`find_rotated`."""
 
-    await do("rotate", FIRST, NEXT)
+    async def test_find_rotated_reports_grace_until_it_ends(self, do, session, user, age):
+        valid = await do("rotate", FIRST, NEXT)
 
-    validated = validated_message(await validator().validate(other.token_digest))
-    assert validated.session == session_message(before)
+        found = await do("find_rotated", FIRST)
+        assert (found.valid, found.is_in_grace, found.nonce) == (valid, True, NEXT.nonce)
+
+        await age(rotated_at=func.now() - ROTATION_GRACE + 8 * SECOND)
+        assert (await do("find_rotated", FIRST)).is_in_grace
+        await age(rotated_at=func.now() - ROTATION_GRACE)
+        assert not (await do("find_rotated", FIRST)).is_in_grace
+
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_find_rotated_of_ended_session_raises_its_end(self, do, end, rotate_on, how):
+        *replaced, _ = await rotate_on(3)
+        await end(how)
+
+        for digest in replaced:
+            with pytest.raises(ENDS[how]):
+                await do("find_rotated", digest, idle_limit=LIMIT)
+
+    @pytest.mark.parametrize("times", [2, 3, 100])
+    async def test_find_rotated_grants_grace_to_last_token_only(
+        self, do, session, rotate_on, times
+    ):
+        *older, last, present = await rotate_on(times)
+
+        for digest in older:
+            found = await do("find_rotated", digest)
+            assert (found.valid.session.id, found.is_in_grace) == (session.id, False)
+        found = await do("find_rotated", last)
+        assert (found.is_in_grace, found.nonce) == (True, present)
+        with pytest.raises(SessionUnknown):
+            await do("find_rotated", b"?" * 32)
+
+    async def test_replaced_tokens_of_purged_user_are_deleted(
+        self, database, do, user, rotate_on, remembered
+    ):
+        oldest, *_ = await rotate_on(3)
+        async with database.transaction() as tx:
+            await tx.users.purge(user.id)
+
+        assert await remembered() == set()
+        assert await do("rotate", oldest, LATER) is None
+        with pytest.raises(SessionUnknown):
+            await do("find_rotated", oldest)
+
+    @pytest.mark.parametrize("find", ["find_rotated", "revoke_by_token"])
+    async def test_replaced_token_is_found_by_indexes(self, database, rotate_on, statements, find):
+        oldest, *_ = await rotate_on(2)
+        async with database.transaction() as tx:
+            repository = tx.rotations if find == "find_rotated" else tx.sessions
+            await getattr(repository, find)(oldest)
+        statement, values = statements[-1]
+
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = await tx.connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+            lines = "\n".join(plan.scalars())
+        assert "pk_replaced_tokens" in lines
+        assert "Seq Scan" not in lines
+
+    async def test_find_rotated_of_current_token_raises_conflict(self, do, session):
+        with pytest.raises(TransactionConflict):
+            await do("find_rotated", FIRST)
 
 
-@pytest.mark.parametrize("how", ENDS)
-async def test_rotate_of_ended_session_returns_none(do, end, stored, remembered, how):
-    await end(how)
+class TestRotate:
+    """`rotate`."""
 
-    assert await do("rotate", FIRST, NEXT, idle_limit=LIMIT) is None
+    async def test_rotate_replaces_token_and_keeps_previous_digest(self, do, session, user, stored):
+        valid = await do("rotate", FIRST, NEXT)
 
-    assert (await stored()).token_digest == FIRST
-    assert await remembered() == set()
-    with pytest.raises(ENDS[how]):
-        await do("find_rotated", FIRST, idle_limit=LIMIT)
+        assert valid.user == user
+        assert valid.session == session._replace(last_activity_at=valid.session.last_activity_at)
+        assert valid.session.last_activity_at > session.last_activity_at
+        row = await stored()
+        assert (row.previous_digest, row.token_digest) == (FIRST, NEXT.digest)
+        assert row.rotation_nonce == NEXT.nonce
+        assert row.rotated_at == row.last_activity_at
 
+    async def test_rotate_remembers_every_replaced_token(self, database, rotate_on, stored):
+        *replaced, _ = await rotate_on(5)
 
-async def test_rotate_of_idle_session_without_limit_succeeds(do, end):
-    await end("idle")
+        async with database.read() as db:
+            rows = (await db.connection.execute(select(replaced_tokens))).all()
+        session = await stored()
+        assert {row.token_digest for row in rows} == set(replaced)
+        assert {row.session_id for row in rows} == {session.id}
+        assert max(row.replaced_at for row in rows) == session.rotated_at
 
-    assert await do("rotate", FIRST, NEXT)
+    async def test_rotate_is_one_statement(self, do, session, statements):
+        await do("rotate", FIRST, NEXT)
 
+        assert len(statements) == 1
 
-async def test_find_rotated_reports_grace_until_it_ends(do, session, user, age):
-    valid = await do("rotate", FIRST, NEXT)
+    async def test_rotate_of_token_not_current_returns_none(self, do, session, stored, remembered):
+        assert await do("rotate", b"?" * 32, NEXT) is None
+        await do("rotate", FIRST, NEXT)
+        before = await stored()
 
-    found = await do("find_rotated", FIRST)
-    assert (found.valid, found.is_in_grace, found.nonce) == (valid, True, NEXT.nonce)
+        assert await do("rotate", FIRST, LATER) is None
+        assert await stored() == before
+        assert await remembered() == {FIRST}
 
-    await age(rotated_at=func.now() - ROTATION_GRACE + 8 * SECOND)
-    assert (await do("find_rotated", FIRST)).is_in_grace
-    await age(rotated_at=func.now() - ROTATION_GRACE)
-    assert not (await do("find_rotated", FIRST)).is_in_grace
+    async def test_concurrent_rotations_one_succeeds(self, do, session, stored, remembered):
+        tokens = [NewToken(bytes([n]) * 32, bytes([n]) * 32) for n in range(10)]
 
+        ends = await asyncio.gather(*(do("rotate", FIRST, token) for token in tokens))
 
-@pytest.mark.parametrize("how", ENDS)
-async def test_find_rotated_of_ended_session_raises_its_end(do, end, rotate_on, how):
-    *replaced, _ = await rotate_on(3)
-    await end(how)
+        (winner,) = [token for token, end in zip(tokens, ends, strict=True) if end]
+        assert (await stored()).token_digest == winner.digest
+        assert await remembered() == {FIRST}
 
-    for digest in replaced:
+    async def test_rotate_keeps_tokens_of_other_sessions(
+        self, database, validator, do, session, user
+    ):
+        other = new_session(user.id)
+        async with database.transaction() as tx:
+            before = await tx.sessions.add(other, LIFETIME)
+
+        await do("rotate", FIRST, NEXT)
+
+        validated = validated_message(await validator().validate(other.token_digest))
+        assert validated.session == session_message(before)
+
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_rotate_of_ended_session_returns_none(self, do, end, stored, remembered, how):
+        await end(how)
+
+        assert await do("rotate", FIRST, NEXT, idle_limit=LIMIT) is None
+
+        assert (await stored()).token_digest == FIRST
+        assert await remembered() == set()
         with pytest.raises(ENDS[how]):
-            await do("find_rotated", digest, idle_limit=LIMIT)
+            await do("find_rotated", FIRST, idle_limit=LIMIT)
 
+    async def test_rotate_of_idle_session_without_limit_succeeds(self, do, end):
+        await end("idle")
 
-@pytest.mark.parametrize("times", [2, 3, 100])
-async def test_find_rotated_grants_grace_to_last_token_only(do, session, rotate_on, times):
-    *older, last, present = await rotate_on(times)
+        assert await do("rotate", FIRST, NEXT)
 
-    for digest in older:
-        found = await do("find_rotated", digest)
-        assert (found.valid.session.id, found.is_in_grace) == (session.id, False)
-    found = await do("find_rotated", last)
-    assert (found.is_in_grace, found.nonce) == (True, present)
-    with pytest.raises(SessionUnknown):
-        await do("find_rotated", b"?" * 32)
-
-
-async def test_replaced_tokens_of_purged_user_are_deleted(
-    database, do, user, rotate_on, remembered
-):
-    oldest, *_ = await rotate_on(3)
-    async with database.transaction() as tx:
-        await tx.users.purge(user.id)
-
-    assert await remembered() == set()
-    assert await do("rotate", oldest, LATER) is None
-    with pytest.raises(SessionUnknown):
-        await do("find_rotated", oldest)
-
-
-async def test_concurrent_reuses_end_session_once(do, session, stored):
-    ends = await asyncio.gather(
-        *(do("revoke_reused", session.id) for _ in range(10)), return_exceptions=True
-    )
-
-    assert ends.count(None) == 1
-    assert {type(end) for end in ends} == {type(None), SessionRevoked}
-    assert (await stored()).revoked_at is not None
-
-
-async def test_reuse_after_purge_raises_revoked(database, do, user, session):
-    async with database.transaction() as tx:
-        await tx.users.purge(user.id)
-
-    with pytest.raises(SessionRevoked):
-        await do("revoke_reused", session.id)
-
-
-async def test_revoke_by_any_former_token_ends_session(database, session, rotate_on, age):
-    digests = await rotate_on(3)
-    await age(rotated_at=func.now() - ROTATION_GRACE)
-
-    for digest in digests:
-        await age(is_valid=True, revoked_at=None)
+    async def test_rotate_during_revocation_returns_none(self, database, do, session, remembered):
         async with database.transaction() as tx:
-            ended = await tx.sessions.revoke_by_token(digest)
-        assert (ended.id, ended.revoked_at is None) == (session.id, False)
+            await tx.rotations.revoke_reused(session.id)
+            replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
+            while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
+                await asyncio.sleep(0.01)
 
+        assert await replacement is None
+        assert await remembered() == set()
 
-async def test_revoke_by_token_rotated_meanwhile_ends_session(database, session, stored):
-    async def revoke():
-        async with database.transaction() as tx:
-            return await tx.sessions.revoke_by_token(FIRST)
+    async def test_rotation_results_show_no_digest_or_nonce(self, do, session):
+        valid = await do("rotate", FIRST, NEXT)
+        found = await do("find_rotated", FIRST)
 
-    async with database.transaction() as tx:
-        await tx.rotations.rotate(FIRST, NEXT)
-        await tx.rotations.rotate(NEXT.digest, LATER)
-        revocation = asyncio.create_task(revoke())
-        while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
-            await asyncio.sleep(0.01)
-
-    await revocation
-    row = await stored()
-    assert (row.token_digest, row.is_valid) == (LATER.digest, False)
-
-
-async def test_rotate_during_revocation_returns_none(database, do, session, remembered):
-    async with database.transaction() as tx:
-        await tx.rotations.revoke_reused(session.id)
-        replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
-        while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
-            await asyncio.sleep(0.01)
-
-    assert await replacement is None
-    assert await remembered() == set()
-
-
-@pytest.mark.parametrize("find", ["find_rotated", "revoke_by_token"])
-async def test_replaced_token_is_found_by_indexes(database, rotate_on, statements, find):
-    oldest, *_ = await rotate_on(2)
-    async with database.transaction() as tx:
-        repository = tx.rotations if find == "find_rotated" else tx.sessions
-        await getattr(repository, find)(oldest)
-    statement, values = statements[-1]
-
-    async with database.transaction() as tx:
-        await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
-        plan = await tx.connection.exec_driver_sql(f"EXPLAIN {statement}", values)
-        lines = "\n".join(plan.scalars())
-    assert "pk_replaced_tokens" in lines
-    assert "Seq Scan" not in lines
-
-
-async def test_find_rotated_of_current_token_raises_conflict(do, session):
-    with pytest.raises(TransactionConflict):
-        await do("find_rotated", FIRST)
-
-
-async def test_rotation_results_show_no_digest_or_nonce(do, session):
-    valid = await do("rotate", FIRST, NEXT)
-    found = await do("find_rotated", FIRST)
-
-    for secret in (FIRST, NEXT.digest, NEXT.nonce):
-        assert repr(secret) not in repr([valid, found, NEXT])
+        for secret in (FIRST, NEXT.digest, NEXT.nonce):
+            assert repr(secret) not in repr([valid, found, NEXT])
