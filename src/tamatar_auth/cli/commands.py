@@ -83,7 +83,7 @@ CONTEXT = LazyGroup(
 
 COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "serve": LazyCommand("cli.local.serve:serve", "Answer calls until SIGTERM or Ctrl-C."),
-    "work": LazyCommand("cli.local.serve:work", "Answer calls as one worker.", hidden=True),
+    "work": LazyCommand("cli.local.work:work", "Answer calls as one worker.", hidden=True),
     "migrate": MIGRATE,
     "seed": LazyCommand("cli.local.jobs:seed", "Create the administrator and the sample users."),
     "sweep": LazyCommand("cli.local.jobs:sweep", "Remove rows that are past their retention."),

@@ -1,4 +1,4 @@
-"""What every command prints besides tables: notices and JSON."""
+"""The output of every command besides tables: notices and JSON."""
 
 import json
 from typing import Any

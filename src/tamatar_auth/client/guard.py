@@ -17,6 +17,7 @@ from tamatar_auth.client.guard_rules import (
     find_token,
 )
 from tamatar_auth.client.invalidation import SessionWatcher
+from tamatar_auth.client.method_handlers import behaviour_of, with_behaviour
 
 Recheck = Callable[[], None]
 
@@ -113,18 +114,10 @@ def admission(
 
 def guard_handler(handler: Any, admit: AdmitCall) -> Any:
     """Return a blocking handler with a check before it."""
+    guard = guard_streaming if handler.response_streaming else guard_unary
+    behaviour = behaviour_of(handler)
     request_streaming = handler.request_streaming
-    if handler.response_streaming:
-        behaviour = handler.stream_stream if request_streaming else handler.unary_stream
-        factories = grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        wrapped: Any = guard_streaming(behaviour, admit, request_streaming=request_streaming)
-    else:
-        behaviour = handler.stream_unary if request_streaming else handler.unary_unary
-        factories = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
-        wrapped = guard_unary(behaviour, admit, request_streaming=request_streaming)
-    return factories[request_streaming](
-        wrapped, handler.request_deserializer, handler.response_serializer
-    )
+    return with_behaviour(handler, guard(behaviour, admit, request_streaming=request_streaming))
 
 
 def guard_unary(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:

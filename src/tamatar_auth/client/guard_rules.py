@@ -1,4 +1,4 @@
-"""What the guards share: which calls need a session, and how a call is rejected."""
+"""The rules that all guards share: which calls need a session, and how a call is rejected."""
 
 import enum
 import logging

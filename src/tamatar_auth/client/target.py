@@ -66,7 +66,7 @@ class _CompleteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a channel to a service is made from."""
+    """The address, credentials and options of a channel."""
 
     address: str
     credentials: grpc.ChannelCredentials | None

@@ -1,4 +1,4 @@
-"""The commands that run the service: `serve`, and `work` for its worker processes."""
+"""The command `serve`."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -53,18 +53,6 @@ def serve(
         _serve_development(settings)
     else:
         _serve(require_database(settings))
-
-
-def work(
-    *,
-    number: Annotated[int, typer.Option()],
-    supervisor: Annotated[int, typer.Option()],
-    descriptor: Annotated[int, typer.Option()],
-) -> None:
-    """Answer calls as one worker. `serve --workers` starts the workers."""
-    from tamatar_auth.workers import worker  # noqa: PLC0415 - a supervisor loads no server
-
-    worker.work(number, supervisor, descriptor)
 
 
 def _serve_development(settings: Settings) -> None:

@@ -21,8 +21,9 @@ from tamatar_auth.cli.remote.progress import (
     progress_bar,
 )
 from tamatar_auth.cli.transfer.exporter import UserExporter
-from tamatar_auth.cli.transfer.file_formats import FileFormat, user_writer
+from tamatar_auth.cli.transfer.file_formats import FileFormat
 from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT
+from tamatar_auth.cli.transfer.user_writer import user_writer
 
 
 def export_users(  # noqa: PLR0913 - options of a command, each named

@@ -20,10 +20,11 @@ from tamatar_auth.cli.remote.progress import (
     PatienceOption,
     progress_bar,
 )
-from tamatar_auth.cli.transfer.file_formats import FileFormat, Row, read_rows
+from tamatar_auth.cli.transfer.file_formats import FileFormat, Row
 from tamatar_auth.cli.transfer.importer import UserImporter
 from tamatar_auth.cli.transfer.report import ImportReport, ImportRun, fingerprint
 from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT
+from tamatar_auth.cli.transfer.row_reader import read_rows
 
 
 def import_users(  # noqa: PLR0913 - options of a command, each named

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for scripts."""
+"""The output of the commands: tables for people, JSON for scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum

@@ -15,7 +15,7 @@ from tamatar_auth.cli.transfer.chunks import RowResult
 
 @dataclass(frozen=True, slots=True)
 class ImportRun:
-    """What a report belongs to: a file (`-` for a pipe), a service, and whether it is a dry run."""
+    """The identity of an import: its file (`-` for a pipe), its service, and if it is a dry run."""
 
     source: str
     service: str

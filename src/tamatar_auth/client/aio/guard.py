@@ -20,6 +20,7 @@ from tamatar_auth.client.guard_rules import (
     SessionRequirement,
     find_token,
 )
+from tamatar_auth.client.method_handlers import behaviour_of, with_behaviour
 
 CANCEL_INTERVAL = 5.0
 """Seconds after which a handler that ignored its cancellation is cancelled again."""
@@ -76,11 +77,11 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         requirement = self._rules.requirement(handler_call_details.method)
         if handler is None or requirement is SessionRequirement.NONE:
             return handler
-        behaviour = _behaviour(handler)
+        behaviour = behaviour_of(handler)
         if inspect.isasyncgenfunction(behaviour):
             behaviour = _as_writer(behaviour)
         if inspect.iscoroutinefunction(behaviour):
-            return _with_behaviour(handler, self._guard_behaviour(handler, behaviour, requirement))
+            return with_behaviour(handler, self._guard_behaviour(handler, behaviour, requirement))
         return blocking_guard.guard_handler(
             handler, self._thread_admission(asyncio.get_running_loop(), requirement)
         )
@@ -156,13 +157,6 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         return blocking_guard.admission(get_session, self._key, requirement, self.recheck)
 
 
-def _behaviour(handler: Any) -> Callable[..., Any]:
-    kind = ("unary", "stream")
-    name = f"{kind[handler.request_streaming]}_{kind[handler.response_streaming]}"
-    behaviour: Callable[..., Any] = getattr(handler, name)
-    return behaviour
-
-
 def _as_writer(behaviour: Callable[..., Any]) -> Callable[..., Any]:
     """Return a behaviour that writes the responses which the given one yields.
 
@@ -175,11 +169,3 @@ def _as_writer(behaviour: Callable[..., Any]) -> Callable[..., Any]:
                 await context.write(response)
 
     return write
-
-
-def _with_behaviour(handler: Any, behaviour: Any) -> Any:
-    """Return a handler of the same kind with another behaviour."""
-    kind = ("unary", "stream")
-    name = f"{kind[handler.request_streaming]}_{kind[handler.response_streaming]}"
-    build = getattr(grpc, f"{name}_rpc_method_handler")
-    return build(behaviour, handler.request_deserializer, handler.response_serializer)
