@@ -397,7 +397,7 @@ def test_doctor_checks_callers_and_certificate(tmp_path, file, callers, authorit
     file.chmod(0o666)
     callers.rotate("gateway", timedelta(0), DAY)
     ill = "\n".join(doctor(code=1))
-    assert f"others may write to {file}: chmod go-w it" in ill
+    assert f"other users can write to {file}: run chmod go-w" in ill
     assert "run `tamatar-auth caller rotate gateway`" in ill
     assert "renew it" in ill
     assert ill.count("FAIL") == 3
