@@ -204,7 +204,7 @@ class TestRepeatedSeed:
         assert (await seeded(report=lines.append)).unchanged == 3
 
         assert await everything(database) == before
-        assert "somebody deleted it" in lines[0]
+        assert "left alone: it is deleted" in lines[0]
 
     async def test_seed_creates_purged_user_again(self, database, seeded):
         await seeded()

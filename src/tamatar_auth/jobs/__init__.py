@@ -1,1 +1,1 @@
-"""Jobs that end by themselves or run beside a server: seeding and sweeping."""
+"""Jobs that commands run, or that run beside a server: seeding and sweeping."""

@@ -1,4 +1,4 @@
-"""Prepares a database of development."""
+"""Preparation of a development database."""
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs.run import Report, seed
@@ -7,6 +7,6 @@ from tamatar_auth.storage.driver.connect import libpq_url
 
 
 def prepare(settings: Settings, report: Report) -> None:
-    """Bring a database of development to its tables and its sample users."""
+    """Migrate a development database, and seed its sample users."""
     Migrations(libpq_url(settings.database), report=report).upgrade()
     seed(settings, report)

@@ -1,6 +1,6 @@
-"""The jobs that commands do on a database, each on an event loop of its own.
+"""The jobs that commands run on a database, each on its own event loop.
 
-They need no server and no migrations, so neither is imported here: a job starts at once.
+This module imports neither the server nor the migrations, so that jobs start fast.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def seed(settings: Settings, report: Report) -> None:
 
 
 def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
-    """Remove what is past its retention."""
+    """Remove rows past their retention."""
 
     async def run() -> None:
         async with _open_database(settings.database) as database:
@@ -50,15 +50,15 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def _open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
-    """Open a database that can be worked with, or raise `OperatorError`."""
-    # A call is refused soon where it would wait for a connection; nobody waits for a job.
+    """Open a database that is ready for use, or raise `OperatorError`."""
+    # The wait for a connection is short for calls, which have a deadline. Jobs have none.
     pool_wait = max(settings.pool_wait, settings.connect_timeout)
     job_settings = settings.model_copy(update={"pool_wait": pool_wait})
     database = Database(create_engine(job_settings))
     try:
         if reason := await readiness_problem(database, head_revision()):
             raise OperatorError(
-                f"{reason[:1].upper()}{reason[1:]}. `tamatar-auth doctor` tells more."
+                f"{reason[:1].upper()}{reason[1:]}. Run `tamatar-auth doctor` for details."
             )
         yield database
     except SQLAlchemyError as error:

@@ -1,8 +1,8 @@
-"""Seeding: the users that a deployment begins with.
+"""Seeding: the first users of a deployment.
 
-Seeding again creates what is missing and mends what makes an account usable: its profile, and
-its verified address while it still has the password of the seed. With another password it is
-a person's own. What people changed stays changed: passwords, names, addresses, deletions.
+A repeated seed creates missing users and repairs accounts: it adds a missing profile, and
+verifies the address of an account that still has the seed's password. An account with another
+password belongs to a person. Changed passwords, names, addresses and deletions stay as they are.
 """
 
 from collections import Counter
@@ -28,16 +28,16 @@ from tamatar_auth.storage.repositories.users import NewUser, UserRow
 
 DEVELOPMENT_PASSWORDS = ("SecureAdminPass123!", "TestPass123!")
 MAX_ATTEMPTS = 3
-"""How often an account is looked at again because another seeder or caller was faster."""
+"""The most attempts to seed an account while other seeders or callers change it."""
 
 
 class SeedingError(OperatorError):
-    """The first users cannot be created; the text says what is missing."""
+    """The first users cannot be created; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedAccount:
-    """A user as the seed wants it."""
+    """A user that the seed creates."""
 
     email: str
     username: str
@@ -48,17 +48,17 @@ class SeedAccount:
 
 
 class SeedOutcome(Enum):
-    """What became of an account, in words."""
+    """The outcome for an account, as it is reported."""
 
     CREATED = "created"
     REPAIRED = "repaired"
     UNCHANGED = "unchanged"
-    DELETED = "left alone: somebody deleted it (restore it, or purge it and seed again)"
+    DELETED = "left alone: it is deleted (restore it, or purge it and seed again)"
     RENAMED = "left alone: its username belongs to a user with another address"
 
 
 class SeedSummary(NamedTuple):
-    """How many accounts were created, repaired, and found as they should be or left alone."""
+    """The numbers of accounts that were created, repaired, and left unchanged."""
 
     created: int
     repaired: int
@@ -71,7 +71,7 @@ async def seed(
     settings: Settings,
     report: Callable[[str], None] = lambda _: None,
 ) -> SeedSummary:
-    """Bring the first users into being, or raise `SeedingError`."""
+    """Create or repair the first users, or raise `SeedingError`."""
     policy = PasswordPolicy(settings.passwords.min_length)
     outcomes = []
     for account in seed_accounts(settings):
@@ -84,7 +84,7 @@ async def seed(
 
 
 def seed_accounts(settings: Settings) -> Sequence[SeedAccount]:
-    """Tell the accounts of an environment, or raise `SeedingError`."""
+    """Return the accounts of an environment, or raise `SeedingError`."""
     configured_password = settings.seed_admin_password
     published_password, test_password = DEVELOPMENT_PASSWORDS
     password = configured_password.get_secret_value() if configured_password else published_password
@@ -92,8 +92,8 @@ def seed_accounts(settings: Settings) -> Sequence[SeedAccount]:
     if settings.environment == "production":
         if configured_password is None or password in DEVELOPMENT_PASSWORDS:
             raise SeedingError(
-                "TAMATAR_SEED_ADMIN_PASSWORD must be set in production, to a password that"
-                " nobody knows: the ones of development are published."
+                "TAMATAR_SEED_ADMIN_PASSWORD must be set in production, to a secret password:"
+                " the development passwords are published."
             )
         return [admin]
     return [
@@ -125,7 +125,7 @@ class _AccountSeeder:
             try:
                 return await self._seed_once()
             except (IntegrityError, EtagMismatch, UserNotFound):
-                continue  # somebody was faster: what is there now?
+                continue  # another seeder or caller was faster
         return await self._seed_once()
 
     async def _seed_once(self) -> SeedOutcome:
@@ -142,7 +142,7 @@ class _AccountSeeder:
         return await self._repair(user, credentials, complete=complete)
 
     async def _find_user(self, db: Scope) -> UserRow | None:
-        """Find who has the address, now or before a deletion, or else the username."""
+        """Return the user with the address, live or deleted, or else the user with the username."""
         try:
             return await db.users.get_by_email(self._account.email, deleted=Deleted.INCLUDE)
         except UserNotFound:
@@ -179,7 +179,7 @@ class _AccountSeeder:
         self, user: UserRow, credentials: Credentials, *, complete: bool
     ) -> SeedOutcome:
         unverified = self._account.verified and not user.email_verified
-        # Whoever registered the address before the seed did not show that it is theirs.
+        # A person who registered the address before the seed has not proved to own it.
         verify = (
             unverified
             and credentials is not NO_CREDENTIALS

@@ -1,6 +1,6 @@
-"""Sweeping: removes sessions, secrets and attempts that nobody needs any more.
+"""The sweep: it removes sessions, one-time tokens and login attempts past their retention.
 
-A batch is a transaction, and a lock in it lets one process of all replicas sweep at a time.
+Each batch is a transaction. A lock lets one process of all replicas sweep at a time.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 
 SECRET_RETENTION = timedelta(0)
 ATTEMPT_RETENTION = timedelta(days=1)
-"""How long attempts on addresses that nobody has are kept after the last one."""
+"""How long the attempts on an address without a user are kept after the last one."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """How many rows were removed, or would be in a dry run."""
+    """The number of removed rows, or of rows that a dry run would remove."""
 
     ended_sessions: int = 0
     expired_sessions: int = 0
     expired_secrets: int = 0
     forgotten_attempts: int = 0
     yielded: bool = False
-    """Whether another process was sweeping, and the rest was left to it."""
+    """Whether the sweep ended early because another process was sweeping."""
 
 
 async def sweep(
@@ -45,7 +45,7 @@ async def sweep(
     dry_run: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
-    """Remove what is past its retention, or only count it."""
+    """Remove rows past their retention, or only count them in a dry run."""
     if not dry_run:
         return await _remove(database, settings, report)
     async with database.read() as db:
@@ -56,9 +56,9 @@ async def sweep(
 
 
 async def sweep_periodically(database: Database, settings: RetentionSettings) -> None:
-    """Sweep until cancelled, once in an interval; never where the interval is 0.
+    """Sweep once in an interval until cancelled; an interval of 0 disables sweeps.
 
-    The first time comes anywhere within an interval, so that replicas take turns.
+    The first sweep comes at a random time within an interval, so that replicas take turns.
     """
     interval = settings.sweep_interval.total_seconds()
     if interval == 0:

@@ -1,1 +1,1 @@
-"""The gRPC services, a module each."""
+"""The gRPC services, and what their methods share."""

@@ -1,4 +1,4 @@
-"""The methods of UserService that move many users. The proto's comments document them."""
+"""The methods of UserService that import and export users."""
 
 import asyncio
 import contextlib
@@ -24,22 +24,22 @@ from tamatar_auth.storage.repositories.user_import import ImportedUser
 from tamatar_auth.storage.retry import retry_rolled_back
 
 USERS_PER_MESSAGE = 500
-"""The users of a message. The proto says so of those that come."""
+"""Users in a message. The proto sets the same limit for imports."""
 
 MESSAGE_TIMEOUT = 30.0
-"""Seconds for the users of a message; a stream may go on for ever."""
+"""Seconds for the users of a message. A stream has no deadline."""
 
 IDS_PER_EVENT = 100
-"""Some collectors cut lines of more than 8 KiB."""
+"""Ids in an audit event, because some collectors cut lines of more than 8 KiB."""
 
-_USERS_BETWEEN_YIELDS = 50  # users, between which other calls have their turn
+_USERS_BETWEEN_YIELDS = 50  # users to parse before other calls may run
 
 Context = ServicerContext[Any, Any]
 Item = TypeVar("Item")
 
 
 class BulkUserMethods:
-    """Imports and exports."""
+    """Imports and exports users."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,7 +49,7 @@ class BulkUserMethods:
         self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context
     ) -> AsyncIterator[pb.ImportUsersResponse]:
         batches = self._read_batches(request_iterator)
-        # While PostgreSQL writes the users of a request, those of the next are read.
+        # The users of the next request are parsed while PostgreSQL adds those of this one.
         async with contextlib.aclosing(prefetched(batches)) as prefetched_batches:
             async for read, persist in prefetched_batches:
                 new = [one for one in read if isinstance(one, ImportedUser)]
@@ -77,7 +77,7 @@ class BulkUserMethods:
     async def _read_batches(
         self, requests: AsyncIterator[pb.ImportUsersRequest]
     ) -> AsyncIterator[tuple[Sequence[ImportedUser | Failure], bool]]:
-        """Read the users of each request; tell whether they are to be kept."""
+        """Yield the users of each request, and whether to keep them."""
         async for request in requests:
             read: list[ImportedUser | Failure] = []
             for one in imported_users(request, self._rules):
@@ -89,7 +89,7 @@ class BulkUserMethods:
     async def _import(
         self, imported_users: Sequence[ImportedUser], *, persist: bool
     ) -> Mapping[ImportedUser, UUID | Failure]:
-        """Add users; tell of each that was not added what became of it."""
+        """Add users, and return the outcome for each user that was not added."""
         scope = self._database.transaction if persist else self._database.dry_run
         async with scope() as tx:
             added = await tx.imports.add(imported_users)
@@ -106,7 +106,7 @@ class BulkUserMethods:
 
 
 async def prefetched(source: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:
-    """Give what comes from a source, with the next one under way meanwhile."""
+    """Yield the items of a source, and fetch the next item at the same time."""
     next_item = asyncio.ensure_future(anext(source, None))
     try:
         while (one := await next_item) is not None:

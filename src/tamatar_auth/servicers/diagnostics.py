@@ -1,4 +1,4 @@
-"""DiagnosticsService. The comments in the proto are the documentation of its methods."""
+"""DiagnosticsService. The comments of the proto document its methods."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Context = ServicerContext[Any, Any]
 
 
 class DiagnosticsServicer(DiagnosticsServiceServicer):
-    """Answers DiagnosticsService."""
+    """The servicer of DiagnosticsService."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""The field rules of the protos, and the violations that callers are shown."""
+"""The field rules of the protos, and the violations that callers get."""
 
 import re
 from collections.abc import Sequence
@@ -39,8 +39,7 @@ class FieldRules:
 def _violation(found: Violation) -> FieldViolation:
     violation = found.proto
     text = _TEXTS.get(violation.rule_id)
-    # protovalidate's own words serve for rules that have none here: they name the rule and
-    # its bound, never the value.
+    # Rules without a text here have protovalidate's text, which never contains the value.
     description = text.format(found.rule_value) if text else violation.message
     return FieldViolation(
         _path(found), re.sub(r"\b1 (character|byte|item)s\b", r"1 \1", description)

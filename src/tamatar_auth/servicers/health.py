@@ -13,12 +13,12 @@ SERVING = pb.HealthCheckResponse.SERVING
 NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 
 LIVENESS = "liveness"
-"""The name under which a server is SERVING for as long as it answers, also without its database:
-to start it again would bring no database back."""
+"""The service name that is SERVING while the process answers, even without a database: a restart
+of the server would not repair the database."""
 
 
 class HealthServicer(aio.HealthServicer):
-    """Tells whether the services can do their work; not before it was told so itself."""
+    """The health of all services, which is NOT_SERVING until `set_all` changes it."""
 
     def __init__(self, services: Iterable[str]) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class HealthServicer(aio.HealthServicer):
         )
 
     async def set_all(self, *, serving: bool) -> None:
-        """Say the same of the server and of every service."""
+        """Set the status of the server and of every service."""
         for service in self._services:
             await self.set(service, SERVING if serving else NOT_SERVING)
 
 
 def add_health(servicer: HealthServicer, server: grpc.aio.Server) -> None:
-    """Answer the health service's calls with this servicer."""
+    """Register the servicer with a server."""
     pb_grpc.add_HealthServicer_to_server(servicer, server)

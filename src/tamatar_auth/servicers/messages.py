@@ -1,6 +1,6 @@
-"""Rows as messages: the one place that builds them.
+"""Messages built from rows.
 
-A message that becomes part of another one is written in its place: protobuf would copy it.
+Submessages are filled in place, because protobuf copies a message that is assigned.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,13 +28,13 @@ from tamatar_auth.storage.session_events.subscriber import SessionEnd
 from tamatar_auth.storage.session_validation.statement import ValidatedRow
 
 _MICROSECONDS_PER_SECOND, _POSTGRESQL_EPOCH = 1_000_000, 946_684_800
-"""Microseconds, and seconds until 2000-01-01, since when PostgreSQL counts."""
+"""Microseconds in a second, and seconds from 1970 to PostgreSQL's epoch, 2000-01-01."""
 
 _REASONS: Mapping[str, ErrorReason.ValueType] = dict(ErrorReason.items())
 
 
 def user_message(row: UserRow) -> User:
-    """Tell of a user."""
+    """Build the message of a user."""
     # fmt: off
     (user_id, email, username, first_name, last_name, full_name, avatar_url, email_verified,
      is_active, version, created_at, updated_at, last_login_at, deleted_at, deleted_by) = row
@@ -61,7 +61,7 @@ def user_message(row: UserRow) -> User:
 
 
 def profile_message(row: ProfileRow) -> UserProfile:
-    """Tell what a user says of itself."""
+    """Build the message of a profile."""
     return UserProfile(
         display_name=row.display_name or "",
         bio=row.bio or "",
@@ -71,7 +71,7 @@ def profile_message(row: ProfileRow) -> UserProfile:
 
 
 def session_message(row: SessionRow) -> Session:
-    """Tell of a session."""
+    """Build the message of a session."""
     message = Session()
     message.session_id = str(row.id)
     message.user_id = str(row.user_id)
@@ -86,14 +86,14 @@ def session_message(row: SessionRow) -> Session:
 
 
 def validated_message(row: ValidatedRow) -> ValidateSessionResponse:
-    """Tell whose session it is."""
+    """Build the response for a valid session."""
     message = ValidateSessionResponse()
     _write_validated(message.session, message.user, row)
     return message
 
 
 def validations_message(results: Iterable[ValidatedRow | Failure]) -> BatchValidateSessionsResponse:
-    """Tell what was found out about several sessions."""
+    """Build the response for several sessions, valid or refused."""
     message = BatchValidateSessionsResponse()
     for result in results:
         validation = message.results.add()
@@ -105,7 +105,7 @@ def validations_message(results: Iterable[ValidatedRow | Failure]) -> BatchValid
 
 
 def ends_message(ends: Iterable[SessionEnd] = ()) -> WatchSessionsResponse:
-    """Tell which sessions ended."""
+    """Build the message of ended sessions."""
     message = WatchSessionsResponse()
     for user_id, session_id in ends:
         message.ends.add(user_id=str(user_id), session_id=str(session_id or ""))
@@ -113,7 +113,7 @@ def ends_message(ends: Iterable[SessionEnd] = ()) -> WatchSessionsResponse:
 
 
 def write_import_result(result: ImportResult, outcome: ImportedUser | UUID | Failure) -> None:
-    """Tell what became of a user that was to be imported: it is new, it was there, or why not."""
+    """Write the outcome of an imported user: created, existing or refused."""
     if isinstance(outcome, Failure):
         result.outcome = ImportOutcome.IMPORT_OUTCOME_REFUSED
         result.reason = _REASONS[outcome.reason]
@@ -128,7 +128,7 @@ def write_import_result(result: ImportResult, outcome: ImportedUser | UUID | Fai
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
-    """Give a moment as a message, to the microsecond; None stays None."""
+    """Build a timestamp with microseconds; None stays None."""
     if moment is None:
         return None
     message = Timestamp()
@@ -137,13 +137,13 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def _write_time(message: Timestamp, moment: datetime) -> None:
-    # Of whole seconds: with a fraction, those of far moments would be rounded up.
+    # The timestamp of whole seconds, because a float rounds the fraction of distant times up.
     message.seconds = floor(moment.replace(microsecond=0).timestamp())
     message.nanos = moment.microsecond * 1000
 
 
 def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
-    """Write what was validated. Calls by its parts would take a quarter longer."""
+    """Write a valid session and its user. Smaller functions would take a quarter longer."""
     # fmt: off
     (session_id, user_id, created_at, expires_at, last_activity_at, user_agent, ip_address,
      email, username, first_name, last_name, full_name, avatar_url, email_verified, version,

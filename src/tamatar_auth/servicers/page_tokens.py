@@ -1,7 +1,7 @@
-"""Page tokens: where the next page begins, signed and bound to the query.
+"""Page tokens: the start of the next page, signed and bound to the query.
 
-A token is the place after the last row, sealed with HMAC-SHA256 over the place and the
-query: it cannot be made up, and it fits no other filter, order or method.
+A token is the cursor of the last row with an HMAC-SHA256 over the cursor and the query. So it
+cannot be forged, and it is invalid for another filter, order or method.
 """
 
 import base64
@@ -26,39 +26,39 @@ DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
-"""Clients refuse messages of more than 4 MiB unless told otherwise, so a page ends before."""
+"""Bytes of a page, because clients reject messages of more than 4 MiB by default."""
 
-_SIGNATURE_BYTES = 16  # 128 bits: RFC 2104 asks for half of the digest at least
+_SIGNATURE_BYTES = 16  # 128 bits: RFC 2104 recommends at least half of the digest
 
 
 class PageQuery(NamedTuple):
-    """What a token belongs to: the method, its order and its filter."""
+    """The query of a token: the method, its order and its filter."""
 
     method: str
     order: str
     matching: Message
 
     def digest(self) -> bytes:
-        """Give what stands for the query in a seal."""
+        """Return the digest of the query that a signature covers."""
         parts = (self.method, self.order, self.matching.SerializeToString(deterministic=True).hex())
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 class PageTokens:
-    """Issues and reads page tokens with one key; a random one when none is given."""
+    """Issues and reads page tokens with one key; the key is random if none is given."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key.encode() if key else secrets.token_bytes(32)
 
     def issue(self, query: PageQuery, after: KeysetCursor) -> str:
-        """Give the token of the page that begins after a place."""
+        """Return the token of the page after a cursor."""
         position = _encode(after)
         return base64.urlsafe_b64encode(self._sign(query, position) + position).decode().rstrip("=")
 
     def read(self, query: PageQuery, token: str) -> KeysetCursor | None:
-        """Return the place that a token names, None for the first page.
+        """Return the cursor of a token, or None for the first page, which has no token.
 
-        Raise `InvalidPageToken` for a token that was not issued for this query.
+        Raise `InvalidPageToken` if the token was not issued for this query.
         """
         if not token:
             return None
@@ -76,12 +76,12 @@ class PageTokens:
 
 
 def page_size(requested: int) -> int:
-    """Give the size of a page: 0 means 50, more than 1000 means 1000."""
+    """Return the size of a page: 50 for 0, and 1000 for more than 1000."""
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 def within_size_limit(messages: Iterable[MessageT]) -> Iterator[MessageT]:
-    """Give as many messages as a page has room for, and one at least."""
+    """Yield messages up to the size limit of a page, and at least one."""
     size = 0
     for message in messages:
         size += message.ByteSize()

@@ -1,4 +1,4 @@
-"""Users as they come from elsewhere and go there: messages as values, and back."""
+"""Imported and exported users: conversions between messages and rows."""
 
 import hashlib
 import json
@@ -24,16 +24,16 @@ from tamatar_auth.storage.repositories.user_export import ExportedUser
 from tamatar_auth.storage.repositories.user_import import ImportedUser
 from tamatar_auth.storage.repositories.users import NewUser
 
-# Users that were imported are known again by what is made with it: it stays as it is.
+# Never change it: request ids of imported users are derived with it.
 _IMPORT_NAMESPACE = UUID("0f4dd1a2-6a3b-5d0e-9c43-2f5f1c1c7d55")
 
 
 def imported_users(
     request: ImportUsersRequest, rules: FieldRules
 ) -> Iterator[ImportedUser | InvalidFields]:
-    """Read the users of a request; one that breaks a rule is what is told of it.
+    """Yield the users of a request, or `InvalidFields` for a user that breaks a rule.
 
-    Raise `InvalidFields` when the request itself breaks one.
+    Raise `InvalidFields` if the request itself breaks a rule.
     """
     broken_rules: dict[str, list[FieldViolation]] = defaultdict(list)
     for violation in rules.broken_rules(request):
@@ -53,7 +53,7 @@ def imported_users(
 
 
 def exported_user_message(exported: ExportedUser, *, with_hash: bool) -> ExportedUserMessage:
-    """Tell of a user that leaves."""
+    """Build the message of an exported user."""
     row, stored = exported.user, StoredHash.read(exported.password_hash)
     includes_hash = stored is not None and stored.key_id is None and with_hash
     user = PortableUser(
@@ -114,7 +114,7 @@ def _digest(
     is_active: bool,
     created_at: datetime | None,
 ) -> bytes:
-    """Give what stands for the content, however it was written. It stays as it is, too."""
+    """Return the digest of a user's content. Never change it: repeated imports compare it."""
     content = (
         *(email, user.username.lower(), user.password_hash, user.first_name, user.last_name),
         *(user.avatar_url, *profile),

@@ -1,4 +1,4 @@
-"""Server reflection, v1 and v1alpha: grpcurl and buf curl learn the protos from it."""
+"""Server reflection, v1 and v1alpha, for grpcurl and buf curl."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,7 @@ V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
 def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
-    """Answer both versions. Their messages are the same on the wire; only the name differs."""
+    """Register both versions. They have different names and the same messages on the wire."""
     servicer: Any = aio.ReflectionServicer([*services, V1, V1ALPHA], _DescriptorPool())
     methods = {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
@@ -30,7 +30,7 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 class _DescriptorPool:
-    """The pool of this program, in which methods are found too, and the file of v1."""
+    """The default descriptor pool, with methods as symbols and the file of v1."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()

@@ -1,4 +1,4 @@
-"""Fields of requests as values: what the rules of the proto cannot say is checked here."""
+"""Fields of requests as values, with the checks that proto rules cannot express."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
@@ -29,33 +29,33 @@ _ORDERS = {
 
 
 def optional_id(text: str) -> UUID | None:
-    """Read an id that may be left out."""
+    """Return an optional id; the empty text is None."""
     return UUID(text) if text else None
 
 
 def version_of(etag: str) -> int | None:
-    """Read the version that an etag names, None when there is no etag.
+    """Return the version of an etag, or None if there is no etag.
 
-    Raise `EtagMismatch` for an etag that no user ever had.
+    Raise `EtagMismatch` for an etag that no user can have.
     """
     if not etag:
         return None
-    if not (etag.isascii() and etag.isdigit() and len(etag) < 10):  # noqa: PLR2004 - of an integer
+    if not (etag.isascii() and etag.isdigit() and len(etag) < 10):  # noqa: PLR2004 - an integer
         raise EtagMismatch
     return int(etag)
 
 
 def optional_time(message: Message, name: str, *, parent_path: str = "") -> datetime | None:
-    """Read a timestamp that may be left out, or raise `InvalidFields`.
+    """Return an optional timestamp, or raise `InvalidFields`.
 
-    `parent_path` is the path of the message, such as `filter.`.
+    `parent_path` is the path of the message in the request, such as `filter.`.
     """
     if not message.HasField(name):
         return None
     stamp = cast("Timestamp", getattr(message, name))
     try:
-        # PostgreSQL knows microseconds. A bound between two of them is the later one for
-        # "from" and for "before" alike.
+        # PostgreSQL stores microseconds. A bound between two microseconds means the later one,
+        # for "from" and for "before".
         round_up = timedelta(microseconds=1) if stamp.nanos % 1000 else timedelta(0)
         return stamp.ToDatetime(tzinfo=UTC) + round_up
     except (ValueError, OverflowError):
@@ -65,7 +65,7 @@ def optional_time(message: Message, name: str, *, parent_path: str = "") -> date
 
 
 def user_filter(message: UserFilterMessage) -> UserFilter:
-    """Read a filter; a condition that is not set is None, never an empty value."""
+    """Return a filter. A condition that is not set is None, never an empty value."""
     return UserFilter(
         email_prefix=_prefix(message, "email_prefix"),
         username_prefix=_prefix(message, "username_prefix"),
@@ -78,7 +78,7 @@ def user_filter(message: UserFilterMessage) -> UserFilter:
 
 
 def user_order(order_by: str) -> UserOrder:
-    """Read `create_time`, `update_time` or `email`, optionally followed by `desc`."""
+    """Return an order: `create_time`, `update_time` or `email`, optionally with `desc`."""
     match order_by.split():
         case []:
             return UserOrder()

@@ -1,4 +1,4 @@
-"""Which fields an update names, and what they become."""
+"""Update masks: the columns that a request changes, and their new values."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Changes(NamedTuple):
 
 
 def optional(text: str) -> str | None:
-    """Read a text that may be left out: the empty one is none."""
+    """Return an optional text; the empty text is None."""
     return text or None
 
 
@@ -38,7 +38,7 @@ _ALLOWED = (*_USER_FIELDS, _PROFILE, *(f"{_PROFILE}.{name}" for name in ProfileR
 
 
 def changes(request: UpdateUserRequest) -> Changes:
-    """Read the fields that the mask names, or raise `InvalidFields`."""
+    """Return the changes of the fields in the mask, or raise `InvalidFields`."""
     paths = set(_checked_paths(request.update_mask.paths))
     profile = profile_row(request.profile)._asdict()
     return Changes(
@@ -52,7 +52,7 @@ def changes(request: UpdateUserRequest) -> Changes:
 
 
 def restored_columns(request: RestoreUserRequest) -> dict[str, str | None]:
-    """Read the address and the name that a restored user gets in place of its old ones."""
+    """Return the new address and username of a restored user, if the request has them."""
     return {
         name: _USER_FIELDS[name](request)
         for name in ("email", "username")
@@ -61,7 +61,7 @@ def restored_columns(request: RestoreUserRequest) -> dict[str, str | None]:
 
 
 def profile_row(message: UserProfile) -> ProfileRow:
-    """Read a profile."""
+    """Return the row of a profile."""
     return ProfileRow._make(optional(getattr(message, name)) for name in ProfileRow._fields)
 
 

@@ -35,7 +35,7 @@ from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_filters import Deleted
-from tamatar_auth.storage.repositories.users import NewUser, UserRow
+from tamatar_auth.storage.repositories.users import NewUser, UserRepository, UserRow
 
 RECENT_SESSIONS = 10
 
@@ -76,11 +76,12 @@ class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserSer
         return pb.CreateUserResponse(user=user_message(user), profile=profile_message(profile))
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
-        find = _finder(request)
+        get, value = _lookup(request)
+        deleted = Deleted.INCLUDE if request.include_deleted else Deleted.EXCLUDE
         needs_snapshot = request.include_profile or request.include_recent_sessions
         scope = self._database.snapshot if needs_snapshot else self._database.read
         async with scope() as db:
-            user = await find(db)
+            user = await get(db.users, value, deleted=deleted)
             answer = pb.GetUserResponse(user=user_message(user))
             if request.include_profile:
                 answer.profile.CopyFrom(profile_message(await db.profiles.get(user.id)))
@@ -196,15 +197,12 @@ async def _find_created(tx: Scope, new: NewUser) -> UserRow | None:
     return await tx.users.find_created_by(new.request_id, new.request_digest)
 
 
-def _finder(request: pb.GetUserRequest) -> Callable[[Scope], Awaitable[UserRow]]:
-    deleted = Deleted.INCLUDE if request.include_deleted else Deleted.EXCLUDE
+def _lookup(request: pb.GetUserRequest) -> tuple[Callable[..., Awaitable[UserRow]], object]:
+    """Return the repository's method for the identifier of a request, and its value."""
     match request.WhichOneof("identifier"):
         case "email":
-            email = normalize_email(request.email)
-            return lambda db: db.users.get_by_email(email, deleted=deleted)
+            return UserRepository.get_by_email, normalize_email(request.email)
         case "username":
-            name = normalize_username(request.username)
-            return lambda db: db.users.get_by_username(name, deleted=deleted)
+            return UserRepository.get_by_username, normalize_username(request.username)
         case _:
-            user_id = UUID(request.user_id)
-            return lambda db: db.users.get(user_id, deleted=deleted)
+            return UserRepository.get, UUID(request.user_id)

@@ -1,20 +1,20 @@
-"""Advisory locks: what only one process of all replicas does at a time."""
+"""Advisory locks, for work that one process of all replicas does at a time."""
 
 from enum import IntEnum
 
 
 class AdvisoryLock(IntEnum):
-    """The second of the two numbers that PostgreSQL knows a lock by."""
+    """The second of the two numbers that identify a lock in PostgreSQL."""
 
     MIGRATION = 1
     SWEEP = 2
 
 
 LISTENER_NAMESPACE = 0x746D7465
-"""The first number of the locks that listeners share, by which triggers know that some listen."""
+"""The first number of the listeners' shared locks. Triggers check for them before they notify."""
 
 LISTENER_LOCKS = 64
-"""How many of them there are, so that transactions that end sessions seldom meet in one."""
+"""The number of those locks: transactions that end sessions seldom meet in the same one."""
 
 LOCK_NAMESPACE = 0x746D7472
-"""The first number, so that no other program of the database meets our locks."""
+"""The first number of our locks, which no other program of the database uses."""

@@ -84,7 +84,8 @@ class Database:
         """
         self._refuse_if_in_doubt()
         async with self._connection(self.engine) as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
+            sync = connection.sync_connection
+            driver = sync.connection.driver_connection if sync else None
             assert isinstance(driver, Connection)  # noqa: S101 - for the type checker
             driver.each_statement_commits = True
             try:

@@ -1,7 +1,7 @@
-"""What PostgreSQL's refusals mean: constraints and SQLSTATEs as failures.
+"""Failures for the errors of PostgreSQL, by constraint and by SQLSTATE.
 
-The codes: https://www.postgresql.org/docs/current/errcodes-appendix.html. Texts are
-never matched: they differ by version and language, and they name values.
+The codes: https://www.postgresql.org/docs/current/errcodes-appendix.html. This
+module never reads texts: they differ by version and language, and they contain values.
 """
 
 import psycopg
@@ -19,7 +19,7 @@ from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTa
 CONSTRAINTS: dict[str, type[Failure]] = {
     "uq_users_email_live": EmailTaken,
     "uq_users_username_live": UsernameTaken,
-    # Calls with one request id wait for each other, so this is met by nobody who waits.
+    # Calls with one request id wait for each other, so only a call without the lock meets it.
     "uq_users_request_id": TransactionConflict,
     "fk_sessions_user_id_users": UserNotFound,
     "fk_user_profiles_user_id_users": UserNotFound,
@@ -53,22 +53,22 @@ UNDEFINED_TABLE = "42P01"
 """The table does not exist."""
 
 READ_ONLY = "25006"
-"""The server does not write: a standby, or a primary that was told so."""
+"""The server rejects writes: it is a standby, or a primary in read-only mode."""
 
 ROLLED_BACK = frozenset({"40001", "40P01"})
-"""The transaction is undone, whole and for certain: running it again is safe."""
+"""The whole transaction was rolled back for certain, so it can run again."""
 
 CANCELLED_WAITS = frozenset({"55P03", "57014"})
-"""A wait was ended: by a limit of ours, by the deadline of the call or by an operator."""
+"""A wait ended early: by a timeout, by the deadline of the call or by an operator."""
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """Tell PostgreSQL's code for an error; None when it did not come from PostgreSQL."""
+    """Return the SQLSTATE of an error, or None if PostgreSQL did not send it."""
     return getattr(_cause(error), "sqlstate", None)
 
 
 def to_failure(error: BaseException) -> Failure | None:
-    """Translate an error of the storage; None when it is a fault of this program."""
+    """Return the failure for an error of the storage, or None for a fault of this program."""
     if isinstance(error, ConnectionError):
         return StorageUnavailable()  # a socket broke
     cause = _cause(error)
@@ -93,9 +93,9 @@ def _failure_class(error: psycopg.Error) -> type[Failure] | None:
 
 
 def _without_sqlstate(error: psycopg.Error) -> type[Failure] | None:
-    # libpq says nothing but the class when there was no server to give a code: refused
-    # and broken connections are OperationalErrors, a value that cannot be sent (a NUL in
-    # a text) is a DataError. Anything else is a mistake in this program.
+    # libpq sets only the class if no server sent a code. Refused and broken connections are
+    # OperationalErrors. A value that cannot be sent, such as a NUL in a text, is a DataError.
+    # Anything else is a mistake in this program.
     if isinstance(error, psycopg.OperationalError):
         return StorageUnavailable
     if isinstance(error, psycopg.DataError):

@@ -1,7 +1,7 @@
-"""The tables. What alembic compares the database with, and what statements are built on.
+"""The tables: the base of all statements, and the schema that alembic compares with.
 
-Text that is searched or sorted is collated by its bytes ("C"): the order is the same in
-every database, and the plain index serves prefix searches too.
+Text that is searched or sorted has the collation "C", which compares bytes. So the order is
+the same in every database, and a plain index serves prefix searches too.
 """
 
 from datetime import datetime
@@ -40,7 +40,7 @@ metadata = MetaData(
 _MOMENT = DateTime(timezone=True)
 
 ORDERS = {"created": "created_at", "updated": "updated_at", "email": "email"}
-"""The orders of lists of users, as indexes are called after them, and their columns."""
+"""The orders of lists of users, as they occur in names of indexes, and their columns."""
 
 LIVE, DELETED = text("deleted_at IS NULL"), text("deleted_at IS NOT NULL")
 
@@ -54,7 +54,7 @@ class UserColumns(TypedColumns):
     password_hash: Named[str | None] = Column(String(255))
     first_name: Named[str | None] = Column(String(100))
     last_name: Named[str | None] = Column(String(100))
-    # A trigger of revision 0002 keeps it, whichever release of this code writes the row.
+    # A trigger of revision 0002 sets it, so that older releases of this code need not.
     full_name: Named[str] = Column(String(201), server_default="")
     avatar_url: Named[str | None] = Column(String(2048))
     email_verified: Named[bool] = Column(server_default=false())
@@ -84,17 +84,17 @@ users = Table(
         postgresql_where=LIVE,
     ),
     Index("uq_users_request_id", "request_id", unique=True),
-    # Of deleted users too, who are in neither unique index.
+    # With deleted users too, which are in neither unique index.
     Index("idx_user_email", "email"),
     Index("idx_user_username", "username"),
     Index("idx_user_status", "email_verified", "is_active"),
     Index("idx_user_created", "created_at"),
     Index("idx_user_active_updated", "is_active", "updated_at"),
-    # Lists of live users in each order; that of addresses has uq_users_email_live. Theirs is
-    # NULL in front, which makes an order that idx_user_created is no beginning of.
+    # For lists of live users; the order by address has uq_users_email_live. The first column is
+    # NULL for them, so these orders differ from the order of idx_user_created.
     Index("idx_user_live_created", "deleted_at", "created_at", "id"),
     Index("idx_user_live_updated", "deleted_at", "updated_at", "id"),
-    # The same by flags: few users that are not verified, say, may be far away in those above.
+    # The same by flags: a few unverified users, for example, may be far apart in those above.
     *(
         Index(
             f"idx_user_flags_{order}",
@@ -103,7 +103,7 @@ users = Table(
         )
         for order, column in ORDERS.items()
     ),
-    # Nothing writes these but a deletion and what comes after it.
+    # Only deletions, and changes of deleted users, write these.
     *(
         Index(f"idx_user_deleted_{order}", column, "id", postgresql_where=DELETED)
         for order, column in ORDERS.items()
@@ -112,7 +112,7 @@ users = Table(
 
 
 class UserProfileColumns(TypedColumns):
-    """What users say of themselves: a row for each user."""
+    """Profiles: one row for each user."""
 
     user_id: Named[UUID] = Column(
         Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
@@ -129,7 +129,7 @@ user_profiles = Table("user_profiles", metadata, UserProfileColumns)
 
 
 class SessionColumns(TypedColumns):
-    """Sessions, live and ended. A token's SHA-256 is kept, never the token."""
+    """Sessions, live and ended. The table stores a token's SHA-256, never the token."""
 
     id: Named[UUID] = Column(Uuid, primary_key=True)
     user_id: Named[UUID] = Column(Uuid, ForeignKey("users.id", ondelete="CASCADE"))
@@ -139,8 +139,8 @@ class SessionColumns(TypedColumns):
     expires_at: Named[datetime] = Column(_MOMENT)
     last_activity_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
     revoked_at: Named[datetime | None] = Column(_MOMENT)
-    # The token before this one, which works for a short while after it was replaced, and
-    # what the present one was made of it with.
+    # The previous token, which works for a short time after its replacement, and the nonce
+    # that derives the present token from it.
     previous_digest: Named[bytes | None] = Column(LargeBinary)
     rotation_nonce: Named[bytes | None] = Column(LargeBinary)
     rotated_at: Named[datetime | None] = Column(_MOMENT)
@@ -163,17 +163,17 @@ sessions = Table(
         postgresql_where=text("previous_digest IS NOT NULL"),
     ),
     Index("idx_session_user_valid", "user_id", "is_valid", "expires_at"),
-    # For lists with ended sessions too, of which a user may have any number.
+    # For lists with ended sessions, whose number has no limit.
     Index("idx_session_user_created", "user_id", "created_at", "id"),
     Index("idx_session_expires", "expires_at"),
     Index("idx_session_activity", "last_activity_at"),
-    # For the sweep alone, and of revoked sessions alone, so that validating never writes it.
+    # Only for the sweep, and only of revoked sessions, so that validation never writes it.
     Index("idx_session_revoked", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
 )
 
 
 class ReplacedTokenColumns(TypedColumns):
-    """The tokens that sessions had before their present ones. Validating never reads them."""
+    """The replaced tokens of sessions. Validation never reads them."""
 
     token_digest: Named[bytes] = Column(LargeBinary, primary_key=True)
     session_id: Named[UUID] = Column(Uuid, ForeignKey("sessions.id", ondelete="CASCADE"))
@@ -185,15 +185,15 @@ replaced_tokens = Table(
     metadata,
     ReplacedTokenColumns,
     CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
-    # A session that goes takes its tokens along.
+    # For the cascade from sessions.
     Index("idx_replaced_token_session", "session_id"),
 )
 
 
 class UserTokenColumns(TypedColumns):
-    """One-time secrets that were not used yet: at most one of a purpose for each user.
+    """Unused one-time tokens: at most one for each user and purpose.
 
-    A secret's SHA-256 is kept, never the secret; using one removes its row.
+    The table stores a token's SHA-256, never the token. The use of a token deletes its row.
     """
 
     user_id: Named[UUID] = Column(
@@ -217,9 +217,10 @@ user_tokens = Table(
 
 
 class PasswordAttemptColumns(TypedColumns):
-    """Passwords that were tried since the last right one, by the digest of the account.
+    """Wrong passwords since the last right one, by the digest of the account.
 
-    That is the user, or an address that nobody has: it is counted too, and not kept in clear.
+    The account is a user, or an address or username without a user, which is stored only as
+    a digest.
     """
 
     account: Named[bytes] = Column(LargeBinary, primary_key=True)

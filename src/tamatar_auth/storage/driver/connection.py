@@ -8,6 +8,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
+from tamatar_auth.storage.driver.cursor import Cursor
 from tamatar_auth.storage.driver.liveness import (
     SUSPECT_AFTER,
     SilenceLimits,
@@ -48,7 +49,7 @@ class Connection(psycopg.AsyncConnection[Any]):
     ) -> Self:
         """Connect to a server."""
         connect_started_at = monotonic()
-        connection = await cls.connect(url, **arguments)
+        connection = await cls.connect(url, cursor_factory=Cursor, **arguments)
         connection.orphaned, connection.limits = orphaned, limits
         connection.connect_started_at = connection.statement_started_at = connect_started_at
         connection.add_notice_handler(connection._on_notice)  # noqa: SLF001 - its own
