@@ -28,7 +28,7 @@ SERVER_ERRORS = frozenset(
 """The statuses that mean a fault of the server; the others are answers."""
 
 UNTRACED = ("grpc.health.", "grpc.reflection.")
-"""The services without spans by default, because probes call them all the time."""
+"""The services without spans, because probes call them all the time."""
 
 _SYSTEM = "grpc"
 
@@ -42,21 +42,13 @@ class TelemetryInterceptor(Interceptor):
     Without a tracer and a meter it only passes the caller's trace to the log.
     """
 
-    def __init__(
-        self,
-        *,
-        tracer: trace.Tracer | None = None,
-        meter: Meter | None = None,
-        trace_everything: bool = False,
-    ) -> None:
+    def __init__(self, *, tracer: trace.Tracer | None = None, meter: Meter | None = None) -> None:
         self._tracer = tracer
         self._durations = _durations(meter) if meter is not None else None
-        self._trace_everything = trace_everything
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Record the calls of a method."""
-        is_traced = self._trace_everything or not method.service.startswith(UNTRACED)
-        tracer = self._tracer if is_traced else None
+        tracer = None if method.service.startswith(UNTRACED) else self._tracer
         if tracer is None and self._durations is None:
             return _with_caller_trace(behaviour)
         return _InstrumentedMethod(behaviour, method, tracer, self._durations).call

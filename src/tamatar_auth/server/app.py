@@ -11,7 +11,6 @@ import structlog
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs.sweep import sweep_periodically
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.build import build_health_server, build_server
 from tamatar_auth.server.components import create_components
 from tamatar_auth.server.lifecycle import RunningService
@@ -106,8 +105,7 @@ def _start_background_tasks(service: RunningService) -> Sequence[asyncio.Task[No
 
 
 async def _settle(service: RunningService) -> None:
-    """Do once what the first calls would otherwise wait for."""
-    grpcio_release.warn_if_untried()
+    """Finish the start: follow SIGHUP, open connections, tune the garbage collection."""
     service.components.credential_files.reload_on_hangup()
     await service.database.fill_pool()
     await service.components.validator.prepare()
@@ -117,8 +115,8 @@ async def _settle(service: RunningService) -> None:
 def _tune_garbage_collection() -> None:
     """Exclude the objects of the start from collections, and collect less often.
 
-    These objects live as long as the process, and a collection that visits them holds up every
-    call. A young generation that is collected more often mostly holds calls in flight.
+    These objects live as long as the process, and a collection that visits them delays every
+    call. Most young objects belong to calls in flight, so frequent collections free little.
     """
     gc.collect()
     gc.freeze()

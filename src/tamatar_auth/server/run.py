@@ -12,6 +12,7 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
 from tamatar_auth.observability.telemetry_setup import configure_telemetry
 from tamatar_auth.server.app import serve as run_server
+from tamatar_auth.server.grpcio_release import warn_if_untried
 from tamatar_auth.server.lifecycle import RunningService
 
 ReadyCallback = Callable[[Sequence[ListenAddress]], None]
@@ -30,6 +31,7 @@ def serve(
     configure_logs(settings, worker=worker)
     if worker is None:
         warn_of_unknown_settings()
+    warn_if_untried()
 
     def notify_ready(service: RunningService) -> None:
         if ready is not None:
