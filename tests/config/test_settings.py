@@ -37,212 +37,209 @@ def complaint(**given):
     return str(refused.value)
 
 
-def test_settings_have_defaults_in_development():
-    settings = Settings.load()
+class TestErrors:
+    """Settings that are refused."""
 
-    assert settings.environment == "development"
-    assert settings.sessions.lifetime == timedelta(days=7)
-    assert [str(address) for address in settings.listen] == ["127.0.0.1:50051"]
-    assert str(settings.telemetry.metrics_listen) == "127.0.0.1:9464"
-    assert settings.effective_log_level == "debug"
-
-
-def test_import_of_settings_loads_no_driver():
-    code = "import sys; import tamatar_auth.config.settings; print(*sys.modules)"
-    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-
-    assert "pydantic" in modules
-    assert not {"psycopg", "sqlalchemy"}.intersection(modules)
-
-
-def test_environment_overrides_env_file(monkeypatch):
-    Path(".env").write_text("TAMATAR_POOL_SIZE=3\nTAMATAR_BCRYPT_COST=11\n")
-    monkeypatch.setenv("TAMATAR_BCRYPT_COST", "13")
-
-    settings = Settings.load()
-
-    assert (settings.database.pool_size, settings.passwords.bcrypt_cost) == (3, 13)
-    assert place("TAMATAR_POOL_SIZE") == ".env file"
-    assert place("TAMATAR_BCRYPT_COST") == "environment"
-    assert place("TAMATAR_SLOW_QUERY") == "default"
-
-
-@pytest.mark.parametrize("variable", ["TAMATAR_DATABASE_URL", "DATABASE_URL"])
-def test_database_url_has_two_names(monkeypatch, variable):
-    monkeypatch.setenv(variable, "postgresql://ada:hunter2@db/auth")
-
-    settings = Settings.load()
-
-    assert settings.database.url.get_secret_value().endswith("@db/auth")
-    assert "hunter2" not in repr(settings) + str(setting_rows(settings))
-    assert MASK in str(setting_rows(settings))
-    assert f"'{variable}'" in str(setting_rows(settings))
-
-
-def test_own_name_of_database_url_wins(monkeypatch):
-    monkeypatch.setenv("DATABASE_URL", "postgresql://theirs/x")
-    monkeypatch.setenv("TAMATAR_DATABASE_URL", "postgresql://ours/x")
-
-    assert Settings.load().database.url.get_secret_value() == "postgresql://ours/x"
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("250ms", timedelta(milliseconds=250)),
-        ("10s", timedelta(seconds=10)),
-        ("10", timedelta(seconds=10)),
-        ("1.5m", timedelta(seconds=90)),
-        ("1h", timedelta(hours=1)),
-    ],
-)
-def test_durations_accept_units(monkeypatch, text, value):
-    monkeypatch.setenv("TAMATAR_SLOW_QUERY", text)
-
-    assert Settings.load().telemetry.slow_query == value
-
-
-@pytest.mark.parametrize("text", ["7d", "90s", "250ms", "0s", "12h", "30m"])
-def test_duration_is_formatted_as_it_is_parsed(text):
-    units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-    number = text.rstrip("dhms")
-    seconds = float(number) * units[text[len(number) :]]
-    assert format_duration(timedelta(seconds=seconds)) == text
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "must"),
-    [
-        ("TAMATAR_SESSION_LIFETIME", "soon", "must be a duration"),
-        ("TAMATAR_SESSION_LIFETIME", "1s", "must be between 1m and 365d"),
-        ("TAMATAR_BCRYPT_COST", "99", "less than or equal to 16"),
-        ("TAMATAR_HASH_THREADS", "0", "greater than or equal to 1"),
-        ("TAMATAR_HASH_THREADS", "257", "less than or equal to 256"),
-        ("TAMATAR_HASH_QUEUE", "-1", "greater than or equal to 0"),
-        ("TAMATAR_HASH_QUEUE", "10001", "less than or equal to 10000"),
-        ("TAMATAR_POOL_WAIT", "2s", "must be between 1ms and 1s"),
-        ("TAMATAR_LISTEN", "nowhere", "must be host:port"),
-        ("TAMATAR_LISTEN", "127.0.0.1:70000", "must be host:port"),
-        ("TAMATAR_LISTEN", "", "at least 1 item"),
-        ("TAMATAR_ENVIRONMENT", "staging", "'development' or 'production'"),
-        ("TAMATAR_METRICS_ENABLED", "perhaps", "valid boolean"),
-        ("METRICS_ENABLED", "perhaps", "valid boolean"),
-    ],
-)
-def test_invalid_value_is_named_with_its_origin(monkeypatch, variable, value, must):
-    monkeypatch.setenv(variable, value)
-
-    said = complaint()
-
-    assert said.startswith(f"{variable} (environment): ")
-    assert must in said
-    assert len(said.splitlines()) == 1
-
-
-def test_all_invalid_values_are_named_at_once(monkeypatch):
-    Path(".env").write_text("TAMATAR_POOL_SIZE=0\n")
-    monkeypatch.setenv("TAMATAR_BCRYPT_COST", "x")
-
-    lines = complaint().splitlines()
-
-    assert any(line.startswith("TAMATAR_POOL_SIZE (.env file): ") for line in lines)
-    assert any(line.startswith("TAMATAR_BCRYPT_COST (environment): ") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("TAMATAR_DATABASE_URL", "mysql://root:hunter2@db/x"),
-        ("TAMATAR_DATABASE_URL", "postgresql://root:hunter2%zz@db/x"),
-        ("TAMATAR_DATABASE_URL", "postgresql://root:hunter2@db/x?hunter2=1"),
-        ("TAMATAR_PAGE_TOKEN_KEY", "hunter2"),
-    ],
-)
-def test_secret_value_is_never_shown(monkeypatch, variable, value):
-    monkeypatch.setenv(variable, value)
-
-    said = complaint()
-
-    assert variable in said
-    assert "hunter2" not in said
-
-
-@pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "10.0.0.1:1", "auth.local:1"])
-def test_address_open_to_others_is_refused(monkeypatch, address):
-    monkeypatch.setenv("TAMATAR_LISTEN", f"127.0.0.1:50051,{address}")
-
-    assert f"{address} can be reached from other machines" in complaint()
-
-
-def test_production_needs_secrets_and_real_bcrypt_cost(monkeypatch):
-    monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
-    production = "TAMATAR_ENVIRONMENT (environment): production needs"
-    assert complaint() == f"{production} TAMATAR_PAGE_TOKEN_KEY"
-
-    monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEY", "k" * 32)
-    assert complaint() == f"{production} TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
-
-    monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
-    assert Settings.load().effective_log_level == "info"
-    monkeypatch.setenv("TAMATAR_BCRYPT_COST", "4")
-    assert complaint() == "TAMATAR_BCRYPT_COST (environment): must be 10 or more in production"
-
-
-def test_conflicting_settings_are_named_with_their_origin(monkeypatch):
-    Path(".env").write_text("TAMATAR_TLS_KEY_FILE=key.pem\n")
-    assert complaint() == (
-        "TAMATAR_TLS_KEY_FILE (.env file): needs TAMATAR_TLS_CERTIFICATE_FILE beside it"
+    @pytest.mark.parametrize(
+        ("variable", "value", "must"),
+        [
+            ("TAMATAR_SESSION_LIFETIME", "soon", "must be a duration"),
+            ("TAMATAR_SESSION_LIFETIME", "1s", "must be between 1m and 365d"),
+            ("TAMATAR_BCRYPT_COST", "99", "less than or equal to 16"),
+            ("TAMATAR_HASH_THREADS", "0", "greater than or equal to 1"),
+            ("TAMATAR_HASH_THREADS", "257", "less than or equal to 256"),
+            ("TAMATAR_HASH_QUEUE", "-1", "greater than or equal to 0"),
+            ("TAMATAR_HASH_QUEUE", "10001", "less than or equal to 10000"),
+            ("TAMATAR_POOL_WAIT", "2s", "must be between 1ms and 1s"),
+            ("TAMATAR_LISTEN", "nowhere", "must be host:port"),
+            ("TAMATAR_LISTEN", "127.0.0.1:70000", "must be host:port"),
+            ("TAMATAR_LISTEN", "", "at least 1 item"),
+            ("TAMATAR_ENVIRONMENT", "staging", "'development' or 'production'"),
+            ("TAMATAR_METRICS_ENABLED", "perhaps", "valid boolean"),
+            ("METRICS_ENABLED", "perhaps", "valid boolean"),
+        ],
     )
+    def test_invalid_value_is_named_with_its_origin(self, monkeypatch, variable, value, must):
+        monkeypatch.setenv(variable, value)
 
-    Path(".env").write_text("TAMATAR_ENVIRONMENT=production\n")
-    assert complaint() == (
-        "TAMATAR_ENVIRONMENT (.env file): production needs TAMATAR_PAGE_TOKEN_KEY"
+        said = complaint()
+
+        assert said.startswith(f"{variable} (environment): ")
+        assert must in said
+        assert len(said.splitlines()) == 1
+
+    def test_all_invalid_values_are_named_at_once(self, monkeypatch):
+        Path(".env").write_text("TAMATAR_POOL_SIZE=0\n")
+        monkeypatch.setenv("TAMATAR_BCRYPT_COST", "x")
+
+        lines = complaint().splitlines()
+
+        assert any(line.startswith("TAMATAR_POOL_SIZE (.env file): ") for line in lines)
+        assert any(line.startswith("TAMATAR_BCRYPT_COST (environment): ") for line in lines)
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("TAMATAR_DATABASE_URL", "mysql://root:hunter2@db/x"),
+            ("TAMATAR_DATABASE_URL", "postgresql://root:hunter2%zz@db/x"),
+            ("TAMATAR_DATABASE_URL", "postgresql://root:hunter2@db/x?hunter2=1"),
+            ("TAMATAR_PAGE_TOKEN_KEY", "hunter2"),
+        ],
     )
+    def test_secret_value_is_never_shown(self, monkeypatch, variable, value):
+        monkeypatch.setenv(variable, value)
 
-    monkeypatch.setenv("TAMATAR_LISTEN", "127.0.0.1:1")
-    said = complaint(listen="0.0.0.0:1")
-    assert said.startswith("TAMATAR_LISTEN (command line): 0.0.0.0:1 can be reached")
+        said = complaint()
+
+        assert variable in said
+        assert "hunter2" not in said
+
+    @pytest.mark.parametrize(
+        "address", ["0.0.0.0:50051", "[::]:50051", "10.0.0.1:1", "auth.local:1"]
+    )
+    def test_address_open_to_others_is_refused(self, monkeypatch, address):
+        monkeypatch.setenv("TAMATAR_LISTEN", f"127.0.0.1:50051,{address}")
+
+        assert f"{address} can be reached from other machines" in complaint()
+
+    def test_production_needs_secrets_and_real_bcrypt_cost(self, monkeypatch):
+        monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
+        production = "TAMATAR_ENVIRONMENT (environment): production needs"
+        assert complaint() == f"{production} TAMATAR_PAGE_TOKEN_KEY"
+
+        monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEY", "k" * 32)
+        assert complaint() == f"{production} TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
+
+        monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
+        assert Settings.load().effective_log_level == "info"
+        monkeypatch.setenv("TAMATAR_BCRYPT_COST", "4")
+        assert complaint() == "TAMATAR_BCRYPT_COST (environment): must be 10 or more in production"
+
+    def test_conflicting_settings_are_named_with_their_origin(self, monkeypatch):
+        Path(".env").write_text("TAMATAR_TLS_KEY_FILE=key.pem\n")
+        assert complaint() == (
+            "TAMATAR_TLS_KEY_FILE (.env file): needs TAMATAR_TLS_CERTIFICATE_FILE beside it"
+        )
+
+        Path(".env").write_text("TAMATAR_ENVIRONMENT=production\n")
+        assert complaint() == (
+            "TAMATAR_ENVIRONMENT (.env file): production needs TAMATAR_PAGE_TOKEN_KEY"
+        )
+
+        monkeypatch.setenv("TAMATAR_LISTEN", "127.0.0.1:1")
+        said = complaint(listen="0.0.0.0:1")
+        assert said.startswith("TAMATAR_LISTEN (command line): 0.0.0.0:1 can be reached")
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:1", ListenAddress("127.0.0.1", 1)),
-        ("[::1]:2", ListenAddress("::1", 2)),
-        ("localhost:3", ListenAddress("localhost", 3)),
-        ("unix:/run/a b.sock", ListenAddress("", 0, "/run/a b.sock")),
-        ("unix:///run/a.sock", ListenAddress("", 0, "/run/a.sock")),
-        ("unix:a.sock", ListenAddress("", 0, "a.sock")),
-    ],
-)
-def test_listen_addresses_are_parsed_and_formatted(text, address):
-    read = ListenAddress.parse(text)
+class TestValues:
+    """Durations and addresses."""
 
-    assert read == address
-    assert read.is_local
-    assert ListenAddress.parse(str(read)) == read
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("250ms", timedelta(milliseconds=250)),
+            ("10s", timedelta(seconds=10)),
+            ("10", timedelta(seconds=10)),
+            ("1.5m", timedelta(seconds=90)),
+            ("1h", timedelta(hours=1)),
+        ],
+    )
+    def test_durations_accept_units(self, monkeypatch, text, value):
+        monkeypatch.setenv("TAMATAR_SLOW_QUERY", text)
+
+        assert Settings.load().telemetry.slow_query == value
+
+    @pytest.mark.parametrize("text", ["7d", "90s", "250ms", "0s", "12h", "30m"])
+    def test_duration_is_formatted_as_it_is_parsed(self, text):
+        units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+        number = text.rstrip("dhms")
+        seconds = float(number) * units[text[len(number) :]]
+        assert format_duration(timedelta(seconds=seconds)) == text
+
+    @pytest.mark.parametrize(
+        ("text", "address"),
+        [
+            ("127.0.0.1:1", ListenAddress("127.0.0.1", 1)),
+            ("[::1]:2", ListenAddress("::1", 2)),
+            ("localhost:3", ListenAddress("localhost", 3)),
+            ("unix:/run/a b.sock", ListenAddress("", 0, "/run/a b.sock")),
+            ("unix:///run/a.sock", ListenAddress("", 0, "/run/a.sock")),
+            ("unix:a.sock", ListenAddress("", 0, "a.sock")),
+        ],
+    )
+    def test_listen_addresses_are_parsed_and_formatted(self, text, address):
+        read = ListenAddress.parse(text)
+
+        assert read == address
+        assert read.is_local
+        assert ListenAddress.parse(str(read)) == read
 
 
-def test_env_example_lists_all_settings_with_defaults(monkeypatch):
-    text = (ROOT / ".env.example").read_text()
+class TestSources:
+    """The environment, the file and the defaults."""
 
-    assert text == example_file()
-    Path(".env").write_text(text)
-    defaults = Settings.load()
-    assert defaults.model_dump() == Settings.load(env_file=None).model_dump()
+    def test_settings_have_defaults_in_development(self):
+        settings = Settings.load()
 
+        assert settings.environment == "development"
+        assert settings.sessions.lifetime == timedelta(days=7)
+        assert [str(address) for address in settings.listen] == ["127.0.0.1:50051"]
+        assert str(settings.telemetry.metrics_listen) == "127.0.0.1:9464"
+        assert settings.effective_log_level == "debug"
 
-def test_unknown_variable_is_found(monkeypatch):
-    monkeypatch.setenv("TAMATAR_BCRYPT_COSTS", "12")
-    Path(".env").write_text("tamatar_pool_sise=3\nTAMATAR_POOL_SIZE=3\nOTHER=1\n")
+    def test_import_of_settings_loads_no_driver(self):
+        code = "import sys; import tamatar_auth.config.settings; print(*sys.modules)"
+        modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
 
-    assert ("TAMATAR_BCRYPT_COSTS", "environment") in Sources(Settings).unknown()
-    assert [name for name, place in Sources(Settings).unknown() if place == ".env file"] == [
-        "tamatar_pool_sise"
-    ]
+        assert "pydantic" in modules
+        assert not {"psycopg", "sqlalchemy"}.intersection(modules)
 
+    def test_environment_overrides_env_file(self, monkeypatch):
+        Path(".env").write_text("TAMATAR_POOL_SIZE=3\nTAMATAR_BCRYPT_COST=11\n")
+        monkeypatch.setenv("TAMATAR_BCRYPT_COST", "13")
 
-def test_settings_can_be_pointed_at_another_database():
-    settings = Settings.load().with_database("postgresql://db/x")
+        settings = Settings.load()
 
-    assert settings.database.url == SecretStr("postgresql://db/x")
+        assert (settings.database.pool_size, settings.passwords.bcrypt_cost) == (3, 13)
+        assert place("TAMATAR_POOL_SIZE") == ".env file"
+        assert place("TAMATAR_BCRYPT_COST") == "environment"
+        assert place("TAMATAR_SLOW_QUERY") == "default"
+
+    @pytest.mark.parametrize("variable", ["TAMATAR_DATABASE_URL", "DATABASE_URL"])
+    def test_database_url_has_two_names(self, monkeypatch, variable):
+        monkeypatch.setenv(variable, "postgresql://ada:hunter2@db/auth")
+
+        settings = Settings.load()
+
+        assert settings.database.url.get_secret_value().endswith("@db/auth")
+        assert "hunter2" not in repr(settings) + str(setting_rows(settings))
+        assert MASK in str(setting_rows(settings))
+        assert f"'{variable}'" in str(setting_rows(settings))
+
+    def test_own_name_of_database_url_wins(self, monkeypatch):
+        monkeypatch.setenv("DATABASE_URL", "postgresql://theirs/x")
+        monkeypatch.setenv("TAMATAR_DATABASE_URL", "postgresql://ours/x")
+
+        assert Settings.load().database.url.get_secret_value() == "postgresql://ours/x"
+
+    def test_env_example_lists_all_settings_with_defaults(self, monkeypatch):
+        text = (ROOT / ".env.example").read_text()
+
+        assert text == example_file()
+        Path(".env").write_text(text)
+        defaults = Settings.load()
+        assert defaults.model_dump() == Settings.load(env_file=None).model_dump()
+
+    def test_unknown_variable_is_found(self, monkeypatch):
+        monkeypatch.setenv("TAMATAR_BCRYPT_COSTS", "12")
+        Path(".env").write_text("tamatar_pool_sise=3\nTAMATAR_POOL_SIZE=3\nOTHER=1\n")
+
+        assert ("TAMATAR_BCRYPT_COSTS", "environment") in Sources(Settings).unknown()
+        assert [name for name, place in Sources(Settings).unknown() if place == ".env file"] == [
+            "tamatar_pool_sise"
+        ]
+
+    def test_settings_can_be_pointed_at_another_database(self):
+        settings = Settings.load().with_database("postgresql://db/x")
+
+        assert settings.database.url == SecretStr("postgresql://db/x")

@@ -75,67 +75,6 @@ def wrong(connection):
     return connection.execute(WRONG).fetchone()[0]
 
 
-def test_upgrade_fills_full_name_of_existing_rows(old_database, connection):
-    for first, last, _ in NAMES:
-        connection.execute(OLD_INSERT, [first, last])
-
-    Migrations(old_database).upgrade()
-
-    assert sorted(names(connection), key=str) == sorted(NAMES, key=str)
-
-
-def test_rows_of_old_code_get_full_name_after_upgrade(old_database, connection):
-    Migrations(old_database).upgrade()
-
-    for first, last, _ in NAMES:
-        connection.execute(OLD_INSERT, [first, last])
-    assert sorted(names(connection), key=str) == sorted(NAMES, key=str)
-
-    connection.execute("UPDATE users SET first_name = 'Grace', last_name = NULL")
-    assert {full_name for _, _, full_name in names(connection)} == {"Grace"}
-
-
-def test_full_name_cannot_be_set_directly(old_database, connection):
-    Migrations(old_database).upgrade()
-    connection.execute(OLD_INSERT, ["Ada", "Lovelace"])
-
-    connection.execute("UPDATE users SET full_name = 'Somebody Else'")
-
-    assert names(connection) == [("Ada", "Lovelace", "Ada Lovelace")]
-
-
-def test_upgrade_keeps_versions_and_times_of_users(old_database, connection):
-    fill(connection, 10)
-    query = "SELECT id, version, created_at, updated_at FROM users ORDER BY id"
-    before = connection.execute(query).fetchall()
-
-    Migrations(old_database).upgrade()
-
-    assert connection.execute(query).fetchall() == before
-
-
-@pytest.mark.parametrize("count", [0, 1, 1000, 1001, 3333])
-def test_upgrade_fills_every_batch(old_database, connection, count):
-    fill(connection, count)
-    lines = []
-
-    Migrations(old_database, report=lines.append).upgrade()
-
-    assert wrong(connection) == 0
-    said = [line for line in lines if "rows written" in line]
-    assert said == ([f"users.full_name: {count} rows written"] if count else [])
-
-
-def test_upgrade_fills_user_with_zero_id(old_database, connection):
-    connection.execute(
-        "INSERT INTO users (id, email) VALUES ('00000000-0000-0000-0000-000000000000', 'a@b.c')"
-    )
-
-    Migrations(old_database).upgrade()
-
-    assert names(connection) == [(None, None, "")]
-
-
 @contextlib.contextmanager
 def live_traffic(url):
     """Write and read as the old code does; yield the errors.
@@ -166,90 +105,93 @@ def live_traffic(url):
             thread.join()
 
 
-def test_live_traffic_during_upgrade_sees_no_errors(old_database, connection):
-    fill(connection, 5000)
-    migrations = Migrations(old_database)
+class TestLocks:
+    """Live traffic, locks and interruptions."""
 
-    with live_traffic(old_database) as failures:
-        migrations.upgrade()
-        migrations.downgrade("0001")
-        migrations.upgrade()
+    def test_live_traffic_during_upgrade_sees_no_errors(self, old_database, connection):
+        fill(connection, 5000)
+        migrations = Migrations(old_database)
 
-    assert failures == []
-    assert wrong(connection) == 0
-
-
-def test_upgrade_gives_way_to_traffic_behind_its_lock(old_database, connection, monkeypatch):
-    monkeypatch.setattr(migration_steps, "PAUSE_SECONDS", 0.1)
-    fill(connection, 10)
-    lines = []
-
-    def report(line):
-        lines.append(line)
-        reader.rollback()  # the reader ends after the first attempt
-
-    with psycopg.connect(old_database) as reader, live_traffic(old_database) as failures:
-        reader.execute("SELECT 1 FROM users")
-        pid = reader.info.backend_pid
-        Migrations(old_database, report=report).upgrade()
-
-    # A process of the traffic may hold a lock too, and is then named as well.
-    message = r"The tables are locked by process ([\d, ]+) of PostgreSQL: attempt 1 of 10\."
-    assert str(pid) in re.fullmatch(message, lines[0])[1].split(", ")
-    assert failures == []
-    assert wrong(connection) == 0
-
-
-def test_upgrade_behind_lasting_lock_fails(old_database, connection, monkeypatch):
-    monkeypatch.setattr(migration_steps, "ATTEMPTS", 1)
-    before = schema(old_database)
-    with psycopg.connect(old_database) as reader:
-        reader.execute("SELECT 1 FROM users")
-        pid = reader.info.backend_pid
-
-        with pytest.raises(MigrationError, match=f"stayed locked by process {pid} "):
-            Migrations(old_database).upgrade()
-
-    assert schema(old_database) == before
-
-
-def test_upgrade_after_locked_row_resumes_at_its_batch(old_database, connection, monkeypatch):
-    fill(connection, 2500)
-    migrations = Migrations(old_database)
-    with psycopg.connect(old_database) as writer:
-        lock = "SELECT id FROM users ORDER BY id DESC LIMIT 1 FOR UPDATE"
-        monkeypatch.setattr(migration_steps, "ATTEMPTS", 1)
-        before_each_step(lambda step: step == 1 and writer.execute(lock), monkeypatch)
-        with pytest.raises(MigrationError, match="stayed locked"):
+        with live_traffic(old_database) as failures:
             migrations.upgrade()
+            migrations.downgrade("0001")
+            migrations.upgrade()
+
+        assert failures == []
+        assert wrong(connection) == 0
+
+    def test_upgrade_gives_way_to_traffic_behind_its_lock(
+        self, old_database, connection, monkeypatch
+    ):
+        monkeypatch.setattr(migration_steps, "PAUSE_SECONDS", 0.1)
+        fill(connection, 10)
+        lines = []
+
+        def report(line):
+            lines.append(line)
+            reader.rollback()  # the reader ends after the first attempt
+
+        with psycopg.connect(old_database) as reader, live_traffic(old_database) as failures:
+            reader.execute("SELECT 1 FROM users")
+            pid = reader.info.backend_pid
+            Migrations(old_database, report=report).upgrade()
+
+        # A process of the traffic may hold a lock too, and is then named as well.
+        message = r"The tables are locked by process ([\d, ]+) of PostgreSQL: attempt 1 of 10\."
+        assert str(pid) in re.fullmatch(message, lines[0])[1].split(", ")
+        assert failures == []
+        assert wrong(connection) == 0
+
+    def test_upgrade_behind_lasting_lock_fails(self, old_database, connection, monkeypatch):
+        monkeypatch.setattr(migration_steps, "ATTEMPTS", 1)
+        before = schema(old_database)
+        with psycopg.connect(old_database) as reader:
+            reader.execute("SELECT 1 FROM users")
+            pid = reader.info.backend_pid
+
+            with pytest.raises(MigrationError, match=f"stayed locked by process {pid} "):
+                Migrations(old_database).upgrade()
+
+        assert schema(old_database) == before
+
+    def test_upgrade_after_locked_row_resumes_at_its_batch(
+        self, old_database, connection, monkeypatch
+    ):
+        fill(connection, 2500)
+        migrations = Migrations(old_database)
+        with psycopg.connect(old_database) as writer:
+            lock = "SELECT id FROM users ORDER BY id DESC LIMIT 1 FOR UPDATE"
+            monkeypatch.setattr(migration_steps, "ATTEMPTS", 1)
+            before_each_step(lambda step: step == 1 and writer.execute(lock), monkeypatch)
+            with pytest.raises(MigrationError, match="stayed locked"):
+                migrations.upgrade()
+            monkeypatch.undo()
+        assert 0 < wrong(connection) < 1000
+        assert migrations.status().current == "0001"
+
+        migrations.upgrade()
+
+        assert wrong(connection) == 0
+
+    @pytest.mark.parametrize("done", range(6))
+    def test_interrupted_upgrade_can_be_repeated(self, old_database, connection, monkeypatch, done):
+        expected = expected_schema(old_database)
+        fill(connection, 10)
+
+        def interrupt(step):
+            if step == done:
+                raise KeyboardInterrupt
+
+        before_each_step(interrupt, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            Migrations(old_database).upgrade()
         monkeypatch.undo()
-    assert 0 < wrong(connection) < 1000
-    assert migrations.status().current == "0001"
+        connection.execute(OLD_INSERT, ["Written", "Later"])
 
-    migrations.upgrade()
-
-    assert wrong(connection) == 0
-
-
-@pytest.mark.parametrize("done", range(6))
-def test_interrupted_upgrade_can_be_repeated(old_database, connection, monkeypatch, done):
-    expected = expected_schema(old_database)
-    fill(connection, 10)
-
-    def interrupt(step):
-        if step == done:
-            raise KeyboardInterrupt
-
-    before_each_step(interrupt, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
         Migrations(old_database).upgrade()
-    monkeypatch.undo()
-    connection.execute(OLD_INSERT, ["Written", "Later"])
 
-    Migrations(old_database).upgrade()
-
-    assert schema(old_database) == expected
-    assert wrong(connection) == 0
+        assert schema(old_database) == expected
+        assert wrong(connection) == 0
 
 
 def before_each_step(do, monkeypatch):
@@ -279,26 +221,83 @@ def expected_schema(url):
     return expected
 
 
-def test_downgrade_and_upgrade_restore_schema_and_rows(old_database, connection):
-    fill(connection, 10)
-    migrations = Migrations(old_database)
-    old = schema(old_database)
+class TestRows:
+    """The full names of rows."""
 
-    migrations.upgrade()
-    new, filled = schema(old_database), names(connection)
-    migrations.downgrade("0001")
-    assert schema(old_database) == old
-    migrations.upgrade()
+    def test_upgrade_fills_full_name_of_existing_rows(self, old_database, connection):
+        for first, last, _ in NAMES:
+            connection.execute(OLD_INSERT, [first, last])
 
-    assert schema(old_database) == new
-    assert names(connection) == filled
+        Migrations(old_database).upgrade()
 
+        assert sorted(names(connection), key=str) == sorted(NAMES, key=str)
 
-def test_full_name_column_refuses_null(old_database, connection):
-    Migrations(old_database).upgrade()
+    def test_rows_of_old_code_get_full_name_after_upgrade(self, old_database, connection):
+        Migrations(old_database).upgrade()
 
-    with pytest.raises(errors.NotNullViolation):
+        for first, last, _ in NAMES:
+            connection.execute(OLD_INSERT, [first, last])
+        assert sorted(names(connection), key=str) == sorted(NAMES, key=str)
+
+        connection.execute("UPDATE users SET first_name = 'Grace', last_name = NULL")
+        assert {full_name for _, _, full_name in names(connection)} == {"Grace"}
+
+    def test_full_name_cannot_be_set_directly(self, old_database, connection):
+        Migrations(old_database).upgrade()
+        connection.execute(OLD_INSERT, ["Ada", "Lovelace"])
+
+        connection.execute("UPDATE users SET full_name = 'Somebody Else'")
+
+        assert names(connection) == [("Ada", "Lovelace", "Ada Lovelace")]
+
+    def test_upgrade_keeps_versions_and_times_of_users(self, old_database, connection):
+        fill(connection, 10)
+        query = "SELECT id, version, created_at, updated_at FROM users ORDER BY id"
+        before = connection.execute(query).fetchall()
+
+        Migrations(old_database).upgrade()
+
+        assert connection.execute(query).fetchall() == before
+
+    @pytest.mark.parametrize("count", [0, 1, 1000, 1001, 3333])
+    def test_upgrade_fills_every_batch(self, old_database, connection, count):
+        fill(connection, count)
+        lines = []
+
+        Migrations(old_database, report=lines.append).upgrade()
+
+        assert wrong(connection) == 0
+        said = [line for line in lines if "rows written" in line]
+        assert said == ([f"users.full_name: {count} rows written"] if count else [])
+
+    def test_upgrade_fills_user_with_zero_id(self, old_database, connection):
         connection.execute(
-            "ALTER TABLE users DISABLE TRIGGER users_full_name;"
-            "INSERT INTO users (id, email, full_name) VALUES (gen_random_uuid(), 'a@b.c', NULL)"
+            "INSERT INTO users (id, email) VALUES ('00000000-0000-0000-0000-000000000000', 'a@b.c')"
         )
+
+        Migrations(old_database).upgrade()
+
+        assert names(connection) == [(None, None, "")]
+
+    def test_downgrade_and_upgrade_restore_schema_and_rows(self, old_database, connection):
+        fill(connection, 10)
+        migrations = Migrations(old_database)
+        old = schema(old_database)
+
+        migrations.upgrade()
+        new, filled = schema(old_database), names(connection)
+        migrations.downgrade("0001")
+        assert schema(old_database) == old
+        migrations.upgrade()
+
+        assert schema(old_database) == new
+        assert names(connection) == filled
+
+    def test_full_name_column_refuses_null(self, old_database, connection):
+        Migrations(old_database).upgrade()
+
+        with pytest.raises(errors.NotNullViolation):
+            connection.execute(
+                "ALTER TABLE users DISABLE TRIGGER users_full_name;"
+                "INSERT INTO users (id, email, full_name) VALUES (gen_random_uuid(), 'a@b.c', NULL)"
+            )

@@ -73,8 +73,14 @@ def page(telemetry):
         return answer.read().decode()
 
 
-def test_disabled_telemetry_imports_no_sdk():
-    program = """
+NOTHING = frozenset[str]()
+
+
+class TestConfiguration:
+    """Variables that choose exporters."""
+
+    def test_disabled_telemetry_imports_no_sdk(self):
+        program = """
 import sys
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.storage.instrumentation.queries import observe_statements
@@ -86,126 +92,92 @@ assert configure_telemetry(Settings.load(env_file=None)) == Telemetry()
 parts = {part for name in sys.modules for part in name.split(".")}
 print(parts & {"sdk", "exporter", "prometheus_client"})
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", program], env={}, capture_output=True, text=True, check=True
+        ended = subprocess.run(
+            [sys.executable, "-c", program], env={}, capture_output=True, text=True, check=True
+        )
+
+        assert ended.stdout.strip() == "set()"
+
+    @pytest.mark.parametrize("wish", [{"OTEL_TRACES_EXPORTER": "otlp"}, {}])
+    def test_disabled_sdk_overrides_other_variables(self, environment, wish):
+        environment.setenv("OTEL_SDK_DISABLED", "True")
+        for name, value in wish.items():
+            environment.setenv(name, value)
+
+        assert configure_telemetry(mine(metrics_enabled=True)) == Telemetry()
+
+    @pytest.mark.parametrize(
+        ("variables", "spans", "metrics"),
+        [
+            ({}, NOTHING, NOTHING),
+            ({"OTEL_TRACES_EXPORTER": "otlp"}, {"otlp"}, NOTHING),
+            ({"OTEL_TRACES_EXPORTER": " console , otlp,"}, {"console", "otlp"}, NOTHING),
+            ({"OTEL_METRICS_EXPORTER": "otlp"}, NOTHING, {"otlp"}),
+            ({"OTEL_METRICS_EXPORTER": "prometheus"}, NOTHING, {"prometheus"}),
+            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:1"}, {"otlp"}, {"otlp"}),
+            ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x:1"}, {"otlp"}, NOTHING),
+            ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x:1"}, NOTHING, {"otlp"}),
+            (
+                {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:1", "OTEL_METRICS_EXPORTER": "none"},
+                {"otlp"},
+                NOTHING,
+            ),
+            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_TRACES_EXPORTER": ""}, NOTHING, NOTHING),
+        ],
     )
+    def test_standard_variables_choose_exporters(self, environment, variables, spans, metrics):
+        for name, value in variables.items():
+            environment.setenv(name, value)
 
-    assert ended.stdout.strip() == "set()"
+        exporter_config = ExporterConfig.read(mine().telemetry)
+        assert (exporter_config.spans, exporter_config.metrics) == (spans, metrics)
+        assert ExporterConfig.read(mine(metrics_enabled=True).telemetry).metrics == {
+            *metrics,
+            "prometheus",
+        }
 
-
-@pytest.mark.parametrize("wish", [{"OTEL_TRACES_EXPORTER": "otlp"}, {}])
-def test_disabled_sdk_overrides_other_variables(environment, wish):
-    environment.setenv("OTEL_SDK_DISABLED", "True")
-    for name, value in wish.items():
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_METRICS_EXPORTER", "otlp,what"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier pigeon"),
+        ],
+    )
+    def test_invalid_telemetry_variable_is_named(self, environment, name, value):
         environment.setenv(name, value)
 
-    assert configure_telemetry(mine(metrics_enabled=True)) == Telemetry()
+        with pytest.raises(TelemetryError, match=name):
+            configure_telemetry(mine(metrics_enabled=True))
 
+    def test_variable_refused_by_exporter_fails_start(self, environment):
+        environment.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        environment.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        wish = mine(metrics_enabled=True, metrics_listen=f"127.0.0.1:{port}")
 
-NOTHING = frozenset[str]()
+        with pytest.raises(TelemetryError, match="OTEL_EXPORTER_"):
+            configure_telemetry(wish)
 
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
 
-@pytest.mark.parametrize(
-    ("variables", "spans", "metrics"),
-    [
-        ({}, NOTHING, NOTHING),
-        ({"OTEL_TRACES_EXPORTER": "otlp"}, {"otlp"}, NOTHING),
-        ({"OTEL_TRACES_EXPORTER": " console , otlp,"}, {"console", "otlp"}, NOTHING),
-        ({"OTEL_METRICS_EXPORTER": "otlp"}, NOTHING, {"otlp"}),
-        ({"OTEL_METRICS_EXPORTER": "prometheus"}, NOTHING, {"prometheus"}),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:1"}, {"otlp"}, {"otlp"}),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x:1"}, {"otlp"}, NOTHING),
-        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x:1"}, NOTHING, {"otlp"}),
-        (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:1", "OTEL_METRICS_EXPORTER": "none"},
-            {"otlp"},
-            NOTHING,
-        ),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_TRACES_EXPORTER": ""}, NOTHING, NOTHING),
-    ],
-)
-def test_standard_variables_choose_exporters(environment, variables, spans, metrics):
-    for name, value in variables.items():
-        environment.setenv(name, value)
+    def test_taken_metrics_port_fails_start(self):
+        with configured(metrics_enabled=True) as first:
+            taken = mine(metrics_enabled=True, metrics_listen=first.metrics_address)
+            with pytest.raises(TelemetryError, match=str(first.metrics_address)):
+                configure_telemetry(taken)
 
-    exporter_config = ExporterConfig.read(mine().telemetry)
-    assert (exporter_config.spans, exporter_config.metrics) == (spans, metrics)
-    assert ExporterConfig.read(mine(metrics_enabled=True).telemetry).metrics == {
-        *metrics,
-        "prometheus",
-    }
+    @pytest.mark.parametrize("listen", ["unix:/tmp/x", "no-such-host.invalid:1", "203.0.113.1:1"])
+    def test_metrics_address_of_other_machine_fails_start(self, listen):
+        listen = ListenAddress.parse(listen)
 
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("OTEL_METRICS_EXPORTER", "otlp,what"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier pigeon"),
-    ],
-)
-def test_invalid_telemetry_variable_is_named(environment, name, value):
-    environment.setenv(name, value)
-
-    with pytest.raises(TelemetryError, match=name):
-        configure_telemetry(mine(metrics_enabled=True))
-
-
-def test_variable_refused_by_exporter_fails_start(environment):
-    environment.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    environment.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    wish = mine(metrics_enabled=True, metrics_listen=f"127.0.0.1:{port}")
-
-    with pytest.raises(TelemetryError, match="OTEL_EXPORTER_"):
-        configure_telemetry(wish)
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
-
-
-def test_taken_metrics_port_fails_start():
-    with configured(metrics_enabled=True) as first:
-        taken = mine(metrics_enabled=True, metrics_listen=first.metrics_address)
-        with pytest.raises(TelemetryError, match=str(first.metrics_address)):
-            configure_telemetry(taken)
-
-
-@pytest.mark.parametrize("listen", ["unix:/tmp/x", "no-such-host.invalid:1", "203.0.113.1:1"])
-def test_metrics_address_of_other_machine_fails_start(listen):
-    listen = ListenAddress.parse(listen)
-
-    with pytest.raises(TelemetryError, match="TAMATAR_METRICS_LISTEN"):
-        configure_telemetry(mine(metrics_enabled=True, metrics_listen=listen))
-
-
-def test_metrics_page_ends_with_shutdown():
-    telemetry = configure_telemetry(mine(metrics_enabled=True))
-    assert "process_cpu_seconds_total" in page(telemetry)
-    telemetry.shutdown()
-    telemetry.shutdown()
-
-    with socket.socket() as probe:
-        address = telemetry.metrics_address
-        assert probe.connect_ex((address.host, address.port)) != 0
-
-
-async def test_prometheus_page_has_both_histograms_in_seconds(database, settings):
-    with configured(metrics_enabled=True) as telemetry:
-        await call(telemetry, settings)
-        lines = (await asyncio.to_thread(page, telemetry)).splitlines()
-
-    counted = {name: [line for line in lines if line.startswith(name)] for name in PROMETHEUS}
-    for name, labels in PROMETHEUS.items():
-        (line,) = counted[name]
-        for label in labels:
-            assert label in line
-        assert line.endswith(" 1.0")
-    assert CANARY not in "\n".join(lines)
+        with pytest.raises(TelemetryError, match="TAMATAR_METRICS_LISTEN"):
+            configure_telemetry(mine(metrics_enabled=True, metrics_listen=listen))
 
 
 PROMETHEUS = {
@@ -293,55 +265,80 @@ async def collecting_over_http():
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("protocol", "collecting"),
-    [("grpc", collecting_over_grpc), ("http/protobuf", collecting_over_http)],
-)
-async def test_collector_receives_spans_and_metrics(
-    environment, database, settings, protocol, collecting
-):
-    async with collecting() as (collector, port):
-        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
-        environment.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-        telemetry = configure_telemetry(mine())
-        await call(telemetry, settings)
-        await asyncio.to_thread(telemetry.shutdown)
+class TestExport:
+    """Collectors and Prometheus."""
 
-    (request,) = collector.spans
-    (part,) = request.resource_spans
-    statement, server = part.scope_spans[0].spans
-    assert (statement.name, server.name) == ("INSERT users", "t.Users/Create")
-    assert (statement.trace_id, statement.parent_span_id) == (server.trace_id, server.span_id)
-    resource = {item.key: item.value.string_value for item in part.resource.attributes}
-    assert resource["service.name"] == "tamatar-auth"
-    assert resource["service.version"] == tamatar_auth.__version__
-    assert resource["service.instance.id"]
-    names = {
-        metric.name
-        for metrics in collector.metrics
-        for part in metrics.resource_metrics
-        for scope in part.scope_metrics
-        for metric in scope.metrics
-    }
-    assert {"rpc.server.call.duration", "db.client.operation.duration"} <= names
-    assert CANARY not in str(collector.spans) + str(collector.metrics)
+    def test_metrics_page_ends_with_shutdown(self):
+        telemetry = configure_telemetry(mine(metrics_enabled=True))
+        assert "process_cpu_seconds_total" in page(telemetry)
+        telemetry.shutdown()
+        telemetry.shutdown()
 
+        with socket.socket() as probe:
+            address = telemetry.metrics_address
+            assert probe.connect_ex((address.host, address.port)) != 0
 
-async def test_standard_variables_set_service_name_and_sampler(environment):
-    async with collecting_over_grpc() as (collector, port):
-        environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{port}")
-        environment.setenv("OTEL_SERVICE_NAME", "mine")
-        environment.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
-        telemetry = configure_telemetry(mine())
-        telemetry.tracer.start_span("seen").end()
-        await asyncio.to_thread(telemetry.shutdown)
+    async def test_prometheus_page_has_both_histograms_in_seconds(self, database, settings):
+        with configured(metrics_enabled=True) as telemetry:
+            await call(telemetry, settings)
+            lines = (await asyncio.to_thread(page, telemetry)).splitlines()
 
-        environment.setenv("OTEL_TRACES_SAMPLER", "always_off")
-        telemetry = configure_telemetry(mine())
-        assert not telemetry.tracer.start_span("unseen").is_recording()
-        await asyncio.to_thread(telemetry.shutdown)
+        counted = {name: [line for line in lines if line.startswith(name)] for name in PROMETHEUS}
+        for name, labels in PROMETHEUS.items():
+            (line,) = counted[name]
+            for label in labels:
+                assert label in line
+            assert line.endswith(" 1.0")
+        assert CANARY not in "\n".join(lines)
 
-    (request,) = collector.spans
-    (part,) = request.resource_spans
-    named = {item.key: item.value.string_value for item in part.resource.attributes}
-    assert named["service.name"] == "mine"
+    @pytest.mark.parametrize(
+        ("protocol", "collecting"),
+        [("grpc", collecting_over_grpc), ("http/protobuf", collecting_over_http)],
+    )
+    async def test_collector_receives_spans_and_metrics(
+        self, environment, database, settings, protocol, collecting
+    ):
+        async with collecting() as (collector, port):
+            environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+            environment.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            telemetry = configure_telemetry(mine())
+            await call(telemetry, settings)
+            await asyncio.to_thread(telemetry.shutdown)
+
+        (request,) = collector.spans
+        (part,) = request.resource_spans
+        statement, server = part.scope_spans[0].spans
+        assert (statement.name, server.name) == ("INSERT users", "t.Users/Create")
+        assert (statement.trace_id, statement.parent_span_id) == (server.trace_id, server.span_id)
+        resource = {item.key: item.value.string_value for item in part.resource.attributes}
+        assert resource["service.name"] == "tamatar-auth"
+        assert resource["service.version"] == tamatar_auth.__version__
+        assert resource["service.instance.id"]
+        names = {
+            metric.name
+            for metrics in collector.metrics
+            for part in metrics.resource_metrics
+            for scope in part.scope_metrics
+            for metric in scope.metrics
+        }
+        assert {"rpc.server.call.duration", "db.client.operation.duration"} <= names
+        assert CANARY not in str(collector.spans) + str(collector.metrics)
+
+    async def test_standard_variables_set_service_name_and_sampler(self, environment):
+        async with collecting_over_grpc() as (collector, port):
+            environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{port}")
+            environment.setenv("OTEL_SERVICE_NAME", "mine")
+            environment.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+            telemetry = configure_telemetry(mine())
+            telemetry.tracer.start_span("seen").end()
+            await asyncio.to_thread(telemetry.shutdown)
+
+            environment.setenv("OTEL_TRACES_SAMPLER", "always_off")
+            telemetry = configure_telemetry(mine())
+            assert not telemetry.tracer.start_span("unseen").is_recording()
+            await asyncio.to_thread(telemetry.shutdown)
+
+        (request,) = collector.spans
+        (part,) = request.resource_spans
+        named = {item.key: item.value.string_value for item in part.resource.attributes}
+        assert named["service.name"] == "mine"

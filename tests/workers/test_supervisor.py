@@ -162,169 +162,9 @@ async def load(server, *, shipped=False):
         await clients.end(running)
 
 
-async def test_all_workers_answer_calls(server):
-    async with load(server) as clients:
-        held = [connections(pid, port_of(server)) for pid in workers_of(server)]
-        pages = {line["worker"]: line["metrics_address"] for line in server.events("telemetry")}
-        read = [await asyncio.to_thread(page, address) for address in pages.values()]
-
-    assert len(held) == 2
-    assert all(held)
-    assert sum(held) == CHANNELS
-    assert sorted(pages) == [0, 1]
-    assert all(re.search(r"duration_seconds_count\{.*GetUser.* [1-9]", text) for text in read)
-    assert not clients.failed
-
-
 def page(address):
     with urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
         return answer.read().decode()
-
-
-def test_health_is_answered_and_log_lines_name_worker(server, tmp_path):
-    (address,) = server.addresses
-    until(lambda: is_served("--address", address, cwd=tmp_path))
-
-    def worker_of():
-        return {line["pid"]: line["worker"] for line in server.events("serving")}
-
-    until(lambda: answering(server) <= worker_of().keys())
-    assert {worker_of()[pid] for pid in answering(server)} == {0, 1}
-
-
-def test_supervisor_loads_no_grpc(server):
-    def has_grpc(pid):
-        return "cygrpc" in Path(f"/proc/{pid}/maps").read_text()
-
-    assert all(map(has_grpc, answering(server)))
-    assert not has_grpc(server.process.pid)
-
-
-async def test_killed_worker_loses_only_its_calls_in_flight(server):
-    async with load(server) as clients:
-        before = workers_of(server)
-        victim = min(before)
-        held = connections(victim, port_of(server))
-        assert 0 < held < CHANNELS
-        os.kill(victim, signal.SIGKILL)
-        await eventually(lambda: len(answering(server)) == 2 and victim not in answering(server))
-        await clients.wait_for_progress()
-
-    assert before - {victim} < workers_of(server)
-    assert len({number for number, _ in clients.failed}) <= held, clients.failed
-    assert {code for _, code in clients.failed} <= {StatusCode.UNAVAILABLE}
-
-
-async def test_watches_receive_ends_on_every_worker(server):
-    email = f"{uuid4()}@example.com"
-    async with contextlib.AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(
-                grpc.aio.insecure_channel(server.addresses[0], options=OWN)
-            )
-            for _ in range(CHANNELS)
-        ]
-        await UserServiceStub(channels[0]).CreateUser(ada(email=email, email_verified=True))
-        every = [SessionServiceStub(channel) for channel in channels]
-        watches = [await stack.enter_async_context(watching(sessions)) for sessions in every]
-        held = [connections(pid, port_of(server)) for pid in workers_of(server)]
-        for sessions in every:
-            started = await sessions.CreateSession(sign_in(email=email))
-            session_id = started.session.session_id
-            await sessions.RevokeSession(RevokeSessionRequest(session_id=session_id))
-            for watch in watches:
-                await watch.wait_for(End(started.user.user_id, session_id))
-
-    assert len(held) == 2
-    assert all(held)
-
-
-async def test_worker_that_keeps_dying_restarts_later_each_time(server):
-    def ends():
-        return [line for line in server.events("worker ended") if line["worker"] == 1]
-
-    before = len(ends())
-    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
-        for death in range(1, 4):
-            await eventually(lambda: len(answering(server)) == 2)
-            heard = {line["pid"]: line["worker"] for line in server.events("listening")}
-            (victim,) = (pid for pid in answering(server) if heard[pid] == 1)
-            os.kill(victim, signal.SIGKILL)
-            await eventually(lambda deaths=before + death: len(ends()) == deaths)
-            asked = GetUserRequest(username="unknown")
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await UserServiceStub(channel).GetUser(asked, wait_for_ready=True)
-            assert refused.value.code() in {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
-    await eventually(lambda: len(answering(server)) == 2)
-
-    first, second, third = (line["again_in"] for line in ends()[before:])
-    assert first < second < third
-
-
-async def test_sighup_replaces_workers_without_failed_calls(server):
-    before, times = workers_of(server), len(server.events("workers replaced"))
-    async with load(server, shipped=True) as clients:
-        server.ask(signal.SIGHUP)
-        await eventually(lambda: len(server.events("workers replaced")) > times)
-        await clients.wait_for_progress()
-
-    assert not clients.failed
-    assert len(workers_of(server)) == 2
-    assert not workers_of(server) & before
-    pages = {(line["worker"], line["metrics_address"]) for line in server.events("telemetry")}
-    assert len(pages) == 2
-
-
-def test_workers_with_invalid_new_settings_stay(tmp_path):
-    with working(cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
-        before = workers_of(server)
-        (tmp_path / ".env").write_text("TAMATAR_POOL_SIZE=0\n")
-        server.ask(signal.SIGHUP)
-        (line,) = until(lambda: server.events("worker not replaced"))
-        assert "TAMATAR_POOL_SIZE (.env file)" in line["why"]
-        assert workers_of(server) == before
-
-
-async def test_sigterm_waits_for_calls_of_all_workers(tmp_path, migrated_database):
-    async with held_calls(tmp_path, migrated_database) as (server, calls, release):
-        pids = workers_of(server)
-        assert all(connections(pid, port_of(server)) for pid in pids)
-        server.ask(signal.SIGTERM)
-        await eventually(lambda: len(server.events("stopping")) == 2)
-        release()
-        assert len(await asyncio.gather(*calls)) == CHANNELS
-        assert await asyncio.to_thread(server.ended) == 0
-    assert len(server.events("stopped")) == 2
-    assert not [pid for pid in pids if state(pid)]
-
-
-async def test_worker_signalled_directly_finishes_its_calls(tmp_path, migrated_database):
-    async with held_calls(tmp_path, migrated_database) as (server, calls, let_go):
-        pids = workers_of(server)
-        # systemd signals every process of a service.
-        for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-        server.ask(signal.SIGTERM)
-        await eventually(lambda: len(server.events("stopping")) == len(pids))
-        for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-        await asyncio.sleep(0.2)
-        let_go()
-        assert len(await asyncio.gather(*calls)) == CHANNELS
-        assert await asyncio.to_thread(server.ended) == 0
-
-
-async def test_second_signal_ends_all_workers_at_once(tmp_path, migrated_database):
-    async with held_calls(tmp_path, migrated_database) as (server, calls, _):
-        pids = workers_of(server)
-        server.ask(signal.SIGTERM)
-        await eventually(lambda: len(server.events("stopping")) == 2)
-        server.ask(signal.SIGINT)
-        assert await asyncio.to_thread(server.ended) == 128 + signal.SIGINT
-        ended = await asyncio.gather(*calls, return_exceptions=True)
-    assert {error.code() for error in ended} == {StatusCode.UNAVAILABLE}
-    assert not server.events("stopped")
-    assert not [pid for pid in pids if state(pid)]
 
 
 @contextlib.asynccontextmanager
@@ -361,72 +201,228 @@ async def held_calls(folder, url):
         yield server, calls, holder.rollback
 
 
-def test_workers_end_with_killed_supervisor(tmp_path):
-    with working(cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
-        pids = workers_of(server)
-        assert len(pids) == 2
-        server.ask(signal.SIGKILL)
-        assert server.ended() == -signal.SIGKILL
-        until(lambda: not [pid for pid in pids if state(pid)])
+class TestStop:
+    """The end of workers and their supervisor."""
+
+    async def test_sigterm_waits_for_calls_of_all_workers(self, tmp_path, migrated_database):
+        async with held_calls(tmp_path, migrated_database) as (server, calls, release):
+            pids = workers_of(server)
+            assert all(connections(pid, port_of(server)) for pid in pids)
+            server.ask(signal.SIGTERM)
+            await eventually(lambda: len(server.events("stopping")) == 2)
+            release()
+            assert len(await asyncio.gather(*calls)) == CHANNELS
+            assert await asyncio.to_thread(server.ended) == 0
         assert len(server.events("stopped")) == 2
-
-
-def test_sigterm_before_workers_answer_ends_them(tmp_path):
-    with serving("--workers", "2", cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
-        pids = until(lambda: workers_of(server))
-        server.ask(signal.SIGTERM)
-        assert server.ended() == 0
         assert not [pid for pid in pids if state(pid)]
 
+    async def test_worker_signalled_directly_finishes_its_calls(self, tmp_path, migrated_database):
+        async with held_calls(tmp_path, migrated_database) as (server, calls, let_go):
+            pids = workers_of(server)
+            # systemd signals every process of a service.
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+            server.ask(signal.SIGTERM)
+            await eventually(lambda: len(server.events("stopping")) == len(pids))
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            let_go()
+            assert len(await asyncio.gather(*calls)) == CHANNELS
+            assert await asyncio.to_thread(server.ended) == 0
 
-def test_start_error_is_reported_once_for_workers(tmp_path):
-    given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_PASSWORD_KEYS_FILE": "nothing"}
-    said = [
-        tamatar("serve", "--workers", count, cwd=tmp_path, code=2, **given).stderr
-        for count in ("1", "3")
-    ]
+    async def test_second_signal_ends_all_workers_at_once(self, tmp_path, migrated_database):
+        async with held_calls(tmp_path, migrated_database) as (server, calls, _):
+            pids = workers_of(server)
+            server.ask(signal.SIGTERM)
+            await eventually(lambda: len(server.events("stopping")) == 2)
+            server.ask(signal.SIGINT)
+            assert await asyncio.to_thread(server.ended) == 128 + signal.SIGINT
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert {error.code() for error in ended} == {StatusCode.UNAVAILABLE}
+        assert not server.events("stopped")
+        assert not [pid for pid in pids if state(pid)]
 
-    assert said[0] == said[1]
-    assert said[1].count("TAMATAR_PASSWORD_KEYS_FILE: cannot be read") == 1
+    def test_workers_end_with_killed_supervisor(self, tmp_path):
+        with working(cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
+            pids = workers_of(server)
+            assert len(pids) == 2
+            server.ask(signal.SIGKILL)
+            assert server.ended() == -signal.SIGKILL
+            until(lambda: not [pid for pid in pids if state(pid)])
+            assert len(server.events("stopped")) == 2
+
+    def test_sigterm_before_workers_answer_ends_them(self, tmp_path):
+        with serving("--workers", "2", cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
+            pids = until(lambda: workers_of(server))
+            server.ask(signal.SIGTERM)
+            assert server.ended() == 0
+            assert not [pid for pid in pids if state(pid)]
 
 
-def test_workers_cannot_share_unix_sockets(tmp_path):
-    asked = ("serve", "--workers", "2", "--listen", "127.0.0.1:0,unix:auth.sock")
-    refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
+class TestStart:
+    """Addresses and errors before the start."""
 
-    rule = "several workers cannot share unix:auth.sock: use host:port only"
-    assert refused.stderr.splitlines()[1:] == [f"TAMATAR_LISTEN (command line): {rule}"]
+    def test_start_error_is_reported_once_for_workers(self, tmp_path):
+        given = {"TAMATAR_DATABASE_URL": UNREACHABLE, "TAMATAR_PASSWORD_KEYS_FILE": "nothing"}
+        said = [
+            tamatar("serve", "--workers", count, cwd=tmp_path, code=2, **given).stderr
+            for count in ("1", "3")
+        ]
 
+        assert said[0] == said[1]
+        assert said[1].count("TAMATAR_PASSWORD_KEYS_FILE: cannot be read") == 1
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_taken_port_is_refused_even_if_shareable(tmp_path, shared):
-    with socket.create_server(("127.0.0.1", 0), reuse_port=shared) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        asked = ("serve", "--workers", "2", "--listen", address)
+    def test_workers_cannot_share_unix_sockets(self, tmp_path):
+        asked = ("serve", "--workers", "2", "--listen", "127.0.0.1:0,unix:auth.sock")
         refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
 
-    message = f"{address} is in use by another process: end that, or set TAMATAR_LISTEN.\n"
-    assert refused.stderr == message
+        rule = "several workers cannot share unix:auth.sock: use host:port only"
+        assert refused.stderr.splitlines()[1:] == [f"TAMATAR_LISTEN (command line): {rule}"]
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_taken_port_is_refused_even_if_shareable(self, tmp_path, shared):
+        with socket.create_server(("127.0.0.1", 0), reuse_port=shared) as listener:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            asked = ("serve", "--workers", "2", "--listen", address)
+            refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
+
+        message = f"{address} is in use by another process: end that, or set TAMATAR_LISTEN.\n"
+        assert refused.stderr == message
+
+    def test_port_of_workers_counts_as_taken(self, tmp_path, server):
+        for count in ("1", "2"):
+            asked = ("serve", "--workers", count, "--listen", server.addresses[0])
+            refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
+            assert "is in use by another process" in refused.stderr
 
 
-def test_port_of_workers_counts_as_taken(tmp_path, server):
-    for count in ("1", "2"):
-        asked = ("serve", "--workers", count, "--listen", server.addresses[0])
-        refused = tamatar(*asked, cwd=tmp_path, code=2, TAMATAR_DATABASE_URL=UNREACHABLE)
-        assert "is in use by another process" in refused.stderr
+class TestWorkers:
+    """Workers that answer, die and are replaced."""
 
+    async def test_all_workers_answer_calls(self, server):
+        async with load(server) as clients:
+            held = [connections(pid, port_of(server)) for pid in workers_of(server)]
+            pages = {line["worker"]: line["metrics_address"] for line in server.events("telemetry")}
+            read = [await asyncio.to_thread(page, address) for address in pages.values()]
 
-async def test_dev_server_prepares_once_for_all_workers(tmp_path):
-    with working("--dev", cwd=tmp_path) as server:
+        assert len(held) == 2
+        assert all(held)
+        assert sum(held) == CHANNELS
+        assert sorted(pages) == [0, 1]
+        assert all(re.search(r"duration_seconds_count\{.*GetUser.* [1-9]", text) for text in read)
+        assert not clients.failed
+
+    def test_health_is_answered_and_log_lines_name_worker(self, server, tmp_path):
         (address,) = server.addresses
-        for _ in range(8):
-            async with grpc.aio.insecure_channel(address, options=OWN) as channel:
-                await SessionServiceStub(channel).CreateSession(
-                    sign_in(email="test1@example.com", password="TestPass123!")
+        until(lambda: is_served("--address", address, cwd=tmp_path))
+
+        def worker_of():
+            return {line["pid"]: line["worker"] for line in server.events("serving")}
+
+        until(lambda: answering(server) <= worker_of().keys())
+        assert {worker_of()[pid] for pid in answering(server)} == {0, 1}
+
+    def test_supervisor_loads_no_grpc(self, server):
+        def has_grpc(pid):
+            return "cygrpc" in Path(f"/proc/{pid}/maps").read_text()
+
+        assert all(map(has_grpc, answering(server)))
+        assert not has_grpc(server.process.pid)
+
+    async def test_killed_worker_loses_only_its_calls_in_flight(self, server):
+        async with load(server) as clients:
+            before = workers_of(server)
+            victim = min(before)
+            held = connections(victim, port_of(server))
+            assert 0 < held < CHANNELS
+            os.kill(victim, signal.SIGKILL)
+            await eventually(
+                lambda: len(answering(server)) == 2 and victim not in answering(server)
+            )
+            await clients.wait_for_progress()
+
+        assert before - {victim} < workers_of(server)
+        assert len({number for number, _ in clients.failed}) <= held, clients.failed
+        assert {code for _, code in clients.failed} <= {StatusCode.UNAVAILABLE}
+
+    async def test_watches_receive_ends_on_every_worker(self, server):
+        email = f"{uuid4()}@example.com"
+        async with contextlib.AsyncExitStack() as stack:
+            channels = [
+                await stack.enter_async_context(
+                    grpc.aio.insecure_channel(server.addresses[0], options=OWN)
                 )
-        assert server.said.count("test1@example.com: created") == 1
-        until(lambda: server.said.count(f"answers calls on {address}") == 1)
-        pids = workers_of(server)
-        server.ask(signal.SIGINT)
-        assert await asyncio.to_thread(server.ended) == 0
-        assert not [pid for pid in pids if state(pid)]
+                for _ in range(CHANNELS)
+            ]
+            await UserServiceStub(channels[0]).CreateUser(ada(email=email, email_verified=True))
+            every = [SessionServiceStub(channel) for channel in channels]
+            watches = [await stack.enter_async_context(watching(sessions)) for sessions in every]
+            held = [connections(pid, port_of(server)) for pid in workers_of(server)]
+            for sessions in every:
+                started = await sessions.CreateSession(sign_in(email=email))
+                session_id = started.session.session_id
+                await sessions.RevokeSession(RevokeSessionRequest(session_id=session_id))
+                for watch in watches:
+                    await watch.wait_for(End(started.user.user_id, session_id))
+
+        assert len(held) == 2
+        assert all(held)
+
+    async def test_worker_that_keeps_dying_restarts_later_each_time(self, server):
+        def ends():
+            return [line for line in server.events("worker ended") if line["worker"] == 1]
+
+        before = len(ends())
+        async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+            for death in range(1, 4):
+                await eventually(lambda: len(answering(server)) == 2)
+                heard = {line["pid"]: line["worker"] for line in server.events("listening")}
+                (victim,) = (pid for pid in answering(server) if heard[pid] == 1)
+                os.kill(victim, signal.SIGKILL)
+                await eventually(lambda deaths=before + death: len(ends()) == deaths)
+                asked = GetUserRequest(username="unknown")
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await UserServiceStub(channel).GetUser(asked, wait_for_ready=True)
+                assert refused.value.code() in {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
+        await eventually(lambda: len(answering(server)) == 2)
+
+        first, second, third = (line["again_in"] for line in ends()[before:])
+        assert first < second < third
+
+    async def test_sighup_replaces_workers_without_failed_calls(self, server):
+        before, times = workers_of(server), len(server.events("workers replaced"))
+        async with load(server, shipped=True) as clients:
+            server.ask(signal.SIGHUP)
+            await eventually(lambda: len(server.events("workers replaced")) > times)
+            await clients.wait_for_progress()
+
+        assert not clients.failed
+        assert len(workers_of(server)) == 2
+        assert not workers_of(server) & before
+        pages = {(line["worker"], line["metrics_address"]) for line in server.events("telemetry")}
+        assert len(pages) == 2
+
+    def test_workers_with_invalid_new_settings_stay(self, tmp_path):
+        with working(cwd=tmp_path, TAMATAR_DATABASE_URL=UNREACHABLE) as server:
+            before = workers_of(server)
+            (tmp_path / ".env").write_text("TAMATAR_POOL_SIZE=0\n")
+            server.ask(signal.SIGHUP)
+            (line,) = until(lambda: server.events("worker not replaced"))
+            assert "TAMATAR_POOL_SIZE (.env file)" in line["why"]
+            assert workers_of(server) == before
+
+    async def test_dev_server_prepares_once_for_all_workers(self, tmp_path):
+        with working("--dev", cwd=tmp_path) as server:
+            (address,) = server.addresses
+            for _ in range(8):
+                async with grpc.aio.insecure_channel(address, options=OWN) as channel:
+                    await SessionServiceStub(channel).CreateSession(
+                        sign_in(email="test1@example.com", password="TestPass123!")
+                    )
+            assert server.said.count("test1@example.com: created") == 1
+            until(lambda: server.said.count(f"answers calls on {address}") == 1)
+            pids = workers_of(server)
+            server.ask(signal.SIGINT)
+            assert await asyncio.to_thread(server.ended) == 0
+            assert not [pid for pid in pids if state(pid)]

@@ -67,239 +67,241 @@ async def add_user(database, **given):
         return await tx.users.add(NewUser(**({"id": uuid4(), "email": CANARY} | given)))
 
 
-async def test_statement_span_is_child_of_call_span(watched, recording, call):
-    await add_user(watched)
-
-    span = recording.span("INSERT users")
-    assert span.parent.span_id == call.get_span_context().span_id
-    assert span.kind is SpanKind.CLIENT
-    assert span.status.status_code is StatusCode.UNSET
-    text = span.attributes["db.query.text"]
-    assert text.startswith("INSERT INTO users (")
-    assert "%(email)s" in text
-    assert {name: span.attributes[name] for name in span.attributes if name != "db.query.text"} == {
-        "db.system.name": "postgresql",
-        "db.operation.name": "INSERT",
-        "db.collection.name": "users",
-        "db.query.summary": "INSERT users",
-        "db.namespace": await name_of(watched),
-        "server.address": "127.0.0.1",
-        "server.port": await port_of(watched),
-    }
-
-
-async def test_statement_span_holds_no_values(watched, recording, call):
-    await add_user(watched)
-    with pytest.raises(DBAPIError, match=CANARY):
-        await add_user(watched)
-    async with watched.read() as db:
-        await db.users.get_by_email(CANARY)
-        await db.connection.exec_driver_sql(f"SELECT '{CANARY}'")
-
-    assert len(recording.spans) == 4
-    assert CANARY not in recording.text
-
-
-async def test_statement_outside_a_call_has_no_span(watched, recording):
-    await add_user(watched)
-
-    assert not recording.spans
-
-
-async def test_failed_statement_span_holds_only_its_sqlstate(watched, recording, call):
-    async with watched.read() as db:
-        with pytest.raises(DBAPIError):
-            await db.connection.execute(text("SELECT 1 / 0"))
-
-    span = recording.span("SELECT")
-    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
-    assert span.attributes["db.response.status_code"] == "22012"
-    assert span.attributes["error.type"] == "22012"
-    assert not span.events
-
-
-async def test_cancelled_statement_span_ends_with_error(watched, recording, call):
-    async with watched.read() as db:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(db.connection.execute(text("SELECT pg_sleep(60)")), 0.5)
-
-    span = recording.span("SELECT")
-    assert span.status.status_code is StatusCode.ERROR
-    assert span.attributes["error.type"] == "CancelledError"
-    assert "db.response.status_code" not in span.attributes
-
-
-async def test_durations_are_counted_by_table_and_operation(watched, recording):
-    await add_user(watched)
-    async with watched.read() as db:
-        await db.users.get_by_email(CANARY)
-        await db.users.get_by_email(CANARY)
-
-    points = recording.points("db.client.operation.duration")
-    assert {
-        (p.attributes["db.collection.name"], p.attributes["db.operation.name"]): p.count
-        for p in points
-    } == {("users", "INSERT"): 1, ("users", "SELECT"): 2}
-    for point in points:
-        assert point.attributes["db.system.name"] == "postgresql"
-        assert "error.type" not in point.attributes
-        assert point.explicit_bounds == (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
-        assert 0 < point.sum < 60
-
-
-async def test_durations_of_failures_are_counted_by_sqlstate(watched, recording):
-    await add_user(watched)
-    with pytest.raises(DBAPIError):
-        await add_user(watched)
-
-    points = recording.points("db.client.operation.duration")
-    assert {p.attributes.get("error.type"): p.count for p in points} == {None: 1, "23505": 1}
-
-
-async def test_pool_connections_are_counted_by_state(watched, settings, recording):
-    async with watched.read() as first, watched.read() as second:
-        await first.connection.execute(text("SELECT 1"))
-        await second.connection.execute(text("SELECT 1"))
-        assert connections(recording) == {"used": 2, "idle": 0}
-    assert connections(recording) == {"used": 0, "idle": 2}
-
-    (most,) = recording.points("db.client.connection.max")
-    assert most.value == settings.database.pool_size
-    assert most.attributes == {"db.client.connection.pool.name": "calls"}
-
-
 def connections(recording):
     points = recording.points("db.client.connection.count")
     return {point.attributes["db.client.connection.state"]: point.value for point in points}
 
 
-async def test_call_totals_count_own_statements_in_every_scope(database_of_its_own):
-    engine = create_engine(database_of_its_own.database)
-    observe_statements(engine, SLOW)
-    watched = Database(engine)
+class TestLogs:
+    """Totals and log lines."""
 
-    async def call(number):
+    async def test_call_totals_count_own_statements_in_every_scope(self, database_of_its_own):
+        engine = create_engine(database_of_its_own.database)
+        observe_statements(engine, SLOW)
+        watched = Database(engine)
+
+        async def call(number):
+            counted = StatementTotals()
+            call_totals.set(counted)
+            for _ in range(number):
+                async with watched.read() as db:
+                    await db.connection.execute(text("SELECT pg_sleep(0.001)"))
+            async with watched.snapshot() as db:
+                await db.connection.execute(select(users.c.id))
+            async with watched.transaction() as tx:
+                await tx.connection.execute(delete(users))
+            return counted
+
+        tallies = await asyncio.gather(*(asyncio.create_task(call(number)) for number in range(5)))
+        await engine.dispose()
+
+        assert [counted.statements for counted in tallies] == [2, 3, 4, 5, 6]
+        assert all(counted.seconds >= 0.001 * (counted.statements - 2) for counted in tallies)
+
+    async def test_call_totals_count_failed_statements(self, watched):
         counted = StatementTotals()
-        call_totals.set(counted)
-        for _ in range(number):
-            async with watched.read() as db:
-                await db.connection.execute(text("SELECT pg_sleep(0.001)"))
-        async with watched.snapshot() as db:
-            await db.connection.execute(select(users.c.id))
-        async with watched.transaction() as tx:
-            await tx.connection.execute(delete(users))
-        return counted
-
-    tallies = await asyncio.gather(*(asyncio.create_task(call(number)) for number in range(5)))
-    await engine.dispose()
-
-    assert [counted.statements for counted in tallies] == [2, 3, 4, 5, 6]
-    assert all(counted.seconds >= 0.001 * (counted.statements - 2) for counted in tallies)
-
-
-async def test_call_totals_count_failed_statements(watched):
-    counted = StatementTotals()
-    in_tally = call_totals.set(counted)
-    async with watched.read() as db:
-        with pytest.raises(DBAPIError):
-            await db.connection.execute(text("SELECT 1 / 0"))
-    call_totals.reset(in_tally)
-
-    assert counted.statements == 1
-
-
-async def test_slow_statement_is_warned_about_without_values(database_of_its_own, quiet):
-    engine, lenient = (create_engine(database_of_its_own.database) for _ in range(2))
-    observe_statements(engine, timedelta(milliseconds=250))
-    observe_statements(lenient, SLOW)
-    slow = select(users.c.id).where(users.c.email == CANARY, text("pg_sleep(:s) IS NOT NULL"))
-    slow = slow.execution_options(summary="SELECT users")
-    await add_user(Database(engine))
-    with structlog.testing.capture_logs() as logs:
-        async with engine.connect() as connection, lenient.connect() as other:
-            await connection.execute(slow, {"s": 0.3})
-            await other.execute(slow, {"s": 0.3})
-    await engine.dispose()
-    await lenient.dispose()
-
-    (line,) = logs
-    assert line.pop("seconds") >= 0.3
-    assert line == {
-        "event": "slow statement",
-        "log_level": "warning",
-        "table": "users",
-        "operation": "SELECT",
-    }
-
-
-async def test_slow_statement_that_fails_is_warned_about(database_of_its_own, quiet):
-    engine = create_engine(database_of_its_own.database)
-    observe_statements(engine, timedelta(milliseconds=20))
-    with structlog.testing.capture_logs() as logs:
-        async with engine.connect() as connection:
-            await connection.execute(text("SET statement_timeout = 50"))
+        in_tally = call_totals.set(counted)
+        async with watched.read() as db:
             with pytest.raises(DBAPIError):
-                await connection.execute(text("SELECT pg_sleep(60), :canary"), {"canary": CANARY})
-    await engine.dispose()
+                await db.connection.execute(text("SELECT 1 / 0"))
+        call_totals.reset(in_tally)
 
-    (line,) = [line for line in logs if "error" in line]
-    assert (line["event"], line["error"]) == ("slow statement", "57014")
-    assert (line["table"], line["operation"]) == (None, "SELECT")
-    assert CANARY not in str(line)
+        assert counted.statements == 1
+
+    async def test_slow_statement_is_warned_about_without_values(self, database_of_its_own, quiet):
+        engine, lenient = (create_engine(database_of_its_own.database) for _ in range(2))
+        observe_statements(engine, timedelta(milliseconds=250))
+        observe_statements(lenient, SLOW)
+        slow = select(users.c.id).where(users.c.email == CANARY, text("pg_sleep(:s) IS NOT NULL"))
+        slow = slow.execution_options(summary="SELECT users")
+        await add_user(Database(engine))
+        with structlog.testing.capture_logs() as logs:
+            async with engine.connect() as connection, lenient.connect() as other:
+                await connection.execute(slow, {"s": 0.3})
+                await other.execute(slow, {"s": 0.3})
+        await engine.dispose()
+        await lenient.dispose()
+
+        (line,) = logs
+        assert line.pop("seconds") >= 0.3
+        assert line == {
+            "event": "slow statement",
+            "log_level": "warning",
+            "table": "users",
+            "operation": "SELECT",
+        }
+
+    async def test_slow_statement_that_fails_is_warned_about(self, database_of_its_own, quiet):
+        engine = create_engine(database_of_its_own.database)
+        observe_statements(engine, timedelta(milliseconds=20))
+        with structlog.testing.capture_logs() as logs:
+            async with engine.connect() as connection:
+                await connection.execute(text("SET statement_timeout = 50"))
+                with pytest.raises(DBAPIError):
+                    await connection.execute(
+                        text("SELECT pg_sleep(60), :canary"), {"canary": CANARY}
+                    )
+        await engine.dispose()
+
+        (line,) = [line for line in logs if "error" in line]
+        assert (line["event"], line["error"]) == ("slow statement", "57014")
+        assert (line["table"], line["operation"]) == (None, "SELECT")
+        assert CANARY not in str(line)
+
+    async def test_statement_is_logged_at_debug_level(self, watched, caplog):
+        caplog.set_level(logging.DEBUG, "tamatar_auth")
+        with structlog.testing.capture_logs() as logs:
+            await add_user(watched)
+
+        (line,) = logs
+        assert line.pop("seconds") > 0
+        assert line == {
+            "event": "statement",
+            "log_level": "debug",
+            "table": "users",
+            "operation": "INSERT",
+        }
+
+    def test_summaries_of_dynamic_statements_are_bounded(self):
+        for number in range(2000):
+            summarize({"summary": f"SELECT table_{number}"}, "")
+
+        assert statement_summary._read.cache_info().currsize <= 256
 
 
-async def test_statement_is_logged_at_debug_level(watched, caplog):
-    caplog.set_level(logging.DEBUG, "tamatar_auth")
-    with structlog.testing.capture_logs() as logs:
+class TestSpans:
+    """Spans of statements."""
+
+    async def test_statement_span_is_child_of_call_span(self, watched, recording, call):
         await add_user(watched)
 
-    (line,) = logs
-    assert line.pop("seconds") > 0
-    assert line == {
-        "event": "statement",
-        "log_level": "debug",
-        "table": "users",
-        "operation": "INSERT",
-    }
+        span = recording.span("INSERT users")
+        assert span.parent.span_id == call.get_span_context().span_id
+        assert span.kind is SpanKind.CLIENT
+        assert span.status.status_code is StatusCode.UNSET
+        text = span.attributes["db.query.text"]
+        assert text.startswith("INSERT INTO users (")
+        assert "%(email)s" in text
+        assert {
+            name: span.attributes[name] for name in span.attributes if name != "db.query.text"
+        } == {
+            "db.system.name": "postgresql",
+            "db.operation.name": "INSERT",
+            "db.collection.name": "users",
+            "db.query.summary": "INSERT users",
+            "db.namespace": await name_of(watched),
+            "server.address": "127.0.0.1",
+            "server.port": await port_of(watched),
+        }
+
+    async def test_statement_span_holds_no_values(self, watched, recording, call):
+        await add_user(watched)
+        with pytest.raises(DBAPIError, match=CANARY):
+            await add_user(watched)
+        async with watched.read() as db:
+            await db.users.get_by_email(CANARY)
+            await db.connection.exec_driver_sql(f"SELECT '{CANARY}'")
+
+        assert len(recording.spans) == 4
+        assert CANARY not in recording.text
+
+    async def test_statement_outside_a_call_has_no_span(self, watched, recording):
+        await add_user(watched)
+
+        assert not recording.spans
+
+    async def test_failed_statement_span_holds_only_its_sqlstate(self, watched, recording, call):
+        async with watched.read() as db:
+            with pytest.raises(DBAPIError):
+                await db.connection.execute(text("SELECT 1 / 0"))
+
+        span = recording.span("SELECT")
+        assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+        assert span.attributes["db.response.status_code"] == "22012"
+        assert span.attributes["error.type"] == "22012"
+        assert not span.events
+
+    async def test_cancelled_statement_span_ends_with_error(self, watched, recording, call):
+        async with watched.read() as db:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(db.connection.execute(text("SELECT pg_sleep(60)")), 0.5)
+
+        span = recording.span("SELECT")
+        assert span.status.status_code is StatusCode.ERROR
+        assert span.attributes["error.type"] == "CancelledError"
+        assert "db.response.status_code" not in span.attributes
+
+    @pytest.mark.parametrize(
+        ("summary", "statement"),
+        [
+            ("SELECT sessions users", select(1).execution_options(summary="SELECT sessions users")),
+            ("DELETE sessions", delete(sessions).execution_options(summary="DELETE sessions")),
+            ("SELECT", select(users.c.id)),
+            ("SELECT", text("  /* why */ -- not\n (select 1)")),
+            ("SHOW", text("show server_version")),
+            ("WITH", text("with one as (select 1) select * from one")),
+        ],
+    )
+    async def test_summary_is_the_name_or_first_word(
+        self, watched, recording, call, summary, statement
+    ):
+        async with watched.read() as db:
+            await db.connection.execute(statement)
+
+        span = recording.spans[-1]
+        assert (span.name, span.attributes["db.query.summary"]) == (summary, summary)
+        operation, *tables = summary.split()
+        assert span.attributes["db.operation.name"] == operation
+        assert span.attributes.get("db.collection.name") == (tables[0] if tables else None)
 
 
-def test_summaries_of_dynamic_statements_are_bounded():
-    for number in range(2000):
-        summarize({"summary": f"SELECT table_{number}"}, "")
+class TestMetrics:
+    """Durations and pools as metrics."""
 
-    assert statement_summary._read.cache_info().currsize <= 256
+    async def test_durations_are_counted_by_table_and_operation(self, watched, recording):
+        await add_user(watched)
+        async with watched.read() as db:
+            await db.users.get_by_email(CANARY)
+            await db.users.get_by_email(CANARY)
 
+        points = recording.points("db.client.operation.duration")
+        assert {
+            (p.attributes["db.collection.name"], p.attributes["db.operation.name"]): p.count
+            for p in points
+        } == {("users", "INSERT"): 1, ("users", "SELECT"): 2}
+        for point in points:
+            assert point.attributes["db.system.name"] == "postgresql"
+            assert "error.type" not in point.attributes
+            assert point.explicit_bounds == (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+            assert 0 < point.sum < 60
 
-@pytest.mark.parametrize(
-    ("summary", "statement"),
-    [
-        ("SELECT sessions users", select(1).execution_options(summary="SELECT sessions users")),
-        ("DELETE sessions", delete(sessions).execution_options(summary="DELETE sessions")),
-        ("SELECT", select(users.c.id)),
-        ("SELECT", text("  /* why */ -- not\n (select 1)")),
-        ("SHOW", text("show server_version")),
-        ("WITH", text("with one as (select 1) select * from one")),
-    ],
-)
-async def test_summary_is_the_name_or_first_word(watched, recording, call, summary, statement):
-    async with watched.read() as db:
-        await db.connection.execute(statement)
+    async def test_durations_of_failures_are_counted_by_sqlstate(self, watched, recording):
+        await add_user(watched)
+        with pytest.raises(DBAPIError):
+            await add_user(watched)
 
-    span = recording.spans[-1]
-    assert (span.name, span.attributes["db.query.summary"]) == (summary, summary)
-    operation, *tables = summary.split()
-    assert span.attributes["db.operation.name"] == operation
-    assert span.attributes.get("db.collection.name") == (tables[0] if tables else None)
+        points = recording.points("db.client.operation.duration")
+        assert {p.attributes.get("error.type"): p.count for p in points} == {None: 1, "23505": 1}
 
+    async def test_pool_connections_are_counted_by_state(self, watched, settings, recording):
+        async with watched.read() as first, watched.read() as second:
+            await first.connection.execute(text("SELECT 1"))
+            await second.connection.execute(text("SELECT 1"))
+            assert connections(recording) == {"used": 2, "idle": 0}
+        assert connections(recording) == {"used": 0, "idle": 2}
 
-async def test_insert_of_many_rows_is_counted_once(watched, recording):
-    rows = [{"id": uuid4(), "email": f"{number}@example.com"} for number in range(3)]
-    async with watched.transaction() as tx:
-        named = insert(users).execution_options(summary="INSERT users")
-        await tx.connection.execute(named, rows)
+        (most,) = recording.points("db.client.connection.max")
+        assert most.value == settings.database.pool_size
+        assert most.attributes == {"db.client.connection.pool.name": "calls"}
 
-    (point,) = recording.points("db.client.operation.duration")
-    assert point.attributes["db.collection.name"] == "users"
+    async def test_insert_of_many_rows_is_counted_once(self, watched, recording):
+        rows = [{"id": uuid4(), "email": f"{number}@example.com"} for number in range(3)]
+        async with watched.transaction() as tx:
+            named = insert(users).execution_options(summary="INSERT users")
+            await tx.connection.execute(named, rows)
+
+        (point,) = recording.points("db.client.operation.duration")
+        assert point.attributes["db.collection.name"] == "users"
 
 
 async def name_of(database):

@@ -114,160 +114,127 @@ async def hears_again(sessions, sql):
     await eventually(can)
 
 
-async def test_watch_receives_ends_from_first_message_on(over_wire, wire, sql):
-    wire.delay = 0.15
-    async with watching(over_wire) as watch:
-        await sql(NOTIFY, *END)
-        await watch.wait_for(END)
-
-
-async def test_first_message_waits_for_unannounced_ends(service, sessions, user, database_url):
-    started = await sessions.CreateSession(sign_in())
-    async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
-        watch = sessions.WatchSessions(pb.WatchSessionsRequest())
-        first = asyncio.ensure_future(watch.read())
-        done, _ = await asyncio.wait([first], timeout=0.3)
-        assert not done
-        await connection.commit()
-
-        await first
-    assert await refusal(validate(sessions, started.session_token)) == (
-        StatusCode.UNAUTHENTICATED,
-        "SESSION_REVOKED",
-    )
-    watch.cancel()
-
-
-async def test_watch_during_long_transaction_of_ends_is_unavailable(
-    sessions, user, sql, database_url, hasty
-):
-    hasty()
-    await sessions.CreateSession(sign_in())
-    async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
-        watch = sessions.WatchSessions(pb.WatchSessionsRequest())
-        assert await refusal(watch.read()) == UNAVAILABLE
-        await connection.commit()
-
-    await hears_again(sessions, sql)
-
-
-async def test_session_end_without_listeners_sends_no_notification(sessions, user, database_url):
-    started = await sessions.CreateSession(sign_in())
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("LISTEN tamatar_session_ends")
-        request = pb.RevokeSessionRequest(session_id=started.session.session_id)
-        await sessions.RevokeSession(request)
-        assert not [each async for each in connection.notifies(timeout=0.3)]
-
-
 @pytest.fixture
 async def user(users, database):
     """Ada, who can sign in."""
     return (await users.CreateUser(ada(email_verified=True))).user
 
 
-async def test_listener_connection_that_ends_interrupts_watches(sessions, sql):
-    async with watching(sessions) as one, watching(sessions) as other:
-        (pid,) = await sql(LISTENERS)
-        await sql("SELECT pg_terminate_backend(%s)", pid)
-
-        assert [await said(one), await said(other)] == [INTERRUPTED] * 2
-    await hears_again(sessions, sql)
-    assert await sql(LISTENERS) != [pid]
-
-
-async def test_listener_is_shared_and_closed_when_idle(sessions, sql, monkeypatch):
-    await eventually(lambda: is_empty(sql))
-    async with watching(sessions) as one, watching(sessions) as other:
-        (pid,) = await sql(LISTENERS)
-    async with watching(sessions):
-        assert await sql(LISTENERS) == [pid]
-        monkeypatch.setattr(feed, "IDLE_TIMEOUT", 0.1)
-        await asyncio.sleep(0.5)
-        assert await sql(LISTENERS) == [pid]
-
-    await eventually(lambda: is_empty(sql))
-    assert one.ends == other.ends == []
-    monkeypatch.undo()
-    await hears_again(sessions, sql)
-
-
 async def is_empty(sql):
     return await sql(LISTENERS) == []
-
-
-@pytest.mark.parametrize("harm", ["cut", "freeze", "take_down"])
-async def test_listener_connection_cut_off_silently_interrupts(over_wire, wire, sql, harm, hasty):
-    async with watching(over_wire) as watch:
-        assert wire.connections == 1
-        hasty()
-        getattr(wire, harm)()
-
-        assert await said(watch) == INTERRUPTED
-        if harm != "cut":
-            assert await refusal(begin(over_wire)) == UNAVAILABLE
-    wire.heal()
-    await hears_again(over_wire, sql)
-
-
-async def test_listener_behind_pooler_is_refused(over_wire, sql, monkeypatch):
-    read = Side.message
-
-    async def as_a_pooler(side):
-        message = await read(side)
-        # BackendKeyData: a pooler makes up its own.
-        return message[:8] + b"\xff" + message[9:] if message[:1] == b"K" else message
-
-    monkeypatch.setattr(Side, "message", as_a_pooler)
-    with capture_logs() as logs:
-        for _ in range(2):
-            assert await refusal(begin(over_wire)) == UNAVAILABLE
-    (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
-    assert "TAMATAR_LISTENER_DATABASE_URL" in why
-
-    monkeypatch.setattr(Side, "message", read)
-    await hears_again(over_wire, sql)
-
-
-@pytest.mark.parametrize("other", ["the database", "the server"])
-async def test_listener_at_another_database_is_refused(
-    settings, migrated_database, own_postgres, database_url, other
-):
-    url = migrated_database
-    if other == "the server":
-        url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
-    mine = changed(settings, listener_database_url=SecretStr(url))
-    with capture_logs() as logs:
-        async with run_service(mine) as service, channel_to(service) as channel:
-            assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
-    (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
-    assert why == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
 
 
 async def begin(sessions):
     return await sessions.WatchSessions(pb.WatchSessionsRequest()).read()
 
 
-@pytest.mark.parametrize("found_by", ["the listener", "a call"])
-async def test_listener_on_read_only_server_interrupts(
-    settings, own_postgres, sql, monkeypatch, found_by
-):
-    if found_by == "a call":
-        monkeypatch.setattr(feed, "CHECK_INTERVAL", 60)
-    url = own_postgres.url()
-    async with run_service(settings.with_database(url)) as service, channel_to(service) as channel:
-        sessions = SessionServiceStub(channel)
-        async with watching(sessions) as watch:
-            await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
-            await sql("SELECT pg_reload_conf()", url=url)
-            if found_by == "a call":
-                creating = until_it_is_refused(UserServiceStub(channel))
-                assert await refusal(creating) == UNAVAILABLE
+class TestListener:
+    """The connection that listens."""
+
+    async def test_session_end_without_listeners_sends_no_notification(
+        self, sessions, user, database_url
+    ):
+        started = await sessions.CreateSession(sign_in())
+        async with await psycopg.AsyncConnection.connect(
+            database_url, autocommit=True
+        ) as connection:
+            await connection.execute("LISTEN tamatar_session_ends")
+            request = pb.RevokeSessionRequest(session_id=started.session.session_id)
+            await sessions.RevokeSession(request)
+            assert not [each async for each in connection.notifies(timeout=0.3)]
+
+    async def test_listener_connection_that_ends_interrupts_watches(self, sessions, sql):
+        async with watching(sessions) as one, watching(sessions) as other:
+            (pid,) = await sql(LISTENERS)
+            await sql("SELECT pg_terminate_backend(%s)", pid)
+
+            assert [await said(one), await said(other)] == [INTERRUPTED] * 2
+        await hears_again(sessions, sql)
+        assert await sql(LISTENERS) != [pid]
+
+    async def test_listener_is_shared_and_closed_when_idle(self, sessions, sql, monkeypatch):
+        await eventually(lambda: is_empty(sql))
+        async with watching(sessions) as one, watching(sessions) as other:
+            (pid,) = await sql(LISTENERS)
+        async with watching(sessions):
+            assert await sql(LISTENERS) == [pid]
+            monkeypatch.setattr(feed, "IDLE_TIMEOUT", 0.1)
+            await asyncio.sleep(0.5)
+            assert await sql(LISTENERS) == [pid]
+
+        await eventually(lambda: is_empty(sql))
+        assert one.ends == other.ends == []
+        monkeypatch.undo()
+        await hears_again(sessions, sql)
+
+    @pytest.mark.parametrize("harm", ["cut", "freeze", "take_down"])
+    async def test_listener_connection_cut_off_silently_interrupts(
+        self, over_wire, wire, sql, harm, hasty
+    ):
+        async with watching(over_wire) as watch:
+            assert wire.connections == 1
+            hasty()
+            getattr(wire, harm)()
 
             assert await said(watch) == INTERRUPTED
-            assert await refusal(begin(sessions)) == UNAVAILABLE
+            if harm != "cut":
+                assert await refusal(begin(over_wire)) == UNAVAILABLE
+        wire.heal()
+        await hears_again(over_wire, sql)
+
+    async def test_listener_behind_pooler_is_refused(self, over_wire, sql, monkeypatch):
+        read = Side.message
+
+        async def as_a_pooler(side):
+            message = await read(side)
+            # BackendKeyData: a pooler makes up its own.
+            return message[:8] + b"\xff" + message[9:] if message[:1] == b"K" else message
+
+        monkeypatch.setattr(Side, "message", as_a_pooler)
+        with capture_logs() as logs:
+            for _ in range(2):
+                assert await refusal(begin(over_wire)) == UNAVAILABLE
+        (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+        assert "TAMATAR_LISTENER_DATABASE_URL" in why
+
+        monkeypatch.setattr(Side, "message", read)
+        await hears_again(over_wire, sql)
+
+    @pytest.mark.parametrize("other", ["the database", "the server"])
+    async def test_listener_at_another_database_is_refused(
+        self, settings, migrated_database, own_postgres, database_url, other
+    ):
+        url = migrated_database
+        if other == "the server":
+            url = Postgres(own_postgres.url()).create(urlsplit(database_url).path[1:])
+        mine = changed(settings, listener_database_url=SecretStr(url))
+        with capture_logs() as logs:
+            async with run_service(mine) as service, channel_to(service) as channel:
+                assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
+        (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
+        assert why == "TAMATAR_LISTENER_DATABASE_URL leads to another database"
+
+    @pytest.mark.parametrize("found_by", ["the listener", "a call"])
+    async def test_listener_on_read_only_server_interrupts(
+        self, settings, own_postgres, sql, monkeypatch, found_by
+    ):
+        if found_by == "a call":
+            monkeypatch.setattr(feed, "CHECK_INTERVAL", 60)
+        url = own_postgres.url()
+        async with (
+            run_service(settings.with_database(url)) as service,
+            channel_to(service) as channel,
+        ):
+            sessions = SessionServiceStub(channel)
+            async with watching(sessions) as watch:
+                await sql("ALTER SYSTEM SET default_transaction_read_only = on", url=url)
+                await sql("SELECT pg_reload_conf()", url=url)
+                if found_by == "a call":
+                    creating = until_it_is_refused(UserServiceStub(channel))
+                    assert await refusal(creating) == UNAVAILABLE
+
+                assert await said(watch) == INTERRUPTED
+                assert await refusal(begin(sessions)) == UNAVAILABLE
 
 
 async def until_it_is_refused(users):
@@ -276,78 +243,87 @@ async def until_it_is_refused(users):
         await users.CreateUser(ada(email=f"before{number}@example.com", password=""))
 
 
-@pytest.mark.parametrize(
-    ("off", "on"),
-    [
-        (
-            f"ALTER TABLE {table} DISABLE TRIGGER {name}",
-            f"ALTER TABLE {table} ENABLE TRIGGER {name}",
-        )
-        for table, name in [
-            ("sessions", "sessions_tell_end"),
-            ("sessions", "sessions_tell_deletion"),
-            ("sessions", "sessions_tell_truncation"),
-            ("users", "users_tell_end"),
-        ]
-    ],
-)
-async def test_disabled_trigger_interrupts_watches(sessions, sql, off, on):
-    async with watching(sessions) as watch:
-        await sql(off)
-        assert await said(watch) == INTERRUPTED
-        assert await refusal(begin(sessions)) == UNAVAILABLE
-        await sql(on)
-    await hears_again(sessions, sql)
+class TestEnds:
+    """Ends that reach watches, or interrupt them."""
 
-
-async def test_database_without_triggers_cannot_be_watched(settings, migrated_database):
-    Migrations(migrated_database).downgrade("0004")
-    async with (
-        run_service(settings.with_database(migrated_database)) as service,
-        channel_to(service) as channel,
-    ):
-        assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
-        Migrations(migrated_database).upgrade()
-        async with watching(SessionServiceStub(channel)):
-            pass
-
-
-@pytest.mark.parametrize("what", ["TRUNCATE sessions CASCADE", "NOTIFY tamatar_session_ends"])
-async def test_notification_without_session_interrupts(sessions, sql, what):
-    async with watching(sessions) as watch:
-        await sql(what)
-
-        assert await said(watch) == INTERRUPTED
-
-
-async def test_slow_watcher_alone_is_interrupted(settings, database, sql):
-    recording = Recording()
-    telemetry = Telemetry(meter=recording.meter)
-    async with (
-        run_service(settings, telemetry) as service,
-        channel_to(service) as channel,
-        narrow(service) as narrow_channel,
-    ):
-        sessions = SessionServiceStub(channel)
-        async with (
-            watching(SessionServiceStub(narrow_channel)) as slow,
-            watching(sessions) as quick,
-        ):
-            for _ in range(10):
-                await sql(NOTIFY_MANY, MAX_PENDING_ENDS // 2)
-                await heard_of(quick, MAX_PENDING_ENDS // 2)
-
-            assert await said(slow) == INTERRUPTED
-            assert 0 < len(slow.ends) < MAX_PENDING_ENDS * 5
+    async def test_watch_receives_ends_from_first_message_on(self, over_wire, wire, sql):
+        wire.delay = 0.15
+        async with watching(over_wire) as watch:
             await sql(NOTIFY, *END)
-            await quick.wait_for(END)
-        ended = {
-            point.attributes["tamatar.watch.cause"]: point.value
-            for point in recording.points("tamatar.watch.ended")
-        }
-        assert (ended["slow"], ended["lost"]) == (1, 0)
-        (heard,) = recording.points("tamatar.session_end.heard")
-        assert heard.value == MAX_PENDING_ENDS * 5 + 1
+            await watch.wait_for(END)
+
+    async def test_first_message_waits_for_unannounced_ends(
+        self, service, sessions, user, database_url
+    ):
+        started = await sessions.CreateSession(sign_in())
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
+            watch = sessions.WatchSessions(pb.WatchSessionsRequest())
+            first = asyncio.ensure_future(watch.read())
+            done, _ = await asyncio.wait([first], timeout=0.3)
+            assert not done
+            await connection.commit()
+
+            await first
+        assert await refusal(validate(sessions, started.session_token)) == (
+            StatusCode.UNAUTHENTICATED,
+            "SESSION_REVOKED",
+        )
+        watch.cancel()
+
+    async def test_watch_during_long_transaction_of_ends_is_unavailable(
+        self, sessions, user, sql, database_url, hasty
+    ):
+        hasty()
+        await sessions.CreateSession(sign_in())
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
+            watch = sessions.WatchSessions(pb.WatchSessionsRequest())
+            assert await refusal(watch.read()) == UNAVAILABLE
+            await connection.commit()
+
+        await hears_again(sessions, sql)
+
+    @pytest.mark.parametrize(
+        ("off", "on"),
+        [
+            (
+                f"ALTER TABLE {table} DISABLE TRIGGER {name}",
+                f"ALTER TABLE {table} ENABLE TRIGGER {name}",
+            )
+            for table, name in [
+                ("sessions", "sessions_tell_end"),
+                ("sessions", "sessions_tell_deletion"),
+                ("sessions", "sessions_tell_truncation"),
+                ("users", "users_tell_end"),
+            ]
+        ],
+    )
+    async def test_disabled_trigger_interrupts_watches(self, sessions, sql, off, on):
+        async with watching(sessions) as watch:
+            await sql(off)
+            assert await said(watch) == INTERRUPTED
+            assert await refusal(begin(sessions)) == UNAVAILABLE
+            await sql(on)
+        await hears_again(sessions, sql)
+
+    async def test_database_without_triggers_cannot_be_watched(self, settings, migrated_database):
+        Migrations(migrated_database).downgrade("0004")
+        async with (
+            run_service(settings.with_database(migrated_database)) as service,
+            channel_to(service) as channel,
+        ):
+            assert await refusal(begin(SessionServiceStub(channel))) == UNAVAILABLE
+            Migrations(migrated_database).upgrade()
+            async with watching(SessionServiceStub(channel)):
+                pass
+
+    @pytest.mark.parametrize("what", ["TRUNCATE sessions CASCADE", "NOTIFY tamatar_session_ends"])
+    async def test_notification_without_session_interrupts(self, sessions, sql, what):
+        async with watching(sessions) as watch:
+            await sql(what)
+
+            assert await said(watch) == INTERRUPTED
 
 
 def narrow(service):
@@ -369,46 +345,76 @@ def slow_steps(monkeypatch):
     monkeypatch.setattr(lifecycle, "SHUTDOWN_STEP_SECONDS", 5.0)
 
 
-@pytest.mark.usefixtures("slow_steps")
-async def test_server_stop_ends_streams_at_once(settings, database, sql):
-    async with run_service(settings) as service, channel_to(service) as channel:
-        sessions = SessionServiceStub(channel)
-        async with watching(sessions) as watch:
-            stopping = asyncio.create_task(service.stop())
-            assert await said(watch) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
-            await stopping
-    assert service.unfinished == []
-    await eventually(lambda: is_empty(sql))
+class TestStreams:
+    """Streams that are slow, or end with the server."""
 
+    async def test_slow_watcher_alone_is_interrupted(self, settings, database, sql):
+        recording = Recording()
+        telemetry = Telemetry(meter=recording.meter)
+        async with (
+            run_service(settings, telemetry) as service,
+            channel_to(service) as channel,
+            narrow(service) as narrow_channel,
+        ):
+            sessions = SessionServiceStub(channel)
+            async with (
+                watching(SessionServiceStub(narrow_channel)) as slow,
+                watching(sessions) as quick,
+            ):
+                for _ in range(10):
+                    await sql(NOTIFY_MANY, MAX_PENDING_ENDS // 2)
+                    await heard_of(quick, MAX_PENDING_ENDS // 2)
 
-@pytest.mark.usefixtures("slow_steps")
-async def test_server_stop_is_not_held_by_stuck_reader(settings, database, sql):
-    async with (
-        run_service(settings) as service,
-        narrow(service) as channel,
-        watching(SessionServiceStub(channel)) as watch,
-    ):
-        await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
-        await watch.read()
-        await service.stop()
+                assert await said(slow) == INTERRUPTED
+                assert 0 < len(slow.ends) < MAX_PENDING_ENDS * 5
+                await sql(NOTIFY, *END)
+                await quick.wait_for(END)
+            ended = {
+                point.attributes["tamatar.watch.cause"]: point.value
+                for point in recording.points("tamatar.watch.ended")
+            }
+            assert (ended["slow"], ended["lost"]) == (1, 0)
+            (heard,) = recording.points("tamatar.session_end.heard")
+            assert heard.value == MAX_PENDING_ENDS * 5 + 1
 
+    @pytest.mark.usefixtures("slow_steps")
+    async def test_server_stop_ends_streams_at_once(self, settings, database, sql):
+        async with run_service(settings) as service, channel_to(service) as channel:
+            sessions = SessionServiceStub(channel)
+            async with watching(sessions) as watch:
+                stopping = asyncio.create_task(service.stop())
+                assert await said(watch) == (StatusCode.UNAVAILABLE, "SERVICE_STOPPING")
+                await stopping
         assert service.unfinished == []
+        await eventually(lambda: is_empty(sql))
 
+    @pytest.mark.usefixtures("slow_steps")
+    async def test_server_stop_is_not_held_by_stuck_reader(self, settings, database, sql):
+        async with (
+            run_service(settings) as service,
+            narrow(service) as channel,
+            watching(SessionServiceStub(channel)) as watch,
+        ):
+            await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
+            await watch.read()
+            await service.stop()
 
-async def test_stuck_reader_frees_its_stream(settings, database, sql, monkeypatch):
-    mine = changed(settings, streams=1)
-    async with (
-        run_service(mine) as service,
-        narrow(service) as channel,
-        channel_to(service) as another,
-        watching(SessionServiceStub(channel)) as stuck,
-    ):
-        assert await refusal(begin(SessionServiceStub(another))) == (
-            StatusCode.RESOURCE_EXHAUSTED,
-            "SERVER_BUSY",
-        )
-        monkeypatch.setattr(base, "WRITE_TIMEOUT", 0.3)
-        await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
-        await hears_again(SessionServiceStub(another), sql)
+            assert service.unfinished == []
 
-        assert await said(stuck) == INTERRUPTED
+    async def test_stuck_reader_frees_its_stream(self, settings, database, sql, monkeypatch):
+        mine = changed(settings, streams=1)
+        async with (
+            run_service(mine) as service,
+            narrow(service) as channel,
+            channel_to(service) as another,
+            watching(SessionServiceStub(channel)) as stuck,
+        ):
+            assert await refusal(begin(SessionServiceStub(another))) == (
+                StatusCode.RESOURCE_EXHAUSTED,
+                "SERVER_BUSY",
+            )
+            monkeypatch.setattr(base, "WRITE_TIMEOUT", 0.3)
+            await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
+            await hears_again(SessionServiceStub(another), sql)
+
+            assert await said(stuck) == INTERRUPTED

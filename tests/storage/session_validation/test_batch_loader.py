@@ -115,281 +115,95 @@ async def steps():
         await asyncio.sleep(0)
 
 
-async def test_lone_call_is_looked_up_at_once(table):
-    (asked,) = table.ask(1)
-    await steps()
+class TestErrors:
+    """Statements that fail or never end."""
 
-    assert table.taken == [[1]]
-    assert await asked == "row 1"
+    async def test_error_reaches_calls_of_its_batch_only(self, table):
+        done, table.error = table.hold(), Refused()
+        failing = table.ask(1)
+        await steps()
+        table.error = None
+        fine = table.ask(2)
+        await steps()
+        done.set()
 
+        with pytest.raises(Refused):
+            await failing[0]
+        assert await fine[0] == "row 2"
 
-async def test_key_without_row_returns_none(table):
-    assert await table.loader.load(-1) is None
+    async def test_failed_connection_fails_all_waiting_calls(self):
+        may_fail = asyncio.Event()
 
-
-async def test_calls_during_a_statement_share_the_next(table):
-    done = table.hold()
-    first = table.ask(1)
-    await steps()
-    later = table.ask(2, 3, 3, -4)
-    await steps()
-    done.set()
-
-    assert await asyncio.gather(*first, *later) == ["row 1", "row 2", "row 3", "row 3", None]
-    assert table.taken == [[1], [-4, 2, 3]]
-
-
-async def test_calls_waiting_for_a_connection_share_a_statement(table):
-    table.may_begin.clear()
-    first = table.ask(1)
-    await steps()
-    later = table.ask(2, 3)
-    await steps()
-    table.may_begin.set()
-
-    await asyncio.gather(*first, *later)
-    assert table.taken == [[1, 2, 3]]
-
-
-async def test_batch_after_a_large_batch_waits_for_company(table, moments):
-    done = table.hold()
-    waiting = table.ask(1)
-    await steps()
-    waiting += table.ask(*range(2, 22))
-    await steps()
-    done.set()
-    await steps()
-    assert moments.let_pass() == TICK
-    await asyncio.gather(*waiting)
-
-    again = table.ask(1)
-    await steps()
-    assert len(table.taken) == 2
-    again += table.ask(2)
-    assert moments.let_pass() == MAX_WAIT
-    await asyncio.gather(*again)
-    assert table.taken[2:] == [[1, 2]]
-
-
-async def test_complete_batch_starts_without_waiting(table, moments):
-    await asyncio.gather(*table.ask(*range(5)))
-    again = table.ask(*range(5))
-    assert moments.let_pass() == 2 * TICK
-    await asyncio.gather(*again)
-
-    await asyncio.gather(*table.ask(*range(5)))
-    assert table.taken == [[0, 1, 2, 3, 4]] * 3
-
-
-async def test_batch_size_of_long_ago_is_forgotten(table, monkeypatch):
-    monkeypatch.setattr(batch_window, "IDLE_RESET", 0.0)
-    await asyncio.gather(*table.ask(*range(20)))
-
-    table.ask(1)
-    await steps()
-
-    assert table.taken[-1] == [1]
-
-
-@pytest.mark.usefixtures("unhurried")
-async def test_cancelled_call_in_queue_is_not_looked_up(table):
-    done = table.hold()
-    first = table.ask(1)
-    await steps()
-    gone, stays = table.ask(2, 3)
-    await steps()
-    gone.cancel()
-    await steps()
-    done.set()
-
-    assert await asyncio.gather(*first, stays) == ["row 1", "row 3"]
-    assert table.taken == [[1], [3]]
-
-
-async def test_cancelled_call_in_batch_leaves_others_their_rows(table):
-    done = table.hold()
-    gone, stays = table.ask(1, 2)
-    await steps()
-    gone.cancel()
-    await steps()
-    done.set()
-
-    assert await stays == "row 2"
-    assert table.taken == [[1, 2]]
-
-
-async def test_error_reaches_calls_of_its_batch_only(table):
-    done, table.error = table.hold(), Refused()
-    failing = table.ask(1)
-    await steps()
-    table.error = None
-    fine = table.ask(2)
-    await steps()
-    done.set()
-
-    with pytest.raises(Refused):
-        await failing[0]
-    assert await fine[0] == "row 2"
-
-
-async def test_failed_connection_fails_all_waiting_calls():
-    may_fail = asyncio.Event()
-
-    async def find(_take):
-        await may_fail.wait()
-        raise Refused
-
-    loader = BatchLoader(find)
-    asked = [asyncio.ensure_future(loader.load(key)) for key in range(3)]
-    await steps()
-    may_fail.set()
-
-    assert {type(end) for end in await asyncio.gather(*asked, return_exceptions=True)} == {Refused}
-
-
-@pytest.mark.usefixtures("unhurried")
-async def test_error_of_abandoned_batch_reaches_no_call():
-    may_begin, may_fail, errors = asyncio.Event(), asyncio.Event(), [Refused()]
-
-    async def find(take):
-        await may_begin.wait()
-        keys = take()
-        if errors:
+        async def find(_take):
             await may_fail.wait()
-            raise errors.pop()
-        return dict.fromkeys(keys, "a row")
+            raise Refused
 
-    loader = BatchLoader(find)
-    gone = asyncio.ensure_future(loader.load(1))
-    await steps()
-    gone.cancel()
-    await steps()
-    may_begin.set()
-    await steps()
-    later = asyncio.ensure_future(loader.load(2))
-    await steps()
-    may_fail.set()
+        loader = BatchLoader(find)
+        asked = [asyncio.ensure_future(loader.load(key)) for key in range(3)]
+        await steps()
+        may_fail.set()
 
-    assert await later == "a row"
+        assert {type(end) for end in await asyncio.gather(*asked, return_exceptions=True)} == {
+            Refused
+        }
 
+    @pytest.mark.usefixtures("unhurried")
+    async def test_error_of_abandoned_batch_reaches_no_call(self):
+        may_begin, may_fail, errors = asyncio.Event(), asyncio.Event(), [Refused()]
 
-async def test_call_during_a_statement_waits_for_a_later_one(table, moments):
-    done = table.hold()
-    first = table.ask(1)
-    await steps()
-    second = table.ask(2)
-    await steps()
-    done.set()
-    await asyncio.gather(*first)
-    await steps()
-    assert table.taken == [[1]]
+        async def find(take):
+            await may_begin.wait()
+            keys = take()
+            if errors:
+                await may_fail.wait()
+                raise errors.pop()
+            return dict.fromkeys(keys, "a row")
 
-    third = table.ask(3)
-    moments.let_pass()
-
-    assert await asyncio.gather(*second, *third) == ["row 2", "row 3"]
-    assert table.taken == [[1], [2, 3]]
-
-
-async def test_batch_above_max_keys_is_split(table):
-    keys = range(2 * MAX_KEYS + 5)
-
-    assert await asyncio.gather(*table.ask(*keys)) == [f"row {key}" for key in keys]
-    assert max(map(len, table.taken)) == MAX_KEYS
-
-
-async def test_slow_statement_delays_no_other_within_max_statements(table):
-    table.hold()
-    slow = []
-    for key in range(MAX_STATEMENTS):
-        slow += table.ask(key)
-        while len(table.taken) <= key:  # noqa: ASYNC110 - the timer is the code's own
-            await asyncio.sleep(0.001)
-    late = table.ask(100, 101)
-    await asyncio.sleep(3 * batch_loader.OVERLAP_AFTER)
-    assert len(table.taken) == MAX_STATEMENTS
-
-    table.may_end.set()
-    assert await asyncio.gather(*late) == ["row 100", "row 101"]
-    await asyncio.gather(*slow)
-
-
-async def test_close_finishes_waiting_calls_and_refuses_new(table):
-    done = table.hold()
-    waiting = table.ask(1)
-    await steps()
-    waiting += table.ask(2, 3)
-    await steps()
-    closing = asyncio.create_task(table.loader.close())
-    await steps()
-    with pytest.raises(ServiceStopping):
-        await table.loader.load(4)
-    assert not closing.done()
-
-    done.set()
-    await closing
-    assert await asyncio.gather(*waiting) == ["row 1", "row 2", "row 3"]
-    await table.loader.close()
-
-
-async def test_statement_past_timeout_fails_and_next_one_runs():
-    stuck = [True]
-
-    async def find(take):
-        keys = take()
-        if stuck:
-            await asyncio.Event().wait()
-        return dict.fromkeys(keys, "a row")
-
-    loader = BatchLoader(find, timeout=timedelta(milliseconds=50))
-    asked = [asyncio.ensure_future(loader.load(key)) for key in range(3)]
-
-    outcomes = await asyncio.gather(*asked, return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
-    stuck.clear()
-    assert await loader.load(1) == "a row"
-
-
-async def test_close_cancels_abandoned_statement(table):
-    table.hold()
-    (gone,) = table.ask(1)
-    await steps()
-    gone.cancel()
-    await steps()
-
-    await asyncio.wait_for(table.loader.close(), 30)
-
-
-async def test_close_does_not_wait_for_cancelled_calls():
-    async def find(take):
-        take()
-        await asyncio.Event().wait()
-
-    loader = BatchLoader(find)
-    first = asyncio.ensure_future(loader.load(1))
-    await steps()
-    gathered = asyncio.ensure_future(loader.load(2))
-    for gone in (first, gathered):
+        loader = BatchLoader(find)
+        gone = asyncio.ensure_future(loader.load(1))
+        await steps()
         gone.cancel()
+        await steps()
+        may_begin.set()
+        await steps()
+        later = asyncio.ensure_future(loader.load(2))
+        await steps()
+        may_fail.set()
 
-    await asyncio.wait_for(loader.close(), 30)
+        assert await later == "a row"
 
+    async def test_statement_past_timeout_fails_and_next_one_runs(self):
+        stuck = [True]
 
-async def test_cancelled_statement_fails_its_calls():
-    async def find(take):
-        take()
-        await asyncio.sleep(60)
+        async def find(take):
+            keys = take()
+            if stuck:
+                await asyncio.Event().wait()
+            return dict.fromkeys(keys, "a row")
 
-    loader = BatchLoader(find)
-    asked = asyncio.ensure_future(loader.load(1))
-    await steps()
-    (statement,) = [
-        task for task in asyncio.all_tasks() if "BatchLoader._run" in repr(task.get_coro())
-    ]
-    statement.cancel()
+        loader = BatchLoader(find, timeout=timedelta(milliseconds=50))
+        asked = [asyncio.ensure_future(loader.load(key)) for key in range(3)]
 
-    with pytest.raises(asyncio.CancelledError):
-        await asked
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
+        stuck.clear()
+        assert await loader.load(1) == "a row"
+
+    async def test_cancelled_statement_fails_its_calls(self):
+        async def find(take):
+            take()
+            await asyncio.sleep(60)
+
+        loader = BatchLoader(find)
+        asked = asyncio.ensure_future(loader.load(1))
+        await steps()
+        (statement,) = [
+            task for task in asyncio.all_tasks() if "BatchLoader._run" in repr(task.get_coro())
+        ]
+        statement.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await asked
 
 
 class Storm:
@@ -438,38 +252,216 @@ class Storm:
         return tasks
 
 
-@pytest.mark.parametrize("seed", range(10))
-async def test_random_calls_get_own_rows_read_after_they_began(seed):
-    storm = Storm(seed)
-    tasks = await storm.blow()
-    tasks.append(asyncio.create_task(storm.loader.close()))
-    tasks += [asyncio.create_task(storm.ask(key)) for key in range(20)]
+class TestBatches:
+    """Calls that share a statement."""
 
-    done, pending = await asyncio.wait(tasks, timeout=30)
+    async def test_lone_call_is_looked_up_at_once(self, table):
+        (asked,) = table.ask(1)
+        await steps()
 
-    assert not pending
-    assert not [task.exception() for task in done if not task.cancelled() and task.exception()]
-    assert storm.ends["answered"] > 100
-    assert storm.ends["Refused"]
-    assert storm.ends["ServiceStopping"]
+        assert table.taken == [[1]]
+        assert await asked == "row 1"
+
+    async def test_key_without_row_returns_none(self, table):
+        assert await table.loader.load(-1) is None
+
+    async def test_calls_during_a_statement_share_the_next(self, table):
+        done = table.hold()
+        first = table.ask(1)
+        await steps()
+        later = table.ask(2, 3, 3, -4)
+        await steps()
+        done.set()
+
+        assert await asyncio.gather(*first, *later) == ["row 1", "row 2", "row 3", "row 3", None]
+        assert table.taken == [[1], [-4, 2, 3]]
+
+    async def test_calls_waiting_for_a_connection_share_a_statement(self, table):
+        table.may_begin.clear()
+        first = table.ask(1)
+        await steps()
+        later = table.ask(2, 3)
+        await steps()
+        table.may_begin.set()
+
+        await asyncio.gather(*first, *later)
+        assert table.taken == [[1, 2, 3]]
+
+    async def test_batch_after_a_large_batch_waits_for_company(self, table, moments):
+        done = table.hold()
+        waiting = table.ask(1)
+        await steps()
+        waiting += table.ask(*range(2, 22))
+        await steps()
+        done.set()
+        await steps()
+        assert moments.let_pass() == TICK
+        await asyncio.gather(*waiting)
+
+        again = table.ask(1)
+        await steps()
+        assert len(table.taken) == 2
+        again += table.ask(2)
+        assert moments.let_pass() == MAX_WAIT
+        await asyncio.gather(*again)
+        assert table.taken[2:] == [[1, 2]]
+
+    async def test_complete_batch_starts_without_waiting(self, table, moments):
+        await asyncio.gather(*table.ask(*range(5)))
+        again = table.ask(*range(5))
+        assert moments.let_pass() == 2 * TICK
+        await asyncio.gather(*again)
+
+        await asyncio.gather(*table.ask(*range(5)))
+        assert table.taken == [[0, 1, 2, 3, 4]] * 3
+
+    async def test_batch_size_of_long_ago_is_forgotten(self, table, monkeypatch):
+        monkeypatch.setattr(batch_window, "IDLE_RESET", 0.0)
+        await asyncio.gather(*table.ask(*range(20)))
+
+        table.ask(1)
+        await steps()
+
+        assert table.taken[-1] == [1]
+
+    async def test_call_during_a_statement_waits_for_a_later_one(self, table, moments):
+        done = table.hold()
+        first = table.ask(1)
+        await steps()
+        second = table.ask(2)
+        await steps()
+        done.set()
+        await asyncio.gather(*first)
+        await steps()
+        assert table.taken == [[1]]
+
+        third = table.ask(3)
+        moments.let_pass()
+
+        assert await asyncio.gather(*second, *third) == ["row 2", "row 3"]
+        assert table.taken == [[1], [2, 3]]
+
+    async def test_batch_above_max_keys_is_split(self, table):
+        keys = range(2 * MAX_KEYS + 5)
+
+        assert await asyncio.gather(*table.ask(*keys)) == [f"row {key}" for key in keys]
+        assert max(map(len, table.taken)) == MAX_KEYS
+
+    async def test_slow_statement_delays_no_other_within_max_statements(self, table):
+        table.hold()
+        slow = []
+        for key in range(MAX_STATEMENTS):
+            slow += table.ask(key)
+            while len(table.taken) <= key:  # noqa: ASYNC110 - the timer is the code's own
+                await asyncio.sleep(0.001)
+        late = table.ask(100, 101)
+        await asyncio.sleep(3 * batch_loader.OVERLAP_AFTER)
+        assert len(table.taken) == MAX_STATEMENTS
+
+        table.may_end.set()
+        assert await asyncio.gather(*late) == ["row 100", "row 101"]
+        await asyncio.gather(*slow)
+
+    @pytest.mark.parametrize("seed", range(10))
+    async def test_random_calls_get_own_rows_read_after_they_began(self, seed):
+        storm = Storm(seed)
+        tasks = await storm.blow()
+        tasks.append(asyncio.create_task(storm.loader.close()))
+        tasks += [asyncio.create_task(storm.ask(key)) for key in range(20)]
+
+        done, pending = await asyncio.wait(tasks, timeout=30)
+
+        assert not pending
+        assert not [task.exception() for task in done if not task.cancelled() and task.exception()]
+        assert storm.ends["answered"] > 100
+        assert storm.ends["Refused"]
+        assert storm.ends["ServiceStopping"]
 
 
-async def test_statement_of_cancelled_calls_is_cancelled(monkeypatch):
-    monkeypatch.setattr(batch_loader, "CANCEL_CHECK_INTERVAL", 0.01)
-    table = Table()
-    table.hold()
-    (alone,) = table.ask(1)
-    await steps()
-    one, other = table.ask(2, 3)
-    await asyncio.sleep(0.1)
-    assert table.taken == [[1], [2, 3]]
-    assert table.ended == []
+class TestCancellation:
+    """Calls that are cancelled, and the end of the loader."""
 
-    alone.cancel()
-    one.cancel()
-    await asyncio.sleep(0.1)
-    assert table.ended == [[1]]
+    @pytest.mark.usefixtures("unhurried")
+    async def test_cancelled_call_in_queue_is_not_looked_up(self, table):
+        done = table.hold()
+        first = table.ask(1)
+        await steps()
+        gone, stays = table.ask(2, 3)
+        await steps()
+        gone.cancel()
+        await steps()
+        done.set()
 
-    other.cancel()
-    await asyncio.sleep(0.1)
-    assert table.ended == [[1], [2, 3]]
+        assert await asyncio.gather(*first, stays) == ["row 1", "row 3"]
+        assert table.taken == [[1], [3]]
+
+    async def test_cancelled_call_in_batch_leaves_others_their_rows(self, table):
+        done = table.hold()
+        gone, stays = table.ask(1, 2)
+        await steps()
+        gone.cancel()
+        await steps()
+        done.set()
+
+        assert await stays == "row 2"
+        assert table.taken == [[1, 2]]
+
+    async def test_close_finishes_waiting_calls_and_refuses_new(self, table):
+        done = table.hold()
+        waiting = table.ask(1)
+        await steps()
+        waiting += table.ask(2, 3)
+        await steps()
+        closing = asyncio.create_task(table.loader.close())
+        await steps()
+        with pytest.raises(ServiceStopping):
+            await table.loader.load(4)
+        assert not closing.done()
+
+        done.set()
+        await closing
+        assert await asyncio.gather(*waiting) == ["row 1", "row 2", "row 3"]
+        await table.loader.close()
+
+    async def test_close_cancels_abandoned_statement(self, table):
+        table.hold()
+        (gone,) = table.ask(1)
+        await steps()
+        gone.cancel()
+        await steps()
+
+        await asyncio.wait_for(table.loader.close(), 30)
+
+    async def test_close_does_not_wait_for_cancelled_calls(self):
+        async def find(take):
+            take()
+            await asyncio.Event().wait()
+
+        loader = BatchLoader(find)
+        first = asyncio.ensure_future(loader.load(1))
+        await steps()
+        gathered = asyncio.ensure_future(loader.load(2))
+        for gone in (first, gathered):
+            gone.cancel()
+
+        await asyncio.wait_for(loader.close(), 30)
+
+    async def test_statement_of_cancelled_calls_is_cancelled(self, monkeypatch):
+        monkeypatch.setattr(batch_loader, "CANCEL_CHECK_INTERVAL", 0.01)
+        table = Table()
+        table.hold()
+        (alone,) = table.ask(1)
+        await steps()
+        one, other = table.ask(2, 3)
+        await asyncio.sleep(0.1)
+        assert table.taken == [[1], [2, 3]]
+        assert table.ended == []
+
+        alone.cancel()
+        one.cancel()
+        await asyncio.sleep(0.1)
+        assert table.ended == [[1]]
+
+        other.cancel()
+        await asyncio.sleep(0.1)
+        assert table.ended == [[1], [2, 3]]
