@@ -54,13 +54,13 @@ bench: $(RUNTIME) ## Measure the service and an empty handler: make bench QUICK=
 	@$(BIN)/python -m benchmarks
 
 guarding: $(RUNTIME) ## Measure the delay of the client's guards, and the calls that they save.
-	@$(BIN)/python -m benchmarks.guarding
+	@$(BIN)/python -m benchmarks.guards
 
 timing: $(RUNTIME) ## Check that rejected sign-ins take the same time for every cause.
-	@$(BIN)/python benchmarks/timing.py
+	@$(BIN)/python -m benchmarks.refusal_timing
 
 importing: $(RUNTIME) ## Time an import of 100,000 users beside a COPY: make importing USERS=10000
-	@$(BIN)/python -m benchmarks.importing $(USERS)
+	@$(BIN)/python -m benchmarks.import_speed $(USERS)
 
 soak: $(DEV) ## Check that nothing leaks while calls are cancelled: make soak MINUTES=30
 	@$(BIN)/python -m tests.chaos.soak $(or $(MINUTES),30)

@@ -1,7 +1,7 @@
 """Measures the service beside an empty handler: `make bench`, `make bench QUICK=1`.
 
-Both run on this machine at the same time as PostgreSQL and the drivers, and take turns, so that
-the ratios say more than the figures. Prints tables; nothing is asserted.
+Both share this machine with PostgreSQL and the load generators, and take turns. So the ratios
+are more reliable than the figures. Prints tables; nothing is asserted.
 """
 
 import os
@@ -19,17 +19,17 @@ from pydantic import SecretStr
 from benchmarks import h2load
 from benchmarks.bench import Bench
 from benchmarks.calls import PASSWORD
-from benchmarks.chart import Series, chart
-from benchmarks.each_call import each_call
-from benchmarks.loading import load
-from benchmarks.machine import machine, warning
+from benchmarks.chart import Series, draw_chart
+from benchmarks.machine import autogroup_warning, describe_machine
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.processes import ROOT
 from benchmarks.report import lines, targets_table
+from benchmarks.sample_data import load_users
 from benchmarks.samples import BenchmarkError
-from benchmarks.scale import scale
+from benchmarks.scale import measure_scale
 from benchmarks.servers import BCRYPT_COST, Servers
-from benchmarks.signing_in import signing_in
+from benchmarks.sign_in_load import measure_sign_ins
+from benchmarks.single_calls import measure_single_calls
 from benchmarks.statements import SETTINGS
 from benchmarks.throughput import Throughput
 from benchmarks.upkeep import measure_memory, measure_start, measure_sweep
@@ -71,7 +71,7 @@ def measure(plan: Plan) -> None:
     def report_progress(line: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {line}", file=sys.stderr, flush=True)
 
-    if advice := warning():
+    if advice := autogroup_warning():
         print(advice, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="tamatar-bench-") as name:
         folder = Path(name)
@@ -80,7 +80,7 @@ def measure(plan: Plan) -> None:
             servers = Servers(folder)
             many, few = _databases(postgres)
             _fill(servers, plan, many=many, few=few, report_progress=report_progress)
-            hardware = machine(many)
+            hardware = describe_machine(many)
             with servers.empty() as empty, servers.real(many) as real:
                 _measure(Bench(plan, servers, many, empty, real, report_progress), few, hardware)
     report_progress("done")
@@ -89,10 +89,10 @@ def measure(plan: Plan) -> None:
 def _measure(bench: Bench, few: str, hardware: str) -> None:
     throughput = Throughput(bench)
     throughput.run()
-    calls = each_call(bench)
-    rows = [*throughput.rows(), *signing_in(bench)]
+    calls = measure_single_calls(bench)
+    rows = [*throughput.rows(), *measure_sign_ins(bench)]
     with bench.servers.real(few) as small:
-        rows += scale(bench, small)
+        rows += measure_scale(bench, small)
     rows += [*measure_sweep(bench), *measure_memory(bench), *measure_start(bench)]
     size = f"{bench.plan.users:,} users and as many sessions"
     print(
@@ -117,12 +117,12 @@ def _measure(bench: Bench, few: str, hardware: str) -> None:
         ),
     ]
     CHART.parent.mkdir(exist_ok=True)
-    CHART.write_text(chart(series, f"{hardware}; {size}"))
+    CHART.write_text(draw_chart(series, f"{hardware}; {size}"))
     print(f"\nThe chart is {CHART.relative_to(ROOT)}.")
 
 
 def _databases(postgres: EmbeddedPostgres) -> tuple[str, str]:
-    """Bring up the tables in two databases, and give their URLs."""
+    """Create the tables in two databases, and return their URLs."""
     urls = postgres.url(), postgres.url("few_users")
     with psycopg.connect(urls[0], autocommit=True) as connection:
         connection.execute("CREATE DATABASE few_users")
@@ -137,14 +137,14 @@ def _fill(
     keys = SecretStr(servers.settings["TAMATAR_PASSWORD_KEYS"])
     settings = Settings.load(env_file=None, bcrypt_cost=BCRYPT_COST, password_keys=keys)
     password_hash = PasswordSchemes(BCRYPT_COST, Peppers.load(settings.passwords)).hash(PASSWORD)
-    load(
+    load_users(
         many,
         users=plan.users,
         sessions=plan.users + plan.spare_sessions,
         password_hash=password_hash,
         report_progress=report_progress,
     )
-    load(
+    load_users(
         few,
         users=plan.few_users,
         sessions=plan.few_users,
@@ -154,7 +154,7 @@ def _fill(
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Take SIGTERM for Ctrl-C, so that every process is ended."""
+    """Handle SIGTERM as Ctrl-C, so that every process is terminated."""
     del signum, frame
     raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What the parts of a run share."""
+"""The context of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from benchmarks.servers import Server, Servers
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A database that is filled, and servers that answer."""
+    """A filled database and running servers."""
 
     plan: Plan
     servers: Servers

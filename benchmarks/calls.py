@@ -21,23 +21,23 @@ _USERS = "/tamatar.auth.v1.UserService/"
 
 
 def email(number: int) -> str:
-    """Give the address of a user."""
+    """Return the address of a user."""
     return f"user{number}@example.com"
 
 
 def user_id(number: int) -> str:
-    """Give the id of a user."""
+    """Return the id of a user."""
     return str(UUID(int=0x01900000_0000_7000_8000_000000000000 + number))
 
 
 def token(number: int) -> str:
-    """Give the token of a session."""
+    """Return the token of a session."""
     return "tms_" + hashlib.sha256(f"session {number}".encode()).hexdigest()[:43]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A method, the request about a number, and whether an answer is right."""
+    """A method, its request for a number, and the check of a response."""
 
     path: str
     request: Callable[[int], bytes]
@@ -50,7 +50,7 @@ class Call:
 
 
 def session_calls(user_count: int) -> dict[str, Call]:
-    """Give the calls of sessions by their names; sessions take turns among the users."""
+    """Return the calls of SessionService by name. Sessions are spread over the users."""
 
     def request(message: Any) -> Callable[[int], bytes]:
         return lambda number: message(session_token=token(number)).SerializeToString()

@@ -1,4 +1,4 @@
-"""The chart: calls a second and p99, ours beside the empty handler, as SVG written by hand."""
+"""The chart of calls a second and p99, as SVG."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
@@ -24,8 +24,8 @@ class Series(NamedTuple):
     samples: Mapping[int, Sequence[Sample]]
 
 
-def chart(series: Sequence[Series], caption: str) -> str:
-    """Draw both plots beside each other."""
+def draw_chart(series: Sequence[Series], caption: str) -> str:
+    """Return an SVG with both plots side by side."""
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
         '  font-family="sans-serif" font-size="12">',
@@ -75,7 +75,7 @@ def _line(points: Sequence[Point], colour: str) -> Iterator[str]:
 
 
 def _ceiling(value: float) -> float:
-    """Give the next round number, so that the marks beside the plot are round too."""
+    """Return the next round number, so that the tick labels are round too."""
     power = 10.0 ** floor(log10(value))
     return next(each * power for each in (1, 2, 4, 6, 8, 10) if each * power >= value)
 

@@ -1,4 +1,4 @@
-"""Drives a server with gRPC's client for Python, each call about another number."""
+"""Drives a server with gRPC's client for Python. Each call has a number of its own."""
 
 import asyncio
 import contextlib
@@ -16,15 +16,15 @@ from benchmarks.servers import Server
 
 CONNECTIONS = 4
 _CHECK_EVERY = 20
-"""One answer of so many is decoded and looked at."""
+"""One response of this many is decoded and checked."""
 
-# Left alone, connections to one address are one.
+# By default gRPC shares one connection for an address.
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
 
 
 @contextlib.asynccontextmanager
 async def methods(server: Server, call: Call, count: int = CONNECTIONS) -> AsyncIterator[list[Any]]:
-    """Open connections; yield what takes and gives bytes, for each of them."""
+    """Open connections, and yield the method on each of them, for encoded messages."""
     async with contextlib.AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(
@@ -36,7 +36,7 @@ async def methods(server: Server, call: Call, count: int = CONNECTIONS) -> Async
 
 
 async def checked_call(server: Server, call: Call, number: int) -> bytes:
-    """Make a call, and return the answer when it is right; or raise `BenchmarkError`."""
+    """Make a call and return its response. Raise `BenchmarkError` if it is wrong."""
     async with methods(server, call, 1) as (method,):
         response: bytes = await method(call.request(number), timeout=10)
     _check_response(call, number, response)
@@ -49,7 +49,7 @@ async def closed_loop(
     numbers: Iterator[int],
     load: Load,
 ) -> Sample:
-    """Call as often as so many calls in flight allow, or raise `BenchmarkError`."""
+    """Keep a number of calls in flight, or raise `BenchmarkError` if one fails."""
     latencies: list[float] = []
     calls = 0
     async with methods(server, call) as method_callables:
@@ -87,9 +87,10 @@ async def paced(
     rate: float,
     until: asyncio.Event,
 ) -> Sample:
-    """Call so often a second, however long answers take, or raise `BenchmarkError`.
+    """Make `rate` calls a second until `until` is set, or raise `BenchmarkError`.
 
-    The latency of a call counts from the moment at which it was due.
+    Calls are started at fixed times, however long responses take. The latency of a call counts
+    from the time at which it was due.
     """
     latencies: list[float] = []
     async with methods(server, call) as method_callables:
@@ -101,7 +102,7 @@ async def paced(
 
         await _call_method(
             call, method_callables[0], next(numbers)
-        )  # the connection is none of the latency
+        )  # connects before the measurement
         began = time.perf_counter()
         async with asyncio.TaskGroup() as calls:
             count = 0
@@ -117,7 +118,7 @@ async def paced(
 
 
 def cycle(numbers: range, *, step: int = 7919) -> Iterator[int]:
-    """Go through numbers again and again, far from one to the next."""
+    """Repeat the numbers endlessly, in large steps."""
     place = 0
     while True:
         yield numbers[place % len(numbers)]
@@ -135,4 +136,4 @@ async def _call_method(call: Call, method: Any, number: int) -> bytes:
 
 def _check_response(call: Call, number: int, response: bytes) -> None:
     if not call.is_right(number, response):
-        raise BenchmarkError(f"{call.name} answered what is not right of number {number}")
+        raise BenchmarkError(f"{call.name} returned a wrong response for number {number}")

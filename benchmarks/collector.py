@@ -1,4 +1,4 @@
-"""A collector of spans that only counts them, so that a traced server has somewhere to go."""
+"""A collector of spans that only counts them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 SAMPLING_RATIO = 0.01
-"""The part of calls that is traced."""
+"""The fraction of calls that is traced."""
 
 
 class Collector(TraceServiceServicer):
-    """Counts the spans of calls that came, and leaves those of statements aside."""
+    """Counts the spans of calls, and ignores those of statements."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.port = 0
 
     def Export(self, request: Any, context: Any) -> Any:
-        """Count."""
+        """Count the spans of calls."""
         del context
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
@@ -33,7 +33,7 @@ class Collector(TraceServiceServicer):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a server needs to make metrics, and spans of some calls."""
+        """Settings of a server that records metrics, and spans of some calls."""
         return {
             "TAMATAR_METRICS_ENABLED": "true",
             "TAMATAR_METRICS_LISTEN": "127.0.0.1:0",
@@ -45,7 +45,7 @@ class Collector(TraceServiceServicer):
 
 @contextlib.contextmanager
 def running_collector() -> Iterator[Collector]:
-    """Collect for as long as the block."""
+    """Run a collector while the block runs."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
     add: Any = add_TraceServiceServicer_to_server

@@ -1,8 +1,7 @@
-"""The baseline: a server whose ValidateSession decodes the request and answers nothing.
+"""The baseline: a server whose ValidateSession decodes the request and returns an empty message.
 
-It runs on uvloop with the options and the generated code of the real one, on the server of
-grpcio, in the way in which that is quickest; or on the server of the real one, if told `own`.
-Prints its port.
+It runs on uvloop with the options and generated code of the service. It uses grpcio's server in
+its fastest configuration, or with the argument `own` the service's server. Prints its port.
 """
 
 import asyncio
@@ -23,34 +22,34 @@ from tamatar_auth.server.parent_watch import stop_with_parent
 
 
 class EmptyServicer(SessionServiceServicer):
-    """Answers at once."""
+    """Does nothing."""
 
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Any
     ) -> pb.ValidateSessionResponse:
-        """Answer an empty message."""
+        """Return an empty message."""
         del request, context
         return pb.ValidateSessionResponse()
 
 
 class GenericHandlerServer:
-    """Adds a service by its generic handler alone.
+    """Adds only the generic handler of a service.
 
-    grpcio waits anew with each call for every method that is registered besides.
+    For each registered method, grpcio has one more request to wait for after every call.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Add nothing: the generic handler has all methods."""
+        """Do nothing: the generic handler has all methods."""
 
 
 async def main(*, own: bool) -> None:
-    """Answer calls until the process is ended."""
+    """Serve until the process is terminated."""
     server = new_server(OPTIONS, PRIORITY_PATHS) if own else grpc.aio.server(options=OPTIONS)
     methods: Any = server if own else GenericHandlerServer(server)
-    # What it does not have is answered with UNIMPLEMENTED.
+    # The other methods return UNIMPLEMENTED.
     add_SessionServiceServicer_to_server(EmptyServicer(), methods)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

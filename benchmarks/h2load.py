@@ -1,7 +1,7 @@
-"""Drives a server with h2load, which costs much less than a client in Python.
+"""Drives a server with h2load, which needs much less CPU than a client in Python.
 
-A process of h2load sends the same body all the time. Several run at once, each with a token
-of its own and with one connection for each 100 calls in flight.
+Each process of h2load sends one body again and again. Several processes run at once, each with
+a token of its own, and with one connection for each 100 calls in flight.
 """
 
 import contextlib
@@ -22,13 +22,15 @@ from benchmarks.servers import Server
 PROCESSES = 8
 _STREAMS_PER_CONNECTION = 100
 _PREFIX_BYTES = 5
-"""Bytes that gRPC puts before a message."""
+"""Bytes of the gRPC prefix of a message."""
 _SIZE_TOLERANCE = 8
-"""Bytes by which answers about a session may differ: numbers in its times."""
+"""Bytes by which the responses about a session may differ, because of their timestamps."""
+_DEADLINE_SECONDS = 10
+"""The deadline of each call: real clients send one, and the server sets a timer for it."""
 
 
 def require() -> None:
-    """Raise `BenchmarkError` where h2load is missing."""
+    """Raise `BenchmarkError` if h2load is missing."""
     if shutil.which("h2load") is None:
         raise BenchmarkError(
             "h2load is missing: install nghttp2-client (Debian, Ubuntu) or nghttp2 (Homebrew)."
@@ -37,20 +39,20 @@ def require() -> None:
 
 @dataclass(frozen=True, slots=True)
 class H2loadSummary:
-    """What a process of h2load told."""
+    """The summary of a process of h2load."""
 
     requests: int
     failed: int
     data: int
-    """Bytes of the answers: an error of gRPC has none."""
+    """Bytes of the responses. A gRPC error has none."""
 
     @classmethod
     def read(cls, text: str) -> "H2loadSummary":
-        """Read what h2load printed, or raise `BenchmarkError`."""
+        """Parse the output of h2load, or raise `BenchmarkError`."""
         requests = re.search(r"^requests: .*?(\d+) done, (\d+) succeeded", text, re.MULTILINE)
         data = re.search(r"^traffic: .*\((\d+)\) data$", text, re.MULTILINE)
         if requests is None or data is None:
-            raise BenchmarkError(f"h2load said what is not understood:\n{text[-500:]}")
+            raise BenchmarkError(f"the output of h2load could not be parsed:\n{text[-500:]}")
         done, succeeded = int(requests[1]), int(requests[2])
         return cls(done, done - succeeded, int(data[1]))
 
@@ -58,10 +60,10 @@ class H2loadSummary:
 def drive(
     server: Server, call: Call, load: Load, *, numbers: Sequence[int], answer_bytes: Sequence[int]
 ) -> Sample:
-    """Call as often as so many calls in flight allow, or raise `BenchmarkError`.
+    """Keep a number of calls in flight, or raise `BenchmarkError` if some fail.
 
-    `answer_bytes` are the sizes of the right answers about the numbers: whatever is an error
-    is missing in the bytes that came.
+    `answer_bytes` are the sizes of the correct responses for `numbers`. Errors have no bytes, so
+    they show in the sum.
     """
     count = min(PROCESSES, load.in_flight, len(numbers))
     before = cpu_seconds(server.pid)
@@ -73,24 +75,24 @@ def drive(
             command = _command(server, call, replace(load, in_flight=share), folder)
             folder.mkdir()
             (folder / "body").write_bytes(framed(call.request(numbers[place])))
-            running.append(stack.enter_context(running_process(command, output=folder / "told")))
+            running.append(stack.enter_context(running_process(command, output=folder / "output")))
         for process, folder in zip(running, folders, strict=True):
-            wait_for_success(process, folder / "told")
+            wait_for_success(process, folder / "output")
         after = cpu_seconds(server.pid)
         for size, folder in zip(answer_bytes, folders, strict=False):
-            check(call, H2loadSummary.read((folder / "told").read_text()), size)
+            check(call, H2loadSummary.read((folder / "output").read_text()), size)
         logs = [(folder / "log").read_text() for folder in folders]
     cpu = None if before is None or after is None else after - before
     return sample(logs, warm_up=load.warm_up, cpu=cpu)
 
 
 def framed(message: bytes) -> bytes:
-    """Put before a message what gRPC puts there."""
+    """Return a message with its gRPC prefix."""
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
 def sample(logs: Sequence[str], *, warm_up: float, cpu: float | None = None) -> Sample:
-    """Read the logs of processes that ran at once: start, status and length of each call."""
+    """Combine the logs of concurrent processes: start, status and duration of each call."""
     rows = [tuple(map(int, line.split("\t")[::2])) for log in logs for line in log.splitlines()]
     if not rows:
         raise BenchmarkError("not one call was answered")
@@ -101,9 +103,9 @@ def sample(logs: Sequence[str], *, warm_up: float, cpu: float | None = None) -> 
 
 
 def check(call: Call, summary: H2loadSummary, answer_bytes: int) -> None:
-    """Raise `BenchmarkError` where calls failed, or more came or less than right answers."""
+    """Raise `BenchmarkError` if calls failed or the responses have the wrong size."""
     expected = summary.requests * (_PREFIX_BYTES + answer_bytes)
-    # Times are a few bytes longer or shorter as they go on, in each part of an answer.
+    # Timestamps differ by a few bytes from call to call.
     allowed = max(summary.requests * _SIZE_TOLERANCE, expected // 50) if answer_bytes else 0
     if summary.failed or abs(expected - summary.data) > allowed:
         raise BenchmarkError(
@@ -119,5 +121,6 @@ def _command(server: Server, call: Call, load: Load, folder: Path) -> list[str]:
         *("-c", str(connections), "-m", str(-(-load.in_flight // connections))),
         *("-d", str(folder / "body"), "--log-file", str(folder / "log")),
         *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+        *("-H", f"grpc-timeout: {_DEADLINE_SECONDS}S"),
         f"http://{server.address}{call.path}",
     ]

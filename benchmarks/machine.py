@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine on which the benchmark runs."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import psycopg
 
 
 def cores() -> int:
-    """Give the number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -18,8 +18,8 @@ def cores() -> int:
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
-def warning(switch: Path = AUTOGROUP) -> str | None:
-    """Warn of a scheduler that is not that of a service, and tell what to do."""
+def autogroup_warning(switch: Path = AUTOGROUP) -> str | None:
+    """Return a warning if the scheduler is set up for desktops, or None."""
     if not switch.exists() or switch.read_text().strip() == "0":
         return None
     return (
@@ -30,8 +30,8 @@ def warning(switch: Path = AUTOGROUP) -> str | None:
     )
 
 
-def machine(database_url: str) -> str:
-    """Tell of processor, Python and PostgreSQL in one line."""
+def describe_machine(database_url: str) -> str:
+    """Return processor, Python and PostgreSQL in one line."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute("SHOW server_version").fetchone()
     postgres = row[0] if row else "unknown"

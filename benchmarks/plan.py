@@ -1,15 +1,15 @@
-"""How much is loaded and measured: all of it, or enough to see that it works."""
+"""The sizes of a full and of a quick run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How hard a server is driven, and how long. Times are seconds."""
+    """The load on a server. Times are seconds."""
 
     in_flight: int
     warm_up: float
-    """Calls that end within it are made and not measured."""
+    """Time whose calls are not measured."""
     seconds: float
 
 
@@ -19,9 +19,9 @@ class Plan:
 
     users: int
     few_users: int
-    """The size of the small database that the large one is compared with."""
+    """Users of the small database, to which the large one is compared."""
     spare_sessions: int
-    """Sessions that are used up: half of them are refreshed, half revoked."""
+    """Sessions that are consumed: half are refreshed, half are revoked."""
     expired_sessions: int
     in_flight: tuple[int, ...]
     rounds: int
@@ -32,7 +32,7 @@ class Plan:
     starts: int
 
     def load(self, in_flight: int) -> Load:
-        """Give the load of so many calls in flight."""
+        """Return the load with a number of calls in flight."""
         return Load(in_flight, self.warm_up, self.seconds)
 
 
@@ -59,7 +59,7 @@ QUICK = Plan(
     rounds=2,
     warm_up=0.15,
     seconds=0.5,
-    hashing_seconds=1.5,
+    hashing_seconds=3.0,
     paced_seconds=2.0,
     starts=2,
 )

@@ -1,4 +1,4 @@
-"""Processes beside this one, which end with it, and what they use."""
+"""Child processes, and the CPU and memory that they use."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 from benchmarks.samples import BenchmarkError
 
 PROCESS_TIMEOUT = 30.0
-"""Seconds after which what has not come will not come."""
+"""Seconds in which a process must start or end."""
 
 ROOT = Path(__file__).resolve().parent.parent
 _INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Give what a process needs of the environment, and nothing that sets anything of ours."""
+    """Return an environment with `variables` and without settings of the service."""
     return {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ} | dict(
         variables
     )
@@ -30,7 +30,7 @@ def running_process(
     variables: Mapping[str, str] | None = None,
     folder: Path = ROOT,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process for as long as the block; what it writes goes to a file."""
+    """Run a process while the block runs. Its output goes to a file."""
     with output.open("wb") as file:
         process = subprocess.Popen(
             command,
@@ -47,7 +47,7 @@ def running_process(
 
 
 def terminate(process: "subprocess.Popen[bytes]") -> None:
-    """End a process: politely at first, then by force."""
+    """Terminate a process, and kill it if that takes too long."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -59,14 +59,14 @@ def terminate(process: "subprocess.Popen[bytes]") -> None:
 
 
 def wait_for_success(process: "subprocess.Popen[bytes]", output: Path) -> None:
-    """Wait for the end of a process, or raise `BenchmarkError` with its last lines."""
+    """Wait for a process. If it fails, raise `BenchmarkError` with its last lines."""
     if process.wait() != 0:
         last = "\n".join(output.read_text(errors="replace").splitlines()[-5:])
         raise BenchmarkError(f"{process.args!r} ended with {process.returncode}:\n{last}")
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Tell the processor time that a process has used; None where /proc does not tell."""
+    """Return the CPU time that a process has used, or None without /proc."""
     path = Path(f"/proc/{pid}/stat")
     if not path.exists():
         return None
@@ -75,7 +75,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Tell the memory that a process has in use."""
+    """Return the resident memory of a process."""
     completed = subprocess.run(
         ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""The tables that are printed; Markdown, so that they can be quoted as they are."""
+"""The printed tables, in Markdown."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from benchmarks.samples import Sample, median, p50, p99, rate
 
 
 class Row(NamedTuple):
-    """What was measured, beside what it shall reach."""
+    """A figure beside its target."""
 
     label: str
     target: str
@@ -17,18 +17,18 @@ class Row(NamedTuple):
 
 
 def at_least(label: str, target: float, measured: float) -> Row:
-    """Make a row whose figure shall be high."""
+    """Return a row with a lower bound."""
     return Row(label, f">= {target:.2f}", f"{measured:.2f}", measured >= target)
 
 
 def at_most(label: str, target: float, measured: float, *, unit: str = "", digits: int = 2) -> Row:
-    """Make a row whose figure shall be low."""
+    """Return a row with an upper bound."""
     text = f"{measured:.{digits}f}{unit}"
     return Row(label, f"<= {target:g}{unit}", text, round(measured, digits) <= target)
 
 
 class Line(NamedTuple):
-    """A call, as it was measured beside the empty handler."""
+    """The samples of a call, with its ratio to the empty handler."""
 
     label: str
     in_flight: int
@@ -39,21 +39,21 @@ class Line(NamedTuple):
 
 
 def targets_table(rows: Sequence[Row]) -> str:
-    """Write the table of what shall be reached."""
-    header = ("What", "Reach", "Measured", "")
+    """Return the table of targets."""
+    header = ("Figure", "Target", "Measured", "")
     cells = [(row.label, row.target, row.measured, _word(row)) for row in rows]
     return table(header, cells)
 
 
 def lines(calls: Sequence[Line]) -> str:
-    """Write the table of the calls."""
+    """Return the table of calls."""
     figures = ("calls/s", "of empty", "p50 ms", "p99 ms", "CPU us", "statements", "round trips")
     header = ("Call", "in flight", *figures)
     return table(header, [_cells(line) for line in calls])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table of Markdown whose columns are aligned."""
+    """Return a table in Markdown with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""The same calls on many users and on few."""
+"""The same calls on a large and a small database."""
 
 import uvloop
 
@@ -12,8 +12,8 @@ from benchmarks.servers import Server
 MAX_RATIO = 1.5
 
 
-def scale(bench: Bench, few: Server) -> list[Row]:
-    """Let a server with few users and the one with many take turns, one call in flight."""
+def measure_scale(bench: Bench, few: Server) -> list[Row]:
+    """Measure a server with few users and one with many in turns, with one call in flight."""
     many, rows = bench.plan.users, []
     for name in ("ListUsers", "GetUser", "ValidateSession"):
         samples: dict[int, list[Sample]] = {bench.plan.few_users: [], many: []}

@@ -1,4 +1,4 @@
-"""The real server and the baseline, each a process of its own."""
+"""The service and the baseline, each in a process of its own."""
 
 import base64
 import contextlib
@@ -14,30 +14,27 @@ from pathlib import Path
 from benchmarks.machine import cores
 from benchmarks.processes import PROCESS_TIMEOUT, running_process
 from benchmarks.samples import BenchmarkError
-from tamatar_auth.config.settings import Settings
 
 BCRYPT_COST = 12
 
-POOLED = "hash_threads" in Settings.model_fields
-"""Whether passwords are hashed on threads of their own."""
-HASH_THREADS = max(1, cores() - 1) if POOLED else min(32, cores() + 4)
+HASH_THREADS = max(1, cores() - 1)
 
 
 def production_settings() -> dict[str, str]:
-    """Give settings as in production, on loopback and without encryption."""
-    threads = {"TAMATAR_HASH_THREADS": str(HASH_THREADS)} if POOLED else {}
-    return threads | {
+    """Return settings as in production, on loopback and without encryption."""
+    return {
+        "TAMATAR_HASH_THREADS": str(HASH_THREADS),
         "TAMATAR_ENVIRONMENT": "production",
         "TAMATAR_PAGE_TOKEN_KEY": secrets.token_urlsafe(32),
         "TAMATAR_PASSWORD_KEYS": "bench:" + base64.b64encode(secrets.token_bytes(32)).decode(),
         "TAMATAR_BCRYPT_COST": str(BCRYPT_COST),
-        "TAMATAR_SWEEP_INTERVAL": "0s",  # sweeping is measured by itself
+        "TAMATAR_SWEEP_INTERVAL": "0s",  # sweeping is measured separately
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     pid: int
     address: str
@@ -45,14 +42,14 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Starts servers, whose settings and files are those of one run."""
+    """Starts the servers of a run, with common settings and files."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=production_settings, repr=False)
 
     @contextlib.contextmanager
     def real(self, url: str, **variables: str) -> Iterator[Server]:
-        """Run `tamatar-auth serve` for as long as the block."""
+        """Run `tamatar-auth serve` while the block runs."""
         output = self.folder / f"server-{time.monotonic_ns()}"
         parent = f"--exit-with-parent={os.getpid()}"
         command = [sys.executable, "-m", "tamatar_auth", "serve", parent, "--listen=127.0.0.1:0"]
@@ -65,7 +62,7 @@ class Servers:
 
     @contextlib.contextmanager
     def empty(self, *kind: str) -> Iterator[Server]:
-        """Run the baseline for as long as the block; of the kind `own`, on our own server."""
+        """Run the baseline while the block runs; with `own`, on the server of the service."""
         output = self.folder / "-".join(["empty", *kind])
         command = [sys.executable, "-m", "benchmarks.empty_server", str(os.getpid()), *kind]
         with running_process(command, output=output) as process:
@@ -74,7 +71,7 @@ class Servers:
 
 
 def _wait_for(output: Path, expected: bytes, ended: Callable[[], int | None]) -> bytes:
-    """Wait for a line that holds some words, and return it."""
+    """Wait for a line that contains `expected`, and return it."""
     deadline = time.monotonic() + PROCESS_TIMEOUT
     while True:
         is_over = ended() is not None or time.monotonic() > deadline

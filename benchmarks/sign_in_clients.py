@@ -1,6 +1,6 @@
-"""Clients that sign in without pause, in a process of their own; prints what they met.
+"""Clients that sign in without pause, in a process of their own. Prints their results as JSON.
 
-A refused client tries again at once, and does not wait as it was told to.
+A rejected client tries again at once, and ignores `RetryInfo`.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 
 @dataclass(slots=True)
 class SignInResults:
-    """What the clients met. Times are seconds."""
+    """The results of the clients. Times are seconds."""
 
     signed_in: list[float] = field(default_factory=list)
-    """When each of the sessions was there."""
+    """When each session was created."""
     refused: list[float] = field(default_factory=list)
-    """How long it took to be refused because the server was busy."""
+    """Durations of the calls that failed with SERVER_BUSY."""
     others: list[str] = field(default_factory=list)
-    """The reasons of all other refusals."""
+    """The reasons of all other failures."""
 
 
 async def sign_in(address: str, clients: int, seconds: float) -> SignInResults:
-    """Sign users in until the time is over; each client is another user."""
+    """Sign users in until the time is over. Each client is a user of its own."""
     results, end = SignInResults(), time.perf_counter() + seconds
 
     async def sign_in_repeatedly(stub: Any, number: int) -> None:

@@ -1,11 +1,11 @@
-"""How many statements PostgreSQL was asked to run."""
+"""Counting the statements that PostgreSQL ran."""
 
 from typing import NamedTuple, Self
 
 import psycopg
 
-# Autocommit, so this counts as nothing but itself, which is left out. The last word before a
-# semicolon is the beginning or the end of a transaction: a round trip, but no statement.
+# It runs in autocommit and excludes itself. A statement that begins or ends a transaction counts
+# as a round trip only.
 _COUNT = """
 SELECT
     coalesce(sum(calls) FILTER (WHERE query !~* %(utility)s), 0),
@@ -20,11 +20,11 @@ _VALUES = {
 }
 
 SETTINGS = {"pg_stat_statements.track_utility": "on", "pg_stat_statements.max": "5000"}
-"""What PostgreSQL needs, so that BEGIN and COMMIT count as the round trips that they are."""
+"""Settings with which PostgreSQL counts BEGIN and COMMIT too."""
 
 
 class Statements(NamedTuple):
-    """How many there were; round trips also begin and end transactions."""
+    """Statements; round trips also include those that begin and end transactions."""
 
     all: int = 0
     writing: int = 0
@@ -32,15 +32,15 @@ class Statements(NamedTuple):
 
     @classmethod
     def read(cls, url: str) -> Self:
-        """Ask PostgreSQL about a database."""
+        """Read the counters of a database."""
         with psycopg.connect(url, autocommit=True) as connection:
             row = connection.execute(_COUNT, _VALUES).fetchone()
         return cls(*map(int, row or (0, 0, 0)))
 
     def plus(self, more: "Statements") -> "Statements":
-        """Add some."""
+        """Return the sum."""
         return Statements(*(one + two for one, two in zip(self, more, strict=True)))
 
     def since(self, before: "Statements") -> "Statements":
-        """Subtract what was before."""
+        """Return the difference from earlier counters."""
         return Statements(*(now - then for now, then in zip(self, before, strict=True)))

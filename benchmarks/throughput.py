@@ -1,4 +1,4 @@
-"""ValidateSession beside the empty handler: by h2load, at several numbers of calls in flight."""
+"""ValidateSession beside the empty handler, driven by h2load at several concurrencies."""
 
 from dataclasses import dataclass, field
 
@@ -15,29 +15,29 @@ from benchmarks.servers import Server
 from benchmarks.statements import Statements
 
 TARGET_LEVELS = (32, 256)
-"""The numbers of calls in flight that have figures to reach."""
+"""The numbers of calls in flight that have targets."""
 
 
 @dataclass(slots=True)
 class Level:
-    """What was measured at a number of calls in flight, round by round."""
+    """The samples at one number of calls in flight, round by round."""
 
     empty: list[Sample] = field(default_factory=list)
     ours: list[Sample] = field(default_factory=list)
     own: list[Sample] = field(default_factory=list)
-    """The empty handler on our own server."""
+    """The empty handler on the server of the service."""
     traced: list[Sample] = field(default_factory=list)
     batch: list[Sample] = field(default_factory=list)
     statements: Statements = field(default_factory=Statements)
 
     @property
     def calls(self) -> int:
-        """All calls of ours that the statements belong to."""
+        """The calls that made the statements."""
         return sum(sample.calls for sample in self.ours)
 
 
 class Throughput:
-    """The rounds, and what they say."""
+    """The rounds and their results."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -49,7 +49,7 @@ class Throughput:
         self.levels = {count: Level() for count in bench.plan.in_flight}
 
     def run(self) -> None:
-        """Let baseline and ours take turns."""
+        """Measure baseline and service in turns."""
         bench = self._bench
         with (
             running_collector() as collector,
@@ -93,7 +93,7 @@ class Throughput:
         )
 
     def rows(self) -> list[Row]:
-        """Tell what is to be reached."""
+        """Return the figures that have targets."""
         one, most = self.levels[1], self.levels[TARGET_LEVELS[-1]]
         first = self.levels[TARGET_LEVELS[0]]
         rows = []
@@ -133,7 +133,7 @@ class Throughput:
         ]
 
     def lines(self) -> list[Line]:
-        """Tell of each call."""
+        """Return a line for each call."""
         lines = []
         for in_flight, level in self.levels.items():
             ours, calls = median_ratio(level.ours, level.empty, rate), level.calls

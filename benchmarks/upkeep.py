@@ -1,4 +1,4 @@
-"""Sweeping, memory and the start."""
+"""Sweeping, memory and start-up time."""
 
 import asyncio
 import statistics
@@ -10,11 +10,11 @@ import uvloop
 from benchmarks.bench import Bench
 from benchmarks.calls import session_calls
 from benchmarks.client import checked_call, cycle, paced
-from benchmarks.loading import add_expired
 from benchmarks.processes import resident_bytes, running_process, wait_for_success
 from benchmarks.report import Row, at_most
+from benchmarks.sample_data import add_expired
 from benchmarks.samples import BenchmarkError, Sample, p99
-from benchmarks.signing_in import HEALTH
+from benchmarks.sign_in_load import HEALTH
 
 VALIDATIONS = 200
 """ValidateSession calls a second while expired sessions are removed."""
@@ -56,19 +56,19 @@ async def _sweep(bench: Bench) -> tuple[Sample, Sample]:
         )
     expected = f"expired sessions: {bench.plan.expired_sessions} removed"
     if expected not in output.read_text():
-        raise BenchmarkError(f"not all was swept: {output.read_text()[-300:]}")
+        raise BenchmarkError(f"the sweep left sessions behind: {output.read_text()[-300:]}")
     return before, during
 
 
 def measure_memory(bench: Bench) -> list[Row]:
-    """Tell the memory of the server that all calls went to."""
+    """Return the memory of the server after all calls."""
     used = resident_bytes(bench.real.pid) / MIB
     label = "resident memory of the server process after the run"
     return [at_most(label, 150, used, unit=" MB", digits=0)]
 
 
 def measure_start(bench: Bench) -> list[Row]:
-    """Start servers, and tell how long it takes until they serve."""
+    """Start servers, and return the seconds until they serve."""
     seconds = []
     for number in range(bench.plan.starts):
         bench.report_progress(f"start {number + 1} of {bench.plan.starts}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.guarding import race
+from benchmarks.guards import race
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar_auth.client import aio
 from tamatar_auth.client.guard_rules import CallRejected

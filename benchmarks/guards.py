@@ -1,8 +1,8 @@
-"""Measures guards: how late they refuse, and how much they save: `make guarding`.
+"""Measures how late guards reject revoked sessions, and how many calls they save: `make guarding`.
 
-Two processes of the service share a database; a guarded service (examples/guarded_service.py) is a
-third process. Sessions are revoked by one process of the service, and guards hear of it from the
-other. Nothing is asserted.
+Two processes of the service share a database. A guarded service (examples/guarded_service.py) is
+a third process. One process of the service revokes sessions, and the other one notifies the
+guards. Nothing is asserted.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from pathlib import Path
 import grpc
 
 from benchmarks.calls import token
-from benchmarks.loading import load
-from benchmarks.machine import machine
+from benchmarks.machine import describe_machine
 from benchmarks.processes import PROCESS_TIMEOUT, ROOT, running_process
+from benchmarks.sample_data import load_users
 from benchmarks.samples import BenchmarkError
 from benchmarks.servers import Servers
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
@@ -33,15 +33,15 @@ from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 
 MAX_LATE_SECONDS = 1.0
-"""Seconds after which no revoked session may be let in while a guard hears of the ends."""
+"""Seconds after which a guard with a live stream must reject a revoked session."""
 
 CHECKS = 100_000
 REVOCATIONS = 1_000
 PROBES = 300
-"""How many revocations are watched one by one."""
+"""Revocations that are timed one by one."""
 
 IDLE_CHECKS = 20_000
-"""How many checks are made with nothing else to do."""
+"""Checks that are made with nothing else to do."""
 
 CHECKERS = 16
 
@@ -50,18 +50,18 @@ WHO_AM_I = "/example.Shop/WhoAmI"
 
 @dataclass(slots=True)
 class RaceOutcome:
-    """What came of checks that race with revocations."""
+    """The results of checks that race with revocations."""
 
     checks: int = 0
     refused: int = 0
     late: list[float] = field(default_factory=list)
-    """Seconds since the revocation was answered, of each check that began after and was let in."""
+    """For each check admitted after the answer to the revocation: seconds since that answer."""
     revived: int = 0
-    """How many were let in by a guard that had refused them before."""
+    """Checks admitted by a guard that had rejected the session before."""
 
     @property
     def too_late(self) -> int:
-        """How many were let in after the bound."""
+        """Checks admitted after the bound."""
         return sum(seconds > MAX_LATE_SECONDS for seconds in self.late)
 
 
@@ -71,14 +71,14 @@ async def race(
     tokens: Sequence[str],
     checks: int,
 ) -> RaceOutcome:
-    """Check sessions by several guards while they are revoked one after the other."""
+    """Check sessions with several guards while they are revoked one by one."""
     outcome, revoked = RaceOutcome(), dict[str, float]()
     refused: set[tuple[int, str]] = set()
     permits = asyncio.Semaphore(0)
 
     async def revoke_all() -> None:
         for session_token in tokens:
-            # The checks set the pace, so that they meet each other from the first to the last.
+            # Checks pace the revocations, so that both last equally long.
             await permits.acquire()
             await revoke(session_token)
             revoked[session_token] = time.perf_counter()
@@ -88,7 +88,7 @@ async def race(
             outcome.checks += 1
             if outcome.checks % (checks // len(tokens)) == 0:
                 permits.release()
-            # Those that were just revoked, and those whose turn is next.
+            # Sessions that were just revoked, and the next ones.
             at = len(revoked) + random.randint(-5, 15)  # noqa: S311 - no secret
             session_token = tokens[max(0, min(at, len(tokens) - 1))]
             guard = outcome.checks % len(guards)
@@ -110,12 +110,12 @@ async def race(
 
 
 def delays(is_admitted: Callable[[str], bool], revoke: Callable[[str], object]) -> list[float]:
-    """Return the seconds from each revoking answer to the first refusal of a guarded service."""
+    """Return the seconds from the answer of each revocation to the first rejection."""
     seconds = []
     for number in range(PROBES):
         session_token = token(number)
         if not (is_admitted(session_token) and is_admitted(session_token)):
-            raise BenchmarkError("a good session was refused")
+            raise BenchmarkError("a valid session was rejected")
         revoke(session_token)
         answered = time.perf_counter()
         while is_admitted(session_token):
@@ -126,7 +126,7 @@ def delays(is_admitted: Callable[[str], bool], revoke: Callable[[str], object]) 
 
 @contextlib.contextmanager
 def guarded_service(address: str, folder: Path) -> Iterator[Callable[[str], bool]]:
-    """Run the example; yield what tells whether it lets a token in."""
+    """Run the example, and yield a function that returns whether it admits a token."""
     output = folder / "guarded"
     script = ROOT / "examples/guarded_service.py"
     with running_process(
@@ -153,7 +153,7 @@ def guarded_service(address: str, folder: Path) -> Iterator[Callable[[str], bool
 
 
 async def checks_a_second(address: str, session_token: str) -> dict[str, float]:
-    """Measure checks by guards that have nothing else to do."""
+    """Measure checks of guards that have nothing else to do."""
     async with aio.connect(address) as auth:
         kept, asked = aio.SessionGuard(auth), aio.SessionGuard(auth, max_age=0)
         await _settle(kept, session_token)
@@ -180,7 +180,7 @@ async def checks_a_second(address: str, session_token: str) -> dict[str, float]:
 
 
 async def racing(one: str, other: str) -> RaceOutcome:
-    """Let checks by guards at both processes race with revocations at both."""
+    """Check and revoke sessions through both processes at the same time."""
     async with aio.connect(one) as first, aio.connect(other) as second:
         guards = [aio.SessionGuard(first), aio.SessionGuard(second)]
         tokens = [token(number) for number in range(PROBES, PROBES + REVOCATIONS)]
@@ -199,7 +199,7 @@ async def racing(one: str, other: str) -> RaceOutcome:
 
 
 async def _settle(guard: aio.SessionGuard, session_token: str) -> None:
-    """Wait until a guard hears of the ends."""
+    """Wait until the stream of a guard is live."""
     await guard.session(session_token)
     await asyncio.sleep(1)
     await guard.session(session_token)
@@ -213,8 +213,8 @@ def main() -> None:
         with EmbeddedPostgres(folder / "postgres") as postgres:
             Migrations(postgres.url()).upgrade()
             sessions = PROBES + REVOCATIONS + 1
-            report_progress = lambda _line: None  # noqa: E731 - nobody wants to know
-            load(
+            report_progress = lambda _line: None  # noqa: E731 - too short for a function
+            load_users(
                 postgres.url(),
                 users=sessions,
                 sessions=sessions,
@@ -223,7 +223,7 @@ def main() -> None:
             )
             servers = Servers(folder)
             with servers.real(postgres.url()) as one, servers.real(postgres.url()) as other:
-                print(machine(postgres.url()), end=".\n\n")
+                print(describe_machine(postgres.url()), end=".\n\n")
                 _measure(one.address, other.address, folder)
 
 
@@ -238,7 +238,7 @@ def _measure(one: str, other: str, folder: Path) -> None:
             ),
         )
     print(
-        f"From the revoking answer to the refusal of the guarded service, {PROBES} times:"
+        f"From the answer of the revocation to the rejection by the service, {PROBES} times:"
         f" median {statistics.median(seconds) * 1000:.1f} ms, maximum {max(seconds) * 1000:.1f} ms"
     )
     for kind, rate in asyncio.run(checks_a_second(other, token(PROBES + REVOCATIONS))).items():
@@ -246,9 +246,9 @@ def _measure(one: str, other: str, folder: Path) -> None:
     outcome = asyncio.run(racing(one, other))
     print(
         f"{outcome.checks:,} checks with {REVOCATIONS:,} revocations among them:"
-        f" {outcome.refused:,} refused, {len(outcome.late)} let in after the answer,"
+        f" {outcome.refused:,} rejected, {len(outcome.late)} admitted after the answer,"
         f" the last of them {max(outcome.late, default=0) * 1000:.1f} ms after it,"
-        f" {outcome.too_late} after {MAX_LATE_SECONDS:g} s, {outcome.revived} after a refusal"
+        f" {outcome.too_late} after {MAX_LATE_SECONDS:g} s, {outcome.revived} after a rejection"
     )
 
 

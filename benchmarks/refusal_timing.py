@@ -1,9 +1,9 @@
-"""Shows that refused sign-ins take the same time, whatever their cause: `make timing`.
+"""Shows that rejected sign-ins take the same time, whatever their cause: `make timing`.
 
-The kinds of refusal take turns in an order that changes, so that what else the machine does
-touches all of them alike. Prints the median of each kind and its ratio to that of a wrong
-password. Throttled attempts are not looked at, so they are compared with each other. Nothing
-is asserted.
+The causes take turns in random order, so that other load on the machine affects all of them.
+Prints the median of each cause and its ratio to that of a wrong password. The password of a
+throttled attempt is not checked, so throttled attempts are compared with each other. Nothing is
+asserted.
 """
 
 import asyncio
@@ -67,13 +67,13 @@ async def main() -> None:
             env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error"
         )
         configure_logs(settings)
-        logging.getLogger(audit.__name__).setLevel(logging.CRITICAL)  # thousands of refusals
+        logging.getLogger(audit.__name__).setLevel(logging.CRITICAL)  # thousands of events
         async with run_service(settings.with_database(postgres.url())) as service:
             await measure(service)
 
 
 async def measure(service: RunningService) -> None:
-    """Take turns through all kinds of refusal."""
+    """Measure all causes in turns."""
     async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
         await populate(service, UserServiceStub(channel))
         sign_in: Callable[[CreateSessionRequest], Awaitable[object]]
@@ -87,14 +87,14 @@ async def measure(service: RunningService) -> None:
             for kind, length in cases:
                 await throttle(service, blocked=kind in THROTTLED)
                 request = CreateSessionRequest(email=address(kind), password=LENGTHS[length])
-                if kind in THROTTLED:  # what it took to block them is not measured with them
+                if kind in THROTTLED:  # so that the blocking itself is not measured
                     await timed(sign_in, request)
                 seconds[kind, length].append(await timed(sign_in, request))
     print_table({key: statistics.median(values) for key, values in seconds.items()})
 
 
 async def populate(service: RunningService, stub: Any) -> None:
-    """Create a user of each kind that has one."""
+    """Create a user for each cause that needs one."""
     for kind in (*PASSWORD_CHECKED, "throttled, known"):
         if kind == "unknown":
             continue
@@ -112,14 +112,14 @@ async def populate(service: RunningService, stub: Any) -> None:
 
 
 async def store_hash(service: RunningService, user_id: str, password_hash: str) -> None:
-    """Give a user a hash as it is."""
+    """Store a hash of a user."""
     async with service.database.transaction() as tx:
         statement = update(users).where(users.c.id == UUID(user_id))
         await tx.connection.execute(statement.values(password_hash=password_hash))
 
 
 async def throttle(service: RunningService, *, blocked: bool) -> None:
-    """Let every account be blocked, or none."""
+    """Block the accounts of throttled attempts, or unblock all."""
     async with service.database.transaction() as tx:
         if not blocked:
             await tx.connection.execute(delete(password_attempts))
@@ -129,7 +129,7 @@ async def throttle(service: RunningService, *, blocked: bool) -> None:
 
 
 async def block(service: RunningService, kind: str) -> None:
-    """Block an account, known or not."""
+    """Block an account, existing or not."""
     async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
         stub = SessionServiceStub(channel)
         await timed(stub.CreateSession, CreateSessionRequest(email=address(kind), password="x"))
@@ -143,13 +143,13 @@ async def block(service: RunningService, kind: str) -> None:
 async def timed(
     call: Callable[[CreateSessionRequest], Awaitable[object]], request: CreateSessionRequest
 ) -> float:
-    """Make a call that is refused, and return its seconds."""
+    """Make a call that must fail, and return its duration."""
     began = time.perf_counter()
     try:
         await call(request)
     except grpc.aio.AioRpcError:
         return time.perf_counter() - began
-    raise AssertionError("it was not refused")
+    raise AssertionError("the sign-in succeeded")
 
 
 def print_table(medians: dict[tuple[str, str], float]) -> None:
@@ -162,12 +162,12 @@ def print_table(medians: dict[tuple[str, str], float]) -> None:
 
 
 def address(kind: str) -> str:
-    """Give the address of the user of a kind."""
+    """Return the address of the user for a cause."""
     return kind.replace(" ", "-").replace(",", "") + "@example.com"
 
 
 def report_progress(line: str) -> None:
-    """Tell of the progress."""
+    """Print the progress."""
     print(line, file=sys.stderr)
 
 

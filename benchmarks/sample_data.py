@@ -1,4 +1,4 @@
-"""A million users and their sessions, made within PostgreSQL."""
+"""Filling a database with users and sessions, inside PostgreSQL."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import psycopg
 
 from benchmarks.calls import FIRST_CREATED
 
-# What calls.py says of a number: its id, its address, its token.
+# The same ids and tokens as in calls.py.
 _ID = "('01900000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
 _TOKEN = "'tms_' || left(encode(sha256(convert_to('session ' || n, 'UTF8')), 'hex'), 43)"
 
@@ -35,7 +35,7 @@ FROM generate_series(1, %(rounds)s), LATERAL (SELECT id FROM users LIMIT %(each)
 """
 
 
-def load(
+def load_users(
     url: str,
     *,
     users: int,
@@ -43,7 +43,7 @@ def load(
     password_hash: str,
     report_progress: Callable[[str], None],
 ) -> None:
-    """Fill a database; the first sessions belong to the users of the same numbers."""
+    """Fill a database. The first sessions belong to the users with the same numbers."""
     with psycopg.connect(url, autocommit=True) as connection:
         values = {"users": users, "sessions": sessions, "hash": password_hash}
         steps = {f"{users:,} users": _USERS, "their profiles": _PROFILES}
@@ -55,7 +55,7 @@ def load(
 
 
 def add_expired(url: str, count: int, users: int) -> None:
-    """Add sessions that expired."""
+    """Add expired sessions."""
     each = min(count, users)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_EXPIRED, {"rounds": count // each, "each": each})
@@ -63,7 +63,7 @@ def add_expired(url: str, count: int, users: int) -> None:
 
 
 def vacuum(url: str) -> None:
-    """Do what PostgreSQL would do by itself later, in the middle of the measuring."""
+    """Do now what autovacuum would do during the measurement."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")

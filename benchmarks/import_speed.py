@@ -1,10 +1,10 @@
 """Imports users beside a COPY of the same rows: `make importing`.
 
-What is measured is the command, a process of its own, with a server of one worker and a
-PostgreSQL with its usual settings. COPY writes the same columns of the same rows in transactions
-of about the same size; it checks nothing and answers nothing. Nothing is asserted.
+The command runs in a process of its own, with a server of one worker and a PostgreSQL with
+default settings. COPY writes the same columns of the same rows in transactions of about the same
+size, without checks and answers. Nothing is asserted.
 
-    python -m benchmarks.importing [USERS]
+    python -m benchmarks.import_speed [USERS]
 """
 
 import json
@@ -20,7 +20,7 @@ from uuid import uuid4
 import psycopg
 from uuid_utils.compat import uuid7
 
-from benchmarks.machine import warning
+from benchmarks.machine import autogroup_warning
 from benchmarks.processes import environment
 from benchmarks.servers import Servers
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
@@ -39,8 +39,8 @@ _COPY_PROFILES = "COPY user_profiles (user_id, display_name) FROM STDIN"
 
 
 def main(count: int) -> None:
-    """Measure, and print rates and their ratios."""
-    if advice := warning():
+    """Measure and print rates and their ratios."""
+    if advice := autogroup_warning():
         print(advice, file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,7 +90,7 @@ def _import(folder: Path, file: Path, address: str) -> None:
         command, env=environment({"TAMATAR_CONTEXTS_FILE": str(contexts)}), check=False
     )
     if process.returncode != 1:
-        sys.exit("The bad rows should have been refused, and nothing else.")
+        sys.exit("The import should have rejected the bad rows only.")
 
 
 def _copy(url: str, count: int) -> None:

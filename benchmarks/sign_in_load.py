@@ -1,4 +1,4 @@
-"""Signing in: beside bcrypt alone, and what it does to the other calls."""
+"""Sign-ins beside bcrypt alone, and their effect on other calls."""
 
 import asyncio
 import json
@@ -34,8 +34,8 @@ HEALTH = Call(
 )
 
 
-def signing_in(bench: Bench) -> list[Row]:
-    """Measure, and tell what is to be reached."""
+def measure_sign_ins(bench: Bench) -> list[Row]:
+    """Measure sign-ins, and return the figures that have targets."""
     ratio = _beside_bcrypt(bench)
     threads = f"{HASH_THREADS} thread{'s' if HASH_THREADS > 1 else ''}"
     bench.report_progress(f"{CLIENTS} clients sign in without pause")
@@ -71,7 +71,7 @@ def _beside_bcrypt(bench: Bench) -> float:
 
 
 def _bcrypt_alone(seconds: float) -> float:
-    """Give the hashes a second that the threads reach."""
+    """Return the hashes a second that the threads reach."""
     digest = bcrypt.hashpw(b"x" * 64, bcrypt.gensalt(BCRYPT_COST))
     hashed_at: list[float] = []
     end = time.perf_counter() + seconds
@@ -88,9 +88,9 @@ def _bcrypt_alone(seconds: float) -> float:
 
 
 def _rate(moments: list[float]) -> float:
-    """Give how many there were a second, from the first moment to the last."""
+    """Return the events a second between the first and the last."""
     moments = sorted(moments)
-    # The first hash of each thread began before the time that is looked at.
+    # The first hash of each thread began before the measured time.
     if len(moments) <= HASH_THREADS:
         raise BenchmarkError("too few passwords were hashed: this machine is slow or busy")
     return (len(moments) - HASH_THREADS) / (moments[-1] - moments[HASH_THREADS - 1])
@@ -102,7 +102,7 @@ async def _concurrent_sign_ins(bench: Bench) -> tuple[Sample, Sample, SignInResu
     command += [bench.real.address, str(CLIENTS), str(seconds + 1)]
     validate, stop = session_calls(bench.plan.users)["ValidateSession"], asyncio.Event()
     with running_process(command, output=output) as process:
-        await asyncio.sleep(1.5)  # until the clients are at it
+        await asyncio.sleep(1.5)  # until the clients have started
         asyncio.get_running_loop().call_later(seconds, stop.set)
         numbers = cycle(range(bench.plan.users))
         validations, health = await asyncio.gather(

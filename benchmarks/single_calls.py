@@ -1,4 +1,4 @@
-"""Other calls, and ValidateSession with any token: by the client for Python, 32 in flight."""
+"""Several calls, driven by the client for Python with 32 in flight."""
 
 from collections.abc import Iterator
 
@@ -15,8 +15,8 @@ from benchmarks.statements import Statements
 IN_FLIGHT = 32
 
 
-def each_call(bench: Bench) -> list[Line]:
-    """Let the baseline and each call take turns, and tell of them."""
+def measure_single_calls(bench: Bench) -> list[Line]:
+    """Measure the baseline and each call in turns, and return a line for each."""
     calls, plan = session_calls(bench.plan.users), bench.plan
     half = plan.users + plan.spare_sessions // 2
     numbers: list[tuple[Call, Iterator[int]]] = [
@@ -52,4 +52,4 @@ def _run(bench: Bench, server: Server, call: Call, numbers: Iterator[int]) -> Sa
 
 def _once(numbers: range) -> Iterator[int]:
     yield from numbers
-    raise BenchmarkError("there are too few sessions that may be used up: this machine is fast")
+    raise BenchmarkError("there are too few spare sessions for this fast machine")
