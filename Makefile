@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover fuzz bench guarding timing importing soak check format migrate seed proto proto-release lock wheel clean
+.PHONY: help setup run test chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,9 @@ seed: $(RUNTIME) ## Add the sample users to the database.
 proto: $(RUNTIME) .venv-proto/.installed ## Generate generated/ and docs/reference/api.md from protos/.
 	@.venv-proto/bin/python tools/protos.py generate
 	@$(BIN)/python -m tools.api_docs generate
+
+settings: $(RUNTIME) ## Generate docs/reference/settings.md and .env.example.
+	@$(BIN)/python -m tools.settings_page
 
 proto-release: .venv-proto/.installed ## Record protos/ as released: later checks compare with it.
 	@.venv-proto/bin/python tools/protos.py image protos/released.binpb

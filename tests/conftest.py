@@ -17,6 +17,7 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.server import database_monitor
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.tables import metadata
@@ -30,21 +31,22 @@ from tests.support.canaries import (
     watch_logs,
 )
 from tests.support.databases import TEMPLATE, Postgres, TestServer, forget_environment
-from tests.support.settings import changed
 
 LIMITS = (
-    "pool_wait",
     "call_deadline",
-    "password_call_deadline",
-    "connect_timeout",
     "statement_timeout",
     "lock_timeout",
-    "idle_in_transaction_timeout",
 )
 """The settings whose limits a machine that stalls for a second could exceed."""
 
+CONNECTION_LIMITS = {
+    name: getattr(limits, name)
+    for name in ("POOL_WAIT", "CONNECT_TIMEOUT", "IDLE_IN_TRANSACTION_TIMEOUT")
+}
+"""The limits of connections that such a machine could exceed, with their real values."""
+
 LIMIT = timedelta(seconds=30)
-"""Their value in tests that are not about them: half the timeout of a test."""
+"""The value of both in tests that are not about them: half the timeout of a test."""
 
 TOO_SLOW = hypothesis.HealthCheck.too_slow
 
@@ -125,22 +127,18 @@ def migrated_database(postgres):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _patient_health():
-    """Allow the database to answer the monitor slowly."""
+def _patient_connections():
+    """Allow the database to connect and to answer slowly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database_monitor, "CHECK_TIMEOUT", LIMIT.total_seconds())
+        for name in CONNECTION_LIMITS:
+            patch.setattr(limits, name, round(LIMIT.total_seconds()))
         yield
 
 
 @pytest.fixture(scope="session")
-def settings(impatient):
+def settings(database_url):
     """Settings with time limits that no busy machine reaches."""
-    return changed(impatient, **dict.fromkeys(LIMITS, LIMIT))
-
-
-@pytest.fixture(scope="session")
-def impatient(database_url):
-    """Settings with the time limits of a real server, for tests about them."""
     return Settings.load(
         env_file=None,
         database_url=database_url,
@@ -152,7 +150,18 @@ def impatient(database_url):
         listen="127.0.0.1:0",
         drain_delay=0,
         sweep_interval=0,
+        **dict.fromkeys(LIMITS, LIMIT),
     )
+
+
+@pytest.fixture
+def impatient(settings, monkeypatch):
+    """Settings with the time limits of a real server, for tests about them."""
+    for name, value in CONNECTION_LIMITS.items():
+        monkeypatch.setattr(limits, name, value)
+    defaults = Settings()
+    mine = settings.model_copy(update={"limits": defaults.limits, "database": defaults.database})
+    return mine.with_database(settings.database.url.get_secret_value())
 
 
 @pytest.fixture

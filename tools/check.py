@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
 def main(words: list[str]) -> int:
     """Run the checks whose names contain one of the words, or all; return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
-        image, database = Path(folder, "protos.binpb"), Path(folder, "postgres")
+        image = Path(folder, "protos.binpb")
         compiled = run("protos compile", compilation(image))
         chosen = {
             name: command
-            for name, command in checks(image, database).items()
+            for name, command in checks(image).items()
             if not words or any(word in name for word in words)
         }
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
@@ -53,9 +53,10 @@ def compilation(image: Path) -> list[str | Path]:
     return [PROTOC_PYTHON, "tools/protos.py", "image", "--comments", image]
 
 
-def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
+def checks(image: Path) -> dict[str, list[str | Path]]:
     """Return the command of each check by name."""
     buf, hadolint, ruff = TOOLS / "buf", TOOLS / "hadolint", TOOLS / "ruff"
+    folder = shlex.quote(str(image.parent))
     tamatar = shlex.quote(str(TOOLS / "tamatar-auth"))
     return {
         "ruff check": [ruff, "check", "--no-fix", "--output-format=concise", "."],
@@ -99,8 +100,7 @@ def checks(image: Path, database: Path) -> dict[str, list[str | Path]]:
         # On an embedded PostgreSQL, whatever database the environment or .env names.
         "migrations match the tables": [
             *("env", "TAMATAR_ENVIRONMENT=development", "TAMATAR_DATABASE_URL=", "DATABASE_URL="),
-            *(f"TAMATAR_EMBEDDED_DIRECTORY={database}", "sh", "-c"),
-            f"{tamatar} migrate up && {tamatar} migrate check",
+            *("sh", "-c", f"cd {folder} && {tamatar} migrate up && {tamatar} migrate check"),
         ],
     }
 

@@ -122,7 +122,7 @@ def does_not_wait_for_the_disk() -> None:
     swap(
         connect,
         "_arguments",
-        lambda settings, options: arguments(settings, f"{options} {hasty}"),
+        lambda settings, name, options: arguments(settings, name, f"{options} {hasty}"),
     )
 
 

@@ -117,6 +117,11 @@ class TestDoctor:
         [
             ({"TAMATAR_POOL_SIZE": "0"}, "settings", "TAMATAR_POOL_SIZE (environment): "),
             ({"TAMATAR_POOLSIZE": "9"}, "settings", "TAMATAR_POOLSIZE (environment); check"),
+            (
+                {"TAMATAR_CONNECT_TIMEOUT": "5s"},
+                "settings",
+                "use connect_timeout in TAMATAR_DATABASE",
+            ),
             ({"TAMATAR_DATABASE_URL": UNREACHABLE}, "database", "Check TAMATAR_DATABASE_URL"),
             (
                 {"TAMATAR_DATABASE_URL": UNREADABLE},
@@ -332,10 +337,10 @@ class TestConfig:
 
     def test_config_show_lists_origins_and_hides_secrets(self, tmp_path):
         (tmp_path / ".env").write_text(f"TAMATAR_POOL_SIZE=7\nTAMATAR_PAGE_TOKEN_KEY={KEY}\n")
-        given = {"DATABASE_URL": UNREACHABLE, "TAMATAR_APPLICATION_NAME": "[red]auth"}
+        given = {"DATABASE_URL": UNREACHABLE, "TAMATAR_CALLERS_FILE": "[red]auth"}
         expected = {
             "DATABASE_URL": ("********", "environment"),
-            "TAMATAR_APPLICATION_NAME": ("[red]auth", "environment"),
+            "TAMATAR_CALLERS_FILE": ("[red]auth", "environment"),
             "TAMATAR_POOL_SIZE": ("7", ".env file"),
             "TAMATAR_PAGE_TOKEN_KEY": ("********", ".env file"),
             "TAMATAR_LISTEN": ("127.0.0.1:50051", "default"),

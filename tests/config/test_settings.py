@@ -13,6 +13,7 @@ from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.groups import all_settings
+from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Sources
 
@@ -50,7 +51,7 @@ class TestErrors:
             ("TAMATAR_HASH_THREADS", "257", "less than or equal to 256"),
             ("TAMATAR_HASH_QUEUE", "-1", "greater than or equal to 0"),
             ("TAMATAR_HASH_QUEUE", "10001", "less than or equal to 10000"),
-            ("TAMATAR_POOL_WAIT", "2s", "must be between 1ms and 1s"),
+            ("TAMATAR_LOCK_TIMEOUT", "1ms", "must be between 10ms and 10m"),
             ("TAMATAR_LISTEN", "nowhere", "must be host:port"),
             ("TAMATAR_LISTEN", "127.0.0.1:70000", "must be host:port"),
             ("TAMATAR_LISTEN", "", "at least 1 item"),
@@ -243,3 +244,21 @@ class TestSources:
         settings = Settings.load().with_database("postgresql://db/x")
 
         assert settings.database.url == SecretStr("postgresql://db/x")
+
+    def test_removed_variable_is_reported_apart_from_unknown_ones(self, monkeypatch):
+        monkeypatch.setenv("TAMATAR_POOL_WAIT", "1s")
+        Path(".env").write_text("TAMATAR_POOL_RECYCLE=30m\n")
+        sources = Sources(Settings)
+
+        assert ("TAMATAR_POOL_WAIT", "environment") in sources.removed()
+        assert ("TAMATAR_POOL_RECYCLE", ".env file") in sources.removed()
+        assert "TAMATAR_POOL_WAIT" not in dict(sources.unknown())
+
+    def test_removed_variables_are_no_settings(self):
+        known = {variable for setting in all_settings(Settings) for variable in setting.variables}
+
+        assert not known & REMOVED_VARIABLES.keys()
+
+    def test_override_that_is_no_setting_raises(self):
+        with pytest.raises(TypeError, match="TAMATAR_POOL_SISE"):
+            Settings.load(pool_sise=3)

@@ -22,8 +22,10 @@ from tamatar_auth.embedded.installation import Installation
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import run_service
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector, libpq_url
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
+from tests.conftest import CONNECTION_LIMITS
 from tests.support.calls import ada, sign_in
 from tests.support.certificates import Authority
 from tests.support.commands import BIN, QUICK, ROOT, run, tamatar
@@ -95,8 +97,19 @@ class TestPostgresql:
         defaults = dict(re.findall(r"^#?\s*(TAMATAR_\w+)=(\S+)$", shown, re.MULTILINE))
         rows = re.findall(r"^\| `(TAMATAR_\w+)` \| (\S+) \|", PAGE, re.MULTILINE)
 
-        assert len(rows) > 5
+        assert len(rows) >= 3
         assert [row for row in rows if defaults[row[0]] != row[1]] == []
+
+    def test_operations_page_parameters_have_the_defaults_of_connections(self):
+        rows = dict(re.findall(r"^\| `(\w+)`? ?[^|]*\| (\S+) \|", PAGE, re.MULTILINE))
+        option = r"^\| `options=-c%20(\w+)%3D\w+` \| (\S+) \|"
+
+        assert rows["connect_timeout"] == f"{CONNECTION_LIMITS['CONNECT_TIMEOUT']}"
+        assert rows["tcp_user_timeout"] == f"{limits.TCP_USER_TIMEOUT * 1000:g}"
+        assert rows["application_name"] == limits.APPLICATION_NAME
+        idle = f"{CONNECTION_LIMITS['IDLE_IN_TRANSACTION_TIMEOUT']}s"
+        found = re.findall(option, PAGE, re.MULTILINE)
+        assert found == [("idle_in_transaction_session_timeout", idle)]
 
     def test_operations_page_url_is_understood(self):
         (line,) = (text for text in blocks("text") if text.startswith("TAMATAR_DATABASE_URL="))

@@ -15,7 +15,6 @@ from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.config.limits import LimitSettings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.interceptors.deadlines import PASSWORD_METHODS, DeadlineInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
@@ -43,9 +42,7 @@ class Service:
         """The exception with which each handler ended."""
         self._server = grpc.aio.server()
         self.drain = InFlightInterceptor(most, meter)
-        deadlines = DeadlineInterceptor(
-            LimitSettings.model_construct(call_deadline=others, password_call_deadline=hashes)
-        )
+        deadlines = DeadlineInterceptor(others, hashes)
 
         async def answer(request, context):
             try:
@@ -191,11 +188,9 @@ class TestFrozenDatabase:
     async def test_calls_to_frozen_database_end_at_server_deadline(
         self, settings, own_postgres, tmp_path
     ):
-        hasty = {
-            "call_deadline": timedelta(milliseconds=500),
-            "health_interval": timedelta(seconds=1),
-        }
-        mine = changed(settings.with_database(own_postgres.url()), **hasty)
+        mine = changed(
+            settings.with_database(own_postgres.url()), call_deadline=timedelta(milliseconds=500)
+        )
         async with run_service(mine) as service, channel_to(service) as channel:
             users = UserServiceStub(channel)
             await service.database.fill_pool()
@@ -234,7 +229,7 @@ class TestFrozenDatabase:
                 await eventually(lambda: holds_nothing(service), within=8)
 
     async def test_passed_server_deadline_rolls_back(self, settings, database):
-        hasty = changed(settings, password_call_deadline=timedelta(milliseconds=300))
+        hasty = changed(settings, call_deadline=timedelta(milliseconds=150))
         async with run_service(hasty) as service, channel_to(service) as channel:
             users = UserServiceStub(channel)
             async with database.transaction() as tx:

@@ -2,14 +2,23 @@
 
 import contextlib
 import subprocess
+import sys
 
 import psycopg
 import pytest
 
-from tests.support.commands import COMMAND, QUICK, environment, tamatar
+from tests.support.commands import QUICK, environment, tamatar
 from tests.support.waiting import until
 
 EXPIRED, LIVE, BATCH = 100, 20, 10
+
+IN_SMALL_BATCHES = f"""
+from tamatar_auth.__main__ import main
+from tamatar_auth.jobs import sweep
+
+sweep.BATCH_SIZE = {BATCH}
+main()
+"""
 
 FILL = """
     WITH owner AS (
@@ -47,7 +56,6 @@ LEFT = "SELECT count(*) FILTER (WHERE expires_at <= now()), count(*) FROM sessio
 def settings_of_sweepers(migrated_database):
     return QUICK | {
         "TAMATAR_DATABASE_URL": migrated_database,
-        "TAMATAR_SWEEP_BATCH_SIZE": str(BATCH),
         "TAMATAR_LOCK_TIMEOUT": "1m",
         "TAMATAR_STATEMENT_TIMEOUT": "1m",
     }
@@ -70,7 +78,7 @@ def left(connection):
 def sweeping(folder, given):
     """Start a sweeper; kill it at the end if it still runs."""
     process = subprocess.Popen(
-        [COMMAND, "sweep"],
+        [sys.executable, "-c", IN_SMALL_BATCHES, "sweep"],
         cwd=folder,
         env=environment(given),
         stdout=subprocess.DEVNULL,

@@ -125,6 +125,16 @@ def _row(key, user, created, expired, revoked):
     }
 
 
+@pytest.fixture
+def batches_of_two(monkeypatch):
+    monkeypatch.setattr(sweeping, "BATCH_SIZE", 2)
+
+
+@pytest.fixture
+def batches_of_one(monkeypatch):
+    monkeypatch.setattr(sweeping, "BATCH_SIZE", 1)
+
+
 async def left(database):
     async with database.read() as db:
         return set((await db.connection.execute(select(sessions.c.id))).scalars())
@@ -134,14 +144,16 @@ class TestBatches:
     """Batches of a sweep, and sweeps at the same time."""
 
     @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+    @pytest.mark.usefixtures("batches_of_two")
     async def test_sweep_batches_of_any_number_remove_all(self, database, settings, add, count):
         await add(*[EXPIRED] * count)
 
-        result = await sweep(database, changed(settings, sweep_batch_size=2).retention)
+        result = await sweep(database, settings.retention)
 
         assert result.expired_sessions == count
         assert await left(database) == set()
 
+    @pytest.mark.usefixtures("batches_of_two")
     async def test_sweep_batch_is_a_transaction_and_is_reported(self, database, settings, add):
         await add(*[EXPIRED] * 5)
         lines, counts = [], []
@@ -155,7 +167,7 @@ class TestBatches:
             lines.append(line)
             watchers.append(asyncio.ensure_future(watch()))
 
-        await sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
+        await sweep(database, settings.retention, report=report)
         await asyncio.gather(*watchers)
 
         assert [line for line in lines if line.startswith("expired sessions")] == [
@@ -189,11 +201,11 @@ class TestBatches:
         assert await left(database) == set(ids)
         assert (await sweep(database, settings.retention)).expired_sessions == 1
 
+    @pytest.mark.usefixtures("batches_of_one")
     async def test_concurrent_sweeps_remove_everything_once(self, database, settings, add):
         await add(*[EXPIRED] * 20)
-        small = changed(settings, sweep_batch_size=1)
 
-        results = await asyncio.gather(*(sweep(database, small.retention) for _ in range(4)))
+        results = await asyncio.gather(*(sweep(database, settings.retention) for _ in range(4)))
 
         assert sum(it.expired_sessions for it in results) == 20
         assert await left(database) == set()
@@ -214,6 +226,7 @@ class TestBatches:
         await dying.invalidate()
         await dying.close()
 
+    @pytest.mark.usefixtures("batches_of_two")
     async def test_cancelled_sweep_keeps_committed_batches(self, database, settings, add):
         await add(*[EXPIRED] * 5)
         task = None
@@ -222,9 +235,7 @@ class TestBatches:
             if line == "expired sessions: 2 removed":
                 task.cancel()
 
-        task = asyncio.create_task(
-            sweep(database, changed(settings, sweep_batch_size=2).retention, report=report)
-        )
+        task = asyncio.create_task(sweep(database, settings.retention, report=report))
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -270,6 +281,7 @@ class TestExpiredRows:
             assert await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
         assert await remaining(database, replaced_tokens) == 2
 
+    @pytest.mark.usefixtures("batches_of_one")
     async def test_sweep_removes_session_after_its_replaced_tokens(
         self, database, settings, add, replace
     ):
@@ -280,7 +292,7 @@ class TestExpiredRows:
             seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
 
         with listening(database.engine.sync_engine, "before_cursor_execute", see):
-            result = await sweep(database, changed(settings, sweep_batch_size=1).retention)
+            result = await sweep(database, settings.retention)
 
         assert result == SweepResult(expired_sessions=1)
         assert seen[:2] == ["replaced_tokens", "sessions"]  # no revoked session to remove
@@ -308,12 +320,13 @@ class TestExpiredRows:
         assert (await sweep(database, settings.retention)).forgotten_attempts == 0
         assert await remaining(database, password_attempts) == 1
 
-    async def test_retention_is_a_setting(self, database, settings, add):
+    async def test_retention_of_ended_sessions_is_a_setting(
+        self, database, settings, add, monkeypatch
+    ):
+        monkeypatch.setattr(sweeping, "EXPIRED_SESSION_RETENTION", 4 * DAY)
         kept = await add(LIVE, EXPIRED, LONG_REVOKED)
         await add(LONG_REVOKED_AND_EXPIRED)
-        patient = changed(
-            settings, expired_session_retention=4 * DAY, ended_session_retention=32 * DAY
-        )
+        patient = changed(settings, ended_session_retention=32 * DAY)
 
         assert await sweep(database, patient.retention) == SweepResult(ended_sessions=1)
         assert await left(database) == set(kept)

@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.users import EmailTaken
-from tamatar_auth.observability.logs import configure_logs
+from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
 from tamatar_auth.storage.repositories.users import NewUser
 from tests.support.canaries import FORMS
 from tests.support.settings import changed
@@ -349,3 +349,15 @@ class TestConfiguration:
             log.info(hostile, value=hostile, exc_info=ValueError(hostile))
 
         assert {char for char in stream.getvalue() if not char.isprintable()} == {"\n"}
+
+    def test_unknown_and_removed_settings_are_logged(self, monkeypatch):
+        monkeypatch.setenv("TAMATAR_POOLSIZE", "9")
+        monkeypatch.setenv("TAMATAR_POOL_WAIT", "1s")
+        with structlog.testing.capture_logs() as lines:
+            warn_of_unknown_settings()
+
+        said = {line["variable"]: line for line in lines}
+        assert said["TAMATAR_POOLSIZE"]["event"] == "setting is not known"
+        assert said["TAMATAR_POOL_WAIT"]["event"] == "setting was removed"
+        assert said["TAMATAR_POOL_WAIT"]["instead"] == "calls always wait up to 1s"
+        assert {line["log_level"] for line in lines} == {"warning"}

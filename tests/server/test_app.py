@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-from datetime import timedelta
 
 import grpc
 import psycopg
@@ -24,6 +23,7 @@ from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server import database_monitor
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.ports import StartError
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS
 from tests.support.calls import ada, refusal, refused
 from tests.support.settings import changed
@@ -166,9 +166,7 @@ class TestDatabase:
             watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             await wait_for_status(watch, SERVING)
             with psycopg.connect(own_postgres.url()) as connection:
-                pids = [
-                    pid for (pid,) in connection.execute(ours, [mine.database.application_name])
-                ]
+                pids = [pid for (pid,) in connection.execute(ours, ["tamatar-auth"])]
             assert pids
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
@@ -211,9 +209,11 @@ class TestDatabase:
 
         assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
-    async def test_exhausted_pool_is_unavailable_but_still_serving(self, settings, database):
-        hasty = changed(settings, pool_wait=timedelta(milliseconds=100))
-        async with run_service(hasty) as service, channel_to(service) as channel:
+    async def test_exhausted_pool_is_unavailable_but_still_serving(
+        self, settings, database, monkeypatch
+    ):
+        monkeypatch.setattr(limits, "POOL_WAIT", 0.1)
+        async with run_service(settings) as service, channel_to(service) as channel:
             users = UserServiceStub(channel)
             async with held_connections(service.database, settings.database.pool_size):
                 said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))

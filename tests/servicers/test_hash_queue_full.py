@@ -215,7 +215,7 @@ class TestCancellation:
         self, settings, database, gate, monkeypatch
     ):
         monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
-        hasty = {"hash_threads": 1, "password_call_deadline": timedelta(seconds=3)}
+        hasty = {"hash_threads": 1, "call_deadline": timedelta(seconds=1.5)}
         async with (
             run_service(changed(settings, **hasty)) as service,
             channel_to(service) as channel,

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-from datetime import timedelta
 
 import bcrypt
 import grpc
@@ -14,6 +13,7 @@ from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.server.app import run_service
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.repositories.login_attempts import (
     FREE_ATTEMPTS,
     MAX_FAILURES,
@@ -36,7 +36,6 @@ from tests.support.calls import (
     verify,
 )
 from tests.support.rows import run, wait_longer
-from tests.support.settings import changed
 
 
 async def failures(database):
@@ -45,9 +44,10 @@ async def failures(database):
 
 
 @pytest.fixture
-async def patient_service(settings):
+async def patient_service(settings, monkeypatch):
     """A server whose calls wait for a connection as long as a slow machine needs."""
-    async with run_service(changed(settings, pool_wait=timedelta(minutes=1))) as service:
+    monkeypatch.setattr(limits, "POOL_WAIT", 60)
+    async with run_service(settings) as service:
         yield service
 
 

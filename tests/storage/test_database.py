@@ -1,7 +1,7 @@
 """Scopes commit, roll back and read one snapshot; the pool replaces dead connections."""
 
 import asyncio
-from datetime import UTC, timedelta
+from datetime import UTC
 from uuid import uuid4
 
 import pytest
@@ -9,6 +9,7 @@ from sqlalchemy import exc, text
 
 from tamatar_auth.errors.users import UserNotFound
 from tamatar_auth.storage.database import Database, PoolState
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import libpq_url
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
@@ -179,9 +180,9 @@ class TestPool:
         async with database.read(), database.transaction():
             assert database.pool == PoolState(in_use=2, size=settings.database.pool_size, waiting=0)
 
-    async def test_connection_older_than_pool_recycle_is_replaced(self, database, settings):
-        young = changed(settings, pool_recycle=timedelta(seconds=1))
-        pool = Database(create_engine(young.database, pool_size=1))
+    async def test_connection_older_than_maximum_is_replaced(self, database, settings, monkeypatch):
+        monkeypatch.setattr(limits, "MAX_CONNECTION_AGE", 1)
+        pool = Database(create_engine(settings.database, pool_size=1))
         first = await ask(pool, "SELECT pg_backend_pid()")
         await asyncio.sleep(1.1)
 
@@ -192,11 +193,10 @@ class TestPool:
 class TestConnectionSettings:
     """URLs and settings of connections."""
 
-    async def test_settings_limits_reach_postgresql(self, impatient):
-        quick = changed(impatient, pool_wait=timedelta(seconds=30))
-        database = Database(create_engine(quick.database))
+    async def test_default_limits_reach_postgresql(self, impatient):
+        database = Database(create_engine(impatient.database, pool_wait=30))
         shown = {
-            "application_name": impatient.database.application_name,
+            "application_name": "tamatar-auth",
             "statement_timeout": "5s",
             "lock_timeout": "2s",
             "idle_in_transaction_session_timeout": "10s",

@@ -27,7 +27,6 @@ from tamatar_auth.storage.sqlstates import (
 )
 from tamatar_auth.storage.tables import users
 from tests.support.rows import new_session, new_user
-from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 LIFETIME = timedelta(days=7)
@@ -356,8 +355,7 @@ class TestConnections:
     """Errors without a SQLSTATE."""
 
     async def test_exhausted_pool_is_unavailable(self, database, settings):
-        hasty = changed(settings, pool_wait=timedelta(milliseconds=10))
-        pool = Database(create_engine(hasty.database, pool_size=1))
+        pool = Database(create_engine(settings.database, pool_size=1, pool_wait=0.01))
         await pool.fill_pool()
         async with pool.transaction():
             with pytest.raises(StorageUnavailable):

@@ -34,8 +34,6 @@ QUICK = {
 
 PATIENT = {
     "TAMATAR_CALL_DEADLINE": "30s",
-    "TAMATAR_PASSWORD_CALL_DEADLINE": "30s",
-    "TAMATAR_CONNECT_TIMEOUT": "30s",
     "TAMATAR_STATEMENT_TIMEOUT": "30s",
     "TAMATAR_LOCK_TIMEOUT": "30s",
 }
@@ -149,6 +147,8 @@ def serving(
     **env: str,
 ) -> Iterator[Server]:
     """Run a server on a free port while the block runs."""
+    if limits is PATIENT and "TAMATAR_DATABASE_URL" in env:
+        env["TAMATAR_DATABASE_URL"] = _connecting_slowly(env["TAMATAR_DATABASE_URL"])
     output = cwd / f"output-{time.monotonic_ns()}"
     listen = () if "TAMATAR_LISTEN" in env else ("--listen", "127.0.0.1:0")
     with output.open("wb") as file:
@@ -171,6 +171,11 @@ def serving(
                 process.kill()
                 process.wait()
         SUITE.record("the output of a server", _without_welcome(output, [*command, *arguments]))
+
+
+def _connecting_slowly(url: str) -> str:
+    has_timeout = not url or "connect_timeout=" in url
+    return url if has_timeout else f"{url}{'&' if '?' in url else '?'}connect_timeout=30"
 
 
 def _without_welcome(output: Path, command: Sequence[str | Path]) -> str:

@@ -40,48 +40,6 @@ class DatabaseSettings(SettingsGroup):
             description="The most connections that the pool of a process holds.",
         ),
     ] = 10
-    pool_wait: Annotated[
-        Duration,
-        between(timedelta(milliseconds=1), _SECOND),
-        Field(
-            validation_alias="TAMATAR_POOL_WAIT",
-            description="How long a call waits for a connection, at most 1s.",
-        ),
-    ] = _SECOND
-    pool_recycle: Annotated[
-        Duration,
-        between(_SECOND, timedelta(days=1)),
-        Field(
-            validation_alias="TAMATAR_POOL_RECYCLE",
-            description="The age at which a connection is replaced.",
-        ),
-    ] = timedelta(minutes=30)
-    application_name: Annotated[
-        str,
-        Field(
-            validation_alias="TAMATAR_APPLICATION_NAME",
-            min_length=1,
-            max_length=63,
-            pattern=r"^[\x20-\x7e]+$",
-            description="How the service calls itself in pg_stat_activity.",
-        ),
-    ] = "tamatar-auth"
-    connect_timeout: Annotated[
-        Duration,
-        between(2 * _SECOND, 60 * _SECOND),
-        Field(
-            validation_alias="TAMATAR_CONNECT_TIMEOUT",
-            description="How long connecting to PostgreSQL may take, in whole seconds.",
-        ),
-    ] = 2 * _SECOND
-    tcp_user_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=100), 60 * _SECOND),
-        Field(
-            validation_alias="TAMATAR_TCP_USER_TIMEOUT",
-            description="How long PostgreSQL may leave our packets unanswered.",
-        ),
-    ] = timedelta(milliseconds=1500)
     statement_timeout: Annotated[
         Duration,
         between(timedelta(milliseconds=10), timedelta(minutes=10)),
@@ -98,19 +56,3 @@ class DatabaseSettings(SettingsGroup):
             description="How long a statement may wait for a lock.",
         ),
     ] = 2 * _SECOND
-    idle_in_transaction_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=100), timedelta(minutes=10)),
-        Field(
-            validation_alias="TAMATAR_IDLE_IN_TRANSACTION_TIMEOUT",
-            description="How long a transaction may rest between statements.",
-        ),
-    ] = 10 * _SECOND
-    health_interval: Annotated[
-        Duration,
-        between(timedelta(milliseconds=50), 2 * _SECOND),
-        Field(
-            validation_alias="TAMATAR_HEALTH_INTERVAL",
-            description="How often the database is checked for the health service.",
-        ),
-    ] = _SECOND

@@ -19,17 +19,10 @@ class LimitSettings(SettingsGroup):
         between(_SHORTEST, _LONGEST),
         Field(
             validation_alias="TAMATAR_CALL_DEADLINE",
-            description="How long a call may take if its caller sets no deadline.",
+            description="How long a call may take if its caller sets no deadline. A call that"
+            " hashes a password may take twice as long.",
         ),
     ] = timedelta(seconds=5)
-    password_call_deadline: Annotated[
-        Duration,
-        between(_SHORTEST, _LONGEST),
-        Field(
-            validation_alias="TAMATAR_PASSWORD_CALL_DEADLINE",
-            description="The same for a call that hashes a password.",
-        ),
-    ] = timedelta(seconds=10)
     calls_in_flight: Annotated[
         int,
         Field(
@@ -56,7 +49,12 @@ class LimitSettings(SettingsGroup):
             validation_alias="TAMATAR_STREAMS_PER_CONNECTION",
             ge=1,
             le=1000,
-            description="The most of these streams on one connection. A proxy carries the streams"
-            " of all callers behind it.",
+            description="The most streams of WatchSessions on one connection. A proxy carries the"
+            " streams of all callers behind it.",
         ),
     ] = 100
+
+    @property
+    def password_call_deadline(self) -> timedelta:
+        """How long a call may take that hashes a password, for which it may have to queue."""
+        return 2 * self.call_deadline

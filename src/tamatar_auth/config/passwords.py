@@ -32,7 +32,7 @@ class PasswordSettings(SettingsGroup):
         OptionalFile,
         Field(
             validation_alias="TAMATAR_PASSWORD_KEYS_FILE",
-            description="A file with such keys, one a line.",
+            description="A file with password keys, one a line.",
         ),
     ] = None
     bcrypt_cost: Annotated[
@@ -58,7 +58,7 @@ class PasswordSettings(SettingsGroup):
         BeforeValidator(empty_as_none),
         Field(
             validation_alias="TAMATAR_HASH_QUEUE",
-            description="How many calls may wait for one of these threads. Further calls are"
+            description="How many calls may wait for a thread that hashes. Further calls are"
             " rejected at once. Unless set, 16 for each thread.",
         ),
     ] = None

@@ -22,15 +22,6 @@ class RetentionSettings(SettingsGroup):
             description="How often the server removes rows past their retention. 0 means never.",
         ),
     ] = timedelta(hours=1)
-    sweep_batch_size: Annotated[
-        int,
-        Field(
-            validation_alias="TAMATAR_SWEEP_BATCH_SIZE",
-            ge=1,
-            le=100_000,
-            description="How many rows a sweep removes in one transaction.",
-        ),
-    ] = 1000
     ended_sessions: Annotated[
         Duration,
         between(timedelta(0), 3650 * _DAY),
@@ -39,11 +30,3 @@ class RetentionSettings(SettingsGroup):
             description="How long a revoked session is kept.",
         ),
     ] = 30 * _DAY
-    expired_sessions: Annotated[
-        Duration,
-        between(timedelta(0), 3650 * _DAY),
-        Field(
-            validation_alias="TAMATAR_EXPIRED_SESSION_RETENTION",
-            description="How long an expired session is kept.",
-        ),
-    ] = timedelta(0)

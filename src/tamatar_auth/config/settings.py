@@ -6,7 +6,6 @@ module has those that concern the process, and the rules between groups.
 """
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -110,16 +109,9 @@ class Settings(SettingsGroup):
         between(timedelta(0), timedelta(minutes=5)),
         Field(
             validation_alias="TAMATAR_SHUTDOWN_GRACE",
-            description="How long calls in flight may take to finish after that.",
+            description="How long calls in flight may take to finish when the server stops.",
         ),
     ] = timedelta(seconds=10)
-    embedded_directory: Annotated[
-        Path,
-        Field(
-            validation_alias="TAMATAR_EMBEDDED_DIRECTORY",
-            description="Where the embedded PostgreSQL of `serve --dev` keeps its data.",
-        ),
-    ] = Path(".tamatar/postgres")
 
     database: DatabaseSettings = DatabaseSettings()
     tls: TlsSettings = TlsSettings()

@@ -1,7 +1,7 @@
 """Where settings come from: options of a command, the environment, the `.env` file, defaults."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tamatar_auth.config.groups import SettingsGroup, all_settings, own_settings, subgroups
+from tamatar_auth.config.removed import REMOVED_VARIABLES
 
 ENV_PREFIX = "TAMATAR_"
 ENV_FILE = ".env"
@@ -68,13 +69,14 @@ class Sources:
         return Origin(variables[0], "default")
 
     def unknown(self) -> Sequence[Origin]:
-        """List the `TAMATAR_` variables that are set and that no setting reads."""
+        """List the `TAMATAR_` variables that are set and that never were settings."""
+        known = self._known | CLIENT_VARIABLES | REMOVED_VARIABLES.keys()
+        return [origin for origin in self._prefixed() if origin.variable.upper() not in known]
+
+    def removed(self) -> Sequence[Origin]:
+        """List the variables that are set and that are settings no more."""
         return [
-            Origin(name, place)
-            for place, values in self._places
-            for name in sorted(values)
-            if name.upper().startswith(ENV_PREFIX)
-            and name.upper() not in self._known | CLIENT_VARIABLES
+            origin for origin in self._prefixed() if origin.variable.upper() in REMOVED_VARIABLES
         ]
 
     def error_lines(self, error: ValidationError) -> Sequence[str]:
@@ -85,6 +87,12 @@ class Sources:
             for variable in [self._variable(details)]
             for text in [details["msg"].removeprefix("Value error, ")]
         ]
+
+    def _prefixed(self) -> Iterator[Origin]:
+        for place, values in self._places:
+            for name in sorted(values):
+                if name.upper().startswith(ENV_PREFIX):
+                    yield Origin(name, place)
 
     def _values_of(self, group: type[SettingsGroup]) -> dict[str, object]:
         values: dict[str, object] = {

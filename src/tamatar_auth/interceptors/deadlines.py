@@ -1,11 +1,11 @@
 """Ends unary calls that take too long and have no deadline of their caller."""
 
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Any
 
 from grpc.aio import ServicerContext
 
-from tamatar_auth.config.limits import LimitSettings
 from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
 from tamatar_auth.interceptors.cancellation import CancellableCall
@@ -17,9 +17,9 @@ PASSWORD_METHODS = frozenset({"CreateUser", "CreateSession", "ChangePassword", "
 class DeadlineInterceptor(Interceptor):
     """Sets a deadline for unary calls that have none. gRPC itself ends calls that have one."""
 
-    def __init__(self, limits: LimitSettings) -> None:
-        self._default_seconds = limits.call_deadline.total_seconds()
-        self._password_seconds = limits.password_call_deadline.total_seconds()
+    def __init__(self, deadline: timedelta, password_deadline: timedelta) -> None:
+        self._default_seconds = deadline.total_seconds()
+        self._password_seconds = password_deadline.total_seconds()
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Limit a unary method; a stream has no deadline."""

@@ -18,6 +18,7 @@ from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.readiness import readiness_problem
 
@@ -52,9 +53,7 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
 async def _open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     """Open a database that is ready for use, or raise `OperatorError`."""
     # The wait for a connection is short for calls, which have a deadline. Jobs have none.
-    pool_wait = max(settings.pool_wait, settings.connect_timeout)
-    job_settings = settings.model_copy(update={"pool_wait": pool_wait})
-    database = Database(create_engine(job_settings))
+    database = Database(create_engine(settings, pool_wait=limits.CONNECT_TIMEOUT))
     try:
         if reason := await readiness_problem(database, head_revision()):
             raise OperatorError(

@@ -19,6 +19,10 @@ from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 
+BATCH_SIZE = 1000
+"""Rows that one transaction removes."""
+
+EXPIRED_SESSION_RETENTION = timedelta(0)
 SECRET_RETENTION = timedelta(0)
 ATTEMPT_RETENTION = timedelta(days=1)
 """How long the attempts on an address without a user are kept after the last one."""
@@ -79,7 +83,7 @@ async def sweep_periodically(database: Database, settings: RetentionSettings) ->
 async def _remove(
     database: Database, settings: RetentionSettings, report: Callable[[str], None]
 ) -> SweepResult:
-    size = settings.sweep_batch_size
+    size = BATCH_SIZE
     removed: dict[ExpiredRows, int] = {}
     for kind, retention in _retention(settings).items():
         removed[kind] = 0
@@ -100,7 +104,7 @@ async def _remove(
 def _retention(settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:
     return {
         ExpiredRows.ENDED_SESSIONS: settings.ended_sessions,
-        ExpiredRows.EXPIRED_SESSIONS: settings.expired_sessions,
+        ExpiredRows.EXPIRED_SESSIONS: EXPIRED_SESSION_RETENTION,
         ExpiredRows.EXPIRED_SECRETS: SECRET_RETENTION,
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
     }

@@ -15,6 +15,7 @@ import structlog
 from opentelemetry.trace import format_span_id, format_trace_id
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Sources
 from tamatar_auth.observability import tracing
@@ -104,9 +105,12 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 
 def warn_of_unknown_settings() -> None:
     """Log a warning for each variable that looks like a setting and is none."""
-    log = structlog.get_logger(__name__)
-    for variable, place in Sources(Settings).unknown():
+    log, sources = structlog.get_logger(__name__), Sources(Settings)
+    for variable, place in sources.unknown():
         log.warning("setting is not known", variable=variable, place=place)
+    for variable, place in sources.removed():
+        instead = REMOVED_VARIABLES[variable.upper()]
+        log.warning("setting was removed", variable=variable, place=place, instead=instead)
 
 
 def _set_levels(level: int) -> None:

@@ -96,7 +96,7 @@ def _interceptors(settings: Settings, components: Components) -> Sequence[Handle
         TelemetryInterceptor(tracer=tracer, meter=meter),
         ErrorInterceptor(),
         components.drain,
-        DeadlineInterceptor(limits),
+        DeadlineInterceptor(limits.call_deadline, limits.password_call_deadline),
         AuthenticationInterceptor(components.credential_files.callers),
         StreamLimitInterceptor(limits.streams, limits.streams_per_connection, meter),
         DecodingInterceptor(),

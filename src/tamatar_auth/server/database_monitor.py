@@ -7,10 +7,14 @@ import structlog
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.readiness import readiness_problem
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks."""
 
 CHECK_TIMEOUT = 1.5
 """Seconds after which a database that has not answered counts as lost."""
@@ -35,12 +39,14 @@ class DatabaseMonitor:
         orphaned: OrphanedStatements,
     ) -> None:
         # `CHECK_TIMEOUT` alone bounds a check; the pool must not end it sooner.
-        monitor_settings = settings.model_copy(update={"pool_wait": settings.connect_timeout})
         engine = create_engine(
-            monitor_settings, orphaned, pool_size=1, cancelled_limit=SUSPECT_AFTER
+            settings,
+            orphaned,
+            pool_size=1,
+            pool_wait=limits.CONNECT_TIMEOUT,
+            cancelled_limit=SUSPECT_AFTER,
         )
         self._database = Database(engine, orphaned)
-        self._interval = settings.health_interval.total_seconds()
         self._health = health
         self._head = head
         self._reported_problem: str | None = "not checked yet"
@@ -50,9 +56,7 @@ class DatabaseMonitor:
         while True:
             await self.check()
             is_usable = self._reported_problem is None
-            await asyncio.sleep(
-                self._interval if is_usable else min(self._interval, RECHECK_INTERVAL)
-            )
+            await asyncio.sleep(CHECK_INTERVAL if is_usable else RECHECK_INTERVAL)
 
     async def check(self) -> None:
         """Check once. Set the health status and write a log line if the result has changed."""

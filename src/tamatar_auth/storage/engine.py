@@ -10,6 +10,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.storage import sqlstates
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector, is_dead
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
@@ -19,6 +20,7 @@ def create_engine(
     orphaned: OrphanedStatements | None = None,
     *,
     pool_size: int | None = None,
+    pool_wait: float | None = None,
     cancelled_limit: float | None = None,
 ) -> AsyncEngine:
     """Create an engine with its pool. It connects when the first scope is opened.
@@ -33,8 +35,8 @@ def create_engine(
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size or settings.pool_size,
         max_overflow=0,
-        pool_timeout=settings.pool_wait.total_seconds(),
-        pool_recycle=round(settings.pool_recycle.total_seconds()),
+        pool_timeout=limits.POOL_WAIT if pool_wait is None else pool_wait,
+        pool_recycle=limits.MAX_CONNECTION_AGE,
         pool_use_lifo=True,
         # Most scopes commit each statement: only transactions set another level, and reset it.
         isolation_level="AUTOCOMMIT",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -11,6 +10,7 @@ from sqlalchemy import text
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver import opener as module
 from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.opener import ConnectionOpener
@@ -18,7 +18,6 @@ from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 
@@ -38,9 +37,10 @@ async def silent():
 
 
 @pytest.fixture
-def hasty(settings):
-    hasty = {"pool_wait": timedelta(milliseconds=500), "connect_timeout": timedelta(seconds=2)}
-    return changed(settings, **hasty)
+def hasty(settings, monkeypatch):
+    monkeypatch.setattr(limits, "POOL_WAIT", 0.5)
+    monkeypatch.setattr(limits, "CONNECT_TIMEOUT", 2)
+    return settings
 
 
 async def test_silent_server_fails_calls_and_shares_connect(hasty, silent):

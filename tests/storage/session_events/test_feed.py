@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from datetime import timedelta
 from urllib.parse import urlsplit
 
 import grpc
@@ -20,6 +19,7 @@ from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server import lifecycle
 from tamatar_auth.server.app import run_service
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.session_events import feed, listener
 from tamatar_auth.storage.session_events.subscriber import MAX_ENDS_PER_READ, MAX_PENDING_ENDS
 from tests.chaos.faulty_wire import Side, Wire
@@ -82,13 +82,10 @@ async def wire(database, database_url):
 
 
 @pytest.fixture
-async def over_wire(settings, wire):
+async def over_wire(settings, wire, monkeypatch):
     """Sessions of a server whose listener connects through a faulty wire."""
-    far = {
-        "listener_database_url": SecretStr(wire.url),
-        "connect_timeout": timedelta(seconds=4),  # a test waits for it
-    }
-    mine = changed(settings, **far)
+    monkeypatch.setattr(limits, "CONNECT_TIMEOUT", 4)  # a test waits for it
+    mine = changed(settings, listener_database_url=SecretStr(wire.url))
     async with run_service(mine) as service, channel_to(service) as channel:
         yield SessionServiceStub(channel)
 

@@ -1,18 +1,17 @@
 """Dedicated connections: lent one by one, reused, replaced when dead, old or in doubt."""
 
 import asyncio
-from datetime import timedelta
 
 import psycopg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, literal, select, text
 
 from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import is_dead
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation import connections as module
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 
 
@@ -133,9 +132,9 @@ class TestPool:
         assert again is connection
         assert await pid(dedicated_pool) != first
 
-    async def test_connection_older_than_pool_recycle_is_renewed(self, settings):
-        young = changed(settings, pool_recycle=timedelta(0))
-        dedicated_pool = DedicatedPool(young.database, StatementObserver(60, None, None), 8)
+    async def test_connection_older_than_maximum_is_renewed(self, settings, monkeypatch):
+        monkeypatch.setattr(limits, "MAX_CONNECTION_AGE", 0)
+        dedicated_pool = DedicatedPool(settings.database, StatementObserver(60, None, None), 8)
         first = await pid(dedicated_pool)
 
         assert await pid(dedicated_pool) != first

@@ -2,11 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from tamatar_auth.cli.local.database import require_database
 from tamatar_auth.cli.output import notify
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
+
+EMBEDDED_DIRECTORY = Path(".tamatar/postgres")
+"""The data of the embedded PostgreSQL, below the working directory."""
 
 
 @contextlib.contextmanager
@@ -18,5 +22,5 @@ def with_database(settings: Settings) -> Iterator[Settings]:
     if settings.database.url is not None or settings.environment == "production":
         yield require_database(settings)
         return
-    with EmbeddedPostgres(settings.embedded_directory, report=notify) as postgres:
+    with EmbeddedPostgres(EMBEDDED_DIRECTORY, report=notify) as postgres:
         yield settings.with_database(postgres.url())

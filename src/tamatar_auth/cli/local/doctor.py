@@ -13,6 +13,7 @@ import typer
 from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
+from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Sources
 from tamatar_auth.migrator.connection import connect
@@ -67,11 +68,15 @@ def examine() -> Sequence[Finding]:
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    unknown = Sources(Settings).unknown()
+    unknown, removed = Sources(Settings).unknown(), Sources(Settings).removed()
     if unknown:
         names = ", ".join(f"{name} ({place})" for name, place in unknown)
         yield Finding("settings", ok=False, text=f"unknown: {names}; check the spelling")
-    else:
+    for variable, place in removed:
+        instead = REMOVED_VARIABLES[variable.upper()]
+        text = f"{variable} ({place}) was removed: {instead}"
+        yield Finding("settings", ok=False, text=text)
+    if not unknown and not removed:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
 
 

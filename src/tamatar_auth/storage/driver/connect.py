@@ -6,6 +6,7 @@ import psycopg
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.types import strip_driver
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SilenceLimits, is_readable
 from tamatar_auth.storage.driver.opener import ConnectionOpener, Connector
@@ -26,6 +27,7 @@ def connector(
     settings: DatabaseSettings,
     orphaned: OrphanedStatements,
     *,
+    application_name: str = limits.APPLICATION_NAME,
     options: str = "",
     cancelled_limit: float | None = None,
     **extra: Any,
@@ -40,11 +42,11 @@ def connector(
     certificates work as its manual says. The URL takes precedence over the settings.
     """
     url = libpq_url(settings)
-    arguments = _url_wins(url, _arguments(settings, options))
-    limits = SilenceLimits(_statement_limit(settings, arguments["options"]), cancelled_limit)
+    arguments = _url_wins(url, _arguments(settings, application_name, options))
+    silence = SilenceLimits(_statement_limit(settings, arguments["options"]), cancelled_limit)
 
     async def connect() -> Connection:
-        return await Connection.open(orphaned, url, limits, **arguments, **extra)
+        return await Connection.open(orphaned, url, silence, **arguments, **extra)
 
     opener = ConnectionOpener(connect)
     orphaned.on_close(opener.close)
@@ -61,24 +63,24 @@ def is_dead(connection: Connection) -> bool:
     return is_lost or is_readable(connection.fileno())
 
 
-def _arguments(settings: DatabaseSettings, options: str) -> dict[str, Any]:
+def _arguments(settings: DatabaseSettings, application_name: str, options: str) -> dict[str, Any]:
     # https://www.postgresql.org/docs/current/libpq-connect.html
-    limits = {
-        "statement_timeout": settings.statement_timeout,
-        "lock_timeout": settings.lock_timeout,
-        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
+    timeouts = {
+        "statement_timeout": settings.statement_timeout.total_seconds(),
+        "lock_timeout": settings.lock_timeout.total_seconds(),
+        "idle_in_transaction_session_timeout": limits.IDLE_IN_TRANSACTION_TIMEOUT,
     }
     return {
-        "application_name": settings.application_name,
-        "connect_timeout": round(settings.connect_timeout.total_seconds()),
+        "application_name": application_name,
+        "connect_timeout": limits.CONNECT_TIMEOUT,
         # Only these detect a host that vanished after it received a statement.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 2,
-        "tcp_user_timeout": round(settings.tcp_user_timeout.total_seconds() * 1000),
+        "tcp_user_timeout": round(limits.TCP_USER_TIMEOUT * 1000),
         "options": " ".join(
             ["-c timezone=UTC"]
-            + [f"-c {name}={round(limit.total_seconds() * 1000)}" for name, limit in limits.items()]
+            + [f"-c {name}={round(seconds * 1000)}" for name, seconds in timeouts.items()]
             + [options]
         ).strip(),
     }

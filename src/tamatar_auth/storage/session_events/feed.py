@@ -23,6 +23,7 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter
 from tamatar_auth.storage import sqlstates
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.session_events.listener import (
     NotListeningError,
@@ -48,7 +49,7 @@ class SessionEndFeed:
         self, settings: DatabaseSettings, orphaned: OrphanedStatements, meter: Meter | None = None
     ) -> None:
         self._connect = listener_connector(settings, orphaned)
-        self._connect_timeout = settings.pool_wait.total_seconds()
+        self._connect_timeout = limits.POOL_WAIT
         self._listener: _Listener | None = None
         self._is_closed = False
         self._last_reason: str | None = "no subscribers"

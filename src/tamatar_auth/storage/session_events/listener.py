@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.storage.advisory_locks import LISTENER_LOCKS, LISTENER_NAMESPACE
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.opener import Connector
@@ -40,13 +41,11 @@ def listener_connector(settings: DatabaseSettings, orphaned: OrphanedStatements)
 
     With `TAMATAR_LISTENER_DATABASE_URL` the connection bypasses a pooler.
     """
-    named = {"application_name": f"{settings.application_name[:54]} listener"}
-    listener_settings = settings.model_copy(update=named)
-    connect = _connector(listener_settings, orphaned)
+    connect = _connector(settings, orphaned)
     url = settings.listener_url
     if url is None:
         return connect
-    direct = _connector(listener_settings.model_copy(update={"url": url}), orphaned)
+    direct = _connector(settings.model_copy(update={"url": url}), orphaned)
 
     async def connect_directly() -> Connection:
         connection = await direct()
@@ -76,7 +75,13 @@ async def listen(connect: Connector) -> AsyncIterator[Connection]:
 
 
 def _connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Connector:
-    return connector(settings, orphaned, autocommit=True, prepare_threshold=None)
+    return connector(
+        settings,
+        orphaned,
+        application_name=f"{limits.APPLICATION_NAME} listener",
+        autocommit=True,
+        prepare_threshold=None,
+    )
 
 
 async def _require_same_database(connection: Connection, other: Connection) -> None:

@@ -16,6 +16,7 @@ from psycopg.types.numeric import Int8BinaryLoader
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector, is_dead
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
@@ -71,9 +72,9 @@ class DedicatedPool:
             cancelled_limit=SUSPECT_AFTER,
             autocommit=True,
         )
-        self._max_age = settings.pool_recycle.total_seconds()
+        self._max_age = limits.MAX_CONNECTION_AGE
         self._idle: list[_PooledConnection] = []
-        self._acquire_timeout = settings.pool_wait.total_seconds()
+        self._acquire_timeout = limits.POOL_WAIT
         self._valid_from = 0.0
         self._is_closed = False
 
