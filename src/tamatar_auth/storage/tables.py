@@ -177,7 +177,6 @@ class ReplacedTokenColumns(TypedColumns):
 
     token_digest: Named[bytes] = Column(LargeBinary, primary_key=True)
     session_id: Named[UUID] = Column(Uuid, ForeignKey("sessions.id", ondelete="CASCADE"))
-    replaced_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
 
 
 replaced_tokens = Table(
