@@ -1,4 +1,4 @@
-"""The first calls to a `make run`: python examples/first_calls.py [ADDRESS]."""
+"""First calls to the service of `make run`. Run: python examples/first_calls.py [ADDRESS]."""
 # ruff: noqa: INP001, S106, T201 - a script, which prints, with the published password of a sample
 
 import sys
@@ -16,8 +16,8 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 
 
-def refused(method: Callable[[Any], object], request: object) -> None:
-    """Make a call that will be refused, and print why."""
+def print_failure(method: Callable[[Any], object], request: object) -> None:
+    """Make a call that fails, and print its status and reason."""
     try:
         method(request)
     except grpc.RpcError as error:
@@ -29,8 +29,8 @@ with grpc.insecure_channel(sys.argv[1] if sys.argv[1:] else "127.0.0.1:50051") a
     users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
     email = f"ada-{uuid4()}@example.com"
     users.CreateUser(u.CreateUserRequest(email=email, first_name="Ada"))
-    refused(users.CreateUser, u.CreateUserRequest(email=email))
-    refused(users.CreateUser, u.CreateUserRequest(email=email.upper()))
+    print_failure(users.CreateUser, u.CreateUserRequest(email=email))
+    print_failure(users.CreateUser, u.CreateUserRequest(email=email.upper()))
 
     test1 = s.CreateSessionRequest(email="test1@example.com", password="TestPass123!")
     token = sessions.CreateSession(test1).session_token
@@ -38,8 +38,8 @@ with grpc.insecure_channel(sys.argv[1] if sys.argv[1:] else "127.0.0.1:50051") a
     live = sessions.ListSessions(s.ListSessionsRequest(user_id=user.user_id)).sessions
     print(user.email, "has live sessions:", len(live))
     sessions.RevokeSession(s.RevokeSessionRequest(session_token=token))
-    refused(sessions.ValidateSession, s.ValidateSessionRequest(session_token=token))
+    print_failure(sessions.ValidateSession, s.ValidateSessionRequest(session_token=token))
 
     for password in ("TestPass123!", "a wrong one"):
         test2 = s.CreateSessionRequest(email="test2@example.com", password=password)
-        refused(sessions.CreateSession, test2)
+        print_failure(sessions.CreateSession, test2)

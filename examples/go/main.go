@@ -1,4 +1,4 @@
-// Tells whose session a token is: go run . 127.0.0.1:50051 tms_…
+// Prints the user of a session token: go run . 127.0.0.1:50051 tms_…
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	fmt.Println(valid.User.Email)
 }
 
-// reason is the name that a program decides by; the message is for people.
+// reason returns the name of the reason, which never changes; the message is for people.
 func reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {
