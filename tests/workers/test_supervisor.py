@@ -348,6 +348,8 @@ class TestWorkers:
 
     async def test_watches_receive_ends_on_every_worker(self, server):
         email = f"{uuid4()}@example.com"
+        # A worker that does not listen yet gets no connection.
+        await eventually(lambda: len(answering(server)) == len(workers_of(server)) == 2)
         async with contextlib.AsyncExitStack() as stack:
             channels = [
                 await stack.enter_async_context(

@@ -1,1 +1,1 @@
-"""What happens to every call before and after its servicer."""
+"""The work around every call, before and after its servicer."""

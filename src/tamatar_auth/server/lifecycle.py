@@ -33,7 +33,7 @@ class RunningService:
     background_tasks: Sequence[asyncio.Task[None]] = ()
     """Tasks that run as long as the server; the end of one is a crash."""
     unfinished: list[str] = field(default_factory=list)
-    """What the shutdown did not wait for any longer."""
+    """The names of the steps that exceeded their time at the shutdown."""
 
     @property
     def database(self) -> Database:

@@ -1,4 +1,4 @@
-"""What workers are given: the ports that are kept for them, and the environment they start in."""
+"""The ports that are reserved for workers, and the environment variables of each worker."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ Environment = Mapping[str, str]
 def environments(
     settings: Settings,
 ) -> Iterator[tuple[Sequence[ListenAddress], Sequence[Environment]]]:
-    """Keep the ports; yield where calls are answered, and the environment of each worker.
+    """Reserve the ports; yield the addresses of calls and the environment of each worker.
 
     Raises `StartError` if another process has one of the ports.
     """
@@ -42,7 +42,7 @@ def environments(
 
 
 def _metrics_addresses(settings: Settings) -> Sequence[ListenAddress]:
-    """Name where each worker offers its metrics; none where nobody asks for them."""
+    """Return the metrics address of each worker, or none if metrics are not scraped."""
     exporter_config, base = (
         ExporterConfig.read(settings.telemetry),
         settings.telemetry.metrics_listen,
@@ -54,15 +54,15 @@ def _metrics_addresses(settings: Settings) -> Sequence[ListenAddress]:
 
 
 def _shared_variables(settings: Settings, addresses: Sequence[ListenAddress]) -> dict[str, str]:
-    """Write down what a worker cannot read where this process read its settings."""
+    """Return the settings that a worker cannot read from the sources of this process."""
     shared = {
         "TAMATAR_WORKERS": str(settings.workers),
         "TAMATAR_LISTEN": ",".join(map(str, addresses)),
     }
-    if settings.page_token_key is None:  # the next page may be asked of another worker
+    if settings.page_token_key is None:  # another worker may answer the next page
         shared["TAMATAR_PAGE_TOKEN_KEY"] = secrets.token_urlsafe(32)
     url = settings.database.url
-    if url is not None and url != Settings.load().database.url:  # the embedded one
+    if url is not None and url != Settings.load().database.url:  # the embedded PostgreSQL
         shared["TAMATAR_DATABASE_URL"] = url.get_secret_value()
     return shared
 

@@ -1,83 +1,86 @@
-"""The processes of workers, as their supervisor sees them."""
+"""A worker process, as its supervisor sees it."""
 
 import asyncio
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 READY_MESSAGE = "answers"
-"""What a worker writes when it answers calls; anything else is why it cannot."""
+"""A worker writes this once it answers calls. Any other text says why it cannot start."""
 
 _COMMAND = (sys.executable, "-P", "-m", "tamatar_auth", "work")
 
 
 class WorkerProcess:
-    """A worker that was started. It is known by its number, and by its process."""
+    """A worker that was started, with the number of its place among the workers."""
 
-    def __init__(self, number: int, process: "subprocess.Popen[bytes]", pipe: int) -> None:
+    def __init__(self, number: int, process: asyncio.subprocess.Process, pipe: BinaryIO) -> None:
         self.number = number
         self.pid = process.pid
         self._process = process
-        self._pipe = pipe
-        self._start_result = asyncio.create_task(self._read())
-        self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._start_result = asyncio.create_task(self._read_start_result(pipe))
         self._ready_at: float | None = None
 
     @classmethod
-    def start(cls, number: int, environment: Mapping[str, str]) -> "WorkerProcess":
-        """Start a process anew, by no fork of this one; raise OSError where that is impossible."""
+    async def start(cls, number: int, environment: Mapping[str, str]) -> "WorkerProcess":
+        """Start a process, or raise OSError. A cancelled start leaves no process behind."""
         read_end, write_end = os.pipe()
+        pipe = os.fdopen(read_end, "rb")
         arguments = ("--number", number, "--supervisor", os.getpid(), "--descriptor", write_end)
         try:
-            process = subprocess.Popen(  # noqa: S603 - this very program
-                [*_COMMAND, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
+            process = await asyncio.create_subprocess_exec(
+                *_COMMAND,
+                *map(str, arguments),
+                stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[write_end],
                 env=environment,
-                # Ctrl-C is for the supervisor, which tells its workers what to do.
+                # Ctrl-C must reach the supervisor alone: it signals its workers itself.
                 process_group=0,
             )
-        except OSError:
-            os.close(read_end)
+        except BaseException:
+            pipe.close()
             raise
         finally:
             os.close(write_end)
-        return cls(number, process, read_end)
+        return cls(number, process, pipe)
 
     @property
     def log_fields(self) -> Mapping[str, Any]:
-        """What tells it from others in a log line."""
+        """The fields that identify the worker in a log line."""
         return {"worker": self.number, "pid": self.pid}
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
-        return not self._exit_code.done()
+        """Whether the process has not ended."""
+        return self._process.returncode is None
 
     async def is_ready(self) -> bool:
-        """Wait until it answers calls, or tells that it cannot or is gone; return which."""
+        """Wait until the worker answers calls or cannot start; return whether it answers."""
         return await asyncio.shield(self._start_result) == READY_MESSAGE
 
     async def start_failure(self) -> str:
-        """Wait for its end, and return why it could not start; empty if it did not say so."""
+        """Wait for the end of the process; return its reason not to start, or an empty text."""
         result = await asyncio.shield(self._start_result)
         await self.wait()
         return "" if result == READY_MESSAGE else result
 
     async def wait(self) -> int:
-        """Wait for its end, and return its exit code: of a killed one the signal below zero."""
-        return await asyncio.shield(self._exit_code)
+        """Wait for the end of the process; return its exit code, or the signal below zero."""
+        return await self._process.wait()
 
     def serving_seconds(self) -> float:
-        """Return for how long it has answered calls."""
+        """Return the seconds since the worker became ready, or 0."""
         return 0 if self._ready_at is None else time.monotonic() - self._ready_at
 
     async def stop(self, grace_seconds: float) -> int:
-        """Let it finish its calls, kill it after some seconds; return its exit code."""
+        """Let the worker finish its calls, and kill it after a grace period.
+
+        Returns its exit code.
+        """
         self.signal(signal.SIGTERM)
         try:
             return await asyncio.wait_for(self.wait(), grace_seconds)
@@ -86,19 +89,15 @@ class WorkerProcess:
             return await self.wait()
 
     def signal(self, signum: int) -> None:
-        """Send it a signal, unless it has ended."""
-        self._process.send_signal(signum)
+        """Send a signal, unless the process has ended."""
+        # `Process.send_signal` polls, and may take the exit code from asyncio's own wait.
+        if self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
 
-    def poll(self) -> None:
-        """Notice its end, if it has ended."""
-        code = self._process.poll()
-        if code is not None and not self._exit_code.done():
-            self._exit_code.set_result(code)
-
-    async def _read(self) -> str:
-        """Read how the start went, to the end: what a killed worker has not said is empty."""
+    async def _read_start_result(self, pipe: BinaryIO) -> str:
+        """Read the result of the start to its end; a worker that was killed wrote nothing."""
         reader = asyncio.StreamReader()
-        pipe = os.fdopen(self._pipe, "rb")
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), pipe
         )

@@ -1,14 +1,14 @@
-"""Keeps several workers at work: starts them, replaces them, ends them.
+"""The supervisor of the worker processes: starts, restarts, replaces and stops them.
 
-A worker is a process of its own that answers calls on ports that all share. This one answers
-none, and imports nothing that does: it keeps the ports, and watches.
+Workers answer calls on shared ports. The supervisor answers none and imports nothing that does:
+it reserves the ports and watches the workers.
 """
 
 import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,14 +20,16 @@ from tamatar_auth.workers.environment import environments
 from tamatar_auth.workers.process import WorkerProcess
 
 READY_TIMEOUT = 60.0
-"""How long a worker that is to replace another may take to answer."""
+"""Seconds that a replacement may take to become ready."""
 
 STOP_MARGIN_SECONDS = 5.0
-"""How long a worker may take to end beyond what its settings say."""
+"""Seconds that a worker may take to end beyond the time that its settings allow."""
 
 MAX_RESTART_BACKOFF = 30.0
+"""Seconds between two restarts at most."""
+
 HEALTHY_SECONDS = 60.0
-"""Who has answered for so long has not died at once."""
+"""A worker that served this long counts as healthy; its restart backoff is reset."""
 
 ReadyCallback = Callable[[Sequence[ListenAddress]], None]
 
@@ -35,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerError(OperatorError):
-    """No worker can start; the text is the worker's."""
+    """No worker can start. The message is the worker's own."""
 
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
@@ -43,7 +45,7 @@ class WorkerError(OperatorError):
 
 
 def serve(settings: Settings, ready: ReadyCallback | None = None) -> int:
-    """Let workers answer calls until SIGTERM or SIGINT, and return the exit code.
+    """Run workers until SIGTERM or SIGINT, and return the exit code.
 
     Raises `OperatorError` if they cannot start.
     """
@@ -66,21 +68,23 @@ def serve(settings: Settings, ready: ReadyCallback | None = None) -> int:
 
 
 def restart_backoff(failures: int) -> float:
-    """Return the seconds before a worker is started again, after so many deaths in a row."""
+    """Return the seconds to wait before a restart, after a number of failures in a row."""
     return 0.0 if failures < 2 else min(0.125 * 2 ** min(failures, 10), MAX_RESTART_BACKOFF)  # noqa: PLR2004
 
 
-@dataclass
+@dataclass(slots=True)
 class WorkerSlot:
-    """What one worker after another fills."""
+    """The place of one worker, and of those that replace it."""
 
     worker: WorkerProcess
     failures: int = 0
-    """How many workers in a row died here before they had worked for long."""
+    """The number of workers in a row that ended before they counted as healthy."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the worker is restarted or replaced, so that only one of the two happens."""
 
 
 class Supervisor:
-    """Runs a worker for each environment."""
+    """Runs one worker for each environment."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]], stop_timeout: float) -> None:
         self._environments = environments
@@ -91,9 +95,9 @@ class Supervisor:
         self._second_signal = 0
 
     async def run(self, ready: Callable[[], None]) -> int:
-        """Keep the workers at work until a signal ends them; return the exit code.
+        """Run the workers until a signal stops them; return the exit code.
 
-        Raises `WorkerError` if one of the first cannot start.
+        Raises `WorkerError` if one of the first workers cannot start.
         """
         self._install_signal_handlers()
         work = asyncio.create_task(self._run_workers(ready))
@@ -111,7 +115,7 @@ class Supervisor:
             await asyncio.gather(*(worker.wait() for worker in self._workers))
 
     async def _run_workers(self, ready: Callable[[], None]) -> None:
-        # The first goes ahead: what keeps it from starting keeps all, and is told at once.
+        # The first worker starts alone: a fault that stops it would stop all, and shows once.
         first, *others = range(len(self._environments))
         slots = [await self._fill_slot(first)]
         slots += await asyncio.gather(*map(self._fill_slot, others))
@@ -120,8 +124,8 @@ class Supervisor:
         await asyncio.gather(self._replace_on_request(slots), *map(self._keep_running, slots))
 
     async def _fill_slot(self, number: int) -> WorkerSlot:
-        """Start the first worker of a place, or raise `WorkerError`."""
-        worker = self._start(number)
+        """Start the first worker of a slot, or raise `WorkerError`."""
+        worker = await self._start(number)
         if await worker.is_ready():
             return WorkerSlot(worker)
         why = await worker.start_failure()
@@ -131,7 +135,7 @@ class Supervisor:
         )
 
     async def _keep_running(self, slot: WorkerSlot) -> None:
-        """Start a worker again whenever the one in a place has ended by itself."""
+        """Restart the worker of a slot whenever it ends without a request."""
         while True:
             worker = slot.worker
             code = await worker.wait()
@@ -142,9 +146,10 @@ class Supervisor:
             why = await worker.start_failure() or _exit_reason(code)
             log.error("worker ended", **worker.log_fields, why=why, again_in=seconds)
             await asyncio.sleep(seconds)
-            if slot.worker is worker:
-                with _log_os_errors(worker):
-                    slot.worker = self._start(worker.number)
+            async with slot.changing:
+                if slot.worker is worker:
+                    with _log_os_errors(worker):
+                        slot.worker = await self._start(worker.number)
 
     async def _replace_on_request(self, slots: Sequence[WorkerSlot]) -> None:
         while True:
@@ -158,40 +163,40 @@ class Supervisor:
                 log.info("workers replaced")
 
     async def _replace(self, slot: WorkerSlot) -> bool:
-        """Start a worker, and stop the one before it once the new one answers.
+        """Start a worker, and stop the one before it once the new one is ready.
 
-        Where it does not answer all stays as it is.
+        If the new worker does not become ready, the old one stays. Returns whether it is ready.
         """
-        number = slot.worker.number
         with _log_os_errors(slot.worker):
-            new = self._start(number)
+            new = await self._start(slot.worker.number)
             try:
                 is_ready = await asyncio.wait_for(new.is_ready(), READY_TIMEOUT)
             except TimeoutError:
                 is_ready = False
                 new.signal(signal.SIGKILL)
             if is_ready:
-                old, slot.worker, slot.failures = slot.worker, new, 0
+                async with slot.changing:
+                    old, slot.worker, slot.failures = slot.worker, new, 0
                 await old.stop(self._stop_timeout)
                 return True
             why = await new.start_failure() or _exit_reason(await new.wait())
             log.error("worker not replaced", **slot.worker.log_fields, why=why)
         return False
 
-    def _start(self, number: int) -> WorkerProcess:
-        worker = WorkerProcess.start(number, self._environments[number])
+    async def _start(self, number: int) -> WorkerProcess:
+        worker = await WorkerProcess.start(number, self._environments[number])
         self._workers = [other for other in self._workers if other.is_running]
         self._workers.append(worker)
         return worker
 
     async def _end(self) -> int:
-        """Let all workers finish their calls at the same time; return the exit code."""
+        """Stop all workers at the same time; return the exit code."""
         log.info("stopping workers")
         codes = await asyncio.gather(*(worker.stop(self._stop_timeout) for worker in self._workers))
         log.info("workers stopped")
         if self._second_signal:
             return 128 + self._second_signal
-        # One that had not yet learned to stop was ended by the signal itself.
+        # SIGTERM itself ends a worker that has not installed its handler yet.
         return 0 if set(codes) <= {0, -signal.SIGTERM} else 1
 
     def _kill(self) -> None:
@@ -203,23 +208,18 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop, signum)
         loop.add_signal_handler(signal.SIGHUP, self._replacing.set)
-        loop.add_signal_handler(signal.SIGCHLD, self._poll_workers)
 
     def _stop(self, signum: int) -> None:
-        """Begin to stop; when asked again, end at once."""
+        """Request a graceful stop; a second signal kills the workers."""
         if self._stopping.is_set():
             self._second_signal = signum
             self._kill()
         self._stopping.set()
 
-    def _poll_workers(self) -> None:
-        for worker in self._workers:
-            worker.poll()
-
 
 @contextlib.contextmanager
 def _log_os_errors(worker: WorkerProcess) -> Iterator[None]:
-    """Log that the system refuses a process, and go on with those that there are."""
+    """Log that the system refused to start a process; the other workers go on."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A worker: one of several processes that answer calls for a supervisor."""
+"""A worker process: answers calls, and reports to its supervisor."""
 
 import contextlib
 import os
@@ -16,12 +16,13 @@ from tamatar_auth.workers.process import READY_MESSAGE
 def work(number: int, supervisor: int, descriptor: int) -> None:
     """Answer calls until SIGTERM, or until the supervisor is gone.
 
-    The supervisor reads from a pipe how the start went, the descriptor is its other end.
+    The descriptor is the writing end of a pipe, from which the supervisor reads the result of
+    the start.
     """
     with os.fdopen(descriptor, "w") as pipe:
 
         def ready(_addresses: Sequence[ListenAddress]) -> None:
-            # Where the supervisor is gone this process is about to learn it.
+            # Without a supervisor the pipe is broken, and `stop_with_parent` ends this process.
             with contextlib.suppress(BrokenPipeError):
                 pipe.write(READY_MESSAGE)
                 pipe.close()
