@@ -12,7 +12,7 @@ def test_new_file_is_for_its_owner_alone(tmp_path):
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
 
 
-def test_replaced_file_keeps_its_permissions_unless_a_mode_is_set(tmp_path):
+def test_replaced_file_keeps_mode_unless_one_is_set(tmp_path):
     file = tmp_path / "file"
     file.write_text("old")
     file.chmod(0o640)

@@ -26,7 +26,7 @@ async def started(handler):
     return await calls.get(), task
 
 
-async def test_cancelled_call_raises_the_failure_and_leaves_no_cancellation():
+async def test_cancelled_call_raises_failure_and_nothing_else():
     call, task = await started(wait_forever)
     call.cancel_with(ServiceStopping())
 
@@ -44,7 +44,7 @@ async def test_call_that_its_caller_cancels_too_ends_as_cancelled():
         await task
 
 
-async def test_answer_of_a_handler_that_swallows_its_cancellation_is_returned():
+async def test_handler_that_swallows_cancellation_may_answer():
     async def stubborn():
         try:
             await wait_forever()

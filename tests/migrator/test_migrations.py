@@ -27,6 +27,7 @@ from tamatar_auth.migrator.revisions import migrations_folder
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.tables import metadata
 from tests.support.schema_dump import schema
+from tests.support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
 HEAD = head_revision()
@@ -212,10 +213,7 @@ class TestLocks:
             old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             old.execute("SELECT count(*) FROM users")
             migration = pool.submit(migrations.upgrade, "0003")
-            deadline = time.monotonic() + 30
-            while not run(migrated_database, WAITING):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            until(lambda: run(migrated_database, WAITING))
             time.sleep(1.5)  # longer than the lock timeout
             run(
                 migrated_database,
@@ -224,7 +222,7 @@ class TestLocks:
             )
             assert not migration.done()
             old.rollback()
-            migration.result(timeout=30)
+            migration.result(timeout=PATIENCE)
 
         assert not [line for line in lines if "locked" in line]
         assert run(migrated_database, INVALID) == [(0,)]
