@@ -50,7 +50,7 @@ def _row(setting: Setting) -> str:
     cells: Iterable[str] = (
         f"`{setting.variable}`",
         "" if default == "-" else f"`{default}`",
-        setting.field.description or "",
+        setting.description,
     )
     return f"| {' | '.join(cells)} |"
 

@@ -15,44 +15,23 @@ _SECOND = timedelta(seconds=1)
 class DatabaseSettings(SettingsGroup):
     """The database, and the connections to it."""
 
-    url: Annotated[
-        DatabaseUrl,
-        Field(
-            validation_alias=AliasChoices("TAMATAR_DATABASE_URL", "DATABASE_URL"),
-            description="The URL of PostgreSQL, with several hosts if there are several servers."
-            " DATABASE_URL is read too. Parameters in the URL win over the settings below.",
-        ),
-    ] = None
-    listener_url: Annotated[
-        DatabaseUrl,
-        Field(
-            validation_alias="TAMATAR_LISTENER_DATABASE_URL",
-            description="The URL of the same database without a pooler in between, for the"
-            " connection that listens for ended sessions. TAMATAR_DATABASE_URL unless set.",
-        ),
-    ] = None
-    pool_size: Annotated[
-        int,
-        Field(
-            validation_alias="TAMATAR_POOL_SIZE",
-            ge=1,
-            le=500,
-            description="The most connections that the pool of a process holds.",
-        ),
-    ] = 10
+    url: DatabaseUrl = Field(
+        default=None, validation_alias=AliasChoices("TAMATAR_DATABASE_URL", "DATABASE_URL")
+    )
+    """The URL of PostgreSQL, with several hosts if there are several servers. DATABASE_URL is read
+    too. Parameters in the URL win over the settings below."""
+    listener_url: DatabaseUrl = Field(
+        default=None, validation_alias="TAMATAR_LISTENER_DATABASE_URL"
+    )
+    """The URL of the same database without a pooler in between, for the connection that listens for
+    ended sessions. TAMATAR_DATABASE_URL unless set."""
+    pool_size: int = Field(default=10, ge=1, le=500)
+    """The most connections that the pool of a process holds."""
     statement_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=10), timedelta(minutes=10)),
-        Field(
-            validation_alias="TAMATAR_STATEMENT_TIMEOUT",
-            description="How long a statement may take.",
-        ),
+        Duration, between(timedelta(milliseconds=10), timedelta(minutes=10))
     ] = 5 * _SECOND
+    """How long a statement may take."""
     lock_timeout: Annotated[
-        Duration,
-        between(timedelta(milliseconds=10), timedelta(minutes=10)),
-        Field(
-            validation_alias="TAMATAR_LOCK_TIMEOUT",
-            description="How long a statement may wait for a lock.",
-        ),
+        Duration, between(timedelta(milliseconds=10), timedelta(minutes=10))
     ] = 2 * _SECOND
+    """How long a statement may wait for a lock."""

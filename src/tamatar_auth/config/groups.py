@@ -1,15 +1,18 @@
 """The base of a group of settings, and the list of the settings in a group.
 
 Each setting has a variable of its own, whatever group it is in: `database.pool_size` is
-`TAMATAR_POOL_SIZE`. The variable is the field's `validation_alias`.
+`TAMATAR_POOL_SIZE`. The variable is the field's `validation_alias`, by default its name.
+The docstring of a field describes it in the documentation.
 """
 
+import ast
+import inspect
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ConfigDict
-from pydantic.fields import FieldInfo
+from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 
@@ -17,22 +20,37 @@ class SettingsGroup(BaseModel):
     """Settings that belong together, each with a default."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True
+        alias_generator=AliasGenerator(validation_alias=lambda name: f"TAMATAR_{name.upper()}"),
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
     )
 
 
 class Setting(NamedTuple):
-    """One setting: its path below the group that lists it, its variables and its field."""
+    """One setting: its group, its path below the group that lists it, and its variables."""
 
+    group: type[SettingsGroup]
     path: str
     variables: Sequence[str]
     """The variables that are read. The first one that is set wins."""
-    field: FieldInfo
 
     @property
     def variable(self) -> str:
         """The variable that the documentation names."""
         return self.variables[0]
+
+    @property
+    def description(self) -> str:
+        """The docstring of the field. Pydantic would parse those of all fields at each start."""
+        (group,) = ast.parse(inspect.getsource(self.group)).body
+        assert isinstance(group, ast.ClassDef)  # noqa: S101 - for the type checker
+        name = self.path.rpartition(".")[2]
+        for field, docstring in pairwise(map(ast.unparse, group.body)):
+            if field.startswith(f"{name}: "):
+                return " ".join(ast.literal_eval(docstring).split())
+        raise LookupError(self.path)
 
     def value(self, settings: SettingsGroup) -> object:
         """Return the value that the setting has in `settings`."""
@@ -50,10 +68,10 @@ def own_settings(group: type[SettingsGroup]) -> Iterator[Setting]:
     """Yield the settings of a group without those of the groups inside it."""
     for name, field in group.model_fields.items():
         match field.validation_alias:
-            case str(variable):
-                yield Setting(name, [variable], field)
             case AliasChoices(choices=choices):
-                yield Setting(name, [str(choice) for choice in choices], field)
+                yield Setting(group, name, [str(choice) for choice in choices])
+            case str(variable) if name not in dict(subgroups(group)):
+                yield Setting(group, name, [variable])
 
 
 def all_settings(group: type[SettingsGroup]) -> Iterator[Setting]:

@@ -14,19 +14,9 @@ _DAY = timedelta(days=1)
 class RetentionSettings(SettingsGroup):
     """How long rows are kept, and how often the server removes the older ones."""
 
-    sweep_interval: Annotated[
-        Duration,
-        between(timedelta(0), 7 * _DAY),
-        Field(
-            validation_alias="TAMATAR_SWEEP_INTERVAL",
-            description="How often the server removes rows past their retention. 0 means never.",
-        ),
-    ] = timedelta(hours=1)
-    ended_sessions: Annotated[
-        Duration,
-        between(timedelta(0), 3650 * _DAY),
-        Field(
-            validation_alias="TAMATAR_ENDED_SESSION_RETENTION",
-            description="How long a revoked session is kept.",
-        ),
-    ] = 30 * _DAY
+    sweep_interval: Annotated[Duration, between(timedelta(0), 7 * _DAY)] = timedelta(hours=1)
+    """How often the server removes rows past their retention. 0 means never."""
+    ended_sessions: Annotated[Duration, between(timedelta(0), 3650 * _DAY)] = Field(
+        default=30 * _DAY, validation_alias="TAMATAR_ENDED_SESSION_RETENTION"
+    )
+    """How long a revoked session is kept."""

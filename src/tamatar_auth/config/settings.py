@@ -39,79 +39,32 @@ MIN_PRODUCTION_BCRYPT_COST = 10
 class Settings(SettingsGroup):
     """The process: its environment, its addresses, its life."""
 
-    environment: Annotated[
-        Literal["development", "production"],
-        Field(
-            validation_alias="TAMATAR_ENVIRONMENT",
-            description="The environment of the process. Production requires its secrets.",
-        ),
-    ] = "development"
-    listen: Annotated[
-        Addresses,
-        Field(
-            validation_alias="TAMATAR_LISTEN",
-            description="The addresses that serve calls: host:port or unix:path, separated by"
-            " commas.",
-        ),
-    ] = (ListenAddress.parse("127.0.0.1:50051"),)
-    health_listen: Annotated[
-        OptionalAddress,
-        Field(
-            validation_alias="TAMATAR_HEALTH_LISTEN",
-            description="An address that serves health only, without TLS and to any caller, for"
-            " the probes of an orchestrator: host:port.",
-        ),
-    ] = None
-    workers: Annotated[
-        int,
-        Field(
-            validation_alias="TAMATAR_WORKERS",
-            ge=1,
-            le=64,
-            description="How many processes serve calls. They share the ports. Each has its own"
-            " pool of connections and its own metrics.",
-        ),
-    ] = 1
-    callers_file: Annotated[
-        OptionalFile,
-        Field(
-            validation_alias="TAMATAR_CALLERS_FILE",
-            description="The callers and their roles (TOML; `tamatar-auth caller add` writes it)."
-            " Unless set, every caller on this machine is an admin.",
-        ),
-    ] = None
-    page_token_key: Annotated[
-        SigningKey,
-        Field(
-            validation_alias="TAMATAR_PAGE_TOKEN_KEY",
-            description="The key that signs page tokens: at least 32 characters, the same in"
-            " every replica. Unless set, random in development.",
-        ),
-    ] = None
-    seed_admin_password: Annotated[
-        OptionalSecret,
-        Field(
-            validation_alias="TAMATAR_SEED_ADMIN_PASSWORD",
-            description="The password that `seed` sets for the administrator.",
-        ),
-    ] = None
-    drain_delay: Annotated[
-        Duration,
-        between(timedelta(0), timedelta(minutes=1)),
-        Field(
-            validation_alias="TAMATAR_DRAIN_DELAY",
-            description="How long a stopping server reports NOT_SERVING before it closes its"
-            " ports.",
-        ),
-    ] = timedelta(milliseconds=200)
-    shutdown_grace: Annotated[
-        Duration,
-        between(timedelta(0), timedelta(minutes=5)),
-        Field(
-            validation_alias="TAMATAR_SHUTDOWN_GRACE",
-            description="How long calls in flight may take to finish when the server stops.",
-        ),
-    ] = timedelta(seconds=10)
+    environment: Literal["development", "production"] = "development"
+    """The environment of the process. Production requires its secrets."""
+    listen: Addresses = (ListenAddress.parse("127.0.0.1:50051"),)
+    """The addresses that serve calls: host:port or unix:path, separated by commas."""
+    health_listen: OptionalAddress = None
+    """An address that serves health only, without TLS and to any caller, for the probes of an
+    orchestrator: host:port."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """How many processes serve calls. They share the ports. Each has its own pool of connections
+    and its own metrics."""
+    callers_file: OptionalFile = None
+    """The callers and their roles (TOML; `tamatar-auth caller add` writes it). Unless set, every
+    caller on this machine is an admin."""
+    page_token_key: SigningKey = None
+    """The key that signs page tokens: at least 32 characters, the same in every replica. Unless
+    set, random in development."""
+    seed_admin_password: OptionalSecret = None
+    """The password that `seed` sets for the administrator."""
+    drain_delay: Annotated[Duration, between(timedelta(0), timedelta(minutes=1))] = timedelta(
+        milliseconds=200
+    )
+    """How long a stopping server reports NOT_SERVING before it closes its ports."""
+    shutdown_grace: Annotated[Duration, between(timedelta(0), timedelta(minutes=5))] = timedelta(
+        seconds=10
+    )
+    """How long calls in flight may take to finish when the server stops."""
 
     database: DatabaseSettings = DatabaseSettings()
     tls: TlsSettings = TlsSettings()

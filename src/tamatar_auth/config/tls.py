@@ -1,6 +1,6 @@
 """Settings of TLS."""
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -14,28 +14,13 @@ CLIENT_CA = "TAMATAR_TLS_CLIENT_CA_FILE"
 class TlsSettings(SettingsGroup):
     """The files of the server's certificate, and of the CAs that sign callers' certificates."""
 
-    certificate_file: Annotated[
-        OptionalFile,
-        Field(
-            validation_alias=CERTIFICATE,
-            description="The server's certificate and the chain to its CA (PEM).",
-        ),
-    ] = None
-    key_file: Annotated[
-        OptionalFile,
-        Field(
-            validation_alias=KEY,
-            description="The key of the certificate (PEM, without a password).",
-        ),
-    ] = None
-    client_ca_file: Annotated[
-        OptionalFile,
-        Field(
-            validation_alias=CLIENT_CA,
-            description="The CAs that sign callers' certificates (PEM). If set, every connection"
-            " must present a certificate, except on unix sockets.",
-        ),
-    ] = None
+    certificate_file: OptionalFile = Field(default=None, validation_alias=CERTIFICATE)
+    """The server's certificate and the chain to its CA (PEM)."""
+    key_file: OptionalFile = Field(default=None, validation_alias=KEY)
+    """The key of the certificate (PEM, without a password)."""
+    client_ca_file: OptionalFile = Field(default=None, validation_alias=CLIENT_CA)
+    """The CAs that sign callers' certificates (PEM). If set, every connection must present a
+    certificate, except on unix sockets."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

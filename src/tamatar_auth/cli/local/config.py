@@ -51,7 +51,7 @@ def setting_rows(settings: Settings) -> list[SettingRow]:
             origin.variable,
             format_value(setting.value(settings)),
             origin.place,
-            setting.field.description or "",
+            setting.description,
         )
         for setting in all_settings(Settings)
         for origin in [sources.find_origin(setting.variables)]
@@ -67,7 +67,7 @@ def example_file() -> str:
     defaults = Settings()
     for setting in all_settings(Settings):
         value = format_value(setting.value(defaults))
-        description = setting.field.description or ""
+        description = setting.description
         lines += ["", *textwrap.wrap(description, 96, initial_indent="# ", subsequent_indent="# ")]
         lines.append(f"{setting.variable}={'' if value == '-' else value}")
     return "\n".join(lines) + "\n"
