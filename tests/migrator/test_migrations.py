@@ -99,25 +99,46 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("change", "difference"),
         [
-            ("ALTER TABLE users ADD nickname text", "remove column users.nickname"),
-            ("ALTER TABLE sessions DROP ip_address", "add column sessions.ip_address"),
+            ("ALTER TABLE users ADD nickname text", "op.drop_column('users', 'nickname')"),
+            (
+                "ALTER TABLE sessions DROP ip_address",
+                (
+                    "op.add_column('sessions', sa.Column('ip_address', postgresql.INET(),"
+                    " nullable=True))"
+                ),
+            ),
             (
                 "ALTER TABLE user_profiles ALTER bio TYPE varchar(9)",
-                "modify type of user_profiles.bio: VARCHAR(9) -> VARCHAR(2000)",
+                (
+                    "op.alter_column('user_profiles', 'bio', existing_type=sa.VARCHAR(length=9),"
+                    " type_=sa.String(length=2000), existing_nullable=True)"
+                ),
             ),
             (
                 "ALTER TABLE users ALTER is_active DROP DEFAULT",
-                "modify default of users.is_active: None -> true",
+                (
+                    "op.alter_column('users', 'is_active', existing_type=sa.BOOLEAN(),"
+                    " server_default=sa.text('true'), existing_nullable=False)"
+                ),
             ),
             (
                 "ALTER TABLE users ALTER version DROP NOT NULL",
-                "modify nullable of users.version: True -> False",
+                (
+                    "op.alter_column('users', 'version', existing_type=sa.INTEGER(),"
+                    " nullable=False, existing_server_default=sa.text('1'))"
+                ),
             ),
-            ("DROP INDEX idx_user_created", "add index idx_user_created of users"),
-            ("CREATE TABLE more (id int)", "remove table more"),
+            (
+                "DROP INDEX idx_user_created",
+                ("op.create_index('idx_user_created', 'users', ['created_at'], unique=False)"),
+            ),
+            ("CREATE TABLE more (id int)", "op.drop_table('more')"),
             (
                 "ALTER TABLE sessions DROP CONSTRAINT fk_sessions_user_id_users",
-                "add fk fk_sessions_user_id_users of sessions",
+                (
+                    "op.create_foreign_key(op.f('fk_sessions_user_id_users'), 'sessions', 'users',"
+                    " ['user_id'], ['id'], ondelete='CASCADE')"
+                ),
             ),
         ],
     )
@@ -433,7 +454,7 @@ class TestErrors:
         def lose(*_):
             raise errors.AdminShutdown
 
-        monkeypatch.setattr("tamatar_auth.migrator.migrations.compare_metadata", lose)
+        monkeypatch.setattr("tamatar_auth.migrator.migrations.produce_migrations", lose)
 
         with pytest.raises(MigrationError, match="the connection was lost"):
             Migrations(empty_database).check()

@@ -18,6 +18,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.errors.users import Cause
+from tamatar_auth.observability.logs import AUDIT_LOGGER
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.server.app import run_service
@@ -519,7 +520,7 @@ class TestEvents:
 
         line = json.loads(stream.getvalue())
         assert set(line) == COMMON - {"caller"} | {"user_id"}
-        assert line["logger"] == audit.LOGGER
+        assert line["logger"] == AUDIT_LOGGER
         assert line["audit"] is True
         assert line["timestamp"].endswith("Z")
-        assert logging.getLogger(audit.LOGGER).level == logging.NOTSET
+        assert logging.getLogger(AUDIT_LOGGER).level == logging.NOTSET

@@ -20,10 +20,10 @@ from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.authorization import ACCESS_RULES, DENY_ALL, AccessRule, AccessRules
 from tamatar_auth.security.callers import (
-    CALLER_TOKEN_PREFIX,
     LOCAL_CALLER,
     Caller,
     Callers,
+    CallerToken,
     current_caller,
     dns_name,
 )
@@ -31,7 +31,7 @@ from tamatar_auth.security.callers import (
 RECHECK_INTERVAL = 5.0
 """Seconds between two checks that the caller of a stream may still call."""
 
-_BEARER = re.compile(rf"(?i:bearer) ({CALLER_TOKEN_PREFIX}[A-Za-z0-9_-]{{43}})")
+_BEARER = re.compile(rf"(?i:bearer) ({CallerToken.PREFIX}[A-Za-z0-9_-]{{43}})")
 
 # How the peer names of connections from this machine begin.
 _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")

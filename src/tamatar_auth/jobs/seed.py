@@ -159,7 +159,7 @@ class _AccountSeeder:
         except InvalidFields as failure:
             rule = failure.violations[0].description
             raise SeedingError(f"TAMATAR_SEED_ADMIN_PASSWORD {rule}.") from None
-        async with self._passwords.wait_for_permit() as permit:
+        async with self._passwords.permit(wait=True) as permit:
             password_hash = await permit.hash(account.password)
         new = NewUser(
             id=uuid7(),
@@ -195,7 +195,7 @@ class _AccountSeeder:
         return SeedOutcome.REPAIRED
 
     async def _has_seed_password(self, credentials: Credentials) -> bool:
-        async with self._passwords.wait_for_permit() as permit:
+        async with self._passwords.permit(wait=True) as permit:
             return await permit.matches(self._account.password, credentials.password_hash)
 
     def _profile(self, user: UserRow) -> ProfileRow:

@@ -1,13 +1,14 @@
 """Migrations: apply or undo revisions, report the current one, compare tables with the code."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 from alembic import command
-from alembic.autogenerate import compare_metadata
+from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -16,7 +17,6 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from tamatar_auth.migrator.connection import MigrationError, engine
-from tamatar_auth.migrator.differences import describe_differences
 from tamatar_auth.migrator.revisions import head_revision, migrations_folder
 from tamatar_auth.migrator.steps import Progress, revision_title
 from tamatar_auth.storage.tables import metadata
@@ -89,11 +89,16 @@ class Migrations:
             run(self._config, f"{begin or 'base'}:{end}", sql=True)
 
     def check(self) -> Sequence[str]:
-        """Return the differences between the database and the tables of the code, one a line."""
+        """Return the operations that would bring the database to the tables of the code."""
         options = {"compare_type": True, "compare_server_default": True}
         with _translate_errors(), engine(self._url).connect() as connection:
             context = MigrationContext.configure(connection, opts=options)
-            return describe_differences(compare_metadata(context, metadata))
+            operations = produce_migrations(context, metadata).upgrade_ops
+            assert operations is not None  # noqa: S101 - for the type checker
+            code = render_python_code(operations, migration_context=context)
+        # The further lines of an operation are indented deeper than its first one.
+        found = re.findall(r"^ {4}(op\..+(?:\n {5,}.+)*)", code, re.MULTILINE)
+        return [" ".join(operation.split()) for operation in found]
 
     def _run(self, run: Callable[[Config, str], Any], revision: str) -> None:
         self._check_revision(revision)

@@ -13,9 +13,7 @@ import structlog
 from tamatar_auth.observability.logs import AUDIT_LOGGER
 from tamatar_auth.security.callers import current_caller
 
-LOGGER = AUDIT_LOGGER
-
-log = structlog.get_logger(LOGGER)
+log = structlog.get_logger(AUDIT_LOGGER)
 
 
 class Event(StrEnum):
@@ -56,11 +54,7 @@ def record(
 ) -> None:
     """Record an event. Call this after the transaction has committed."""
     caller = current_caller.get()
-    fields: dict[str, Any] = {"caller": caller.name if caller else None, **facts}
-    fields |= {"user_id": _text(user_id), "session_id": _text(session_id)}
+    ids = {"user_id": str(user_id or "") or None, "session_id": str(session_id or "") or None}
+    fields = {"caller": caller.name if caller else None, **facts, **ids}
     present_fields = {name: value for name, value in fields.items() if value is not None}
     log.info(event.value, audit=True, **present_fields)
-
-
-def _text(key: UUID | str | None) -> str | None:
-    return str(key) if key else None

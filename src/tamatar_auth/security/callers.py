@@ -1,21 +1,14 @@
 """Callers: the services that may call, their credentials and their roles."""
 
-import hashlib
-import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
 
 from tamatar_auth.errors import CallerNotAllowed
-
-CALLER_TOKEN_PREFIX = "tmc_"  # noqa: S105 - no password
-"""Lets scanners of logs and repositories recognise a leaked token."""
-
-_TOKEN_BYTES = 32
+from tamatar_auth.security.tokens import Token, token_digest
 
 
 class Role(StrEnum):
@@ -48,26 +41,10 @@ def require_role(role: Role) -> None:
         raise CallerNotAllowed([role])
 
 
-@dataclass(frozen=True, slots=True)
-class CallerToken:
-    """A new bearer token. Only its digest is kept."""
+class CallerToken(Token):
+    """The bearer token of a caller."""
 
-    text: str = field(repr=False)
-
-    @classmethod
-    def issue(cls) -> Self:
-        """Return a new random token."""
-        return cls(CALLER_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
-
-    @property
-    def digest(self) -> bytes:
-        """The digest that is stored."""
-        return caller_token_digest(self.text)
-
-
-def caller_token_digest(token: str) -> bytes:
-    """Return the SHA-256 of a caller's token: 32 bytes."""
-    return hashlib.sha256(token.encode()).digest()
+    PREFIX = "tmc_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +84,12 @@ class Callers:
 
         This machine's clock decides, because callers are not rows of the database.
         """
-        caller, expires = self._by_digest.get(caller_token_digest(token), (None, 0.0))
+        caller, expires = self._by_digest.get(token_digest(token), (None, 0.0))
         return caller if time.time() < expires else None
 
     def find_token_owner(self, token: str) -> Caller | None:
         """Return the caller of a token that may have expired, so it authenticates no call."""
-        caller, _ = self._by_digest.get(caller_token_digest(token), (None, 0.0))
-        return caller
+        return self._by_digest.get(token_digest(token), (None, 0.0))[0]
 
     def find_by_names(self, names: Iterable[str]) -> Collection[Caller]:
         """Return the callers that the names in a certificate identify."""

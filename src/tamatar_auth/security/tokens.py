@@ -1,17 +1,13 @@
-"""Tokens: 256 random bits, shown once. The database stores their digests only."""
+"""Tokens: 256 random bits, shown once. Only their digests are stored."""
 
 import base64
 import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
-SESSION_TOKEN_PREFIX = "tms_"  # noqa: S105 - no password
-USER_TOKEN_PREFIX = "tmu_"  # noqa: S105 - a prefix
-"""The prefixes let scanners of logs and repositories recognise a leaked token."""
-
-_TOKEN_BYTES = 32
+TOKEN_BYTES = 32
 
 
 def token_digest(token: str) -> bytes:
@@ -28,6 +24,14 @@ class Token:
 
     text: str = field(repr=False)
 
+    PREFIX: ClassVar[str]
+    """Lets scanners of logs and repositories recognise a leaked token."""
+
+    @classmethod
+    def issue(cls) -> Self:
+        """Return a new random token."""
+        return cls(cls.PREFIX + secrets.token_urlsafe(TOKEN_BYTES))
+
     @property
     def digest(self) -> bytes:
         """The digest that is stored."""
@@ -37,12 +41,7 @@ class Token:
 class SessionToken(Token):
     """The token of a session."""
 
-    __slots__ = ()
-
-    @classmethod
-    def issue(cls) -> Self:
-        """Return a new random token."""
-        return cls(SESSION_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
+    PREFIX = "tms_"
 
     def successor(self, nonce: bytes) -> Self:
         """Return the token that follows this one: its HMAC of the nonce.
@@ -51,20 +50,10 @@ class SessionToken(Token):
         same successor. The nonce alone is useless, because the token is the key.
         """
         mac = hmac.digest(self.text.encode(), nonce, "sha256")
-        return type(self)(SESSION_TOKEN_PREFIX + base64.urlsafe_b64encode(mac).decode().rstrip("="))
+        return type(self)(self.PREFIX + base64.urlsafe_b64encode(mac).decode().rstrip("="))
 
 
 class UserToken(Token):
     """A one-time token of a user."""
 
-    __slots__ = ()
-
-    @classmethod
-    def issue(cls) -> Self:
-        """Return a new random token."""
-        return cls(USER_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
-
-
-def rotation_nonce() -> bytes:
-    """Return a random nonce for a successor: 32 bytes."""
-    return secrets.token_bytes(_TOKEN_BYTES)
+    PREFIX = "tmu_"

@@ -1,5 +1,6 @@
 """SessionService. The comments of the proto document its methods."""
 
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from tamatar_auth.security.attempt_keys import account_of_email, account_of_user
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
-from tamatar_auth.security.tokens import SessionToken, rotation_nonce, token_digest
+from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken, token_digest
 from tamatar_auth.servicers.messages import (
     ends_message,
     session_message,
@@ -106,7 +107,7 @@ class SessionServicer(SessionServiceServicer):
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: Context
     ) -> pb.RefreshSessionResponse:
-        token, nonce = SessionToken(request.session_token), rotation_nonce()
+        token, nonce = SessionToken(request.session_token), secrets.token_bytes(TOKEN_BYTES)
         successor, idle = token.successor(nonce), self._limits.idle_limit or None
         new = NewToken(successor.digest, nonce)
         # Each statement commits by itself, so that no refresh waits for another.

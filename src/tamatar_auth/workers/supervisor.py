@@ -9,6 +9,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -52,12 +53,9 @@ def serve(settings: Settings, ready: ReadyCallback | None = None) -> int:
     configure_logs(settings)
     warn_of_unknown_settings()
     with environments(settings) as (addresses, worker_environments):
-        supervisor = Supervisor(worker_environments, _stop_timeout(settings))
-
-        def notify_ready() -> None:
-            if ready is not None:
-                ready(addresses)
-
+        stop_seconds = (settings.drain_delay + settings.shutdown_grace).total_seconds()
+        supervisor = Supervisor(worker_environments, stop_seconds + STOP_MARGIN_SECONDS)
+        notify_ready = (lambda: None) if ready is None else partial(ready, addresses)
         try:
             return asyncio.run(supervisor.run(notify_ready))
         except OperatorError:
@@ -228,7 +226,3 @@ def _log_os_errors(worker: WorkerProcess) -> Iterator[None]:
 
 def _exit_reason(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-
-def _stop_timeout(settings: Settings) -> float:
-    return (settings.drain_delay + settings.shutdown_grace).total_seconds() + STOP_MARGIN_SECONDS

@@ -248,7 +248,7 @@ class TestPermits:
         tasks = await begin(hash_queue, work, THREADS + QUEUE)
 
         async def patient():
-            async with hash_queue.wait_for_permit() as permit:
+            async with hash_queue.permit(wait=True) as permit:
                 return await permit.run(int)
 
         waiting = asyncio.create_task(patient())

@@ -84,16 +84,10 @@ class HashQueue:
         return QueueLoad(self._taken, self._threads.hashing, self._threads.waiting)
 
     @contextlib.asynccontextmanager
-    async def permit(self) -> AsyncIterator[HashPermit]:
-        """Hold a permit during the block, or raise `ServerBusy` if none is free."""
-        if self._permits.locked():
+    async def permit(self, *, wait: bool = False) -> AsyncIterator[HashPermit]:
+        """Hold a permit during the block. If none is free, wait or raise `ServerBusy`."""
+        if self._permits.locked() and not wait:
             raise ServerBusy(self._retry_after())
-        async with self.wait_for_permit() as permit:
-            yield permit
-
-    @contextlib.asynccontextmanager
-    async def wait_for_permit(self) -> AsyncIterator[HashPermit]:
-        """Wait for a permit and hold it during the block."""
         await self._permits.acquire()
         if self._is_closed:
             self._permits.release()

@@ -19,7 +19,6 @@ import re
 import sys
 import unicodedata
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -75,7 +74,9 @@ class PasswordHasher:
     def create(cls, settings: PasswordSettings, meter: Meter | None = None) -> Self:
         """Create a hasher with its keys and threads, or raise `PepperError`."""
         schemes = PasswordSchemes(settings.bcrypt_cost, Peppers.load(settings))
-        threads = settings.hash_threads or max(1, _available_cores() - 1)
+        on_linux = sys.platform == "linux"
+        cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+        threads = settings.hash_threads or max(1, cores - 1)
         queue = settings.hash_queue
         hash_queue = HashQueue(
             threads,
@@ -86,24 +87,15 @@ class PasswordHasher:
             observe_permits(hash_queue, meter)
         return cls(schemes, hash_queue)
 
-    def permit(self) -> AbstractAsyncContextManager["PasswordPermit"]:
-        """Hold a permit during the block, or raise `ServerBusy` if none is free."""
-        return self._with_schemes(self.hash_queue.permit())
-
-    def wait_for_permit(self) -> AbstractAsyncContextManager["PasswordPermit"]:
-        """Wait for a permit and hold it during the block."""
-        return self._with_schemes(self.hash_queue.wait_for_permit())
+    @contextlib.asynccontextmanager
+    async def permit(self, *, wait: bool = False) -> AsyncIterator["PasswordPermit"]:
+        """Hold a permit during the block. If none is free, wait or raise `ServerBusy`."""
+        async with self.hash_queue.permit(wait=wait) as permit:
+            yield PasswordPermit(self._schemes, permit)
 
     async def close(self) -> None:
         """Wait for the running hashes and stop their threads."""
         await self.hash_queue.close()
-
-    @contextlib.asynccontextmanager
-    async def _with_schemes(
-        self, acquired: AbstractAsyncContextManager[HashPermit]
-    ) -> AsyncIterator["PasswordPermit"]:
-        async with acquired as permit:
-            yield PasswordPermit(self._schemes, permit)
 
 
 class PasswordPermit:
@@ -147,10 +139,8 @@ class PasswordSchemes:
 
     def is_outdated(self, stored: StoredHash | None) -> bool:
         """Return whether the scheme, key or cost of a hash differs from that of new ones."""
-        return stored is None or (stored.key_id, stored.cost) != (
-            self._peppers.newest_id,
-            self._cost,
-        )
+        newest = (self._peppers.newest_id, self._cost)
+        return stored is None or (stored.key_id, stored.cost) != newest
 
     def hash(self, password: str) -> str:
         """Hash a password with the newest key."""
@@ -190,13 +180,6 @@ class PasswordSchemes:
     def _peppered(self, password: str, key_id: str) -> bytes:
         encoded = normalize_password(password).encode()
         return base64.b64encode(hmac.digest(self._peppers[key_id], encoded, "sha384"))
-
-
-def _available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def normalize_password(password: str) -> str:

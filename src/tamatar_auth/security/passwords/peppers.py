@@ -20,12 +20,13 @@ class PepperError(SettingsError):
     """The password keys are invalid; the message names the key and the fault."""
 
 
-class Peppers:
-    """Keys by id. New hashes use the newest key, which is the last in the list."""
+class Peppers(dict[str, bytes]):
+    """Keys by id. New hashes use the newest key, which is the last one."""
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
-        self._keys = dict(keys)
-        self.newest_id = list(self._keys)[-1]
+    @property
+    def newest_id(self) -> str:
+        """The id of the key for new hashes."""
+        return next(reversed(self))
 
     @classmethod
     def load(cls, settings: PasswordSettings) -> Self:
@@ -35,19 +36,16 @@ class Peppers:
         """
         keys: dict[str, bytes] = {}
         for source, text in _key_sources(settings):
-            parsed = _parse_keys(source, text)
-            _check_same_keys(keys, parsed)
-            keys.update(parsed)
+            for key_id, key in _parse_keys(source, text).items():
+                if keys.setdefault(key_id, key) != key:
+                    raise PepperError(
+                        "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE:"
+                        f" the key {key_id} differs between them"
+                    )
         return cls(keys or {_DEVELOPMENT_ID: _DEVELOPMENT_KEY})
 
-    def __getitem__(self, key_id: str) -> bytes:
-        return self._keys[key_id]
-
-    def __contains__(self, key_id: str) -> bool:
-        return key_id in self._keys
-
     def __repr__(self) -> str:
-        return f"Peppers({', '.join(self._keys)})"
+        return f"Peppers({', '.join(self)})"
 
 
 def _key_sources(settings: PasswordSettings) -> list[tuple[str, str]]:
@@ -63,15 +61,6 @@ def _key_sources(settings: PasswordSettings) -> list[tuple[str, str]]:
     if settings.keys is not None:
         sources.append(("TAMATAR_PASSWORD_KEYS", settings.keys.get_secret_value()))
     return sources
-
-
-def _check_same_keys(from_file: Mapping[str, bytes], from_variable: Mapping[str, bytes]) -> None:
-    for key_id in from_file.keys() & from_variable.keys():
-        if from_file[key_id] != from_variable[key_id]:
-            raise PepperError(
-                "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE:"
-                f" the key {key_id} differs between them"
-            )
 
 
 def _parse_keys(source: str, text: str) -> Mapping[str, bytes]:
