@@ -13,7 +13,7 @@ from tests.support.calls import Refusal
 
 ADA = "ada@chaos.example"
 REVOKED = Refusal(StatusCode.UNAUTHENTICATED, "The session was revoked.", "SESSION_REVOKED")
-AWAY = "The database is not available: try again."
+AWAY = "The database is not available. Try again."
 
 
 def ok(method, began, ended, **about):
@@ -230,7 +230,7 @@ class TestRefusals:
         ("refusal", "promise"),
         [
             (Refusal(StatusCode.UNKNOWN, "Unexpected <class 'E'>"), Promise.STATUS),
-            (Refusal(StatusCode.INTERNAL, "The service failed: its log has the error id."), None),
+            (Refusal(StatusCode.INTERNAL, "The service failed. Its log has the error id."), None),
             (
                 Refusal(StatusCode.ABORTED, "deadlock detected", "TRANSACTION_CONFLICT"),
                 Promise.SILENT,
