@@ -241,6 +241,17 @@ class TestRefusals:
     def test_improper_status_is_found(self, refusal, promise):
         assert (promise or Promise.STATUS) in judged(refused("GetUser", 4, 5, refusal))
 
+    def test_token_is_unknown_once_its_successor_is_replaced(self):
+        message = "The session is not known."
+        unknown = Refusal(StatusCode.UNAUTHENTICATED, message, "SESSION_UNKNOWN")
+        call = refused("ValidateSession", 5.0, 5.5, unknown, session="s", token="t")
+        once = ok("RefreshSession", 4.0, 4.1, session="s", token="t", value="new")
+        twice = ok("RefreshSession", 5.1, 5.2, session="s", token="new", value="newer")
+
+        assert judged(call) == {Promise.REASONED}
+        assert judged(once, call) == {Promise.REASONED}
+        assert judged(once, twice, call) == set()
+
     def test_connection_dead_at_rest_must_not_fail_a_call(self):
         away = Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE", retry_seconds=1)
         refusal_, waited = (refused("GetUser", 4, ended, away) for ended in (4.5, 5))
