@@ -11,7 +11,7 @@ from grpc.aio import Metadata
 from tamatar.auth.v1.user_service_pb2 import ImportUsersRequest
 from tamatar_auth.cli.transfer.chunks import Chunk, RowResult, chunks
 from tamatar_auth.cli.transfer.file_formats import Row
-from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT, StreamRetries
+from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT, retry_stream
 from tamatar_auth.client import AuthClient, AuthError, UnavailableError
 
 MAX_UNANSWERED_REQUESTS = 8
@@ -21,39 +21,24 @@ MAX_UNANSWERED_REQUESTS = 8
 class UserImporter:
     """Sends the rows of a file in chunks, without waiting for the answer to each."""
 
-    def __init__(
-        self,
-        auth: AuthClient,
-        rows: Iterable[Row],
-        *,
-        dry_run: bool = False,
-        patience: float = RETRY_TIMEOUT,
-        notify: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, auth: AuthClient, rows: Iterable[Row], *, dry_run: bool = False) -> None:
         self._auth = auth
         self._chunks = chunks(rows, dry_run=dry_run)
-        self._retries = StreamRetries(patience, notify)
         # A thread of gRPC reads the requests.
         self._lock = threading.Lock()
         self._unanswered: deque[Chunk] = deque()
         self._error: BaseException | None = None
 
-    def results(self) -> Iterator[list[RowResult]]:
+    def results(
+        self, notify: Callable[[str], None], patience: float = RETRY_TIMEOUT
+    ) -> Iterator[list[RowResult]]:
         """Yield the results of the rows, chunk by chunk and in order.
 
         After a broken connection the unanswered chunks are sent again. That is safe, because
         the service recognizes users that it has imported. Raises `AuthError` when retries do not
         help.
         """
-        while True:
-            try:
-                for results in self._stream():
-                    yield results
-                    self._retries.succeeded()
-            except AuthError as error:
-                self._retries.wait(error)
-            else:
-                return
+        return retry_stream(self._stream, patience, notify)
 
     def _stream(self) -> Iterator[list[RowResult]]:
         stream = _RequestStream(self._unanswered, self._next_chunk, self._lock)
@@ -72,7 +57,8 @@ class UserImporter:
         if self._error is not None:
             raise self._error
         if self._unanswered:
-            raise _incomplete_stream_error()
+            message = "The stream ended before all of it was answered."
+            raise UnavailableError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), message)
 
     def _next_chunk(self) -> Chunk | None:
         """Return the next chunk, which then counts as unanswered. Called under the lock."""
@@ -118,9 +104,3 @@ class _RequestStream:
         with self._lock:
             self._closed = True
         self.capacity.release()
-
-
-def _incomplete_stream_error() -> AuthError:
-    """Return the error of a stream that ended with OK before every request was answered."""
-    message = "The stream ended before all of it was answered."
-    return UnavailableError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), message)
