@@ -83,7 +83,7 @@ class _Method:
     ) -> Any:
         kwargs["timeout"] = self._defaults.timeout if timeout is None else timeout
         kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
-        with _auth_errors():
+        with auth_errors():
             return run(self._defaults.prepare(request), **kwargs)
 
 
@@ -100,11 +100,11 @@ class _Call:
         return self
 
     def __next__(self) -> Any:
-        with _auth_errors():
+        with auth_errors():
             return next(self._call)
 
     def result(self, timeout: float | None = None) -> Any:
-        with _auth_errors():
+        with auth_errors():
             return self._call.result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -113,7 +113,8 @@ class _Call:
 
 
 @contextlib.contextmanager
-def _auth_errors() -> Iterator[None]:
+def auth_errors() -> Iterator[None]:
+    """Raise an `AuthError` in place of an error of gRPC."""
     try:
         yield
     except grpc.RpcError as error:

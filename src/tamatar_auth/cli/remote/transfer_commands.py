@@ -19,7 +19,7 @@ from tamatar_auth.cli.remote.options import ContextOption, open_client
 from tamatar_auth.cli.transfer.exporter import UserExporter
 from tamatar_auth.cli.transfer.file_formats import FileFormat, user_writer
 from tamatar_auth.cli.transfer.importer import UserImporter
-from tamatar_auth.cli.transfer.report import ImportReport, ImportRun, fingerprint
+from tamatar_auth.cli.transfer.report import ImportReport, fingerprint
 from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT
 from tamatar_auth.cli.transfer.row_reader import read_rows
 
@@ -58,8 +58,12 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
     with _open_source(file) as source:
         if resume and not source.is_regular_file:
             raise usage_error("--resume needs a file, because a pipe cannot be read again.")
-        run = ImportRun(source.name(), service.address, dry_run=dry_run)
-        import_report = ImportReport(_report_path(report, source), run)
+        import_report = ImportReport(
+            _report_path(report, source),
+            source=source.name(),
+            service=service.address,
+            dry_run=dry_run,
+        )
         import_report.open(resume=resume)
         try:
             with open_client(context) as auth, _progress_bar(file.name, source.size) as advance:

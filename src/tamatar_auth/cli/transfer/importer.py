@@ -41,24 +41,41 @@ class UserImporter:
         return retry_stream(self._stream, patience, notify)
 
     def _stream(self) -> Iterator[list[RowResult]]:
-        stream = _RequestStream(self._unanswered, self._next_chunk, self._lock)
-        call: Any = self._auth.users.ImportUsers(stream.requests())
+        capacity, closed = threading.Semaphore(MAX_UNANSWERED_REQUESTS), threading.Event()
+        requests = self._requests(deque(self._unanswered), capacity, closed)
+        call: Any = self._auth.users.ImportUsers(requests)
         try:
             for response in call:
                 chunk = self._unanswered.popleft()
-                stream.capacity.release()
+                capacity.release()
                 yield list(chunk.results(response.results))
         except AuthError:
             if self._error is None:
                 raise
         finally:
-            stream.close()
+            with self._lock:  # take no more rows, because no answer to them will be read
+                closed.set()
+            capacity.release()
             call.cancel()
         if self._error is not None:
             raise self._error
         if self._unanswered:
             message = "The stream ended before all of it was answered."
             raise UnavailableError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), message)
+
+    def _requests(
+        self, resend: deque[Chunk], capacity: threading.Semaphore, closed: threading.Event
+    ) -> Iterator[ImportUsersRequest]:
+        """Yield requests while there is capacity. Those of the chunks to resend come first."""
+        while True:
+            capacity.acquire()
+            with self._lock:
+                if closed.is_set():
+                    return
+                chunk = resend.popleft() if resend else self._next_chunk()
+            if chunk is None:
+                return
+            yield chunk.request
 
     def _next_chunk(self) -> Chunk | None:
         """Return the next chunk, which then counts as unanswered. Called under the lock."""
@@ -70,37 +87,3 @@ class UserImporter:
         if chunk is not None:
             self._unanswered.append(chunk)
         return chunk
-
-
-class _RequestStream:
-    """The requests of one stream. Those that an earlier stream left unanswered come first."""
-
-    def __init__(
-        self,
-        unanswered: Iterable[Chunk],
-        next_chunk: Callable[[], Chunk | None],
-        lock: threading.Lock,
-    ) -> None:
-        self._resend = deque(unanswered)
-        self._next_chunk = next_chunk
-        self._lock = lock
-        self._closed = False
-        self.capacity = threading.Semaphore(MAX_UNANSWERED_REQUESTS)
-
-    def requests(self) -> Iterator[ImportUsersRequest]:
-        """Yield requests, each as soon as there is capacity for it."""
-        while True:
-            self.capacity.acquire()
-            with self._lock:
-                if self._closed:
-                    return
-                chunk = self._resend.popleft() if self._resend else self._next_chunk()
-            if chunk is None:
-                return
-            yield chunk.request
-
-    def close(self) -> None:
-        """Take no more rows, because no answer to them will be read."""
-        with self._lock:
-            self._closed = True
-        self.capacity.release()
