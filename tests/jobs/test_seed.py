@@ -1,13 +1,14 @@
 """The seeded users: created once, and never changed after their users changed them."""
 
 import asyncio
+from typing import NamedTuple
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from tamatar_auth.jobs.seed import SeedingError, SeedSummary, seed, seed_accounts
+from tamatar_auth.jobs.seed import SeedingError, SeedOutcome, seed, seed_accounts
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
@@ -17,6 +18,14 @@ from tests.support.settings import changed
 
 ADMIN, FIRST, SECOND = "admin@tamatar.dev", "test1@example.com", "test2@example.com"
 SECRET = "only the operator knows"
+
+
+class SeedSummary(NamedTuple):
+    """The number of accounts by outcome."""
+
+    created: int
+    repaired: int
+    unchanged: int
 
 
 @pytest.fixture
@@ -36,7 +45,9 @@ def seeded(database, passwords, settings):
     """Seed, and return the summary."""
 
     async def run(settings=settings, report=lambda _: None):
-        return await seed(database, passwords, settings, report)
+        count = await seed(database, passwords, settings, report)
+        created, repaired = count[SeedOutcome.CREATED], count[SeedOutcome.REPAIRED]
+        return SeedSummary(created, repaired, count.total() - created - repaired)
 
     return run
 

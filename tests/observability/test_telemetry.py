@@ -31,8 +31,7 @@ from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability import telemetry as telemetry_module
 from tamatar_auth.observability.exporter_config import ExporterConfig, TelemetryError
-from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.observability.telemetry_setup import configure_telemetry
+from tamatar_auth.observability.telemetry import Telemetry, configure_telemetry
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import observe_statements
@@ -85,8 +84,7 @@ import sys
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.storage.instrumentation.queries import observe_statements
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
-from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.observability.telemetry_setup import configure_telemetry
+from tamatar_auth.observability.telemetry import Telemetry, configure_telemetry
 
 assert configure_telemetry(Settings.load(env_file=None)) == Telemetry()
 parts = {part for name in sys.modules for part in name.split(".")}

@@ -22,7 +22,6 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
-from tests.support.settings import changed
 
 SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
@@ -194,11 +193,8 @@ class TestPasswords:
         for call_, field in (
             (users.CreateUser(ada(password=LONGEST + "a")), "password"),
             (sessions.CreateSession(sign_in(password=LONGEST + "a")), "password"),
-            (
-                users.ChangePassword(password_change(current_password=LONGEST + "a")),
-                "current_password",
-            ),
-            (users.ChangePassword(password_change(new_password=LONGEST + "a")), "new_password"),
+            (users.ChangePassword(changed(current_password=LONGEST + "a")), "current_password"),
+            (users.ChangePassword(changed(new_password=LONGEST + "a")), "new_password"),
             (users.ResetPassword(reset(new_password=LONGEST + "a")), "new_password"),
         ):
             assert (await refused(call_)).fields == {field: rule}
@@ -207,8 +203,8 @@ class TestPasswords:
         rule = "must have at least 1 character"
         for call_, field in (
             (sessions.CreateSession(sign_in(password="")), "password"),
-            (users.ChangePassword(password_change(current_password="")), "current_password"),
-            (users.ChangePassword(password_change(new_password="")), "new_password"),
+            (users.ChangePassword(changed(current_password="")), "current_password"),
+            (users.ChangePassword(changed(new_password="")), "new_password"),
             (users.ResetPassword(reset(new_password="")), "new_password"),
         ):
             assert (await refused(call_)).fields == {field: rule}
@@ -224,7 +220,7 @@ class TestPasswords:
             assert refusal.fields == {"password": "must have at least 8 characters"}
 
 
-def password_change(**given):
+def changed(**given):
     values = {"user_id": str(uuid4()), "current_password": PASSWORD, "new_password": PASSWORD}
     return user_service_pb2.ChangePasswordRequest(**(values | given))
 

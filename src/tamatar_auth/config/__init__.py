@@ -1,1 +1,1 @@
-"""Settings in groups, their types and sources, and the files that they name."""
+"""Settings: their types, their sources, and the files that they name."""

@@ -1,4 +1,4 @@
-"""Addresses that a server listens on."""
+"""Where a server listens."""
 
 import errno
 import ipaddress
@@ -35,7 +35,7 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach the address."""
+        """Whether only this machine can reach it."""
         if self.path or self.host == "localhost":
             return True
         try:
@@ -45,14 +45,14 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_taken(self) -> bool:
-        """Whether a process listens on the address, or on one that its name resolves to."""
+        """Whether a process listens there, on any of the addresses that a name stands for."""
         try:
             if self.path:
                 with socket.socket(socket.AF_UNIX) as probe:
                     return probe.connect_ex(self.path) == 0
             resolved = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError:
-            return False  # the error of binding names the cause
+            return False  # whoever binds it learns why that is impossible
         return any(_is_taken(family, sockaddr) for family, _, _, _, sockaddr in resolved)
 
 

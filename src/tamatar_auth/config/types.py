@@ -1,5 +1,6 @@
-"""The types of settings, with the checks of their texts."""
+"""The forms that settings have: how their texts are read, and what is refused."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -21,7 +22,7 @@ def _parse_address(value: object) -> object:
 
 
 def strip_driver(url: str) -> str:
-    """Return a URL for libpq, without SQLAlchemy's name of a driver."""
+    """Give a URL as libpq reads it: SQLAlchemy's name of a driver is taken out."""
     return re.sub(r"^(postgres(?:ql)?)\+psycopg:", r"\1:", url)
 
 
@@ -31,27 +32,17 @@ def _check_postgresql_url(value: SecretStr | None) -> SecretStr | None:
     url = strip_driver(value.get_secret_value())
     if not re.match(r"postgres(ql)?://", url):
         raise ValueError("must be a URL that begins with postgresql://")
-    if not _is_readable(url):
-        raise ValueError(
-            "must be a URL that libpq can read, special characters of user and password as %XX"
-        )
-    return value
-
-
-def _is_readable(url: str) -> bool:
     # Settings without a URL must load no driver.
     from psycopg import ProgrammingError  # noqa: PLC0415
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
-    try:
+    with contextlib.suppress(ProgrammingError, ValueError):  # the texts show parts of the value
         conninfo_to_dict(url)
-        return urlsplit(url).netloc.count("@") <= 1
-    except (ProgrammingError, ValueError):  # the texts show parts of the value
-        return False
-
-
-def _parse_optional_address(value: object) -> object:
-    return _parse_address(empty_as_none(value))
+        if urlsplit(url).netloc.count("@") <= 1:
+            return value
+    raise ValueError(
+        "must be a URL that libpq can read, special characters of user and password as %XX"
+    )
 
 
 def _check_length(value: SecretStr | None) -> SecretStr | None:
@@ -61,7 +52,7 @@ def _check_length(value: SecretStr | None) -> SecretStr | None:
 
 
 def empty_as_none(value: object) -> object:
-    """Return None for an empty variable, which counts as not set."""
+    """Take an empty variable as one that is not set."""
     return None if value == "" else value
 
 
@@ -76,5 +67,5 @@ Addresses: TypeAlias = Annotated[
     Field(min_length=1, max_length=16),
 ]
 OptionalAddress: TypeAlias = Annotated[
-    ListenAddress | None, BeforeValidator(_parse_optional_address)
+    ListenAddress | None, BeforeValidator(_parse_address), BeforeValidator(empty_as_none)
 ]

@@ -1,4 +1,4 @@
-"""The failures that end a call with a status.
+"""The failures that callers are told about.
 
     Failure
     ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
@@ -45,20 +45,20 @@ class FieldViolation(NamedTuple):
 
 
 class Failure(Exception):  # noqa: N818 - a failure is not an error of this program
-    """The reason why a call fails, as its caller sees it."""
+    """A call cannot be answered as the caller hoped."""
 
     code: ClassVar[str]
     reason: ClassVar[str]
     message: ClassVar[str]
     retry_after: float | None = None
-    """Seconds after which the same call may succeed."""
+    """Seconds after which the same call may well succeed."""
     retry_jitter: ClassVar[float] = 0.0
-    """The largest random share that is added to `retry_after`. Callers that fail at the same
-    moment must not retry at the same moment."""
+    """By what share of them a caller is told to wait longer, at random: those that are refused
+    together are not to come back together."""
 
     metadata: Mapping[str, str] = NO_METADATA
     audit_details: Mapping[str, str] = NO_METADATA
-    """Facts for the audit trail that no caller sees."""
+    """What the audit trail is told and the caller is not."""
     violations: Sequence[FieldViolation] = ()
 
     def __str__(self) -> str:
@@ -78,12 +78,12 @@ class InvalidFields(Failure):
 
     @classmethod
     def field(cls, field: str, description: str) -> "InvalidFields":
-        """Return the failure for one field."""
+        """Name the one field that breaks a rule."""
         return cls(FieldViolation(field, description))
 
 
 class MalformedRequest(Failure):
-    """The bytes of the request are not a message of the method's type."""
+    """The bytes of the request are not the message that the method takes."""
 
     code = "INVALID_ARGUMENT"
     reason = "MALFORMED_REQUEST"
@@ -91,16 +91,16 @@ class MalformedRequest(Failure):
 
 
 class InvalidPageToken(Failure):
-    """The page token was not issued by this service, or was issued for another query."""
+    """The page token is not ours, or was made for another query."""
 
     code = "INVALID_ARGUMENT"
     reason = "INVALID_PAGE_TOKEN"
     message = "The page token is not valid for this query."
-    violations = (FieldViolation("page_token", "must come from the previous page"),)
+    violations = (FieldViolation("page_token", "must come from the page before"),)
 
 
 class CallerUnknown(Failure):
-    """The calling service did not prove its identity. No caller sees the cause."""
+    """The service that calls did not prove who it is; why is not told."""
 
     code = "UNAUTHENTICATED"
     reason = "CALLER_UNKNOWN"
@@ -108,7 +108,7 @@ class CallerUnknown(Failure):
 
 
 class CallerNotAllowed(Failure):
-    """The calling service has none of the roles that the method requires."""
+    """The service that calls has none of the roles that may call this method."""
 
     code = "PERMISSION_DENIED"
     reason = "CALLER_NOT_ALLOWED"
@@ -120,11 +120,11 @@ class CallerNotAllowed(Failure):
 
 
 class ServerBusy(Failure):
-    """The server is at a limit of calls, hashes or streams; the call was rejected unprocessed."""
+    """As many calls are in flight, or passwords hashed, as may be; this one was not looked at."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "SERVER_BUSY"
-    message = "The server is busy. Try again."
+    message = "The server is busy: try again."
     retry_after = 1.0
     retry_jitter = 0.5
 
@@ -134,31 +134,31 @@ class ServerBusy(Failure):
 
 
 class ServiceStopping(Failure):
-    """This process stops; another one can serve the call."""
+    """This process ends; another one answers."""
 
     code = "UNAVAILABLE"
     reason = "SERVICE_STOPPING"
-    message = "This server is stopping. Connect again."
+    message = "This server is stopping: connect again."
     retry_after = 0.1
     retry_jitter = 1.0
 
 
 class StreamInterrupted(Failure):
-    """The stream may have lost messages."""
+    """What a stream tells may lack something from here on."""
 
     code = "UNAVAILABLE"
     reason = "STREAM_INTERRUPTED"
-    message = "The stream may have lost messages. Open a new one."
+    message = "The stream may lack something from here on: begin another one."
     retry_after = 0.1
     retry_jitter = 5.0
 
 
 class InternalFault(Failure):
-    """A fault of this service. Its log has the `error_id`."""
+    """A fault of this service; `error_id` is in its log."""
 
     code = "INTERNAL"
     reason = "INTERNAL_FAULT"
-    message = "The service failed. Its log has the error id."
+    message = "The service failed: its log has the error id."
 
     def __init__(self, error_id: str) -> None:
         super().__init__()

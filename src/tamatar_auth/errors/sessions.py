@@ -1,4 +1,4 @@
-"""The failures about sessions."""
+"""The failures that are about sessions."""
 
 from tamatar_auth.errors import Failure
 
@@ -12,7 +12,7 @@ class SessionUnknown(Failure):
 
 
 class SessionExpired(Failure):
-    """The session's lifetime has ended."""
+    """The session's life is over."""
 
     code = "UNAUTHENTICATED"
     reason = "SESSION_EXPIRED"
@@ -28,19 +28,19 @@ class SessionRevoked(Failure):
 
 
 class SessionIdle(Failure):
-    """The session was unused for longer than the idle limit."""
+    """The session was not in use for longer than it may rest."""
 
     code = "UNAUTHENTICATED"
     reason = "SESSION_IDLE"
-    message = "The session was unused for too long."
+    message = "The session was not in use for too long."
 
 
 class SessionReused(Failure):
-    """A replaced token was used to refresh the session, so the session was revoked."""
+    """A session was refreshed with a replaced token, so it was revoked."""
 
     code = "UNAUTHENTICATED"
     reason = "SESSION_REUSED"
-    message = "The session token was used again after its replacement."
+    message = "The session's token was used again after it had been replaced."
 
     def __init__(self, user_id: object = None, session_id: object = None) -> None:
         super().__init__()

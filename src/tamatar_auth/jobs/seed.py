@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
@@ -57,30 +56,20 @@ class SeedOutcome(Enum):
     RENAMED = "left alone: its username belongs to a user with another address"
 
 
-class SeedSummary(NamedTuple):
-    """The numbers of accounts that were created, repaired, and left unchanged."""
-
-    created: int
-    repaired: int
-    unchanged: int
-
-
 async def seed(
     database: Database,
     passwords: PasswordHasher,
     settings: Settings,
     report: Callable[[str], None] = lambda _: None,
-) -> SeedSummary:
+) -> Counter[SeedOutcome]:
     """Create or repair the first users, or raise `SeedingError`."""
     policy = PasswordPolicy(settings.passwords.min_length)
-    outcomes = []
+    outcomes: Counter[SeedOutcome] = Counter()
     for account in seed_accounts(settings):
         outcome = await _AccountSeeder(database, passwords, policy, account).run()
         report(f"{account.email}: {outcome.value}")
-        outcomes.append(outcome)
-    count = Counter(outcomes)
-    created, repaired = count[SeedOutcome.CREATED], count[SeedOutcome.REPAIRED]
-    return SeedSummary(created, repaired, len(outcomes) - created - repaired)
+        outcomes[outcome] += 1
+    return outcomes
 
 
 def seed_accounts(settings: Settings) -> Sequence[SeedAccount]:

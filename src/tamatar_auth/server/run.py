@@ -10,7 +10,7 @@ from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
-from tamatar_auth.observability.telemetry_setup import configure_telemetry
+from tamatar_auth.observability.telemetry import configure_telemetry
 from tamatar_auth.server.app import serve as run_server
 from tamatar_auth.server.grpcio_release import warn_if_untried
 from tamatar_auth.server.lifecycle import RunningService

@@ -43,11 +43,8 @@ def environments(
 
 def _metrics_addresses(settings: Settings) -> Sequence[ListenAddress]:
     """Return the metrics address of each worker, or none if metrics are not scraped."""
-    exporter_config, base = (
-        ExporterConfig.read(settings.telemetry),
-        settings.telemetry.metrics_listen,
-    )
-    if "prometheus" not in exporter_config.metrics or base.path:
+    base = settings.telemetry.metrics_listen
+    if "prometheus" not in ExporterConfig.read(settings.telemetry).metrics or base.path:
         return []
     numbers = range(settings.workers)
     return [base._replace(port=base.port and base.port + number) for number in numbers]

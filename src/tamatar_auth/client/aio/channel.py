@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Self
 
 import grpc
+from grpc.aio import AioRpcError
 
 from tamatar_auth.client.call_defaults import defaults_for
-from tamatar_auth.client.channel import CallMetadata, auth_errors
+from tamatar_auth.client.channel import CallMetadata
+from tamatar_auth.client.errors import auth_error
 
 
 class AuthChannel(grpc.aio.Channel):
@@ -75,20 +77,28 @@ class _Call:
         return getattr(self._call, name)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        with auth_errors():
+        try:
             return (yield from self._call.__await__())
+        except AioRpcError as error:
+            raise auth_error(error) from None
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        with auth_errors():
+        try:
             async for response in self._call:
                 yield response
+        except AioRpcError as error:
+            raise auth_error(error) from None
 
     async def read(self) -> Any:
         """Return the next response, or `grpc.aio.EOF`."""
-        with auth_errors():
+        try:
             return await self._call.read()
+        except AioRpcError as error:
+            raise auth_error(error) from None
 
     async def write(self, request: Any) -> None:
         """Send the next request."""
-        with auth_errors():
+        try:
             await self._call.write(request)
+        except AioRpcError as error:
+            raise auth_error(error) from None

@@ -3,9 +3,8 @@
 This module never reads parameters or the texts of errors, because they hold users' data.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from logging import DEBUG, WARNING
@@ -115,25 +114,25 @@ class StatementObserver:
         if failure.execution_context is not None:
             self._finish(failure.execution_context, failure.statement, failure.original_exception)
 
-    @contextlib.contextmanager
-    def observe(
+    def begin(
         self, summary: StatementSummary, text: str, info: psycopg.ConnectionInfo
-    ) -> Iterator[None]:
-        """Observe a statement that no engine runs. Its text contains no values."""
+    ) -> "RunningStatement":
+        """Begin to observe a statement that no engine runs. Its text contains no values."""
         span = (
             self._start_span(summary, text, _server_attributes(info)) if self._is_traced() else None
         )
-        running_statement = RunningStatement(perf_counter(), span)
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            seconds = _record_end(running_statement, error)
-            if self._is_reported(seconds):
-                self._report(summary, seconds, error)
+        return RunningStatement(perf_counter(), span)
+
+    def end(
+        self,
+        running_statement: "RunningStatement",
+        summary: StatementSummary,
+        error: BaseException | None,
+    ) -> None:
+        """End the observation of a statement that no engine runs."""
+        seconds = _record_end(running_statement, error)
+        if self._is_reported(seconds):
+            self._report(summary, seconds, error)
 
     def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
         running_statement: RunningStatement | None = getattr(context, "running_statement", None)

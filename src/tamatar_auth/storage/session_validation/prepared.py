@@ -35,9 +35,15 @@ class PreparedStatement:
 
     async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
         """Return the rows, or raise what psycopg raises."""
+        running = self._observer.begin(self._summary, self._text, connection.info)
         bound = {**self._defaults, **values}
-        with self._observer.observe(self._summary, self._text, connection.info):
-            return await self._execute(connection, [bound[name] for name in self._names])
+        try:
+            rows = await self._execute(connection, [bound[name] for name in self._names])
+        except BaseException as error:
+            self._observer.end(running, self._summary, error)
+            raise
+        self._observer.end(running, self._summary, None)
+        return rows
 
     async def _execute(
         self, connection: Connection, values: Sequence[object]
