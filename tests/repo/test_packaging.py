@@ -158,7 +158,7 @@ class TestWheel:
         )
 
         assert said.stderr.splitlines() == [
-            "typer is missing, which comes with the service: pip install 'tamatar-auth[server]'"
+            "The package typer is missing. Install it with: pip install 'tamatar-auth[cli]'"
         ]
 
     def test_stubs_are_typed_for_both_kinds_of_channel(
