@@ -46,7 +46,7 @@ CONNECTION_LIMITS = {
 """The limits of connections that such a machine could exceed, with their real values."""
 
 LIMIT = timedelta(seconds=30)
-"""The value of both in tests that are not about them: half the timeout of a test."""
+"""The value of both in tests that are not about them."""
 
 TOO_SLOW = hypothesis.HealthCheck.too_slow
 
