@@ -100,7 +100,7 @@ class TestPostgresql:
         assert len(rows) >= 3
         assert [row for row in rows if defaults[row[0]] != row[1]] == []
 
-    def test_operations_page_parameters_have_the_defaults_of_connections(self):
+    def test_operations_page_parameters_have_driver_defaults(self):
         rows = dict(re.findall(r"^\| `(\w+)`? ?[^|]*\| (\S+) \|", PAGE, re.MULTILINE))
         option = r"^\| `options=-c%20(\w+)%3D\w+` \| (\S+) \|"
 
