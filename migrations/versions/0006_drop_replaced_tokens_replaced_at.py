@@ -14,7 +14,10 @@ depends_on = None
 
 def upgrade() -> None:
     with steps() as step:
-        step.together("ALTER TABLE replaced_tokens DROP COLUMN IF EXISTS replaced_at")
+        step.together(
+            "-- squawk-ignore ban-drop-column\n"  # no release names it in a statement
+            "ALTER TABLE replaced_tokens DROP COLUMN IF EXISTS replaced_at"
+        )
 
 
 def downgrade() -> None:
