@@ -17,7 +17,7 @@ from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
-from tamatar_auth.storage.repositories.user_pages import MAX_SORTED_ROWS
+from tamatar_auth.storage.repositories.user_lists import MAX_SORTED_ROWS
 from tamatar_auth.storage.session_validation.connections import INDEX_PLAN_OPTIONS
 from tamatar_auth.storage.session_validation.statement import sessions_by_digest
 from tests.support.databases import TEMPLATE

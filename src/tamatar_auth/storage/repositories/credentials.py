@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Update, bindparam, case, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import users
@@ -88,11 +88,8 @@ _reset = _update_owned.values(password_hash=bindparam("new_hash"), version=_next
 _verify_email = _update_owned.values(email_verified=True, version=_next_version)
 
 
-class CredentialRepository:
+class CredentialRepository(Repository):
     """Finds and changes credentials over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def find_by_user_id(self, user_id: UUID) -> Credentials:
         """Return the credentials of a live user, or `NO_CREDENTIALS`."""
@@ -142,17 +139,12 @@ class CredentialRepository:
             "checked_hash": checked.password_hash,
             "new_hash": new_hash,
         }
-        row = (await self._connection.execute(statement, values)).one_or_none()
-        if row is None:
-            raise InvalidCredentials(Cause.CHANGED_MEANWHILE, checked.user_id)
-        return UserRow._make(row)
+        failure = InvalidCredentials(Cause.CHANGED_MEANWHILE, checked.user_id)
+        return UserRow._make(await self._one(statement, values, failure))
 
     async def _change_owned(
         self, statement: Update, owner: TokenOwner, values: Mapping[str, object]
     ) -> UserRow:
         """Change the active user that owns a token, while it has the token's address."""
         owned = {"user_id": owner.user_id, "owner_email": owner.email, **values}
-        row = (await self._connection.execute(statement, owned)).one_or_none()
-        if row is None:
-            raise UserTokenInvalid
-        return UserRow._make(row)
+        return UserRow._make(await self._one(statement, owned, UserTokenInvalid))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.storage import QueryStatisticsMissing
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.sqlstates import UNDEFINED_TABLE, sqlstate
 
 
@@ -57,11 +57,8 @@ _version = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
 _revision = text("SELECT version_num FROM alembic_version")
 
 
-class DiagnosticsRepository:
+class DiagnosticsRepository(Repository):
     """Reads PostgreSQL's own views over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def connections(self) -> ConnectionCounts:
         """Count the connections to the current database."""

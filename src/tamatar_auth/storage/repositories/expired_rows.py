@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, delete, func, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.keyset import limit_literal
 from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
 
@@ -42,11 +42,8 @@ _try_lock = select(
 ).execution_options(summary="SELECT")
 
 
-class ExpiredRowsRepository:
+class ExpiredRowsRepository(Repository):
     """Counts and removes rows past their retention over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def try_lock(self) -> bool:
         """Lock the sweep until the transaction ends; return False if another process holds it."""

@@ -23,8 +23,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.tables import password_attempts
 
 FREE_ATTEMPTS = 3
@@ -107,11 +107,8 @@ _clear = (
 )
 
 
-class LoginAttemptRepository:
+class LoginAttemptRepository(Repository):
     """Counts attempts over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def record_attempt(self, account: bytes, user_id: UUID | None) -> float | None:
         """Count an attempt and return None, or return the seconds to wait and count nothing.

@@ -1,13 +1,13 @@
 """Profiles: one row for each user, created and removed with it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, insert, select, update
 
 from tamatar_auth.errors.users import UserNotFound
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.tables import user_profiles
 
 
@@ -37,29 +37,19 @@ _update = (
 )
 
 
-class ProfileRepository:
+class ProfileRepository(Repository):
     """Finds and changes profiles over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def add(self, user_id: UUID, profile: ProfileRow) -> ProfileRow:
         """Add the profile of a user. A constraint raises `UserNotFound`."""
         values = {"user_id": user_id, **profile._asdict()}
-        return _profile_or_raise((await self._connection.execute(_insert, values)).one())
+        return ProfileRow._make((await self._connection.execute(_insert, values)).one())
 
     async def get(self, user_id: UUID) -> ProfileRow:
         """Return the profile of a user, or raise `UserNotFound`."""
-        found = await self._connection.execute(_select, {"owner_id": user_id})
-        return _profile_or_raise(found.one_or_none())
+        return ProfileRow._make(await self._one(_select, {"owner_id": user_id}, UserNotFound))
 
     async def update(self, user_id: UUID, changes: Mapping[str, str | None]) -> ProfileRow:
         """Change columns of a profile, or raise `UserNotFound`."""
-        changed = await self._connection.execute(_update, {"owner_id": user_id, **changes})
-        return _profile_or_raise(changed.one_or_none())
-
-
-def _profile_or_raise(row: Row[Any] | None) -> ProfileRow:
-    if row is None:
-        raise UserNotFound
-    return ProfileRow._make(row)
+        values = {"owner_id": user_id, **changes}
+        return ProfileRow._make(await self._one(_update, values, UserNotFound))

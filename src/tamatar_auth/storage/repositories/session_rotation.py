@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.sessions import SessionRevoked, SessionUnknown
 from tamatar_auth.errors.storage import TransactionConflict
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.session_state import (
     in_grace,
     is_idle,
@@ -108,11 +108,8 @@ _revoke_valid = (
 )
 
 
-class RotationRepository:
+class RotationRepository(Repository):
     """Replaces the tokens of sessions over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def rotate(
         self, token_digest: bytes, new: NewToken, *, idle_limit: timedelta | None = None
@@ -140,9 +137,7 @@ class RotationRepository:
         the token is the present one of a valid session: `rotate` ran before it was valid.
         """
         values = {"digest": token_digest, "idle_limit": idle_limit}
-        row = (await self._connection.execute(_find_by_replaced_token, values)).one_or_none()
-        if row is None:
-            raise SessionUnknown
+        row = await self._one(_find_by_replaced_token, values, SessionUnknown)
         raise_refusal(row.refusal)
         if row.is_current:
             raise TransactionConflict

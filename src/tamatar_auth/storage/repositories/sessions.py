@@ -9,27 +9,26 @@ from uuid import UUID
 from sqlalchemy import (
     Integer,
     Interval,
-    Row,
     Select,
-    Update,
     Uuid,
     bindparam,
     func,
     insert,
     select,
+    true,
+    tuple_,
     union_all,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.sessions import SessionNotFound
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.keyset import (
     KeysetCursor,
     after_condition,
     any_of,
     limit_literal,
 )
-from tamatar_auth.storage.repositories.session_lists import live_sessions_of_user, sessions_of_user
 from tamatar_auth.storage.repositories.session_state import is_stale, live
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 
@@ -65,8 +64,19 @@ class NewSession:
     ip_address: str | None = None
 
 
-_all_of_user = sessions_of_user(SESSION_COLUMNS)
-_live_of_user = live_sessions_of_user(SESSION_COLUMNS)
+_of_user = sessions.c.user_id == bindparam("owner_id")
+_all_of_user = select(*SESSION_COLUMNS).where(_of_user).subquery("found")
+_index_keys = (sessions.c.is_valid, sessions.c.expires_at)
+# Materialized, because a scan in the order of a list could pass all ended sessions first. The
+# number of live sessions is bounded. The row comparison fits idx_session_user_valid: other forms
+# let the planner read the unexpired sessions of all users.
+_live_of_user = (
+    select(*SESSION_COLUMNS)
+    .where(_of_user, tuple_(*_index_keys) > tuple_(true(), func.now()))
+    .order_by(*_index_keys)
+    .cte("found")
+    .prefix_with("MATERIALIZED")
+)
 
 is_of_token = sessions.c.id == (
     union_all(
@@ -105,14 +115,12 @@ _end = (
     .execution_options(summary="UPDATE sessions")
 )
 _end_of_user = _end.where(
-    sessions.c.user_id == bindparam("owner_id"),
-    live,
-    sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid)),
+    _of_user, live, sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid))
 )
 _end_excess = _end.where(
     sessions.c.id.in_(
         select(sessions.c.id)
-        .where(sessions.c.user_id == bindparam("owner_id"), live)
+        .where(_of_user, live)
         .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
         .offset(bindparam("kept", type_=Integer))
     )
@@ -127,11 +135,8 @@ _revoke_by_id = _revoke.where(sessions.c.id == bindparam("session_id"))
 _revoke_by_token = _revoke.where(is_of_token)
 
 
-class SessionRepository:
+class SessionRepository(Repository):
     """Finds and ends sessions over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def add(self, new: NewSession, lifetime: timedelta) -> SessionRow:
         """Add a session that expires after `lifetime`. A constraint raises `UserNotFound`."""
@@ -150,8 +155,8 @@ class SessionRepository:
 
     async def get(self, session_id: UUID) -> SessionRow:
         """Return the session, live or not, or raise `SessionNotFound`."""
-        found = await self._connection.execute(_by_id, {"session_id": session_id})
-        return _session_or_raise(found.one_or_none())
+        values = {"session_id": session_id}
+        return SessionRow._make(await self._one(_by_id, values, SessionNotFound))
 
     async def recent(self, user_id: UUID, *, limit: int) -> Sequence[SessionRow]:
         """Return the live sessions of a user, the latest activity first."""
@@ -173,11 +178,13 @@ class SessionRepository:
 
     async def revoke(self, session_id: UUID) -> SessionRow:
         """End a session, or raise `SessionNotFound`. A session that ended before is unchanged."""
-        return await self._revoke(_revoke_by_id, {"session_id": session_id})
+        values = {"session_id": session_id}
+        return SessionRow._make(await self._one(_revoke_by_id, values, SessionNotFound))
 
     async def revoke_by_token(self, token_digest: bytes) -> SessionRow:
         """End the session that has a token, or had it once, as `revoke` does."""
-        return await self._revoke(_revoke_by_token, {"digest": token_digest})
+        values = {"digest": token_digest}
+        return SessionRow._make(await self._one(_revoke_by_token, values, SessionNotFound))
 
     async def revoke_of_user(self, user_id: UUID, *, except_id: UUID | None = None) -> int:
         """End the live sessions of a user, all or all but one, and return how many."""
@@ -188,12 +195,3 @@ class SessionRepository:
         named = statement.execution_options(summary="SELECT sessions")
         found = await self._connection.execute(named, {"owner_id": user_id})
         return [SessionRow._make(row) for row in found]
-
-    async def _revoke(self, statement: Update, values: dict[str, object]) -> SessionRow:
-        return _session_or_raise((await self._connection.execute(statement, values)).one_or_none())
-
-
-def _session_or_raise(row: Row[Any] | None) -> SessionRow:
-    if row is None:
-        raise SessionNotFound
-    return SessionRow._make(row)

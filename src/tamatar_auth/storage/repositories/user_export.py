@@ -5,8 +5,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.keyset import limit_literal
 from tamatar_auth.storage.repositories.profiles import PROFILE_COLUMNS, ProfileRow
 from tamatar_auth.storage.repositories.users import UserRow
@@ -24,11 +24,8 @@ class ExportedUser(NamedTuple):
         return f"ExportedUser({self.user.id})"
 
 
-class ExportRepository:
+class ExportRepository(Repository):
     """Reads users in the order of their ids, over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def page(self, after: UUID | None, *, size: int) -> Sequence[ExportedUser]:
         """Return up to `size` live users whose ids come after `after`."""

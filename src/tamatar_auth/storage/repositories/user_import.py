@@ -29,12 +29,12 @@ from sqlalchemy import (
     union,
 )
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.errors.users import EmailTaken, ImportedDifferently, UserIdTaken, UsernameTaken
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.keyset import any_of
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.users import NewUser
@@ -136,11 +136,8 @@ _conflicting_ids = union(
 ).execution_options(summary="SELECT users")
 
 
-class ImportRepository:
+class ImportRepository(Repository):
     """Adds users, and finds the users that conflict, over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def add(self, imported_users: Sequence[ImportedUser]) -> Collection[ImportedUser]:
         """Add the users without a conflict, and return them.

@@ -5,11 +5,11 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Interval, Row, bindparam, delete, func, select
+from sqlalchemy import Interval, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import UserTokenInvalid
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.tables import user_tokens
 
 
@@ -63,11 +63,8 @@ _revoke = (
 _expiry_of_new = select(_expiry).execution_options(summary="SELECT")
 
 
-class UserTokenRepository:
+class UserTokenRepository(Repository):
     """Issues and consumes one-time tokens over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def issue(
         self, purpose: TokenPurpose, owner: TokenOwner, token_digest: bytes, lifetime: timedelta
@@ -88,7 +85,7 @@ class UserTokenRepository:
     async def get(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
         """Return the owner of a token, or raise `UserTokenInvalid`. The token stays valid."""
         values = {"of_purpose": purpose, "digest": token_digest}
-        return _owner_or_raise((await self._connection.execute(_find, values)).one_or_none())
+        return TokenOwner._make(await self._one(_find, values, UserTokenInvalid))
 
     async def consume(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
         """Delete a token and return its owner, or raise `UserTokenInvalid`.
@@ -96,7 +93,7 @@ class UserTokenRepository:
         One of several calls at the same time succeeds.
         """
         values = {"of_purpose": purpose, "digest": token_digest}
-        return _owner_or_raise((await self._connection.execute(_consume, values)).one_or_none())
+        return TokenOwner._make(await self._one(_consume, values, UserTokenInvalid))
 
     async def revoke(self, user_id: UUID) -> None:
         """Delete every token of a user."""
@@ -106,9 +103,3 @@ class UserTokenRepository:
         """Return when a token issued now would expire."""
         found = await self._connection.execute(_expiry_of_new, {"lifetime": lifetime})
         return found.scalar_one()
-
-
-def _owner_or_raise(row: Row[UUID, str] | None) -> TokenOwner:
-    if row is None:
-        raise UserTokenInvalid
-    return TokenOwner._make(row)

@@ -21,9 +21,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
+from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.keyset import any_of, limit_literal
 from tamatar_auth.storage.repositories.user_filters import Deleted, deletion_conditions
 from tamatar_auth.storage.tables import users
@@ -124,11 +124,8 @@ _purge = (
 )
 
 
-class UserRepository:
+class UserRepository(Repository):
     """Finds and changes a user over one connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def add(self, new: NewUser) -> UserRow:
         """Add a user. PostgreSQL's constraints raise `EmailTaken` and `UsernameTaken`."""
@@ -218,10 +215,7 @@ class UserRepository:
             raise UserNotFound
 
     async def _get(self, statement: Select[Any], value: object) -> UserRow:
-        row = (await self._connection.execute(statement, {"value": value})).one_or_none()
-        if row is None:
-            raise UserNotFound
-        return UserRow._make(row)
+        return UserRow._make(await self._one(statement, {"value": value}, UserNotFound))
 
     async def _lock(
         self, user_id: UUID, version: int | None = None, *, deleted: Deleted = Deleted.EXCLUDE
@@ -230,10 +224,7 @@ class UserRepository:
 
         Raise `UserNotFound`, or `EtagMismatch` if the user has another version than `version`.
         """
-        found = await self._connection.execute(_locked[deleted], {"user_id": user_id})
-        row = found.one_or_none()
-        if row is None:
-            raise UserNotFound
+        row = await self._one(_locked[deleted], {"user_id": user_id}, UserNotFound)
         if version not in {None, row.version}:
             raise EtagMismatch
         return UserRow._make(row)
