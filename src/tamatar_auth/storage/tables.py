@@ -77,12 +77,7 @@ users = Table(
     CheckConstraint("email <> ''", name="email_not_empty"),
     CheckConstraint("username <> ''", name="username_not_empty"),
     Index("uq_users_email_live", "email", unique=True, postgresql_where=LIVE),
-    Index(
-        "uq_users_username_live",
-        "username",
-        unique=True,
-        postgresql_where=LIVE,
-    ),
+    Index("uq_users_username_live", "username", unique=True, postgresql_where=LIVE),
     Index("uq_users_request_id", "request_id", unique=True),
     # With deleted users too, which are in neither unique index.
     Index("idx_user_email", "email"),

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from psycopg.waiting import READY_NONE, READY_R, READY_W, WAIT_R, WAIT_W
 
-from tamatar_auth.storage.driver.waiting import wait_for_result
+from tamatar_auth.storage.driver.connection import wait_for_result
 from tests.support.waiting import eventually
 
 SHORT = 0.01

@@ -1,14 +1,16 @@
 """A psycopg connection whose waits end when the task is cancelled or the server falls silent."""
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg import Column
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from psycopg.waiting import Wait, wait_async
 
-from tamatar_auth.storage.driver.cursor import Cursor
 from tamatar_auth.storage.driver.liveness import (
     SUSPECT_AFTER,
     SilenceLimits,
@@ -19,7 +21,6 @@ from tamatar_auth.storage.driver.orphaned_statements import (
     IDLE_CHECK_INTERVAL,
     OrphanedStatements,
 )
-from tamatar_auth.storage.driver.waiting import wait_for_result
 
 Result = TypeVar("Result")
 
@@ -155,3 +156,58 @@ class Connection(psycopg.AsyncConnection[Any]):
             self.orphaned.finish_commit(self, gen)
         else:
             self.orphaned.cancel(self, self.statement_started_at)
+
+
+class Cursor(psycopg.AsyncCursor[Any]):
+    """A cursor that describes the columns of its result only on demand.
+
+    SQLAlchemy gets the description after every statement, but reads it only the first time. For
+    24 columns psycopg builds it in about 30 µs, a twelfth of a statement's cost here.
+    """
+
+    @property
+    def description(self) -> Any:
+        """The columns of the result, or None if the statement returns no rows."""
+        result = self.pgresult
+        return LazyDescription(self, result.nfields) if result and result.nfields else None
+
+
+class LazyDescription(Sequence[Column]):
+    """The columns of a cursor's present result."""
+
+    def __init__(self, cursor: Cursor, width: int) -> None:
+        self._cursor = cursor
+        self._width = width
+
+    def __len__(self) -> int:
+        return self._width
+
+    def __getitem__(self, place: Any) -> Any:
+        return [*self][place]
+
+    def __iter__(self) -> Iterator[Column]:
+        return (Column(self._cursor, place) for place in range(self._width))
+
+
+async def wait_for_result(
+    gen: PQGen[Result], state: Wait, socket: int, interval: float, on_idle: Callable[[], None]
+) -> Result:
+    """Run a generator of psycopg, which has yielded `state`, to its end; return its result.
+
+    `on_idle` is called each time the server has sent nothing for `interval` seconds. What it
+    raises is raised.
+    """
+    return await wait_async(_with_check(gen, state, on_idle), socket, interval)
+
+
+def _with_check(gen: PQGen[Result], state: Wait, on_idle: Callable[[], None]) -> PQGen[Result]:
+    # Without `yield from`: a caller that was cancelled may still resume `gen`.
+    while True:
+        ready = yield state
+        if not ready:
+            on_idle()
+        try:
+            state = gen.send(ready)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

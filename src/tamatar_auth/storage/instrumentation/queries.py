@@ -81,7 +81,14 @@ class StatementObserver:
     def __init__(self, slow: float, tracer: Tracer | None, meter: Meter | None) -> None:
         self._slow = slow
         self._tracer = tracer
-        self._durations = _durations(meter) if meter is not None else None
+        self._durations: Histogram | None = None
+        if meter is not None:
+            self._durations = meter.create_histogram(
+                semconv.DB_DURATION,
+                unit="s",
+                description="Duration of database client operations.",
+                explicit_bucket_boundaries_advisory=semconv.DB_SECONDS,
+            )
 
     def before_execute(
         self,
@@ -130,9 +137,7 @@ class StatementObserver:
         error: BaseException | None,
     ) -> None:
         """End the observation of a statement that no engine runs."""
-        seconds = _record_end(running_statement, error)
-        if self._is_reported(seconds):
-            self._report(summary, seconds, error)
+        self._report(summary, _record_end(running_statement, error), error)
 
     def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
         running_statement: RunningStatement | None = getattr(context, "running_statement", None)
@@ -192,15 +197,6 @@ def error_type(error: BaseException) -> str:
     return sqlstate(error) or type(error).__qualname__
 
 
-def _durations(meter: Meter) -> Histogram:
-    return meter.create_histogram(
-        semconv.DB_DURATION,
-        unit="s",
-        description="Duration of database client operations.",
-        explicit_bucket_boundaries_advisory=semconv.DB_SECONDS,
-    )
-
-
 def _record_end(running_statement: RunningStatement, error: BaseException | None) -> float:
     """End the span of a statement, add to the totals, and return its seconds."""
     seconds = perf_counter() - running_statement.started
@@ -208,18 +204,14 @@ def _record_end(running_statement: RunningStatement, error: BaseException | None
     if totals is not None:
         totals.statements += 1
         totals.seconds += seconds
-    if running_statement.span is not None:
-        _end_span(running_statement.span, error)
+    if (span := running_statement.span) is not None:
+        if error is not None:
+            span.set_attribute(semconv.ERROR_TYPE, error_type(error))
+            if state := sqlstate(error):
+                span.set_attribute(semconv.DB_STATUS, state)
+            span.set_status(StatusCode.ERROR)
+        span.end()
     return seconds
-
-
-def _end_span(span: Span, error: BaseException | None) -> None:
-    if error is not None:
-        span.set_attribute(semconv.ERROR_TYPE, error_type(error))
-        if state := sqlstate(error):
-            span.set_attribute(semconv.DB_STATUS, state)
-        span.set_status(StatusCode.ERROR)
-    span.end()
 
 
 def _labels(summary: StatementSummary, error: BaseException | None) -> dict[str, str]:

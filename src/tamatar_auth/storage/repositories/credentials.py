@@ -45,21 +45,11 @@ class Credentials:
 NO_CREDENTIALS = Credentials(UUID(int=0), None, None)
 """The credentials for an unknown user: every password is wrong."""
 
-_COLUMNS: Sequence[ColumnElement[Any]] = (
-    users.c.id,
-    users.c.email,
-    users.c.password_hash,
-    users.c.is_active,
-    users.c.username,
-    users.c.first_name,
-    users.c.last_name,
-    users.c.full_name,
-)
-
 
 def _select_by(column: ColumnElement[Any]) -> Select[Any]:
+    names = ("username", "first_name", "last_name", "full_name")
     return (
-        select(*_COLUMNS)
+        select(*users.c["id", "email", "password_hash", "is_active", *names])
         .where(column == bindparam("value", type_=column.type), users.c.deleted_at.is_(None))
         .execution_options(summary="SELECT users")
     )

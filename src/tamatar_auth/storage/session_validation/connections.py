@@ -6,12 +6,15 @@ SQLAlchemy around a statement, several times that of the statement itself, is do
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 import psycopg
 from psycopg.types.numeric import Int8BinaryLoader
+from sqlalchemy import CompoundSelect
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.errors import ServiceStopping
@@ -23,7 +26,7 @@ from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.instrumentation.pool_metrics import PoolUsage
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
-from tamatar_auth.storage.session_validation.prepared import PreparedStatement, SelectStatement
+from tamatar_auth.storage.instrumentation.statement_summary import summarize
 
 INDEX_PLAN_OPTIONS = (
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
@@ -37,6 +40,14 @@ rows may read the whole table."""
 
 MAX_IDLE_TIME = 30.0
 """Seconds after which an unused connection is closed."""
+
+
+STALE_STATEMENT_ERRORS = (
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.InvalidSqlStatementName,
+)
+"""Errors of a prepared statement that did not run. A migration changed its columns, or it does
+not exist because a pooler has switched to another server."""
 
 
 @dataclass(slots=True)
@@ -78,7 +89,7 @@ class DedicatedPool:
         self._valid_from = 0.0
         self._is_closed = False
 
-    def statement(self, statement: SelectStatement) -> PreparedStatement:
+    def statement(self, statement: CompoundSelect[Any]) -> "PreparedStatement":
         """Return a statement to run on these connections."""
         return PreparedStatement(statement, self._observer)
 
@@ -159,3 +170,39 @@ async def _discard_old_plans(pooled: _PooledConnection) -> None:
     if monotonic() - pooled.planned_at > PLAN_LIFETIME:
         await pooled.connection.execute("DISCARD PLANS", prepare=False)
         pooled.planned_at = monotonic()
+
+
+class PreparedStatement:
+    """A statement that SQLAlchemy compiles once, and psycopg prepares once on each connection."""
+
+    def __init__(self, statement: CompoundSelect[Any], observer: StatementObserver) -> None:
+        dialect = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+        compiled = statement.compile(dialect=dialect)
+        self._text = compiled.string
+        self._names: Sequence[str] = compiled.positiontup or ()
+        self._defaults = compiled.params
+        self._summary = summarize(statement.get_execution_options(), self._text)
+        self._observer = observer
+
+    async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
+        """Return the rows, or raise what psycopg raises."""
+        running = self._observer.begin(self._summary, self._text, connection.info)
+        bound = {**self._defaults, **values}
+        try:
+            rows = await self._execute(connection, [bound[name] for name in self._names])
+        except BaseException as error:
+            self._observer.end(running, self._summary, error)
+            raise
+        self._observer.end(running, self._summary, None)
+        return rows
+
+    async def _execute(
+        self, connection: Connection, values: Sequence[object]
+    ) -> Sequence[tuple[Any, ...]]:
+        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(connection)
+        try:
+            await cursor.execute(self._text, values, prepare=True, binary=True)
+        except STALE_STATEMENT_ERRORS:
+            await connection.execute("DEALLOCATE ALL", prepare=False)  # psycopg forgets its names
+            await cursor.execute(self._text, values, prepare=True, binary=True)
+        return await cursor.fetchall()

@@ -37,22 +37,10 @@ ValidatedRow: TypeAlias = Sequence[Any]
 COLUMNS: Sequence[ColumnElement[Any]] = (
     cast(sessions.c.id, Text),
     cast(sessions.c.user_id, Text),
-    sessions.c.created_at,
-    sessions.c.expires_at,
-    sessions.c.last_activity_at,
-    sessions.c.user_agent,
+    *sessions.c["created_at", "expires_at", "last_activity_at", "user_agent"],
     func.host(sessions.c.ip_address),
-    users.c.email,
-    users.c.username,
-    users.c.first_name,
-    users.c.last_name,
-    users.c.full_name,
-    users.c.avatar_url,
-    users.c.email_verified,
-    users.c.version,
-    users.c.created_at,
-    users.c.updated_at,
-    users.c.last_login_at,
+    *users.c["email", "username", "first_name", "last_name", "full_name", "avatar_url"],
+    *users.c["email_verified", "version", "created_at", "updated_at", "last_login_at"],
 )
 """A valid session and its user. Columns such as `revoked_at` are left out, because they are NULL
 in a valid session and user. Times are microseconds since 2000-01-01."""
