@@ -48,11 +48,7 @@ def create_engine(
     return engine
 
 
-def _replace_if_dead(
-    connection: Any,
-    _record: ConnectionPoolEntry,
-    _proxy: object,
-) -> None:
+def _replace_if_dead(connection: Any, _record: ConnectionPoolEntry, _proxy: object) -> None:
     # The pool then opens another connection.
     if is_dead(connection.driver_connection):
         raise exc.DisconnectionError("closed by the server")

@@ -7,26 +7,10 @@ the same in every database, and a plain index serves prefix searches too.
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    DateTime,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Named,
-    String,
-    Table,
-    TypedColumns,
-    Uuid,
-    false,
-    func,
-    text,
-    true,
-)
+from sqlalchemy import Named, TypedColumns, false, func, text, true
 from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.schema import CheckConstraint, Column, ForeignKey, Index, MetaData, Table
+from sqlalchemy.types import DateTime, Integer, LargeBinary, String, Uuid
 
 metadata = MetaData(
     naming_convention={

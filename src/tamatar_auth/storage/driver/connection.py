@@ -17,10 +17,7 @@ from tamatar_auth.storage.driver.liveness import (
     SilentServerError,
     is_readable,
 )
-from tamatar_auth.storage.driver.orphaned_statements import (
-    IDLE_CHECK_INTERVAL,
-    OrphanedStatements,
-)
+from tamatar_auth.storage.driver.orphaned_statements import IDLE_CHECK_INTERVAL, OrphanedStatements
 
 Result = TypeVar("Result")
 

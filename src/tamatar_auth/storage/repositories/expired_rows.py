@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, delete, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, select, tuple_
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.repositories import Repository
@@ -25,16 +25,22 @@ class ExpiredRows(Enum):
     FORGOTTEN_ATTEMPTS = "forgotten_attempts"
 
     @property
+    def retained_since(self) -> Column[Any]:
+        """The column with the time at which the retention begins."""
+        return _RETAINED_SINCE[self]
+
+    @property
     def table(self) -> Table:
         """The table that the rows are in."""
-        match self:
-            case ExpiredRows.EXPIRED_SECRETS:
-                return user_tokens
-            case ExpiredRows.FORGOTTEN_ATTEMPTS:
-                return password_attempts
-            case _:
-                return sessions
+        return self.retained_since.table
 
+
+_RETAINED_SINCE: Mapping[ExpiredRows, Column[Any]] = {
+    ExpiredRows.ENDED_SESSIONS: sessions.c.revoked_at,
+    ExpiredRows.EXPIRED_SESSIONS: sessions.c.expires_at,
+    ExpiredRows.EXPIRED_SECRETS: user_tokens.c.expires_at,
+    ExpiredRows.FORGOTTEN_ATTEMPTS: password_attempts.c.last_tried_at,
+}
 
 # A lock of the transaction, because a pooler may lend the connection to another client.
 _try_lock = select(
@@ -106,7 +112,7 @@ def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
     return (
         select(*kind.table.primary_key.columns)
         .where(_is_past_retention(kind, retention))
-        .order_by(_retained_since(kind))
+        .order_by(kind.retained_since)
         .limit(limit_literal(limit))
     )
 
@@ -117,7 +123,7 @@ def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement
     A revoked session is kept as an ended one, even after it would have expired. The attempts
     of a user are kept until its password is right or reset.
     """
-    old = _retained_since(kind) <= func.now() - retention
+    old = kind.retained_since <= func.now() - retention
     match kind:
         case ExpiredRows.EXPIRED_SESSIONS:
             return sessions.c.is_valid & old
@@ -125,16 +131,3 @@ def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement
             return password_attempts.c.user_id.is_(None) & old
         case _:
             return old
-
-
-def _retained_since(kind: ExpiredRows) -> ColumnElement[Any]:
-    """Return the column with the time at which the retention begins."""
-    match kind:
-        case ExpiredRows.ENDED_SESSIONS:
-            return sessions.c.revoked_at
-        case ExpiredRows.EXPIRED_SESSIONS:
-            return sessions.c.expires_at
-        case ExpiredRows.EXPIRED_SECRETS:
-            return user_tokens.c.expires_at
-        case ExpiredRows.FORGOTTEN_ATTEMPTS:
-            return password_attempts.c.last_tried_at

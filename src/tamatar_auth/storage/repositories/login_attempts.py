@@ -8,21 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Select,
-    bindparam,
-    case,
-    cast,
-    delete,
-    extract,
-    func,
-    literal,
-    select,
-    update,
-)
+from sqlalchemy import bindparam, case, cast, delete, extract, func, literal, select, update
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
+from sqlalchemy.sql import ColumnElement, Select
+from sqlalchemy.types import Integer
 
 from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.tables import password_attempts
@@ -60,10 +49,7 @@ def record_statement(now: ColumnElement[datetime]) -> Select[*tuple[Any, ...]]:
     It returns the failures, or NULL and the seconds to wait.
     """
     new = insert(password_attempts).values(
-        account=bindparam("of_account"),
-        user_id=bindparam("of_user"),
-        failures=1,
-        blocked_until=now,
+        account=bindparam("of_account"), user_id=bindparam("of_user"), failures=1, blocked_until=now
     )
     is_free = _columns.failures < FREE_ATTEMPTS
     is_due = (_columns.blocked_until <= now) & (_columns.failures < MAX_FAILURES)

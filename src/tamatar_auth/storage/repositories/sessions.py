@@ -6,20 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    Integer,
-    Interval,
-    Select,
-    Uuid,
-    bindparam,
-    func,
-    insert,
-    select,
-    true,
-    tuple_,
-    union_all,
-    update,
-)
+from sqlalchemy import Select, bindparam, func, insert, select, true, tuple_, union_all, update
+from sqlalchemy.types import Integer, Interval, Uuid
 
 from tamatar_auth.errors.sessions import SessionNotFound
 from tamatar_auth.storage.repositories import Repository

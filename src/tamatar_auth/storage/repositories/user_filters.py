@@ -116,13 +116,10 @@ def column_ranges(matching: UserFilter) -> Mapping[str, ColumnRange]:
 
 def deletion_conditions(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
     """Return the condition that excludes deleted users, or excludes all others."""
-    match deleted:
-        case Deleted.EXCLUDE:
-            return (users.c.deleted_at.is_(None),)
-        case Deleted.ONLY:
-            return (users.c.deleted_at.is_not(None),)
-        case Deleted.INCLUDE:
-            return ()
+    if deleted is Deleted.INCLUDE:
+        return ()
+    is_live = users.c.deleted_at.is_(None)
+    return (is_live if deleted is Deleted.EXCLUDE else ~is_live,)
 
 
 def after_prefix(prefix: str) -> str | None:

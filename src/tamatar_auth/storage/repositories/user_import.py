@@ -11,25 +11,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    Boolean,
-    ColumnElement,
-    DateTime,
-    LargeBinary,
-    Select,
-    Text,
-    Uuid,
-    any_,
-    bindparam,
-    column,
-    func,
-    insert,
-    select,
-    union,
-)
+from sqlalchemy import any_, bindparam, column, func, insert, select, union
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.sql import ColumnElement, Select
+from sqlalchemy.types import ARRAY, String, Text, TypeEngine, Uuid
 
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import TransactionConflict
@@ -63,25 +48,15 @@ class ExistingUser(NamedTuple):
     is_live: bool
 
 
-# Text without a length: a cast to a type with one would cut long values silently.
-_IMPORTED_TYPES: dict[str, TypeEngine[Any]] = {
-    "id": Uuid(),
-    "email": Text(),
-    "username": Text(),
-    "password_hash": Text(),
-    "first_name": Text(),
-    "last_name": Text(),
-    "avatar_url": Text(),
-    "email_verified": Boolean(),
-    "request_id": Uuid(),
-    "request_digest": LargeBinary(),
-    "is_active": Boolean(),
-    "created_at": DateTime(timezone=True),
-}
 _IMPORT_ONLY = ("is_active", "created_at")
 """Columns that an import sets and a new user does not have."""
 
-_PROFILE_TYPES: dict[str, TypeEngine[Any]] = {
+# Text without a length: a cast to a type with one would cut long values silently.
+_IMPORTED_TYPES: Mapping[str, TypeEngine[Any]] = {
+    name: Text() if isinstance(users.c[name].type, String) else users.c[name].type
+    for name in (*NewUser.__dataclass_fields__, *_IMPORT_ONLY)
+}
+_PROFILE_TYPES: Mapping[str, TypeEngine[Any]] = {
     "user_id": Uuid(),
     **{name: Text() for name in ProfileRow._fields},
 }
@@ -118,10 +93,7 @@ _add_profiles = (
 # The lock makes the transaction a write, so its commit waits for the standbys to confirm the
 # users that it reports as existing.
 _existing = (
-    select(
-        *(users.c[name] for name in ExistingUser._fields[:-1]),
-        users.c.deleted_at.is_(None),
-    )
+    select(*(users.c[name] for name in ExistingUser._fields[:-1]), users.c.deleted_at.is_(None))
     .with_for_update(read=True, key_share=True)
     .execution_options(summary="SELECT users")
 )

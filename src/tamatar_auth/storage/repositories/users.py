@@ -10,17 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    String,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Select, Text, bindparam, delete, func, insert, select, update
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.repositories import Repository
@@ -98,7 +88,7 @@ _by_ids = (
     .execution_options(summary="SELECT users")
 )
 _lock_request_id = select(
-    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("request_id", type_=String), 0))
+    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("request_id", type_=Text), 0))
 ).execution_options(summary="SELECT")
 # The lock makes the transaction a write, so its commit waits for the standbys. The commit that
 # created the user may have been cut off before the standbys confirmed it.

@@ -13,20 +13,9 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
 from psycopg.pq import Format
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    CompoundSelect,
-    LargeBinary,
-    Select,
-    Text,
-    any_,
-    bindparam,
-    cast,
-    func,
-    select,
-    union_all,
-)
+from sqlalchemy import any_, bindparam, cast, func, select, union_all
+from sqlalchemy.sql import ColumnElement, CompoundSelect, Select
+from sqlalchemy.types import ARRAY, LargeBinary, Text
 
 from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, refusal
 from tamatar_auth.storage.tables import sessions, users

@@ -43,10 +43,7 @@ class SessionValidator:
     """
 
     def __init__(
-        self,
-        pool: DedicatedPool,
-        activity: LastActivityWriter,
-        idle_limit: timedelta | None,
+        self, pool: DedicatedPool, activity: LastActivityWriter, idle_limit: timedelta | None
     ) -> None:
         self._pool = pool
         self._slots = asyncio.Semaphore(MAX_BATCHES)
