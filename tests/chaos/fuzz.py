@@ -32,7 +32,7 @@ from grpc import StatusCode
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.interceptors.deadlines import PASSWORD_METHODS
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.server.service_names import HEALTH_SERVICE, SERVICES
+from tamatar_auth.server.components import HEALTH_SERVICE, SERVICES
 from tests.chaos.fuzzed_messages import CANARY, Messages, mutated
 from tests.chaos.status_messages import SENTENCES, TELLTALES
 from tests.support.canaries import FORMS

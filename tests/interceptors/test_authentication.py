@@ -19,8 +19,8 @@ from tamatar_auth.security.authorization import ACCESS_RULES
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerToken, Role, current_caller
 from tamatar_auth.server.app import run_service
+from tamatar_auth.server.components import HEALTH_SERVICE, SERVICES
 from tamatar_auth.server.ports import StartError
-from tamatar_auth.server.service_names import HEALTH_SERVICE, SERVICES
 from tamatar_auth.servicers.reflection import V1, V1ALPHA
 from tests.support.calls import read_refusal, refusal
 from tests.support.settings import changed

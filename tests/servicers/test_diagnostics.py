@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar_auth.migrator.revisions import head_revision
-from tamatar_auth.server.service_names import SERVICES
+from tamatar_auth.server.components import SERVICES
 from tests.support.calls import ada, refused
 
 

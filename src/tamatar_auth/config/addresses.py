@@ -52,7 +52,7 @@ class ListenAddress(NamedTuple):
                     return probe.connect_ex(self.path) == 0
             resolved = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError:
-            return False  # whoever binds it learns why that is impossible
+            return False  # the bind itself reports why it is impossible
         return any(_is_taken(family, sockaddr) for family, _, _, _, sockaddr in resolved)
 
 

@@ -163,8 +163,8 @@ class EmbeddedPostgres:
         self._identity = "namespace"
         if self._run(lock, "postgres", "--version") == 0:
             return "namespace"
-        nobody = pwd.getpwnam("nobody")
-        identity = f"{nobody.pw_uid}:{nobody.pw_gid}"
+        account = pwd.getpwnam("nobody")
+        identity = f"{account.pw_uid}:{account.pw_gid}"
         if self._home.exists():
             change_owner(self._home, identity)
         return identity

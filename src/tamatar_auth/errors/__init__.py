@@ -1,4 +1,4 @@
-"""The failures that callers are told about.
+"""The failures that callers get.
 
     Failure
     ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
@@ -53,12 +53,12 @@ class Failure(Exception):  # noqa: N818 - a failure is not an error of this prog
     retry_after: float | None = None
     """Seconds after which the same call may well succeed."""
     retry_jitter: ClassVar[float] = 0.0
-    """By what share of them a caller is told to wait longer, at random: those that are refused
-    together are not to come back together."""
+    """The share of `retry_after` that is added at most, at random: rejected calls must not all
+    return at the same time."""
 
     metadata: Mapping[str, str] = NO_METADATA
     audit_details: Mapping[str, str] = NO_METADATA
-    """What the audit trail is told and the caller is not."""
+    """What the audit trail records, and the caller does not get."""
     violations: Sequence[FieldViolation] = ()
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ class InvalidPageToken(Failure):
 
 
 class CallerUnknown(Failure):
-    """The service that calls did not prove who it is; why is not told."""
+    """The calling service did not prove its identity; the caller does not learn why."""
 
     code = "UNAUTHENTICATED"
     reason = "CALLER_UNKNOWN"
@@ -120,7 +120,7 @@ class CallerNotAllowed(Failure):
 
 
 class ServerBusy(Failure):
-    """As many calls are in flight, or passwords hashed, as may be; this one was not looked at."""
+    """The server is at its limit of calls or password hashes; the call was not processed."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "SERVER_BUSY"
@@ -144,7 +144,7 @@ class ServiceStopping(Failure):
 
 
 class StreamInterrupted(Failure):
-    """What a stream tells may lack something from here on."""
+    """The stream may lack messages from here on."""
 
     code = "UNAVAILABLE"
     reason = "STREAM_INTERRUPTED"

@@ -7,7 +7,7 @@ from tamatar_auth.errors import Failure
 
 
 class Cause(StrEnum):
-    """Why a password was not accepted: what the caller is not told."""
+    """Why a password was not accepted; the caller does not learn it."""
 
     NO_USER = "no_user"
     INACTIVE_USER = "inactive_user"
@@ -83,7 +83,7 @@ class ImportedDifferently(Failure):
 
 
 class InvalidCredentials(Failure):
-    """Nobody signs in with these credentials; why is not told."""
+    """The credentials are wrong; the caller does not learn why."""
 
     code = "UNAUTHENTICATED"
     reason = "INVALID_CREDENTIALS"
@@ -107,7 +107,7 @@ class EmailNotVerified(Failure):
 
 
 class TooManyAttempts(Failure):
-    """Too many wrong passwords were tried; `retry_after` seconds from now one is looked at."""
+    """Too many wrong passwords were tried; the next is checked after `retry_after` seconds."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "TOO_MANY_ATTEMPTS"
@@ -121,7 +121,7 @@ class TooManyAttempts(Failure):
 
 
 class UserTokenInvalid(Failure):
-    """The one-time secret is good for nothing; why is not told."""
+    """The one-time secret is not valid; the caller does not learn why."""
 
     code = "UNAUTHENTICATED"
     reason = "USER_TOKEN_INVALID"

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from grpc.aio import ServicerContext
-
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import (
     EmailNotVerified,
@@ -11,7 +9,7 @@ from tamatar_auth.errors.users import (
     TooManyAttempts,
     UserTokenInvalid,
 )
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 
@@ -35,7 +33,7 @@ class AuditInterceptor(Interceptor):
         if failure_event is None and method.name != "RefreshSession":
             return behaviour
 
-        async def audited(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def audited(request: Any, context: Context) -> Any:
             try:
                 return await behaviour(request, context)
             except SessionReused as failure:

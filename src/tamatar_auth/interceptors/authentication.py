@@ -8,13 +8,11 @@ method are in `security/authorization.py`.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, NoReturn, TypeAlias
-
-from grpc.aio import ServicerContext
+from typing import Any, NoReturn
 
 from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.errors import CallerNotAllowed, CallerUnknown, Failure
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.interceptors.cancellation import CancellableCall
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
@@ -37,8 +35,6 @@ _BEARER = re.compile(rf"(?i:bearer) ({CallerToken.PREFIX}[A-Za-z0-9_-]{{43}})")
 _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")
 
 _AuthContext = Mapping[str, Iterable[bytes]]
-
-Context: TypeAlias = ServicerContext[Any, Any]
 
 
 class AuthenticationInterceptor(Interceptor):
@@ -63,7 +59,7 @@ class AuthenticationInterceptor(Interceptor):
             return self._wrap_stream(behaviour, method, rule)
         authenticate = Authenticator(self._callers, method, rule).authenticate
 
-        def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+        def authenticated(request: Any, context: Context) -> Awaitable[Any]:
             # Never reset: gRPC runs each call in its own task, and the interceptors around this
             # one may still log the caller.
             current_caller.set(authenticate(context))
@@ -75,7 +71,7 @@ class AuthenticationInterceptor(Interceptor):
         """Authenticate when a stream begins, and again every few seconds."""
         authenticate = Authenticator(self._callers, method, rule).authenticate
 
-        async def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def authenticated(request: Any, context: Context) -> Any:
             current_caller.set(authenticate(context))
             answer = behaviour(request, context)
             return await _StreamRecheck(lambda: authenticate(context)).run(answer)

@@ -15,10 +15,12 @@ from grpc.aio import ServicerContext
 
 from tamatar_auth.errors import StreamInterrupted
 
+Context: TypeAlias = ServicerContext[Any, Any]
+
 WRITE_TIMEOUT = 30.0
 """Seconds that a client may take to accept a response of a stream."""
 
-Behaviour = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
 """Answers a call: takes the request, or an iterator of requests, and the context. Returns the
 response, or None after it wrote a stream of responses. gRPC requires a coroutine function as the
 outermost. A behaviour that only acts before the next one returns the next one's awaitable,
@@ -91,7 +93,7 @@ def _as_writer(behaviour: Callable[..., Any] | None) -> Behaviour:
     """Turn a handler that yields its responses into a behaviour that writes them."""
     assert behaviour is not None  # noqa: S101 - for the type checker
 
-    async def write(request: Any, given: ServicerContext[Any, Any]) -> None:
+    async def write(request: Any, given: Context) -> None:
         context = given if isinstance(given, ShieldedWrites) else ShieldedWrites(given)
         answer = behaviour(request, context)
         if not hasattr(answer, "__aiter__"):
@@ -111,7 +113,7 @@ class ShieldedWrites:
     After a cancelled write gRPC may never end the call, or may use freed memory.
     """
 
-    def __init__(self, context: ServicerContext[Any, Any]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
 
     def __getattr__(self, name: str) -> Any:

@@ -4,10 +4,8 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
 
-from grpc.aio import ServicerContext
-
 from tamatar_auth.errors.storage import StorageTimedOut
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.interceptors.cancellation import CancellableCall
 
 PASSWORD_METHODS = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
@@ -28,7 +26,7 @@ class DeadlineInterceptor(Interceptor):
         hashes = method.name in PASSWORD_METHODS
         seconds = self._password_seconds if hashes else self._default_seconds
 
-        def limited(request: Any, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+        def limited(request: Any, context: Context) -> Awaitable[Any]:
             answer = behaviour(request, context)
             if context.time_remaining() is not None:
                 return answer

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from grpc.aio import ServicerContext
-
 from tamatar_auth.errors import MalformedRequest
 from tamatar_auth.interceptors.base import (
     Behaviour,
+    Context,
     Handler,
     HandlerInterceptor,
     Method,
@@ -39,14 +38,14 @@ class DecodingInterceptor(HandlerInterceptor):
 
 
 def _decode_unary(behaviour: Behaviour, decode: Decode) -> Behaviour:
-    def call(request: bytes, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+    def call(request: bytes, context: Context) -> Awaitable[Any]:
         return behaviour(_parse(decode, request), context)
 
     return call
 
 
 def _decode_stream(behaviour: Behaviour, decode: Decode) -> Behaviour:
-    def call(requests: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+    def call(requests: AsyncIterator[bytes], context: Context) -> Awaitable[Any]:
         return behaviour(
             (_parse(decode, request) async for request in _shielded_requests(requests)), context
         )

@@ -17,13 +17,13 @@ from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from grpc.aio import AbortError, ServicerContext
+from grpc.aio import AbortError
 from grpc_status import rpc_status
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.errors import Failure, FieldViolation, InternalFault
 from tamatar_auth.errors.storage import StorageTimedOut
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.storage import sqlstates
 
 DOMAIN = "auth.tamatar.dev"
@@ -48,7 +48,7 @@ class ErrorInterceptor(Interceptor):
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Catch every exception of the behaviour."""
 
-        async def guarded(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def guarded(request: Any, context: Context) -> Any:
             try:
                 return await behaviour(request, context)
             except (AbortError, asyncio.CancelledError):
@@ -87,7 +87,7 @@ def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
     )
 
 
-def _failure(error: Exception, method: Method, context: ServicerContext[Any, Any]) -> Failure:
+def _failure(error: Exception, method: Method, context: Context) -> Failure:
     if isinstance(error, Failure):
         return error
     if sqlstates.sqlstate(error) in sqlstates.CANCELLED_WAITS and _deadline_passed(context):
@@ -103,6 +103,6 @@ def _failure(error: Exception, method: Method, context: ServicerContext[Any, Any
     return InternalFault(error_id)
 
 
-def _deadline_passed(context: ServicerContext[Any, Any]) -> bool:
+def _deadline_passed(context: Context) -> bool:
     remaining = context.time_remaining()
     return remaining is not None and remaining <= 0

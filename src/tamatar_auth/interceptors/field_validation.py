@@ -4,10 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
-from grpc.aio import ServicerContext
 
 from tamatar_auth.errors import FieldViolation, InvalidFields
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 
 
 class FieldValidationInterceptor(Interceptor):
@@ -25,7 +24,7 @@ class FieldValidationInterceptor(Interceptor):
             return behaviour
         find_violations = self._find_violations
 
-        def checked(request: Message, context: ServicerContext[Any, Any]) -> Awaitable[Any]:
+        def checked(request: Message, context: Context) -> Awaitable[Any]:
             violations = find_violations(request)
             if violations:
                 raise InvalidFields(*violations)

@@ -3,11 +3,10 @@
 import asyncio
 from typing import Any
 
-from grpc.aio import ServicerContext
 from opentelemetry.metrics import Meter
 
 from tamatar_auth.errors import ServerBusy, ServiceStopping
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.interceptors.cancellation import CancellableCall
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
@@ -63,7 +62,7 @@ class InFlightInterceptor(Interceptor):
             await self._idle.wait()
 
     def _counted(self, behaviour: Behaviour) -> Behaviour:
-        async def counted(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def counted(request: Any, context: Context) -> Any:
             self._other_calls += 1
             try:
                 return await behaviour(request, context)
@@ -79,7 +78,7 @@ class InFlightInterceptor(Interceptor):
         Streams and other services do not count, so a thousand of them lock no caller out.
         """
 
-        async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def bounded(request: Any, context: Context) -> Any:
             if self._bounded_calls >= self.limit:
                 self.refused += 1
                 raise ServerBusy
@@ -100,7 +99,7 @@ class InFlightInterceptor(Interceptor):
     def _ended_by_shutdown(self, behaviour: Behaviour) -> Behaviour:
         """End the streams of a behaviour when the server stops."""
 
-        async def stream(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def stream(request: Any, context: Context) -> Any:
             if self._stopping:
                 raise ServiceStopping
             call = CancellableCall()

@@ -4,9 +4,8 @@ import asyncio
 from typing import Any
 
 import structlog
-from grpc.aio import ServicerContext
 
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.storage.retry import RETRIED_ERRORS, backoff, was_rolled_back
 
 MAX_RETRIES = 3
@@ -26,7 +25,7 @@ class RetryInterceptor(Interceptor):
         if not method.is_unary:
             return behaviour
 
-        async def repeated(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def repeated(request: Any, context: Context) -> Any:
             for attempt in range(MAX_RETRIES):
                 try:
                     return await behaviour(request, context)

@@ -3,11 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from grpc.aio import ServicerContext
 from opentelemetry.metrics import Meter
 
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.interceptors.in_flight import BOUNDED_SERVICES
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
@@ -42,7 +41,7 @@ class StreamLimitInterceptor(Interceptor):
         if not method.response_streaming or not method.service.startswith(BOUNDED_SERVICES):
             return behaviour
 
-        async def bounded(request: Any, context: ServicerContext[Any, Any]) -> Any:
+        async def bounded(request: Any, context: Context) -> Any:
             peer = str(context.peer())
             if self._is_full(peer):
                 self.refused += 1

@@ -6,12 +6,12 @@ from time import perf_counter
 from typing import Any
 
 from grpc import StatusCode
-from grpc.aio import AbortError, ServicerContext
+from grpc.aio import AbortError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.metrics import Histogram, Meter
 
-from tamatar_auth.interceptors.base import Behaviour, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.observability import semconv, tracing
 from tamatar_auth.storage.instrumentation.queries import StatementTotals, call_totals
 
@@ -69,7 +69,7 @@ class _InstrumentedMethod:
         self._tracer = tracer
         self._durations = durations
 
-    async def call(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
+    async def call(self, request: Any, context: Context) -> Any:
         """Answer a call, and record it however it ends."""
         span, statement_tally, call_context = self._begin(context)
         status = StatusCode.UNKNOWN
@@ -92,7 +92,7 @@ class _InstrumentedMethod:
         return answer
 
     def _begin(
-        self, context: ServicerContext[Any, Any]
+        self, context: Context
     ) -> tuple[trace.Span | None, StatementTotals | None, otel_context.Context]:
         """Start the span of a call; nothing is reset, because each call has its own task."""
         parent = tracing.caller_context(context) or otel_context.Context()
@@ -117,14 +117,14 @@ class _InstrumentedMethod:
 
 
 def _with_caller_trace(behaviour: Behaviour) -> Behaviour:
-    async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
+    async def call(request: Any, context: Context) -> Any:
         tracing.untraced_call.set(context)  # never reset: the call has its own task
         return await behaviour(request, context)
 
     return call
 
 
-def _cancelled_status(context: ServicerContext[Any, Any]) -> StatusCode:
+def _cancelled_status(context: Context) -> StatusCode:
     remaining = context.time_remaining()
     if remaining is not None and remaining <= _DEADLINE_SLACK:
         return StatusCode.DEADLINE_EXCEEDED

@@ -94,20 +94,14 @@ def seed_accounts(settings: Settings) -> Sequence[SeedAccount]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
 class _AccountSeeder:
     """The seeding of one account."""
 
-    def __init__(
-        self,
-        database: Database,
-        passwords: PasswordHasher,
-        policy: PasswordPolicy,
-        account: SeedAccount,
-    ) -> None:
-        self._database = database
-        self._passwords = passwords
-        self._policy = policy
-        self._account = account
+    database: Database
+    passwords: PasswordHasher
+    policy: PasswordPolicy
+    account: SeedAccount
 
     async def run(self) -> SeedOutcome:
         for _ in range(MAX_ATTEMPTS - 1):
@@ -118,37 +112,37 @@ class _AccountSeeder:
         return await self._seed_once()
 
     async def _seed_once(self) -> SeedOutcome:
-        async with self._database.snapshot() as db:
+        async with self.database.snapshot() as db:
             user = await self._find_user(db)
-            credentials = await db.credentials.find_by_email(self._account.email)
+            credentials = await db.credentials.find_by_email(self.account.email)
             complete = user is not None and await _has_profile(db, user)
         if user is None:
             return await self._create()
         if user.deleted_at is not None:
             return SeedOutcome.DELETED
-        if user.email != self._account.email:
+        if user.email != self.account.email:
             return SeedOutcome.RENAMED
         return await self._repair(user, credentials, complete=complete)
 
     async def _find_user(self, db: Scope) -> UserRow | None:
         """Return the user with the address, live or deleted, or else the user with the username."""
         try:
-            return await db.users.get_by_email(self._account.email, deleted=Deleted.INCLUDE)
+            return await db.users.get_by_email(self.account.email, deleted=Deleted.INCLUDE)
         except UserNotFound:
             pass
         try:
-            return await db.users.get_by_username(self._account.username)
+            return await db.users.get_by_username(self.account.username)
         except UserNotFound:
             return None
 
     async def _create(self) -> SeedOutcome:
-        account = self._account
+        account = self.account
         try:
-            self._policy.check(account.password, names=(account.email, account.username))
+            self.policy.check(account.password, names=(account.email, account.username))
         except InvalidFields as failure:
             rule = failure.violations[0].description
             raise SeedingError(f"TAMATAR_SEED_ADMIN_PASSWORD {rule}.") from None
-        async with self._passwords.permit(wait=True) as permit:
+        async with self.passwords.permit(wait=True) as permit:
             password_hash = await permit.hash(account.password)
         new = NewUser(
             id=uuid7(),
@@ -159,7 +153,7 @@ class _AccountSeeder:
             last_name=account.last_name,
             email_verified=account.verified,
         )
-        async with self._database.transaction() as tx:
+        async with self.database.transaction() as tx:
             user = await tx.users.add(new)
             await tx.profiles.add(user.id, self._profile(user))
         return SeedOutcome.CREATED
@@ -167,7 +161,7 @@ class _AccountSeeder:
     async def _repair(
         self, user: UserRow, credentials: Credentials, *, complete: bool
     ) -> SeedOutcome:
-        unverified = self._account.verified and not user.email_verified
+        unverified = self.account.verified and not user.email_verified
         # A person who registered the address before the seed has not proved to own it.
         verify = (
             unverified
@@ -176,7 +170,7 @@ class _AccountSeeder:
         )
         if complete and not verify:
             return SeedOutcome.UNCHANGED
-        async with self._database.transaction() as tx:
+        async with self.database.transaction() as tx:
             if verify:
                 await tx.users.update(user.id, {"email_verified": True}, version=user.version)
             if not complete:
@@ -184,8 +178,8 @@ class _AccountSeeder:
         return SeedOutcome.REPAIRED
 
     async def _has_seed_password(self, credentials: Credentials) -> bool:
-        async with self._passwords.permit(wait=True) as permit:
-            return await permit.matches(self._account.password, credentials.password_hash)
+        async with self.passwords.permit(wait=True) as permit:
+            return await permit.matches(self.account.password, credentials.password_hash)
 
     def _profile(self, user: UserRow) -> ProfileRow:
         return ProfileRow(display_name=user.full_name[:100] or None)

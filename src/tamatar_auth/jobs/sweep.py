@@ -23,7 +23,6 @@ BATCH_SIZE = 1000
 """Rows that one transaction removes."""
 
 EXPIRED_SESSION_RETENTION = timedelta(0)
-SECRET_RETENTION = timedelta(0)
 ATTEMPT_RETENTION = timedelta(days=1)
 """How long the attempts on an address without a user are kept after the last one."""
 
@@ -105,7 +104,7 @@ def _retention(settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:
     return {
         ExpiredRows.ENDED_SESSIONS: settings.ended_sessions,
         ExpiredRows.EXPIRED_SESSIONS: EXPIRED_SESSION_RETENTION,
-        ExpiredRows.EXPIRED_SECRETS: SECRET_RETENTION,
+        ExpiredRows.EXPIRED_SECRETS: timedelta(0),
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
     }
 

@@ -11,10 +11,9 @@ import structlog
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs.sweep import sweep_periodically
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.server.build import build_health_server, build_server
+from tamatar_auth.server.build import bind_calls, bind_health, build_health_server, build_server
 from tamatar_auth.server.components import create_components
 from tamatar_auth.server.lifecycle import RunningService
-from tamatar_auth.server.listeners import bind_calls, bind_health
 from tamatar_auth.server.ports import StartError
 from tamatar_auth.server.shutdown import GracefulShutdown
 

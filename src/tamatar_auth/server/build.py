@@ -1,14 +1,17 @@
-"""Builds the gRPC servers: servicers, the interceptors around them, and gRPC's options."""
+"""Builds the gRPC servers: servicers, interceptors, gRPC's options, and listening addresses."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceServicer_to_server
 from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.interceptors.audit_trail import AuditInterceptor
 from tamatar_auth.interceptors.authentication import AuthenticationInterceptor
 from tamatar_auth.interceptors.base import HandlerInterceptor
@@ -22,16 +25,21 @@ from tamatar_auth.interceptors.stream_limits import StreamLimitInterceptor
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.security.authorization import find_rule_mismatch
 from tamatar_auth.security.passwords.policy import PasswordPolicy
+from tamatar_auth.security.tls import TlsCredentials, server_credentials
 from tamatar_auth.server.accept_loop import new_server
-from tamatar_auth.server.components import Components
-from tamatar_auth.server.ports import StartError
-from tamatar_auth.server.service_names import HEALTH_SERVICE, SERVICES
+from tamatar_auth.server.components import HEALTH_SERVICE, SERVICES, Components
+from tamatar_auth.server.ports import (
+    HEALTH_LISTEN,
+    LISTEN,
+    StartError,
+    refuse_if_taken,
+    unusable_address,
+)
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
 from tamatar_auth.servicers.field_rules import FieldRules
-from tamatar_auth.servicers.health import add_health
 from tamatar_auth.servicers.page_tokens import PageTokens
 from tamatar_auth.servicers.reflection import add_reflection
-from tamatar_auth.servicers.sessions import SessionServicer, SessionSources
+from tamatar_auth.servicers.sessions import SessionServicer
 from tamatar_auth.servicers.users import UserServicer
 
 PRIORITY_PATHS = ("/tamatar.auth.v1.SessionService/ValidateSession",)
@@ -66,7 +74,7 @@ def build_server(settings: Settings, components: Components) -> grpc.aio.Server:
     server = _new_server(settings)
     methods: Any = HandlerRegistry(server, _interceptors(settings, components))
     _add_servicers(settings, components, methods)
-    add_health(components.health, methods)
+    add_HealthServicer_to_server(components.health, methods)
     add_reflection([*SERVICES, HEALTH_SERVICE], methods)
     if problem := find_rule_mismatch(methods.by_service):
         raise StartError(problem)
@@ -78,8 +86,26 @@ def build_health_server(settings: Settings, components: Components) -> grpc.aio.
     server = _new_server(settings)
     interceptors = [ErrorInterceptor(), components.drain, DecodingInterceptor()]
     methods: Any = HandlerRegistry(server, interceptors)
-    add_health(components.health, methods)
+    add_HealthServicer_to_server(components.health, methods)
     return server
+
+
+def bind_calls(
+    server: grpc.aio.Server, settings: Settings, tls: WatchedFiles[TlsCredentials] | None
+) -> Sequence[ListenAddress]:
+    """Bind the server of calls; return its addresses, or raise `StartError`."""
+    for address in settings.listen:
+        _refuse_if_taken(address, settings, LISTEN)
+    return [_bind(server, address, tls, LISTEN) for address in settings.listen]
+
+
+def bind_health(server: grpc.aio.Server, settings: Settings) -> ListenAddress | None:
+    """Bind the health server; return its address, or None if the settings have none."""
+    address = settings.health_listen
+    if address is None:
+        return None
+    _refuse_if_taken(address, settings, HEALTH_LISTEN)
+    return _bind(server, address, None, HEALTH_LISTEN)
 
 
 def _new_server(settings: Settings) -> grpc.aio.Server:
@@ -122,8 +148,30 @@ def _add_servicers(settings: Settings, components: Components, methods: Any) -> 
         passwords,
         tokens,
         settings.sessions,
-        SessionSources(components.validator, components.session_feed),
+        components.validator,
+        components.session_feed,
     )
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
+
+
+def _refuse_if_taken(address: ListenAddress, settings: Settings, setting: str) -> None:
+    if settings.workers == 1:  # the supervisor of several workers has checked and reserved the port
+        refuse_if_taken(address, setting)
+
+
+def _bind(
+    server: grpc.aio.Server,
+    address: ListenAddress,
+    tls: WatchedFiles[TlsCredentials] | None,
+    setting: str,
+) -> ListenAddress:
+    try:
+        if tls is None or address.path:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), server_credentials(tls))
+    except RuntimeError:
+        raise unusable_address(address, setting) from None
+    return address if address.path else address._replace(port=port)

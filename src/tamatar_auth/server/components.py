@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.interceptors.in_flight import InFlightInterceptor
 from tamatar_auth.migrator.revisions import head_revision
@@ -9,7 +10,6 @@ from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.server.credential_files import CredentialFiles
 from tamatar_auth.server.database_monitor import DatabaseMonitor
-from tamatar_auth.server.service_names import SERVICES
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
@@ -24,6 +24,15 @@ from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
 from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS, SessionValidator
+
+SERVICES = tuple(
+    service.full_name
+    for file in (user_service_pb2, session_service_pb2, diagnostics_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+"""The full names of the gRPC services that a server answers."""
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
 
 
 @dataclass(frozen=True, slots=True)

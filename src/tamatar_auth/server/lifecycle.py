@@ -43,12 +43,8 @@ class RunningService:
     @property
     def log_addresses(self) -> Mapping[str, Any]:
         """The addresses as fields of a log line."""
-        log_fields: dict[str, Any] = {"addresses": [str(address) for address in self.addresses]}
-        return (
-            log_fields
-            if self.health_address is None
-            else log_fields | {"health": str(self.health_address)}
-        )
+        health = {"health": str(self.health_address)} if self.health_address else {}
+        return {"addresses": [*map(str, self.addresses)], **health}
 
     async def wait_for_failure(self) -> None:
         """Raise the error that ended a gRPC server without a request to stop."""

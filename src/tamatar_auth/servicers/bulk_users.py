@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
-
-from grpc.aio import ServicerContext
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.errors import Failure
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
+from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.field_rules import FieldRules
 from tamatar_auth.servicers.messages import write_import_result
 from tamatar_auth.servicers.page_tokens import within_size_limit
@@ -33,8 +32,6 @@ IDS_PER_EVENT = 100
 """Ids in an audit event, because some collectors cut lines of more than 8 KiB."""
 
 _USERS_BETWEEN_YIELDS = 50  # users to parse before other calls may run
-
-Context = ServicerContext[Any, Any]
 Item = TypeVar("Item")
 
 

@@ -1,16 +1,11 @@
 """DiagnosticsService. The comments of the proto document its methods."""
 
-from typing import Any
-
-from grpc.aio import ServicerContext
-
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceServicer
+from tamatar_auth.servicers import Context
 from tamatar_auth.storage.database import Database
 
 SLOWEST_QUERIES_LIMIT = 10
-
-Context = ServicerContext[Any, Any]
 
 
 class DiagnosticsServicer(DiagnosticsServiceServicer):

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-import grpc
-from grpc.aio import ServicerContext
 from grpc_health.v1 import health_pb2 as pb
-from grpc_health.v1 import health_pb2_grpc as pb_grpc
 from grpc_health.v1.health import aio
+
+from tamatar_auth.servicers import Context
 
 SERVING = pb.HealthCheckResponse.SERVING
 NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
@@ -26,7 +25,7 @@ class HealthServicer(aio.HealthServicer):
         self._server_status = dict.fromkeys(self._services, NOT_SERVING) | {LIVENESS: SERVING}
 
     # The types of grpc_health do not know List yet.
-    async def List(self, request: Any, context: ServicerContext[Any, Any]) -> Any:
+    async def List(self, request: Any, context: Context) -> Any:
         return pb.HealthListResponse(  # type: ignore[attr-defined]
             statuses={
                 service: pb.HealthCheckResponse(status=status)
@@ -38,8 +37,3 @@ class HealthServicer(aio.HealthServicer):
         """Set the status of the server and of every service."""
         for service in self._services:
             await self.set(service, SERVING if serving else NOT_SERVING)
-
-
-def add_health(servicer: HealthServicer, server: grpc.aio.Server) -> None:
-    """Register the servicer with a server."""
-    pb_grpc.add_HealthServicer_to_server(servicer, server)

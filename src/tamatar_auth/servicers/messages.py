@@ -166,14 +166,10 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
 
     user.email = email
     user.full_name = full_name
-    if username:
-        user.username = username
-    if first_name:
-        user.first_name = first_name
-    if last_name:
-        user.last_name = last_name
-    if avatar_url:
-        user.avatar_url = avatar_url
+    user.username = username or ""
+    user.first_name = first_name or ""
+    user.last_name = last_name or ""
+    user.avatar_url = avatar_url or ""
     user.email_verified = email_verified
     user.is_active = True
     seconds, rest = divmod(user_created_at, _MICROSECONDS_PER_SECOND)

@@ -2,11 +2,8 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from grpc.aio import ServicerContext
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import session_service_pb2 as pb
@@ -20,6 +17,7 @@ from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
 from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken, token_digest
+from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.messages import (
     ends_message,
     session_message,
@@ -30,7 +28,6 @@ from tamatar_auth.servicers.messages import (
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
-from tamatar_auth.servicers.update_masks import optional
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
 from tamatar_auth.storage.repositories.keyset import KeysetCursor
@@ -42,33 +39,24 @@ from tamatar_auth.storage.session_validation.validator import SessionValidator
 KEEPALIVE_INTERVAL = 5.0
 """Seconds after which a stream without ended sessions sends an empty message."""
 
-Context = ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSources:
-    """The sources of valid sessions and of ended ones."""
-
-    validator: SessionValidator
-    session_feed: SessionEndFeed
-
 
 class SessionServicer(SessionServiceServicer):
     """The servicer of SessionService."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - six parts of the server
         self,
         database: Database,
         passwords: PasswordHasher,
         page_tokens: PageTokens,
         limits: SessionSettings,
-        sources: SessionSources,
+        validator: SessionValidator,
+        session_feed: SessionEndFeed,
     ) -> None:
         self._database = database
         self._page_tokens = page_tokens
         self._limits = limits
-        self._validator = sources.validator
-        self._session_feed = sources.session_feed
+        self._validator = validator
+        self._session_feed = session_feed
         self._check = PasswordCheck(database, passwords)
 
     async def CreateSession(
@@ -191,8 +179,8 @@ class SessionServicer(SessionServiceServicer):
                 id=uuid7(),
                 user_id=user_id,
                 token_digest=token.digest,
-                user_agent=optional(request.client.user_agent),
-                ip_address=optional(request.client.ip_address),
+                user_agent=request.client.user_agent or None,
+                ip_address=request.client.ip_address or None,
             ),
             self._limits.lifetime,
         )

@@ -1,6 +1,6 @@
 """Update masks: the columns that a request changes, and their new values."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tamatar.auth.v1.user_pb2 import UserProfile
@@ -21,17 +21,12 @@ class Changes(NamedTuple):
     profile: dict[str, str | None]
 
 
-def optional(text: str) -> str | None:
-    """Return an optional text; the empty text is None."""
-    return text or None
-
-
 _USER_FIELDS: dict[str, Reader] = {
     "email": lambda request: normalize_email(request.email),
-    "username": lambda request: optional(normalize_username(request.username)),
-    "first_name": lambda request: optional(request.first_name),
-    "last_name": lambda request: optional(request.last_name),
-    "avatar_url": lambda request: optional(request.avatar_url),
+    "username": lambda request: normalize_username(request.username) or None,
+    "first_name": lambda request: request.first_name or None,
+    "last_name": lambda request: request.last_name or None,
+    "avatar_url": lambda request: request.avatar_url or None,
 }
 
 _ALLOWED = (*_USER_FIELDS, _PROFILE, *(f"{_PROFILE}.{name}" for name in ProfileRow._fields))
@@ -39,7 +34,9 @@ _ALLOWED = (*_USER_FIELDS, _PROFILE, *(f"{_PROFILE}.{name}" for name in ProfileR
 
 def changes(request: UpdateUserRequest) -> Changes:
     """Return the changes of the fields in the mask, or raise `InvalidFields`."""
-    paths = set(_checked_paths(request.update_mask.paths))
+    paths = set(request.update_mask.paths)
+    if not paths or not paths <= set(_ALLOWED):
+        raise InvalidFields.field("update_mask", f"must name one or more of {', '.join(_ALLOWED)}")
     profile = profile_row(request.profile)._asdict()
     return Changes(
         user={name: read(request) for name, read in _USER_FIELDS.items() if name in paths},
@@ -62,11 +59,4 @@ def restored_columns(request: RestoreUserRequest) -> dict[str, str | None]:
 
 def profile_row(message: UserProfile) -> ProfileRow:
     """Return the row of a profile."""
-    return ProfileRow._make(optional(getattr(message, name)) for name in ProfileRow._fields)
-
-
-def _checked_paths(paths: Iterable[str]) -> Iterable[str]:
-    named = list(paths)
-    if not named or not set(named) <= set(_ALLOWED):
-        raise InvalidFields.field("update_mask", f"must name one or more of {', '.join(_ALLOWED)}")
-    return named
+    return ProfileRow._make(getattr(message, name) or None for name in ProfileRow._fields)

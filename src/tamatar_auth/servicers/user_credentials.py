@@ -1,9 +1,6 @@
 """The methods of UserService for passwords and one-time tokens."""
 
-from typing import Any
 from uuid import UUID
-
-from grpc.aio import ServicerContext
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.config.user_tokens import UserTokenSettings
@@ -14,14 +11,13 @@ from tamatar_auth.security.identifiers import normalize_email
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 from tamatar_auth.security.tokens import UserToken, token_digest
+from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.messages import timestamp, user_message
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, CredentialRepository
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
-
-Context = ServicerContext[Any, Any]
 
 VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
 

@@ -4,10 +4,8 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
-from grpc.aio import ServicerContext
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
@@ -19,7 +17,7 @@ from tamatar_auth.security.callers import Role, require_role
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.passwords.policy import PasswordPolicy
-from tamatar_auth.servicers import update_masks
+from tamatar_auth.servicers import Context, update_masks
 from tamatar_auth.servicers.bulk_users import BulkUserMethods
 from tamatar_auth.servicers.messages import (
     profile_message,
@@ -38,8 +36,6 @@ from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.repositories.users import NewUser, UserRepository, UserRow
 
 RECENT_SESSIONS = 10
-
-Context = ServicerContext[Any, Any]
 
 
 class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserServiceServicer):
@@ -170,10 +166,10 @@ def _new_user(request: pb.CreateUserRequest) -> NewUser:
     new = NewUser(
         id=uuid7(),
         email=normalize_email(request.email),
-        username=update_masks.optional(normalize_username(request.username)),
-        first_name=update_masks.optional(request.first_name),
-        last_name=update_masks.optional(request.last_name),
-        avatar_url=update_masks.optional(request.avatar_url),
+        username=normalize_username(request.username) or None,
+        first_name=request.first_name or None,
+        last_name=request.last_name or None,
+        avatar_url=request.avatar_url or None,
         email_verified=request.email_verified,
     )
     if not request.request_id:
