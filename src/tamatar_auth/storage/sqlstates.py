@@ -85,19 +85,13 @@ def _cause(error: BaseException) -> BaseException | None:
 def _failure_class(error: psycopg.Error) -> type[Failure] | None:
     state = error.sqlstate
     if state is None:
-        return _without_sqlstate(error)
+        # libpq sets only the class if no server sent a code. Refused and broken connections are
+        # OperationalErrors. A value that cannot be sent, such as a NUL in a text, is a DataError.
+        # Anything else is a mistake in this program.
+        if isinstance(error, psycopg.OperationalError):
+            return StorageUnavailable
+        return ValueRefused if isinstance(error, psycopg.DataError) else None
     constraint = error.diag.constraint_name
     if constraint in CONSTRAINTS and state[:2] == "23":
         return CONSTRAINTS[constraint]
     return SQLSTATES.get(state) or SQLSTATE_CLASSES.get(state[:2])
-
-
-def _without_sqlstate(error: psycopg.Error) -> type[Failure] | None:
-    # libpq sets only the class if no server sent a code. Refused and broken connections are
-    # OperationalErrors. A value that cannot be sent, such as a NUL in a text, is a DataError.
-    # Anything else is a mistake in this program.
-    if isinstance(error, psycopg.OperationalError):
-        return StorageUnavailable
-    if isinstance(error, psycopg.DataError):
-        return ValueRefused
-    return None

@@ -59,7 +59,8 @@ def is_dead(connection: Connection) -> bool:
     A ping would cost every call a round trip. The kernel answers within microseconds: a closed
     connection is readable (the end of the stream), an idle one is not.
     """
-    is_lost = connection.closed or connection.orphaned.failure_detector.suspects(connection)
+    detector = connection.orphaned.failure_detector
+    is_lost = connection.closed or detector.suspects(connection.connect_started_at)
     return is_lost or is_readable(connection.fileno())
 
 

@@ -128,7 +128,9 @@ class Connection(psycopg.AsyncConnection[Any]):
         if limit is not None and waited > limit and not self._is_commit:
             self.orphaned.failure_detector.report_silence(self.statement_started_at)
             raise SilentServerError
-        if waited > SUSPECT_AFTER and self.orphaned.failure_detector.suspects(self):
+        if waited > SUSPECT_AFTER and self.orphaned.failure_detector.suspects(
+            self.connect_started_at
+        ):
             raise SilentServerError
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:

@@ -8,7 +8,6 @@ new connections go to a host that answers.
 
 import select
 from dataclasses import dataclass
-from typing import Protocol
 
 import psycopg
 
@@ -30,12 +29,6 @@ class SilenceLimits:
     """Seconds for a statement that is cancelled then; None: a cancelled one proves nothing."""
 
 
-class SupportsConnectTime(Protocol):
-    """A connection with the time at which connecting began."""
-
-    connect_started_at: float
-
-
 class FailureDetector:
     """Remembers since when the last silent server has been silent."""
 
@@ -49,9 +42,9 @@ class FailureDetector:
         """
         self._silent_since = max(self._silent_since, moment)
 
-    def suspects(self, connection: SupportsConnectTime) -> bool:
-        """Return whether a connection leads to a silent server."""
-        return connection.connect_started_at < self._silent_since
+    def suspects(self, connect_started_at: float) -> bool:
+        """Return whether a connection of that age leads to a silent server."""
+        return connect_started_at < self._silent_since
 
 
 def is_readable(descriptor: int) -> bool:

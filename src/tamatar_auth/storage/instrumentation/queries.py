@@ -156,13 +156,10 @@ class StatementObserver:
     ) -> Span:
         assert self._tracer is not None  # noqa: S101 - for the type checker
         attributes = {
-            semconv.DB_SYSTEM: _SYSTEM,
-            semconv.DB_OPERATION: summary.operation,
+            **_labels(summary, None),
             semconv.DB_SUMMARY: summary.description,
             **server_attributes,
         }
-        if summary.table is not None:
-            attributes[semconv.DB_COLLECTION] = summary.table
         if text is not None:
             attributes[semconv.DB_TEXT] = text[:MAX_TEXT]
         return self._tracer.start_span(

@@ -12,9 +12,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-OPTION = "summary"
-"""The execution option of SQLAlchemy that holds a statement's summary."""
-
 # The first word after white space, comments and parentheses.
 _KEYWORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]{1,32})", re.DOTALL)
 
@@ -31,15 +28,13 @@ class StatementSummary(NamedTuple):
 
 def summarize(options: Mapping[str, Any], text: str) -> StatementSummary:
     """Return the summary in a statement's execution options, or else one of its text."""
-    return _read(options.get(OPTION) or _keyword(text))
+    if description := options.get("summary"):
+        return _read(description)
+    keyword = _KEYWORD.match(text)
+    return _read(keyword[1].upper() if keyword else "OTHER")
 
 
 @lru_cache(maxsize=256)
 def _read(description: str) -> StatementSummary:
     operation, *tables = description.split(" ")
     return StatementSummary(operation, tables[0] if tables else None, description)
-
-
-def _keyword(text: str) -> str:
-    found = _KEYWORD.match(text)
-    return found[1].upper() if found else "OTHER"

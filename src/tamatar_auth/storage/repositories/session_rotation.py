@@ -18,7 +18,12 @@ from tamatar_auth.storage.repositories.session_state import (
     raise_refusal,
     refusal,
 )
-from tamatar_auth.storage.repositories.sessions import SESSION_COLUMNS, SessionRow, is_of_token
+from tamatar_auth.storage.repositories.sessions import (
+    SESSION_COLUMNS,
+    SessionRow,
+    end_sessions,
+    is_of_token,
+)
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 
@@ -100,12 +105,7 @@ _find_by_replaced_token = (
     .where(is_of_token)
     .execution_options(summary="SELECT sessions users")
 )
-_revoke_valid = (
-    update(sessions)
-    .where(sessions.c.id == bindparam("session_id"), sessions.c.is_valid)
-    .values(is_valid=False, revoked_at=func.now())
-    .execution_options(summary="UPDATE sessions")
-)
+_revoke_valid = end_sessions.where(sessions.c.id == bindparam("session_id"), sessions.c.is_valid)
 
 
 class RotationRepository(Repository):

@@ -97,15 +97,15 @@ _touch = (
     .values(last_activity_at=func.now())
     .execution_options(summary="UPDATE sessions")
 )
-_end = (
+end_sessions = (
     update(sessions)
     .values(is_valid=False, revoked_at=func.now())
     .execution_options(summary="UPDATE sessions")
 )
-_end_of_user = _end.where(
+_end_of_user = end_sessions.where(
     _of_user, live, sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid))
 )
-_end_excess = _end.where(
+_end_excess = end_sessions.where(
     sessions.c.id.in_(
         select(sessions.c.id)
         .where(_of_user, live)

@@ -69,19 +69,16 @@ def _select_by(column: ColumnElement[Any], deleted: Deleted) -> Select[Any]:
     return found.execution_options(summary="SELECT users")
 
 
-def _select_locked(deleted: Deleted) -> Select[Any]:
-    return (
-        select(*USER_COLUMNS)
-        .where(users.c.id == bindparam("user_id"), *deletion_conditions(deleted))
-        .with_for_update(key_share=True)
-        .execution_options(summary="SELECT users")
-    )
-
-
 _by_id = {deleted: _select_by(users.c.id, deleted) for deleted in Deleted}
 _by_email = {deleted: _select_by(users.c.email, deleted) for deleted in Deleted}
 _by_username = {deleted: _select_by(users.c.username, deleted) for deleted in Deleted}
-_locked = {deleted: _select_locked(deleted) for deleted in Deleted}
+_locked = {
+    deleted: select(*USER_COLUMNS)
+    .where(users.c.id == bindparam("user_id"), *deletion_conditions(deleted))
+    .with_for_update(key_share=True)
+    .execution_options(summary="SELECT users")
+    for deleted in Deleted
+}
 _by_ids = (
     select(*USER_COLUMNS)
     .where(any_of(users.c.id, "user_ids"), users.c.deleted_at.is_(None))

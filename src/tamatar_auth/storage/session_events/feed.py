@@ -49,7 +49,6 @@ class SessionEndFeed:
         self, settings: DatabaseSettings, orphaned: OrphanedStatements, meter: Meter | None = None
     ) -> None:
         self._connect = listener_connector(settings, orphaned)
-        self._connect_timeout = limits.POOL_WAIT
         self._listener: _Listener | None = None
         self._is_closed = False
         self._last_reason: str | None = "no subscribers"
@@ -93,7 +92,7 @@ class SessionEndFeed:
         listener = self._listener = self._listener or _Listener(self._listen)
         listener.needed_at = monotonic()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(limits.POOL_WAIT):
                 await listener.decided.wait()
         # There is no `await` between this check and the subscription.
         if not listener.is_live:
@@ -105,8 +104,9 @@ class SessionEndFeed:
         try:
             async with listen(self._connect) as connection:
                 self._log_state(None)
-                listener.set_live()
-                while listener.is_needed:
+                listener.is_live = True
+                listener.decided.set()
+                while listener.subscribers or monotonic() - listener.needed_at < IDLE_TIMEOUT:
                     async for notification in connection.notifies(timeout=CHECK_INTERVAL):
                         self._publish(listener, notification.payload)
                     await verify_listener(connection)
@@ -157,16 +157,6 @@ class _Listener:
         self.is_live = False
         # The context of the call is not inherited, because the call ends first.
         self.task = asyncio.get_running_loop().create_task(run(self), context=Context())
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether there are subscribers, or were a short time ago."""
-        return bool(self.subscribers) or monotonic() - self.needed_at < IDLE_TIMEOUT
-
-    def set_live(self) -> None:
-        """Accept subscribers from now on."""
-        self.is_live = True
-        self.decided.set()
 
     def interrupt(self) -> None:
         """Accept no more subscribers, and interrupt the present ones."""

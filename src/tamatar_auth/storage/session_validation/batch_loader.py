@@ -184,7 +184,9 @@ class BatchLoader(Generic[Key, Row]):
         except Exception as error:  # noqa: BLE001 - it is raised in the calls that wait
             self._fail(StorageUnavailable() if isinstance(error, TimeoutError) else error, batch)
         else:
-            _resolve(batch or {}, rows)
+            for waiter, key in (batch or {}).items():
+                if not waiter.done():
+                    waiter.set_result(rows.get(key))
         finally:
             timer.cancel()
 
@@ -205,9 +207,3 @@ class BatchLoader(Generic[Key, Row]):
 
 def _is_awaited(batch: Mapping[Waiter, Any]) -> bool:
     return any(not waiter.done() for waiter in batch)
-
-
-def _resolve(batch: Mapping[Waiter, Key], rows: Mapping[Key, Row]) -> None:
-    for waiter, key in batch.items():
-        if not waiter.done():
-            waiter.set_result(rows.get(key))

@@ -83,9 +83,7 @@ class DedicatedPool:
             cancelled_limit=SUSPECT_AFTER,
             autocommit=True,
         )
-        self._max_age = limits.MAX_CONNECTION_AGE
         self._idle: list[_PooledConnection] = []
-        self._acquire_timeout = limits.POOL_WAIT
         self._valid_from = 0.0
         self._is_closed = False
 
@@ -102,7 +100,9 @@ class DedicatedPool:
         try:
             pooled = await self._find_idle() or await self._open()
             try:
-                await _discard_old_plans(pooled)
+                if monotonic() - pooled.planned_at > PLAN_LIFETIME:
+                    await pooled.connection.execute("DISCARD PLANS", prepare=False)
+                    pooled.planned_at = monotonic()
                 yield pooled.connection
             except BaseException:  # the state of the connection is unknown
                 await pooled.connection.close()
@@ -135,20 +135,16 @@ class DedicatedPool:
         """Keep a released connection, unless the pool is closed or has changed the server."""
         if self._is_closed or pooled.opened_at < self._valid_from:
             await pooled.connection.close()
-        else:
-            pooled.idle_since = monotonic()
-            self._idle.append(pooled)
-            await self._close_idle()
-
-    async def _close_idle(self) -> None:
+            return
+        pooled.idle_since = monotonic()
+        self._idle.append(pooled)
         # The connection released last is lent first, so the unused ones are in front.
-        cutoff = monotonic() - MAX_IDLE_TIME
-        while len(self._idle) > 1 and self._idle[0].idle_since < cutoff:
+        while len(self._idle) > 1 and self._idle[0].idle_since < monotonic() - MAX_IDLE_TIME:
             await self._idle.pop(0).connection.close()
 
     async def _open(self) -> _PooledConnection:
         try:
-            async with asyncio.timeout(self._acquire_timeout):
+            async with asyncio.timeout(limits.POOL_WAIT):
                 connection = await self._connect()
                 connection.adapters.register_loader("timestamptz", Int8BinaryLoader)
                 return _PooledConnection(connection, connection.connect_started_at)
@@ -158,18 +154,11 @@ class DedicatedPool:
     async def _find_idle(self) -> _PooledConnection | None:
         while self._idle:
             pooled = self._idle.pop()
-            is_usable = pooled.opened_at >= max(self._valid_from, monotonic() - self._max_age)
-            if is_usable and not is_dead(pooled.connection):
+            valid_from = max(self._valid_from, monotonic() - limits.MAX_CONNECTION_AGE)
+            if pooled.opened_at >= valid_from and not is_dead(pooled.connection):
                 return pooled
             await pooled.connection.close()
         return None
-
-
-async def _discard_old_plans(pooled: _PooledConnection) -> None:
-    """Discard plans that are too old."""
-    if monotonic() - pooled.planned_at > PLAN_LIFETIME:
-        await pooled.connection.execute("DISCARD PLANS", prepare=False)
-        pooled.planned_at = monotonic()
 
 
 class PreparedStatement:
