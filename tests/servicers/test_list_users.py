@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
+from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import ada, refusal, refused
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from tamatar.auth.v1.user_service_pb2 import UserFilter
 from tamatar_auth.errors import InvalidPageToken
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
+from tamatar_auth.storage.repositories import KeysetCursor
 
 QUERY = PageQuery("ListUsers", "email", UserFilter(email_prefix="a"))
 PLACE = KeysetCursor(datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC), UUID(int=7))

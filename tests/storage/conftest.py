@@ -7,8 +7,7 @@ import pytest
 
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
-from tamatar_auth.storage.session_validation.validator import SessionValidator
+from tamatar_auth.storage.session_validation.validator import LastActivityWriter, SessionValidator
 
 UNWATCHED = StatementObserver(timedelta(hours=1).total_seconds(), None, None)
 

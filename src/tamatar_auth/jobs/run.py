@@ -17,10 +17,9 @@ from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage import sqlstates
-from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.database import Database, readiness_problem
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.readiness import readiness_problem
 
 Report = Callable[[str], None]
 

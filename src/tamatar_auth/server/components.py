@@ -22,8 +22,11 @@ from tamatar_auth.storage.instrumentation.pool_metrics import (
 from tamatar_auth.storage.instrumentation.queries import observe_statements
 from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
-from tamatar_auth.storage.session_validation.validator import MAX_CONNECTIONS, SessionValidator
+from tamatar_auth.storage.session_validation.validator import (
+    MAX_CONNECTIONS,
+    LastActivityWriter,
+    SessionValidator,
+)
 
 SERVICES = tuple(
     service.full_name

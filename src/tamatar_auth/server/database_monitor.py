@@ -6,12 +6,11 @@ import structlog
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.servicers.health import HealthServicer
-from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.database import Database, readiness_problem
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.readiness import readiness_problem
 
 CHECK_INTERVAL = 1.0
 """Seconds between two checks."""

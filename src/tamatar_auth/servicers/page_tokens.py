@@ -18,7 +18,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from tamatar_auth.errors import InvalidPageToken
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
+from tamatar_auth.storage.repositories import KeysetCursor
 
 MessageT = TypeVar("MessageT", bound=Message)
 

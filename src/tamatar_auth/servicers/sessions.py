@@ -29,8 +29,8 @@ from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
 from tamatar_auth.storage.session_events.feed import SessionEndFeed

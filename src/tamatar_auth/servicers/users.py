@@ -30,7 +30,7 @@ from tamatar_auth.servicers.request_parsing import user_filter, user_order, vers
 from tamatar_auth.servicers.user_credentials import CredentialMethods
 from tamatar_auth.servicers.user_lifecycle import LifecycleMethods
 from tamatar_auth.storage.database import Database, Scope
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
+from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.repositories.users import NewUser, UserRepository, UserRow

@@ -14,8 +14,8 @@ from sqlalchemy import event
 from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
 from tamatar_auth.storage.repositories.user_lists import MAX_SORTED_ROWS
 from tamatar_auth.storage.session_validation.connections import INDEX_PLAN_OPTIONS

@@ -15,7 +15,7 @@ from tamatar_auth.errors.sessions import (
     UserInactive,
 )
 from tamatar_auth.servicers.messages import session_message, user_message, validated_message
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
+from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
 from tamatar_auth.storage.repositories.sessions import SESSION_COLUMNS
 from tamatar_auth.storage.session_validation.statement import IS_STALE

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
-from tamatar_auth.storage.repositories.keyset import KeysetCursor
+from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.user_filters import (
     Deleted,
     UserFilter,

@@ -10,8 +10,8 @@ from sqlalchemy import event, func, text, update
 
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.session_validation import last_activity
-from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
+from tamatar_auth.storage.session_validation import validator
+from tamatar_auth.storage.session_validation.validator import LastActivityWriter
 from tamatar_auth.storage.tables import sessions
 from tests.support.rows import new_session, new_user
 from tests.support.waiting import eventually
@@ -86,7 +86,7 @@ async def test_use_during_flush_is_written_by_next_flush(database, rested):
 
 
 async def test_pending_uses_are_limited(database, rested, monkeypatch):
-    monkeypatch.setattr(last_activity, "MAX_PENDING", 2)
+    monkeypatch.setattr(validator, "MAX_PENDING", 2)
     writer = LastActivityWriter()
     for key in rested:
         writer.record(key)
@@ -112,7 +112,7 @@ async def test_flush_without_database_logs_and_drops_uses(settings, database, re
 
 
 async def test_flush_past_write_timeout_is_given_up(database, rested, monkeypatch):
-    monkeypatch.setattr(last_activity, "WRITE_TIMEOUT", 0.1)
+    monkeypatch.setattr(validator, "WRITE_TIMEOUT", 0.1)
     writer = LastActivityWriter()
     writer.record(rested[0])
     with structlog.testing.capture_logs() as logs:
@@ -127,7 +127,7 @@ async def test_flush_past_write_timeout_is_given_up(database, rested, monkeypatc
 
 
 async def test_run_forever_flushes_repeatedly(database, rested, monkeypatch):
-    monkeypatch.setattr(last_activity, "WRITE_INTERVAL", 0.01)
+    monkeypatch.setattr(validator, "WRITE_INTERVAL", 0.01)
     writer = LastActivityWriter()
     task = asyncio.create_task(writer.run_forever(database))
     for n, key in enumerate(rested):

@@ -14,8 +14,11 @@ from tamatar_auth.storage.instrumentation.queries import (
 )
 from tamatar_auth.storage.session_validation import validator as module
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
-from tamatar_auth.storage.session_validation.validator import MAX_BATCHES, SessionValidator
+from tamatar_auth.storage.session_validation.validator import (
+    MAX_BATCHES,
+    LastActivityWriter,
+    SessionValidator,
+)
 from tests.support.telemetry_capture import Recording
 
 UNKNOWN = b"x" * 32

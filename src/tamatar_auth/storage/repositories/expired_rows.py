@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, select, tuple_
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
-from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.keyset import limit_literal
+from tamatar_auth.storage.repositories import Repository, limit_literal
 from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
 
 TOKENS_PER_SESSION = 10

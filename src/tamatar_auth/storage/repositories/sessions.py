@@ -10,9 +10,9 @@ from sqlalchemy import Select, bindparam, func, insert, select, true, tuple_, un
 from sqlalchemy.types import Integer, Interval, Uuid
 
 from tamatar_auth.errors.sessions import SessionNotFound
-from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.keyset import (
+from tamatar_auth.storage.repositories import (
     KeysetCursor,
+    Repository,
     after_condition,
     any_of,
     limit_literal,

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.keyset import limit_literal
+from tamatar_auth.storage.repositories import Repository, limit_literal
 from tamatar_auth.storage.repositories.profiles import PROFILE_COLUMNS, ProfileRow
 from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.tables import user_profiles, users

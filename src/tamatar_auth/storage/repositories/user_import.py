@@ -19,8 +19,7 @@ from sqlalchemy.types import ARRAY, String, Text, TypeEngine, Uuid
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.errors.users import EmailTaken, ImportedDifferently, UserIdTaken, UsernameTaken
-from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.keyset import any_of
+from tamatar_auth.storage.repositories import Repository, any_of
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import user_profiles, users

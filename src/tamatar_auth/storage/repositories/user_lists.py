@@ -13,8 +13,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, CursorResult, Select, func, literal, select, tuple_, union_all
 
-from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.keyset import KeysetCursor, after_condition, limit_literal
+from tamatar_auth.storage.repositories import (
+    KeysetCursor,
+    Repository,
+    after_condition,
+    limit_literal,
+)
 from tamatar_auth.storage.repositories.user_filters import (
     ColumnRange,
     Deleted,

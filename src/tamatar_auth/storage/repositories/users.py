@@ -13,8 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, Text, bindparam, delete, func, insert, select, update
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
-from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.keyset import any_of, limit_literal
+from tamatar_auth.storage.repositories import Repository, any_of, limit_literal
 from tamatar_auth.storage.repositories.user_filters import Deleted, deletion_conditions
 from tamatar_auth.storage.tables import users
 

@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.session_state import raise_refusal
 from tamatar_auth.storage.session_validation.batch_loader import (
     MAX_STATEMENTS,
@@ -17,7 +21,6 @@ from tamatar_auth.storage.session_validation.batch_loader import (
     TakeKeys,
 )
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tamatar_auth.storage.session_validation.last_activity import LastActivityWriter
 from tamatar_auth.storage.session_validation.statement import (
     DIGEST,
     IS_STALE,
@@ -34,6 +37,46 @@ SLOT_TIMEOUT = 1.0
 """Seconds that such a call waits before it fails."""
 
 MAX_CONNECTIONS = MAX_STATEMENTS + MAX_BATCHES
+
+WRITE_INTERVAL = 2.0
+"""Seconds between two writes."""
+
+WRITE_TIMEOUT = 10.0
+"""Seconds after which a write is cancelled."""
+
+MAX_PENDING = 10_000
+"""Sessions remembered between two writes. Others are recorded by a later validation."""
+
+log = structlog.get_logger(__name__)
+
+
+class LastActivityWriter:
+    """Collects the sessions that were used. Losing some only costs accuracy."""
+
+    def __init__(self) -> None:
+        self._pending: set[UUID] = set()
+
+    def record(self, session_id: UUID) -> None:
+        """Record that a session was used."""
+        if len(self._pending) < MAX_PENDING:
+            self._pending.add(session_id)
+
+    async def flush(self, database: Database) -> None:
+        """Write the recorded sessions. They are lost if the database is not available."""
+        session_ids, self._pending = self._pending, set()
+        if not session_ids:
+            return
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT), database.transaction() as tx:
+                await tx.sessions.touch(list(session_ids))
+        except (SQLAlchemyError, OSError, StorageUnavailable, TimeoutError) as error:
+            log.warning("activity was not written", error=type(error).__name__)
+
+    async def run_forever(self, database: Database) -> None:
+        """Write every `WRITE_INTERVAL` seconds."""
+        while True:
+            await asyncio.sleep(WRITE_INTERVAL)
+            await self.flush(database)
 
 
 class SessionValidator:
