@@ -4,7 +4,8 @@ This module never reads parameters or the texts of errors, because they hold use
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from logging import DEBUG, WARNING
@@ -121,23 +122,22 @@ class StatementObserver:
         if failure.execution_context is not None:
             self._finish(failure.execution_context, failure.statement, failure.original_exception)
 
-    def begin(
+    @contextmanager
+    def observe(
         self, summary: StatementSummary, text: str, info: psycopg.ConnectionInfo
-    ) -> "RunningStatement":
-        """Begin to observe a statement that no engine runs. Its text contains no values."""
-        span = (
-            self._start_span(summary, text, _server_attributes(info)) if self._is_traced() else None
-        )
-        return RunningStatement(perf_counter(), span)
-
-    def end(
-        self,
-        running_statement: "RunningStatement",
-        summary: StatementSummary,
-        error: BaseException | None,
-    ) -> None:
-        """End the observation of a statement that no engine runs."""
-        self._report(summary, _record_end(running_statement, error), error)
+    ) -> Iterator[None]:
+        """Observe a statement that no engine runs. Its text contains no values."""
+        span, failure = None, None
+        if self._is_traced():
+            span = self._start_span(summary, text, _server_attributes(info))
+        running_statement = RunningStatement(perf_counter(), span)
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._report(summary, _record_end(running_statement, failure), failure)
 
     def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
         running_statement: RunningStatement | None = getattr(context, "running_statement", None)
@@ -145,7 +145,8 @@ class StatementObserver:
             return
         context.running_statement = None
         seconds = _record_end(running_statement, error)
-        if self._is_reported(seconds):
+        is_reported = self._durations or seconds > self._slow or _stdlib_log.isEnabledFor(DEBUG)
+        if is_reported:
             self._report(summarize(context.execution_options, text or ""), seconds, error)
 
     def _is_traced(self) -> bool:
@@ -164,11 +165,6 @@ class StatementObserver:
             attributes[semconv.DB_TEXT] = text[:MAX_TEXT]
         return self._tracer.start_span(
             summary.description, kind=SpanKind.CLIENT, attributes=attributes
-        )
-
-    def _is_reported(self, seconds: float) -> bool:
-        return (
-            self._durations is not None or seconds > self._slow or _stdlib_log.isEnabledFor(DEBUG)
         )
 
     def _report(

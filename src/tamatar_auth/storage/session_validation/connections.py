@@ -175,15 +175,9 @@ class PreparedStatement:
 
     async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
         """Return the rows, or raise what psycopg raises."""
-        running = self._observer.begin(self._summary, self._text, connection.info)
         bound = {**self._defaults, **values}
-        try:
-            rows = await self._execute(connection, [bound[name] for name in self._names])
-        except BaseException as error:
-            self._observer.end(running, self._summary, error)
-            raise
-        self._observer.end(running, self._summary, None)
-        return rows
+        with self._observer.observe(self._summary, self._text, connection.info):
+            return await self._execute(connection, [bound[name] for name in self._names])
 
     async def _execute(
         self, connection: Connection, values: Sequence[object]
