@@ -49,11 +49,10 @@ class ConnectionOpener:
             attempt = self._unclaimed.pop(0)
             if not attempt.done():
                 return attempt
-            if _has_failed(attempt):
-                continue
-            if attempt.result().connect_started_at > monotonic() - UNCLAIMED_LIFETIME:
+            oldest = monotonic() - UNCLAIMED_LIFETIME
+            if not _has_failed(attempt) and attempt.result().connect_started_at > oldest:
                 return attempt
-            attempt.result().pgconn.finish()
+            _close(attempt)
         return None
 
     def close(self) -> None:

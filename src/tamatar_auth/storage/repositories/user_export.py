@@ -34,8 +34,7 @@ class ExportRepository(Repository):
         # A subquery, so that PostgreSQL joins no more than a page.
         page = chosen.limit(limit_literal(size)).subquery()
         statement = (
-            select(*(page.c[name] for name in UserRow._fields), *PROFILE_COLUMNS)
-            .add_columns(page.c.password_hash)
+            select(*page.c[UserRow._fields], *PROFILE_COLUMNS, page.c.password_hash)
             .outerjoin(user_profiles, user_profiles.c.user_id == page.c.id)
             .order_by(page.c.id)
             .execution_options(summary="SELECT users user_profiles")

@@ -64,7 +64,7 @@ class UserListRepository(Repository):
         """Return up to `size` users that come after a cursor."""
         if not index_partitions(matching):
             return []
-        page = UserPageQuery(USER_COLUMNS, matching, order, size, after)
+        page = UserPageQuery(matching, order, size, after)
         is_narrow = await self._any_range_is_narrow(page.width_probes())
         found = await self._execute(page.sort_matches() if is_narrow else page.scan_index())
         return [UserRow._make(row) for row in found]
@@ -96,7 +96,6 @@ class UserListRepository(Repository):
 class UserPageQuery:
     """Up to `size` users that a filter describes, in an order, after a cursor."""
 
-    columns: Sequence[ColumnElement[Any]]
     matching: UserFilter
     order: UserOrder
     size: int
@@ -116,7 +115,7 @@ class UserPageQuery:
     def sort_matches(self) -> Select[Any]:
         """Build the statement that sorts the rows of a narrow range."""
         # Materialized, because the planner could scan in the page's order otherwise.
-        matches = select(*self.columns).where(*conditions(self.matching)).cte("found")
+        matches = select(*USER_COLUMNS).where(*conditions(self.matching)).cte("found")
         found = matches.prefix_with("MATERIALIZED")
         page = self._sorted(found)
         if self.after is None:
@@ -146,7 +145,7 @@ class UserPageQuery:
         leading = (c.email_verified, c.is_active)[: len(flags)]
         keys = (*leading, c[self.order.column], c.id)
         return (
-            select(*self.columns)
+            select(*USER_COLUMNS)
             .where(
                 *deletion_conditions(Deleted.ONLY if partition.deleted else Deleted.EXCLUDE),
                 *self._bounds(keys, flags),
