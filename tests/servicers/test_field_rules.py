@@ -22,6 +22,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
+from tests.support.settings import changed as changed_settings
 
 SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
@@ -210,7 +211,7 @@ class TestPasswords:
             assert (await refused(call_)).fields == {field: rule}
 
     async def test_password_min_length_is_a_setting(self, settings, database):
-        short = changed(settings, password_min_length=8)
+        short = changed_settings(settings, password_min_length=8)
         async with run_service(short) as service, channel_to(service) as channel:
             users = UserServiceStub(channel)
             await users.CreateUser(ada(password="8 signs!"))

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -21,7 +21,7 @@ from grpc.aio import AbortError
 from grpc_status import rpc_status
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar_auth.errors import Failure, FieldViolation, InternalFault
+from tamatar_auth.errors import Failure, InternalFault
 from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.storage import sqlstates
@@ -66,7 +66,9 @@ def status(failure: Failure) -> Status:
         ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=dict(failure.metadata))
     ]
     if failure.violations:
-        details.append(_bad_request(failure.violations[:MAX_VIOLATIONS]))
+        shown = failure.violations[:MAX_VIOLATIONS]
+        broken_rules = [BadRequest.FieldViolation(**one._asdict()) for one in shown]
+        details.append(BadRequest(field_violations=broken_rules))
     if failure.retry_after is not None:
         delay = Duration()
         jitter = random.uniform(1, 1 + failure.retry_jitter)  # noqa: S311 - jitter
@@ -76,15 +78,6 @@ def status(failure: Failure) -> Status:
     for detail in details:
         answer.details.add().Pack(detail)
     return answer
-
-
-def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
-    return BadRequest(
-        field_violations=[
-            BadRequest.FieldViolation(field=field, description=description)
-            for field, description in violations
-        ]
-    )
 
 
 def _failure(error: Exception, method: Method, context: Context) -> Failure:

@@ -20,16 +20,12 @@ class HandlerRegistry:
     def __init__(self, server: grpc.aio.Server, interceptors: Sequence[HandlerInterceptor]) -> None:
         self._server = server
         self._interceptors = interceptors
-        self._methods: dict[str, Collection[str]] = {}
-
-    @property
-    def by_service(self) -> Mapping[str, Collection[str]]:
+        self.by_service: dict[str, Collection[str]] = {}
         """The names of the methods of each service."""
-        return self._methods
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add a service with the handlers of its methods."""
-        self._methods[service] = tuple(handlers)
+        self.by_service[service] = tuple(handlers)
         wrapped = {
             name: self._wrap(handler, Method.of(service, name, handler))
             for name, handler in handlers.items()
@@ -45,7 +41,7 @@ class HandlerRegistry:
         for handler in handlers:
             name = getattr(handler, "service_name", lambda: ANY)
             # No access rule names this method, so a server with an unknown handler does not start.
-            self._methods.setdefault(name(), (ANY,))
+            self.by_service.setdefault(name(), (ANY,))
 
     def _wrap(self, handler: Handler, method: Method) -> Any:
         for interceptor in reversed(self._interceptors):

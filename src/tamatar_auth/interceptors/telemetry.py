@@ -48,72 +48,50 @@ class TelemetryInterceptor(Interceptor):
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Record the calls of a method."""
+        durations, name = self._durations, f"{method.service}/{method.name}"
         tracer = None if method.service.startswith(UNTRACED) else self._tracer
-        if tracer is None and self._durations is None:
+        if tracer is None and durations is None:
             return _with_caller_trace(behaviour)
-        return _InstrumentedMethod(behaviour, method, tracer, self._durations).call
+
+        async def recorded(request: Any, context: Context) -> Any:
+            span, statement_tally, call_context = _begin(name, tracer, context)
+            status = StatusCode.UNKNOWN
+            started = perf_counter()
+            try:
+                answer = await behaviour(request, context)
+                status = context.code() or StatusCode.OK
+            except AbortError:
+                status = context.code() or StatusCode.UNKNOWN
+                raise
+            except asyncio.CancelledError:
+                status = _cancelled_status(context)
+                raise
+            finally:
+                if durations is not None:
+                    durations.record(perf_counter() - started, _labels(name, status), call_context)
+                if span is not None and statement_tally is not None:
+                    _end_span(span, status, statement_tally)
+            return answer
+
+        return recorded
 
 
-class _InstrumentedMethod:
-    """The behaviour of one method, with spans, durations or both."""
-
-    def __init__(
-        self,
-        behaviour: Behaviour,
-        method: Method,
-        tracer: trace.Tracer | None,
-        durations: Histogram | None,
-    ) -> None:
-        self._behaviour = behaviour
-        self._name = f"{method.service}/{method.name}"
-        self._tracer = tracer
-        self._durations = durations
-
-    async def call(self, request: Any, context: Context) -> Any:
-        """Answer a call, and record it however it ends."""
-        span, statement_tally, call_context = self._begin(context)
-        status = StatusCode.UNKNOWN
-        started = perf_counter()
-        try:
-            answer = await self._behaviour(request, context)
-            status = context.code() or StatusCode.OK
-        except AbortError:
-            status = context.code() or StatusCode.UNKNOWN
-            raise
-        except asyncio.CancelledError:
-            status = _cancelled_status(context)
-            raise
-        finally:
-            if self._durations is not None:
-                labels = _labels(self._name, status)
-                self._durations.record(perf_counter() - started, labels, call_context)
-            if span is not None and statement_tally is not None:
-                _end_span(span, status, statement_tally)
-        return answer
-
-    def _begin(
-        self, context: Context
-    ) -> tuple[trace.Span | None, StatementTotals | None, otel_context.Context]:
-        """Start the span of a call; nothing is reset, because each call has its own task."""
-        parent = tracing.caller_context(context) or otel_context.Context()
-        span = self._start_span(parent)
-        statement_tally = None
-        if span is not None and span.is_recording():
+def _begin(
+    name: str, tracer: trace.Tracer | None, context: Context
+) -> tuple[trace.Span | None, StatementTotals | None, otel_context.Context]:
+    """Start the span of a call; nothing is reset, because each call has its own task."""
+    call_context = parent = tracing.caller_context(context) or otel_context.Context()
+    span = None
+    statement_tally = None
+    if tracer is not None:
+        attributes = {semconv.RPC_SYSTEM: _SYSTEM, semconv.RPC_METHOD: name}
+        span = tracer.start_span(name, parent, trace.SpanKind.SERVER, attributes)
+        call_context = trace.set_span_in_context(span, parent)
+        if span.is_recording():
             statement_tally = StatementTotals()
             call_totals.set(statement_tally)
-        call_context = parent if span is None else trace.set_span_in_context(span, parent)
-        otel_context.attach(call_context)
-        return span, statement_tally, call_context
-
-    def _start_span(self, parent: otel_context.Context) -> trace.Span | None:
-        if self._tracer is None:
-            return None
-        return self._tracer.start_span(
-            self._name,
-            parent,
-            trace.SpanKind.SERVER,
-            {semconv.RPC_SYSTEM: _SYSTEM, semconv.RPC_METHOD: self._name},
-        )
+    otel_context.attach(call_context)
+    return span, statement_tally, call_context
 
 
 def _with_caller_trace(behaviour: Behaviour) -> Behaviour:

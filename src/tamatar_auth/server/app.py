@@ -76,7 +76,8 @@ async def serve(
     shutdown.install_signal_handlers()
     async with run_service(settings, telemetry) as service:
         await _settle(service)
-        log.info("listening", **service.log_addresses)
+        health = {"health": str(service.health_address)} if service.health_address else {}
+        log.info("listening", addresses=[*map(str, service.addresses)], **health)
         if ready is not None:
             ready(service)
         try:
@@ -126,7 +127,7 @@ async def _wait_until_stopped(
     shutdown: GracefulShutdown, background_tasks: Sequence[asyncio.Task[None]]
 ) -> None:
     """Return when a shutdown is requested; raise the error that ended a background task."""
-    signalled = asyncio.create_task(shutdown.wait_until_requested())
+    signalled = asyncio.create_task(shutdown.requested.wait())
     done, _ = await asyncio.wait(
         {signalled, *background_tasks}, return_when=asyncio.FIRST_COMPLETED
     )

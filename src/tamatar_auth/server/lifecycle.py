@@ -1,7 +1,7 @@
 """A running service and how it stops."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,12 +39,6 @@ class RunningService:
     def database(self) -> Database:
         """The database of its calls."""
         return self.components.database
-
-    @property
-    def log_addresses(self) -> Mapping[str, Any]:
-        """The addresses as fields of a log line."""
-        health = {"health": str(self.health_address)} if self.health_address else {}
-        return {"addresses": [*map(str, self.addresses)], **health}
 
     async def wait_for_failure(self) -> None:
         """Raise the error that ended a gRPC server without a request to stop."""

@@ -26,7 +26,7 @@ class GracefulShutdown:
 
     def __init__(self, settings: Settings, *, is_worker: bool) -> None:
         self._is_worker = is_worker
-        self._requested = asyncio.Event()
+        self.requested = asyncio.Event()
         seconds = (
             settings.drain_delay + settings.shutdown_grace
         ).total_seconds() + DEADLINE_MARGIN_SECONDS
@@ -39,10 +39,6 @@ class GracefulShutdown:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal, signum)
 
-    async def wait_until_requested(self) -> None:
-        """Wait for the first signal."""
-        await self._requested.wait()
-
     def start_deadline(self) -> None:
         """Start the timer of the deadline: a thread, because the event loop may be blocked."""
         self._deadline_timer.start()
@@ -52,10 +48,10 @@ class GracefulShutdown:
         self._deadline_timer.cancel()
 
     def _on_signal(self, signum: int) -> None:
-        if self._requested.is_set() and not self._is_worker:
+        if self.requested.is_set() and not self._is_worker:
             log.warning("ended at once", signal=signal.Signals(signum).name)
             _exit(128 + signum)
-        self._requested.set()
+        self.requested.set()
 
 
 def _exit_late() -> NoReturn:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -94,7 +94,9 @@ class BulkUserMethods:
             conflicting = [imported for imported in imported_users if imported not in added]
             outcomes = await tx.imports.resolve_conflicts(conflicting) if conflicting else {}
         if persist:
-            _audit_imported([imported.user.id for imported in added])
+            ids = [str(imported.user.id) for imported in added]
+            for start in range(0, len(ids), IDS_PER_EVENT):
+                audit.record(Event.USERS_IMPORTED, user_ids=ids[start : start + IDS_PER_EVENT])
         return outcomes
 
     async def _page(self, after: UUID | None) -> Sequence[ExportedUser]:
@@ -112,9 +114,3 @@ async def prefetched(source: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:
     finally:
         next_item.cancel()
         await asyncio.gather(next_item, return_exceptions=True)
-
-
-def _audit_imported(created: Collection[UUID]) -> None:
-    ids = [str(user_id) for user_id in created]
-    for start in range(0, len(ids), IDS_PER_EVENT):
-        audit.record(Event.USERS_IMPORTED, user_ids=ids[start : start + IDS_PER_EVENT])

@@ -151,15 +151,15 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
     # fmt: on
     session.session_id = session_id
     session.user_id = user.user_id = user_id
-    seconds, rest = divmod(created_at, _MICROSECONDS_PER_SECOND)
-    moment = session.create_time
-    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
-    seconds, rest = divmod(expires_at, _MICROSECONDS_PER_SECOND)
-    moment = session.expire_time
-    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
-    seconds, rest = divmod(last_activity_at, _MICROSECONDS_PER_SECOND)
-    moment = session.last_activity_time
-    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
+    for moment, microseconds in (
+        (session.create_time, created_at),
+        (session.expire_time, expires_at),
+        (session.last_activity_time, last_activity_at),
+        (user.create_time, user_created_at),
+        (user.update_time, updated_at),
+    ):
+        seconds, rest = divmod(microseconds, _MICROSECONDS_PER_SECOND)
+        moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
     client = session.client
     client.user_agent = user_agent or ""
     client.ip_address = ip_address or ""
@@ -172,12 +172,6 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
     user.avatar_url = avatar_url or ""
     user.email_verified = email_verified
     user.is_active = True
-    seconds, rest = divmod(user_created_at, _MICROSECONDS_PER_SECOND)
-    moment = user.create_time
-    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
-    seconds, rest = divmod(updated_at, _MICROSECONDS_PER_SECOND)
-    moment = user.update_time
-    moment.seconds, moment.nanos = seconds + _POSTGRESQL_EPOCH, rest * 1000
     if last_login_at is not None:
         seconds, rest = divmod(last_login_at, _MICROSECONDS_PER_SECOND)
         moment = user.last_login_time

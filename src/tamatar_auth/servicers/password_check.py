@@ -58,7 +58,8 @@ class PasswordCheck:
             yield credentials
         except InvalidCredentials:
             # A sign-in at the same time may have replaced an outdated hash.
-            current = await self._find(identity)
+            async with self._database.read() as db:
+                current = await identity.find(db.credentials, identity.value)
             if await permit.matches(password, current.usable_hash):
                 raise TransactionConflict from None
             raise
@@ -91,10 +92,6 @@ class PasswordCheck:
             if permit.was_dropped:  # the password was not checked
                 self._undo_attempt_later(account)
             raise
-
-    async def _find(self, identity: Identity) -> Credentials:
-        async with self._database.read() as db:
-            return await identity.find(db.credentials, identity.value)
 
     def _undo_attempt_later(self, account: bytes) -> None:
         # A task with an empty context, because the call and its context are over.

@@ -4,7 +4,6 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
@@ -38,7 +37,13 @@ def environments(
             for address in _metrics_addresses(settings)
         ]
         variables = with_metrics or [shared] * settings.workers
-        yield addresses, [_inherited_variables(excluding=own.keys()) | own for own in variables]
+        yield (
+            addresses,
+            [
+                {name: value for name, value in os.environ.items() if name.upper() not in own} | own
+                for own in variables
+            ],
+        )
 
 
 def _metrics_addresses(settings: Settings) -> Sequence[ListenAddress]:
@@ -62,7 +67,3 @@ def _shared_variables(settings: Settings, addresses: Sequence[ListenAddress]) ->
     if url is not None and url != Settings.load().database.url:  # the embedded PostgreSQL
         shared["TAMATAR_DATABASE_URL"] = url.get_secret_value()
     return shared
-
-
-def _inherited_variables(*, excluding: AbstractSet[str]) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.upper() not in excluding}
