@@ -142,12 +142,21 @@ class Evidence:
         )
 
     def was_replaced(self, call: Call) -> bool:
-        return any(
-            one.method == "RefreshSession"
-            and one.token == call.token
-            and one.may_have_happened
-            and one.began + GRACE - SLACK < call.ended
+        """Return whether the token of a call may have stopped working during the call.
+
+        A replaced token works for `GRACE`, or until its successor is replaced too.
+        """
+        refreshes = [
+            one
             for one in self.of_session[call.session]
+            if one.method == "RefreshSession" and one.may_have_happened and one.began < call.ended
+        ]
+        replacements = [one for one in refreshes if one.token == call.token]
+        others = [one for one in refreshes if one.token != call.token]
+        return any(
+            one.began + GRACE - SLACK < call.ended
+            or any(one.began < other.ended for other in others)
+            for one in replacements
         )
 
     def is_password_in_doubt(self, call: Call) -> bool:

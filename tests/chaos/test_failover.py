@@ -5,7 +5,7 @@ import pytest
 from tests.chaos import failover
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_failovers_lose_no_acknowledged_write(tmp_path):
     report = await failover.run(tmp_path, seed=1, failovers=2, writes=150)
 
@@ -15,7 +15,7 @@ async def test_failovers_lose_no_acknowledged_write(tmp_path):
     assert set(report.refused) <= {"ABORTED"}  # conflicts; no other refusal may happen
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_silent_primary_is_left_for_standby(tmp_path):
     report = await failover.run(tmp_path, seed=2, failovers=1, writes=30, silent=True)
 

@@ -13,7 +13,7 @@ from tests.support.calls import Refusal
 
 ADA = "ada@chaos.example"
 REVOKED = Refusal(StatusCode.UNAUTHENTICATED, "The session was revoked.", "SESSION_REVOKED")
-AWAY = "The database is not available: try again."
+AWAY = "The database is not available. Try again."
 
 
 def ok(method, began, ended, **about):
@@ -230,7 +230,7 @@ class TestRefusals:
         ("refusal", "promise"),
         [
             (Refusal(StatusCode.UNKNOWN, "Unexpected <class 'E'>"), Promise.STATUS),
-            (Refusal(StatusCode.INTERNAL, "The service failed: its log has the error id."), None),
+            (Refusal(StatusCode.INTERNAL, "The service failed. Its log has the error id."), None),
             (
                 Refusal(StatusCode.ABORTED, "deadlock detected", "TRANSACTION_CONFLICT"),
                 Promise.SILENT,
@@ -240,6 +240,17 @@ class TestRefusals:
     )
     def test_improper_status_is_found(self, refusal, promise):
         assert (promise or Promise.STATUS) in judged(refused("GetUser", 4, 5, refusal))
+
+    def test_token_is_unknown_once_its_successor_is_replaced(self):
+        message = "The session is not known."
+        unknown = Refusal(StatusCode.UNAUTHENTICATED, message, "SESSION_UNKNOWN")
+        call = refused("ValidateSession", 5.0, 5.5, unknown, session="s", token="t")
+        once = ok("RefreshSession", 4.0, 4.1, session="s", token="t", value="new")
+        twice = ok("RefreshSession", 5.1, 5.2, session="s", token="new", value="newer")
+
+        assert judged(call) == {Promise.REASONED}
+        assert judged(once, call) == {Promise.REASONED}
+        assert judged(once, twice, call) == set()
 
     def test_connection_dead_at_rest_must_not_fail_a_call(self):
         away = Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE", retry_seconds=1)

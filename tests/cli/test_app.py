@@ -203,6 +203,7 @@ class TestJobs:
         assert len(said) == 1
         assert "`tamatar-auth migrate up`" in said[0]
 
+    @pytest.mark.timeout(300)
     def test_migrate_commands_upgrade_check_and_downgrade(self, tmp_path, empty_database):
         def migrate(*arguments, code=0):
             return tamatar(

@@ -11,6 +11,7 @@ from grpc import StatusCode
 from sqlalchemy import text
 
 from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.retries import MAX_RETRIES, RetryInterceptor
@@ -80,6 +81,21 @@ async def test_rollback_without_sqlalchemy_is_retried(database_url):
                 await connection.execute(
                     "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"
                 )
+        return b"answered"
+
+    async with serving({"Once": once}) as call:
+        assert await call("Once") == b"answered"
+
+    assert len(runs) == 2
+
+
+async def test_transaction_conflict_is_retried():
+    runs = []
+
+    async def once(_request, _context):
+        runs.append(1)
+        if len(runs) == 1:
+            raise TransactionConflict
         return b"answered"
 
     async with serving({"Once": once}) as call:

@@ -18,7 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
-from tamatar_auth.cli.local import health_probe
+from tamatar_auth.cli.local import healthcheck
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
 from tamatar_auth.security.callers import CallerToken, Role
@@ -318,9 +318,9 @@ class TestTls:
         async with run_service(mine) as service:
             files, address = TlsFiles.find(mine.tls), service.addresses[0]
             assert (
-                await asyncio.to_thread(health_probe.check_health, address, 10, files) == "SERVING"
+                await asyncio.to_thread(healthcheck.check_health, address, 10, files) == "SERVING"
             )
-            plain = await asyncio.to_thread(health_probe.check_health, address, 10)
+            plain = await asyncio.to_thread(healthcheck.check_health, address, 10)
             assert plain == f"{address} does not answer (UNAVAILABLE)"
 
     def test_open_address_without_tls_or_callers_is_refused(
@@ -385,11 +385,11 @@ class TestProbes:
 
     async def test_health_probe_prefers_unix_socket(self, mutual, tmp_path):
         mine = listening(mutual, "127.0.0.1:0", f"unix:{tmp_path}/s")
-        assert str(health_probe.probed_address(mine)) == f"unix:{tmp_path}/s"
+        assert str(healthcheck.probed_address(mine)) == f"unix:{tmp_path}/s"
         async with run_service(mine):
             asked = (
-                health_probe.check_health,
-                health_probe.probed_address(mine),
+                healthcheck.check_health,
+                healthcheck.probed_address(mine),
                 10,
                 TlsFiles.find(mine.tls),
             )

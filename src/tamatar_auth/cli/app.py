@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from tamatar_auth import __version__
 from tamatar_auth.cli.commands import COMMANDS
 from tamatar_auth.cli.exits import CommandError
 from tamatar_auth.cli.lazy import LazyGroup
@@ -33,6 +34,11 @@ app = typer.Typer(cls=CommandLine, pretty_exceptions_enable=False)
 @app.callback()
 def _tamatar_auth() -> None:
     """Users and sessions for services that speak gRPC."""
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
 
 
 def main() -> None:

@@ -53,10 +53,10 @@ USER = LazyGroup(
         "restore": LazyCommand("cli.remote.user_changes:restore", "Restore a deleted user."),
         "purge": LazyCommand("cli.remote.user_changes:purge", "Remove a user permanently."),
         "verify-email": LazyCommand(
-            "cli.remote.credentials:verify_email", "Mark the email address of a user as verified."
+            "cli.remote.user_changes:verify_email", "Mark the email address of a user as verified."
         ),
         "reset-password": LazyCommand(
-            "cli.remote.credentials:reset_password", "Set a new password, end the user's sessions."
+            "cli.remote.user_changes:reset_password", "Set a new password, end the user's sessions."
         ),
     },
 )
@@ -94,10 +94,10 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "config": CONFIG,
     "caller": CALLER,
     "protoset": LazyCommand("cli.local.protoset:protoset", "Write the compiled protos to a file."),
-    "version": LazyCommand("cli.version:version", "Print the version."),
+    "version": LazyCommand("cli.app:version", "Print the version."),
     "user": USER,
     "session": SESSION,
-    "import": LazyCommand("cli.remote.import_command:import_users", "Import users from a file."),
-    "export": LazyCommand("cli.remote.export_command:export_users", "Export users to a file."),
+    "import": LazyCommand("cli.remote.transfer_commands:import_users", "Import users from a file."),
+    "export": LazyCommand("cli.remote.transfer_commands:export_users", "Export users to a file."),
     "context": CONTEXT,
 }

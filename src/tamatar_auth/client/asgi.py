@@ -9,7 +9,7 @@ from typing import Any
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
-from tamatar_auth.client.current_session import CurrentSession, bound_session
+from tamatar_auth.client.current_session import bound_session
 from tamatar_auth.client.guard_rules import CallRejected, RecheckTimer, as_tuple, extract_token
 
 Message = MutableMapping[str, Any]
@@ -78,13 +78,8 @@ class SessionMiddleware:
         if scope["type"] == "websocket" and token:
             websocket = _GuardedWebSocket(self._guard, token, receive, send)
             receive, send = websocket.receive, websocket.send
-        await self._run_app({**scope, SCOPE_KEY: session}, session, receive, send)
-
-    async def _run_app(
-        self, scope: Scope, session: CurrentSession | None, receive: Receive, send: Send
-    ) -> None:
         with bound_session(session):
-            await self._app(scope, receive, send)
+            await self._app({**scope, SCOPE_KEY: session}, receive, send)
 
     def _find_token(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         authorizations = [
@@ -149,9 +144,9 @@ class _GuardedWebSocket:
         try:
             await self._guard.session(self._token)
         except CallRejected as rejection:
-            code = _close_code(rejection)
-            self._closed = {"type": "websocket.disconnect", "code": code}
-            await self._send(_close_message(rejection))
+            close = _close_message(rejection)
+            self._closed = {"type": "websocket.disconnect", "code": close["code"]}
+            await self._send(close)
 
 
 async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRejected) -> None:
@@ -175,8 +170,6 @@ async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRej
 
 
 def _close_message(rejection: CallRejected) -> Message:
-    return {"type": "websocket.close", "code": _close_code(rejection), "reason": rejection.reason}
-
-
-def _close_code(rejection: CallRejected) -> int:
-    return UNAUTHENTICATED if rejection.code is StatusCode.UNAUTHENTICATED else TRY_AGAIN_LATER
+    is_unauthenticated = rejection.code is StatusCode.UNAUTHENTICATED
+    code = UNAUTHENTICATED if is_unauthenticated else TRY_AGAIN_LATER
+    return {"type": "websocket.close", "code": code, "reason": rejection.reason}

@@ -135,7 +135,7 @@ class SessionCache:
         """
         with self._lock:
             if not self.is_live:
-                self._close_stream()
+                self._clear()
                 return False
             self._last_message_at = self._clock()
             for end in ends:
@@ -152,13 +152,10 @@ class SessionCache:
     def stream_broken(self) -> None:
         """Drop all responses, and cache none until a stream is opened."""
         with self._lock:
-            self._close_stream()
-
-    def _close_stream(self) -> None:
-        self._clear()
-        self._is_stream_open = False
+            self._clear()
 
     def _clear(self) -> None:
+        self._is_stream_open = False
         self._stream += 1
         self._entries.clear()
         self._keys_by_owner.clear()

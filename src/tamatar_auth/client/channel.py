@@ -22,23 +22,19 @@ class AuthChannel(grpc.Channel):
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method."""
-        method_callable = self._channel.unary_unary(method, *args, **kwargs)
-        return _UnaryMethod(method_callable, defaults_for(method), self._metadata)
+        return self._wrapped(method, self._channel.unary_unary(method, *args, **kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method that takes a stream."""
-        method_callable = self._channel.stream_unary(method, *args, **kwargs)
-        return _UnaryMethod(method_callable, defaults_for(method), self._metadata)
+        return self._wrapped(method, self._channel.stream_unary(method, *args, **kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method that returns a stream."""
-        method_callable = self._channel.unary_stream(method, *args, **kwargs)
-        return _StreamingMethod(method_callable, defaults_for(method), self._metadata)
+        return self._wrapped(method, self._channel.unary_stream(method, *args, **kwargs))
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method that takes and returns a stream."""
-        method_callable = self._channel.stream_stream(method, *args, **kwargs)
-        return _StreamingMethod(method_callable, defaults_for(method), self._metadata)
+        return self._wrapped(method, self._channel.stream_stream(method, *args, **kwargs))
 
     def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:  # noqa: FBT001, FBT002 - gRPC's
         """Call a function on each change of the connection's state."""
@@ -58,8 +54,13 @@ class AuthChannel(grpc.Channel):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _wrapped(self, method: str, method_callable: Any) -> "_Method":
+        return _Method(method_callable, defaults_for(method), self._metadata)
+
 
 class _Method:
+    """Calls a method: directly, with its call, or as a future."""
+
     def __init__(
         self, method_callable: Any, defaults: CallDefaults, metadata: CallMetadata
     ) -> None:
@@ -67,52 +68,43 @@ class _Method:
         self._defaults = defaults
         self._metadata = metadata
 
-    def _call_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = self._defaults.timeout
-        kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
-        return kwargs
-
-
-class _UnaryMethod(_Method):
-    """Calls a method that returns one response: directly, with its call, or as a future."""
-
     def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        kwargs = self._call_options(kwargs | {"timeout": timeout})
-        with _auth_errors():
-            return self._method_callable(self._defaults.prepare(request), **kwargs)
+        result = self._run(self._method_callable, request, timeout, kwargs)
+        return _Call(result) if isinstance(result, grpc.Call) else result
 
     def with_call(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        kwargs = self._call_options(kwargs | {"timeout": timeout})
-        with _auth_errors():
-            return self._method_callable.with_call(self._defaults.prepare(request), **kwargs)
+        return self._run(self._method_callable.with_call, request, timeout, kwargs)
 
     def future(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        kwargs = self._call_options(kwargs | {"timeout": timeout})
-        return _Future(self._method_callable.future(self._defaults.prepare(request), **kwargs))
+        return _Call(self._run(self._method_callable.future, request, timeout, kwargs))
 
-
-class _StreamingMethod(_Method):
-    """Calls a method that returns a stream."""
-
-    def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        kwargs = self._call_options(kwargs | {"timeout": timeout})
-        return _ResponseIterator(self._method_callable(self._defaults.prepare(request), **kwargs))
+    def _run(
+        self, run: Callable[..., Any], request: Any, timeout: float | None, kwargs: dict[str, Any]
+    ) -> Any:
+        kwargs["timeout"] = self._defaults.timeout if timeout is None else timeout
+        kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
+        with auth_errors():
+            return run(self._defaults.prepare(request), **kwargs)
 
 
 class _Call:
+    """A call in flight: a future, or an iterator of the responses of a stream."""
+
     def __init__(self, call: Any) -> None:
         self._call = call
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
 
+    def __iter__(self) -> Self:
+        return self
 
-class _Future(_Call):
-    """A call in flight."""
+    def __next__(self) -> Any:
+        with auth_errors():
+            return next(self._call)
 
     def result(self, timeout: float | None = None) -> Any:
-        with _auth_errors():
+        with auth_errors():
             return self._call.result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -120,19 +112,9 @@ class _Future(_Call):
         return auth_error(error) if isinstance(error, grpc.RpcError) else error
 
 
-class _ResponseIterator(_Call):
-    """The responses of a stream."""
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        with _auth_errors():
-            return next(self._call)
-
-
 @contextlib.contextmanager
-def _auth_errors() -> Iterator[None]:
+def auth_errors() -> Iterator[None]:
+    """Raise an `AuthError` in place of an error of gRPC."""
     try:
         yield
     except grpc.RpcError as error:

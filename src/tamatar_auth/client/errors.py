@@ -19,7 +19,7 @@ that handles these exceptions continues to work.
 import contextlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol, cast
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -157,25 +157,11 @@ _BY_CODE = {
 }
 
 
-class _CallError(Protocol):
-    """The methods of a call's error that blocking and asyncio channels share."""
-
-    def code(self) -> StatusCode: ...
-
-    def details(self) -> str | None: ...
-
-    def initial_metadata(self) -> Any: ...
-
-    def trailing_metadata(self) -> Any: ...
-
-    def debug_error_string(self) -> str | None: ...
-
-
 def auth_error(error: grpc.RpcError) -> grpc.RpcError:
     """Return the `AuthError` to raise in place of an error of gRPC."""
     if isinstance(error, AuthError) or not hasattr(error, "trailing_metadata"):
         return error
-    call_error = cast("_CallError", error)
+    call_error: Any = error  # a call of a blocking channel or of an asyncio one
     trailing = _metadata(call_error.trailing_metadata())
     info, _, _ = _read_details(trailing)
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(call_error.code(), AuthError)

@@ -17,9 +17,10 @@ from tamatar_auth.client.guard_rules import (
     find_token,
 )
 from tamatar_auth.client.invalidation import SessionWatcher
-from tamatar_auth.client.method_handlers import behaviour_of, with_behaviour
 
 Recheck = Callable[[], None]
+
+_KINDS = ("unary", "stream")
 
 
 class SessionGuard(grpc.ServerInterceptor):
@@ -114,37 +115,22 @@ def admission(
 
 def guard_handler(handler: Any, admit: AdmitCall) -> Any:
     """Return a blocking handler with a check before it."""
-    guard = guard_streaming if handler.response_streaming else guard_unary
     behaviour = behaviour_of(handler)
-    request_streaming = handler.request_streaming
-    return with_behaviour(handler, guard(behaviour, admit, request_streaming=request_streaming))
 
+    def start(request: Any, context: Any, check: Recheck) -> Any:
+        requests = _recheck_each(request, check) if handler.request_streaming else request
+        return behaviour(requests, context)
 
-def guard_unary(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:
-    """Return a behaviour that returns one response, with a check before it."""
-
-    def call(request: Any, context: Any) -> Any:
+    def unary(request: Any, context: Any) -> Any:
         session, check = admit(context)
         with bound_session(session):
-            return behaviour(
-                _recheck_each(request, check) if request_streaming else request, context
-            )
+            return start(request, context, check)
 
-    return call
-
-
-def guard_streaming(behaviour: Any, admit: AdmitCall, *, request_streaming: bool) -> Any:
-    """Return a behaviour that returns a stream, with checks before it and between responses.
-
-    gRPC may produce each response on another thread, so the session is bound for each one.
-    """
-
-    def call(request: Any, context: Any) -> Iterator[Any]:
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        # gRPC may produce each response on another thread, so the session is bound for each one.
         session, check = admit(context)
         with bound_session(session):
-            responses = iter(
-                behaviour(_recheck_each(request, check) if request_streaming else request, context)
-            )
+            responses = iter(start(request, context, check))
         try:
             while True:
                 with bound_session(session):
@@ -158,10 +144,26 @@ def guard_streaming(behaviour: Any, admit: AdmitCall, *, request_streaming: bool
             with bound_session(session):
                 getattr(responses, "close", lambda: None)()
 
-    return call
+    return with_behaviour(handler, stream if handler.response_streaming else unary)
 
 
 def _recheck_each(requests: Iterable[Any], check: Recheck) -> Iterator[Any]:
     for request in requests:
         check()
         yield request
+
+
+def behaviour_of(handler: Any) -> Callable[..., Any]:
+    """Return the function of a handler that answers calls."""
+    behaviour: Callable[..., Any] = getattr(handler, _arity(handler))
+    return behaviour
+
+
+def with_behaviour(handler: Any, behaviour: Callable[..., Any]) -> Any:
+    """Return a handler of the same method with another behaviour."""
+    build = getattr(grpc, f"{_arity(handler)}_rpc_method_handler")
+    return build(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+def _arity(handler: Any) -> str:
+    return f"{_KINDS[handler.request_streaming]}_{_KINDS[handler.response_streaming]}"

@@ -31,15 +31,6 @@ OPEN_METHODS = (
 """The methods that need no session by default: health and reflection."""
 
 AUTHORIZATION = "authorization"
-RECHECK_INTERVAL = 30.0
-"""Seconds after which the session of a running stream is checked again."""
-
-MAX_AGE = 30.0
-"""Seconds for which a response is cached."""
-
-CACHE_SIZE = 10_000
-"""Responses that are cached, about 2 KB each."""
-
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -56,12 +47,12 @@ class GuardOptions(TypedDict, total=False):
     metadata_key: str
     """The metadata key of the token. Only under `authorization` the token follows `Bearer`."""
     recheck: float
-    """Seconds after which the session of a running stream is checked again."""
+    """Seconds after which the session of a running stream is checked again, 30 by default."""
     max_age: float
-    """Seconds for which a response of the service is cached; 0 turns the cache off. The service
-    sends the end of a session at once. While it cannot, each session is validated."""
+    """Seconds for which a response of the service is cached, 30 by default; 0 turns the cache off.
+    The service sends the end of a session at once. While it cannot, each session is validated."""
     cache_size: int
-    """The number of cached responses."""
+    """The number of cached responses, about 2 KB each; 10,000 by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +62,9 @@ class GuardConfig:
     open_methods: Iterable[str] = OPEN_METHODS
     optional_methods: Iterable[str] = ()
     metadata_key: str = AUTHORIZATION
-    recheck: float = RECHECK_INTERVAL
-    max_age: float = MAX_AGE
-    cache_size: int = CACHE_SIZE
+    recheck: float = 30.0
+    max_age: float = 30.0
+    cache_size: int = 10_000
 
     @property
     def rules(self) -> "MethodRules":

@@ -52,19 +52,6 @@ class ConnectOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class _CompleteOptions:
-    """`ConnectOptions` with defaults. Unknown options raise `TypeError`."""
-
-    token: Token | None = None
-    plaintext: bool | None = None
-    root_certificates: bytes | Path | None = None
-    certificate: bytes | Path | None = None
-    private_key: bytes | Path | None = None
-    server_name: str | None = None
-    options: Sequence[tuple[str, Any]] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Target:
     """The address, credentials and options of a channel."""
 
@@ -79,10 +66,13 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
 
     Raises `ValueError` if options contradict each other, and `TypeError` if one is unknown.
     """
-    options = _CompleteOptions(**connect_options)
-    plaintext, server_name = options.plaintext, options.server_name
-    certificate, private_key = options.certificate, options.private_key
-    root_certificates = options.root_certificates
+    unknown = connect_options.keys() - ConnectOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
+    plaintext, server_name = connect_options.get("plaintext"), connect_options.get("server_name")
+    root_certificates = connect_options.get("root_certificates")
+    certificate = connect_options.get("certificate")
+    private_key = connect_options.get("private_key")
     certificates = (root_certificates, certificate, private_key)
     if (certificate is None) != (private_key is None):
         raise ValueError("certificate and private_key must be used together")
@@ -96,9 +86,8 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
         root, chain, key = (_read_pem(given) for given in certificates)
         credentials = grpc.ssl_channel_credentials(root, key, chain)
     config = ("grpc.service_config", service_config())
-    return Target(
-        address, credentials, [config, *CHANNEL_OPTIONS, *name_override, *options.options]
-    )
+    more_options = connect_options.get("options", ())
+    return Target(address, credentials, [config, *CHANNEL_OPTIONS, *name_override, *more_options])
 
 
 def is_local(address: str) -> bool:

@@ -1,1 +1,1 @@
-"""Settings: their types, their sources, and the files that they name."""
+"""Settings in groups, their types and sources, and the files that they name."""

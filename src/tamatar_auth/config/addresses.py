@@ -1,4 +1,4 @@
-"""Where a server listens."""
+"""Addresses that a server listens on."""
 
 import errno
 import ipaddress
@@ -35,7 +35,7 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         if self.path or self.host == "localhost":
             return True
         try:
@@ -45,14 +45,14 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_taken(self) -> bool:
-        """Whether a process listens there, on any of the addresses that a name stands for."""
+        """Whether a process listens on the address, or on one that its name resolves to."""
         try:
             if self.path:
                 with socket.socket(socket.AF_UNIX) as probe:
                     return probe.connect_ex(self.path) == 0
             resolved = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError:
-            return False  # the bind itself reports why it is impossible
+            return False  # the error of binding names the cause
         return any(_is_taken(family, sockaddr) for family, _, _, _, sockaddr in resolved)
 
 

@@ -1,4 +1,4 @@
-"""Durations as settings write them: `250ms`, `10s`, `30m`, `12h`, `7d`."""
+"""Durations in the form of settings: `250ms`, `10s`, `30m`, `12h`, `7d`."""
 
 import re
 from datetime import timedelta
@@ -10,7 +10,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_duration(value: object) -> object:
-    """Read a duration with a unit, or a bare number of seconds; leave what is no text."""
+    """Return the duration of a text with a unit, or of a number of seconds; pass others on."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)?\s*", value, re.ASCII)
@@ -23,7 +23,7 @@ def parse_duration(value: object) -> object:
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration with the largest unit that fits."""
+    """Return a duration as text, in the largest unit without a fraction."""
     milliseconds = round(value / timedelta(milliseconds=1))
     for unit in ("d", "h", "m", "s"):
         size = _UNITS[unit] * 1000
@@ -36,7 +36,7 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
 def between(shortest: timedelta, longest: timedelta) -> AfterValidator:
-    """Check that a duration is within bounds."""
+    """Return a validator that checks the bounds of a duration."""
 
     def check(value: timedelta) -> timedelta:
         if not shortest <= value <= longest:

@@ -37,7 +37,7 @@ MIN_PRODUCTION_BCRYPT_COST = 10
 
 
 class Settings(SettingsGroup):
-    """The process: its environment, its addresses, its life."""
+    """The environment of the process, its addresses, its files and its shutdown."""
 
     environment: Literal["development", "production"] = "development"
     """The environment of the process. Production requires its secrets."""

@@ -31,7 +31,7 @@ class Origin(NamedTuple):
 class Sources:
     """The variables that are set, by place. The first place that sets a variable wins.
 
-    `overrides` come from the options of a command. They are named as the variables are, in
+    `overrides` come from the options of a command. Their names are those of the variables, in
     lower case and without the prefix.
     """
 
@@ -69,12 +69,12 @@ class Sources:
         return Origin(variables[0], "default")
 
     def unknown(self) -> Sequence[Origin]:
-        """List the `TAMATAR_` variables that are set and that never were settings."""
+        """List the `TAMATAR_` variables that are set and never were settings."""
         known = self._known | CLIENT_VARIABLES | REMOVED_VARIABLES.keys()
         return [origin for origin in self._prefixed() if origin.variable.upper() not in known]
 
     def removed(self) -> Sequence[Origin]:
-        """List the variables that are set and that are settings no more."""
+        """List the variables that are set and were settings in an earlier release."""
         return [
             origin for origin in self._prefixed() if origin.variable.upper() in REMOVED_VARIABLES
         ]

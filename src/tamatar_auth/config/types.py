@@ -1,4 +1,4 @@
-"""The forms that settings have: how their texts are read, and what is refused."""
+"""The types of settings, with the checks of their texts."""
 
 import contextlib
 import re
@@ -22,7 +22,7 @@ def _parse_address(value: object) -> object:
 
 
 def strip_driver(url: str) -> str:
-    """Give a URL as libpq reads it: SQLAlchemy's name of a driver is taken out."""
+    """Return a URL for libpq, without SQLAlchemy's name of a driver."""
     return re.sub(r"^(postgres(?:ql)?)\+psycopg:", r"\1:", url)
 
 
@@ -52,7 +52,7 @@ def _check_length(value: SecretStr | None) -> SecretStr | None:
 
 
 def empty_as_none(value: object) -> object:
-    """Take an empty variable as one that is not set."""
+    """Return None for an empty variable, which counts as not set."""
     return None if value == "" else value
 
 

@@ -1,4 +1,4 @@
-"""Values that are read from files, and read again when these change."""
+"""Values that are read from files, and read again after a change."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import structlog
 from tamatar_auth.config.errors import OperatorError
 
 POLL_SECONDS = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 Value = TypeVar("Value")
 _Stamps = tuple[tuple[int, ...] | None, ...]
@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 
 
 class WatchedFiles(Generic[Value]):
-    """A value, and the files that it came from. The first read may raise `OperatorError`.
+    """A value and the files that it comes from. The first read may raise `OperatorError`.
 
-    A later one that fails is an error in the log: what was read before stays in use.
+    If a later read fails, the error is logged and the value before it stays in use.
     """
 
     def __init__(self, what: str, files: Sequence[Path], read: Callable[[], Value]) -> None:
@@ -34,17 +34,17 @@ class WatchedFiles(Generic[Value]):
         self.value = read()
 
     def request_reload(self) -> None:
-        """Have the files read again soon, changed or not."""
+        """Request that the files are read again soon, whether they have changed or not."""
         self._reload_requested.set()
 
     async def watch_for_changes(self) -> None:
-        """Read the files again whenever they have changed, for as long as the server runs."""
+        """Read the files again after each change. Run until cancelled."""
         previous = self._stamp
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reload_requested.wait(), POLL_SECONDS)
             stamp = self._current_stamp()
-            # A file that is different at every look is still being written.
+            # A file that differs at every check is still being written.
             if self._reload_requested.is_set() or previous == stamp != self._stamp:
                 self._reload_requested.clear()
                 self._stamp = stamp

@@ -1,4 +1,4 @@
-"""The failures that callers get.
+"""The failures that end a call with a status.
 
     Failure
     ├── InvalidFields, MalformedRequest, InvalidPageToken     the request is wrong
@@ -45,20 +45,20 @@ class FieldViolation(NamedTuple):
 
 
 class Failure(Exception):  # noqa: N818 - a failure is not an error of this program
-    """A call cannot be answered as the caller hoped."""
+    """The reason why a call fails, as its caller sees it."""
 
     code: ClassVar[str]
     reason: ClassVar[str]
     message: ClassVar[str]
     retry_after: float | None = None
-    """Seconds after which the same call may well succeed."""
+    """Seconds after which the same call may succeed."""
     retry_jitter: ClassVar[float] = 0.0
-    """The share of `retry_after` that is added at most, at random: rejected calls must not all
-    return at the same time."""
+    """The largest random share that is added to `retry_after`. Callers that fail at the same
+    moment must not retry at the same moment."""
 
     metadata: Mapping[str, str] = NO_METADATA
     audit_details: Mapping[str, str] = NO_METADATA
-    """What the audit trail records, and the caller does not get."""
+    """Facts for the audit trail that no caller sees."""
     violations: Sequence[FieldViolation] = ()
 
     def __str__(self) -> str:
@@ -78,12 +78,12 @@ class InvalidFields(Failure):
 
     @classmethod
     def field(cls, field: str, description: str) -> "InvalidFields":
-        """Name the one field that breaks a rule."""
+        """Return the failure for one field."""
         return cls(FieldViolation(field, description))
 
 
 class MalformedRequest(Failure):
-    """The bytes of the request are not the message that the method takes."""
+    """The bytes of the request are not a message of the method's type."""
 
     code = "INVALID_ARGUMENT"
     reason = "MALFORMED_REQUEST"
@@ -91,16 +91,16 @@ class MalformedRequest(Failure):
 
 
 class InvalidPageToken(Failure):
-    """The page token is not ours, or was made for another query."""
+    """The page token was not issued by this service, or was issued for another query."""
 
     code = "INVALID_ARGUMENT"
     reason = "INVALID_PAGE_TOKEN"
     message = "The page token is not valid for this query."
-    violations = (FieldViolation("page_token", "must come from the page before"),)
+    violations = (FieldViolation("page_token", "must come from the previous page"),)
 
 
 class CallerUnknown(Failure):
-    """The calling service did not prove its identity; the caller does not learn why."""
+    """The calling service did not prove its identity. No caller sees the cause."""
 
     code = "UNAUTHENTICATED"
     reason = "CALLER_UNKNOWN"
@@ -108,7 +108,7 @@ class CallerUnknown(Failure):
 
 
 class CallerNotAllowed(Failure):
-    """The service that calls has none of the roles that may call this method."""
+    """The calling service has none of the roles that the method requires."""
 
     code = "PERMISSION_DENIED"
     reason = "CALLER_NOT_ALLOWED"
@@ -120,11 +120,11 @@ class CallerNotAllowed(Failure):
 
 
 class ServerBusy(Failure):
-    """The server is at its limit of calls or password hashes; the call was not processed."""
+    """The server is at a limit of calls, hashes or streams; the call was rejected unprocessed."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "SERVER_BUSY"
-    message = "The server is busy: try again."
+    message = "The server is busy. Try again."
     retry_after = 1.0
     retry_jitter = 0.5
 
@@ -134,31 +134,31 @@ class ServerBusy(Failure):
 
 
 class ServiceStopping(Failure):
-    """This process ends; another one answers."""
+    """This process stops; another one can serve the call."""
 
     code = "UNAVAILABLE"
     reason = "SERVICE_STOPPING"
-    message = "This server is stopping: connect again."
+    message = "This server is stopping. Connect again."
     retry_after = 0.1
     retry_jitter = 1.0
 
 
 class StreamInterrupted(Failure):
-    """The stream may lack messages from here on."""
+    """The stream may have lost messages."""
 
     code = "UNAVAILABLE"
     reason = "STREAM_INTERRUPTED"
-    message = "The stream may lack something from here on: begin another one."
+    message = "The stream may have lost messages. Open a new one."
     retry_after = 0.1
     retry_jitter = 5.0
 
 
 class InternalFault(Failure):
-    """A fault of this service; `error_id` is in its log."""
+    """A fault of this service. Its log has the `error_id`."""
 
     code = "INTERNAL"
     reason = "INTERNAL_FAULT"
-    message = "The service failed: its log has the error id."
+    message = "The service failed. Its log has the error id."
 
     def __init__(self, error_id: str) -> None:
         super().__init__()

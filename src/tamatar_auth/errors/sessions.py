@@ -1,4 +1,4 @@
-"""The failures that are about sessions."""
+"""The failures about sessions."""
 
 from tamatar_auth.errors import Failure
 
@@ -12,7 +12,7 @@ class SessionUnknown(Failure):
 
 
 class SessionExpired(Failure):
-    """The session's life is over."""
+    """The session's lifetime has ended."""
 
     code = "UNAUTHENTICATED"
     reason = "SESSION_EXPIRED"
@@ -28,19 +28,19 @@ class SessionRevoked(Failure):
 
 
 class SessionIdle(Failure):
-    """The session was not in use for longer than it may rest."""
+    """The session was unused for longer than the idle limit."""
 
     code = "UNAUTHENTICATED"
     reason = "SESSION_IDLE"
-    message = "The session was not in use for too long."
+    message = "The session was unused for too long."
 
 
 class SessionReused(Failure):
-    """A session was refreshed with a replaced token, so it was revoked."""
+    """A replaced token was used to refresh the session, so the session was revoked."""
 
     code = "UNAUTHENTICATED"
     reason = "SESSION_REUSED"
-    message = "The session's token was used again after it had been replaced."
+    message = "The session token was used again after its replacement."
 
     def __init__(self, user_id: object = None, session_id: object = None) -> None:
         super().__init__()

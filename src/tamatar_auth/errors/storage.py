@@ -1,28 +1,28 @@
-"""The failures that the database causes, whatever was asked for."""
+"""The failures that the database causes."""
 
 from tamatar_auth.errors import Failure
 
 
 class TransactionConflict(Failure):
-    """Other transactions got in the way; nothing was changed."""
+    """The transaction conflicted with others and changed nothing."""
 
     code = "ABORTED"
     reason = "TRANSACTION_CONFLICT"
-    message = "Another change got in the way: try again."
+    message = "The change conflicted with another one. Try again."
     retry_after = 0.1
     retry_jitter = 1.0
 
 
 class ConstraintViolated(Failure):
-    """The change would break a rule of the stored data."""
+    """The change violates a constraint of the database."""
 
     code = "FAILED_PRECONDITION"
     reason = "CONSTRAINT_VIOLATED"
-    message = "The change would break a rule of the stored data."
+    message = "The change breaks a rule of the stored data."
 
 
 class ValueRefused(Failure):
-    """PostgreSQL refused a value that the rules of the fields let through."""
+    """PostgreSQL refused a value that the rules of the fields allow."""
 
     code = "INVALID_ARGUMENT"
     reason = "VALUE_REFUSED"
@@ -34,17 +34,17 @@ class StorageUnavailable(Failure):
 
     code = "UNAVAILABLE"
     reason = "STORAGE_UNAVAILABLE"
-    message = "The database is not available: try again."
+    message = "The database is not available. Try again."
     retry_after = 1.0
     retry_jitter = 1.0
 
 
 class StorageTimedOut(Failure):
-    """The deadline of the call passed, or ours for a call that has none."""
+    """The deadline of the call passed: the caller's, or else that of the service."""
 
     code = "DEADLINE_EXCEEDED"
     reason = "STORAGE_TIMED_OUT"
-    message = "The call took longer than it may."
+    message = "The call exceeded its deadline."
 
 
 class QueryStatisticsMissing(Failure):

@@ -1,4 +1,4 @@
-"""The failures that are about users and their credentials."""
+"""The failures about users and their credentials."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,7 +7,7 @@ from tamatar_auth.errors import Failure
 
 
 class Cause(StrEnum):
-    """Why a password was not accepted; the caller does not learn it."""
+    """The cause of a refused password, which no caller sees."""
 
     NO_USER = "no_user"
     INACTIVE_USER = "inactive_user"
@@ -19,7 +19,7 @@ class Cause(StrEnum):
 
 
 class UserNotFound(Failure):
-    """There is no such user, or it is deleted."""
+    """No such user exists, or the user is deleted."""
 
     code = "NOT_FOUND"
     reason = "USER_NOT_FOUND"
@@ -51,15 +51,15 @@ class UserNotDeleted(Failure):
 
 
 class EtagMismatch(Failure):
-    """The user was changed since the caller read it."""
+    """The user has changed since the caller read it."""
 
     code = "ABORTED"
     reason = "ETAG_MISMATCH"
-    message = "The user was changed meanwhile: read it again."
+    message = "The user has changed. Read it again."
 
 
 class RequestIdReused(Failure):
-    """The request id was used for a user with other content."""
+    """The request id was used for a request with other content."""
 
     code = "ALREADY_EXISTS"
     reason = "REQUEST_ID_REUSED"
@@ -67,7 +67,7 @@ class RequestIdReused(Failure):
 
 
 class UserIdTaken(Failure):
-    """The id that a user was to be imported with belongs to another one."""
+    """The id of an imported user belongs to another user."""
 
     code = "ALREADY_EXISTS"
     reason = "USER_ID_TAKEN"
@@ -75,7 +75,7 @@ class UserIdTaken(Failure):
 
 
 class ImportedDifferently(Failure):
-    """The user was imported before from other content."""
+    """The user was imported before with other content."""
 
     code = "ALREADY_EXISTS"
     reason = "IMPORTED_DIFFERENTLY"
@@ -83,7 +83,7 @@ class ImportedDifferently(Failure):
 
 
 class InvalidCredentials(Failure):
-    """The credentials are wrong; the caller does not learn why."""
+    """The credentials do not allow a sign-in. The cause stays in the audit trail."""
 
     code = "UNAUTHENTICATED"
     reason = "INVALID_CREDENTIALS"
@@ -107,11 +107,11 @@ class EmailNotVerified(Failure):
 
 
 class TooManyAttempts(Failure):
-    """Too many wrong passwords were tried; the next is checked after `retry_after` seconds."""
+    """Too many wrong passwords were tried. The next one is checked after `retry_after` seconds."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "TOO_MANY_ATTEMPTS"
-    message = "Too many attempts: try again later."
+    message = "Too many attempts. Try again later."
     retry_after = 1.0
 
     def __init__(self, retry_after: float = 1.0, user_id: object = None) -> None:
@@ -121,7 +121,7 @@ class TooManyAttempts(Failure):
 
 
 class UserTokenInvalid(Failure):
-    """The one-time secret is not valid; the caller does not learn why."""
+    """The one-time secret cannot be used. No caller sees the cause."""
 
     code = "UNAUTHENTICATED"
     reason = "USER_TOKEN_INVALID"

@@ -65,6 +65,7 @@ class RunningService:
         await self._close_components()
 
     async def _close_components(self) -> None:
+        # The names are values of `what` in the log event "left behind": they do not change.
         components = self.components
         await self._finish_in_time(
             calls=components.drain.wait_until_idle(), hashes=components.passwords.close()
@@ -75,7 +76,7 @@ class RunningService:
             listener=components.session_feed.close(),
         )
         await self._finish_in_time(
-            database_monitor=components.database_monitor.close(),
+            watch=components.database_monitor.close(),
             connections=components.database.close(),
         )
         await self._finish_in_time(statements=components.orphaned.close())

@@ -1,4 +1,4 @@
-"""Imports to a service that breaks off, or that is newer than this client."""
+"""Imports and exports with a service that breaks off, or that is newer than this client."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +8,18 @@ import pytest
 from grpc import StatusCode
 
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
-from tamatar.auth.v1.user_service_pb2 import ImportResult, ImportUsersResponse
+from tamatar.auth.v1.user_service_pb2 import (
+    ExportedUser,
+    ExportUsersResponse,
+    ImportResult,
+    ImportUsersResponse,
+)
 from tamatar.auth.v1.user_service_pb2_grpc import (
     UserServiceServicer,
     add_UserServiceServicer_to_server,
 )
 from tamatar_auth.cli.transfer.chunks import MAX_CHUNK_USERS
+from tamatar_auth.cli.transfer.exporter import UserExporter
 from tamatar_auth.cli.transfer.file_formats import Row
 from tamatar_auth.cli.transfer.importer import UserImporter
 from tamatar_auth.client import UnavailableError, connect
@@ -39,6 +45,14 @@ class Scripted(UserServiceServicer):
                 return
             yield ImportUsersResponse(results=[self.result for _ in request.users])
 
+    def ExportUsers(self, request, context):
+        answers, status = self.breaks.pop(0) if self.breaks else (1, None)
+        first = int(request.after_user_id or 0) + 1
+        for number in range(first, first + answers):
+            yield ExportUsersResponse(users=[ExportedUser(user=PortableUser(user_id=str(number)))])
+        if status is not None:
+            context.abort(status, "as the test wants it")
+
 
 @pytest.fixture
 def script():
@@ -60,10 +74,9 @@ def rows(number):
     return [Row(line, PortableUser(email=f"{line}@x.test")) for line in range(1, number + 1)]
 
 
-def sent(auth, users, **options):
-    return [
-        result for results in UserImporter(auth, users, **options).results() for result in results
-    ]
+def sent(auth, users, notify=lambda _: None, **options):
+    importer = UserImporter(auth, users)
+    return [result for results in importer.results(notify, **options) for result in results]
 
 
 def test_unanswered_requests_of_ended_stream_are_sent_again(auth, script):
@@ -118,3 +131,26 @@ def test_lasting_outage_ends_the_import(auth, script):
 
     with pytest.raises(UnavailableError, match="as the test wants it"):
         sent(auth, rows(1), patience=0.2)
+
+
+class TestExport:
+    """How long an export retries."""
+
+    def test_progress_between_failures_renews_patience(self, auth, script):
+        script.breaks = [(1, StatusCode.UNAVAILABLE)] * 8
+        exporter = UserExporter(auth, after="", password_hashes=False)
+
+        started = time.monotonic()
+        batches = list(exporter.users(lambda _: time.sleep(0.2), patience=1))
+
+        assert time.monotonic() - started > 1
+        assert [user.user.user_id for users in batches for user in users] == list("123456789")
+
+    def test_lasting_outage_ends_the_export(self, auth, script):
+        script.breaks = [(1, StatusCode.UNAVAILABLE)] + [(0, StatusCode.UNAVAILABLE)] * 100
+        exporter = UserExporter(auth, after="", password_hashes=False)
+
+        with pytest.raises(UnavailableError, match="as the test wants it"):
+            list(exporter.users(lambda _: None, patience=0.2))
+
+        assert exporter.after == "1"

@@ -1,7 +1,15 @@
 """Which database a command works on."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.output import notify
 from tamatar_auth.config.settings import Settings
+
+EMBEDDED_DIRECTORY = Path(".tamatar/postgres")
+"""The data of the embedded PostgreSQL, below the working directory."""
 
 
 def require_database(settings: Settings) -> Settings:
@@ -12,3 +20,19 @@ def require_database(settings: Settings) -> Settings:
             " postgresql://user:password@host/database, or run `tamatar-auth serve --dev`."
         )
     return settings
+
+
+@contextlib.contextmanager
+def with_database(settings: Settings) -> Iterator[Settings]:
+    """Yield settings that name a database: the configured one, or in development an embedded one.
+
+    The embedded database stops when the block ends.
+    """
+    if settings.database.url is not None or settings.environment == "production":
+        yield require_database(settings)
+        return
+    # A server of production does not load the embedded database.
+    from tamatar_auth.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415
+
+    with EmbeddedPostgres(EMBEDDED_DIRECTORY, report=notify) as postgres:
+        yield settings.with_database(postgres.url())

@@ -10,7 +10,7 @@ import grpc
 import psycopg
 import typer
 
-from tamatar_auth.cli.local.health_probe import check_health, tls_files_at
+from tamatar_auth.cli.local.healthcheck import check_health, tls_files_at
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.removed import REMOVED_VARIABLES

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tamatar_auth.cli.local.development_database import with_database
+from tamatar_auth.cli.local.database import with_database
 from tamatar_auth.cli.output import notify
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs import run

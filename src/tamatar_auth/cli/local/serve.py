@@ -6,16 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
+from tamatar_auth import __version__
 from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.cli.local.addresses import parse_addresses
-from tamatar_auth.cli.local.database import require_database
-from tamatar_auth.cli.local.welcome import welcome
+from tamatar_auth.cli.local.database import require_database, with_database
 from tamatar_auth.cli.output import notify
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.server.parent_watch import stop_with_parent
 
 ReadyCallback = Callable[[Sequence[ListenAddress]], None]
+
+_WELCOME = """
+Tamatar Auth {version} answers calls on {address}. Press Ctrl-C to stop it.
+
+  grpcurl -plaintext {target} list
+  grpcurl -plaintext -d '{{"email": "test1@example.com", "password": "TestPass123!"}}' \\
+      {target} tamatar.auth.v1.SessionService/CreateSession
+"""
 
 AddressesOption = Annotated[
     Any,  # Typer would read several values for an option that is a tuple
@@ -60,8 +68,7 @@ def _serve_development(settings: Settings) -> None:
         raise usage_error(
             "--dev creates sample users with published passwords: it is not for production."
         )
-    # A server of production loads neither the migrations nor the embedded database.
-    from tamatar_auth.cli.local.development_database import with_database  # noqa: PLC0415
+    # A server of production does not load the migrations.
     from tamatar_auth.jobs.run import seed  # noqa: PLC0415
     from tamatar_auth.migrator.migrations import Migrations  # noqa: PLC0415
     from tamatar_auth.storage.driver.connect import libpq_url  # noqa: PLC0415
@@ -69,7 +76,13 @@ def _serve_development(settings: Settings) -> None:
     with with_database(settings) as database_settings:
         Migrations(libpq_url(database_settings.database), report=notify).upgrade()
         seed(database_settings, notify)
-        _serve(database_settings, lambda addresses: notify(welcome(addresses)))
+        _serve(database_settings, _welcome)
+
+
+def _welcome(addresses: Sequence[ListenAddress]) -> None:
+    first = addresses[0]
+    target = f"-unix {first.path}" if first.path else str(first)
+    notify(_WELCOME.format(version=__version__, address=first, target=target))
 
 
 def _serve(settings: Settings, on_ready: ReadyCallback | None = None) -> None:

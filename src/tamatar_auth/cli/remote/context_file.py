@@ -5,7 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -158,21 +158,22 @@ class ContextFile:
     def _write(self) -> None:
         lines = [] if self.current is None else [f"current = {_quoted(self.current)}", ""]
         for name, context in sorted(self.by_name.items()):
-            lines += [f"[contexts.{_quoted(name)}]", *_lines(context), ""]
+            values = _set_fields(context).items()
+            lines += [f"[contexts.{_quoted(name)}]"]
+            lines += [*(f"{key} = {_quoted(value)}" for key, value in values), ""]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.path, "\n".join(lines).encode(), mode=0o600)
 
 
 def masked_fields(context: ServiceContext) -> Mapping[str, Any]:
     """Return the fields that are set, with the token masked."""
-    masked = replace(context, token=MASK) if context.token else context
-    values = {each.name: getattr(masked, each.name) for each in fields(ServiceContext)}
-    return {name: value for name, value in values.items() if value is not None}
+    values = _set_fields(context)
+    return values | ({"token": MASK} if "token" in values else {})
 
 
-def _lines(context: ServiceContext) -> list[str]:
+def _set_fields(context: ServiceContext) -> dict[str, Any]:
     values = {each.name: getattr(context, each.name) for each in fields(ServiceContext)}
-    return [f"{name} = {_quoted(value)}" for name, value in values.items() if value is not None]
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _quoted(value: Any) -> str:

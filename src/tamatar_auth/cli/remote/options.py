@@ -1,4 +1,4 @@
-"""The options that commands share, and their prompts."""
+"""The options that commands share, their prompts, and their calls."""
 
 import contextlib
 import sys
@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tamatar_auth.cli.exits import CommandError, usage_error
+from tamatar_auth.cli.exits import CommandError, ExitCode, usage_error
 from tamatar_auth.cli.remote.context_file import CONTEXT_VARIABLE, ContextFile
-from tamatar_auth.cli.remote.error_text import command_errors
 from tamatar_auth.cli.remote.output import OutputFormat
-from tamatar_auth.client import AuthClient
+from tamatar_auth.client import (
+    AuthClient,
+    AuthError,
+    BusyError,
+    CallerError,
+    NotFoundError,
+    UnavailableError,
+)
 
 
 def _complete_contexts(incomplete: str) -> list[str]:
@@ -44,12 +50,25 @@ PasswordStdinOption = Annotated[
 ]
 
 
+_EXIT_CODES: dict[type[AuthError], ExitCode] = {
+    UnavailableError: ExitCode.UNAVAILABLE,
+    BusyError: ExitCode.UNAVAILABLE,
+    NotFoundError: ExitCode.NOT_FOUND,
+    CallerError: ExitCode.NOT_ALLOWED,
+}
+
+
 @contextlib.contextmanager
 def open_client(context: str | None) -> Iterator[AuthClient]:
     """Yield a client of a context's service. A call that fails ends the command."""
     _, service = ContextFile().selected(context)
-    with service.connect() as auth, command_errors(service.address):
-        yield auth
+    try:
+        with service.connect() as auth:
+            yield auth
+    except AuthError as error:
+        codes = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+        code = next(codes, ExitCode.REFUSED)
+        raise CommandError(_error_message(error, service.address), code) from None
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -79,3 +98,18 @@ def read_new_password(*, from_stdin: bool) -> str:
         )
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return password
+
+
+def _error_message(error: AuthError, address: str) -> str:
+    """Return the message of an error with its reason, and a line for each wrong field."""
+    if not error.reason_name:
+        return f"{address} does not answer ({error.status.name}): {error.details() or 'no reason'}"
+    text = f"{error.details()} ({error.reason_name})"
+    if error.fields:
+        rules = [f"{field} {', '.join(broken)}" for field, broken in error.fields.items()]
+        text = "\n  ".join([text, *rules])
+    if error.retry_after is not None:
+        text += f" Try again in {error.retry_after:.1f} s."
+    if "roles" in error.metadata:
+        text += f" The call needs one of these roles: {error.metadata['roles']}."
+    return text

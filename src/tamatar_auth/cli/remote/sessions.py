@@ -16,7 +16,7 @@ from tamatar_auth.cli.remote.options import (
     read_secret_line,
 )
 from tamatar_auth.cli.remote.output import OutputFormat, as_dict, show, show_all
-from tamatar_auth.cli.remote.user_lookup import UserArgument, get_user
+from tamatar_auth.cli.remote.users import UserArgument, get_user
 
 COLUMNS = {
     "session_id": "Id",

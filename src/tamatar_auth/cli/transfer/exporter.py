@@ -3,49 +3,33 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from tamatar.auth.v1.user_service_pb2 import ExportedUser, ExportUsersRequest
-from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT, StreamRetries
-from tamatar_auth.client import AuthClient, AuthError
+from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT, retry_stream
+from tamatar_auth.client import AuthClient
 
 
 class UserExporter:
-    """Reads users in the order of their ids."""
+    """Reads users in the order of their ids, and counts them."""
 
-    def __init__(
-        self,
-        auth: AuthClient,
-        *,
-        after: str,
-        password_hashes: bool,
-        notify: Callable[[str], None],
-        patience: float = RETRY_TIMEOUT,
-    ) -> None:
+    def __init__(self, auth: AuthClient, *, after: str, password_hashes: bool) -> None:
         self._auth = auth
         self._password_hashes = password_hashes
-        self._retries = StreamRetries(patience, notify)
         self.after = after
         """The id of the last user that was read."""
         self.count = self.kept_passwords = 0
         """The number of users that were read, and of passwords that the service did not export."""
 
-    def users(self) -> Iterator[Sequence[ExportedUser]]:
+    def users(
+        self, notify: Callable[[str], None], patience: float = RETRY_TIMEOUT
+    ) -> Iterator[Sequence[ExportedUser]]:
         """Yield users in batches. A new stream continues after the last user of a broken one."""
-        while True:
-            try:
-                for response in self._auth.users.ExportUsers(self._request()):
-                    yield response.users
-                    self._count(response.users)
-                    self._retries.succeeded()
-            except AuthError as error:
-                self._retries.wait(error)
-            else:
-                return
+        return retry_stream(self._stream, patience, notify)
 
-    def _request(self) -> ExportUsersRequest:
-        return ExportUsersRequest(
+    def _stream(self) -> Iterator[Sequence[ExportedUser]]:
+        request = ExportUsersRequest(
             after_user_id=self.after, include_password_hashes=self._password_hashes
         )
-
-    def _count(self, users: Sequence[ExportedUser]) -> None:
-        self.count += len(users)
-        self.kept_passwords += sum(user.password_kept for user in users)
-        self.after = users[-1].user.user_id
+        for response in self._auth.users.ExportUsers(request):
+            yield response.users
+            self.count += len(response.users)
+            self.kept_passwords += sum(user.password_kept for user in response.users)
+            self.after = response.users[-1].user.user_id

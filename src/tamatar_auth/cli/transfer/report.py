@@ -5,7 +5,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,23 +12,15 @@ from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.cli.transfer.chunks import RowResult
 
 
-@dataclass(frozen=True, slots=True)
-class ImportRun:
-    """The identity of an import: its file (`-` for a pipe), its service, and if it is a dry run."""
-
-    source: str
-    service: str
-    dry_run: bool
-
-
 class ImportReport:
     """Counts the results of the rows, and writes them to a file if there is a path.
 
-    The first line identifies the run. A row's line is written after the service has answered.
+    The first line identifies the run: its file (`-` for a pipe), its service, and whether it is a
+    dry run. A row's line is written after the service has answered.
     A row without a line may have been imported as well.
     """
 
-    def __init__(self, path: Path | None, run: ImportRun) -> None:
+    def __init__(self, path: Path | None, *, source: str, service: str, dry_run: bool) -> None:
         self.counts: Counter[str] = Counter()
         """The number of rows by result: CREATED, EXISTS or REFUSED."""
         self.reasons: Counter[str] = Counter()
@@ -37,7 +28,7 @@ class ImportReport:
         self.line = 0
         """The line of the last row that was reported."""
         self.path = path
-        self._run = asdict(run)
+        self._run = {"source": source, "service": service, "dry_run": dry_run}
         self._file: IO[str] | None = None
 
     def open(self, *, resume: bool) -> None:

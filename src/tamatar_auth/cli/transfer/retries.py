@@ -1,7 +1,8 @@
-"""When a stream that failed is opened again."""
+"""Streams over connections that may break."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from grpc import StatusCode
 
@@ -11,30 +12,32 @@ from tamatar_auth.client.backoff import Backoff
 RETRY_TIMEOUT = 60.0
 """Seconds of failures after which a transfer gives up, by default."""
 
+Item = TypeVar("Item")
 
-class StreamRetries:
-    """Waits before each retry, and gives up after `patience` seconds without a success."""
 
-    def __init__(self, patience: float, notify: Callable[[str], None]) -> None:
-        self._patience = patience
-        self._notify = notify
-        self._backoff = Backoff()
-        self._failing_since: float | None = None
+def retry_stream(
+    open_stream: Callable[[], Iterable[Item]], patience: float, notify: Callable[[str], None]
+) -> Iterator[Item]:
+    """Yield the items of a stream, and of the streams that replace it when it breaks.
 
-    def succeeded(self) -> None:
-        """Record that the service answered."""
-        self._failing_since = None
-        self._backoff.reset()
-
-    def wait(self, error: AuthError) -> None:
-        """Wait before the next attempt; raise the error if a retry cannot help or time is up."""
-        now = time.monotonic()
-        # The time since the last answer does not count: a slow input may have sent nothing.
-        self._failing_since = self._failing_since or now
-        if not _is_transient(error) or now - self._failing_since >= self._patience:
-            raise error
-        self._notify(f"Trying again: {error}")
-        time.sleep(self._backoff.next_delay())
+    Raises `AuthError` if a retry cannot help, or after `patience` seconds without an item.
+    """
+    backoff, failing_since = Backoff(), None
+    while True:
+        try:
+            for item in open_stream():
+                yield item
+                failing_since = None
+                backoff.reset()
+        except AuthError as error:
+            # The time since the last item does not count: a slow input may have sent nothing.
+            failing_since = failing_since or time.monotonic()
+            if not _is_transient(error) or time.monotonic() - failing_since >= patience:
+                raise
+            notify(f"Trying again: {error}")
+        else:
+            return
+        time.sleep(backoff.next_delay())
 
 
 def _is_transient(error: AuthError) -> bool:

@@ -4,11 +4,9 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Self
 
 import grpc
-from grpc.aio import AioRpcError
 
 from tamatar_auth.client.call_defaults import defaults_for
-from tamatar_auth.client.channel import CallMetadata
-from tamatar_auth.client.errors import auth_error
+from tamatar_auth.client.channel import CallMetadata, auth_errors
 
 
 class AuthChannel(grpc.aio.Channel):
@@ -77,28 +75,20 @@ class _Call:
         return getattr(self._call, name)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        try:
+        with auth_errors():
             return (yield from self._call.__await__())
-        except AioRpcError as error:
-            raise auth_error(error) from None
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
+        with auth_errors():
             async for response in self._call:
                 yield response
-        except AioRpcError as error:
-            raise auth_error(error) from None
 
     async def read(self) -> Any:
         """Return the next response, or `grpc.aio.EOF`."""
-        try:
+        with auth_errors():
             return await self._call.read()
-        except AioRpcError as error:
-            raise auth_error(error) from None
 
     async def write(self, request: Any) -> None:
         """Send the next request."""
-        try:
+        with auth_errors():
             await self._call.write(request)
-        except AioRpcError as error:
-            raise auth_error(error) from None

@@ -20,7 +20,6 @@ from tamatar_auth.client.guard_rules import (
     SessionRequirement,
     find_token,
 )
-from tamatar_auth.client.method_handlers import behaviour_of, with_behaviour
 
 CANCEL_INTERVAL = 5.0
 """Seconds after which a handler that ignored its cancellation is cancelled again."""
@@ -77,11 +76,13 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         requirement = self._rules.requirement(handler_call_details.method)
         if handler is None or requirement is SessionRequirement.NONE:
             return handler
-        behaviour = behaviour_of(handler)
+        behaviour = blocking_guard.behaviour_of(handler)
         if inspect.isasyncgenfunction(behaviour):
             behaviour = _as_writer(behaviour)
         if inspect.iscoroutinefunction(behaviour):
-            return with_behaviour(handler, self._guard_behaviour(handler, behaviour, requirement))
+            return blocking_guard.with_behaviour(
+                handler, self._guard_behaviour(handler, behaviour, requirement)
+            )
         return blocking_guard.guard_handler(
             handler, self._thread_admission(asyncio.get_running_loop(), requirement)
         )

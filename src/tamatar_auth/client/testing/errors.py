@@ -1,10 +1,10 @@
 """The errors of the fake service: the statuses and reasons of the real one."""
 
-from collections.abc import Sequence
 from typing import Any, NoReturn
 from uuid import UUID
 
-from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
@@ -22,7 +22,6 @@ _CODES = {
 }
 """The status of each reason. Other reasons have UNAUTHENTICATED."""
 
-_RETRY_SECONDS = 0.1
 _MAX_TOKEN_LENGTH = 128
 
 
@@ -40,11 +39,15 @@ class RefusedError(Exception):
         name = ErrorReason.Name(self.reason)
         message = f"The fake service returns {name}."
         status = Status(code=code.value[0], message=message)
-        info = ErrorInfo(reason=name, domain=ERROR_DOMAIN)
-        for detail in (info, *_bad_request(self.fields), *_retry_info(code)):
-            packed = Packed()
-            packed.Pack(detail)
-            status.details.append(packed)
+        details: list[Message] = [ErrorInfo(reason=name, domain=ERROR_DOMAIN)]
+        if self.fields:
+            violation = BadRequest.FieldViolation
+            broken = [violation(field=each, description="breaks a rule") for each in self.fields]
+            details.append(BadRequest(field_violations=broken))
+        if code is StatusCode.UNAVAILABLE:
+            details.append(RetryInfo(retry_delay=Duration(nanos=100_000_000)))
+        for detail in details:
+            status.details.add().Pack(detail)
         context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
         context.abort(code, message)
         raise self
@@ -63,18 +66,3 @@ def parse_session_token(field: str, text: str) -> str:
     if not 1 <= len(text) <= _MAX_TOKEN_LENGTH or not text.isprintable():
         raise RefusedError(ErrorReason.INVALID_FIELDS, field)
     return text
-
-
-def _bad_request(names: Sequence[str]) -> list[BadRequest]:
-    violations = [
-        BadRequest.FieldViolation(field=name, description="breaks a rule") for name in names
-    ]
-    return [BadRequest(field_violations=violations)] if violations else []
-
-
-def _retry_info(code: StatusCode) -> list[RetryInfo]:
-    if code is not StatusCode.UNAVAILABLE:
-        return []
-    retry = RetryInfo()
-    retry.retry_delay.FromMilliseconds(round(_RETRY_SECONDS * 1000))
-    return [retry]
