@@ -363,6 +363,15 @@ class TestConfig:
         assert "hunter2" not in as_json + table
         assert KEY not in as_json + table
 
+    def test_config_show_reports_removed_variable_on_stderr(self, tmp_path):
+        given = {"DATABASE_URL": UNREACHABLE, "TAMATAR_POOL_WAIT": "1s"}
+
+        said = tamatar("config", "show", "--json", cwd=tmp_path, **given)
+
+        removed = "TAMATAR_POOL_WAIT (environment) was removed: calls always wait up to 1s"
+        assert said.stderr.splitlines() == [removed]
+        json.loads(said.stdout)
+
     def test_config_example_equals_file_of_repository(self, tmp_path):
         printed = tamatar("config", "example", cwd=tmp_path, TAMATAR_POOL_SIZE="7").stdout
 

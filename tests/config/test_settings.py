@@ -106,10 +106,11 @@ class TestErrors:
     def test_production_needs_secrets_and_real_bcrypt_cost(self, monkeypatch):
         monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
         production = "TAMATAR_ENVIRONMENT (environment): production needs"
-        assert complaint() == f"{production} TAMATAR_PAGE_TOKEN_KEY"
+        keys = "TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
+        assert complaint() == f"{production} TAMATAR_PAGE_TOKEN_KEY, and {keys}"
 
         monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEY", "k" * 32)
-        assert complaint() == f"{production} TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
+        assert complaint() == f"{production} {keys}"
 
         monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
         assert Settings.load().effective_log_level == "info"
@@ -124,7 +125,8 @@ class TestErrors:
 
         Path(".env").write_text("TAMATAR_ENVIRONMENT=production\n")
         assert complaint() == (
-            "TAMATAR_ENVIRONMENT (.env file): production needs TAMATAR_PAGE_TOKEN_KEY"
+            "TAMATAR_ENVIRONMENT (.env file): production needs TAMATAR_PAGE_TOKEN_KEY, "
+            "and TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
         )
 
         monkeypatch.setenv("TAMATAR_LISTEN", "127.0.0.1:1")

@@ -145,7 +145,7 @@ def test_caller_commands_print_token_once(path, tmp_path):
     ("arguments", "code", "said"),
     [
         ("add gateway --role admin", 2, "TAMATAR_CALLERS_FILE"),
-        ("add gateway --role root --file c.toml", 2, "must be validator, accounts, admin"),
+        ("add gateway --role root --file c.toml", 2, "must be one of validator, accounts, admin"),
         ("add gateway --role admin --expires 1s --file c.toml", 2, "must be between 1m and 3650d"),
         ("add gateway --role admin --expires soon --file c.toml", 2, "must be a duration"),
         ("add local --role admin --file c.toml", 2, "caller local: is the name"),

@@ -96,11 +96,14 @@ class Settings(SettingsGroup):
     def _production_has_its_secrets(self) -> Self:
         if self.environment != "production":
             return self
-        required = "TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE"
+        missing = []
         if self.page_token_key is None:
-            raise conflict_error("TAMATAR_ENVIRONMENT", "production needs TAMATAR_PAGE_TOKEN_KEY")
+            missing.append("TAMATAR_PAGE_TOKEN_KEY")
         if self.passwords.keys is None and self.passwords.keys_file is None:
-            raise conflict_error("TAMATAR_ENVIRONMENT", f"production needs {required}")
+            missing.append("TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE")
+        if missing:
+            needed = ", and ".join(missing)
+            raise conflict_error("TAMATAR_ENVIRONMENT", f"production needs {needed}")
         if self.passwords.bcrypt_cost < MIN_PRODUCTION_BCRYPT_COST:
             rule = f"must be {MIN_PRODUCTION_BCRYPT_COST} or more in production"
             raise conflict_error("TAMATAR_BCRYPT_COST", rule)

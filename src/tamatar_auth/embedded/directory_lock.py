@@ -30,9 +30,7 @@ def lock_directory(directory: Path) -> Iterator[int]:
             holder = _holder(path)
             if time.monotonic() - began > (LOCK_WAIT_SECONDS if holder else STOP_TIMEOUT):
                 holder_label = f"process {holder}" if holder else "a server that does not shut down"
-                raise DirectoryInUseError(
-                    f"it is in use by {holder_label}; stop it, or choose another directory"
-                )
+                raise DirectoryInUseError(f"it is in use by {holder_label}; stop that first")
             time.sleep(0.05)
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -113,7 +113,7 @@ def test_invalid_contexts_file_is_reported(mine, file, text, words):
         (("--token-stdin", "--token-env", "X"), "", "Use only one"),
         (("--certificate", "x.pem"), "", "private_key must be used together"),
         (("--ca", "x.pem", "--plaintext"), "", "cannot be used with plain text"),
-        (("--ca", "nothing.pem"), "", "is wrong"),
+        (("--ca", "nothing.pem"), "", "nothing.pem cannot be read: No such file or directory."),
     ],
 )
 def test_unusable_context_is_not_saved(mine, file, options, entered, words):
@@ -162,7 +162,9 @@ def test_context_authenticates_with_its_token(mine, tmp_path, guarded):
     mine("user", "list")
     mine(*known, "--token-env", "MY_TOKEN")
     mine("user", "list", MY_TOKEN=TOKEN.text)
-    assert "The token in MY_TOKEN is not valid" in mine("user", "list", code=2).stderr
+    assert "MY_TOKEN is not set" in mine("user", "list", code=2).stderr
+    said = mine("user", "list", code=2, MY_TOKEN="hunter2").stderr
+    assert "The token in MY_TOKEN is not valid" in said
     mine(*known)
     assert "CALLER_UNKNOWN" in mine("user", "list", code=5).stderr
 

@@ -79,7 +79,9 @@ def add(  # noqa: PLR0913 - options of a command, each named
     ids, hosts = spiffe_id or (), dns_name or ()
     with_token = not (ids or hosts) if token is None else token
     caller = NewCaller(name, _roles(role), ids, hosts)
-    _print_token(CallerFile(_path(file)).add(caller, expires if with_token else None))
+    issued = CallerFile(_path(file)).add(caller, expires if with_token else None)
+    if issued is not None:
+        _print_token(issued, expires)
 
 
 def rotate(
@@ -97,7 +99,7 @@ def rotate(
     file: FileOption = None,
 ) -> None:
     """Issue a new token and print it. The token is not shown again."""
-    _print_token(CallerFile(_path(file)).rotate(name, overlap, expires))
+    _print_token(CallerFile(_path(file)).rotate(name, overlap, expires), expires)
 
 
 def show(*, file: FileOption = None) -> None:
@@ -115,7 +117,7 @@ def _roles(names: list[str]) -> list[Role]:
     try:
         return [Role(name) for name in names]
     except ValueError:
-        raise typer.BadParameter(f"must be {', '.join(Role)}", param_hint="--role") from None
+        raise typer.BadParameter(f"must be one of {', '.join(Role)}", param_hint="--role") from None
 
 
 def _path(file: Path | None) -> Path:
@@ -137,9 +139,10 @@ def _format_end(moment: datetime) -> str:
     return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _print_token(token: CallerToken | None) -> None:
+def _print_token(token: CallerToken, lifetime: timedelta) -> None:
     """Print a token alone to stdout, for scripts, and the advice to stderr."""
-    if token is None:
-        return
-    notify("Keep this token safe: it is not stored here and not shown again.")
+    notify(
+        "Keep this token safe: it is not stored here and not shown again. "
+        f"It expires in {format_duration(lifetime)}."
+    )
     typer.echo(token.text)

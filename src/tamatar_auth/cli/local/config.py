@@ -7,11 +7,12 @@ from typing import Annotated, NamedTuple
 import typer
 from pydantic import SecretStr
 
-from tamatar_auth.cli.output import print_json
+from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.groups import all_settings
+from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import Sources
 
@@ -36,6 +37,9 @@ def show(
         print_json([row._asdict() for row in rows])
     else:
         print_table(("Setting", "Value", "From", "What it is"), rows)
+    for variable, place in Sources(Settings).removed():
+        instead = REMOVED_VARIABLES[variable.upper()]
+        notify(f"{variable} ({place}) was removed: {instead}")
 
 
 def example() -> None:

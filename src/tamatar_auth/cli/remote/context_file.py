@@ -71,14 +71,21 @@ class ServiceContext:
                 server_name=self.server_name,
                 plaintext=self.plaintext,
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise usage_error(f"{error.filename} cannot be read: {error.strerror}.") from None
+        except ValueError as error:
             raise usage_error(f"The context of {self.address} is wrong: {error}.") from None
 
     def _caller_token(self) -> str | None:
         if self.token is not None:
             return parse_caller_token(self.token, "of the context")
         if self.token_env is not None:
-            return parse_caller_token(os.environ.get(self.token_env, ""), f"in {self.token_env}")
+            text = os.environ.get(self.token_env)
+            if not text:
+                raise usage_error(
+                    f"{self.token_env} is not set: this context reads the caller token from it."
+                )
+            return parse_caller_token(text, f"in {self.token_env}")
         if self.token_file is None:
             return None
         return read_token_file(Path(self.token_file).expanduser())

@@ -103,7 +103,10 @@ def read_new_password(*, from_stdin: bool) -> str:
 def _error_message(error: AuthError, address: str) -> str:
     """Return the message of an error with its reason, and a line for each wrong field."""
     if not error.reason_name:
-        return f"{address} does not answer ({error.status.name}): {error.details() or 'no reason'}"
+        text = f"{address} does not answer ({error.status.name}): {error.details() or 'no reason'}"
+        if isinstance(error, UnavailableError):
+            text += "\nStart the service, or use --context to call another one."
+        return text
     text = f"{error.details()} ({error.reason_name})"
     if error.fields:
         rules = [f"{field} {', '.join(broken)}" for field, broken in error.fields.items()]
