@@ -18,8 +18,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.embedded.free_ports import free_port
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.embedded.server_setup import free_port
 from tests.chaos.faulty_wire import Wire
 from tests.chaos.recording_client import RECONNECT
 from tests.support.commands import COMMAND, IMPATIENT, ROOT, serving

@@ -12,7 +12,7 @@ from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 from tamatar_auth import client
 from tamatar_auth.client import aio, call_defaults
 from tamatar_auth.client.target import CHANNEL_OPTIONS, is_local, resolve_target
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.build import OPTIONS as SERVER
@@ -146,7 +146,7 @@ class TestCredentials:
 
     async def test_caller_is_known_by_token_or_certificate(self, settings, tmp_path):
         authority, callers = Authority.make(), tmp_path / "callers.toml"
-        token = CallerFile(callers).add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID]), DAY * 30)
+        token = CallerFile(callers).add("operator", [Role.ADMIN], DAY * 30, spiffe_ids=[SPIFFE_ID])
         certificate, key = authority.sign("localhost").write(tmp_path)
         root = tmp_path / "ca.pem"
         root.write_bytes(authority.root.pem)

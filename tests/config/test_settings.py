@@ -10,12 +10,11 @@ from pydantic import SecretStr
 
 from tamatar_auth.cli.local.config import MASK, example_file, setting_rows
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.groups import all_settings
-from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Sources
+from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
+from tamatar_auth.config.types import format_duration
 
 ROOT = Path(__file__).parents[2]
 

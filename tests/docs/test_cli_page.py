@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, run, serving
@@ -24,7 +24,7 @@ def encrypted(postgres, tmp_path):
     (tmp_path / "ca.pem").write_bytes(authority.root.pem)
     certificate, key = authority.sign("localhost").write(tmp_path)
     callers = CallerFile(tmp_path / "callers.toml")
-    token = callers.add(NewCaller("operator", [Role.ACCOUNTS]), DAY)
+    token = callers.add("operator", [Role.ACCOUNTS], DAY)
     (tmp_path / ".tamatar-token").write_text(f"{token.text}\n")
     name = f"cli_page_{os.getpid()}"
     settings = {

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tamatar_auth.security.authorization import ACCESS_RULES
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, environment, find_grpcurl, serving
@@ -37,10 +37,10 @@ def guarded(postgres, tmp_path_factory):
     authority.sign("localhost").write(folder)
     authority.sign("gateway.test").write(folder, "gateway")
     callers = CallerFile(file := folder / "callers.toml")
-    validator = NewCaller("gateway", [Role.VALIDATOR], dns_names=["gateway.test"])
+    gateway = callers.add("gateway", [Role.VALIDATOR], DAY, dns_names=["gateway.test"])
     tokens = {
-        "TOKEN": callers.add(validator, DAY).text,
-        "ADMIN_TOKEN": callers.add(NewCaller("operator", [Role.ADMIN]), DAY).text,
+        "TOKEN": gateway.text,
+        "ADMIN_TOKEN": callers.add("operator", [Role.ADMIN], DAY).text,
     }
     database = f"grpcurl_{uuid4().hex}"  # a worker each
     url = postgres.create(database, TEMPLATE)

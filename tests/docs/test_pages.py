@@ -7,7 +7,7 @@ import urllib.request
 import psycopg
 import pytest
 
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tests.support import pages
 from tests.support.certificates import DAY
@@ -129,7 +129,7 @@ def test_running_page_commands_manage_callers(tmp_path):
 
 def test_incidents_page_command_ends_leaked_token(tmp_path):
     callers = CallerFile(tmp_path / "callers.toml")
-    callers.add(NewCaller("gateway", [Role.VALIDATOR]), DAY)
+    callers.add("gateway", [Role.VALIDATOR], DAY)
     before = (tmp_path / "callers.toml").read_text()
     (command,) = blocks("docs/operate/incidents.md", "console")
 

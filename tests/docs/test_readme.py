@@ -17,9 +17,8 @@ from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli.app import app
 from tamatar_auth.client import connect
 from tamatar_auth.config.groups import all_settings
-from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import CLIENT_VARIABLES
+from tamatar_auth.config.sources import CLIENT_VARIABLES, REMOVED_VARIABLES
 from tests.support.commands import (
     ROOT,
     SAMPLE_PASSWORD,

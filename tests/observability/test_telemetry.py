@@ -30,8 +30,12 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability import telemetry as telemetry_module
-from tamatar_auth.observability.exporter_config import ExporterConfig, TelemetryError
-from tamatar_auth.observability.telemetry import Telemetry, configure_telemetry
+from tamatar_auth.observability.telemetry import (
+    ExporterConfig,
+    Telemetry,
+    TelemetryError,
+    configure_telemetry,
+)
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import observe_statements

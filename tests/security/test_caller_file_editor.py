@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tamatar_auth.security.caller_file import CallersError, read_callers
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tests.support.commands import tamatar
 
 DAY = timedelta(days=1)
-GATEWAY = NewCaller("gateway", [Role.VALIDATOR])
+GATEWAY = ("gateway", [Role.VALIDATOR])
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def known(path):
 
 
 def test_new_callers_file_is_private_and_holds_no_token(file, path):
-    token = file.add(GATEWAY, DAY)
+    token = file.add(*GATEWAY, DAY)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert token.text not in path.read_text()
@@ -39,19 +39,19 @@ def test_new_callers_file_is_private_and_holds_no_token(file, path):
 
 
 def test_caller_with_certificate_needs_no_token(file, path):
-    caller = NewCaller("signup", [Role.ACCOUNTS], ["spiffe://example.com/signup"], ["a.test"])
+    names = {"spiffe_ids": ["spiffe://example.com/signup"], "dns_names": ["a.test"]}
 
-    assert file.add(caller, None) is None
+    assert file.add("signup", [Role.ACCOUNTS], None, **names) is None
     assert known(path)["signup"].names == {"spiffe://example.com/signup", "dns:a.test"}
 
 
 def test_edit_keeps_other_callers_comments_and_mode(file, path):
-    file.add(GATEWAY, DAY)
+    file.add(*GATEWAY, DAY)
     path.write_text(f"# ours\n{path.read_text()}")
     path.chmod(0o640)
     before = path.read_text()
 
-    file.add(NewCaller("signup", [Role.ACCOUNTS]), DAY)
+    file.add("signup", [Role.ACCOUNTS], DAY)
     assert path.read_text().startswith(before.rstrip())
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
@@ -60,7 +60,7 @@ def test_edit_keeps_other_callers_comments_and_mode(file, path):
 
 
 def test_rotate_keeps_old_token_during_overlap(file, path):
-    first = file.add(GATEWAY, 90 * DAY)
+    first = file.add(*GATEWAY, 90 * DAY)
     second = file.rotate("gateway", DAY, 90 * DAY)
 
     callers = read_callers(path)
@@ -71,7 +71,7 @@ def test_rotate_keeps_old_token_during_overlap(file, path):
 
 
 def test_rotate_with_two_valid_tokens_is_refused(file, path):
-    first = file.add(GATEWAY, 90 * DAY)
+    first = file.add(*GATEWAY, 90 * DAY)
     second = file.rotate("gateway", DAY, 90 * DAY)
     with pytest.raises(CallersError, match="has 2 valid tokens already: wait until"):
         file.rotate("gateway", DAY, DAY)
@@ -85,13 +85,13 @@ def test_rotate_with_two_valid_tokens_is_refused(file, path):
 
 
 def test_refused_edit_leaves_callers_file_unchanged(file, path):
-    file.add(GATEWAY, DAY)
+    file.add(*GATEWAY, DAY)
     before = path.read_bytes()
 
     for attempt in (
-        lambda: file.add(GATEWAY, DAY),
-        lambda: file.add(NewCaller("A b", [Role.ADMIN]), DAY),
-        lambda: file.add(NewCaller("unknown", [Role.ADMIN]), None),
+        lambda: file.add(*GATEWAY, DAY),
+        lambda: file.add("A b", [Role.ADMIN], DAY),
+        lambda: file.add("unknown", [Role.ADMIN], None),
         lambda: file.rotate("unknown", DAY, DAY),
         lambda: file.remove("unknown"),
     ):
@@ -101,17 +101,17 @@ def test_refused_edit_leaves_callers_file_unchanged(file, path):
 
     path.write_text("[callers")
     with pytest.raises(CallersError, match="is not TOML"):
-        file.add(NewCaller("signup", [Role.ACCOUNTS]), DAY)
+        file.add("signup", [Role.ACCOUNTS], DAY)
     assert path.read_text() == "[callers"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_edit_through_symlink_keeps_the_link(file, path, tmp_path):
-    file.add(GATEWAY, DAY)
+    file.add(*GATEWAY, DAY)
     link = tmp_path / "link.toml"
     link.symlink_to(path)
 
-    CallerFile(link).add(NewCaller("signup", [Role.ACCOUNTS]), DAY)
+    CallerFile(link).add("signup", [Role.ACCOUNTS], DAY)
 
     assert link.is_symlink()
     assert set(known(path)) == {"gateway", "signup"}
@@ -120,7 +120,7 @@ def test_edit_through_symlink_keeps_the_link(file, path, tmp_path):
 def test_concurrent_edits_lose_no_caller(file, path):
     names = [f"caller-{number}" for number in range(20)]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda name: file.add(NewCaller(name, [Role.VALIDATOR]), DAY), names))
+        list(threads.map(lambda name: file.add(name, [Role.VALIDATOR], DAY), names))
 
     assert set(known(path)) == set(names)
 

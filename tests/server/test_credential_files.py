@@ -20,7 +20,7 @@ from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar_auth.cli.local import healthcheck
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import CallerToken, Role
 from tamatar_auth.security.tls import TlsError, TlsFiles
 from tamatar_auth.server.app import run_service
@@ -52,7 +52,9 @@ def callers(file):
 
 @pytest.fixture
 def operator(callers):
-    return callers.add(NewCaller("operator", [Role.ADMIN], [SPIFFE_ID], ["ops.test"]), LIFE)
+    return callers.add(
+        "operator", [Role.ADMIN], LIFE, spiffe_ids=[SPIFFE_ID], dns_names=["ops.test"]
+    )
 
 
 @pytest.fixture
@@ -272,7 +274,7 @@ class TestTls:
     async def test_certificate_and_token_of_two_callers_are_refused(
         self, mutual, authority, callers
     ):
-        other = callers.add(NewCaller("other", [Role.ADMIN]), LIFE)
+        other = callers.add("other", [Role.ADMIN], LIFE)
         async with run_service(mutual) as service:
             shown = authority.credentials(authority.sign(SPIFFE_ID))
             async with connected(service, shown) as channel:
@@ -397,7 +399,7 @@ class TestProbes:
 
     def test_doctor_checks_callers_and_certificate(self, tmp_path, file, callers, authority):
         certificate, key = authority.sign("localhost", life=30 * DAY).write(tmp_path)
-        callers.add(NewCaller("gateway", [Role.VALIDATOR]), LIFE)
+        callers.add("gateway", [Role.VALIDATOR], LIFE)
         given = {
             "TAMATAR_LISTEN": f"unix:{tmp_path}/s",
             "TAMATAR_CALLERS_FILE": str(file),

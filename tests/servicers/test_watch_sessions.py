@@ -15,7 +15,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.interceptors import authentication
 from tamatar_auth.jobs.sweep import sweep
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers import sessions as session_servicer
@@ -326,9 +326,7 @@ async def test_removed_caller_loses_its_watch(settings, database, tmp_path, monk
     monkeypatch.setattr(session_servicer, "KEEPALIVE_INTERVAL", 0.05)
     file = CallerFile(tmp_path / "callers.toml")
     month = timedelta(days=30)
-    tokens = {
-        name: file.add(NewCaller(name, [Role.VALIDATOR]), month) for name in ("leaves", "stays")
-    }
+    tokens = {name: file.add(name, [Role.VALIDATOR], month) for name in ("leaves", "stays")}
     mine = changed(settings, callers_file=tmp_path / "callers.toml")
     async with run_service(mine) as service, channel_to(service) as channel:
         sessions = SessionServiceStub(channel)

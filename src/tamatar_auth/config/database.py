@@ -5,9 +5,8 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
-from tamatar_auth.config.durations import Duration, between
 from tamatar_auth.config.groups import SettingsGroup
-from tamatar_auth.config.types import DatabaseUrl
+from tamatar_auth.config.types import DatabaseUrl, Duration, between
 
 _SECOND = timedelta(seconds=1)
 

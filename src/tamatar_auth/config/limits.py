@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tamatar_auth.config.durations import Duration, between
 from tamatar_auth.config.groups import SettingsGroup
+from tamatar_auth.config.types import Duration, between
 
 _SHORTEST, _LONGEST = timedelta(milliseconds=100), timedelta(minutes=10)
 

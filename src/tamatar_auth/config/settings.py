@@ -12,24 +12,23 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.database import DatabaseSettings
-from tamatar_auth.config.durations import Duration, between
 from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.groups import SettingsGroup, conflict_error
+from tamatar_auth.config.lifetimes import RetentionSettings, SessionSettings, UserTokenSettings
 from tamatar_auth.config.limits import LimitSettings
 from tamatar_auth.config.passwords import PasswordSettings
-from tamatar_auth.config.retention import RetentionSettings
-from tamatar_auth.config.sessions import SessionSettings
 from tamatar_auth.config.sources import ENV_FILE, Sources
 from tamatar_auth.config.telemetry import TelemetrySettings
 from tamatar_auth.config.tls import TlsSettings
 from tamatar_auth.config.types import (
     Addresses,
+    Duration,
     OptionalAddress,
     OptionalFile,
     OptionalSecret,
     SigningKey,
+    between,
 )
-from tamatar_auth.config.user_tokens import UserTokenSettings
 
 MAX_PORT = 65535
 MIN_PRODUCTION_BCRYPT_COST = 10

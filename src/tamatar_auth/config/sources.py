@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dotenv import dotenv_values
@@ -10,7 +11,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tamatar_auth.config.groups import SettingsGroup, all_settings, own_settings, subgroups
-from tamatar_auth.config.removed import REMOVED_VARIABLES
 
 ENV_PREFIX = "TAMATAR_"
 ENV_FILE = ".env"
@@ -18,7 +18,21 @@ ENV_FILE = ".env"
 CLIENT_VARIABLES = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE"})
 """The variables of the commands that call a service. The server reads none of them."""
 
-_NO_OVERRIDES: Mapping[str, object] = {}
+REMOVED_VARIABLES: Mapping[str, str] = {
+    "TAMATAR_APPLICATION_NAME": "use application_name in TAMATAR_DATABASE_URL",
+    "TAMATAR_CONNECT_TIMEOUT": "use connect_timeout in TAMATAR_DATABASE_URL",
+    "TAMATAR_EMBEDDED_DIRECTORY": "the directory is always .tamatar/postgres",
+    "TAMATAR_EXPIRED_SESSION_RETENTION": "expired sessions are removed by the next sweep",
+    "TAMATAR_HEALTH_INTERVAL": "the interval is fixed",
+    "TAMATAR_IDLE_IN_TRANSACTION_TIMEOUT": "use options=-c%20idle_in_transaction_session_timeout"
+    "%3D10s in TAMATAR_DATABASE_URL",
+    "TAMATAR_PASSWORD_CALL_DEADLINE": "it is always twice TAMATAR_CALL_DEADLINE",
+    "TAMATAR_POOL_RECYCLE": "connections are always replaced after 30m",
+    "TAMATAR_POOL_WAIT": "calls always wait up to 1s",
+    "TAMATAR_SWEEP_BATCH_SIZE": "a batch is always 1000 rows",
+    "TAMATAR_TCP_USER_TIMEOUT": "use tcp_user_timeout in TAMATAR_DATABASE_URL",
+}
+"""The settings of earlier releases, and their replacements."""
 
 
 class Origin(NamedTuple):
@@ -38,7 +52,7 @@ class Sources:
     def __init__(
         self,
         settings: type[SettingsGroup],
-        overrides: Mapping[str, object] = _NO_OVERRIDES,
+        overrides: Mapping[str, object] = MappingProxyType({}),
         env_file: str | None = ENV_FILE,
     ) -> None:
         self._settings = settings

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.durations import Duration, between
 from tamatar_auth.config.groups import SettingsGroup
-from tamatar_auth.config.types import Address, empty_as_none
+from tamatar_auth.config.types import Address, Duration, between, empty_as_none
 
 
 class TelemetrySettings(SettingsGroup):

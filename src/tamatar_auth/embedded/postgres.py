@@ -20,10 +20,9 @@ import psycopg
 
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.embedded.directory_lock import lock_directory
-from tamatar_auth.embedded.free_ports import free_port, is_free
 from tamatar_auth.embedded.guarded_process import GuardedProcess, change_owner
 from tamatar_auth.embedded.installation import Installation
-from tamatar_auth.embedded.server_setup import create_database, server_options
+from tamatar_auth.embedded.server_setup import create_database, free_port, is_free, server_options
 
 OLDEST_VERSION = 15
 USER = DATABASE = "tamatar_auth"

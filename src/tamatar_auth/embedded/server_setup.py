@@ -1,5 +1,7 @@
-"""The options and the database of an embedded server."""
+"""The options, the port and the database of an embedded server."""
 
+import secrets
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,6 +11,10 @@ from psycopg import sql
 from tamatar_auth.embedded.installation import Installation
 
 EXTENSION = "pg_stat_statements"
+
+PORTS = range(15_000, 30_000)
+"""Below the ports of outgoing connections: a client that reconnects to a stopped server could
+otherwise get the server's port as its own, and connect to itself."""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -40,6 +46,25 @@ def server_options(
     for name, value in {**SETTINGS, **preloads, **settings}.items():
         options += ["-c", f"{name}={value}"]
     return options
+
+
+def free_port() -> int:
+    """Return a random port on which no process listens."""
+    while not is_free(port := secrets.choice(PORTS)):
+        pass
+    return port
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        # PostgreSQL sets this too: closed connections in TIME_WAIT do not occupy the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def create_database(url: Callable[[str], str], name: str) -> None:

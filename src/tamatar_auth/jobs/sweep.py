@@ -13,7 +13,7 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.config.retention import RetentionSettings
+from tamatar_auth.config.lifetimes import RetentionSettings
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
@@ -82,19 +82,18 @@ async def sweep_periodically(database: Database, settings: RetentionSettings) ->
 async def _remove(
     database: Database, settings: RetentionSettings, report: Callable[[str], None]
 ) -> SweepResult:
-    size = BATCH_SIZE
     removed: dict[ExpiredRows, int] = {}
     for kind, retention in _retention(settings).items():
         removed[kind] = 0
-        count = size
-        while count == size:
+        count = BATCH_SIZE
+        while count == BATCH_SIZE:
             async with database.transaction() as tx:
                 if not await tx.sweeps.try_lock():
                     report("another process is sweeping: the rest is left to it")
                     return _result(removed, yielded=True)
-                if not await tx.sweeps.purge_replaced_tokens(kind, retention, limit=size):
+                if not await tx.sweeps.purge_replaced_tokens(kind, retention, limit=BATCH_SIZE):
                     continue
-                count = await tx.sweeps.purge(kind, retention, limit=size)
+                count = await tx.sweeps.purge(kind, retention, limit=BATCH_SIZE)
             removed[kind] += count
             report(f"{_label(kind)}: {removed[kind]} removed")
     return _result(removed)

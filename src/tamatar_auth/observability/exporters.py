@@ -20,8 +20,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
 from tamatar_auth import __version__
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.observability.exporter_config import ExporterConfig, TelemetryError
-from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.observability.telemetry import ExporterConfig, Telemetry, TelemetryError
 
 INSTRUMENTATION_SCOPE = "tamatar_auth"
 
@@ -38,27 +37,25 @@ _METRIC_EXPORTERS = {
 
 
 def build_telemetry(
-    exporter_config: ExporterConfig, *, environment: str, worker: int | None = None
+    config: ExporterConfig, *, environment: str, worker: int | None = None
 ) -> Telemetry:
     """Set up the configured exporters, or none of them and raise `TelemetryError`."""
     resource = _resource(environment, worker)
     endpoint = tracer = meter = None
     with contextlib.ExitStack() as cleanup:
-        if "prometheus" in exporter_config.metrics:
-            endpoint = MetricsEndpoint(exporter_config.metrics_listen, shared=worker is not None)
+        if "prometheus" in config.metrics:
+            endpoint = MetricsEndpoint(config.metrics_listen, shared=worker is not None)
             cleanup.callback(endpoint.close)
-        if exporter_config.metrics:
+        if config.metrics:
             meter_provider = MeterProvider(
-                _readers(exporter_config, endpoint), resource, shutdown_on_exit=False
+                _readers(config, endpoint), resource, shutdown_on_exit=False
             )
             cleanup.callback(meter_provider.shutdown)
             meter = meter_provider.get_meter(INSTRUMENTATION_SCOPE, __version__)
-        if exporter_config.spans:
+        if config.spans:
             tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             cleanup.callback(tracer_provider.shutdown)
-            for exporter in _exporters(
-                exporter_config.spans, _SPAN_EXPORTERS, exporter_config.spans_protocol
-            ):
+            for exporter in _exporters(config.spans, _SPAN_EXPORTERS, config.spans_protocol):
                 tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
             tracer = tracer_provider.get_tracer(INSTRUMENTATION_SCOPE, __version__)
         address = endpoint.address if endpoint else None
@@ -130,13 +127,11 @@ def _resource(environment: str, worker: int | None) -> Resource:
     return Resource.create({**defaults, **OTELResourceDetector().detect().attributes})
 
 
-def _readers(
-    exporter_config: ExporterConfig, endpoint: MetricsEndpoint | None
-) -> list[MetricReader]:
-    names = exporter_config.metrics - {"prometheus"}
+def _readers(config: ExporterConfig, endpoint: MetricsEndpoint | None) -> list[MetricReader]:
+    names = config.metrics - {"prometheus"}
     readers: list[MetricReader] = [
         PeriodicExportingMetricReader(exporter)
-        for exporter in _exporters(names, _METRIC_EXPORTERS, exporter_config.metrics_protocol)
+        for exporter in _exporters(names, _METRIC_EXPORTERS, config.metrics_protocol)
     ]
     if endpoint is not None:
         readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=endpoint.registry))

@@ -15,9 +15,8 @@ import structlog
 from opentelemetry.trace import format_span_id, format_trace_id
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Sources
+from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
 from tamatar_auth.observability import tracing
 from tamatar_auth.observability.redaction import (
     describe_error,

@@ -10,23 +10,42 @@ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 expires = 2027-01-31T00:00:00Z
 """
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+)
 
 from tamatar_auth.config.errors import OperatorError
-from tamatar_auth.security.caller_entries import CallerEntries, CallerEntry
-from tamatar_auth.security.callers import Callers
+from tamatar_auth.security.callers import (
+    LOCAL_CALLER,
+    Caller,
+    CallerCredentials,
+    Callers,
+    Role,
+    dns_name,
+)
 
+MAX_CALLERS = 1000
 MAX_FILE_BYTES = 1024 * 1024
 MAX_VALID_TOKENS = 2
 """The current token and, during a rotation, the next one."""
 
+_MAX_TOKENS = 8
+_MAX_NAMES = 16
+_HOST = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _MESSAGES = {
     "extra_forbidden": "is not known here",
     "missing": "must be set",
@@ -45,6 +64,83 @@ class CallersError(OperatorError):
     """The file of callers is invalid; the message names the file, the caller and the fault."""
 
     exit_code = 2
+
+
+def _matches(pattern: str, rule: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(rule)
+        return value
+
+    return AfterValidator(check)
+
+
+def _check_not_reserved(name: str) -> str:
+    if name == LOCAL_CALLER.name:
+        raise ValueError("is the name of all callers of a server without this file: choose another")
+    return name
+
+
+Name = Annotated[
+    str,
+    _matches(r"[a-z0-9][a-z0-9._-]{0,62}", "must be a name of a-z, 0-9, '.', '_' and '-'"),
+    AfterValidator(_check_not_reserved),
+]
+Digest = Annotated[
+    str, _matches(r"[0-9a-f]{64}", "must be the SHA-256 of a token: 64 digits of 0-9 and a-f")
+]
+SpiffeId = Annotated[
+    str,
+    Field(max_length=2048),
+    _matches(
+        r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+",
+        "must be a SPIFFE id such as spiffe://example.com/gateway",
+    ),
+]
+DnsName = Annotated[
+    str,
+    Field(max_length=253),
+    _matches(rf"{_HOST}(\.{_HOST})*", "must be a DNS name in lower case, without wildcards"),
+]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TokenEntry(_Entry):
+    """The digest of a token, and its expiry."""
+
+    sha256: Digest
+    expires: Annotated[AwareDatetime, Strict()]
+
+
+class CallerEntry(_Entry):
+    """One caller in the file."""
+
+    roles: Annotated[frozenset[Role], Field(min_length=1)]
+    tokens: Annotated[tuple[TokenEntry, ...], Field(max_length=_MAX_TOKENS)] = ()
+    spiffe_ids: Annotated[tuple[SpiffeId, ...], Field(max_length=_MAX_NAMES)] = ()
+    dns_names: Annotated[tuple[DnsName, ...], Field(max_length=_MAX_NAMES)] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that identify the caller in a certificate."""
+        return (*self.spiffe_ids, *(dns_name(host) for host in self.dns_names))
+
+    def credentials(self, name: str) -> CallerCredentials:
+        """Return the credentials that the server looks up."""
+        return CallerCredentials(
+            caller=Caller(name, self.roles),
+            tokens={bytes.fromhex(token.sha256): token.expires for token in self.tokens},
+            names=frozenset(self.names),
+        )
+
+
+class CallerEntries(_Entry):
+    """The whole file."""
+
+    callers: Annotated[dict[Name, CallerEntry], Field(max_length=MAX_CALLERS)] = {}
 
 
 def read_callers(path: Path) -> Callers:

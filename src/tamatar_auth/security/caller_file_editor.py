@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,6 @@ from tamatar_auth.security.caller_file import MAX_VALID_TOKENS, CallersError, pa
 from tamatar_auth.security.callers import CallerToken, Role
 
 
-@dataclass(frozen=True, slots=True)
-class NewCaller:
-    """A caller to add."""
-
-    name: str
-    roles: Sequence[Role]
-    spiffe_ids: Sequence[str] = ()
-    dns_names: Sequence[str] = ()
-
-
 class CallerFile:
     """A file of callers. Every method raises `CallersError` on failure."""
 
@@ -37,21 +26,28 @@ class CallerFile:
         # For a symbolic link, its target is replaced, not the link.
         self._path = path.resolve()
 
-    def add(self, caller: NewCaller, token_lifetime: timedelta | None) -> CallerToken | None:
+    def add(
+        self,
+        name: str,
+        roles: Sequence[Role],
+        token_lifetime: timedelta | None,
+        *,
+        spiffe_ids: Sequence[str] = (),
+        dns_names: Sequence[str] = (),
+    ) -> CallerToken | None:
         """Add a caller; return its token, or None if no token lifetime is given."""
         token = CallerToken.issue() if token_lifetime else None
         with self._edit() as callers:
-            if caller.name in callers:
-                raise CallersError(f"{self._path}: there is a caller {caller.name} already.")
+            if name in callers:
+                raise CallersError(f"{self._path}: there is a caller {name} already.")
             entry = tomlkit.table()
-            entry["roles"] = [role.value for role in dict.fromkeys(caller.roles)]
-            if caller.spiffe_ids:
-                entry["spiffe_ids"] = list(caller.spiffe_ids)
-            if caller.dns_names:
-                entry["dns_names"] = list(caller.dns_names)
+            entry["roles"] = [role.value for role in dict.fromkeys(roles)]
+            for key, values in (("spiffe_ids", spiffe_ids), ("dns_names", dns_names)):
+                if values:
+                    entry[key] = list(values)
             if token and token_lifetime:
                 entry["tokens"] = _token_array([(token.digest.hex(), _now() + token_lifetime)])
-            callers[caller.name] = entry
+            callers[name] = entry
         return token
 
     def rotate(self, name: str, overlap: timedelta, token_lifetime: timedelta) -> CallerToken:

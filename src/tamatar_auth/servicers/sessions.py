@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
-from tamatar_auth.config.sessions import SessionSettings
+from tamatar_auth.config.lifetimes import SessionSettings
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.security import audit

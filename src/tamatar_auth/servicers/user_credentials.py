@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from tamatar.auth.v1 import user_service_pb2 as pb
-from tamatar_auth.config.user_tokens import UserTokenSettings
+from tamatar_auth.config.lifetimes import UserTokenSettings
 from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import account_of_user
 from tamatar_auth.security.audit import Event

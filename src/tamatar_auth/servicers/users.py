@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceServicer
-from tamatar_auth.config.user_tokens import UserTokenSettings
+from tamatar_auth.config.lifetimes import UserTokenSettings
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.callers import Role, require_role

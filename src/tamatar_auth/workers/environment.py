@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.observability.exporter_config import ExporterConfig
+from tamatar_auth.observability.telemetry import ExporterConfig
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN, reserve_address
 
 METRICS_LISTEN = "TAMATAR_METRICS_LISTEN"

@@ -12,9 +12,8 @@ import pytest
 
 from tamatar_auth.config.passwords import PasswordSettings
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.security.passwords.hash_queue import HashQueue
+from tamatar_auth.security.passwords.hash_queue import HashQueue, hash_recorder, observe_permits
 from tamatar_auth.security.passwords.hasher import PasswordHasher
-from tamatar_auth.security.passwords.metrics import hash_recorder, observe_permits
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually
 

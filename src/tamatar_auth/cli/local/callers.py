@@ -9,11 +9,11 @@ import typer
 
 from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.tables import print_table
-from tamatar_auth.config.durations import format_duration, parse_duration
 from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.settings import Settings
+from tamatar_auth.config.types import format_duration, parse_duration
 from tamatar_auth.security.caller_file import read_callers
-from tamatar_auth.security.caller_file_editor import CallerFile, NewCaller
+from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import CallerCredentials, CallerToken, Role
 
 MAX_TOKEN_LIFETIME = timedelta(days=3650)
@@ -78,8 +78,8 @@ def add(  # noqa: PLR0913 - options of a command, each named
     """Add a caller and print its token. The token is not shown again."""
     ids, hosts = spiffe_id or (), dns_name or ()
     with_token = not (ids or hosts) if token is None else token
-    caller = NewCaller(name, _roles(role), ids, hosts)
-    issued = CallerFile(_path(file)).add(caller, expires if with_token else None)
+    lifetime, callers = expires if with_token else None, CallerFile(_path(file))
+    issued = callers.add(name, _roles(role), lifetime, spiffe_ids=ids, dns_names=hosts)
     if issued is not None:
         _print_token(issued, expires)
 

@@ -10,11 +10,10 @@ from pydantic import SecretStr
 from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.addresses import ListenAddress
-from tamatar_auth.config.durations import format_duration
 from tamatar_auth.config.groups import all_settings
-from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Sources
+from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
+from tamatar_auth.config.types import format_duration
 
 MASK = "********"
 

@@ -13,9 +13,8 @@ import typer
 from tamatar_auth.cli.local.healthcheck import check_health, tls_files_at
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
-from tamatar_auth.config.removed import REMOVED_VARIABLES
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import Sources
+from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
 from tamatar_auth.migrator.connection import connect
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.caller_file import read_callers

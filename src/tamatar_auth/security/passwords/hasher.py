@@ -28,8 +28,12 @@ import structlog
 from opentelemetry.metrics import Meter
 
 from tamatar_auth.config.passwords import PasswordSettings
-from tamatar_auth.security.passwords.hash_queue import HashPermit, HashQueue
-from tamatar_auth.security.passwords.metrics import hash_recorder, observe_permits
+from tamatar_auth.security.passwords.hash_queue import (
+    HashPermit,
+    HashQueue,
+    hash_recorder,
+    observe_permits,
+)
 from tamatar_auth.security.passwords.peppers import Peppers
 
 _PEPPERED_PREFIX = "$hmac-sha384$"

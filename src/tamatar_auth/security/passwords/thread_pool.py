@@ -55,12 +55,8 @@ class HashThreadPool:
         # Not the executor's own queue: it keeps cancelled work until a thread takes it.
         self._waiting: deque[HashJob[Any]] = deque()
         self._lock = threading.Lock()
-        self._hashing = 0
-
-    @property
-    def hashing(self) -> int:
+        self.hashing = 0
         """The number of threads that hash now."""
-        return self._hashing
 
     @property
     def waiting(self) -> int:
@@ -71,8 +67,8 @@ class HashThreadPool:
         """Queue work for the next free thread."""
         with self._lock:
             self._waiting.append(work)
-            has_idle_thread = self._hashing < self.count
-            self._hashing += has_idle_thread
+            has_idle_thread = self.hashing < self.count
+            self.hashing += has_idle_thread
         if has_idle_thread:
             self._threads.submit(self._run_jobs)
 
@@ -97,7 +93,7 @@ class HashThreadPool:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
-            self._hashing -= 1
+            self.hashing -= 1
             return None
 
 

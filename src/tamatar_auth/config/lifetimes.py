@@ -1,0 +1,52 @@
+"""Settings of how long sessions, one-time secrets and old rows are kept."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from tamatar_auth.config.groups import SettingsGroup
+from tamatar_auth.config.types import Duration, between
+
+_DAY = timedelta(days=1)
+
+
+class SessionSettings(SettingsGroup):
+    """How long sessions live, and how many a user has."""
+
+    lifetime: Annotated[Duration, between(timedelta(minutes=1), 365 * _DAY)] = Field(
+        default=7 * _DAY, validation_alias="TAMATAR_SESSION_LIFETIME"
+    )
+    """How long a session lives."""
+    idle_limit: Annotated[Duration, between(timedelta(0), 365 * _DAY)] = Field(
+        default=timedelta(0), validation_alias="TAMATAR_SESSION_IDLE_LIMIT"
+    )
+    """How long a session may go unused. 0 means no limit."""
+    per_user: int = Field(
+        default=100, validation_alias="TAMATAR_SESSIONS_PER_USER", ge=1, le=10_000
+    )
+    """The most live sessions of a user. A new one beyond that revokes the oldest."""
+
+
+class UserTokenSettings(SettingsGroup):
+    """How long the one-time secrets are valid that users receive by email."""
+
+    email_verification_lifetime: Annotated[Duration, between(timedelta(minutes=1), 30 * _DAY)] = (
+        _DAY
+    )
+    """How long a secret that verifies an address is valid."""
+    password_reset_lifetime: Annotated[Duration, between(timedelta(minutes=1), _DAY)] = timedelta(
+        minutes=10
+    )
+    """How long a secret that resets a password is valid."""
+
+
+class RetentionSettings(SettingsGroup):
+    """How long rows are kept, and how often the server removes the older ones."""
+
+    sweep_interval: Annotated[Duration, between(timedelta(0), 7 * _DAY)] = timedelta(hours=1)
+    """How often the server removes rows past their retention. 0 means never."""
+    ended_sessions: Annotated[Duration, between(timedelta(0), 3650 * _DAY)] = Field(
+        default=30 * _DAY, validation_alias="TAMATAR_ENDED_SESSION_RETENTION"
+    )
+    """How long a revoked session is kept."""
