@@ -56,11 +56,8 @@ class SessionMiddleware:
         - `cookie`: the cookie that may have the token if there is no header. Browsers send cookies
           with forged requests as well, so set `SameSite` and defend against such requests.
         """
-        self._app = app
-        self._guard = guard
-        self._open = _PathSet(open_paths)
-        self._optional = _PathSet(optional_paths)
-        self._cookie = cookie
+        self._app, self._guard, self._cookie = app, guard, cookie
+        self._open, self._optional = _PathSet(open_paths), _PathSet(optional_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, or reject it."""
@@ -82,13 +79,11 @@ class SessionMiddleware:
             await self._app({**scope, SCOPE_KEY: session}, receive, send)
 
     def _find_token(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        authorizations = [
-            value.decode("latin-1") for name, value in headers if name == b"authorization"
-        ]
+        authorizations = [value for name, value in headers if name == b"authorization"]
         if len(authorizations) > 1:
             raise CallRejected.unknown_session()
         if authorizations:
-            return extract_token(authorizations[0], is_bearer=True)
+            return extract_token(authorizations[0].decode("latin-1"), is_bearer=True)
         if self._cookie is None:
             return None
         cookies = ";".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
@@ -117,10 +112,8 @@ class _GuardedWebSocket:
     """A websocket whose session is checked between messages."""
 
     def __init__(self, guard: SessionGuard, token: str, receive: Receive, send: Send) -> None:
-        self._guard = guard
-        self._token = token
-        self._receive = receive
-        self._send = send
+        self._guard, self._token = guard, token
+        self._receive, self._send = receive, send
         self._recheck_timer = RecheckTimer(guard.recheck)
         self._closed: Message | None = None
 

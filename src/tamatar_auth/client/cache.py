@@ -54,10 +54,8 @@ class SessionCache:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Cache at most `size` responses, each for at most `max_age` seconds."""
-        self._max_age = max_age
-        self._size = size
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._max_age, self._size = max_age, size
+        self._clock, self._wall_clock = clock, wall_clock
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._keys_by_owner: defaultdict[str, set[bytes]] = defaultdict(set)
@@ -103,9 +101,8 @@ class SessionCache:
         remaining = session.expire_time.ToMicroseconds() / 1e6 - self._wall_clock()
         good_until = min(ticket.asked_at + self._max_age, self._clock() + remaining)
         with self._lock:
-            ended = max(
-                self._end_numbers.get(each, 0) for each in (session.session_id, user.user_id)
-            )
+            owner_ids = (session.session_id, user.user_id)
+            ended = max(self._end_numbers.get(each, 0) for each in owner_ids)
             if (
                 not self.is_live
                 or ticket.stream != self._stream

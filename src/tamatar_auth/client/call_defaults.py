@@ -103,9 +103,8 @@ def _defaults(method: MethodDescriptor) -> CallDefaults:
     if method.client_streaming or method.server_streaming:
         return CallDefaults()
     timeout = HASHING_TIMEOUT if method.name in _HASHING_METHODS else TIMEOUT
-    if method.input_type.full_name == CreateUserRequest.DESCRIPTOR.full_name:
-        return CallDefaults(timeout, _with_request_id)
-    return CallDefaults(timeout)
+    is_creation = method.input_type.full_name == CreateUserRequest.DESCRIPTOR.full_name
+    return CallDefaults(timeout, _with_request_id) if is_creation else CallDefaults(timeout)
 
 
 _DEFAULTS = {

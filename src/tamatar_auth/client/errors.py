@@ -68,9 +68,7 @@ class AuthError(AioRpcError):
         info, request, retry = _read_details(trailing_metadata)
         self.reason_name = info.reason if info.domain == ERROR_DOMAIN else ""
         known = self.reason_name in ErrorReason.keys()  # noqa: SIM118 - an enum wrapper is no mapping
-        self.reason = (
-            ErrorReason.Value(self.reason_name) if known else ErrorReason.Value(_UNSPECIFIED)
-        )
+        self.reason = ErrorReason.Value(self.reason_name if known else "ERROR_REASON_UNSPECIFIED")
         self.metadata = MappingProxyType(dict(info.metadata))
         fields: dict[str, list[str]] = {}
         for violation in request.field_violations:
@@ -132,7 +130,6 @@ class UnavailableError(AuthError):
     """The service did not answer in time."""
 
 
-_UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
 _BY_REASON = {
     "INVALID_CREDENTIALS": CredentialsError,
     "USER_TOKEN_INVALID": CredentialsError,

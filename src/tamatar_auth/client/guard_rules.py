@@ -94,17 +94,18 @@ class MethodRules:
     """
 
     def __init__(self, open_methods: Iterable[str], optional_methods: Iterable[str]) -> None:
-        self._open = _method_names(open_methods)
-        self._optional = _method_names(optional_methods)
+        self._open, self._optional = (
+            frozenset(name.lstrip("/") for name in as_tuple(methods))
+            for methods in (open_methods, optional_methods)
+        )
 
     def requirement(self, path: str) -> SessionRequirement:
         """Return the requirement of a method such as `/shop.v1.Shop/List`."""
         names = {path.lstrip("/"), path.lstrip("/").partition("/")[0]}
         if names & self._open:
             return SessionRequirement.NONE
-        return (
-            SessionRequirement.OPTIONAL if names & self._optional else SessionRequirement.REQUIRED
-        )
+        is_optional = names & self._optional
+        return SessionRequirement.OPTIONAL if is_optional else SessionRequirement.REQUIRED
 
 
 class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an error
@@ -114,10 +115,8 @@ class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an err
         self, code: StatusCode, message: str, reason: str = "", details: bytes = b""
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
-        self.reason = reason
-        self.details = details
+        self.code, self.message = code, message
+        self.reason, self.details = reason, details
 
     @classmethod
     def unknown_session(cls) -> Self:
@@ -204,7 +203,3 @@ def as_tuple(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(f"expected a list of names, such as [{names!r}]")
     return tuple(names)
-
-
-def _method_names(methods: Iterable[str]) -> frozenset[str]:
-    return frozenset(name.lstrip("/") for name in as_tuple(methods))

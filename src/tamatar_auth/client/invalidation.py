@@ -71,13 +71,8 @@ class SessionWatcher:
             self._thread.join()
 
     def _run(self) -> None:
-        silence_thread = threading.Thread(
-            target=self._cancel_silent_calls,
-            args=[threading.current_thread()],
-            name="check the watch for silence",
-            daemon=True,
-        )
-        silence_thread.start()
+        name, arguments = "check the watch for silence", [threading.current_thread()]
+        threading.Thread(None, self._cancel_silent_calls, name, arguments, daemon=True).start()
         backoff = Backoff()
         while not self._closed.is_set():
             error = None

@@ -69,9 +69,8 @@ def example_file() -> str:
     ]
     defaults = Settings()
     for setting in all_settings(Settings):
-        value = format_value(setting.value(defaults))
-        description = setting.description
-        lines += ["", *textwrap.wrap(description, 96, initial_indent="# ", subsequent_indent="# ")]
+        value, text = format_value(setting.value(defaults)), setting.description
+        lines += ["", *textwrap.wrap(text, 96, initial_indent="# ", subsequent_indent="# ")]
         lines.append(f"{setting.variable}={'' if value == '-' else value}")
     return "\n".join(lines) + "\n"
 

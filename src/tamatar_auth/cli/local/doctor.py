@@ -73,8 +73,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", ok=False, text=f"unknown: {names}; check the spelling")
     for variable, place in removed:
         instead = REMOVED_VARIABLES[variable.upper()]
-        text = f"{variable} ({place}) was removed: {instead}"
-        yield Finding("settings", ok=False, text=text)
+        yield Finding("settings", ok=False, text=f"{variable} ({place}) was removed: {instead}")
     if not unknown and not removed:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
 
@@ -102,8 +101,7 @@ def _callers(settings: Settings) -> Iterator[Finding]:
     if is_open:
         yield Finding("callers", ok=False, text=f"other users can write to {path}: run chmod go-w")
     expiring = [text for credentials in known for text in _expiring_tokens(credentials)]
-    for text in expiring:
-        yield Finding("callers", ok=False, text=text)
+    yield from (Finding("callers", ok=False, text=text) for text in expiring)
     if not expiring:
         yield Finding("callers", ok=True, text=f"{len(known)} in {path}")
 
@@ -121,8 +119,7 @@ def _expiring_tokens(credentials: CallerCredentials) -> Iterator[str]:
 def _certificate(settings: Settings) -> Iterator[Finding]:
     files = TlsFiles.find(settings.tls)
     if files is None:
-        text = "none configured: calls are not encrypted"
-        yield Finding("certificate", ok=True, text=text)
+        yield Finding("certificate", ok=True, text="none configured: calls are not encrypted")
         return
     try:
         end = files.read().leaf.not_valid_after_utc

@@ -112,7 +112,8 @@ class ContextFile:
     """The contexts of a file, and which one is current."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or _contexts_path()
+        default_path = Path(typer.get_app_dir("tamatar-auth"), "contexts.toml")
+        self.path = path or Path(os.environ.get(CONTEXTS_FILE_VARIABLE) or default_path)
         self.by_name, self.current = self._read()
 
     def selected(self, name: str | None) -> tuple[str, ServiceContext]:
@@ -165,9 +166,8 @@ class ContextFile:
     def _write(self) -> None:
         lines = [] if self.current is None else [f"current = {_quoted(self.current)}", ""]
         for name, context in sorted(self.by_name.items()):
-            values = _set_fields(context).items()
-            lines += [f"[contexts.{_quoted(name)}]"]
-            lines += [*(f"{key} = {_quoted(value)}" for key, value in values), ""]
+            values = [f"{key} = {_quoted(value)}" for key, value in _set_fields(context).items()]
+            lines += [f"[contexts.{_quoted(name)}]", *values, ""]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.path, "\n".join(lines).encode(), mode=0o600)
 
@@ -190,8 +190,3 @@ def _quoted(value: Any) -> str:
 
 def _expanded_path(text: str | None) -> Path | None:
     return None if text is None else Path(text).expanduser()
-
-
-def _contexts_path() -> Path:
-    selected = os.environ.get(CONTEXTS_FILE_VARIABLE)
-    return Path(selected) if selected else Path(typer.get_app_dir("tamatar-auth"), "contexts.toml")

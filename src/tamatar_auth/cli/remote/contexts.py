@@ -86,15 +86,15 @@ def show_contexts(*, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the contexts."""
     known = ContextFile()
     current, _ = known.selected(None)
-    names = dict.fromkeys([*known.by_name, current])
+    marks = (False, True) if output is OutputFormat.JSON else ("", "*")
     rows = [
         {
-            "current": _current_mark(name == current, output),
+            "current": marks[name == current],
             "name": name,
             "address": known.selected(name)[1].address,
             "shows": _credential_names(known.selected(name)[1]),
         }
-        for name in names
+        for name in dict.fromkeys([*known.by_name, current])
     ]
     show_all(rows, output, COLUMNS)
 
@@ -135,12 +135,6 @@ def _token(*, from_stdin: bool, may_ask: bool) -> str | None:
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser().absolute())
-
-
-def _current_mark(is_current: bool, output: OutputFormat) -> bool | str:  # noqa: FBT001 - it is shown
-    if output is OutputFormat.JSON:
-        return is_current
-    return "*" if is_current else ""
 
 
 def _credential_names(context: ServiceContext) -> str:

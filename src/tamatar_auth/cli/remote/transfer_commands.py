@@ -60,7 +60,7 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
             raise usage_error("--resume needs a file, because a pipe cannot be read again.")
         import_report = ImportReport(
             _report_path(report, source),
-            source=source.name(),
+            source=fingerprint(file) if source.is_regular_file else str(STANDARD_STREAM),
             service=service.address,
             dry_run=dry_run,
         )
@@ -110,7 +110,12 @@ def export_users(  # noqa: PLR0913 - options of a command, each named
                 text.flush()
                 advance(exporter.count)
         finally:
-            _print_export(exporter)
+            notify(f"{exporter.count} users, the last one {exporter.after or 'none'}.")
+            if exporter.kept_passwords:
+                notify(
+                    f"{exporter.kept_passwords} passwords were not exported:"
+                    " their hashes are not plain bcrypt."
+                )
 
 
 class _Source(NamedTuple):
@@ -124,9 +129,6 @@ class _Source(NamedTuple):
     @property
     def is_regular_file(self) -> bool:
         return self.size is not None
-
-    def name(self) -> str:
-        return fingerprint(self.path) if self.is_regular_file else str(STANDARD_STREAM)
 
 
 @contextlib.contextmanager
@@ -163,15 +165,6 @@ def _print_import(report: ImportReport, would: str) -> None:
         notify(f"  {reason}: {number}")
     if report.path is not None:
         notify(f"The result of each row is in {report.path}.")
-
-
-def _print_export(exporter: UserExporter) -> None:
-    notify(f"{exporter.count} users, the last one {exporter.after or 'none'}.")
-    if exporter.kept_passwords:
-        notify(
-            f"{exporter.kept_passwords} passwords were not exported:"
-            " their hashes are not plain bcrypt."
-        )
 
 
 @contextlib.contextmanager

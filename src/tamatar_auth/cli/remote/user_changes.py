@@ -85,13 +85,8 @@ def update(  # noqa: PLR0913 - options of a command, each named
     context: ContextOption = None,
 ) -> None:
     """Change fields of a user. Fields that no option names stay as they are."""
-    user_fields = _without_none(
-        email=email,
-        username=username,
-        first_name=first_name,
-        last_name=last_name,
-        avatar_url=avatar_url,
-    )
+    names = {"username": username, "first_name": first_name, "last_name": last_name}
+    user_fields = _without_none(email=email, **names, avatar_url=avatar_url)
     profile = _without_none(display_name=display_name, bio=bio, locale=locale, time_zone=time_zone)
     paths = [*user_fields, *(f"profile.{name}" for name in profile)]
     if not paths:

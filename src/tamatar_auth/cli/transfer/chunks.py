@@ -35,8 +35,7 @@ class Chunk:
     def try_add(self, row: Row) -> bool:
         """Add a row and return True, or return False if the chunk is full."""
         size = 0 if isinstance(row.user, InvalidRow) else row.user.ByteSize() + 8
-        is_full = len(self.rows) == MAX_CHUNK_USERS or self._size + size > MAX_CHUNK_BYTES
-        if self.rows and is_full:
+        if len(self.rows) == MAX_CHUNK_USERS or (self.rows and self._size + size > MAX_CHUNK_BYTES):
             return False
         self.rows.append(row)
         if not isinstance(row.user, InvalidRow):
@@ -58,19 +57,15 @@ class Chunk:
 def chunks(rows: Iterable[Row], *, dry_run: bool) -> Iterator[Chunk]:
     """Yield all rows in chunks."""
     chunk = Chunk(dry_run=dry_run)
-    for row in map(_checked_size, rows):
+    for row in rows:
+        if not isinstance(row.user, InvalidRow) and row.user.ByteSize() >= MAX_CHUNK_BYTES:
+            row = Row(row.line, InvalidRow("", "is too large"))  # noqa: PLW2901
         if not chunk.try_add(row):
             yield chunk
             chunk = Chunk(dry_run=dry_run)
             chunk.try_add(row)
     if chunk.rows:
         yield chunk
-
-
-def _checked_size(row: Row) -> Row:
-    if isinstance(row.user, InvalidRow) or row.user.ByteSize() < MAX_CHUNK_BYTES:
-        return row
-    return Row(row.line, InvalidRow("", "is too large"))
 
 
 def _result(line: int, import_result: ImportResult) -> RowResult:

@@ -4,7 +4,6 @@ import csv
 import json
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -70,31 +69,24 @@ class Row(NamedTuple):
 
 def user_writer(
     file: IO[str], file_format: FileFormat, *, with_header: bool
-) -> Callable[[ExportedUser], None]:
+) -> Callable[[ExportedUser], object]:
     """Return a function that writes a user to a file."""
     if file_format is FileFormat.JSONL:
-        return partial(_write_line, file)
+        return lambda exported: file.write(
+            json.dumps(_exported_fields(exported), ensure_ascii=False) + "\n"
+        )
     table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
     if with_header:
         table.writeheader()
-    return partial(_write_cells, table)
-
-
-def _write_line(file: IO[str], exported: ExportedUser) -> None:
-    file.write(json.dumps(_exported_fields(exported), ensure_ascii=False) + "\n")
-
-
-def _write_cells(table: "csv.DictWriter[str]", exported: ExportedUser) -> None:
-    table.writerow(_flattened(_exported_fields(exported)))
+    return lambda exported: table.writerow(_flattened(_exported_fields(exported)))
 
 
 def _exported_fields(exported: ExportedUser) -> dict[str, Any]:
     """Return the fields of a user that are not empty."""
     user = exported.user
-    texts = {name: getattr(user, name) for name in TEXT_FIELDS if getattr(user, name)}
     profile = {name: text for name in PROFILE_FIELDS if (text := getattr(user.profile, name))}
     return {
-        **texts,
+        **{name: text for name in TEXT_FIELDS if (text := getattr(user, name))},
         **({"profile": profile} if profile else {}),
         **{name: getattr(user, name) for name in BOOLEAN_FIELDS},
         "create_time": user.create_time.ToJsonString(),

@@ -114,10 +114,6 @@ def _complete_lines(path: Path) -> Iterator[tuple[bytes, int]]:
 
 def _entry(result: RowResult) -> dict[str, Any]:
     entry: dict[str, Any] = {"line": result.line, "result": result.outcome}
-    if result.user_id:
-        entry["user_id"] = result.user_id
-    if result.reason:
-        entry["reason"] = result.reason
-    if result.fields:
-        entry["fields"] = [{"field": field, "rule": rule} for field, rule in result.fields]
-    return entry
+    fields = [{"field": field, "rule": rule} for field, rule in result.fields]
+    details = {"user_id": result.user_id, "reason": result.reason, "fields": fields}
+    return entry | {name: value for name, value in details.items() if value}

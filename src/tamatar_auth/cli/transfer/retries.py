@@ -12,6 +12,8 @@ from tamatar_auth.client.backoff import Backoff
 RETRY_TIMEOUT = 60.0
 """Seconds of failures after which a transfer gives up, by default."""
 
+_TRANSIENT = (UnavailableError, BusyError, ConflictError)
+
 Item = TypeVar("Item")
 
 
@@ -32,15 +34,11 @@ def retry_stream(
         except AuthError as error:
             # The time since the last item does not count: a slow input may have sent nothing.
             failing_since = failing_since or time.monotonic()
-            if not _is_transient(error) or time.monotonic() - failing_since >= patience:
+            # A stream on a connection that the server is about to close ends with CANCELLED.
+            is_transient = isinstance(error, _TRANSIENT) or error.status is StatusCode.CANCELLED
+            if not is_transient or time.monotonic() - failing_since >= patience:
                 raise
             notify(f"Trying again: {error}")
         else:
             return
         time.sleep(backoff.next_delay())
-
-
-def _is_transient(error: AuthError) -> bool:
-    # A stream on a connection that the server is about to close ends with CANCELLED.
-    is_passing = isinstance(error, UnavailableError | BusyError | ConflictError)
-    return is_passing or error.status is StatusCode.CANCELLED

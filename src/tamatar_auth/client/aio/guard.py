@@ -39,8 +39,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         """Guard with a client of the service. `GuardOptions` explains the options."""
         config = GuardConfig(**options)
         self._auth = auth
-        self._rules = config.rules
-        self._key = config.metadata_key
+        self._rules, self._key = config.rules, config.metadata_key
         self.recheck = config.recheck
         """Seconds after which the session of a running stream is checked again."""
         self._cache = config.cache

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest, WatchSessionsResponse
+from tamatar.auth.v1.session_service_pb2 import WatchSessionsRequest
 from tamatar_auth.client.aio.connect import AuthClient
 from tamatar_auth.client.backoff import Backoff
 from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache
@@ -54,10 +54,14 @@ class SessionWatcher:
 
     async def _follow_stream(self, backoff: Backoff) -> None:
         """Apply the messages of one stream to the cache until it ends or falls silent."""
-        call = self._auth.sessions.WatchSessions(WatchSessionsRequest())
+        call: Any = self._auth.sessions.WatchSessions(WatchSessionsRequest())
         try:
             is_open = False
-            while (message := await _next(call)) is not None:
+            while True:
+                async with asyncio.timeout(MAX_STREAM_SILENCE):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    return
                 if not is_open:
                     self._cache.stream_opened()
                     backoff.reset()
@@ -66,10 +70,3 @@ class SessionWatcher:
                     return
         finally:
             call.cancel()
-
-
-async def _next(call: Any) -> WatchSessionsResponse | None:
-    """Return the next message of a stream, or None at its end; raise `TimeoutError`."""
-    async with asyncio.timeout(MAX_STREAM_SILENCE):
-        message = await call.read()
-    return None if message is grpc.aio.EOF else message

@@ -96,14 +96,10 @@ class FakeSessionServicer:
     ) -> session_pb.RevokeUserSessionsResponse:
         user = self._state.get_live_user(parse_uuid("user_id", request.user_id))
         kept_session_id = request.except_session_id
-        kept_session_id = (
-            parse_uuid("except_session_id", kept_session_id) if kept_session_id else ""
-        )
-        ended_sessions = [
-            each
-            for each in self._state.list_live_sessions(user.user_id)
-            if each.session_id != kept_session_id
-        ]
+        if kept_session_id:
+            kept_session_id = parse_uuid("except_session_id", kept_session_id)
+        live_sessions = self._state.list_live_sessions(user.user_id)
+        ended_sessions = [each for each in live_sessions if each.session_id != kept_session_id]
         return session_pb.RevokeUserSessionsResponse(
             revoked_session_count=self._state.revoke_sessions(*ended_sessions)
         )

@@ -30,13 +30,9 @@ class FakeState:
 
     def add_user(self, email: str, **fields: Any) -> User:
         """Add and return a live user. It is verified by default."""
-        given: dict[str, Any] = {
-            "user_id": str(uuid4()),
-            "email_verified": True,
-            "is_active": True,
-            "etag": "1",
-        }
-        user = User(email=email.lower(), **(given | fields))
+        given: dict[str, Any] = {"user_id": str(uuid4()), "email_verified": True}
+        given |= {"is_active": True, "etag": "1"} | fields
+        user = User(email=email.lower(), **given)
         user.full_name = user.full_name or f"{user.first_name} {user.last_name}".strip()
         for name in ("create_time", "update_time"):
             if not user.HasField(name):
@@ -47,7 +43,8 @@ class FakeState:
 
     def add_session(self, user_id: str, life: timedelta) -> tuple[Session, str]:
         """Start a session, and return it and its token."""
-        session, token = Session(session_id=str(uuid4()), user_id=user_id), _token()
+        token = f"tms_{secrets.token_urlsafe(32)}"
+        session = Session(session_id=str(uuid4()), user_id=user_id)
         session.create_time.FromDatetime(_now())
         session.last_activity_time.FromDatetime(_now())
         session.expire_time.FromDatetime(_now() + life)
@@ -61,10 +58,7 @@ class FakeState:
     def get_session_by_token(self, token: str) -> Session:
         """Return the session of a token, valid or not, or raise `RefusedError`."""
         with self.lock:
-            session_id = self._tokens.get(token)
-            if session_id is None:
-                raise RefusedError(ErrorReason.SESSION_NOT_FOUND)
-            return self.sessions[session_id]
+            return self.session(self._tokens.get(token, ""))
 
     def session(self, session_id: str) -> Session:
         """Return a session, valid or not, or raise `RefusedError`."""
@@ -76,10 +70,9 @@ class FakeState:
     def get_valid_session(self, token: str) -> tuple[Session, User]:
         """Return a valid session and its user, or raise `RefusedError`."""
         with self.lock:
-            session_id = self._tokens.get(token)
-            if session_id is None:
+            if token not in self._tokens:
                 raise RefusedError(ErrorReason.SESSION_UNKNOWN)
-            session = self.sessions[session_id]
+            session = self.sessions[self._tokens[token]]
             user = self.users[session.user_id]
             if session.HasField("revoke_time"):
                 raise RefusedError(ErrorReason.SESSION_REVOKED)
@@ -135,10 +128,6 @@ class FakeState:
         with self.lock:
             for watcher in self._watchers:
                 watcher.put(event)
-
-
-def _token() -> str:
-    return f"tms_{secrets.token_urlsafe(32)}"
 
 
 def _is_expired(session: Session) -> bool:
