@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 from tamatar_auth.config.groups import SettingsGroup
 from tamatar_auth.config.types import DatabaseUrl, Duration, between
 
-_SECOND = timedelta(seconds=1)
+_Timeout = Annotated[Duration, between(timedelta(milliseconds=10), timedelta(minutes=10))]
 
 
 class DatabaseSettings(SettingsGroup):
@@ -26,11 +26,7 @@ class DatabaseSettings(SettingsGroup):
     ended sessions. TAMATAR_DATABASE_URL unless set."""
     pool_size: int = Field(default=10, ge=1, le=500)
     """The most connections that the pool of a process holds."""
-    statement_timeout: Annotated[
-        Duration, between(timedelta(milliseconds=10), timedelta(minutes=10))
-    ] = 5 * _SECOND
+    statement_timeout: _Timeout = timedelta(seconds=5)
     """How long a statement may take."""
-    lock_timeout: Annotated[
-        Duration, between(timedelta(milliseconds=10), timedelta(minutes=10))
-    ] = 2 * _SECOND
+    lock_timeout: _Timeout = timedelta(seconds=2)
     """How long a statement may wait for a lock."""

@@ -56,9 +56,7 @@ class Sources:
         env_file: str | None = ENV_FILE,
     ) -> None:
         self._settings = settings
-        self._known = {
-            variable for setting in all_settings(settings) for variable in setting.variables
-        }
+        self._known = {name for setting in all_settings(settings) for name in setting.variables}
         options = {f"{ENV_PREFIX}{name}".upper(): value for name, value in overrides.items()}
         if unknown := options.keys() - self._known:
             raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
@@ -89,9 +87,7 @@ class Sources:
 
     def removed(self) -> Sequence[Origin]:
         """List the variables that are set and were settings in an earlier release."""
-        return [
-            origin for origin in self._prefixed() if origin.variable.upper() in REMOVED_VARIABLES
-        ]
+        return [found for found in self._prefixed() if found.variable.upper() in REMOVED_VARIABLES]
 
     def error_lines(self, error: ValidationError) -> Sequence[str]:
         """Return a line for each wrong value: its variable, its place and the rule."""

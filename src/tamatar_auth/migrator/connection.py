@@ -50,15 +50,12 @@ class MigrationError(OperatorError):
 def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[object, ...]]":
     """Connect with the limits of a migration, or raise `MigrationError`."""
     parameters = _parse_url(url)
-    options = [
-        parameters.get("options", ""),
-        *(f"-c {name}={limit}" for name, limit in LIMITS.items()),
-    ]
+    limits = (f"-c {name}={limit}" for name, limit in LIMITS.items())
     defaults = {"application_name": "tamatar-auth migrations", "connect_timeout": "5"}
     try:
         return psycopg.connect(
             url,
-            options=" ".join(options).strip(),
+            options=" ".join([parameters.get("options", ""), *limits]).strip(),
             autocommit=autocommit,
             **{name: value for name, value in defaults.items() if name not in parameters},  # type: ignore[arg-type]
         )

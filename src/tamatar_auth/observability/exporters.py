@@ -47,9 +47,8 @@ def build_telemetry(
             endpoint = MetricsEndpoint(config.metrics_listen, shared=worker is not None)
             cleanup.callback(endpoint.close)
         if config.metrics:
-            meter_provider = MeterProvider(
-                _readers(config, endpoint), resource, shutdown_on_exit=False
-            )
+            readers = _readers(config, endpoint)
+            meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
             cleanup.callback(meter_provider.shutdown)
             meter = meter_provider.get_meter(INSTRUMENTATION_SCOPE, __version__)
         if config.spans:

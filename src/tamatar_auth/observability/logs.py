@@ -48,9 +48,8 @@ def configure_logs(
     handler = logging.StreamHandler(stream)
     handler.set_name(_HANDLER_NAME)
     worker_fields = {} if worker is None else {"worker": worker, "pid": os.getpid()}
-    handler.setFormatter(
-        LogFormatter(_renderers(settings.telemetry.log_format, stream), worker_fields)
-    )
+    renderers = _renderers(settings.telemetry.log_format, stream)
+    handler.setFormatter(LogFormatter(renderers, worker_fields))
     root = logging.getLogger()
     for previous in [known for known in root.handlers if known.get_name() == _HANDLER_NAME]:
         root.removeHandler(previous)

@@ -32,9 +32,8 @@ def caller_context(call: Call) -> otel_context.Context | None:
     """
     for key, value in call.invocation_metadata() or ():
         if key == _TRACE_PARENT and len(value) <= _MAX_TRACE_PARENT_LENGTH:
-            return (
-                _propagator.extract({_TRACE_PARENT: [str(value)]}, otel_context.Context()) or None
-            )
+            carrier = {_TRACE_PARENT: [str(value)]}
+            return _propagator.extract(carrier, otel_context.Context()) or None
     return None
 
 

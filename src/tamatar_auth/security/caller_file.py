@@ -13,7 +13,7 @@ expires = 2027-01-31T00:00:00Z
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,19 +179,16 @@ def _rule_violations(entries: Mapping[str, CallerEntry]) -> Iterator[str]:
             yield f"caller {name}: must have a token, a SPIFFE id or a DNS name"
         if sum(token.expires > now for token in entry.tokens) > MAX_VALID_TOKENS:
             yield f"caller {name}: must not have more than {MAX_VALID_TOKENS} valid tokens"
-    for name in _owners_of_duplicates(
-        (n, token.sha256) for n, e in entries.items() for token in e.tokens
-    ):
+    tokens = [(name, token.sha256) for name, entry in entries.items() for token in entry.tokens]
+    for name in _owners_of_duplicates(tokens):
         yield f"caller {name}: has a token that is in the file twice"
-    for name in _owners_of_duplicates(
-        (n, certificate_name) for n, e in entries.items() for certificate_name in e.names
-    ):
+    names = [(name, identity) for name, entry in entries.items() for identity in entry.names]
+    for name in _owners_of_duplicates(names):
         yield f"caller {name}: has a SPIFFE id or DNS name that is in the file twice"
 
 
-def _owners_of_duplicates(values: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _owners_of_duplicates(owned: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield the owners of values that occur more than once."""
-    owned = list(values)
     count = Counter(value for _, value in owned)
     return (owner for owner, value in owned if count[value] > 1)
 

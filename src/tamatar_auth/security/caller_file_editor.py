@@ -95,7 +95,10 @@ class CallerFile:
             yield document["callers"]
             changed = tomlkit.dumps(document).encode()
             parse_callers(changed, self._path)
-            self._replace(changed)
+            try:
+                write_atomically(self._path, changed)
+            except OSError as error:
+                raise CallersError(f"{self._path} cannot be written ({error.strerror}).") from None
 
     def _read_content(self) -> bytes:
         try:
@@ -104,12 +107,6 @@ class CallerFile:
             return b""
         except OSError as error:
             raise CallersError(f"{self._path} cannot be read ({error.strerror}).") from None
-
-    def _replace(self, content: bytes) -> None:
-        try:
-            write_atomically(self._path, content)
-        except OSError as error:
-            raise CallersError(f"{self._path} cannot be written ({error.strerror}).") from None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.metrics import Histogram, Meter, Observation
@@ -154,20 +155,10 @@ def observe_permits(hash_queue: HashQueue, meter: Meter) -> None:
         yield Observation(load.waiting, {semconv.HASH_PERMIT_STATE: "waiting"})
         yield Observation(others, {semconv.HASH_PERMIT_STATE: "other"})
 
-    observe_gauge(
-        meter,
-        semconv.HASH_PERMIT_COUNT,
-        count,
-        unit="{turn}",
-        description="The permits to hash that calls hold.",
-    )
-    observe_gauge(
-        meter,
-        semconv.HASH_PERMIT_MAX,
-        lambda: hash_queue.capacity,
-        unit="{turn}",
-        description="The permits to hash that exist.",
-    )
+    observe = partial(observe_gauge, meter, unit="{turn}")
+    observe(semconv.HASH_PERMIT_COUNT, count, description="The permits to hash that calls hold.")
+    limit = "The permits to hash that exist."
+    observe(semconv.HASH_PERMIT_MAX, lambda: hash_queue.capacity, description=limit)
 
 
 def _histogram(meter: Meter, name: str, description: str) -> Histogram:
