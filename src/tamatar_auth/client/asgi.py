@@ -51,8 +51,7 @@ class SessionMiddleware:
         """Wrap an application.
 
         - `open_paths`: paths that need no session: `/health`, or all of `/static/*`.
-        - `optional_paths`: paths that may be requested without a session, but not with an invalid
-          one.
+        - `optional_paths`: paths that need no session, but reject an invalid one.
         - `cookie`: the cookie that may have the token if there is no header. Browsers send cookies
           with forged requests as well, so set `SameSite` and defend against such requests.
         """

@@ -42,11 +42,8 @@ def show_sessions(
         user_id = get_user(auth, who, deleted=ended).user.user_id
         request = pb.ListSessionsRequest(user_id=user_id, include_ended=ended, page_size=limit)
         page = auth.sessions.ListSessions(request)
-    show_all(
-        [_with_client_columns(as_dict(session), output) for session in page.sessions],
-        output,
-        COLUMNS,
-    )
+    rows = [_with_client_columns(as_dict(session), output) for session in page.sessions]
+    show_all(rows, output, COLUMNS)
     if page.next_page_token:
         notify(f"There are more than {limit}: use --limit to list more.")
 

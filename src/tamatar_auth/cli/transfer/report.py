@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,16 +74,19 @@ class ImportReport:
         if not self.path.exists():
             return 0
         length = 0
-        for number, (line, line_end) in enumerate(_complete_lines(self.path)):
-            entry = self._read(line)
-            if number == 0 and entry != self._run:
-                raise usage_error(
-                    f"{self.path} is the report of another file, of another service or of a"
-                    " --dry-run: run the import without --resume."
-                )
-            if number:
-                self._count(entry["result"], entry.get("reason", ""), entry["line"])
-            length = line_end
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                entry = self._read(line)
+                if not length and entry != self._run:
+                    raise usage_error(
+                        f"{self.path} is the report of another file, of another service or of a"
+                        " --dry-run: run the import without --resume."
+                    )
+                if length:
+                    self._count(entry["result"], entry.get("reason", ""), entry["line"])
+                length += len(line)
         return length
 
     def _read(self, line: bytes) -> dict[str, Any]:
@@ -100,16 +103,6 @@ def fingerprint(path: Path) -> str:
     """Return a digest of a file's content."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def _complete_lines(path: Path) -> Iterator[tuple[bytes, int]]:
-    length = 0
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            length += len(line)
-            yield line, length
 
 
 def _entry(result: RowResult) -> dict[str, Any]:
