@@ -19,6 +19,7 @@ from tamatar_auth.security.identifiers import normalize_email, normalize_prefix
         ("ada@xn--mller-kva.example", "ada@müller.example"),
         ("ada+tag@example.com", "ada+tag@example.com"),
         ("İ@example.com", "i̇@example.com"),
+        (" ada@example.com\u00a0\u3000", "ada@example.com"),
     ],
 )
 def test_email_is_normalised(address, normal):
@@ -36,8 +37,8 @@ def test_email_is_normalised(address, normal):
         '"ada"@example.com',
         "ada@[127.0.0.1]",
         "Ada <ada@example.com>",
-        " ada@example.com",
-        "ada@example.com\n",
+        "ada @example.com",
+        "ada@ example.com",
         "ada@exa\u0000mple.com",
         "a" * 65 + "@example.com",
         "ada@" + "a" * 64 + ".com",

@@ -5,6 +5,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 from sqlalchemy import insert, update
 from uuid_utils.compat import uuid7
@@ -249,3 +250,14 @@ async def test_list_page_token_of_other_query_is_refused(users, people):
             "INVALID_PAGE_TOKEN",
         )
     await users.ListUsers(pb.ListUsersRequest(page_token=token, page_size=7))
+
+
+@pytest.mark.parametrize("nanos", [999_999_000, 999_999_999])
+async def test_last_timestamp_is_a_valid_end(users, people, nanos):
+    last = Timestamp(seconds=253_402_300_799, nanos=nanos)
+    matching = pb.UserFilter(created_before=last)
+
+    everyone = await users.GetUserStats(pb.GetUserStatsRequest())
+    assert await users.GetUserStats(pb.GetUserStatsRequest(filter=matching)) == everyone
+    later = pb.UserFilter(created_from=last)
+    assert (await users.GetUserStats(pb.GetUserStatsRequest(filter=later))).user_count == 0

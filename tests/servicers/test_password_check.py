@@ -44,6 +44,16 @@ async def test_concurrent_sign_ins_with_outdated_hash_all_succeed(sessions, user
     assert stored.scalar_one().startswith("$hmac-sha384$")
 
 
+async def test_sign_in_that_replaces_hash_keeps_etag(users, sessions, user):
+    read = user_service_pb2.GetUserRequest(user_id=user.user_id)
+    before = (await users.GetUser(read)).user
+
+    await sessions.CreateSession(sign_in())
+
+    after = (await users.GetUser(read)).user
+    assert (after.etag, after.HasField("last_login_time")) == (before.etag, True)
+
+
 async def test_sign_in_whose_hash_is_replaced_runs_again(sessions, user, database, monkeypatch):
     record = CredentialRepository.record_sign_in
 

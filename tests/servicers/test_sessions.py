@@ -214,6 +214,21 @@ class TestSessions:
         await sessions.RevokeSession(pb.RevokeSessionRequest(session_token=started.session_token))
         assert (await sessions.GetSession(read)).session.HasField("revoke_time")
 
+    async def test_sessions_of_deleted_user_are_not_found(self, users, sessions, user):
+        started = await sessions.CreateSession(sign_in())
+        await users.DeleteUser(user_service_pb2.DeleteUserRequest(user_id=user.user_id))
+
+        read = pb.GetSessionRequest(session_id=started.session.session_id)
+        assert await refusal(sessions.GetSession(read)) == (
+            StatusCode.NOT_FOUND,
+            "SESSION_NOT_FOUND",
+        )
+        every = pb.ListSessionsRequest(user_id=user.user_id, include_ended=True)
+        assert await refusal(sessions.ListSessions(every)) == (
+            StatusCode.NOT_FOUND,
+            "USER_NOT_FOUND",
+        )
+
     async def test_list_sessions_pages_are_newest_first(self, sessions, user):
         started = [(await sessions.CreateSession(sign_in())).session for _ in range(7)]
         ended = started.pop(3)

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.tables import user_tokens
 from tests.support.calls import (
+    NEW_PASSWORD,
     ada,
     password_reset,
     refusal,
@@ -36,6 +37,15 @@ class TestUse:
         answer = await verify_email(users, issued.token)
         assert answer.user.email_verified
         await sessions.CreateSession(sign_in())
+
+    async def test_password_reset_verifies_its_email(self, users, sessions):
+        created = await users.CreateUser(ada())
+        assert not created.user.email_verified
+
+        answer = await reset(users, (await password_reset(users)).token)
+
+        assert answer.user.email_verified
+        await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
 
     async def test_user_token_works_once(self, users, user):
         token = (await password_reset(users)).token

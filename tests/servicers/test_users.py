@@ -121,6 +121,50 @@ class TestCreateUser:
         again = ada(request_id=request_id.upper(), username="ADA", email="ADA@example.com")
         assert (await users.CreateUser(again)).user == first.user
 
+    @pytest.mark.parametrize(
+        "content", [{"first_name": "Augusta"}, {"profile": {"bio": "x"}}, {"email_verified": True}]
+    )
+    async def test_request_id_with_other_content_is_refused(self, users, content):
+        request_id = str(uuid4())
+        await users.CreateUser(ada(request_id=request_id))
+
+        assert await refusal(users.CreateUser(ada(request_id=request_id, **content))) == (
+            StatusCode.ALREADY_EXISTS,
+            "REQUEST_ID_REUSED",
+        )
+
+    async def test_request_id_with_other_password_returns_user(self, users):
+        request_id = str(uuid4())
+        first = await users.CreateUser(ada(request_id=request_id))
+
+        again = ada(request_id=request_id, password="another long passphrase")
+        assert await users.CreateUser(again) == first
+
+    async def test_white_space_around_names_is_dropped(self, users):
+        created = await users.CreateUser(
+            ada(
+                email="  ada@example.com ",
+                username=" Ada ",
+                first_name=" Ada\u00a0",
+                last_name="  ",
+                profile={"display_name": " Ada L ", "bio": " kept "},
+            )
+        )
+
+        user = created.user
+        assert (user.email, user.username, user.full_name) == ("ada@example.com", "ada", "Ada")
+        assert (user.first_name, user.last_name) == ("Ada", "")
+        assert (created.profile.display_name, created.profile.bio) == ("Ada L", " kept ")
+        for by in ({"email": " ADA@example.com"}, {"username": "ADA "}):
+            found = await users.GetUser(pb.GetUserRequest(**by))
+            assert found.user.user_id == user.user_id
+
+    @pytest.mark.parametrize("username", ["  a", " ab ", "a b", " "])
+    async def test_username_of_two_letters_and_spaces_is_refused(self, users, username):
+        code, reason = await refusal(users.CreateUser(ada(username=username)))
+
+        assert (code, reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
+
     async def test_create_user_with_verified_email_can_sign_in(self, users, sessions):
         created = await users.CreateUser(ada(email_verified=True))
 
@@ -158,6 +202,13 @@ class TestDeleteUser:
             method = getattr(users, request.__name__.removesuffix("Request"))
             assert await refusal(method(request(user_id=user_id))) == missing
         assert (await get(users, user_id, include_deleted=True)).user == answer.user
+
+    async def test_deleted_by_defaults_to_name_of_caller(self, users):
+        created = await users.CreateUser(ada())
+
+        answer = await delete(users, created.user.user_id)
+
+        assert answer.user.deleted_by == "local"
 
     async def test_delete_frees_email_and_username(self, users):
         created = await users.CreateUser(ada(username="ada"))

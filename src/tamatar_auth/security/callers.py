@@ -34,6 +34,12 @@ current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default
 """The caller of the current call; None for methods without authentication, such as health."""
 
 
+def caller_name() -> str | None:
+    """Return the name of the current caller, or None if the method has no authentication."""
+    caller = current_caller.get()
+    return caller.name if caller else None
+
+
 def require_role(role: Role) -> None:
     """Raise `CallerNotAllowed` unless the current caller has a role."""
     caller = current_caller.get()

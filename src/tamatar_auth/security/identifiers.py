@@ -12,14 +12,14 @@ from tamatar_auth.errors import InvalidFields
 
 
 def normalize_email(address: str, field: str = "email") -> str:
-    """Return the normal form: NFC, in lower case, the domain as Unicode.
+    """Return the normal form: trimmed, NFC, in lower case, the domain as Unicode.
 
     Raise `InvalidFields` if it is no address: RFC 5322 without comments and quotes, RFC 6531 for
     letters beyond ASCII, and RFC 5321 for the lengths (254 characters, 64 before the at sign).
     Deliverability is not checked.
     """
     try:
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", address).lower())
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", address.strip()).lower())
         valid = validate_email(
             folded, check_deliverability=False, test_environment=True, strict=True
         )
@@ -34,5 +34,8 @@ def normalize_prefix(prefix: str) -> str:
 
 
 def normalize_username(username: str) -> str:
-    """Return the normal form of a username: lower case. Its rules allow only ASCII letters."""
-    return username.lower()
+    """Return the normal form of a username: trimmed, in lower case.
+
+    Its rules allow only ASCII letters.
+    """
+    return username.strip().lower()

@@ -83,12 +83,12 @@ def _imported_user(user: PortableUser) -> ImportedUser:
         email=email,
         username=normalize_username(user.username) or None,
         password_hash=user.password_hash or None,
-        first_name=user.first_name or None,
-        last_name=user.last_name or None,
+        first_name=user.first_name.strip() or None,
+        last_name=user.last_name.strip() or None,
         avatar_url=user.avatar_url or None,
         email_verified=user.email_verified,
         request_id=uuid5(_IMPORT_NAMESPACE, given_id or email),
-        request_digest=_digest(user, email, profile, is_active=is_active, created_at=created_at),
+        request_digest=_digest(user, email, is_active=is_active, created_at=created_at),
     )
     return ImportedUser(
         user=new,
@@ -109,14 +109,20 @@ def _past_create_time(user: PortableUser) -> datetime | None:
 def _digest(
     user: PortableUser,
     email: str,
-    profile: ProfileRow,
     *,
     is_active: bool,
     created_at: datetime | None,
 ) -> bytes:
     """Return the digest of a user's content. Never change it: repeated imports compare it."""
+    profile = [getattr(user.profile, name) or None for name in ProfileRow._fields]
     content = (
-        *(email, user.username.lower(), user.password_hash, user.first_name, user.last_name),
+        *(
+            email,
+            normalize_username(user.username),
+            user.password_hash,
+            user.first_name,
+            user.last_name,
+        ),
         *(user.avatar_url, *profile),
         *(user.email_verified, is_active, created_at and created_at.isoformat()),
     )

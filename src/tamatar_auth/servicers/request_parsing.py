@@ -14,6 +14,8 @@ from tamatar_auth.errors.users import EtagMismatch
 from tamatar_auth.security.identifiers import normalize_prefix
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
 
+_LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+
 _DELETED = {
     DeletedFilterMessage.DELETED_FILTER_UNSPECIFIED: Deleted.EXCLUDE,
     DeletedFilterMessage.DELETED_FILTER_EXCLUDE: Deleted.EXCLUDE,
@@ -55,9 +57,10 @@ def optional_time(message: Message, name: str, *, parent_path: str = "") -> date
     stamp = cast("Timestamp", getattr(message, name))
     try:
         # PostgreSQL stores microseconds. A bound between two microseconds means the later one,
-        # for "from" and for "before".
-        round_up = timedelta(microseconds=1) if stamp.nanos % 1000 else timedelta(0)
-        return stamp.ToDatetime(tzinfo=UTC) + round_up
+        # for "from" and for "before". The last microsecond has no later one.
+        moment = stamp.ToDatetime(tzinfo=UTC)
+        is_between = stamp.nanos % 1000 and moment < _LAST_MOMENT
+        return moment + timedelta(microseconds=1) if is_between else moment
     except (ValueError, OverflowError):
         raise InvalidFields.field(
             f"{parent_path}{name}", "must be a time of the years 1 to 9999"

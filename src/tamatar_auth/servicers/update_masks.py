@@ -24,8 +24,8 @@ class Changes(NamedTuple):
 _USER_FIELDS: dict[str, Reader] = {
     "email": lambda request: normalize_email(request.email),
     "username": lambda request: normalize_username(request.username) or None,
-    "first_name": lambda request: request.first_name or None,
-    "last_name": lambda request: request.last_name or None,
+    "first_name": lambda request: request.first_name.strip() or None,
+    "last_name": lambda request: request.last_name.strip() or None,
     "avatar_url": lambda request: request.avatar_url or None,
 }
 
@@ -58,5 +58,6 @@ def restored_columns(request: RestoreUserRequest) -> dict[str, str | None]:
 
 
 def profile_row(message: UserProfile) -> ProfileRow:
-    """Return the row of a profile."""
-    return ProfileRow._make(getattr(message, name) or None for name in ProfileRow._fields)
+    """Return the row of a profile. White space around the name to show is dropped."""
+    row = ProfileRow._make(getattr(message, name) or None for name in ProfileRow._fields)
+    return row._replace(display_name=message.display_name.strip() or None)

@@ -5,6 +5,7 @@ from uuid import UUID
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
+from tamatar_auth.security.callers import caller_name
 from tamatar_auth.servicers import Context, update_masks
 from tamatar_auth.servicers.messages import user_message
 from tamatar_auth.servicers.request_parsing import version_of
@@ -40,7 +41,7 @@ class LifecycleMethods:
         self, request: pb.DeleteUserRequest, context: Context
     ) -> pb.DeleteUserResponse:
         user_id, version = UUID(request.user_id), version_of(request.etag)
-        deleted_by = request.deleted_by or None
+        deleted_by = request.deleted_by or caller_name()
         async with self._database.transaction() as tx:
             # The user first: a sign-in that has locked the row commits its session before the
             # next statement runs, and a sign-in that waits for the row then finds no user.

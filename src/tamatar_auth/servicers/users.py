@@ -167,8 +167,8 @@ def _new_user(request: pb.CreateUserRequest) -> NewUser:
         id=uuid7(),
         email=normalize_email(request.email),
         username=normalize_username(request.username) or None,
-        first_name=request.first_name or None,
-        last_name=request.last_name or None,
+        first_name=request.first_name.strip() or None,
+        last_name=request.last_name.strip() or None,
         avatar_url=request.avatar_url or None,
         email_verified=request.email_verified,
     )
@@ -183,7 +183,9 @@ def _digest(new: NewUser, profile: ProfileRow) -> bytes:
 
     It leaves out the password, because the digest would be a fast hash of it.
     """
-    content = (new.email, new.username, new.first_name, new.last_name, new.avatar_url, *profile)
+    names = (new.email, new.username, new.first_name, new.last_name, new.avatar_url)
+    # Only a verified address adds a value, so that stored digests stay the same.
+    content = (*names, *profile, *([True] if new.email_verified else []))
     return hashlib.sha256(json.dumps(content).encode()).digest()
 
 

@@ -50,9 +50,9 @@ class PortableUser(_message.Message):
     sets a password by a reset.
     """
     first_name: _builtins.str
-    """The first name, at most 100 characters."""
+    """The first name, at most 100 characters. White space around it is dropped."""
     last_name: _builtins.str
-    """The last name, at most 100 characters."""
+    """The last name, at most 100 characters. White space around it is dropped."""
     avatar_url: _builtins.str
     """The address of a picture of the user: an http or https URL, at most 2048
     characters.

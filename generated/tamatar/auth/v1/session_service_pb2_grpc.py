@@ -134,7 +134,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Returns one session, live or ended.
+        """Returns one session, live or ended, of a user that is not deleted.
 
         Fails with NOT_FOUND `SESSION_NOT_FOUND`.
         """

@@ -65,7 +65,7 @@ class SessionServiceStub:
     Fails as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
-    """Returns one session, live or ended.
+    """Returns one session, live or ended, of a user that is not deleted.
 
     Fails with NOT_FOUND `SESSION_NOT_FOUND`.
     """
@@ -143,7 +143,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Fails as ValidateSession does, and with UNAUTHENTICATED `SESSION_REUSED`.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """Returns one session, live or ended.
+    """Returns one session, live or ended, of a user that is not deleted.
 
     Fails with NOT_FOUND `SESSION_NOT_FOUND`.
     """
@@ -248,7 +248,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetSessionResponse, _abc.Awaitable[_session_service_pb2.GetSessionResponse]]:
-        """Returns one session, live or ended.
+        """Returns one session, live or ended, of a user that is not deleted.
 
         Fails with NOT_FOUND `SESSION_NOT_FOUND`.
         """

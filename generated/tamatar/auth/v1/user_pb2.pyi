@@ -116,7 +116,7 @@ class UserProfile(_message.Message):
     LOCALE_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
-    """The name to show, at most 100 characters."""
+    """The name to show, at most 100 characters. White space around it is dropped."""
     bio: _builtins.str
     """A text about the user, at most 2000 characters. It may have line breaks."""
     locale: _builtins.str

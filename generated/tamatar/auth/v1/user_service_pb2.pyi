@@ -103,16 +103,18 @@ class CreateUserRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that the caller makes for this one creation. A repeated call with
     the same id returns the user that the first call created, in its current
-    state: it may have been changed or deleted since.
+    state: it may have been changed or deleted since. A call with the same id
+    and other content fails with `REQUEST_ID_REUSED`. Passwords are not
+    compared.
     """
     email: _builtins.str
     """The email address, at most 254 characters. It is stored in its normal form:
-    NFC, in lower case, the domain as Unicode.
+    NFC, in lower case, the domain as Unicode, without white space around it.
     """
     username: _builtins.str
     """The username, optional: 3 to 30 letters a-z, digits, dots, dashes and
     underlines, the first and the last a letter or a digit. It is stored in
-    lower case.
+    lower case, without spaces around it.
     """
     password: _builtins.str
     """The password, optional: 12 to 256 characters unless the service has another
@@ -120,9 +122,9 @@ class CreateUserRequest(_message.Message):
     user without a password cannot sign in.
     """
     first_name: _builtins.str
-    """The first name, at most 100 characters."""
+    """The first name, at most 100 characters. White space around it is dropped."""
     last_name: _builtins.str
-    """The last name, at most 100 characters."""
+    """The last name, at most 100 characters. White space around it is dropped."""
     avatar_url: _builtins.str
     """The address of a picture of the user: an http or https URL, at most 2048
     characters.
@@ -744,7 +746,7 @@ class DeleteUserRequest(_message.Message):
     """The user's id."""
     deleted_by: _builtins.str
     """The person or program that deletes the user, for the record: at most 255
-    characters.
+    characters. The default is the name of the calling service.
     """
     etag: _builtins.str
     """The `etag` of the user when it was read. If it is set and the user was

@@ -281,7 +281,8 @@ class UserServiceServicer(object):
 
     def ResetPassword(self, request, context):
         """Sets a new password by a one-time token, revokes all the user's sessions,
-        and resets the count of wrong passwords.
+        and resets the count of wrong passwords. The token was sent to the user's
+        address, so the call also verifies the address.
 
         Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
         `INVALID_FIELDS` for a new password that ChangePassword would reject; and

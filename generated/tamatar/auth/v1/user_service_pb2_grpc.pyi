@@ -121,7 +121,8 @@ class UserServiceStub:
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]
     """Sets a new password by a one-time token, revokes all the user's sessions,
-    and resets the count of wrong passwords.
+    and resets the count of wrong passwords. The token was sent to the user's
+    address, so the call also verifies the address.
 
     Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
     `INVALID_FIELDS` for a new password that ChangePassword would reject; and
@@ -240,7 +241,8 @@ class UserServiceAsyncStub(UserServiceStub):
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]  # type: ignore[assignment]
     """Sets a new password by a one-time token, revokes all the user's sessions,
-    and resets the count of wrong passwords.
+    and resets the count of wrong passwords. The token was sent to the user's
+    address, so the call also verifies the address.
 
     Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
     `INVALID_FIELDS` for a new password that ChangePassword would reject; and
@@ -452,7 +454,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ResetPasswordResponse, _abc.Awaitable[_user_service_pb2.ResetPasswordResponse]]:
         """Sets a new password by a one-time token, revokes all the user's sessions,
-        and resets the count of wrong passwords.
+        and resets the count of wrong passwords. The token was sent to the user's
+        address, so the call also verifies the address.
 
         Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`; with INVALID_ARGUMENT
         `INVALID_FIELDS` for a new password that ChangePassword would reject; and

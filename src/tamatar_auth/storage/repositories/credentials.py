@@ -74,7 +74,10 @@ _record_sign_in = _update_checked.values(
     password_hash=bindparam("new_hash"),
 )
 _replace = _update_checked.values(password_hash=bindparam("new_hash"), version=_next_version)
-_reset = _update_owned.values(password_hash=bindparam("new_hash"), version=_next_version)
+# The token was sent to the address, so its holder reads the mailbox.
+_reset = _update_owned.values(
+    password_hash=bindparam("new_hash"), email_verified=True, version=_next_version
+)
 _verify_email = _update_owned.values(email_verified=True, version=_next_version)
 
 
@@ -110,7 +113,10 @@ class CredentialRepository(Repository):
         return await self._change_checked(_replace, checked, new_hash)
 
     async def reset(self, owner: TokenOwner, new_hash: str) -> UserRow:
-        """Replace the hash of a token's owner, or raise `UserTokenInvalid`."""
+        """Replace the hash of a token's owner, and mark the address as verified.
+
+        Raise `UserTokenInvalid` as `verify_email` does.
+        """
         return await self._change_owned(_reset, owner, {"new_hash": new_hash})
 
     async def verify_email(self, owner: TokenOwner) -> UserRow:

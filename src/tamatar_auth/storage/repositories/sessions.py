@@ -18,7 +18,7 @@ from tamatar_auth.storage.repositories import (
     limit_literal,
 )
 from tamatar_auth.storage.repositories.session_state import is_stale, live
-from tamatar_auth.storage.tables import replaced_tokens, sessions
+from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 
 
 class SessionRow(NamedTuple):
@@ -88,7 +88,8 @@ _insert = (
 )
 _by_id = (
     select(*SESSION_COLUMNS)
-    .where(sessions.c.id == bindparam("session_id"))
+    .join_from(sessions, users)
+    .where(sessions.c.id == bindparam("session_id"), users.c.deleted_at.is_(None))
     .execution_options(summary="SELECT sessions")
 )
 _touch = (
@@ -142,7 +143,7 @@ class SessionRepository(Repository):
         return ended.rowcount
 
     async def get(self, session_id: UUID) -> SessionRow:
-        """Return the session, live or not, or raise `SessionNotFound`."""
+        """Return a session of a live user, live or ended, or raise `SessionNotFound`."""
         values = {"session_id": session_id}
         return SessionRow._make(await self._one(_by_id, values, SessionNotFound))
 
