@@ -67,6 +67,13 @@ class Postgres:
         """Shut it down in order."""
         await self._do(self._embedded.stop)
 
+    async def restart(self, *, immediately: bool) -> None:
+        """Restart it as `pg_ctl restart -m fast` or `-m immediate` does."""
+        if immediately:
+            _signal(self._pids()[0], signal.SIGQUIT)
+        await self.stop()
+        await self.start()
+
     async def kill(self) -> None:
         """Kill all its processes."""
         await self._do(self._embedded.kill)

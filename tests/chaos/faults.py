@@ -23,8 +23,18 @@ AT_REST = "after connections were cut at rest"
 
 KILLED, RESTARTED = "servers killed", "servers restarted"
 FULL = "disk full"
+LOCKED, FROZEN, SILENT, LATE = "users locked", "database frozen", "host silent", "answers late"
+HIDDEN, CROWDED = "commits without an answer", "connections used up"
+TERMINATED, RESET = "backends terminated in a storm", "connections reset"
+FAST = "database restarted fast"
 AWAY = {KILLED, RESTARTED}
 """The spans in which a client may find no server."""
+HOLDING = AWAY | {FULL, LOCKED, FROZEN, SILENT, LATE, HIDDEN, CROWDED}
+"""The spans in which a call may wait. In the others each call is answered or refused at once."""
+ABRUPT = {TERMINATED, RESET, FAST}
+"""The faults after which nothing happens for `CALM`, so that a call that hangs is seen."""
+CALM = 3.0
+"""Seconds: longer than ValidateSession waits for its statement (2.5 s)."""
 
 TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -94,6 +104,33 @@ async def cut_connections(scene: Scene) -> None:
     for _ in range(scene.random.randrange(1, 4)):
         await scene.cluster.postgres.administer(f"{TERMINATE} AND random() < 0.7")
         await asyncio.sleep(scene.seconds(0.02, 0.2))
+
+
+async def terminate_backends(scene: Scene) -> None:
+    """Terminate all backends again and again, so that many calls meet it in a statement."""
+    until = time.monotonic() + scene.seconds(0.5, 2.5)
+    while time.monotonic() < until:
+        await scene.cluster.postgres.administer(TERMINATE)
+        await asyncio.sleep(scene.seconds(0, 0.1))
+
+
+async def reset_connections(scene: Scene) -> None:
+    """Answer statements with FATAL and RST, and in the end reset all connections at once."""
+    wire = scene.cluster.wire
+    for _ in range(scene.random.randrange(5, 20)):
+        plan = wire.plan(Wired.RESET, at=scene.random.randrange(1, 7))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(plan.met.wait(), 1)
+    wire.heal()
+    wire.reset()
+
+
+async def restart_database_fast(scene: Scene) -> None:
+    """Restart PostgreSQL in the modes fast and immediate, twice in a row."""
+    modes = [scene.random.random() < 0.5 for _ in range(2)]
+    for immediately in modes:
+        await scene.cluster.postgres.restart(immediately=immediately)
+        await asyncio.sleep(scene.seconds(0, 0.5))
 
 
 async def cut_at_rest(scene: Scene) -> None:
@@ -194,25 +231,27 @@ FAULTS: dict[str, Fault] = {
     RESTARTED: restart_servers,
     "database killed": kill_database,
     "database restarted": restart_database,
-    "database frozen": freeze_database,
+    FAST: restart_database_fast,
+    FROZEN: freeze_database,
+    TERMINATED: terminate_backends,
+    RESET: reset_connections,
     "connections cut": cut_connections,
     "connections cut at rest": cut_at_rest,
-    "commits without an answer": hide_commits,
+    HIDDEN: hide_commits,
     "database read only": refuse_writes,
-    "users locked": lock_users,
-    "connections used up": crowd_database,
+    LOCKED: lock_users,
+    CROWDED: crowd_database,
     FULL: fill_disk,
     "answers lost": lose_answers,
-    "host silent": silence_host,
-    "answers late": delay_answers,
+    SILENT: silence_host,
+    LATE: delay_answers,
     "two at once": make_two,
 }
 
-NEAR = (KILLED, RESTARTED, "answers lost", "host silent", "answers late")
+NEAR = (KILLED, RESTARTED, RESET, "answers lost", SILENT, LATE)
 FAR = (
-    *("database killed", "database restarted", "database frozen", "connections cut"),
-    *("commits without an answer", "database read only", "users locked"),
-    FULL,
+    *("database killed", "database restarted", FAST, FROZEN, "connections cut", TERMINATED),
+    *(HIDDEN, "database read only", LOCKED, FULL),
 )
 
 
@@ -232,3 +271,5 @@ async def make(name: str, scene: Scene) -> None:
                 return
             await asyncio.sleep(0.05)
     scene.history.heals.setdefault(name, []).append(time.monotonic() - ended)
+    if name in ABRUPT:
+        await asyncio.sleep(CALM)

@@ -6,6 +6,8 @@ A proxy that reads only as much of the protocol as it needs to separate messages
 
 import asyncio
 import contextlib
+import os
+import socket
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
@@ -18,11 +20,16 @@ ENDS_QUESTION = (b"Q", b"S")
 """Query and Sync: the messages that the server answers, up to a ReadyForQuery."""
 READY = b"Z"
 
+_FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+FATAL = b"E" + struct.pack("!I", len(_FIELDS) + 4) + _FIELDS
+"""The last message of a backend that is terminated."""
+
 
 class Fault(Enum):
     """The fate of a round trip."""
 
     CUT_BEFORE = "the question never arrives, the connection is gone"
+    RESET = "the question never arrives, the server ends with FATAL and resets the connection"
     CUT_AFTER = "the server has done what it was asked, the answer is lost with the connection"
     HOLD = "the server has done what it was asked, the answer waits for its release"
     FREEZE = "the question waits, and all that is said from now on, until the wire is healed"
@@ -65,6 +72,11 @@ class Link:
         self._service.cut()
         self._server.cut()
 
+    def reset(self) -> None:
+        """Reset the connection after a last message, as a terminated backend does."""
+        self._service.reset(FATAL)
+        self._server.cut()
+
     async def _questions(self) -> None:
         while True:
             message = await self._service.message()
@@ -72,8 +84,8 @@ class Link:
                 self.round_trips += 1
                 plan = self._wire.asked()
                 self._asked.append(plan)
-                if plan is not None and plan.fault is Fault.CUT_BEFORE:
-                    self.cut()
+                if plan is not None and plan.fault in {Fault.CUT_BEFORE, Fault.RESET}:
+                    self.reset() if plan.fault is Fault.RESET else self.cut()
                     plan.met.set()
                     return
                 if plan is not None and plan.fault is Fault.FREEZE:
@@ -143,6 +155,14 @@ class Side:
     def cut(self) -> None:
         """End the connection at once."""
         self._writer.transport.abort()
+
+    def reset(self, message: bytes) -> None:
+        """Send a message, then RST instead of the end of the stream."""
+        raw = self._writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # the other end has closed it
+            os.write(raw.fileno(), message)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
 
 
 class Wire:
@@ -222,6 +242,11 @@ class Wire:
         """End all connections."""
         for link in self.links:
             link.cut()
+
+    def reset(self) -> None:
+        """Reset all connections."""
+        for link in self.links:
+            link.reset()
 
     def take_down(self) -> None:
         """End all connections, and refuse new ones."""

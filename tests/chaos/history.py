@@ -49,6 +49,8 @@ class Call:
     """The written value, or the password that was sent; every value is written once."""
     old: str = ""
     """The password before a change."""
+    server: int = 0
+    """The number of the server that it was made at."""
     began: float = 0.0
     ended: float = inf
     outcome: Outcome = Outcome.UNKNOWN

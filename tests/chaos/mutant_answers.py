@@ -1,13 +1,16 @@
 """Mutants of connections and responses: each lacks one protection."""
 
+import asyncio
 from typing import Any
+
+from psycopg.waiting import READY_R, READY_RW, WAIT_W
 
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.interceptors import errors
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.server.database_monitor import DatabaseMonitor
 from tamatar_auth.storage import database
-from tamatar_auth.storage.driver import connect
+from tamatar_auth.storage.driver import connect, connection
 from tamatar_auth.storage.session_validation import connections
 from tests.chaos.mutants import swap
 
@@ -40,6 +43,30 @@ def omits_retry_delay() -> None:
     swap(StorageUnavailable, "retry_after", None)
 
 
+def registers_one_reader_for_an_answer() -> None:
+    """Wait for all parts of an answer with one reader, which uvloop calls once after a reset."""
+
+    async def wait(gen: Any, state: Any, socket: int, interval: float, on_idle: Any) -> Any:
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(socket, readable.set)
+        try:
+            while True:
+                try:
+                    if not state & WAIT_W:
+                        await asyncio.wait_for(readable.wait(), interval)
+                except TimeoutError:
+                    on_idle()
+                    continue
+                readable.clear()
+                state = gen.send(READY_RW if state & WAIT_W else READY_R)
+        except StopIteration as end:
+            return end.value
+        finally:
+            loop.remove_reader(socket)
+
+    swap(connection, "wait_for_result", wait)
+
+
 def looks_at_its_database_once() -> None:
     """Never check a lost database again."""
     check = DatabaseMonitor.check
@@ -56,5 +83,6 @@ MUTANTS = (
     lets_exceptions_out,
     reveals_texts_of_exceptions,
     omits_retry_delay,
+    registers_one_reader_for_an_answer,
     looks_at_its_database_once,
 )

@@ -56,5 +56,10 @@ MUTANTS = (
     _mutant("lets_exceptions_out", Promise.STATUS),
     _mutant("reveals_texts_of_exceptions", Promise.SILENT, faults=("users locked",)),
     _mutant("omits_retry_delay", Promise.RETRY, faults=("database restarted",)),
+    _mutant(
+        "registers_one_reader_for_an_answer",
+        Promise.PROMPT,
+        faults=("connections reset",),
+    ),
     _mutant("looks_at_its_database_once", Promise.HEALED, faults=("database restarted",)),
 )

@@ -20,6 +20,7 @@ from tamatar_auth.client import AuthError
 from tamatar_auth.client.aio import AuthClient, connect
 from tests.chaos.cluster import Service
 from tests.chaos.hostile import ATTACKS
+from tests.chaos.lost_connections import connections_lost
 from tests.chaos.promise_table import (
     Ground,
     Row,
@@ -245,7 +246,7 @@ async def hostile_clients(ground: Ground) -> Row:
 
 
 PROMISES: Sequence[Callable[[Ground], Awaitable[Row]]] = (
-    *(one_live_user, deadlines, database_gone, rolling_restart),
+    *(one_live_user, deadlines, database_gone, connections_lost, rolling_restart),
     *(all_at_once, sign_in_storm, hostile_clients),
 )
 

@@ -13,15 +13,13 @@ from tamatar.auth.v1 import user_service_pb2 as user_pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.client.call_defaults import defaults_for
 from tests.chaos.history import Call
 from tests.chaos.shared_state import Person, Session, SharedState
 from tests.support.calls import Refusal, ada, sign_in
 
-PATIENCE = 4.0
-"""The deadline of most calls in seconds."""
-
 SHORT = 0.02
-"""The deadline of some calls in seconds, which is too short."""
+"""The deadline of some calls in seconds, which is too short. Others have that of the client."""
 
 RECENT = 60
 """The number of recent sessions that clients use; older ones are left alone."""
@@ -128,11 +126,14 @@ class RecordingClient:
             self._state.history.calls.append(call)
 
     async def _call(self, call: Call, request: Any, *, method: str = "") -> Any:
-        server = self._random.choice(self.servers)
-        name = method or call.method
-        stub = server.sessions if hasattr(server.sessions, name) else server.users
+        call.server = self._random.randrange(len(self.servers))
+        server, name = self.servers[call.server], method or call.method
+        is_session_call = hasattr(server.sessions, name)
+        stub = server.sessions if is_session_call else server.users
+        service = "SessionService" if is_session_call else "UserService"
+        timeout = defaults_for(f"/tamatar.auth.v1.{service}/{name}").timeout
         seldom = self._random.random() < 0.02
-        asked = getattr(stub, name)(request, timeout=SHORT if seldom else PATIENCE)
+        asked = getattr(stub, name)(request, timeout=SHORT if seldom else timeout)
         answer = await self._state.history.record(call, asked)
         if call.refusal and call.refusal.code is grpc.StatusCode.UNAVAILABLE:
             await asyncio.sleep(self._random.uniform(0.05, 0.3))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos import read_rules, status_rules, write_rules
+from tests.chaos import read_rules, status_rules, waiting_rules, write_rules
 from tests.chaos.evidence import Evidence
 
 Rule = Callable[[Evidence], Iterable[str]]
@@ -25,6 +25,7 @@ class Promise(StrEnum):
     STATUS = "calls that ended UNKNOWN or INTERNAL"
     SILENT = "statuses that reveal more than they should"
     RETRY = "refusals that will pass, without RetryInfo"
+    PROMPT = "calls that waited in vain while others were answered"
     HEALED = "faults that did not heal by themselves"
 
 
@@ -52,6 +53,7 @@ RULES: dict[Promise, tuple[Rule, ...]] = {
     Promise.STATUS: (status_rules.invented,),
     Promise.SILENT: (status_rules.leaks,),
     Promise.RETRY: (status_rules.without_retry,),
+    Promise.PROMPT: (waiting_rules.hung,),
     Promise.HEALED: (lambda evidence: evidence.history.said,),
 }
 

@@ -1,12 +1,14 @@
 """The faulty wire counts round trips, and causes the planned fault at the planned one."""
 
 import asyncio
+import os
+import socket
 
 import psycopg
 import pytest
 
-from tests.chaos.faulty_wire import Fault, Wire
-from tests.support.waiting import eventually
+from tests.chaos.faulty_wire import FATAL, Fault, Wire
+from tests.support.waiting import PATIENCE, eventually
 
 ADD = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')"
 COMMIT = 3
@@ -49,6 +51,7 @@ async def test_wire_counts_round_trips_of_all_connections(wire):
     ("fault", "at", "kept"),
     [
         (Fault.CUT_BEFORE, COMMIT, 0),
+        (Fault.RESET, COMMIT, 0),
         (Fault.CUT_AFTER, COMMIT, 1),
         (Fault.CUT_AFTER, COMMIT - 1, 0),
     ],
@@ -64,6 +67,26 @@ async def test_wire_cut_keeps_what_server_had_done(wire, database, fault, at, ke
     assert await count(database) == kept
     async with await connect(wire) as another:
         await add(another) if not kept else await another.execute("SELECT 1")
+
+
+async def test_wire_reset_ends_with_fatal_and_rst(wire):
+    connection = await connect(wire, autocommit=True)
+    idle = await connect(wire)
+    wire.plan(Fault.RESET, at=1)
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        await connection.execute("SELECT 1")
+
+    end = asyncio.Event()
+    asyncio.get_running_loop().add_reader(idle.fileno(), end.set)
+    wire.reset()
+    async with asyncio.timeout(PATIENCE):
+        await end.wait()
+    asyncio.get_running_loop().remove_reader(idle.fileno())
+    with socket.socket(fileno=os.dup(idle.fileno())) as raw:
+        assert raw.recv(1000) == FATAL
+        with pytest.raises(ConnectionResetError):
+            raw.recv(1000)
+    await idle.close()
 
 
 async def test_wire_holds_answer_until_release(wire, database):

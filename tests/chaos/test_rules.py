@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
-from tests.chaos.faults import AT_REST, KILLED
+from tests.chaos.faults import AT_REST, KILLED, LOCKED, TERMINATED
 from tests.chaos.history import Call, History, Outcome, Span, Watch
 from tests.chaos.rules import Promise, broken
 from tests.support.calls import Refusal
@@ -280,3 +280,54 @@ class TestRefusals:
 
         assert judged(lost, again) == {Promise.REASONED}
         assert Promise.REASONED not in judged(lost, other, again)
+
+
+def late(began, ended, **about):
+    """Return a read of Ada that ended at its deadline."""
+    call = Call("GetUser", **{"user": "ada", "began": began, "ended": ended, **about})
+    call.refuse(Refusal(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"), b"")
+    return call
+
+
+def answered(*, method="GetUser", after=4.0, took=0.1, **about):
+    """Return calls of a second, one after the other, that were answered."""
+    moments = (after + part / 10 for part in range(10))
+    return [ok(method, began, began + took, version=1, **about) for began in moments]
+
+
+class TestWaits:
+    """Calls that wait in vain while others are answered."""
+
+    def test_overtaken_call_must_not_end_at_its_deadline(self):
+        assert judged(late(4, 9), *answered(after=5)) == {Promise.PROMPT}
+        assert judged(late(4, 5.5), *answered()) == set()
+        assert judged(ok("GetUser", 4, 9, version=1), *answered(after=5)) == set()
+
+    def test_overtaken_call_must_not_be_refused_late(self):
+        away = Refusal(StatusCode.UNAVAILABLE, AWAY, "STORAGE_UNAVAILABLE", retry_seconds=1)
+
+        slow, quick = (refused("GetUser", 4, ended, away) for ended in (6.5, 5.5))
+        assert judged(slow, *answered()) == {Promise.PROMPT}
+        assert judged(quick, *answered()) == set()
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            answered(after=3),
+            answered(after=8.5),
+            answered(after=5)[:4],
+            answered(after=5, took=1.5),
+            answered(after=5, server=1),
+            answered(after=5, method="UpdateUser", value="Ada"),
+        ],
+        ids=["earlier", "too late", "too few", "as slow", "elsewhere", "of another kind"],
+    )
+    def test_call_hangs_only_if_its_like_overtake_it(self, others):
+        assert Promise.PROMPT not in judged(late(4, 9), *others)
+
+    def test_call_may_wait_only_during_faults_that_hold_it(self):
+        def during(fault, began, ended):
+            return judged(late(4, 9), *answered(after=7.5), faults=[Span(fault, began, ended)])
+
+        assert during(LOCKED, 4, 6.5) == during(LOCKED, 5.5, 8) == set()
+        assert during(LOCKED, 3, 5) == during(TERMINATED, 4, 8) == {Promise.PROMPT}
