@@ -224,6 +224,38 @@ class TestSources:
 
         assert Settings.load().database.url.get_secret_value() == "postgresql://ours/x"
 
+    def test_empty_variable_hides_no_other_name(self, monkeypatch):
+        monkeypatch.setenv("TAMATAR_DATABASE_URL", "")
+        monkeypatch.setenv("DATABASE_URL", "postgresql://theirs/x")
+
+        assert Settings.load().database.url.get_secret_value() == "postgresql://theirs/x"
+        assert Sources(Settings).find_origin(["TAMATAR_DATABASE_URL", "DATABASE_URL"]) == (
+            "DATABASE_URL",
+            "environment",
+        )
+
+    def test_empty_variable_hides_no_env_file(self, monkeypatch):
+        Path(".env").write_text("TAMATAR_CALLERS_FILE=callers.toml\nDATABASE_URL=postgresql:///x\n")
+        for variable in ("TAMATAR_CALLERS_FILE", "TAMATAR_DATABASE_URL", "DATABASE_URL"):
+            monkeypatch.setenv(variable, "")
+
+        assert Settings.load().callers_file == Path("callers.toml")
+        assert place("DATABASE_URL") == ".env file"
+
+    @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+    def test_line_break_at_end_of_value_is_ignored(self, monkeypatch, ending):
+        monkeypatch.setenv("TAMATAR_DATABASE_URL", f"postgresql://db/x{ending}")
+        monkeypatch.setenv("TAMATAR_SEED_ADMIN_PASSWORD", f"twelve spaces {ending}")
+        Path(".env").write_text(f'TAMATAR_PAGE_TOKEN_KEY="{"k" * 32}{ending}"\n')
+        monkeypatch.setenv("TAMATAR_CALLERS_FILE", ending)
+
+        settings = Settings.load()
+
+        assert settings.database.url == SecretStr("postgresql://db/x")
+        assert settings.seed_admin_password == SecretStr("twelve spaces ")
+        assert settings.page_token_key == SecretStr("k" * 32)
+        assert settings.callers_file is None
+
     def test_env_example_lists_all_settings_with_defaults(self, monkeypatch):
         text = (ROOT / ".env.example").read_text()
 

@@ -445,7 +445,7 @@ class TestErrors:
         ],
     )
     def test_unreachable_database_error_hides_password(self, url):
-        with pytest.raises(MigrationError, match="cannot be r") as refusal:
+        with pytest.raises(MigrationError, match=r"cannot be r|special characters") as refusal:
             Migrations(url).upgrade()
 
         assert "Hunter2" not in "".join(traceback.format_exception(refusal.value))

@@ -5,6 +5,7 @@ from datetime import UTC
 from uuid import uuid4
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import exc, text
 
 from tamatar_auth.errors.users import UserNotFound
@@ -217,6 +218,31 @@ class TestConnectionSettings:
 
         assert await ask(database, "SHOW application_name") == "mine"
         assert await ask(database, "SHOW lock_timeout") == "7s"
+        assert await ask(database, "SHOW statement_timeout") == "30s"
+        await database.close()
+
+    async def test_pgoptions_are_added_to_options_of_service(self, settings, monkeypatch):
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=elsewhere -c lock_timeout=7s")
+        database = Database(create_engine(settings.database))
+
+        assert await ask(database, "SHOW search_path") == "elsewhere"
+        assert await ask(database, "SHOW lock_timeout") == "7s"
+        assert await ask(database, "SHOW statement_timeout") == "30s"
+        await database.close()
+
+    async def test_service_file_parameters_override_settings(
+        self, settings, database_url, monkeypatch, tmp_path
+    ):
+        parameters = conninfo_to_dict(database_url)
+        lines = [f"{name}={value}" for name, value in parameters.items()]
+        own = ["options=-csearch_path=elsewhere", "application_name=mine"]
+        (tmp_path / "services").write_text("\n".join(["[auth]", *lines, *own, ""]))
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        url = "postgresql:///?service=auth"
+        database = Database(create_engine(settings.with_database(url).database))
+
+        assert await ask(database, "SHOW search_path") == "elsewhere"
+        assert await ask(database, "SHOW application_name") == "mine"
         assert await ask(database, "SHOW statement_timeout") == "30s"
         await database.close()
 

@@ -45,6 +45,9 @@ class Origin(NamedTuple):
 class Sources:
     """The variables that are set, by place. The first place that sets a variable wins.
 
+    An empty variable hides neither another name of the setting nor another place. Line breaks at
+    the end of a value are ignored, because files and secret stores add them.
+
     `overrides` come from the options of a command. Their names are those of the variables, in
     lower case and without the prefix.
     """
@@ -63,8 +66,8 @@ class Sources:
         file = dotenv_values(env_file) if env_file and Path(env_file).is_file() else {}
         self._places: Sequence[tuple[str, Mapping[str, object]]] = [
             ("command line", options),
-            ("environment", os.environ),
-            (f"{ENV_FILE} file", {name: text for name, text in file.items() if text is not None}),
+            ("environment", _without_line_breaks(os.environ)),
+            (f"{ENV_FILE} file", _without_line_breaks(file)),
         ]
 
     def values(self) -> Mapping[str, object]:
@@ -73,12 +76,15 @@ class Sources:
 
     def find_origin(self, variables: Sequence[str]) -> Origin:
         """Return which of a setting's variables is read, and where it is set."""
+        empty = []
         for place, values in self._places:
-            names = {name.upper() for name in values}
+            by_name = {name.upper(): value for name, value in values.items()}
             for variable in variables:
-                if variable in names:
+                if by_name.get(variable, "") != "":
                     return Origin(variable, place)
-        return Origin(variables[0], "default")
+                if variable in by_name:
+                    empty.append(Origin(variable, place))
+        return next(iter(empty), Origin(variables[0], "default"))
 
     def unknown(self) -> Sequence[Origin]:
         """List the `TAMATAR_` variables that are set and never were settings."""
@@ -120,3 +126,7 @@ class Sources:
         if variable := details.get("ctx", {}).get("variable"):
             return str(variable)
         return next(str(part) for part in details["loc"] if part in self._known)
+
+
+def _without_line_breaks(texts: Mapping[str, str | None]) -> Mapping[str, object]:
+    return {name: text.rstrip("\r\n") for name, text in texts.items() if text is not None}

@@ -1,15 +1,14 @@
 """The types of settings, with the checks of their texts."""
 
-import contextlib
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, TypeAlias
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from tamatar_auth.config.addresses import ListenAddress
+from tamatar_auth.config.database_url import check_database_url, strip_driver
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -62,28 +61,10 @@ def _parse_address(value: object) -> object:
     return ListenAddress.parse(value) if isinstance(value, str) else value
 
 
-def strip_driver(url: str) -> str:
-    """Return a URL for libpq, without SQLAlchemy's name of a driver."""
-    return re.sub(r"^(postgres(?:ql)?)\+psycopg:", r"\1:", url)
-
-
 def _check_postgresql_url(value: SecretStr | None) -> SecretStr | None:
-    if value is None:
-        return None
-    url = strip_driver(value.get_secret_value())
-    if not re.match(r"postgres(ql)?://", url):
-        raise ValueError("must be a URL that begins with postgresql://")
-    # Settings without a URL must load no driver.
-    from psycopg import ProgrammingError  # noqa: PLC0415
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
-
-    with contextlib.suppress(ProgrammingError, ValueError):  # the texts show parts of the value
-        conninfo_to_dict(url)
-        if urlsplit(url).netloc.count("@") <= 1:
-            return value
-    raise ValueError(
-        "must be a URL that libpq can read, special characters of user and password as %XX"
-    )
+    if value is not None:
+        check_database_url(strip_driver(value.get_secret_value()))
+    return value
 
 
 def _check_length(value: SecretStr | None) -> SecretStr | None:

@@ -9,12 +9,11 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine, NullPool, create_engine
 
+from tamatar_auth.config.database_url import check_database_url, effective_parameters
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 
@@ -49,7 +48,11 @@ class MigrationError(OperatorError):
 
 def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[object, ...]]":
     """Connect with the limits of a migration, or raise `MigrationError`."""
-    parameters = _parse_url(url)
+    try:
+        check_database_url(url)
+    except ValueError as error:
+        raise MigrationError(f"The URL of the database {error}.") from None
+    parameters = effective_parameters(url)
     limits = (f"-c {name}={limit}" for name, limit in LIMITS.items())
     defaults = {"application_name": "tamatar-auth migrations", "connect_timeout": "5"}
     try:
@@ -115,19 +118,3 @@ def _release(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
 def _fetch_value(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> object:
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
-
-
-def _parse_url(url: str) -> dict[str, str]:
-    """Parse the URL as libpq does, or raise `MigrationError`."""
-    # libpq's message would quote what it parsed as host or port. That is a part of the password
-    # if the password is not percent-encoded.
-    try:
-        parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()}
-    except psycopg.Error:
-        parameters = {}
-    if not parameters or urlsplit(url).netloc.count("@") > 1:
-        raise MigrationError(
-            "The URL of the database cannot be read: encode special characters of the user and"
-            " the password as %XX."
-        )
-    return parameters

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import psycopg
-
 from tamatar_auth.config.database import DatabaseSettings
-from tamatar_auth.config.types import strip_driver
+from tamatar_auth.config.database_url import effective_parameters, strip_driver
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SilenceLimits, is_readable
@@ -39,7 +37,8 @@ def connector(
     counts as silent.
 
     libpq reads the URL itself, so several hosts, target_session_attrs, service files and
-    certificates work as its manual says. The URL takes precedence over the settings.
+    certificates work as its manual says. The URL, its service file and `PG` variables take
+    precedence over the settings.
     """
     url = libpq_url(settings)
     arguments = _url_wins(url, _arguments(settings, application_name, options))
@@ -88,8 +87,11 @@ def _arguments(settings: DatabaseSettings, application_name: str, options: str) 
 
 
 def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that the URL does not set. Its `options` are appended to ours."""
-    in_url = psycopg.conninfo.conninfo_to_dict(url)
+    """Return the arguments that the URL, its service file and the `PG` variables do not set.
+
+    Their `options` are appended to ours, because libpq would replace them by ours.
+    """
+    in_url = effective_parameters(url)
     merged = {name: value for name, value in arguments.items() if name not in in_url}
     if "options" in in_url:
         merged["options"] = f"{arguments['options']} {in_url['options']}"
