@@ -63,7 +63,9 @@ class ExpiredRowsRepository(Repository):
             .scalar_subquery()
             for kind, period in retention.items()
         ]
-        statement = select(*counts).execution_options(summary="SELECT")
+        tables = dict.fromkeys(kind.table.name for kind in retention)
+        summary = " ".join(["SELECT", *tables])
+        statement = select(*counts).execution_options(summary=summary)
         found = (await self._connection.execute(statement)).one()
         return dict(zip(retention, found, strict=True))
 

@@ -75,7 +75,7 @@ def record_statement(now: ColumnElement[datetime]) -> Select[*tuple[Any, ...]]:
     return select(
         select(counted.c.failures).scalar_subquery(),
         select(seconds_left).where(_of_account).scalar_subquery(),
-    ).execution_options(summary="SELECT")
+    ).execution_options(summary="INSERT password_attempts")
 
 
 # Not `now()`, which is the time before the statement waits for the row.
