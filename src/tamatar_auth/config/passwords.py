@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from tamatar_auth.config.groups import SettingsGroup
-from tamatar_auth.config.types import OptionalFile, OptionalSecret, empty_as_none
+from tamatar_auth.config.types import OptionalFile, OptionalSecret, WordList, empty_as_none
 
 
 class PasswordSettings(SettingsGroup):
@@ -13,6 +13,11 @@ class PasswordSettings(SettingsGroup):
 
     min_length: int = Field(default=12, validation_alias="TAMATAR_PASSWORD_MIN_LENGTH", ge=8, le=64)
     """The fewest characters of a new password."""
+    context_words: WordList = Field(
+        default=("tamatar auth",), validation_alias="TAMATAR_PASSWORD_CONTEXT_WORDS"
+    )
+    """The names of the service and of its products, separated by commas. A new password must not
+    be mostly one of them."""
     keys: OptionalSecret = Field(default=None, validation_alias="TAMATAR_PASSWORD_KEYS")
     """The keys under which passwords are hashed: id:base64, separated by spaces, the newest last.
     An old key must stay until no hash names it."""

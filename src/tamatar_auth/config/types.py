@@ -61,6 +61,12 @@ def _parse_address(value: object) -> object:
     return ListenAddress.parse(value) if isinstance(value, str) else value
 
 
+def _split_words(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
 def _check_postgresql_url(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         check_database_url(strip_driver(value.get_secret_value()))
@@ -90,4 +96,9 @@ Addresses: TypeAlias = Annotated[
 ]
 OptionalAddress: TypeAlias = Annotated[
     ListenAddress | None, BeforeValidator(_parse_address), BeforeValidator(empty_as_none)
+]
+WordList: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=100)], ...],
+    BeforeValidator(_split_words),
+    Field(max_length=100),
 ]

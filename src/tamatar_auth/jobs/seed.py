@@ -63,7 +63,7 @@ async def seed(
     report: Callable[[str], None] = lambda _: None,
 ) -> Counter[SeedOutcome]:
     """Create or repair the first users, or raise `SeedingError`."""
-    policy = PasswordPolicy(settings.passwords.min_length)
+    policy = PasswordPolicy(settings.passwords)
     outcomes: Counter[SeedOutcome] = Counter()
     for account in seed_accounts(settings):
         outcome = await _AccountSeeder(database, passwords, policy, account).run()

@@ -139,7 +139,7 @@ def _add_servicers(settings: Settings, components: Components, methods: Any) -> 
     users = UserServicer(
         database,
         passwords,
-        PasswordPolicy(settings.passwords.min_length),
+        PasswordPolicy(settings.passwords),
         tokens,
         settings.user_tokens,
     )

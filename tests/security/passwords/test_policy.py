@@ -5,15 +5,22 @@ import sys
 
 import pytest
 
+from tamatar_auth.config.passwords import PasswordSettings
 from tamatar_auth.errors import InvalidFields
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 
 NAMES = ("ada.lovelace@example.com", "countess-ada-l", "Augusta Ada", "King Lovelace")
 
+REPETITION = "must not be mostly a repetition"
+SEQUENCE = "must not be mostly sequences such as 12345 or qwerty"
+OWN_NAME = "must not be mostly the user's own address or name"
+SERVICE_NAME = "must not be mostly the name of the service"
 
-def reason(password, *, least=12):
+
+def reason(password, *, least=12, **values):
+    policy = PasswordPolicy(PasswordSettings(min_length=least, **values))
     try:
-        PasswordPolicy(least).check(password, names=NAMES, field="new_password")
+        policy.check(password, names=NAMES, field="new_password")
     except InvalidFields as refusal:
         ((field, description),) = refusal.violations
         assert field == "new_password"
@@ -26,10 +33,11 @@ def reason(password, *, least=12):
     [
         "correct horse battery staple",
         "TestPass123!",
-        "😀" * 12,
         "twelve chars",
-        "a" * 256,
-        " " * 12,
+        "correct horse battery staple " * 8 + "correct horse battery",
+        "gK3#xV9!mQ2z",
+        "пароль из слов",
+        "正しい馬の電池ホッチキス止め",
     ],
 )
 def test_long_enough_password_is_accepted(password):
@@ -41,7 +49,7 @@ def test_length_counts_characters_as_users_see_them(password):
     assert reason(password) == "must have at least 12 characters"
 
 
-@pytest.mark.parametrize("password", ["a" * 257, "😀" * 257])
+@pytest.mark.parametrize("password", ["a" * 257, "😀" * 257, "correct horse" * 20])
 def test_password_above_maximum_length_is_refused(password):
     assert reason(password) == "must have at most 256 characters"
 
@@ -63,16 +71,107 @@ def test_short_common_passwords_are_refused(password):
 
 @pytest.mark.parametrize(
     "password",
-    ["ada.lovelace@example.com", "Ada.Lovelace", "COUNTESS-ADA-L", "king lovelace", "KingLovelace"],
+    [
+        "ada.lovelace@example.com",
+        "Ada.Lovelace",
+        "COUNTESS-ADA-L",
+        "king lovelace",
+        "KingLovelace",
+        "AdaLovelace1815",
+        "lovelace.king",
+        "@d@L0vel@ce!!",
+    ],
 )
 def test_names_of_user_are_refused(password):
-    assert reason(password) == "must not be the user's own address or name"
+    assert reason(password) == OWN_NAME
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "aaaaaaaaaaaa",
+        " " * 12,
+        "😀" * 12,
+        "a" * 256,
+        "passwordpassword",
+        "Password password",
+        "xk9#vq2Mxk9#vq2M",
+        "xk9xk9xk9xk9xk",
+        "kdu7kdu7kdu7kdu7!",
+    ],
+)
+def test_repetition_is_refused(password):
+    assert reason(password) == REPETITION
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "123456789012",
+        "210987654321",
+        "abcdefghijklm",
+        "ZYXWVUTSRQPO",
+        "абвгдежзиклм",
+        "qwertyuiopas",
+        "lkjhgfdsa-poiu",
+        "qwertz-yxcvbn",
+        "azertyuiop-wxcv",
+        "йцукенгшщзхъ",
+        "13579-2468-xy",
+        "!@#$%^&*()_+",
+        "1qaz2wsx-4rfv5tgb",
+    ],
+)
+def test_sequence_is_refused(password):
+    assert reason(password) == SEQUENCE
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["tamatar auth", "TamatarAuth1", "tamatar-auth-tamatar", "T4m4t4r!AuTh", "!!tamatar2026"],
+)
+def test_name_of_service_is_refused(password):
+    assert reason(password) == SERVICE_NAME
+
+
+@pytest.mark.parametrize("password", ["acme-rockets", "Rocket Shop 1", "R0cketAcme26"])
+def test_context_words_are_a_setting(password):
+    words = PasswordSettings.model_validate({"TAMATAR_PASSWORD_CONTEXT_WORDS": "Acme, Rocket-Shop"})
+
+    assert reason(password, context_words=words.context_words) == SERVICE_NAME
+    assert reason(password) is None
+    assert reason("tamatar auth", context_words=words.context_words) is None
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "tamatar grows on a vine",
+        "my tamatar-auth is red",
+        "qwerty is not a word",
+        "12345 little rabbits",
+        "Ada walked the dog",
+        "hahahaha, very funny",
+        "giraffe123456",
+    ],
+)
+def test_predictable_part_of_longer_password_is_accepted(password):
+    assert reason(password) is None
+
+
+def test_predictable_parts_count_less_with_shorter_minimum():
+    assert reason("giraffe12345", least=15) == "must have at least 15 characters"
+    assert reason("tamatar-girl", least=8) is None
+    assert reason("tamatar1", least=8) == SERVICE_NAME
+    assert reason("giraffe-12345678", least=15) == SEQUENCE
 
 
 def test_policy_keeps_no_module_of_zxcvbn():
     program = (
         "import sys; from tamatar_auth.security.passwords.policy import PasswordPolicy;"
-        "PasswordPolicy(8); print([name for name in sys.modules if 'zxcvbn' in name])"
+        "from tamatar_auth.config.passwords import PasswordSettings;"
+        "PasswordPolicy(PasswordSettings());"
+        "print([name for name in sys.modules if 'zxcvbn' in name])"
     )
     listed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 

@@ -118,8 +118,9 @@ class CreateUserRequest(_message.Message):
     """
     password: _builtins.str
     """The password, optional: 12 to 256 characters unless the service has another
-    minimum. Common passwords and the user's own address or name are refused. A
-    user without a password cannot sign in.
+    minimum. Common passwords are refused, and passwords that are mostly a
+    repetition, sequences such as 12345, the user's own address or name, or the
+    name of the service. A user without a password cannot sign in.
     """
     first_name: _builtins.str
     """The first name, at most 100 characters. White space around it is dropped."""

@@ -241,8 +241,8 @@ class UserServiceServicer(object):
 
         Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
         `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
-        `INVALID_FIELDS` if the new password is too short, too common, or the
-        user's own name.
+        `INVALID_FIELDS` if the new password is too short, too common or
+        predictable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -97,8 +97,8 @@ class UserServiceStub:
 
     Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
     `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
-    `INVALID_FIELDS` if the new password is too short, too common, or the
-    user's own name.
+    `INVALID_FIELDS` if the new password is too short, too common or
+    predictable.
     """
     CreateEmailVerification: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]
     """Creates a one-time token that verifies the user's email address. The caller
@@ -217,8 +217,8 @@ class UserServiceAsyncStub(UserServiceStub):
 
     Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
     `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
-    `INVALID_FIELDS` if the new password is too short, too common, or the
-    user's own name.
+    `INVALID_FIELDS` if the new password is too short, too common or
+    predictable.
     """
     CreateEmailVerification: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailVerificationRequest, _user_service_pb2.CreateEmailVerificationResponse]  # type: ignore[assignment]
     """Creates a one-time token that verifies the user's email address. The caller
@@ -406,8 +406,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`, with RESOURCE_EXHAUSTED
         `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`, and with INVALID_ARGUMENT
-        `INVALID_FIELDS` if the new password is too short, too common, or the
-        user's own name.
+        `INVALID_FIELDS` if the new password is too short, too common or
+        predictable.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""The password policy: long enough, not common, not the user's own name.
+"""The password policy: long enough, not common, and not mostly predictable.
 
 There are no composition rules (NIST SP 800-63B-4, 3.1.1.2): every code point is allowed and
 counts as one. The common passwords are the list of zxcvbn, from published breaches.
@@ -10,7 +10,14 @@ from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 
+from tamatar_auth.config.passwords import PasswordSettings
 from tamatar_auth.errors import InvalidFields
+from tamatar_auth.security.passwords.predictable_parts import (
+    PartKind,
+    is_repetition,
+    main_part,
+    words_of,
+)
 
 MAX_LENGTH = 256
 """Code points. The protos have the rules for length and control characters too, but not every
@@ -20,8 +27,9 @@ password is set by a call."""
 class PasswordPolicy:
     """Checks new passwords."""
 
-    def __init__(self, min_length: int) -> None:
-        self._min_length = min_length
+    def __init__(self, settings: PasswordSettings) -> None:
+        self._min_length = settings.min_length
+        self._service_words = dict.fromkeys(words_of(settings.context_words), PartKind.SERVICE_NAME)
         _common_passwords()  # loaded at the start, not during a call
 
     def check(self, password: str, *, names: Iterable[str], field: str = "password") -> None:
@@ -29,27 +37,35 @@ class PasswordPolicy:
 
         `names` are the user's address and names. Lengths count code points.
         """
-        if len(unicodedata.normalize("NFC", password)) < self._min_length:
-            raise InvalidFields.field(field, f"must have at least {self._min_length} characters")
+        if problem := self._problem(unicodedata.normalize("NFC", password), names):
+            raise InvalidFields.field(field, problem)
+
+    def _problem(self, password: str, names: Iterable[str]) -> str | None:
+        if len(password) < self._min_length:
+            return f"must have at least {self._min_length} characters"
         if len(password) > MAX_LENGTH:
-            raise InvalidFields.field(field, f"must have at most {MAX_LENGTH} characters")
+            return f"must have at most {MAX_LENGTH} characters"
         if any(unicodedata.category(character) == "Cc" for character in password):
-            raise InvalidFields.field(field, "must not have control characters")
-        folded = _casefolded(password)
-        if folded in _common_passwords():
-            raise InvalidFields.field(field, "must not be a common password")
-        if folded in _name_variants(names):
-            raise InvalidFields.field(field, "must not be the user's own address or name")
+            return "must not have control characters"
+        if _casefolded(password) in _common_passwords():
+            return "must not be a common password"
+        return self._predictability(password.casefold(), names)
+
+    def _predictability(self, password: str, names: Iterable[str]) -> str | None:
+        """Return the rule that a password breaks if too little of it is unpredictable.
+
+        A text that is repeated must be long enough by itself. Predictable parts count as one
+        character, and a password must count at least two thirds of the minimum length.
+        """
+        if is_repetition(password, self._min_length - 1):
+            return PartKind.REPETITION.value
+        own_words = dict.fromkeys(words_of(names), PartKind.OWN_NAME)
+        kind = main_part(password, self._service_words | own_words, self._min_length * 2 // 3)
+        return kind and kind.value
 
 
 def _casefolded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold().strip()
-
-
-def _name_variants(names: Iterable[str]) -> set[str]:
-    """Return each name as a whole, without spaces, and an address without its domain."""
-    whole = {_casefolded(name) for name in names}
-    return whole | {name.partition("@")[0] for name in whole} | {n.replace(" ", "") for n in whole}
 
 
 @cache
