@@ -12,6 +12,7 @@ from tamatar_auth.storage.tables import user_tokens
 from tests.support.calls import (
     NEW_PASSWORD,
     ada,
+    change,
     password_reset,
     refusal,
     reset,
@@ -150,6 +151,26 @@ class TestRefusals:
             await getattr(users, method)(request)
 
         assert await refusal(reset(users, token)) == TOKEN_INVALID
+
+    async def test_user_token_stays_ended_after_email_returns(self, users, user):
+        issued, forgotten = await verification(users, user), await password_reset(users)
+        for email in ("new@example.com", user.email):
+            await users.UpdateUser(
+                user_service_pb2.UpdateUserRequest(
+                    user_id=user.user_id, email=email, update_mask={"paths": ["email"]}
+                )
+            )
+
+        assert await refusal(verify_email(users, issued.token)) == TOKEN_INVALID
+        assert await refusal(reset(users, forgotten.token)) == TOKEN_INVALID
+
+    async def test_user_token_is_refused_after_password_change(self, users, user):
+        issued, forgotten = await verification(users, user), await password_reset(users)
+
+        await change(users, user)
+
+        assert await refusal(verify_email(users, issued.token)) == TOKEN_INVALID
+        assert await refusal(reset(users, forgotten.token)) == TOKEN_INVALID
 
     @pytest.mark.parametrize("method", ["DeactivateUser", "DeleteUser"])
     async def test_user_token_of_gone_user_is_refused(self, users, user, method):
