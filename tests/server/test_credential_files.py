@@ -10,6 +10,7 @@ from datetime import timedelta
 import grpc
 import pytest
 import structlog
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from grpc import StatusCode
@@ -263,6 +264,22 @@ class TestTls:
                 shown = authority.credentials(authority.sign(*names))
                 async with connected(service, shown) as channel:
                     assert await refusal(ask(channel)) == UNKNOWN
+
+    @pytest.mark.parametrize(
+        ("common_name", "names"),
+        [
+            ("ops.test", []),
+            ("ops.test", ["other.test"]),
+            (SPIFFE_ID, []),
+            ("leaf", [x509.UniformResourceIdentifier("ops.test")]),
+            ("leaf", [x509.RFC822Name("ops.test")]),
+            ("leaf", [x509.DNSName(SPIFFE_ID)]),
+        ],
+    )
+    async def test_names_of_other_kinds_are_no_caller(self, mutual, authority, common_name, names):
+        async with run_service(mutual) as service:
+            shown = authority.credentials(authority.sign(*names, common_name=common_name))
+            assert await answer(service, shown) is StatusCode.UNAUTHENTICATED
 
     async def test_unknown_certificate_with_token_is_caller_of_token(
         self, mutual, authority, operator

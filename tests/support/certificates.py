@@ -45,9 +45,11 @@ class Authority(NamedTuple):
     def make(cls) -> Self:
         return cls(_sign("Test CA", [], None, DAY))
 
-    def sign(self, *names: str, life: timedelta = DAY) -> Signed:
-        """Sign a certificate for DNS names and URIs."""
-        return _sign("leaf", [_name(name) for name in names], self.root, life)
+    def sign(
+        self, *names: str | x509.GeneralName, common_name: str = "leaf", life: timedelta = DAY
+    ) -> Signed:
+        """Sign a certificate for DNS names and URIs, or names of another kind."""
+        return _sign(common_name, [_name(name) for name in names], self.root, life)
 
     def credentials(self, shown: Signed | None = None) -> grpc.ChannelCredentials:
         """Return the credentials of a caller that trusts this authority."""
@@ -56,7 +58,9 @@ class Authority(NamedTuple):
         return grpc.ssl_channel_credentials(self.root.pem, shown.key, shown.pem)
 
 
-def _name(text: str) -> x509.GeneralName:
+def _name(text: str | x509.GeneralName) -> x509.GeneralName:
+    if isinstance(text, x509.GeneralName):
+        return text
     is_uri = "://" in text
     return x509.UniformResourceIdentifier(text) if is_uri else x509.DNSName(text)
 
