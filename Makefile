@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings proto-release lock wheel clean
+.PHONY: help setup run test mutants chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings proto-release lock wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ run: $(RUNTIME) ## Run the service on an embedded PostgreSQL with sample users.
 
 test: $(DEV) ## Run the tests: make test ARGS="-k sessions"
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
+
+mutants: $(DEV) ## Break the source line by line and run the tests: make mutants ARGS="-k sessions"
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 chaos: $(DEV) ## Inject faults under load: make chaos SEEDS=20 SECONDS=30, or SEED=123 to repeat
 	@$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED)) $(addprefix --seeds ,$(SEEDS)) \

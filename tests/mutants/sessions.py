@@ -1,0 +1,259 @@
+"""Mutants of sessions: started, validated, rotated and ended."""
+
+from tests.mutants.mutant import mutant
+
+_SERVICER = "servicers/sessions.py"
+_LIFECYCLE = "servicers/user_lifecycle.py"
+_CREDENTIALS = "servicers/user_credentials.py"
+_REPOSITORY = "storage/repositories/sessions.py"
+_ROTATION = "storage/repositories/session_rotation.py"
+_STATE = "storage/repositories/session_state.py"
+_VALIDATION = "storage/session_validation"
+
+_FAILED_COMMITS = "servicers/test_failed_commits.py::test_call_whose_commit_fails_changes_nothing"
+_ROW_LOCKS = "servicers/test_row_locks.py::TestSignIn::test_session_of_open_sign_in_is_ended_too"
+_SESSIONS = "servicers/test_sessions.py"
+_REUSE = "servicers/test_token_reuse.py::TestReuse"
+_VALIDATE = "storage/repositories/test_sessions.py::TestValidate"
+
+_SECOND = "\n        async with self._database.transaction() as tx:"
+
+MUTANTS = (
+    mutant(
+        "deactivation_ends_sessions_after_its_commit",
+        _LIFECYCLE,
+        "set_active(user_id, active=False)",
+        f"set_active(user_id, active=False){_SECOND}",
+        _FAILED_COMMITS,
+    ),
+    mutant(
+        "deletion_ends_sessions_after_its_commit",
+        _LIFECYCLE,
+        "deleted_by=deleted_by, version=version)",
+        f"deleted_by=deleted_by, version=version){_SECOND}",
+        _FAILED_COMMITS,
+    ),
+    mutant(
+        "password_change_ends_sessions_after_its_commit",
+        _CREDENTIALS,
+        "credentials.replace(checked, new_hash)",
+        "credentials.replace(checked, new_hash)\n"
+        "            async with self._database.transaction() as tx:",
+        _FAILED_COMMITS,
+    ),
+    mutant(
+        "password_reset_ends_sessions_after_its_commit",
+        _CREDENTIALS,
+        "user_tokens.consume(RESET, digest)",
+        f"user_tokens.consume(RESET, digest){_SECOND}",
+        _FAILED_COMMITS,
+    ),
+    mutant(
+        "sign_in_adds_session_after_its_commit",
+        _SERVICER,
+        "record_sign_in(checked, new_hash=new_hash)",
+        "record_sign_in(checked, new_hash=new_hash)\n"
+        "            async with self._database.transaction() as tx:",
+        _FAILED_COMMITS,
+        "servicers/test_row_locks.py::TestSignIn",
+    ),
+    mutant(
+        "password_change_ends_sessions_before_it_locks_the_user",
+        _CREDENTIALS,
+        "                user = await tx.credentials.replace(checked, new_hash)\n"
+        "                await tx.user_tokens.revoke(user_id)\n"
+        "                ended = await tx.sessions.revoke_of_user(user_id, except_id=kept_id)\n",
+        "                ended = await tx.sessions.revoke_of_user(user_id, except_id=kept_id)\n"
+        "                await tx.user_tokens.revoke(user_id)\n"
+        "                user = await tx.credentials.replace(checked, new_hash)\n",
+        _ROW_LOCKS,
+    ),
+    mutant(
+        "deactivation_ends_sessions_before_it_locks_the_user",
+        _LIFECYCLE,
+        "            user = await tx.users.set_active(user_id, active=False)\n"
+        "            ended = await tx.sessions.revoke_of_user(user_id)\n",
+        "            ended = await tx.sessions.revoke_of_user(user_id)\n"
+        "            user = await tx.users.set_active(user_id, active=False)\n",
+        _ROW_LOCKS,
+    ),
+    mutant(
+        "deletion_ends_no_session",
+        _LIFECYCLE,
+        "            user = await tx.users.delete(",
+        "            await tx.sessions.revoke_of_user(user_id)\n"
+        "            user = await tx.users.delete(",
+        "servicers/test_users.py::TestDeleteUser",
+    ),
+    mutant(
+        "password_reset_keeps_sessions",
+        _CREDENTIALS,
+        "ended = await tx.sessions.revoke_of_user(user.id)",
+        "ended = 0",
+        "servicers/test_user_tokens.py::TestUse",
+    ),
+    mutant(
+        "kept_session_may_be_of_another_user",
+        _REPOSITORY,
+        "    _of_user, live, sessions.c.id.is_distinct_from(",
+        "    live, sessions.c.id.is_distinct_from(",
+        "storage/repositories/test_sessions.py::TestRevoke",
+    ),
+    mutant(
+        "revocation_moves_the_time_of_an_ended_session",
+        _REPOSITORY,
+        "func.coalesce(sessions.c.revoked_at, func.now())",
+        "func.now()",
+        "storage/repositories/test_sessions.py::TestRevoke",
+    ),
+    mutant(
+        "revocation_by_token_needs_the_current_token",
+        _REPOSITORY,
+        "_revoke.where(is_of_token)",
+        '_revoke.where(sessions.c.token_digest == bindparam("digest"))',
+        "servicers/test_token_reuse.py::TestReplacedTokens",
+    ),
+    mutant(
+        "limit_of_sessions_ends_the_newest",
+        _REPOSITORY,
+        "created_at.desc(), sessions.c.id.desc())\n        .offset",
+        "created_at, sessions.c.id)\n        .offset",
+        "storage/repositories/test_sessions.py::TestRevoke",
+    ),
+    mutant(
+        "expired_session_is_live",
+        _STATE,
+        "live = sessions.c.is_valid & (sessions.c.expires_at > func.now())",
+        "live = sessions.c.is_valid",
+        "storage/repositories/test_session_rotation.py::TestRotate",
+        "storage/repositories/test_sessions.py::TestRevoke",
+    ),
+    mutant(
+        "expired_session_is_validated",
+        _STATE,
+        "(sessions.c.expires_at <= func.now(), SessionExpired)",
+        "(sessions.c.expires_at < sessions.c.created_at, SessionExpired)",
+        _VALIDATE,
+    ),
+    mutant(
+        "revoked_session_is_validated",
+        _STATE,
+        "(sessions.c.revoked_at.is_not(None), SessionRevoked)",
+        "(sessions.c.revoked_at > func.now(), SessionRevoked)",
+        _VALIDATE,
+    ),
+    mutant(
+        "session_of_deleted_user_is_validated",
+        _STATE,
+        "users.c.deleted_at.is_not(None) | ~users.c.is_active",
+        "users.c.deleted_at.is_not(None) & users.c.is_active",
+        _VALIDATE,
+    ),
+    mutant(
+        "idle_session_is_validated",
+        _STATE,
+        "    (is_idle, SessionIdle),\n",
+        "",
+        _VALIDATE,
+    ),
+    mutant(
+        "replaced_token_is_validated_after_its_grace",
+        f"{_VALIDATION}/statement.py",
+        "_select_by(sessions.c.previous_digest).where(in_grace)",
+        "_select_by(sessions.c.previous_digest)",
+        _VALIDATE,
+    ),
+    mutant(
+        "grace_is_that_of_every_replaced_token",
+        _ROTATION,
+        '(_is_previous & in_grace).label("is_in_grace")',
+        'in_grace.label("is_in_grace")',
+        "storage/repositories/test_session_rotation.py::TestFindRotated",
+    ),
+    mutant(
+        "rotation_forgets_the_replaced_token",
+        _ROTATION,
+        "    .add_cte(_add_replaced_token)\n",
+        "",
+        "servicers/test_token_reuse.py",
+    ),
+    mutant(
+        "rotation_of_an_idle_session",
+        _ROTATION,
+        "        is_idle.is_not(True),  # it is NULL without a limit\n",
+        "",
+        "servicers/test_refresh_session.py",
+        "storage/repositories/test_session_rotation.py",
+    ),
+    mutant(
+        "rotation_for_an_inactive_user",
+        _ROTATION,
+        "        users.c.is_active,\n    )\n    .values(",
+        "    )\n    .values(",
+        "storage/repositories/test_session_rotation.py::TestRotate",
+    ),
+    mutant(
+        "reused_token_ends_no_session",
+        _SERVICER,
+        "await db.rotations.revoke_reused(valid.session.id)",
+        "pass",
+        _REUSE,
+    ),
+    mutant(
+        "reuse_is_rolled_back_with_its_refusal",
+        _SERVICER,
+        "        async with self._database.statements() as db:\n            valid = ",
+        "        async with self._database.transaction() as db:\n            valid = ",
+        _REUSE,
+    ),
+    mutant(
+        "reuse_is_reported_for_an_ended_session",
+        _ROTATION,
+        "            raise SessionRevoked\n",
+        "            pass\n",
+        "storage/repositories/test_session_rotation.py::TestRevocation",
+    ),
+    mutant(
+        "unverified_address_gets_a_session",
+        _SERVICER,
+        "                if user.email_verified:",
+        "                if user.is_active:",
+        f"{_SESSIONS}::TestSignIn",
+    ),
+    mutant(
+        "validations_join_a_statement_that_runs",
+        f"{_VALIDATION}/batch_loader.py",
+        "dict(waiting[:MAX_KEYS]), dict(waiting[MAX_KEYS:])",
+        "dict(waiting), self._pending",
+        "storage/session_validation/test_batch_loader.py::TestBatches",
+    ),
+    mutant(
+        "validation_takes_its_keys_before_it_has_a_connection",
+        f"{_VALIDATION}/validator.py",
+        "        async with self._pool.acquire() as connection:\n"
+        "            digests = take_keys()\n",
+        "        digests = take_keys()\n        async with self._pool.acquire() as connection:\n",
+        "servicers/test_validate_session.py",
+    ),
+    mutant(
+        "use_of_a_session_is_not_recorded",
+        f"{_VALIDATION}/validator.py",
+        "self._last_activity.record(UUID(row[0]))",
+        "pass",
+        "servicers/test_validate_session.py",
+    ),
+    mutant(
+        "list_shows_ended_sessions",
+        _REPOSITORY,
+        "_all_of_user if include_ended else _live_of_user",
+        "_all_of_user",
+        "storage/repositories/test_sessions.py::TestRead",
+    ),
+    mutant(
+        "list_shows_sessions_of_all_users",
+        _REPOSITORY,
+        ".where(_of_user, tuple_(*_index_keys) >",
+        ".where(tuple_(*_index_keys) >",
+        "storage/repositories/test_sessions.py::TestRead",
+    ),
+)

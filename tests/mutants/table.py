@@ -1,0 +1,7 @@
+"""All mutants, by area."""
+
+from tests.mutants import sessions
+
+AREAS = {
+    "sessions": sessions.MUTANTS,
+}
