@@ -72,7 +72,7 @@ def looks_at_its_database_once() -> None:
     check = DatabaseMonitor.check
 
     async def once(self: Any) -> None:
-        if self._reported_problem in {None, "not checked yet"}:
+        if self._readiness.problem in {None, "not checked yet"}:
             await check(self)
 
     swap(DatabaseMonitor, "check", once)

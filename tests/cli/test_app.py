@@ -147,6 +147,15 @@ class TestDoctor:
 
         assert (False, "tables", "not up to date; run `tamatar-auth migrate up`") in found
 
+    def test_doctor_reports_read_only_database(self, tmp_path, migrated_database):
+        url = f"{migrated_database}?options=-c%20default_transaction_read_only%3Don"
+        given = {"TAMATAR_DATABASE_URL": url, "TAMATAR_LISTEN": "127.0.0.1:0"}
+
+        found = findings(tamatar("doctor", cwd=tmp_path, code=1, **given))
+
+        (text,) = (text for ok, what, text in found if what == "database" and not ok)
+        assert text.endswith("the database is read-only: set default_transaction_read_only to off")
+
     def test_doctor_recognises_own_server_on_port(self, tmp_path, server, taken):
         (ours,) = server.addresses
 

@@ -199,9 +199,9 @@ class TestDatabase:
 
             event.listen(service.database.engine.sync_engine, "connect", end)
             event.listen(
-                service.components.database_monitor._database.engine.sync_engine, "connect", end
+                service.components.database_monitor._own.engine.sync_engine, "connect", end
             )
-            await service.components.database_monitor._database.close()
+            await service.components.database_monitor._own.close()
             call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
             said = await refused(call)
             await eventually(lambda: is_not_serving(channel))

@@ -3,6 +3,7 @@
 import asyncio
 from urllib.parse import urlsplit
 
+import grpc
 import psycopg
 import pytest
 from grpc import StatusCode
@@ -14,6 +15,7 @@ from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refusal, refused, sign_in, validate, verify
+from tests.support.waiting import eventually
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 
@@ -67,6 +69,26 @@ async def test_read_only_server_is_left_for_writable_one(settings, two, tmp_path
         assert await refusal(validate(sessions, started.session_token)) == UNKNOWN
         calls = [users.CreateUser(ada(email=f"{n}@example.com", password="")) for n in range(20)]
         assert len(await asyncio.gather(*calls)) == 20
+
+
+async def test_validations_leave_read_only_server_without_any_write(settings, two, tmp_path):
+    mine = settings.with_database(either(tmp_path / "passwords", *two))
+    async with run_service(mine) as service, channel_to(service) as channel:
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        await verify(service.database, (await users.CreateUser(ada())).user)
+        started = await sessions.CreateSession(sign_in())
+        await validate(sessions, started.session_token)
+
+        await asyncio.to_thread(make_read_only, two[0])
+        await eventually(lambda: is_unknown(sessions, started.session_token))
+
+
+async def is_unknown(sessions, token):
+    try:
+        await validate(sessions, token)
+    except grpc.aio.AioRpcError as error:
+        return error.code() is StatusCode.UNAUTHENTICATED
+    return False
 
 
 async def until_it_is_refused(users):

@@ -17,9 +17,10 @@ from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage import sqlstates
-from tamatar_auth.storage.database import Database, readiness_problem
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.readiness import check_readiness
 
 Report = Callable[[str], None]
 
@@ -54,7 +55,7 @@ async def _open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     # The wait for a connection is short for calls, which have a deadline. Jobs have none.
     database = Database(create_engine(settings, pool_wait=limits.CONNECT_TIMEOUT))
     try:
-        if reason := await readiness_problem(database, head_revision()):
+        if reason := (await check_readiness(database, head_revision())).problem:
             raise OperatorError(
                 f"{reason[:1].upper()}{reason[1:]}. Run `tamatar-auth doctor` for details."
             )

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, NullPool, create_engine
 from tamatar_auth.config.database_url import check_database_url, effective_parameters
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.storage.driver import server_parameters
 
 LIMITS = {
     # A statement that waits for a lock blocks all statements behind it, so it gives up and is
@@ -55,16 +56,23 @@ def connect(url: str, *, autocommit: bool = True) -> "psycopg.Connection[tuple[o
     parameters = effective_parameters(url)
     limits = (f"-c {name}={limit}" for name, limit in LIMITS.items())
     defaults = {"application_name": "tamatar-auth migrations", "connect_timeout": "5"}
+    options = [parameters.get("options", ""), server_parameters.PINNED_OPTIONS, *limits]
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             url,
-            options=" ".join([parameters.get("options", ""), *limits]).strip(),
+            options=" ".join(options).strip(),
+            client_encoding=server_parameters.CLIENT_ENCODING,
             autocommit=autocommit,
             **{name: value for name, value in defaults.items() if name not in parameters},  # type: ignore[arg-type]
         )
+        _prepare(connection)
+    except server_parameters.UnsupportedServerError as error:
+        reason = str(error)
+        raise MigrationError(f"{reason[:1].upper()}{reason[1:]}.") from None
     except psycopg.OperationalError as error:
         reason = str(error).partition("\n")[0]
         raise MigrationError(f"The database cannot be reached: {reason}.") from None
+    return connection
 
 
 def engine(url: str) -> Engine:
@@ -101,6 +109,18 @@ def migration_lock(url: str, report: Callable[[str], None], lock_wait: timedelta
             yield
         finally:
             _release(connection)
+
+
+def _prepare(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
+    """Pin the parameters, or raise `UnsupportedServerError`."""
+    try:
+        server_parameters.raise_if_unsupported(connection.info)
+        if repair := server_parameters.find_repair(connection.info):
+            connection.execute(repair.encode())
+            connection.commit()
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _release(connection: "psycopg.Connection[tuple[object, ...]]") -> None:

@@ -35,6 +35,9 @@ SERVICES = tuple(
 )
 """The full names of the gRPC services that a server answers."""
 
+WRITING_SERVICES = ("tamatar.auth.v1.UserService",)
+"""The services that are of little use on a read-only database."""
+
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
 
@@ -62,9 +65,11 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
     """
     credential_files = CredentialFiles.load(settings)
     passwords = PasswordHasher.create(settings.passwords, telemetry.meter)
-    health = HealthServicer(SERVICES)
+    health = HealthServicer(SERVICES, WRITING_SERVICES)
     orphaned = OrphanedStatements(telemetry.meter)
     database, dedicated_pool, session_feed = _create_storage(settings, orphaned, telemetry)
+    monitor = DatabaseMonitor(settings.database, database, health, head_revision(), orphaned)
+    on_read_only(database.engine, monitor.reconnect)
     activity = LastActivityWriter()
     return Components(
         credential_files=credential_files,
@@ -72,7 +77,7 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
         health=health,
         drain=InFlightInterceptor(settings.limits.calls_in_flight, telemetry.meter),
         database=database,
-        database_monitor=DatabaseMonitor(settings.database, health, head_revision(), orphaned),
+        database_monitor=monitor,
         validator=SessionValidator(dedicated_pool, activity, settings.sessions.idle_limit or None),
         activity=activity,
         session_feed=session_feed,

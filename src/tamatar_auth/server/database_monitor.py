@@ -1,16 +1,17 @@
 """Checks whether the database is usable, and sets the status of the health service."""
 
 import asyncio
+from time import monotonic
 
 import structlog
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.servicers.health import HealthServicer
-from tamatar_auth.storage.database import Database, readiness_problem
-from tamatar_auth.storage.driver import limits
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.readiness import Readiness, check_readiness
 
 CHECK_INTERVAL = 1.0
 """Seconds between two checks."""
@@ -21,62 +22,93 @@ CHECK_TIMEOUT = 1.5
 RECHECK_INTERVAL = 0.5
 """Seconds between two checks of a database that is not usable."""
 
+CONNECT_WAIT = 0.5
+"""Seconds that a check waits for its own connection before it uses one of the calls."""
+
 log = structlog.get_logger(__name__)
 
 
 class DatabaseMonitor:
     """Checks the database again and again.
 
-    It has a connection of its own, because a pool that is in full use is no lost database.
+    It has a connection of its own, because a pool that is in full use is no lost database. If it
+    cannot open one, it borrows one of the calls: a server out of connections is not lost either.
     """
 
     def __init__(
         self,
         settings: DatabaseSettings,
+        calls: Database,
         health: HealthServicer,
         head: str,
         orphaned: OrphanedStatements,
     ) -> None:
-        # `CHECK_TIMEOUT` alone bounds a check; the pool must not end it sooner.
         engine = create_engine(
             settings,
             orphaned,
             pool_size=1,
-            pool_wait=limits.CONNECT_TIMEOUT,
+            pool_wait=CONNECT_WAIT,
             cancelled_limit=SUSPECT_AFTER,
         )
-        self._database = Database(engine, orphaned)
+        self._own = Database(engine, orphaned)
+        self._calls = calls
         self._health = health
         self._head = head
-        self._reported_problem: str | None = "not checked yet"
+        self._failure_detector = orphaned.failure_detector
+        self._readiness = Readiness("not checked yet")
+        self._must_reconnect = False
+
+    def reconnect(self) -> None:
+        """Open another connection for the next check, because a call met a read-only server."""
+        self._must_reconnect = True
 
     async def run(self) -> None:
         """Check until the task is cancelled."""
         while True:
             await self.check()
-            is_usable = self._reported_problem is None
+            is_usable = self._readiness.problem is None
             await asyncio.sleep(CHECK_INTERVAL if is_usable else RECHECK_INTERVAL)
 
     async def check(self) -> None:
         """Check once. Set the health status and write a log line if the result has changed."""
-        problem = await self._find_problem()
-        if problem == self._reported_problem:
+        found = await self._find_readiness()
+        if found == self._readiness:
             return
-        self._reported_problem = problem
-        await self._health.set_all(serving=problem is None)
-        if problem is None:
+        self._readiness = found
+        await self._health.set_status(reads=found.reads, writes=found.problem is None)
+        if found.problem is None:
             log.info("serving")
+        elif found.reads:
+            log.error("serving reads only", why=found.problem)
         else:
-            log.error("not serving", why=problem)
+            log.error("not serving", why=found.problem)
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._database.close()
+        await self._own.close()
 
-    async def _find_problem(self) -> str | None:
+    async def _find_readiness(self) -> Readiness:
         # A check that times out abandons its connection, so the next one opens another.
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
-                return await readiness_problem(self._database, self._head)
+                found = await self._check_own()
+                return found if found.reads else await self._check(self._calls)
         except TimeoutError:
-            return "the database does not answer"
+            return Readiness("the database does not answer")
+
+    async def _check_own(self) -> Readiness:
+        was_read_only = self._readiness.is_read_only
+        if was_read_only or self._must_reconnect:
+            # With several hosts in the URL, another one may write. Defaults of a role or a
+            # database apply to new connections only.
+            self._must_reconnect = False
+            await self._own.engine.dispose()
+        found = await self._check(self._own)
+        if found.is_read_only != was_read_only:
+            # Replace all connections: validations would otherwise read a former primary.
+            self._failure_detector.report_silence(monotonic())
+            found = await self._check(self._own)
+        return found
+
+    async def _check(self, database: Database) -> Readiness:
+        return await check_readiness(database, self._head, expects_tables=self._readiness.reads)

@@ -1,6 +1,6 @@
 """grpc.health.v1: Check, Watch and List, following the database."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from grpc_health.v1 import health_pb2 as pb
@@ -17,11 +17,15 @@ of the server would not repair the database."""
 
 
 class HealthServicer(aio.HealthServicer):
-    """The health of all services, which is NOT_SERVING until `set_all` changes it."""
+    """The health of all services, which is NOT_SERVING until `set_status` changes it.
 
-    def __init__(self, services: Iterable[str]) -> None:
+    `writing_services` are those whose calls mostly write.
+    """
+
+    def __init__(self, services: Iterable[str], writing_services: Collection[str] = ()) -> None:
         super().__init__()
         self._services = ["", *services]
+        self._writing_services = writing_services
         self._server_status = dict.fromkeys(self._services, NOT_SERVING) | {LIVENESS: SERVING}
 
     # The types of grpc_health do not know List yet.
@@ -33,7 +37,11 @@ class HealthServicer(aio.HealthServicer):
             }
         )
 
-    async def set_all(self, *, serving: bool) -> None:
-        """Set the status of the server and of every service."""
+    async def set_status(self, *, reads: bool, writes: bool) -> None:
+        """Set the status of every service by what the database can be used for.
+
+        The server itself, `""`, serves as long as sessions can be validated.
+        """
         for service in self._services:
-            await self.set(service, SERVING if serving else NOT_SERVING)
+            is_serving = writes if service in self._writing_services else reads
+            await self.set(service, SERVING if is_serving else NOT_SERVING)

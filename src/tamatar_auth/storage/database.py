@@ -1,4 +1,4 @@
-"""The scopes in which every statement runs, and whether a database is usable."""
+"""The scopes in which every statement runs."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
@@ -166,23 +165,6 @@ class Database:
             if self._is_closed:  # the pool is gone
                 await connection.invalidate()
             await connection.close()
-
-
-async def readiness_problem(database: Database, head: str) -> str | None:
-    """Return why a database is not usable, or None if it is."""
-    try:
-        async with database.read() as db:
-            revision = await db.diagnostics.schema_revision()
-    except (exc.SQLAlchemyError, OSError, StorageUnavailable) as error:
-        state = sqlstates.sqlstate(error)
-        return f"the database is not available ({state or type(error).__name__})"
-    if revision is None:
-        return "the database has no tables yet: run `tamatar-auth migrate up`"
-    if revision < head:
-        return f"the tables are at {revision}, not at {head}: run `tamatar-auth migrate up`"
-    # Tables of a later release are usable: each migration stays compatible with the release
-    # before it, which may restart while the new one is rolled out.
-    return None
 
 
 def _pool(engine: AsyncEngine) -> AsyncAdaptedQueuePool:

@@ -252,8 +252,9 @@ class TestDeadServer:
     ):
         monkeypatch.setattr(database_monitor, "SUSPECT_AFTER", SHORT)
         monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", PATIENCE)
+        calls = Database(create_engine(mine.database, orphaned), orphaned)
         monitor = database_monitor.DatabaseMonitor(
-            mine.database, HealthServicer([]), "0001", orphaned
+            mine.database, calls, HealthServicer([]), "0001", orphaned
         )
         async with opened(1) as (resting,):
             await monitor.check()
@@ -262,3 +263,4 @@ class TestDeadServer:
                 await monitor.check()
                 assert is_dead(resting)
         await monitor.close()
+        await calls.close()

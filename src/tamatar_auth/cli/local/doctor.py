@@ -23,8 +23,8 @@ from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
 from tamatar_auth.storage.driver.connect import libpq_url
+from tamatar_auth.storage.repositories.diagnostics import READ_ONLY_REASON
 
-MIN_POSTGRES_VERSION = 15
 CLOCK_TOLERANCE = 2.0
 """Seconds that the clocks of service and database may differ."""
 
@@ -138,7 +138,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with connect(libpq_url(settings.database)) as connection:
-            yield _postgres_version(connection)
+            yield _postgres(connection)
             yield _clock(connection)
     except OperatorError as error:
         yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
@@ -146,13 +146,12 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield from _tables(settings)
 
 
-def _postgres_version(connection: psycopg.Connection[Any]) -> Finding:
+def _postgres(connection: psycopg.Connection[Any]) -> Finding:
     info = connection.info
-    version = info.server_version // 10000
-    if version < MIN_POSTGRES_VERSION:
-        text = f"PostgreSQL {version} is too old: {MIN_POSTGRES_VERSION} or newer is needed"
-        return Finding("database", ok=False, text=text)
-    return Finding("database", ok=True, text=f"PostgreSQL {version} on {info.host}:{info.port}")
+    text = f"PostgreSQL {info.server_version // 10000} on {info.host}:{info.port}"
+    row = connection.execute(f"SELECT {READ_ONLY_REASON}").fetchone()
+    reason = row[0] if row else None
+    return Finding("database", reason is None, f"{text}; {reason}" if reason else text)
 
 
 def _clock(connection: psycopg.Connection[Any]) -> Finding:

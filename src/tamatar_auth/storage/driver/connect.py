@@ -4,7 +4,7 @@ from typing import Any
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.database_url import effective_parameters, strip_driver
-from tamatar_auth.storage.driver import limits
+from tamatar_auth.storage.driver import limits, server_parameters
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.liveness import SilenceLimits, is_readable
 from tamatar_auth.storage.driver.opener import ConnectionOpener, Connector
@@ -38,7 +38,7 @@ def connector(
 
     libpq reads the URL itself, so several hosts, target_session_attrs, service files and
     certificates work as its manual says. The URL, its service file and `PG` variables take
-    precedence over the settings.
+    precedence over the settings, but not over the parameters that `server_parameters` pins.
     """
     url = libpq_url(settings)
     arguments = _url_wins(url, _arguments(settings, application_name, options))
@@ -79,9 +79,7 @@ def _arguments(settings: DatabaseSettings, application_name: str, options: str) 
         "keepalives_count": 2,
         "tcp_user_timeout": round(limits.TCP_USER_TIMEOUT * 1000),
         "options": " ".join(
-            ["-c timezone=UTC"]
-            + [f"-c {name}={round(seconds * 1000)}" for name, seconds in timeouts.items()]
-            + [options]
+            [f"-c {name}={round(seconds * 1000)}" for name, seconds in timeouts.items()] + [options]
         ).strip(),
     }
 
@@ -89,13 +87,18 @@ def _arguments(settings: DatabaseSettings, application_name: str, options: str) 
 def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that the URL, its service file and the `PG` variables do not set.
 
-    Their `options` are appended to ours, because libpq would replace them by ours.
+    Their `options` are appended to ours, because libpq would replace them by ours. The pinned
+    parameters come last, because they win.
     """
     in_url = effective_parameters(url)
     merged = {name: value for name, value in arguments.items() if name not in in_url}
     if "options" in in_url:
         merged["options"] = f"{arguments['options']} {in_url['options']}"
-    return merged
+    return {
+        **merged,
+        "options": f"{merged['options']} {server_parameters.PINNED_OPTIONS}",
+        "client_encoding": server_parameters.CLIENT_ENCODING,
+    }
 
 
 def _statement_limit(settings: DatabaseSettings, options: str) -> float | None:

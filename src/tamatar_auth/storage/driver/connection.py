@@ -11,6 +11,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import Wait, wait_async
 
+from tamatar_auth.storage.driver import server_parameters
 from tamatar_auth.storage.driver.liveness import (
     SUSPECT_AFTER,
     SilenceLimits,
@@ -45,12 +46,20 @@ class Connection(psycopg.AsyncConnection[Any]):
     async def open(
         cls, orphaned: OrphanedStatements, url: str, limits: SilenceLimits, **arguments: Any
     ) -> Self:
-        """Connect to a server."""
+        """Connect to a server, or raise what psycopg raises or `UnsupportedServerError`."""
         connect_started_at = monotonic()
         connection = await cls.connect(url, cursor_factory=Cursor, **arguments)
         connection.orphaned, connection.limits = orphaned, limits
         connection.connect_started_at = connection.statement_started_at = connect_started_at
         connection.add_notice_handler(connection._on_notice)  # noqa: SLF001 - its own
+        try:
+            server_parameters.raise_if_unsupported(connection.info)
+            if repair := server_parameters.find_repair(connection.info):
+                await connection.execute(repair, prepare=False)
+                await connection.commit()
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def wait(

@@ -19,6 +19,13 @@ class ConnectionCounts(NamedTuple):
     idle: int
 
 
+class DatabaseState(NamedTuple):
+    """The revision of the tables, and why the server rejects writes, if it does."""
+
+    revision: str | None
+    read_only_reason: str | None
+
+
 class QueryStats(NamedTuple):
     """The cost of one kind of statement; durations are in seconds."""
 
@@ -28,6 +35,17 @@ class QueryStats(NamedTuple):
     mean_seconds: float
     rows: int
 
+
+READ_ONLY_REASON = """
+    CASE WHEN pg_is_in_recovery()
+         THEN 'the server is a standby: set target_session_attrs=read-write in the URL'
+         WHEN current_setting('transaction_read_only') = 'on'
+         THEN 'the database is read-only: set default_transaction_read_only to off'
+    END"""
+"""An SQL expression: why the server rejects writes, or null if it accepts them."""
+
+HEALTH_CHECK_MARK = "/* health check */"
+"""The comment by which the list of slowest queries omits the check of each second."""
 
 _connections = text("""
     SELECT count(*),
@@ -49,12 +67,18 @@ _slowest = text(r"""
     FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
       -- Other statements are stored with their values, such as a role's password.
+      AND query NOT LIKE '%/* health check */%'
       AND query ~* '^\s*(/\*.*?\*/\s*)*(select|insert|update|delete|merge|with)\y'
     ORDER BY total_exec_time DESC
     LIMIT :limit
 """)
 _version = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
+_has_tables = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 _revision = text("SELECT version_num FROM alembic_version")
+_state = text(f"""
+    {HEALTH_CHECK_MARK}
+    SELECT (SELECT version_num FROM alembic_version), {READ_ONLY_REASON}
+""")  # noqa: S608 - constants only
 
 
 class DiagnosticsRepository(Repository):
@@ -70,13 +94,22 @@ class DiagnosticsRepository(Repository):
 
     async def schema_revision(self) -> str | None:
         """Return the revision of the tables, or None before the first migration."""
+        if not await self.has_tables():
+            return None
+        return (await self._connection.execute(_revision)).scalar_one_or_none()
+
+    async def has_tables(self) -> bool:
+        """Return whether a migration has run. PostgreSQL logs no error if none has."""
+        return bool((await self._connection.execute(_has_tables)).scalar_one())
+
+    async def database_state(self) -> DatabaseState | None:
+        """Return the revision and whether the server writes, or None without tables."""
         try:
-            found = await self._connection.execute(_revision)
+            return DatabaseState._make((await self._connection.execute(_state)).one())
         except ProgrammingError as error:
             if sqlstate(error) != UNDEFINED_TABLE:
                 raise
             return None
-        return found.scalar_one_or_none()
 
     async def slowest_queries(self, *, limit: int) -> Sequence[QueryStats]:
         """Return the queries with the longest total time, or raise `QueryStatisticsMissing`."""

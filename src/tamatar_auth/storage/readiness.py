@@ -1,0 +1,56 @@
+"""Whether a database is usable, and for what."""
+
+from typing import NamedTuple
+
+from sqlalchemy import exc
+
+from tamatar_auth.errors import Failure
+from tamatar_auth.storage import sqlstates
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver.server_parameters import UnsupportedServerError
+
+
+class Readiness(NamedTuple):
+    """What a database can be used for."""
+
+    problem: str | None
+    """Why some calls fail, or None if the database is usable."""
+    reads: bool = False
+    """Whether reads work, such as validations."""
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether reads work and writes fail."""
+        return self.reads and self.problem is not None
+
+
+async def check_readiness(
+    database: Database, head: str, *, expects_tables: bool = False
+) -> Readiness:
+    """Check the database by one statement, or by two unless the caller expects the tables.
+
+    `head` is the revision that this release needs. PostgreSQL logs an error if the expected
+    tables do not exist.
+    """
+    try:
+        async with database.read() as db:
+            has_tables = expects_tables or await db.diagnostics.has_tables()
+            state = await db.diagnostics.database_state() if has_tables else None
+    except (exc.SQLAlchemyError, OSError, Failure) as error:
+        return Readiness(_unavailability(error))
+    if state is None or state.revision is None:
+        return Readiness("the database has no tables yet: run `tamatar-auth migrate up`")
+    if state.revision < head:
+        return Readiness(
+            f"the tables are at {state.revision}, not at {head}: run `tamatar-auth migrate up`"
+        )
+    # Tables of a later release are usable: each migration stays compatible with the release
+    # before it, which may restart while the new one is rolled out.
+    return Readiness(state.read_only_reason, reads=True)
+
+
+def _unavailability(error: Exception) -> str:
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(cause, UnsupportedServerError):
+        return str(cause)
+    return f"the database is not available ({sqlstates.sqlstate(error) or type(error).__name__})"
