@@ -1,5 +1,6 @@
 """Exceptions as statuses, over a real channel."""
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -8,20 +9,24 @@ import pytest
 import structlog
 from grpc import StatusCode
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth import errors
 from tamatar_auth.errors import Failure
-from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.errors.storage import StorageUnavailable, StoredAlready
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
 from tamatar_auth.interceptors.registry import HandlerRegistry
+from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
-from tests.support.calls import ada, refused
+from tests.support.calls import ada, refused, validate
+from tests.support.rows import run
 from tests.support.settings import changed
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, lock_is_waited_for
 
 
 def failures(parent=Failure):
@@ -75,11 +80,45 @@ async def read(stream):
     return [message async for message in stream]
 
 
+def read_stats(channel):
+    return UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
+
+
+def validate_unknown(channel):
+    return validate(SessionServiceStub(channel), SessionToken.issue().text)
+
+
+UNKNOWN_CONSTRAINTS = [
+    (
+        "INSERT INTO users (id, email) SELECT md5('x')::uuid, n FROM generate_series(1, 2) AS n",
+        StatusCode.ALREADY_EXISTS,
+        "pk_users",
+    ),
+    (
+        "INSERT INTO replaced_tokens SELECT sha256('x'), gen_random_uuid()",
+        StatusCode.FAILED_PRECONDITION,
+        "fk_replaced_tokens_session_id_sessions",
+    ),
+    (
+        "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23P01', CONSTRAINT = 'no_overlap'; END $$",
+        StatusCode.ALREADY_EXISTS,
+        "no_overlap",
+    ),
+    (
+        "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23000', CONSTRAINT = 'of_a_trigger'; END $$",
+        StatusCode.FAILED_PRECONDITION,
+        "of_a_trigger",
+    ),
+]
+"""Statements that violate constraints without a failure of their own."""
+
+
 class TestFailures:
     """Failures and their statuses."""
 
     def test_reasons_and_failures_match_one_to_one(self):
-        reasons = [failure.reason for failure in failures()]
+        # StoredAlready is CONSTRAINT_VIOLATED with another code.
+        reasons = [failure.reason for failure in failures() if failure is not StoredAlready]
 
         assert len(reasons) == len(set(reasons))
         assert set(reasons) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
@@ -175,6 +214,48 @@ class TestFaults:
         stats = await users.GetUserStats(pb.GetUserStatsRequest())
         assert stats.user_count == 1
         await eventually(lambda: service.database.pool.in_use == service.database.pool.waiting == 0)
+
+    @pytest.mark.parametrize("call", [read_stats, validate_unknown])
+    async def test_statement_timeout_is_deadline_exceeded(self, settings, database, call):
+        hasty = changed(settings, statement_timeout=timedelta(milliseconds=200))
+        async with (
+            run_service(hasty) as service,
+            channel_to(service) as channel,
+            database.transaction() as tx,
+        ):
+            await tx.connection.execute(text("LOCK TABLE users"))
+            said = await refused(call(channel))
+
+        assert (said.code, said.reason) == (StatusCode.DEADLINE_EXCEEDED, "STORAGE_TIMED_OUT")
+
+    @pytest.mark.parametrize("call", [read_stats, validate_unknown])
+    async def test_statement_cancelled_by_operator_is_unavailable(self, channel, database, call):
+        cancel = text(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("LOCK TABLE users"))
+            calling = asyncio.ensure_future(refused(call(channel)))
+            await eventually(lambda: lock_is_waited_for(database))
+            await tx.connection.execute(cancel)
+            said = await calling
+
+        assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+        assert said.retry_seconds
+
+    @pytest.mark.parametrize(("statement", "code", "constraint"), UNKNOWN_CONSTRAINTS)
+    async def test_unknown_constraint_is_violated_and_logged(
+        self, broken, database, statement, code, constraint
+    ):
+        with pytest.raises(DBAPIError) as violated:
+            await run(database, text(statement))
+        with structlog.testing.capture_logs() as logs:
+            said = await broken("Unary", violated.value)
+
+        assert (said.code, said.reason) == (code, "CONSTRAINT_VIOLATED")
+        (entry,) = [entry for entry in logs if entry["event"] == "storage refused"]
+        assert (entry["log_level"], entry["constraint"]) == ("warning", constraint)
 
     async def test_lock_timeout_is_aborted_with_retry_delay(self, settings, users, database):
         created = await users.CreateUser(ada())

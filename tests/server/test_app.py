@@ -209,15 +209,14 @@ class TestDatabase:
 
         assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
-    async def test_exhausted_pool_is_unavailable_but_still_serving(
-        self, settings, database, monkeypatch
-    ):
+    async def test_exhausted_pool_is_busy_but_still_serving(self, settings, database, monkeypatch):
         monkeypatch.setattr(limits, "POOL_WAIT", 0.1)
         async with run_service(settings) as service, channel_to(service) as channel:
             users = UserServiceStub(channel)
             async with held_connections(service.database, settings.database.pool_size):
                 said = await refused(users.GetUserStats(pb.GetUserStatsRequest()))
-                assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+                assert (said.code, said.reason) == (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+                assert said.retry_seconds
                 await service.components.database_monitor.check()
                 await eventually(lambda: is_serving(channel))
 

@@ -12,7 +12,14 @@ import pytest
 from sqlalchemy import exc, make_url, text, update
 
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
-from tamatar_auth.errors.storage import StorageUnavailable, TransactionConflict, ValueRefused
+from tamatar_auth.errors import ServerBusy
+from tamatar_auth.errors.storage import (
+    StorageTimedOut,
+    StorageUnavailable,
+    StoredAlready,
+    TransactionConflict,
+    ValueRefused,
+)
 from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
@@ -22,14 +29,17 @@ from tamatar_auth.storage.sqlstates import (
     CONSTRAINTS,
     SQLSTATE_CLASSES,
     SQLSTATES,
+    constraint,
     sqlstate,
     to_failure,
 )
 from tamatar_auth.storage.tables import users
 from tests.support.rows import new_session, new_user
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 LIFETIME = timedelta(days=7)
+HASTE = timedelta(milliseconds=20)
 
 
 @pytest.fixture
@@ -167,8 +177,13 @@ async def taken_lock(database, user):
         await run(database, "SET LOCAL lock_timeout = '10ms'", "DELETE FROM users")
 
 
-async def too_slow(database, user):
-    await run(database, "SET LOCAL statement_timeout = '10ms'", "SELECT pg_sleep(60)")
+async def cancelled(database, user):
+    async with database.transaction() as tx:
+        sleeping = asyncio.ensure_future(tx.connection.execute(text("SELECT pg_sleep(60)")))
+        cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity"
+        sleeps = "WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        await eventually(lambda: ask(database, f"{cancel} {sleeps}"))
+        await sleeping
 
 
 async def read_only(database, user):
@@ -181,9 +196,14 @@ async def pid_of(scope):
 
 
 async def has_gone(database, pid):
+    return await ask(
+        database, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = :pid", pid=pid
+    )
+
+
+async def ask(database, query, **values):
     async with database.read() as db:
-        query = text("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = :pid")
-        return (await db.connection.execute(query, {"pid": pid})).scalar_one()
+        return (await db.connection.execute(text(query), values)).scalar_one()
 
 
 async def idle_in_transaction(database, user):
@@ -216,12 +236,16 @@ PROVOCATIONS = {
     "40001": serialization,
     "40P01": deadlock,
     "55P03": taken_lock,
-    "57014": too_slow,
+    "57014": cancelled,
     "25006": read_only,
     "25P03": idle_in_transaction,
     "57P01": terminated,
     "57P05": idle_session,
 }
+
+
+UNLISTED = ["0A000", "25P02", "28000", "42501", "42P01", "54001", "58030", "P0001", "XX000"]
+"""Faults of the service or of the machine: a retry does not help."""
 
 
 def raising(state):
@@ -260,11 +284,11 @@ class TestConstraints:
         held = {"fk_replaced_tokens_session_id_sessions"}
         assert set(CONSTRAINTS) == real - digests - held
 
-    async def test_duplicate_primary_key_maps_to_no_failure(self, database, user):
+    async def test_duplicate_primary_key_is_stored_already(self, database, user):
         error = await provoked(add(database, id=user.id))
 
-        assert sqlstate(error) == "23505"
-        assert to_failure(error) is None
+        assert constraint(error) == "pk_users"
+        assert type(to_failure(error)) is StoredAlready
 
 
 class TestStates:
@@ -282,6 +306,17 @@ class TestStates:
         assert type(to_failure(error)) is SQLSTATES[state]
         assert database.pool.in_use == 0
 
+    @pytest.mark.parametrize("url", ["", "?options=-c%20statement_timeout%3D20"])
+    async def test_statement_timeout_maps_to_timed_out(self, settings, database_url, url):
+        hasty = changed(settings.with_database(database_url + url), statement_timeout=HASTE)
+        database = Database(create_engine(hasty.database))
+
+        error = await provoked(run(database, "SELECT pg_sleep(60)"))
+
+        assert sqlstate(error) == "57014"
+        assert type(to_failure(error)) is StorageTimedOut
+        await database.close()
+
     @pytest.mark.parametrize(
         "state", [*SQLSTATES, *(f"{family}000" for family in SQLSTATE_CLASSES), "53400"]
     )
@@ -291,7 +326,7 @@ class TestStates:
         assert sqlstate(error) == state
         assert type(to_failure(error)) is (SQLSTATES.get(state) or SQLSTATE_CLASSES[state[:2]])
 
-    @pytest.mark.parametrize("state", ["42P01", "XX000", "P0001", "23505", "28000", "0A000"])
+    @pytest.mark.parametrize("state", UNLISTED)
     async def test_unlisted_sqlstate_maps_to_no_failure(self, database, state):
         error = await provoked(run(database, raising(state)))
 
@@ -354,14 +389,23 @@ async def until_it_refuses(settings):
 class TestConnections:
     """Errors without a SQLSTATE."""
 
-    async def test_exhausted_pool_is_unavailable(self, database, settings):
+    async def test_exhausted_pool_is_busy(self, database, settings):
         pool = Database(create_engine(settings.database, pool_size=1, pool_wait=0.01))
         await pool.fill_pool()
         async with pool.transaction():
-            with pytest.raises(StorageUnavailable):
+            with pytest.raises(ServerBusy):
                 await run(pool, "SELECT 1")
 
         await pool.close()
+
+    async def test_server_that_answers_no_connection_is_unavailable(self, settings):
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as silent:
+            url = f"postgresql://127.0.0.1:{silent.sockets[0].getsockname()[1]}/x"
+            database = Database(create_engine(settings.with_database(url).database, pool_wait=0.1))
+            with pytest.raises(StorageUnavailable):
+                await run(database, "SELECT 1")
+
+        await database.close()
 
     async def test_refused_connection_is_unavailable(self, settings):
         nowhere = Database(

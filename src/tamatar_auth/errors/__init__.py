@@ -19,15 +19,16 @@
     │   SessionNotFound                                       sessions
     │
     │   errors/storage.py
-    └── TransactionConflict, ConstraintViolated, ValueRefused,
-        StorageUnavailable, StorageTimedOut,
+    └── TransactionConflict, ConstraintViolated (StoredAlready),
+        ValueRefused, StorageUnavailable, StorageTimedOut,
         QueryStatisticsMissing                                the database
 
 A failure is a fact with a name. Its code, reason and message are constants, because a
 value that a caller sent must never reach a status. The code is the name of a gRPC status,
-and the reason is the name of an `ErrorReason`; each reason has exactly one class. This
-package knows neither gRPC nor protobuf: `interceptors.errors` maps the names. Only
-`metadata`, `violations` and `retry_after` vary.
+and the reason is the name of an `ErrorReason`; each reason has one class, and
+CONSTRAINT_VIOLATED has a subclass with another code. This package knows neither gRPC nor
+protobuf: `interceptors.errors` maps the names. Only `metadata`, `violations` and
+`retry_after` vary.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +121,7 @@ class CallerNotAllowed(Failure):
 
 
 class ServerBusy(Failure):
-    """The server is at a limit of calls, hashes or streams; the call was rejected unprocessed."""
+    """The server is at a limit of calls, hashes, streams or connections; the call did nothing."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "SERVER_BUSY"

@@ -21,6 +21,12 @@ class ConstraintViolated(Failure):
     message = "The change breaks a rule of the stored data."
 
 
+class StoredAlready(ConstraintViolated):
+    """A stored row has a value that only one row may have."""
+
+    code = "ALREADY_EXISTS"
+
+
 class ValueRefused(Failure):
     """PostgreSQL refused a value that the rules of the fields allow."""
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
+from tamatar_auth.errors import Failure
 from tamatar_auth.jobs import seed as seed_job
 from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision
@@ -60,8 +61,8 @@ async def _open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
                 f"{reason[:1].upper()}{reason[1:]}. Run `tamatar-auth doctor` for details."
             )
         yield database
-    except SQLAlchemyError as error:
-        failure = sqlstates.to_failure(error)
+    except (SQLAlchemyError, Failure) as error:
+        failure = error if isinstance(error, Failure) else sqlstates.to_failure(error)
         if failure is None:
             raise
         raise OperatorError(failure.message) from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from uuid_utils.compat import uuid7
 
 from tamatar_auth.config.errors import OperatorError
@@ -24,6 +24,7 @@ from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, Creden
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_filters import Deleted
 from tamatar_auth.storage.repositories.users import NewUser, UserRow
+from tamatar_auth.storage.retry import was_rolled_back
 
 DEVELOPMENT_PASSWORDS = ("SecureAdminPass123!", "TestPass123!")
 MAX_ATTEMPTS = 3
@@ -107,8 +108,11 @@ class _AccountSeeder:
         for _ in range(MAX_ATTEMPTS - 1):
             try:
                 return await self._seed_once()
-            except (IntegrityError, EtagMismatch, UserNotFound):
+            except (EtagMismatch, UserNotFound):
                 continue  # another seeder or caller was faster
+            except DBAPIError as error:
+                if not (isinstance(error, IntegrityError) or was_rolled_back(error)):
+                    raise
         return await self._seed_once()
 
     async def _seed_once(self) -> SeedOutcome:

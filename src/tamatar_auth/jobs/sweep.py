@@ -8,19 +8,24 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 
 import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.config.lifetimes import RetentionSettings
-from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.errors import Failure
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
+from tamatar_auth.storage.retry import retry_rolled_back
 
 BATCH_SIZE = 1000
 """Rows that one transaction removes."""
+
+BATCH_TIMEOUT = 60.0
+"""Seconds that a batch may take, together with its retries."""
 
 EXPIRED_SESSION_RETENTION = timedelta(0)
 ATTEMPT_RETENTION = timedelta(days=1)
@@ -70,7 +75,7 @@ async def sweep_periodically(database: Database, settings: RetentionSettings) ->
     while True:
         try:
             result = await sweep(database, settings)
-        except (SQLAlchemyError, psycopg.Error, OSError, StorageUnavailable) as error:
+        except (SQLAlchemyError, psycopg.Error, OSError, Failure) as error:
             log.warning(
                 "sweep failed", error=type(error).__name__, sqlstate=sqlstates.sqlstate(error)
             )
@@ -84,19 +89,34 @@ async def _remove(
 ) -> SweepResult:
     removed: dict[ExpiredRows, int] = {}
     for kind, retention in _retention(settings).items():
-        removed[kind] = 0
-        count = BATCH_SIZE
-        while count == BATCH_SIZE:
-            async with database.transaction() as tx:
-                if not await tx.sweeps.try_lock():
-                    report("another process is sweeping: the rest is left to it")
-                    return _result(removed, yielded=True)
-                if not await tx.sweeps.purge_replaced_tokens(kind, retention, limit=BATCH_SIZE):
-                    continue
-                count = await tx.sweeps.purge(kind, retention, limit=BATCH_SIZE)
+        removed[kind], is_done = 0, False
+        while not is_done:
+            work = partial(_remove_batch, database, kind, retention)
+            batch = await retry_rolled_back(work, within=BATCH_TIMEOUT)
+            if batch is None:
+                report("another process is sweeping: the rest is left to it")
+                return _result(removed, yielded=True)
+            count, is_done = batch
             removed[kind] += count
-            report(f"{_label(kind)}: {removed[kind]} removed")
+            if count or is_done:
+                report(f"{_label(kind)}: {removed[kind]} removed")
     return _result(removed)
+
+
+async def _remove_batch(
+    database: Database, kind: ExpiredRows, retention: timedelta
+) -> tuple[int, bool] | None:
+    """Return the number of removed rows, and whether no others are left.
+
+    Return None, and remove nothing, if another process is sweeping.
+    """
+    async with database.transaction() as tx:
+        if not await tx.sweeps.try_lock():
+            return None
+        if not await tx.sweeps.purge_replaced_tokens(kind, retention, limit=BATCH_SIZE):
+            return 0, False
+        count = await tx.sweeps.purge(kind, retention, limit=BATCH_SIZE)
+    return count, count < BATCH_SIZE
 
 
 def _retention(settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:

@@ -9,8 +9,10 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.driver.connection import Connection
+from tamatar_auth.storage.driver.opener import is_connecting
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
@@ -149,14 +151,17 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         self._waiting += 1
+        is_connecting.set(False)
         try:
             # The pool limits how long a call waits for a connection, but not how long it connects.
             async with asyncio.timeout(self._acquire_timeout):
                 connection = await engine.connect()
-        except (exc.InvalidRequestError, exc.TimeoutError, TimeoutError):
-            # Several new connections were closed before their first use, all connections are lent,
-            # or connecting took too long.
+        except exc.InvalidRequestError:  # new connections were closed before their first use
             raise StorageUnavailable from None
+        except (exc.TimeoutError, TimeoutError):
+            if is_connecting.get():
+                raise StorageUnavailable from None
+            raise ServerBusy from None  # other calls have all connections
         finally:
             self._waiting -= 1
         try:

@@ -52,6 +52,4 @@ def backoff(attempt: int) -> float:
 
 def was_rolled_back(error: Exception) -> bool:
     """Return whether a transaction was rolled back for certain, so that it may run again."""
-    return (
-        isinstance(error, TransactionConflict) or sqlstates.sqlstate(error) in sqlstates.ROLLED_BACK
-    )
+    return isinstance(error, TransactionConflict) or sqlstates.was_rolled_back(error)

@@ -10,7 +10,9 @@ from sqlalchemy import exc
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import (
     ConstraintViolated,
+    StorageTimedOut,
     StorageUnavailable,
+    StoredAlready,
     TransactionConflict,
     ValueRefused,
 )
@@ -30,16 +32,23 @@ CONSTRAINTS: dict[str, type[Failure]] = {
 SQLSTATES: dict[str, type[Failure]] = {
     "23502": ValueRefused,  # not_null_violation
     "23514": ValueRefused,  # check_violation
-    "23503": ConstraintViolated,  # foreign_key_violation of an unknown constraint
+    # Violations of constraints that are not listed above:
+    "23000": ConstraintViolated,  # integrity_constraint_violation
+    "23001": ConstraintViolated,  # restrict_violation
+    "23503": ConstraintViolated,  # foreign_key_violation
+    "23505": StoredAlready,  # unique_violation
+    "23P01": StoredAlready,  # exclusion_violation
     "40001": TransactionConflict,  # serialization_failure
     "40P01": TransactionConflict,  # deadlock_detected
     "55P03": TransactionConflict,  # lock_not_available
-    "57014": TransactionConflict,  # query_canceled
+    "57014": StorageUnavailable,  # query_canceled by an operator; see StatementTimedOutError
     "25006": StorageUnavailable,  # read_only_sql_transaction: a standby, or a demoted primary
     "25P03": StorageUnavailable,  # idle_in_transaction_session_timeout
+    "25P04": StorageTimedOut,  # transaction_timeout
     "57P01": StorageUnavailable,  # admin_shutdown
     "57P02": StorageUnavailable,  # crash_shutdown
     "57P03": StorageUnavailable,  # cannot_connect_now
+    "57P04": StorageUnavailable,  # database_dropped
     "57P05": StorageUnavailable,  # idle_session_timeout
 }
 
@@ -56,15 +65,47 @@ READ_ONLY = "25006"
 """The server rejects writes: it is a standby, or a primary in read-only mode."""
 
 ROLLED_BACK = frozenset({"40001", "40P01"})
-"""The whole transaction was rolled back for certain, so it can run again."""
+"""The transactions conflicted with others, and were rolled back for certain."""
+
+STALE_STATEMENTS = frozenset({"26000", "42P05"})
+"""A prepared statement does not exist, or exists already: a pooler has switched the server."""
+
+_PLAN_CHECK = "RevalidateCachedQuery"
+"""The function of PostgreSQL that finds that the columns of a prepared statement have changed.
+Its SQLSTATE is that of any feature that is not supported."""
 
 CANCELLED_WAITS = frozenset({"55P03", "57014"})
 """A wait ended early: by a timeout, by the deadline of the call or by an operator."""
 
 
-def sqlstate(error: BaseException) -> str | None:
+class StatementTimedOutError(psycopg.errors.QueryCanceled):
+    """A statement ran as long as `statement_timeout` allows."""
+
+
+def sqlstate(error: BaseException | None) -> str | None:
     """Return the SQLSTATE of an error, or None if PostgreSQL did not send it."""
     return getattr(_cause(error), "sqlstate", None)
+
+
+def constraint(error: BaseException) -> str | None:
+    """Return the name of the violated constraint, or None."""
+    cause = _cause(error)
+    return cause.diag.constraint_name if isinstance(cause, psycopg.Error) else None
+
+
+def was_rolled_back(error: BaseException) -> bool:
+    """Return whether the error ended a transaction that can run again, because it did nothing."""
+    cause = _cause(error)
+    return sqlstate(cause) in ROLLED_BACK or is_stale_statement(cause)
+
+
+def is_stale_statement(error: BaseException | None) -> bool:
+    """Return whether a prepared statement did not run, because PostgreSQL has no valid plan."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate == "0A000":
+        return error.diag.source_function == _PLAN_CHECK
+    return error.sqlstate in STALE_STATEMENTS
 
 
 def to_failure(error: BaseException) -> Failure | None:
@@ -78,7 +119,7 @@ def to_failure(error: BaseException) -> Failure | None:
     return known() if known else None
 
 
-def _cause(error: BaseException) -> BaseException | None:
+def _cause(error: BaseException | None) -> BaseException | None:
     return error.orig if isinstance(error, exc.DBAPIError) else error
 
 
@@ -91,7 +132,11 @@ def _failure_class(error: psycopg.Error) -> type[Failure] | None:
         if isinstance(error, psycopg.OperationalError):
             return StorageUnavailable
         return ValueRefused if isinstance(error, psycopg.DataError) else None
-    constraint = error.diag.constraint_name
-    if constraint in CONSTRAINTS and state[:2] == "23":
-        return CONSTRAINTS[constraint]
+    violated = error.diag.constraint_name
+    if violated in CONSTRAINTS and state[:2] == "23":
+        return CONSTRAINTS[violated]
+    if isinstance(error, StatementTimedOutError):
+        return StorageTimedOut
+    if is_stale_statement(error):
+        return TransactionConflict
     return SQLSTATES.get(state) or SQLSTATE_CLASSES.get(state[:2])

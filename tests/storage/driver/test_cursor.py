@@ -2,7 +2,7 @@
 
 import psycopg
 
-from tamatar_auth.storage.driver.connection import Cursor
+from tamatar_auth.storage.driver.cursors import Cursor
 
 
 async def test_description_equals_that_of_psycopg(database_url):

@@ -121,7 +121,7 @@ async def test_flush_past_write_timeout_is_given_up(database, rested, monkeypatc
             await writer.flush(database)
 
     assert [(it["event"], it["error"]) for it in logs] == [
-        ("activity was not written", "TimeoutError")
+        ("activity was not written", "StorageTimedOut")
     ]
     assert await used(database, rested) == [False, False, False]
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.instrumentation.queries import (
     StatementObserver,
@@ -40,7 +41,7 @@ async def test_batch_waits_for_a_slot_up_to_a_limit(settings, database, monkeypa
         stuck = [asyncio.create_task(validator.validate_all([UNKNOWN])) for _ in range(MAX_BATCHES)]
         while await waiting(database) < MAX_BATCHES:  # noqa: ASYNC110 - locks send no event
             await asyncio.sleep(0.01)
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(ServerBusy):
             await validator.validate_all([UNKNOWN])
 
     await asyncio.gather(*stuck)

@@ -76,8 +76,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SERVER_BUSY: _ErrorReason.ValueType  # 24
     """RESOURCE_EXHAUSTED: the server is at its limit of concurrent calls,
-    password hashes or streams. This call was rejected unprocessed, and did not
-    count as an attempt. `google.rpc.RetryInfo` says when to try again.
+    password hashes, streams or database connections. This call was rejected,
+    changed nothing, and did not count as an attempt. `google.rpc.RetryInfo`
+    says when to try again.
     """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: no session has this token. A replaced token that no longer
@@ -102,15 +103,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `google.rpc.RetryInfo` says when to try again.
     """
     CONSTRAINT_VIOLATED: _ErrorReason.ValueType  # 41
-    """FAILED_PRECONDITION: the change would break a rule of the stored data."""
+    """FAILED_PRECONDITION: the change would break a rule of the stored data. The
+    status is ALREADY_EXISTS if a stored row has a value that must be unique.
+    """
     STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE: the database cannot be used at the moment. A write may have
-    happened. `google.rpc.RetryInfo` says when to try again.
+    """UNAVAILABLE: the database cannot be used at the moment, or its operator
+    cancelled a statement. A write may have happened. `google.rpc.RetryInfo`
+    says when to try again.
     """
     STORAGE_TIMED_OUT: _ErrorReason.ValueType  # 43
-    """DEADLINE_EXCEEDED: the deadline of the call passed while the database
-    worked. A call without a deadline has the server's. A write may have
-    happened.
+    """DEADLINE_EXCEEDED: the deadline of the call, or the time limit of a
+    statement, passed while the database worked. A call without a deadline has
+    the server's. A write may have happened.
     """
     VALUE_REFUSED: _ErrorReason.ValueType  # 44
     """INVALID_ARGUMENT: the database rejected a value that the rules of the
@@ -201,8 +205,9 @@ was made for another address. The response is the same in all these cases.
 """
 SERVER_BUSY: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED: the server is at its limit of concurrent calls,
-password hashes or streams. This call was rejected unprocessed, and did not
-count as an attempt. `google.rpc.RetryInfo` says when to try again.
+password hashes, streams or database connections. This call was rejected,
+changed nothing, and did not count as an attempt. `google.rpc.RetryInfo`
+says when to try again.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: no session has this token. A replaced token that no longer
@@ -227,15 +232,18 @@ TRANSACTION_CONFLICT: ErrorReason.ValueType  # 40
 `google.rpc.RetryInfo` says when to try again.
 """
 CONSTRAINT_VIOLATED: ErrorReason.ValueType  # 41
-"""FAILED_PRECONDITION: the change would break a rule of the stored data."""
+"""FAILED_PRECONDITION: the change would break a rule of the stored data. The
+status is ALREADY_EXISTS if a stored row has a value that must be unique.
+"""
 STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 42
-"""UNAVAILABLE: the database cannot be used at the moment. A write may have
-happened. `google.rpc.RetryInfo` says when to try again.
+"""UNAVAILABLE: the database cannot be used at the moment, or its operator
+cancelled a statement. A write may have happened. `google.rpc.RetryInfo`
+says when to try again.
 """
 STORAGE_TIMED_OUT: ErrorReason.ValueType  # 43
-"""DEADLINE_EXCEEDED: the deadline of the call passed while the database
-worked. A call without a deadline has the server's. A write may have
-happened.
+"""DEADLINE_EXCEEDED: the deadline of the call, or the time limit of a
+statement, passed while the database worked. A call without a deadline has
+the server's. A write may have happened.
 """
 VALUE_REFUSED: ErrorReason.ValueType  # 44
 """INVALID_ARGUMENT: the database rejected a value that the rules of the

@@ -42,7 +42,9 @@ def connector(
     """
     url = libpq_url(settings)
     arguments = _url_wins(url, _arguments(settings, application_name, options))
-    silence = SilenceLimits(_statement_limit(settings, arguments["options"]), cancelled_limit)
+    timeout = _statement_timeout(settings, arguments["options"])
+    answer_limit = timeout + TIMEOUT_GRACE if timeout else None
+    silence = SilenceLimits(answer_limit, cancelled_limit, timeout)
 
     async def connect() -> Connection:
         return await Connection.open(orphaned, url, silence, **arguments, **extra)
@@ -101,8 +103,7 @@ def _url_wins(url: str, arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _statement_limit(settings: DatabaseSettings, options: str) -> float | None:
-    """Return the seconds in which PostgreSQL must answer, or None if there is no limit."""
-    seconds = settings.statement_timeout.total_seconds()
-    is_ours = options.count("statement_timeout") == 1  # the URL sets no other
-    return seconds + TIMEOUT_GRACE if seconds and is_ours else None
+def _statement_timeout(settings: DatabaseSettings, options: str) -> float | None:
+    """Return the seconds after which PostgreSQL ends a statement, or None if the URL sets them."""
+    is_ours = options.count("statement_timeout") == 1
+    return settings.statement_timeout.total_seconds() if is_ours else None

@@ -14,6 +14,9 @@ import psycopg
 SUSPECT_AFTER = 1.0
 """Seconds in which a live server answers a statement that waits for no lock."""
 
+CLOCK_TOLERANCE = 0.99
+"""The share of a timeout that has passed on this clock, if it has passed on PostgreSQL's."""
+
 
 class SilentServerError(psycopg.OperationalError):
     """The server has not answered for too long."""
@@ -27,6 +30,12 @@ class SilenceLimits:
     """Seconds for a statement; None: a statement may take any time."""
     cancelled: float | None = None
     """Seconds for a statement that is cancelled then; None: a cancelled one proves nothing."""
+    timeout: float | None = None
+    """Seconds after which PostgreSQL itself ends a statement; None: unknown."""
+
+    def exceeds_timeout(self, waited: float) -> bool:
+        """Return whether PostgreSQL may have ended a statement because of its timeout."""
+        return self.timeout is None or waited > self.timeout * CLOCK_TOLERANCE
 
 
 class FailureDetector:

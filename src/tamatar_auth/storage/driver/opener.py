@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, ContextVar
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -11,6 +11,9 @@ from tamatar_auth.storage.driver.connection import Connection
 
 UNCLAIMED_LIFETIME = 5.0
 """Seconds from the start of connecting after which an unclaimed connection is closed."""
+
+is_connecting: ContextVar[bool] = ContextVar("is_connecting", default=False)
+"""Whether the current task has begun to open a connection. Its caller resets the value."""
 
 Connector: TypeAlias = Callable[[], Coroutine[Any, Any, Connection]]
 
@@ -37,6 +40,7 @@ class ConnectionOpener:
         attempt = self._unclaimed_attempt() or asyncio.create_task(
             self._connect(), context=Context()
         )
+        is_connecting.set(True)
         try:
             return await asyncio.shield(attempt)
         except asyncio.CancelledError:

@@ -22,6 +22,7 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector, is_dead
 from tamatar_auth.storage.driver.connection import Connection
+from tamatar_auth.storage.driver.cursors import RawCursor
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.instrumentation.pool_metrics import PoolUsage
@@ -40,14 +41,6 @@ rows may read the whole table."""
 
 MAX_IDLE_TIME = 30.0
 """Seconds after which an unused connection is closed."""
-
-
-STALE_STATEMENT_ERRORS = (
-    psycopg.errors.FeatureNotSupported,
-    psycopg.errors.InvalidSqlStatementName,
-)
-"""Errors of a prepared statement that did not run. A migration changed its columns, or it does
-not exist because a pooler has switched to another server."""
 
 
 @dataclass(slots=True)
@@ -182,10 +175,6 @@ class PreparedStatement:
     async def _execute(
         self, connection: Connection, values: Sequence[object]
     ) -> Sequence[tuple[Any, ...]]:
-        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(connection)
-        try:
-            await cursor.execute(self._text, values, prepare=True, binary=True)
-        except STALE_STATEMENT_ERRORS:
-            await connection.execute("DEALLOCATE ALL", prepare=False)  # psycopg forgets its names
-            await cursor.execute(self._text, values, prepare=True, binary=True)
+        cursor = RawCursor(connection)
+        await cursor.execute(self._text, values, prepare=True, binary=True)
         return await cursor.fetchall()

@@ -9,11 +9,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.errors import Failure
+from tamatar_auth.errors import Failure, ServerBusy
 from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.session_state import raise_refusal
+from tamatar_auth.storage.retry import retry_rolled_back
 from tamatar_auth.storage.session_validation.batch_loader import (
     MAX_STATEMENTS,
     READ_TIMEOUT,
@@ -66,10 +67,14 @@ class LastActivityWriter:
         session_ids, self._pending = self._pending, set()
         if not session_ids:
             return
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT), database.transaction() as tx:
+
+        async def write() -> None:
+            async with database.transaction() as tx:
                 await tx.sessions.touch(list(session_ids))
-        except (SQLAlchemyError, OSError, StorageUnavailable, TimeoutError) as error:
+
+        try:
+            await retry_rolled_back(write, within=WRITE_TIMEOUT)
+        except (SQLAlchemyError, OSError, Failure) as error:
             log.warning("activity was not written", error=type(error).__name__)
 
     async def run_forever(self, database: Database) -> None:
@@ -126,13 +131,15 @@ class SessionValidator:
         try:
             async with asyncio.timeout(SLOT_TIMEOUT):
                 await self._slots.acquire()
-            try:
-                async with asyncio.timeout(READ_TIMEOUT.total_seconds()):
-                    yield
-            finally:
-                self._slots.release()
+        except TimeoutError:
+            raise ServerBusy from None
+        try:
+            async with asyncio.timeout(READ_TIMEOUT.total_seconds()):
+                yield
         except TimeoutError:
             raise StorageUnavailable from None
+        finally:
+            self._slots.release()
 
     async def _read_rows(self, take_keys: TakeKeys[bytes]) -> Mapping[bytes, ValidatedRow]:
         async with self._pool.acquire() as connection:

@@ -1,0 +1,26 @@
+"""A pool in full use is a busy server; only a database that is away is unavailable."""
+
+import asyncio
+
+from grpc import StatusCode
+
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server.app import run_service
+from tests.server.test_app import channel_to
+from tests.support.calls import ada, sign_in
+from tests.support.settings import changed
+
+
+async def test_crowd_of_sign_ins_never_finds_database_unavailable(impatient, database):
+    few = changed(impatient, pool_size=2)
+    async with run_service(few) as service, channel_to(service) as channel:
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        addresses = [f"user{number}@example.com" for number in range(20)]
+        for address in addresses:
+            await users.CreateUser(ada(email=address, email_verified=True))
+        calls = [sessions.CreateSession(sign_in(email=one)) for one in addresses * 10]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+    refused_with = {one.code() for one in outcomes if isinstance(one, Exception)}
+    assert StatusCode.UNAVAILABLE not in refused_with
