@@ -11,10 +11,12 @@ from alembic.runtime.migration import MigrationContext
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.migrator import connection as migration_connection
+from tamatar_auth.migrator.migrations import COMPARISON
 from tamatar_auth.migrator.revisions import next_revision
-from tamatar_auth.migrator.steps import Progress
+from tamatar_auth.migrator.steps import Progress, Steps
+from tamatar_auth.migrator.version_table import move_statement
 from tamatar_auth.storage.driver.connect import libpq_url
-from tamatar_auth.storage.tables import metadata
+from tamatar_auth.storage.tables import VERSION_TABLE, metadata
 
 
 def _number(_: MigrationContext, __: object, directives: list[MigrationScript]) -> None:
@@ -28,8 +30,8 @@ def _echo(line: str) -> None:
 
 OPTIONS: dict[str, Any] = {
     "target_metadata": metadata,
-    "compare_type": True,
-    "compare_server_default": True,
+    **COMPARISON,
+    "version_table": VERSION_TABLE,
     "transaction_per_migration": True,
     "process_revision_directives": _number,
 }
@@ -54,6 +56,8 @@ def _print_sql() -> None:
     )
     for name, limit in migration_connection.LIMITS.items():
         context.execute(f"SET {name} = '{limit}'")
+    if context.get_starting_revision_argument():
+        Steps(context.get_context()).together(move_statement())
     with context.begin_transaction():
         context.run_migrations()
 
@@ -74,6 +78,8 @@ def _migrate() -> None:
             on_version_apply=progress.record_applied,
             **OPTIONS,
         )
+        with context.get_context().autocommit_block():
+            Steps(context.get_context()).together(move_statement())
         progress.restart_timer()
         with context.begin_transaction():
             context.run_migrations()

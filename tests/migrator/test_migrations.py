@@ -132,7 +132,6 @@ class TestCheck:
                 "DROP INDEX idx_user_created",
                 ("op.create_index('idx_user_created', 'users', ['created_at'], unique=False)"),
             ),
-            ("CREATE TABLE more (id int)", "op.drop_table('more')"),
             (
                 "ALTER TABLE sessions DROP CONSTRAINT fk_sessions_user_id_users",
                 (
@@ -146,6 +145,18 @@ class TestCheck:
         run(migrated_database, change)
 
         assert Migrations(migrated_database).check() == [difference]
+
+    def test_check_ignores_tables_of_other_programs(self, migrated_database):
+        run(
+            migrated_database,
+            "CREATE TABLE orders (id int PRIMARY KEY)",
+            "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)",
+            "CREATE INDEX idx_orders ON orders (id)",
+        )
+
+        assert Migrations(migrated_database).check() == []
+        checked = alembic("check", url=migrated_database)
+        assert checked.returncode == 0, checked.stderr
 
     def test_head_revision_equals_alembic_head(self):
         assert head_revision() == ScriptDirectory(migrations_folder()).get_current_head()
@@ -258,7 +269,7 @@ class TestLocks:
     )
     def test_invalid_index_is_built_again(self, migrated_database, revision, index):
         with psycopg.connect(migrated_database) as connection:
-            connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+            connection.execute("UPDATE tamatar_auth_version SET version_num = %s", [revision])
             connection.execute(
                 "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [index]
             )
@@ -417,6 +428,14 @@ class TestErrors:
 
         assert {table for table, _, _ in schema(empty_database)} == {"sessions"}
 
+    def test_missing_tables_are_named(self, migrated_database):
+        run(migrated_database, "DROP TABLE replaced_tokens, user_tokens")
+        migrations = Migrations(migrated_database)
+
+        for ask in (migrations.status, migrations.upgrade):
+            with pytest.raises(MigrationError, match=r"has no tables .*replaced_tokens.*restore"):
+                ask()
+
     @pytest.mark.parametrize("revision", ["0042", "nonsense", "0001:0042", "0042:0001"])
     def test_unknown_revision_is_refused(self, migrated_database, revision):
         migrations = Migrations(migrated_database)
@@ -428,7 +447,7 @@ class TestErrors:
                 migrations.upgrade(revision)
 
     def test_database_of_newer_release_is_recognised(self, migrated_database):
-        run(migrated_database, "UPDATE alembic_version SET version_num = '0042'")
+        run(migrated_database, "UPDATE tamatar_auth_version SET version_num = '0042'")
         migrations = Migrations(migrated_database)
 
         for ask in (migrations.status, migrations.upgrade, lambda: migrations.downgrade("0001")):

@@ -241,10 +241,22 @@ class TestDatabase:
     async def test_tables_of_later_release_are_served(self, settings, migrated_database):
         async with run_service(settings.with_database(migrated_database)) as service:
             async with service.database.transaction() as tx:
-                await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+                newer = text("UPDATE tamatar_auth_version SET version_num = '9999'")
+                await tx.connection.execute(newer)
             await service.components.database_monitor.check()
             async with channel_to(service) as channel:
                 assert await status_of(channel) == SERVING
+
+    async def test_missing_table_stops_serving(self, settings, migrated_database):
+        with structlog.testing.capture_logs() as logs:
+            async with run_service(settings.with_database(migrated_database)) as service:
+                async with service.database.transaction() as tx:
+                    await tx.connection.execute(text("DROP TABLE replaced_tokens"))
+                await service.components.database_monitor.check()
+                async with channel_to(service) as channel:
+                    assert await status_of(channel) == NOT_SERVING
+
+        assert await said(logs, "the tables replaced_tokens are missing")
 
     async def test_stop_finishes_call_in_flight_before_pool_closes(self, settings, database):
         async with run_service(settings) as service:

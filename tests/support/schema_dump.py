@@ -2,6 +2,8 @@
 
 import psycopg
 
+from tamatar_auth.storage.tables import VERSION_TABLE
+
 _SCHEMA = """
     SELECT c.relname, a.attname,
            format_type(a.atttypid, a.atttypmod) || coalesce(' ' || l.collname, '')
@@ -37,4 +39,4 @@ def schema(url: str, *, programs: bool = True) -> set[tuple[str, str, str]]:
     query = f"{_SCHEMA} UNION ALL {_PROGRAMS}" if programs else _SCHEMA
     with psycopg.connect(url) as connection:
         rows = connection.execute(query.encode()).fetchall()
-    return {(table, name, text) for table, name, text in rows if table != "alembic_version"}
+    return {(table, name, text) for table, name, text in rows if table != VERSION_TABLE}

@@ -19,9 +19,23 @@ from sqlalchemy import exc
 from tamatar_auth.migrator.connection import MigrationError, engine
 from tamatar_auth.migrator.revisions import head_revision, migrations_folder
 from tamatar_auth.migrator.steps import Progress, revision_title
-from tamatar_auth.storage.tables import metadata
+from tamatar_auth.migrator.version_table import find_version_table, missing_tables
+from tamatar_auth.storage.tables import VERSION_TABLE, metadata
 
 __all__ = ["MigrationError", "MigrationStatus", "Migrations", "head_revision"]
+
+
+def _is_own_name(name: str | None, kind: str, _: Any) -> bool:
+    """Return whether to compare what PostgreSQL has: other programs may have tables there too."""
+    return kind != "table" or name in metadata.tables
+
+
+COMPARISON = {
+    "compare_type": True,
+    "compare_server_default": True,
+    "include_name": _is_own_name,
+}
+"""How alembic compares the database with the tables of the code."""
 
 
 class MigrationStatus(NamedTuple):
@@ -69,9 +83,19 @@ class Migrations:
     def status(self) -> MigrationStatus:
         """Return the revision of the tables and what is pending."""
         with _translate_errors(), engine(self._url).connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+            table = find_version_table(connection)
+            context = MigrationContext.configure(connection, opts={"version_table": table})
+            current = context.get_current_revision()
             unapplied = list(self._scripts.iterate_revisions("head", current or "base"))
+            missing = [] if unapplied else missing_tables(connection)
+        if missing:
+            raise MigrationError(
+                f"The database is at {current}, but has no tables {', '.join(missing)}: restore"
+                " them from a backup."
+            )
         pending = [revision_title(script) for script in reversed(unapplied)]
+        if table != VERSION_TABLE:
+            pending.insert(0, f"Move the revision from {table} to {VERSION_TABLE}")
         return MigrationStatus(current, head_revision(), pending)
 
     def sql(self, revisions: str = "head") -> None:
@@ -90,9 +114,8 @@ class Migrations:
 
     def check(self) -> Sequence[str]:
         """Return the operations that would bring the database to the tables of the code."""
-        options = {"compare_type": True, "compare_server_default": True}
         with _translate_errors(), engine(self._url).connect() as connection:
-            context = MigrationContext.configure(connection, opts=options)
+            context = MigrationContext.configure(connection, opts=COMPARISON)
             operations = produce_migrations(context, metadata).upgrade_ops
             assert operations is not None  # noqa: S101 - for the type checker
             code = render_python_code(operations, migration_context=context)

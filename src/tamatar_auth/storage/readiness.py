@@ -44,6 +44,9 @@ async def check_readiness(
         return Readiness(
             f"the tables are at {state.revision}, not at {head}: run `tamatar-auth migrate up`"
         )
+    if state.missing_tables:
+        names = ", ".join(state.missing_tables)
+        return Readiness(f"the tables {names} are missing: restore them from a backup")
     # Tables of a later release are usable: each migration stays compatible with the release
     # before it, which may restart while the new one is rolled out.
     return Readiness(state.read_only_reason, reads=True)

@@ -21,6 +21,9 @@ metadata = MetaData(
     }
 )
 
+VERSION_TABLE = "tamatar_auth_version"
+"""The table that holds the revision of the tables."""
+
 _MOMENT = DateTime(timezone=True)
 
 ORDERS = {"created": "created_at", "updated": "updated_at", "email": "email"}

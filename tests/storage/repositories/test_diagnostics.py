@@ -8,6 +8,7 @@ from tamatar_auth.errors.storage import QueryStatisticsMissing
 from tamatar_auth.migrator.migrations import head_revision
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.tables import metadata
 
 
 @pytest.fixture
@@ -43,7 +44,23 @@ async def test_schema_revision_is_that_of_tables_or_none(database, elsewhere):
     async with elsewhere.read() as db:
         assert await db.diagnostics.schema_revision() is None
         await db.connection.execute(text("CREATE TABLE alembic_version (version_num text)"))
+        await db.connection.execute(text("INSERT INTO alembic_version VALUES ('0005')"))
         assert await db.diagnostics.schema_revision() is None
+        await db.connection.execute(text("CREATE TABLE tamatar_auth_version (version_num text)"))
+        assert await db.diagnostics.schema_revision() is None
+
+
+async def test_database_state_names_revision_and_missing_tables(database, elsewhere):
+    async with database.read() as db:
+        assert await db.diagnostics.database_state() == (head_revision(), [], None)
+    async with elsewhere.read() as db:
+        assert await db.diagnostics.database_state() is None
+        await db.connection.execute(text("CREATE TABLE tamatar_auth_version (version_num text)"))
+        await db.connection.execute(text("CREATE TABLE users (id int)"))
+        revision, missing, _ = await db.diagnostics.database_state()
+
+    assert revision is None
+    assert set(missing) == set(metadata.tables) - {"users"}
 
 
 async def test_slowest_queries_are_sorted_and_without_values(database):

@@ -9,6 +9,7 @@ from sqlalchemy.exc import ProgrammingError
 from tamatar_auth.errors.storage import QueryStatisticsMissing
 from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.sqlstates import UNDEFINED_TABLE, sqlstate
+from tamatar_auth.storage.tables import VERSION_TABLE, metadata
 
 
 class ConnectionCounts(NamedTuple):
@@ -20,9 +21,13 @@ class ConnectionCounts(NamedTuple):
 
 
 class DatabaseState(NamedTuple):
-    """The revision of the tables, and why the server rejects writes, if it does."""
+    """The revision of the tables, the missing ones, and why the server rejects writes, if it does.
+
+    The revision is None before the first migration.
+    """
 
     revision: str | None
+    missing_tables: Sequence[str]
     read_only_reason: str | None
 
 
@@ -73,12 +78,15 @@ _slowest = text(r"""
     LIMIT :limit
 """)
 _version = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
-_has_tables = text("SELECT to_regclass('alembic_version') IS NOT NULL")
-_revision = text("SELECT version_num FROM alembic_version")
+_has_tables = text(f"SELECT to_regclass('{VERSION_TABLE}') IS NOT NULL")
+_revision = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
 _state = text(f"""
     {HEALTH_CHECK_MARK}
-    SELECT (SELECT version_num FROM alembic_version), {READ_ONLY_REASON}
-""")  # noqa: S608 - constants only
+    SELECT (SELECT version_num FROM {VERSION_TABLE}),
+           ARRAY(SELECT name FROM unnest(CAST(:names AS text[])) AS name
+                 WHERE to_regclass(name) IS NULL),
+           {READ_ONLY_REASON}
+""").bindparams(names=list(metadata.tables))  # noqa: S608 - constants only
 
 
 class DiagnosticsRepository(Repository):
@@ -103,7 +111,7 @@ class DiagnosticsRepository(Repository):
         return bool((await self._connection.execute(_has_tables)).scalar_one())
 
     async def database_state(self) -> DatabaseState | None:
-        """Return the revision and whether the server writes, or None without tables."""
+        """Return the state of the tables and whether the server writes, or None without tables."""
         try:
             return DatabaseState._make((await self._connection.execute(_state)).one())
         except ProgrammingError as error:
