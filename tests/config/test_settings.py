@@ -45,6 +45,7 @@ class TestErrors:
         [
             ("TAMATAR_SESSION_LIFETIME", "soon", "must be a duration"),
             ("TAMATAR_SESSION_LIFETIME", "1s", "must be between 1m and 365d"),
+            ("TAMATAR_SESSION_IDLE_LIMIT", "59s", "must be 0, or between 1m and 365d"),
             ("TAMATAR_BCRYPT_COST", "99", "less than or equal to 16"),
             ("TAMATAR_HASH_THREADS", "0", "greater than or equal to 1"),
             ("TAMATAR_HASH_THREADS", "257", "less than or equal to 256"),

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 import structlog
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import event, func, insert, select, text, update
 
 from tamatar_auth.jobs import sweep as sweeping
 from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
@@ -22,6 +22,7 @@ from tamatar_auth.storage.tables import (
     sessions,
     user_tokens,
 )
+from tests.support.rows import run
 from tests.support.settings import changed
 from tests.support.waiting import eventually
 
@@ -123,6 +124,11 @@ def _row(key, user, created, expired, revoked):
         "expires_at": func.now() + DAY if expired is None else func.now() - expired,
         "revoked_at": None if revoked is None else func.now() - revoked,
     }
+
+
+async def _rest(database, session_id, ago):
+    rested = update(sessions).where(sessions.c.id == session_id)
+    await run(database, rested.values(last_activity_at=func.now() - ago))
 
 
 @pytest.fixture
@@ -360,6 +366,10 @@ class TestExpiredRows:
                 "idx_session_expires",
             ),
             (
+                "EXPLAIN SELECT id FROM sessions WHERE is_valid AND last_activity_at <= now()",
+                "idx_session_activity",
+            ),
+            (
                 "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",
                 "idx_user_token_expires",
             ),
@@ -383,7 +393,9 @@ class TestExpiredRows:
     async def test_every_kind_of_expired_rows_is_counted_and_removed(self, database, add, leave):
         await add(EXPIRED, LONG_REVOKED)
         await leave(DAY)
-        now = dict.fromkeys(ExpiredRows, timedelta(0))
+        (idle,) = await add(LIVE)
+        await _rest(database, idle, DAY)
+        now = dict.fromkeys(ExpiredRows, timedelta(0)) | {ExpiredRows.IDLE_SESSIONS: DAY}
 
         async with database.transaction() as tx:
             assert await tx.sweeps.count(now) == dict.fromkeys(ExpiredRows, 1)

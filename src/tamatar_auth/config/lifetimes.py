@@ -18,10 +18,12 @@ class SessionSettings(SettingsGroup):
         default=7 * _DAY, validation_alias="TAMATAR_SESSION_LIFETIME"
     )
     """How long a session lives."""
-    idle_limit: Annotated[Duration, between(timedelta(0), 365 * _DAY)] = Field(
-        default=timedelta(0), validation_alias="TAMATAR_SESSION_IDLE_LIMIT"
+    idle_limit: Annotated[Duration, between(timedelta(minutes=1), 365 * _DAY, or_zero=True)] = (
+        Field(default=timedelta(0), validation_alias="TAMATAR_SESSION_IDLE_LIMIT")
     )
-    """How long a session may go unused. 0 means no limit."""
+    """How long a session may go unused, a minute or more. 0 means no limit. A use is recorded if
+    the last record is a minute old, or a quarter of the limit. A session may end earlier by that
+    much."""
     per_user: int = Field(
         default=100, validation_alias="TAMATAR_SESSIONS_PER_USER", ge=1, le=10_000
     )

@@ -39,14 +39,14 @@ def format_duration(value: timedelta) -> str:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
-def between(shortest: timedelta, longest: timedelta) -> AfterValidator:
+def between(shortest: timedelta, longest: timedelta, *, or_zero: bool = False) -> AfterValidator:
     """Return a validator that checks the bounds of a duration."""
 
     def check(value: timedelta) -> timedelta:
-        if not shortest <= value <= longest:
-            bounds = f"{format_duration(shortest)} and {format_duration(longest)}"
-            raise ValueError(f"must be between {bounds}")
-        return value
+        if shortest <= value <= longest or (or_zero and not value):
+            return value
+        bounds = f"between {format_duration(shortest)} and {format_duration(longest)}"
+        raise ValueError(f"must be 0, or {bounds}" if or_zero else f"must be {bounds}")
 
     return AfterValidator(check)
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import Failure
@@ -30,7 +29,7 @@ def seed(settings: Settings, report: Report) -> None:
     """Create the first users."""
 
     async def run() -> None:
-        async with _open_database(settings.database) as database:
+        async with _open_database(settings) as database:
             passwords = PasswordHasher.create(settings.passwords)
             try:
                 await seed_job.seed(database, passwords, settings, report)
@@ -44,17 +43,18 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
     """Remove rows past their retention."""
 
     async def run() -> None:
-        async with _open_database(settings.database) as database:
+        async with _open_database(settings) as database:
             await sweep_job.sweep(database, settings.retention, dry_run=dry_run, report=report)
 
     uvloop.run(run())
 
 
 @contextlib.asynccontextmanager
-async def _open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
+async def _open_database(settings: Settings) -> AsyncIterator[Database]:
     """Open a database that is ready for use, or raise `OperatorError`."""
     # The wait for a connection is short for calls, which have a deadline. Jobs have none.
-    database = Database(create_engine(settings, pool_wait=limits.CONNECT_TIMEOUT))
+    engine = create_engine(settings.database, pool_wait=limits.CONNECT_TIMEOUT)
+    database = Database(engine, idle_limit=settings.sessions.idle_limit or None)
     try:
         if reason := (await check_readiness(database, head_revision())).problem:
             raise OperatorError(

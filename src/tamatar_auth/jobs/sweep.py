@@ -40,6 +40,7 @@ class SweepResult:
 
     ended_sessions: int = 0
     expired_sessions: int = 0
+    idle_sessions: int = 0
     expired_secrets: int = 0
     forgotten_attempts: int = 0
     yielded: bool = False
@@ -57,7 +58,7 @@ async def sweep(
     if not dry_run:
         return await _remove(database, settings, report)
     async with database.read() as db:
-        counts = await db.sweeps.count(_retention(settings))
+        counts = await db.sweeps.count(_retention(database, settings))
     for kind, count in counts.items():
         report(f"{_label(kind)}: {count} to remove")
     return _result(counts)
@@ -88,7 +89,7 @@ async def _remove(
     database: Database, settings: RetentionSettings, report: Callable[[str], None]
 ) -> SweepResult:
     removed: dict[ExpiredRows, int] = {}
-    for kind, retention in _retention(settings).items():
+    for kind, retention in _retention(database, settings).items():
         removed[kind], is_done = 0, False
         while not is_done:
             work = partial(_remove_batch, database, kind, retention)
@@ -119,13 +120,16 @@ async def _remove_batch(
     return count, count < BATCH_SIZE
 
 
-def _retention(settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:
-    return {
+def _retention(database: Database, settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:
+    """Return how long each kind of rows is kept. Kinds without a limit are left out."""
+    kept = {
         ExpiredRows.ENDED_SESSIONS: settings.ended_sessions,
         ExpiredRows.EXPIRED_SESSIONS: EXPIRED_SESSION_RETENTION,
+        ExpiredRows.IDLE_SESSIONS: database.idle_limit,
         ExpiredRows.EXPIRED_SECRETS: timedelta(0),
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
     }
+    return {kind: period for kind, period in kept.items() if period is not None}
 
 
 def _result(counts: Mapping[ExpiredRows, int], *, yielded: bool = False) -> SweepResult:

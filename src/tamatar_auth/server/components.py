@@ -104,4 +104,5 @@ def _create_storage(
             "validations": dedicated_pool.count,
         }
         observe_pools(telemetry.meter, pools)
-    return Database(engine, orphaned), dedicated_pool, session_feed
+    database = Database(engine, orphaned, idle_limit=settings.sessions.idle_limit or None)
+    return database, dedicated_pool, session_feed

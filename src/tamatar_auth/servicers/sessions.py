@@ -96,13 +96,13 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.RefreshSessionRequest, context: Context
     ) -> pb.RefreshSessionResponse:
         token, nonce = SessionToken(request.session_token), secrets.token_bytes(TOKEN_BYTES)
-        successor, idle = token.successor(nonce), self._limits.idle_limit or None
+        successor = token.successor(nonce)
         new = NewToken(successor.digest, nonce)
         # Each statement commits by itself, so that no refresh waits for another.
         async with self._database.statements() as db:
-            valid = await db.rotations.rotate(token.digest, new, idle_limit=idle)
+            valid = await db.rotations.rotate(token.digest, new)
             if valid is None:
-                rotated = await db.rotations.find_rotated(token.digest, idle_limit=idle)
+                rotated = await db.rotations.find_rotated(token.digest)
                 valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
                 if not rotated.is_in_grace:
                     await db.rotations.revoke_reused(valid.session.id)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import NamedTuple
 
 from sqlalchemy import exc
@@ -42,13 +43,13 @@ class PoolState(NamedTuple):
 class Scope:
     """The repositories over one connection."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, idle_limit: timedelta | None = None) -> None:
         self.connection = connection
         self.users = UserRepository(connection)
         self.user_lists = UserListRepository(connection)
         self.profiles = ProfileRepository(connection)
-        self.sessions = SessionRepository(connection)
-        self.rotations = RotationRepository(connection)
+        self.sessions = SessionRepository(connection, idle_limit)
+        self.rotations = RotationRepository(connection, idle_limit)
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)
         self.attempts = LoginAttemptRepository(connection)
@@ -59,10 +60,20 @@ class Scope:
 
 
 class Database:
-    """Opens the scopes. Nothing else in the codebase begins, commits or rolls back."""
+    """Opens the scopes. Nothing else in the codebase begins, commits or rolls back.
 
-    def __init__(self, engine: AsyncEngine, orphaned: OrphanedStatements | None = None) -> None:
+    A session that was unused for `idle_limit` is not live in any of them.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        orphaned: OrphanedStatements | None = None,
+        *,
+        idle_limit: timedelta | None = None,
+    ) -> None:
         self.engine = engine
+        self.idle_limit = idle_limit
         self._orphaned = orphaned or OrphanedStatements()
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._snapshot = engine.execution_options(
@@ -76,7 +87,7 @@ class Database:
     async def read(self) -> AsyncIterator[Scope]:
         """Open a scope for reading. Each statement is a transaction of its own."""
         async with self._connection(self.engine) as connection:
-            yield Scope(connection)
+            yield Scope(connection, self.idle_limit)
 
     @contextlib.asynccontextmanager
     async def statements(self) -> AsyncIterator[Scope]:
@@ -91,7 +102,7 @@ class Database:
             assert isinstance(driver, Connection)  # noqa: S101 - for the type checker
             driver.each_statement_commits = True
             try:
-                yield Scope(connection)
+                yield Scope(connection, self.idle_limit)
             finally:
                 driver.each_statement_commits = False
 
@@ -99,7 +110,7 @@ class Database:
     async def snapshot(self) -> AsyncIterator[Scope]:
         """Open a scope for several reads that see the database at one moment."""
         async with self._connection(self._snapshot) as connection, connection.begin():
-            yield Scope(connection)
+            yield Scope(connection, self.idle_limit)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Scope]:
@@ -108,7 +119,7 @@ class Database:
         async with self._connection(self._transactional) as connection:
             self._refuse_if_in_doubt()  # commits may have got stuck while this waited
             async with connection.begin():
-                yield Scope(connection)
+                yield Scope(connection, self.idle_limit)
 
     @contextlib.asynccontextmanager
     async def dry_run(self) -> AsyncIterator[Scope]:
@@ -117,7 +128,7 @@ class Database:
             self._connection(self._transactional) as connection,
             connection.begin() as transaction,
         ):
-            yield Scope(connection)
+            yield Scope(connection, self.idle_limit)
             await transaction.rollback()
 
     @property

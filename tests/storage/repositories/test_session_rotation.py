@@ -16,7 +16,7 @@ from tamatar_auth.errors.sessions import (
 )
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.servicers.messages import session_message, validated_message
-from tamatar_auth.storage.repositories.session_rotation import NewToken
+from tamatar_auth.storage.repositories.session_rotation import NewToken, RotationRepository
 from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 from tests.support.rows import new_session, new_user
@@ -35,9 +35,10 @@ LATER = NewToken(b"3" * 32, b"m" * 32)
 def do(database):
     """Run one method of the repository in a transaction of its own."""
 
-    async def do(method, *arguments, **named):
+    async def do(method, *arguments, idle_limit=None):
         async with database.transaction() as tx:
-            return await getattr(tx.rotations, method)(*arguments, **named)
+            rotations = RotationRepository(tx.connection, idle_limit)
+            return await getattr(rotations, method)(*arguments)
 
     return do
 

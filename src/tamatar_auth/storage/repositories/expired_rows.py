@@ -9,6 +9,7 @@ from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, selec
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.repositories import Repository, limit_literal
+from tamatar_auth.storage.repositories.session_state import unused_for
 from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
 
 TOKENS_PER_SESSION = 10
@@ -20,6 +21,7 @@ class ExpiredRows(Enum):
 
     ENDED_SESSIONS = "ended_sessions"
     EXPIRED_SESSIONS = "expired_sessions"
+    IDLE_SESSIONS = "idle_sessions"
     EXPIRED_SECRETS = "expired_secrets"
     FORGOTTEN_ATTEMPTS = "forgotten_attempts"
 
@@ -37,6 +39,7 @@ class ExpiredRows(Enum):
 _RETAINED_SINCE: Mapping[ExpiredRows, Column[Any]] = {
     ExpiredRows.ENDED_SESSIONS: sessions.c.revoked_at,
     ExpiredRows.EXPIRED_SESSIONS: sessions.c.expires_at,
+    ExpiredRows.IDLE_SESSIONS: sessions.c.last_activity_at,
     ExpiredRows.EXPIRED_SECRETS: user_tokens.c.expires_at,
     ExpiredRows.FORGOTTEN_ATTEMPTS: password_attempts.c.last_tried_at,
 }
@@ -128,6 +131,8 @@ def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement
     match kind:
         case ExpiredRows.EXPIRED_SESSIONS:
             return sessions.c.is_valid & old
+        case ExpiredRows.IDLE_SESSIONS:
+            return sessions.c.is_valid & unused_for(retention)
         case ExpiredRows.FORGOTTEN_ATTEMPTS:
             return password_attempts.c.user_id.is_(None) & old
         case _:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.sessions import SessionRevoked, SessionUnknown
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.repositories.session_state import (
     in_grace,
-    is_idle,
     live,
     raise_refusal,
     refusal,
@@ -60,7 +60,6 @@ _rotate_session = (
     .where(
         _is_current,
         live,
-        is_idle.is_not(True),  # it is NULL without a limit
         users.c.id == sessions.c.user_id,
         users.c.deleted_at.is_(None),
         users.c.is_active,
@@ -111,9 +110,11 @@ _revoke_valid = end_sessions.where(sessions.c.id == bindparam("session_id"), ses
 class RotationRepository(Repository):
     """Replaces the tokens of sessions over one connection."""
 
-    async def rotate(
-        self, token_digest: bytes, new: NewToken, *, idle_limit: timedelta | None = None
-    ) -> ValidSession | None:
+    def __init__(self, connection: AsyncConnection, idle_limit: timedelta | None) -> None:
+        super().__init__(connection)
+        self._idle_limit = idle_limit
+
+    async def rotate(self, token_digest: bytes, new: NewToken) -> ValidSession | None:
         """Replace the present token of a session; the old one works for `ROTATION_GRACE` more.
 
         Return None, and change nothing, if the token is not the present one of a valid session.
@@ -123,20 +124,18 @@ class RotationRepository(Repository):
             "digest": token_digest,
             "new_digest": new.digest,
             "new_nonce": new.nonce,
-            "idle_limit": idle_limit,
+            "idle_limit": self._idle_limit,
         }
         row = (await self._connection.execute(_rotation, values)).one_or_none()
         return _valid_session(row) if row else None
 
-    async def find_rotated(
-        self, token_digest: bytes, *, idle_limit: timedelta | None = None
-    ) -> RotatedSession:
+    async def find_rotated(self, token_digest: bytes) -> RotatedSession:
         """Return the session that had the token before its present one.
 
         Raise `SessionUnknown`, or what `raise_refusal` raises. Raise `TransactionConflict` if
         the token is the present one of a valid session: `rotate` ran before it was valid.
         """
-        values = {"digest": token_digest, "idle_limit": idle_limit}
+        values = {"digest": token_digest, "idle_limit": self._idle_limit}
         row = await self._one(_find_by_replaced_token, values, SessionUnknown)
         raise_refusal(row.refusal)
         if row.is_current:

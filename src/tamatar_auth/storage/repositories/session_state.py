@@ -1,12 +1,21 @@
 """Conditions on the state of a session: live, idle, refused and why.
 
-A session is live while it is neither revoked nor expired. The database's clock decides.
+A session is live while it is not revoked, expired or idle. The database's clock decides.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Integer, Interval, bindparam, case, cast, func, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Interval,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+)
 from sqlalchemy.dialects.postgresql import INTERVAL
 
 from tamatar_auth.errors import Failure
@@ -17,22 +26,36 @@ ROTATION_GRACE = timedelta(seconds=10)
 """How long a replaced token still works, so that clients that race do not fail."""
 
 ACTIVITY_PRECISION = timedelta(minutes=1)
-"""How old `last_activity_at` may be before a use of the session updates it."""
+"""How old `last_activity_at` may be before a use of the session updates it. With an idle limit
+of less than four minutes it is a quarter of that limit."""
 
 
-def _ago(length: timedelta) -> ColumnElement[datetime]:
-    """Return a moment in the past as a part of the statement's text, not as a parameter."""
-    return func.now() - literal_column(f"interval '{length.total_seconds()} s'", INTERVAL)
+def _literal(length: timedelta) -> ColumnElement[timedelta]:
+    """Return a length of time as a part of the statement's text, not as a parameter."""
+    return literal_column(f"interval '{length.total_seconds()} s'", INTERVAL)
 
 
-live = sessions.c.is_valid & (sessions.c.expires_at > func.now())
-in_grace = sessions.c.rotated_at > _ago(ROTATION_GRACE)
-is_idle = sessions.c.last_activity_at <= func.now() - cast(
-    bindparam("idle_limit", type_=Interval), INTERVAL
+def unused_for(length: ColumnElement[timedelta] | timedelta) -> ColumnElement[bool]:
+    """Return the condition for sessions whose last known use is as long ago, or longer."""
+    return sessions.c.last_activity_at <= func.now() - length
+
+
+_idle_limit = cast(bindparam("idle_limit", type_=Interval), INTERVAL)
+_precision: ColumnElement[timedelta] = func.least(  # LEAST ignores NULL
+    _literal(ACTIVITY_PRECISION),
+    _idle_limit.op("/", return_type=INTERVAL())(literal_column("4", Integer)),
 )
-"""Whether the session was unused for longer than `idle_limit`; NULL without a limit."""
 
-is_stale = sessions.c.last_activity_at <= _ago(ACTIVITY_PRECISION)
+in_grace = sessions.c.rotated_at > func.now() - _literal(ROTATION_GRACE)
+is_unended = sessions.c.is_valid & (sessions.c.expires_at > func.now())
+"""Whether the session is neither revoked nor expired, idle or not."""
+
+is_idle = unused_for(_idle_limit)
+"""Whether the session was unused for `idle_limit`; NULL without a limit."""
+
+is_in_use = is_idle.is_not(True)
+live = is_unended & is_in_use
+is_stale = unused_for(_precision)
 """Whether `last_activity_at` is so old that a use of the session updates it."""
 
 _refusal_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (

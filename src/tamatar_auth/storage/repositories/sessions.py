@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, func, insert, select, true, tuple_, union_all, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Integer, Interval, Uuid
 
 from tamatar_auth.errors.sessions import SessionNotFound
@@ -17,7 +18,12 @@ from tamatar_auth.storage.repositories import (
     any_of,
     limit_literal,
 )
-from tamatar_auth.storage.repositories.session_state import is_stale, live
+from tamatar_auth.storage.repositories.session_state import (
+    is_in_use,
+    is_stale,
+    is_unended,
+    live,
+)
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 
 
@@ -60,7 +66,7 @@ _index_keys = (sessions.c.is_valid, sessions.c.expires_at)
 # let the planner read the unexpired sessions of all users.
 _live_of_user = (
     select(*SESSION_COLUMNS)
-    .where(_of_user, tuple_(*_index_keys) > tuple_(true(), func.now()))
+    .where(_of_user, tuple_(*_index_keys) > tuple_(true(), func.now()), is_in_use)
     .order_by(*_index_keys)
     .cte("found")
     .prefix_with("MATERIALIZED")
@@ -94,7 +100,7 @@ _by_id = (
 )
 _touch = (
     update(sessions)
-    .where(any_of(sessions.c.id, "session_ids"), is_stale)
+    .where(any_of(sessions.c.id, "session_ids"), live, is_stale)
     .values(last_activity_at=func.now())
     .execution_options(summary="UPDATE sessions")
 )
@@ -103,9 +109,10 @@ end_sessions = (
     .values(is_valid=False, revoked_at=func.now())
     .execution_options(summary="UPDATE sessions")
 )
+# Idle sessions too, so that a longer limit does not revive them.
 _end_of_user = end_sessions.where(
-    _of_user, live, sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid))
-)
+    _of_user, is_unended, sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid))
+).returning(is_in_use)
 _end_excess = end_sessions.where(
     sessions.c.id.in_(
         select(sessions.c.id)
@@ -127,6 +134,10 @@ _revoke_by_token = _revoke.where(is_of_token)
 class SessionRepository(Repository):
     """Finds and ends sessions over one connection."""
 
+    def __init__(self, connection: AsyncConnection, idle_limit: timedelta | None) -> None:
+        super().__init__(connection)
+        self._idle_limit = idle_limit
+
     async def add(self, new: NewSession, lifetime: timedelta) -> SessionRow:
         """Add a session that expires after `lifetime`. A constraint raises `UserNotFound`."""
         values = {name: getattr(new, name) for name in NewSession.__dataclass_fields__}
@@ -134,13 +145,14 @@ class SessionRepository(Repository):
         return SessionRow._make(added.one())
 
     async def touch(self, session_ids: Sequence[UUID]) -> None:
-        """Set `last_activity_at` of sessions to now where it is stale."""
-        await self._connection.execute(_touch, {"session_ids": list(session_ids)})
+        """Set `last_activity_at` of live sessions to now where it is stale."""
+        values = {"session_ids": list(session_ids), "idle_limit": self._idle_limit}
+        await self._connection.execute(_touch, values)
 
     async def revoke_excess(self, user_id: UUID, limit: int) -> int:
         """End the oldest live sessions of a user beyond `limit`, and return how many."""
-        ended = await self._connection.execute(_end_excess, {"owner_id": user_id, "kept": limit})
-        return ended.rowcount
+        values = {"owner_id": user_id, "kept": limit, "idle_limit": self._idle_limit}
+        return (await self._connection.execute(_end_excess, values)).rowcount
 
     async def get(self, session_id: UUID) -> SessionRow:
         """Return a session of a live user, live or ended, or raise `SessionNotFound`."""
@@ -176,11 +188,12 @@ class SessionRepository(Repository):
         return SessionRow._make(await self._one(_revoke_by_token, values, SessionNotFound))
 
     async def revoke_of_user(self, user_id: UUID, *, except_id: UUID | None = None) -> int:
-        """End the live sessions of a user, all or all but one, and return how many."""
-        values = {"owner_id": user_id, "except_id": except_id}
-        return (await self._connection.execute(_end_of_user, values)).rowcount
+        """End the sessions of a user, all or all but one, and return how many were live."""
+        values = {"owner_id": user_id, "except_id": except_id, "idle_limit": self._idle_limit}
+        return sum((await self._connection.execute(_end_of_user, values)).scalars())
 
     async def _list(self, statement: Select[Any], user_id: UUID) -> Sequence[SessionRow]:
         named = statement.execution_options(summary="SELECT sessions")
-        found = await self._connection.execute(named, {"owner_id": user_id})
+        values = {"owner_id": user_id, "idle_limit": self._idle_limit}
+        found = await self._connection.execute(named, values)
         return [SessionRow._make(row) for row in found]
