@@ -8,8 +8,10 @@ import structlog
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.liveness import SUSPECT_AFTER
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
+from tamatar_auth.storage.driver.pooler import find_pooler_problem
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.readiness import Readiness, check_readiness
 
@@ -51,6 +53,7 @@ class DatabaseMonitor:
             cancelled_limit=SUSPECT_AFTER,
         )
         self._own = Database(engine, orphaned)
+        self._connect = connector(settings, orphaned, autocommit=True)
         self._calls = calls
         self._health = health
         self._head = head
@@ -92,9 +95,13 @@ class DatabaseMonitor:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 found = await self._check_own()
-                return found if found.reads else await self._check(self._calls)
+                found = found if found.reads else await self._check(self._calls)
         except TimeoutError:
             return Readiness("the database does not answer")
+        if found.reads and not self._readiness.reads:
+            problem = await find_pooler_problem(self._connect)
+            return Readiness(problem) if problem else found
+        return found
 
     async def _check_own(self) -> Readiness:
         was_read_only = self._readiness.is_read_only

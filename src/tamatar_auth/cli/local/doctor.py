@@ -1,5 +1,6 @@
 """The command `doctor`: checks each part of an installation, and says how to repair it."""
 
+import asyncio
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,9 @@ from tamatar_auth.security.callers import CallerCredentials
 from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
-from tamatar_auth.storage.driver.connect import libpq_url
+from tamatar_auth.storage.driver.connect import connector, libpq_url
+from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
+from tamatar_auth.storage.driver.pooler import find_pooler_problem
 from tamatar_auth.storage.repositories.diagnostics import READ_ONLY_REASON
 
 CLOCK_TOLERANCE = 2.0
@@ -143,6 +146,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     except OperatorError as error:
         yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
         return
+    yield from _pooler(settings)
     yield from _tables(settings)
 
 
@@ -162,6 +166,12 @@ def _clock(connection: psycopg.Connection[Any]) -> Finding:
     ok = difference <= CLOCK_TOLERANCE
     advice = "" if ok else "; the database's clock decides validity: synchronize both by NTP"
     return Finding("clock", ok, f"differs from the database's by {difference:.1f} s{advice}")
+
+
+def _pooler(settings: Settings) -> Iterator[Finding]:
+    connect = connector(settings.database, OrphanedStatements(), autocommit=True)
+    if problem := asyncio.run(find_pooler_problem(connect)):
+        yield Finding("pooler", ok=False, text=problem)
 
 
 def _tables(settings: Settings) -> Iterator[Finding]:
