@@ -24,8 +24,9 @@ from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability import tracing
 from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
-from tests.support.calls import ada, refusal, sign_in, verify
+from tests.support.calls import ada, refusal, sign_in, validate, verify
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
 from tests.support.waiting import eventually
@@ -327,7 +328,19 @@ class TestCalls:
         assert 0 < call.attributes["tamatar.db.seconds"] < 60
         slow = [json.loads(line) for line in stream.getvalue().splitlines() if "slow" in line]
         assert {line["trace_id"] for line in slow} == {f"{call.context.trace_id:032x}"}
-        assert ("user_profiles", "INSERT") in {(line["table"], line["operation"]) for line in slow}
+        assert {line["rpc"] for line in slow} == {call.name}
+        assert {"INSERT users", "INSERT user_profiles", "COMMIT"} == {
+            line["summary"] for line in slow
+        }
+
+    async def test_slow_shared_statement_names_the_method_of_its_calls(self, recorded):
+        channel, stream = recorded
+        await refusal(validate(SessionServiceStub(channel), SessionToken.issue().text))
+
+        lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+        (line,) = [line for line in lines if line.get("summary") == "SELECT sessions users"]
+        assert line["event"] == "slow statement"
+        assert line["rpc"] == "tamatar.auth.v1.SessionService/ValidateSession"
 
     async def test_telemetry_of_calls_holds_no_secrets(self, recorded, recording, database):
         channel, stream = recorded

@@ -1,6 +1,8 @@
 """Spans, metrics and logs of one CreateUser and one sign-in on the whole server."""
 
+import asyncio
 import io
+import itertools
 
 import pytest
 from opentelemetry.trace import SpanKind
@@ -11,13 +13,16 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, refused, sign_in
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
+from tests.support.waiting import eventually
 
 CREATE_USER = "tamatar.auth.v1.UserService/CreateUser"
+VALIDATE_SESSION = "tamatar.auth.v1.SessionService/ValidateSession"
 NEW_PASSWORD = "another canary battery"
 SECRETS = (PASSWORD, "ada@example.com", "canary", "$2b$", "tms_")
 
@@ -44,13 +49,41 @@ async def test_create_user_call_is_span_with_statement_children(recorded):
         if span.parent and span.parent.span_id == call.context.span_id
     ]
     assert call.kind is SpanKind.SERVER
-    assert [child.name for child in children] == ["INSERT users", "INSERT user_profiles"]
+    names = [child.name for child in children]
+    assert names == ["INSERT users", "INSERT user_profiles", "COMMIT"]
     for child in children:
         assert child.kind is SpanKind.CLIENT
         assert child.attributes["db.system.name"] == "postgresql"
         assert call.start_time <= child.start_time <= child.end_time <= call.end_time
     counted = {key: value for key, value in call.attributes.items() if "statement" in key}
-    assert 2 in counted.values()
+    assert 3 in counted.values()
+
+
+async def test_shared_statement_span_links_to_its_calls(recorded, database):
+    channel, recording, _, drain = recorded
+    sessions = SessionServiceStub(channel)
+    unsampled = [("traceparent", f"00-{1:032x}-{1:016x}-00")]
+    valid = session_service_pb2.ValidateSessionRequest(session_token=SessionToken.issue().text)
+    async with database.transaction() as tx:
+        await tx.connection.execute(text("LOCK TABLE sessions"))
+        calls = [refused(sessions.ValidateSession(valid)) for _ in range(20)]
+        calls += [refused(sessions.ValidateSession(valid, metadata=unsampled)) for _ in range(20)]
+        waiting = asyncio.gather(*calls)
+        await eventually(lambda: drain.in_flight == len(calls))
+    await waiting
+    await drain.wait_until_idle()
+
+    validations = [span for span in recording.spans if span.name == VALIDATE_SESSION]
+    statements = [span for span in recording.spans if span.name == "SELECT sessions users"]
+    links = [[link.context.span_id for link in statement.links] for statement in statements]
+    assert len(validations) == 20
+    assert sorted(itertools.chain(*links)) == sorted(span.context.span_id for span in validations)
+    assert max(map(len, links)) > 1
+    for statement, linked in zip(statements, links, strict=True):
+        assert statement.parent.span_id == linked[0]
+        assert statement.attributes["db.query.text"].startswith("SELECT ")
+    assert {span.attributes["tamatar.db.statements"] for span in validations} == {1}
+    assert all(span.attributes["tamatar.db.seconds"] > 0 for span in validations)
 
 
 async def test_no_secret_is_in_spans_metrics_or_logs(recorded, database):

@@ -13,7 +13,11 @@ from opentelemetry.metrics import Histogram, Meter
 
 from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.observability import semconv, tracing
-from tamatar_auth.storage.instrumentation.queries import StatementTotals, call_totals
+from tamatar_auth.storage.instrumentation.call_record import (
+    CallRecord,
+    SampledCall,
+    current_call,
+)
 
 SERVER_ERRORS = frozenset(
     {
@@ -39,7 +43,7 @@ _DEADLINE_SLACK = 0.01  # seconds
 class TelemetryInterceptor(Interceptor):
     """Records each call with its final status, so it is the outermost interceptor.
 
-    Without a tracer and a meter it only passes the caller's trace to the log.
+    Without a tracer and a meter it only passes the caller's trace and the method to the log.
     """
 
     def __init__(self, *, tracer: trace.Tracer | None = None, meter: Meter | None = None) -> None:
@@ -49,12 +53,13 @@ class TelemetryInterceptor(Interceptor):
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Record the calls of a method."""
         durations, name = self._durations, f"{method.service}/{method.name}"
+        unsampled = CallRecord(name)
         tracer = None if method.service.startswith(UNTRACED) else self._tracer
         if tracer is None and durations is None:
-            return _with_caller_trace(behaviour)
+            return _with_caller_trace(behaviour, unsampled)
 
         async def recorded(request: Any, context: Context) -> Any:
-            span, statement_tally, call_context = _begin(name, tracer, context)
+            sampled, call_context = _begin(unsampled, tracer, context)
             status = StatusCode.UNKNOWN
             started = perf_counter()
             try:
@@ -69,34 +74,35 @@ class TelemetryInterceptor(Interceptor):
             finally:
                 if durations is not None:
                     durations.record(perf_counter() - started, _labels(name, status), call_context)
-                if span is not None and statement_tally is not None:
-                    _end_span(span, status, statement_tally)
+                if sampled is not None:
+                    _end_span(sampled, status)
             return answer
 
         return recorded
 
 
 def _begin(
-    name: str, tracer: trace.Tracer | None, context: Context
-) -> tuple[trace.Span | None, StatementTotals | None, otel_context.Context]:
+    record: CallRecord, tracer: trace.Tracer | None, context: Context
+) -> tuple[SampledCall | None, otel_context.Context]:
     """Start the span of a call; nothing is reset, because each call has its own task."""
     call_context = parent = tracing.caller_context(context) or otel_context.Context()
-    span = None
-    statement_tally = None
+    sampled = None
     if tracer is not None:
-        attributes = {semconv.RPC_SYSTEM: _SYSTEM, semconv.RPC_METHOD: name}
-        span = tracer.start_span(name, parent, trace.SpanKind.SERVER, attributes)
+        attributes = {semconv.RPC_SYSTEM: _SYSTEM, semconv.RPC_METHOD: record.rpc}
+        span = tracer.start_span(record.rpc, parent, trace.SpanKind.SERVER, attributes)
         call_context = trace.set_span_in_context(span, parent)
         if span.is_recording():
-            statement_tally = StatementTotals()
-            call_totals.set(statement_tally)
+            sampled = SampledCall(span)
+            record = CallRecord(record.rpc, (sampled,))
+    current_call.set(record)
     otel_context.attach(call_context)
-    return span, statement_tally, call_context
+    return sampled, call_context
 
 
-def _with_caller_trace(behaviour: Behaviour) -> Behaviour:
+def _with_caller_trace(behaviour: Behaviour, record: CallRecord) -> Behaviour:
     async def call(request: Any, context: Context) -> Any:
         tracing.untraced_call.set(context)  # never reset: the call has its own task
+        current_call.set(record)
         return await behaviour(request, context)
 
     return call
@@ -109,10 +115,11 @@ def _cancelled_status(context: Context) -> StatusCode:
     return StatusCode.CANCELLED
 
 
-def _end_span(span: trace.Span, status: StatusCode, statement_tally: StatementTotals) -> None:
+def _end_span(sampled: SampledCall, status: StatusCode) -> None:
+    span = sampled.span
     span.set_attribute(semconv.RPC_STATUS, status.name)
-    span.set_attribute(semconv.CALL_STATEMENTS, statement_tally.statements)
-    span.set_attribute(semconv.CALL_SECONDS, statement_tally.seconds)
+    span.set_attribute(semconv.CALL_STATEMENTS, sampled.statements)
+    span.set_attribute(semconv.CALL_SECONDS, sampled.seconds)
     if status in SERVER_ERRORS:
         span.set_attribute(semconv.ERROR_TYPE, status.name)
         span.set_status(trace.StatusCode.ERROR)

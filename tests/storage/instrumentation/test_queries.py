@@ -1,25 +1,27 @@
 """Statements of a real PostgreSQL as spans, durations, totals and log lines."""
 
 import asyncio
+import contextlib
 import logging
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 import structlog
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import INVALID_SPAN, SpanKind, StatusCode
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation import statement_summary
-from tamatar_auth.storage.instrumentation.pool_metrics import engine_pool_usage, observe_pools
-from tamatar_auth.storage.instrumentation.queries import (
-    StatementTotals,
-    call_totals,
-    observe_statements,
+from tamatar_auth.storage.instrumentation.call_record import (
+    CallRecord,
+    SampledCall,
+    current_call,
 )
+from tamatar_auth.storage.instrumentation.pool_metrics import engine_pool_usage, observe_pools
+from tamatar_auth.storage.instrumentation.queries import observe_statements
 from tamatar_auth.storage.instrumentation.statement_summary import summarize
 from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import sessions, users
@@ -81,8 +83,8 @@ class TestLogs:
         watched = Database(engine)
 
         async def call(number):
-            counted = StatementTotals()
-            call_totals.set(counted)
+            counted = SampledCall(INVALID_SPAN)
+            current_call.set(CallRecord("Call", (counted,)))
             for _ in range(number):
                 async with watched.read() as db:
                     await db.connection.execute(text("SELECT pg_sleep(0.001)"))
@@ -95,16 +97,17 @@ class TestLogs:
         tallies = await asyncio.gather(*(asyncio.create_task(call(number)) for number in range(5)))
         await engine.dispose()
 
-        assert [counted.statements for counted in tallies] == [2, 3, 4, 5, 6]
-        assert all(counted.seconds >= 0.001 * (counted.statements - 2) for counted in tallies)
+        # Two of them are the COMMIT of the snapshot and that of the transaction.
+        assert [counted.statements for counted in tallies] == [4, 5, 6, 7, 8]
+        assert all(counted.seconds >= 0.001 * (counted.statements - 4) for counted in tallies)
 
     async def test_call_totals_count_failed_statements(self, watched):
-        counted = StatementTotals()
-        in_tally = call_totals.set(counted)
+        counted = SampledCall(INVALID_SPAN)
+        in_tally = current_call.set(CallRecord("Call", (counted,)))
         async with watched.read() as db:
             with pytest.raises(DBAPIError):
                 await db.connection.execute(text("SELECT 1 / 0"))
-        call_totals.reset(in_tally)
+        current_call.reset(in_tally)
 
         assert counted.statements == 1
 
@@ -127,6 +130,7 @@ class TestLogs:
         assert line == {
             "event": "slow statement",
             "log_level": "warning",
+            "summary": "SELECT users",
             "table": "users",
             "operation": "SELECT",
         }
@@ -153,13 +157,35 @@ class TestLogs:
         with structlog.testing.capture_logs() as logs:
             await add_user(watched)
 
-        (line,) = logs
+        line, commit = logs
         assert line.pop("seconds") > 0
         assert line == {
             "event": "statement",
             "log_level": "debug",
+            "summary": "INSERT users",
             "table": "users",
             "operation": "INSERT",
+        }
+        assert (commit["table"], commit["operation"]) == (None, "COMMIT")
+
+    async def test_commit_that_waits_is_warned_about(self, database_of_its_own, quiet):
+        engine = create_engine(database_of_its_own.database)
+        observe_statements(engine, timedelta(milliseconds=250))
+        await make_commits_wait(engine, 0.3)
+        current_call.set(CallRecord("Users/Create"))
+        with structlog.testing.capture_logs() as logs:
+            await add_user(Database(engine))
+        await engine.dispose()
+
+        (line,) = logs
+        assert line.pop("seconds") >= 0.3
+        assert line == {
+            "event": "slow statement",
+            "log_level": "warning",
+            "rpc": "Users/Create",
+            "summary": "COMMIT",
+            "table": None,
+            "operation": "COMMIT",
         }
 
     def test_summaries_of_dynamic_statements_are_bounded(self):
@@ -202,8 +228,53 @@ class TestSpans:
             await db.users.get_by_email(CANARY)
             await db.connection.exec_driver_sql(f"SELECT '{CANARY}'")
 
-        assert len(recording.spans) == 4
+        assert len(recording.spans) == 6
         assert CANARY not in recording.text
+
+    async def test_end_of_transaction_has_span(self, watched, recording, call):
+        async with watched.snapshot() as db:
+            await db.connection.execute(text("SELECT 1"))
+        with contextlib.suppress(LookupError):
+            async with watched.transaction() as tx:
+                await tx.connection.execute(text("SELECT 1"))
+                raise LookupError
+
+        names = [span.name for span in recording.spans]
+        assert names == ["SELECT", "COMMIT", "SELECT", "ROLLBACK"]
+        commit, rollback = recording.span("COMMIT"), recording.span("ROLLBACK")
+        assert commit.parent.span_id == call.get_span_context().span_id
+        assert dict(commit.attributes) == {
+            "db.system.name": "postgresql",
+            "db.operation.name": "COMMIT",
+            "db.query.summary": "COMMIT",
+            "db.query.text": "COMMIT",
+            "db.namespace": await name_of(watched),
+            "server.address": "127.0.0.1",
+            "server.port": await port_of(watched),
+        }
+        assert rollback.status.status_code is StatusCode.UNSET
+
+    async def test_failed_commit_span_holds_its_sqlstate(
+        self, database_of_its_own, recording, call
+    ):
+        engine = create_engine(database_of_its_own.database)
+        observe_statements(engine, SLOW, tracer=recording.tracer)
+        await make_commits_wait(engine, "fail")
+        with pytest.raises(DBAPIError):
+            await add_user(Database(engine))
+        await engine.dispose()
+
+        span = recording.span("COMMIT")
+        assert span.status.status_code is StatusCode.ERROR
+        assert span.attributes["db.response.status_code"] == "22P02"
+
+    async def test_empty_transaction_has_no_span(self, watched, recording, call):
+        async with watched.transaction():
+            pass
+        async with watched.read() as db:
+            await db.connection.execute(text("SELECT 1"))
+
+        assert [span.name for span in recording.spans] == ["SELECT"]
 
     async def test_statement_outside_a_call_has_no_span(self, watched, recording):
         await add_user(watched)
@@ -266,9 +337,9 @@ class TestMetrics:
 
         points = recording.points("db.client.operation.duration")
         assert {
-            (p.attributes["db.collection.name"], p.attributes["db.operation.name"]): p.count
+            (p.attributes.get("db.collection.name"), p.attributes["db.operation.name"]): p.count
             for p in points
-        } == {("users", "INSERT"): 1, ("users", "SELECT"): 2}
+        } == {("users", "INSERT"): 1, (None, "COMMIT"): 1, ("users", "SELECT"): 2}
         for point in points:
             assert point.attributes["db.system.name"] == "postgresql"
             assert "error.type" not in point.attributes
@@ -281,7 +352,11 @@ class TestMetrics:
             await add_user(watched)
 
         points = recording.points("db.client.operation.duration")
-        assert {p.attributes.get("error.type"): p.count for p in points} == {None: 1, "23505": 1}
+        assert {
+            p.attributes.get("error.type"): p.count
+            for p in points
+            if p.attributes["db.operation.name"] == "INSERT"
+        } == {None: 1, "23505": 1}
 
     async def test_pool_connections_are_counted_by_state(self, watched, settings, recording):
         async with watched.read() as first, watched.read() as second:
@@ -300,8 +375,26 @@ class TestMetrics:
             named = insert(users).execution_options(summary="INSERT users")
             await tx.connection.execute(named, rows)
 
-        (point,) = recording.points("db.client.operation.duration")
-        assert point.attributes["db.collection.name"] == "users"
+        insertion, commit = recording.points("db.client.operation.duration")
+        assert insertion.attributes["db.collection.name"] == "users"
+        assert (insertion.count, commit.count) == (1, 1)
+
+
+async def make_commits_wait(engine, seconds):
+    """Let each transaction that inserts a user sleep when it commits, or fail at text."""
+    async with engine.connect() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN PERFORM pg_sleep('{seconds}'); RETURN NULL; END $$"
+            )
+        )
+        await connection.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON users INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION wait()"
+            )
+        )
 
 
 async def name_of(database):

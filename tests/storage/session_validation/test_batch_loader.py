@@ -7,9 +7,16 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage.instrumentation.call_record import (
+    MAX_LINKS,
+    CallRecord,
+    SampledCall,
+    current_call,
+)
 from tamatar_auth.storage.session_validation import batch_loader, batch_window
 from tamatar_auth.storage.session_validation.batch_loader import (
     MAX_KEYS,
@@ -32,12 +39,14 @@ class Table:
         self.may_begin.set()
         self.may_end.set()
         self.error = None
+        self.on_taken = lambda: None
         self.loader = BatchLoader(self._find)
 
     async def _find(self, take):
         await self.may_begin.wait()
         keys = take()
         self.taken.append(sorted(keys))
+        self.on_taken()
         error, may_end = self.error, self.may_end
         await asyncio.sleep(0)
         try:
@@ -465,3 +474,47 @@ class TestCancellation:
         other.cancel()
         await asyncio.sleep(0.1)
         assert table.ended == [[1], [2, 3]]
+
+
+class TestSampledCalls:
+    """Calls whose spans are recorded, as the statement that they share sees them."""
+
+    async def test_statement_knows_only_sampled_calls_of_its_batch(self, table, unhurried):
+        shared = []
+        table.may_begin.clear()
+        table.on_taken = lambda: shared.append(current_call.get())
+        first, gone = sampled_call(), sampled_call()
+        asked = [ask_in(table, first, 1), ask_in(table, None, 2)]
+        cancelled = ask_in(table, gone, 3)
+        await steps()
+        cancelled.cancel()
+        await steps()
+        table.may_begin.set()
+        await asyncio.gather(*asked)
+        second = sampled_call()
+        await ask_in(table, second, 4)
+
+        assert [call.sampled for call in shared] == [[first], [second]]
+        assert {call.rpc for call in shared} == {"Validate"}
+        assert not table.loader._sampled
+        assert current_call.get() is None
+
+    def test_links_of_shared_statement_are_bounded(self):
+        calls = [sampled_call() for _ in range(MAX_LINKS + 1)]
+
+        assert len(CallRecord("Validate", calls, is_shared=True).links) == MAX_LINKS
+        assert not CallRecord("Validate", calls[:1]).links
+
+
+def sampled_call():
+    return SampledCall(INVALID_SPAN)
+
+
+def ask_in(table, sampled, key):
+    """Ask in a task of its own, as a call does."""
+
+    async def call():
+        current_call.set(CallRecord("Validate", (sampled,) if sampled else ()))
+        return await table.loader.load(key)
+
+    return asyncio.create_task(call())

@@ -8,11 +8,12 @@ from sqlalchemy import text
 
 from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.storage import StorageUnavailable
-from tamatar_auth.storage.instrumentation.queries import (
-    StatementObserver,
-    StatementTotals,
-    call_totals,
+from tamatar_auth.storage.instrumentation.call_record import (
+    CallRecord,
+    SampledCall,
+    current_call,
 )
+from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation import validator as module
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.validator import (
@@ -70,11 +71,11 @@ async def test_batch_statement_belongs_to_span_of_its_call(settings):
     validator = SessionValidator(
         DedicatedPool(settings.database, observer, 8), LastActivityWriter(), None
     )
-    counted = StatementTotals()
-    token = call_totals.set(counted)
     with recording.tracer.start_as_current_span("call") as call:
+        counted = SampledCall(call)
+        token = current_call.set(CallRecord("Call", (counted,)))
         await validator.validate_all([UNKNOWN])
-    call_totals.reset(token)
+    current_call.reset(token)
     await validator.close()
 
     span = recording.span("SELECT sessions users")
@@ -83,6 +84,7 @@ async def test_batch_statement_belongs_to_span_of_its_call(settings):
     assert span.attributes["server.port"]
     assert "$2::" in span.attributes["db.query.text"]
     assert counted.statements == 1
+    assert not span.links
 
 
 async def test_close_that_times_out_closes_idle_connections(settings, database):

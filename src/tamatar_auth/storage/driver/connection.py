@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any, Self, TypeVar
 
@@ -21,6 +22,8 @@ from tamatar_auth.storage.driver.liveness import (
 from tamatar_auth.storage.driver.orphaned_statements import IDLE_CHECK_INTERVAL, OrphanedStatements
 from tamatar_auth.storage.sqlstates import StatementTimedOutError
 
+IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
 Result = TypeVar("Result")
 
 
@@ -39,6 +42,8 @@ class Connection(psycopg.AsyncConnection[Any]):
     """When the last statement began."""
     each_statement_commits = False
     """Whether its statements write, and each is a transaction of its own."""
+    observe_end: Callable[[str, psycopg.ConnectionInfo], AbstractContextManager[None]] | None = None
+    """Observes a COMMIT or ROLLBACK while the block runs."""
     _is_orphaned = False
     _is_committing = False
     _is_confirmed = True
@@ -115,11 +120,17 @@ class Connection(psycopg.AsyncConnection[Any]):
         """
         self._is_committing = self._is_confirmed = True
         try:
-            await super().commit()
+            with self._observed("COMMIT"):
+                await super().commit()
+                if not self._is_confirmed:
+                    raise UnconfirmedCommitError
         finally:
             self._is_committing = False
-        if not self._is_confirmed:
-            raise UnconfirmedCommitError
+
+    async def rollback(self) -> None:
+        """Roll back as psycopg does."""
+        with self._observed("ROLLBACK"):
+            await super().rollback()
 
     async def close(self) -> None:
         """Close the connection, unless `OrphanedStatements` will."""
@@ -147,6 +158,12 @@ class Connection(psycopg.AsyncConnection[Any]):
             self.connect_started_at
         ):
             raise SilentServerError
+
+    def _observed(self, statement: str) -> AbstractContextManager[None]:
+        # Outside of a transaction psycopg sends neither COMMIT nor ROLLBACK.
+        if self.observe_end is None or self.pgconn.transaction_status not in IN_TRANSACTION:
+            return nullcontext()
+        return self.observe_end(statement, self.info)
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # The warning has a general code and a translated text: only its function identifies it.

@@ -5,8 +5,7 @@ This module never reads parameters or the texts of errors, because they hold use
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from logging import DEBUG, WARNING
 from time import perf_counter
@@ -22,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from tamatar_auth.observability import semconv
+from tamatar_auth.storage.instrumentation.call_record import current_call
 from tamatar_auth.storage.instrumentation.statement_summary import StatementSummary, summarize
 from tamatar_auth.storage.sqlstates import sqlstate
 
@@ -33,20 +33,6 @@ _SERVER_KEY = "telemetry"
 
 log = structlog.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
-
-
-class StatementTotals:
-    """The number of a call's statements, and their total duration."""
-
-    __slots__ = ("seconds", "statements")
-
-    def __init__(self) -> None:
-        self.statements = 0
-        self.seconds = 0.0
-
-
-call_totals: ContextVar[StatementTotals | None] = ContextVar("call_totals", default=None)
-"""The totals of the current call, if they are counted."""
 
 
 def observe_statements(
@@ -64,8 +50,7 @@ def observe_statements(
     event.listen(engine.sync_engine, "before_cursor_execute", observer.before_execute)
     event.listen(engine.sync_engine, "after_cursor_execute", observer.after_execute)
     event.listen(engine.sync_engine, "handle_error", observer.on_error)
-    if tracer is not None:
-        event.listen(engine.sync_engine, "connect", _store_server_attributes)
+    event.listen(engine.sync_engine, "connect", observer.attach)
     return observer
 
 
@@ -90,6 +75,13 @@ class StatementObserver:
                 description="Duration of database client operations.",
                 explicit_bucket_boundaries_advisory=semconv.DB_SECONDS,
             )
+
+    def attach(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Observe the ends of the transactions of a new connection."""
+        connection.driver_connection.observe_end = self._observe_end
+        if self._tracer is not None:
+            # Once for each connection: with several hosts in the URL their servers may differ.
+            record.info[_SERVER_KEY] = _server_attributes(connection.driver_connection.info)
 
     def before_execute(
         self,
@@ -139,6 +131,11 @@ class StatementObserver:
         finally:
             self._report(summary, _record_end(running_statement, failure), failure)
 
+    def _observe_end(
+        self, statement: str, info: psycopg.ConnectionInfo
+    ) -> AbstractContextManager[None]:
+        return self.observe(summarize({}, statement), statement, info)
+
     def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
         running_statement: RunningStatement | None = getattr(context, "running_statement", None)
         if running_statement is None:  # it failed before its start, or after its end
@@ -163,8 +160,12 @@ class StatementObserver:
         }
         if text is not None:
             attributes[semconv.DB_TEXT] = text[:MAX_TEXT]
+        call = current_call.get()
         return self._tracer.start_span(
-            summary.description, kind=SpanKind.CLIENT, attributes=attributes
+            summary.description,
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            links=None if call is None else call.links,
         )
 
     def _report(
@@ -174,10 +175,14 @@ class StatementObserver:
             self._durations.record(seconds, _labels(summary, error))
         is_slow = seconds > self._slow
         if is_slow or _stdlib_log.isEnabledFor(DEBUG):
+            call = current_call.get()
+            rpc_field = {} if call is None else {"rpc": call.rpc}
             error_field = {} if error is None else {"error": error_type(error)}
             log.log(
                 WARNING if is_slow else DEBUG,
                 "slow statement" if is_slow else "statement",
+                **rpc_field,
+                summary=summary.description,
                 table=summary.table,
                 operation=summary.operation,
                 seconds=round(seconds, 6),
@@ -193,10 +198,10 @@ def error_type(error: BaseException) -> str:
 def _record_end(running_statement: RunningStatement, error: BaseException | None) -> float:
     """End the span of a statement, add to the totals, and return its seconds."""
     seconds = perf_counter() - running_statement.started
-    totals = call_totals.get()
-    if totals is not None:
-        totals.statements += 1
-        totals.seconds += seconds
+    call = current_call.get()
+    for sampled in () if call is None else call.sampled:
+        sampled.statements += 1
+        sampled.seconds += seconds
     if (span := running_statement.span) is not None:
         if error is not None:
             span.set_attribute(semconv.ERROR_TYPE, error_type(error))
@@ -214,11 +219,6 @@ def _labels(summary: StatementSummary, error: BaseException | None) -> dict[str,
     if error is not None:
         labels[semconv.ERROR_TYPE] = error_type(error)
     return labels
-
-
-def _store_server_attributes(connection: Any, record: ConnectionPoolEntry) -> None:
-    # Once for each connection: with several hosts in the URL their servers may differ.
-    record.info[_SERVER_KEY] = _server_attributes(connection.driver_connection.info)
 
 
 def _server_attributes(info: psycopg.ConnectionInfo) -> Mapping[str, Any]:

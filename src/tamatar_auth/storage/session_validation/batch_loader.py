@@ -6,13 +6,18 @@ last of them arrived, so every call reads what was committed before it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from contextvars import Context
 from datetime import timedelta
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.storage.instrumentation.call_record import (
+    SampledCall,
+    current_call,
+    share_statements,
+)
 from tamatar_auth.storage.session_validation.batch_window import BatchWindow
 
 Key = TypeVar("Key", bound=Hashable)
@@ -55,6 +60,10 @@ class BatchLoader(Generic[Key, Row]):
         self._read = read
         self._timeout = timeout.total_seconds()
         self._pending: dict[Waiter, Key] = {}
+        self._rpc = ""
+        """The method of the latest call."""
+        self._sampled: dict[Waiter, SampledCall] = {}
+        """The pending calls whose spans are recorded."""
         self._running: dict[asyncio.Task[None], Mapping[Waiter, Key]] = {}
         """The statements that run, each with its batch."""
         self._starting: asyncio.Task[None] | None = None
@@ -76,6 +85,10 @@ class BatchLoader(Generic[Key, Row]):
         waiter: Waiter = self._loop.create_future()
         pending = self._pending
         pending[waiter] = key
+        if (call := current_call.get()) is not None:
+            self._rpc = call.rpc
+            if call.sampled:
+                self._sampled[waiter] = call.sampled[0]
         if self._starting is None and (
             self._timer is None or len(pending) == self._window.full_size
         ):
@@ -163,6 +176,7 @@ class BatchLoader(Generic[Key, Row]):
         def take_keys() -> Collection[Key]:
             nonlocal batch
             batch = self._running[task] = self._take_batch()
+            share_statements(self._rpc, self._take_sampled(batch))
             return set(batch.values())
 
         def on_timeout() -> None:
@@ -197,6 +211,14 @@ class BatchLoader(Generic[Key, Row]):
         batch, self._pending = dict(waiting[:MAX_KEYS]), dict(waiting[MAX_KEYS:])
         self._window.record_batch(len(batch), self._loop.time())
         return batch
+
+    def _take_sampled(self, batch: Mapping[Waiter, Key]) -> Sequence[SampledCall]:
+        """Remove and return the sampled calls of a batch. Forget those that were cancelled."""
+        if not self._sampled:
+            return ()
+        sampled, pending = self._sampled, self._pending
+        self._sampled = {waiter: call for waiter, call in sampled.items() if waiter in pending}
+        return [call for waiter, call in sampled.items() if waiter in batch]
 
     def _fail(self, error: Exception, batch: Mapping[Waiter, Key] | None) -> None:
         """Raise an error in the calls of a batch, or in all pending calls if it took no keys."""
