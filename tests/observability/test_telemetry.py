@@ -285,11 +285,9 @@ class TestExport:
             await call(telemetry, settings)
             lines = (await asyncio.to_thread(page, telemetry)).splitlines()
 
-        counted = {name: [line for line in lines if line.startswith(name)] for name in PROMETHEUS}
         for name, labels in PROMETHEUS.items():
-            (line,) = counted[name]
-            for label in labels:
-                assert label in line
+            counted = [line for line in lines if line.startswith(name)]
+            (line,) = [line for line in counted if all(label in line for label in labels)]
             assert line.endswith(" 1.0")
         assert CANARY not in "\n".join(lines)
 
@@ -309,8 +307,9 @@ class TestExport:
 
         (request,) = collector.spans
         (part,) = request.resource_spans
-        statement, server = part.scope_spans[0].spans
-        assert (statement.name, server.name) == ("INSERT users", "t.Users/Create")
+        statement, commit, server = part.scope_spans[0].spans
+        names = [statement.name, commit.name, server.name]
+        assert names == ["INSERT users", "COMMIT", "t.Users/Create"]
         assert (statement.trace_id, statement.parent_span_id) == (server.trace_id, server.span_id)
         resource = {item.key: item.value.string_value for item in part.resource.attributes}
         assert resource["service.name"] == "tamatar-auth"

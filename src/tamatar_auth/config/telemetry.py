@@ -28,4 +28,4 @@ class TelemetrySettings(SettingsGroup):
     slow_query: Annotated[Duration, between(timedelta(milliseconds=1), timedelta(hours=1))] = (
         timedelta(seconds=1)
     )
-    """A statement that takes longer is logged as a warning."""
+    """A statement or COMMIT that takes longer is logged as a warning."""

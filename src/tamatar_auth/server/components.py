@@ -95,7 +95,9 @@ def _create_storage(
         engine, settings.telemetry.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
     )
     dedicated_pool = DedicatedPool(settings.database, observer, MAX_CONNECTIONS, orphaned)
-    session_feed = SessionEndFeed(settings.database, orphaned, telemetry.meter)
+    session_feed = SessionEndFeed(
+        settings.database, orphaned, telemetry.meter, observer.observe_text
+    )
     on_read_only(engine, dedicated_pool.invalidate)
     on_read_only(engine, session_feed.disconnect)
     if telemetry.meter is not None:

@@ -353,10 +353,10 @@ class TestMetrics:
 
         points = recording.points("db.client.operation.duration")
         assert {
-            p.attributes.get("error.type"): p.count
+            (p.attributes.get("error.type"), p.attributes.get("db.response.status_code")): p.count
             for p in points
             if p.attributes["db.operation.name"] == "INSERT"
-        } == {None: 1, "23505": 1}
+        } == {(None, None): 1, ("23505", "23505"): 1}
 
     async def test_pool_connections_are_counted_by_state(self, watched, settings, recording):
         async with watched.read() as first, watched.read() as second:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import grpc
@@ -344,6 +345,22 @@ def slow_steps(monkeypatch):
 
 class TestStreams:
     """Streams that are slow, or end with the server."""
+
+    async def test_statements_of_listener_are_observed(self, settings, database):
+        recording = Recording()
+        loud = changed(settings, slow_query=timedelta(0))
+        with capture_logs() as logs:
+            async with (
+                run_service(loud, Telemetry(meter=recording.meter)) as service,
+                channel_to(service) as channel,
+                watching(SessionServiceStub(channel)),
+            ):
+                pass
+
+        summaries = {line["summary"] for line in logs if line["event"] == "slow statement"}
+        assert {"LISTEN", "SELECT"} <= summaries
+        durations = recording.points("db.client.operation.duration")
+        assert "LISTEN" in {point.attributes["db.operation.name"] for point in durations}
 
     async def test_slow_watcher_alone_is_interrupted(self, settings, database, sql):
         recording = Recording()

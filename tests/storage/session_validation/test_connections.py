@@ -73,6 +73,17 @@ class TestStatements:
         assert [point.attributes.get("error.type") for point in points] == [None, "22012"]
         await dedicated_pool.close()
 
+    async def test_renewal_of_plans_is_counted_in_metrics(self, settings, monkeypatch):
+        monkeypatch.setattr(module, "PLAN_LIFETIME", -1.0)
+        recording = Recording()
+        observer = StatementObserver(60, None, recording.meter)
+        dedicated_pool = DedicatedPool(settings.database, observer, 8)
+        await dedicated_pool.warm_up()
+        await dedicated_pool.close()
+
+        (point,) = recording.points("db.client.operation.duration")
+        assert point.attributes["db.operation.name"] == "DISCARD"
+
     async def test_plans_are_renewed_after_plan_lifetime(self, dedicated_pool, monkeypatch):
         async with dedicated_pool.acquire() as connection:
             await connection.execute("PREPARE found AS SELECT 1 FROM pg_class WHERE relname = 'x'")

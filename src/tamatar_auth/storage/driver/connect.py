@@ -32,9 +32,9 @@ def connector(
 ) -> Connector:
     """Return a function that opens connections.
 
-    `options` are added to the options of PostgreSQL, `extra` to the arguments of psycopg. If a
-    call is cancelled after its statement has waited for `cancelled_limit` seconds, the server
-    counts as silent.
+    `options` are added to the options of PostgreSQL, `extra` to the arguments of
+    `Connection.open`. If a call is cancelled after its statement has waited for
+    `cancelled_limit` seconds, the server counts as silent.
 
     libpq reads the URL itself, so several hosts, target_session_attrs, service files and
     certificates work as its manual says. The URL, its service file and `PG` variables take

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -24,6 +24,9 @@ from tamatar_auth.storage.sqlstates import StatementTimedOutError
 
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
+Observe: TypeAlias = Callable[[str, psycopg.ConnectionInfo], AbstractContextManager[None]]
+"""Observes a statement that no engine runs, and that has no values, while the block runs."""
+
 Result = TypeVar("Result")
 
 
@@ -42,20 +45,25 @@ class Connection(psycopg.AsyncConnection[Any]):
     """When the last statement began."""
     each_statement_commits = False
     """Whether its statements write, and each is a transaction of its own."""
-    observe_end: Callable[[str, psycopg.ConnectionInfo], AbstractContextManager[None]] | None = None
-    """Observes a COMMIT or ROLLBACK while the block runs."""
+    observe: Observe | None = None
     _is_orphaned = False
     _is_committing = False
     _is_confirmed = True
 
     @classmethod
     async def open(
-        cls, orphaned: OrphanedStatements, url: str, limits: SilenceLimits, **arguments: Any
+        cls,
+        orphaned: OrphanedStatements,
+        url: str,
+        limits: SilenceLimits,
+        observe: Observe | None = None,
+        **arguments: Any,
     ) -> Self:
         """Connect to a server, or raise what psycopg raises or `UnsupportedServerError`."""
         connect_started_at = monotonic()
         connection = await cls.connect(url, cursor_factory=Cursor, **arguments)
         connection.orphaned, connection.limits = orphaned, limits
+        connection.observe = observe
         connection.connect_started_at = connection.statement_started_at = connect_started_at
         connection.add_notice_handler(connection._on_notice)  # noqa: SLF001 - its own
         try:
@@ -120,7 +128,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         """
         self._is_committing = self._is_confirmed = True
         try:
-            with self._observed("COMMIT"):
+            with self._observed_end("COMMIT"):
                 await super().commit()
                 if not self._is_confirmed:
                     raise UnconfirmedCommitError
@@ -129,7 +137,7 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     async def rollback(self) -> None:
         """Roll back as psycopg does."""
-        with self._observed("ROLLBACK"):
+        with self._observed_end("ROLLBACK"):
             await super().rollback()
 
     async def close(self) -> None:
@@ -159,11 +167,14 @@ class Connection(psycopg.AsyncConnection[Any]):
         ):
             raise SilentServerError
 
-    def _observed(self, statement: str) -> AbstractContextManager[None]:
+    def observed(self, statement: str) -> AbstractContextManager[None]:
+        """Observe a statement as `Observe` does, if the connection has an observer."""
+        return nullcontext() if self.observe is None else self.observe(statement, self.info)
+
+    def _observed_end(self, statement: str) -> AbstractContextManager[None]:
         # Outside of a transaction psycopg sends neither COMMIT nor ROLLBACK.
-        if self.observe_end is None or self.pgconn.transaction_status not in IN_TRANSACTION:
-            return nullcontext()
-        return self.observe_end(statement, self.info)
+        is_sent = self.pgconn.transaction_status in IN_TRANSACTION
+        return self.observed(statement) if is_sent else nullcontext()
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # The warning has a general code and a translated text: only its function identifies it.

@@ -22,7 +22,7 @@ class SampledCall:
         self.seconds = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallRecord:
     """The call that a statement works for, or the calls that share it."""
 

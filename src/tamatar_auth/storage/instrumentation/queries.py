@@ -78,7 +78,7 @@ class StatementObserver:
 
     def attach(self, connection: Any, record: ConnectionPoolEntry) -> None:
         """Observe the ends of the transactions of a new connection."""
-        connection.driver_connection.observe_end = self._observe_end
+        connection.driver_connection.observe = self.observe_text
         if self._tracer is not None:
             # Once for each connection: with several hosts in the URL their servers may differ.
             record.info[_SERVER_KEY] = _server_attributes(connection.driver_connection.info)
@@ -131,10 +131,9 @@ class StatementObserver:
         finally:
             self._report(summary, _record_end(running_statement, failure), failure)
 
-    def _observe_end(
-        self, statement: str, info: psycopg.ConnectionInfo
-    ) -> AbstractContextManager[None]:
-        return self.observe(summarize({}, statement), statement, info)
+    def observe_text(self, text: str, info: psycopg.ConnectionInfo) -> AbstractContextManager[None]:
+        """Observe a statement that no engine runs, and that has no summary."""
+        return self.observe(summarize({}, text), text, info)
 
     def _finish(self, context: Any, text: str | None, error: BaseException | None) -> None:
         running_statement: RunningStatement | None = getattr(context, "running_statement", None)
@@ -218,6 +217,8 @@ def _labels(summary: StatementSummary, error: BaseException | None) -> dict[str,
         labels[semconv.DB_COLLECTION] = summary.table
     if error is not None:
         labels[semconv.ERROR_TYPE] = error_type(error)
+        if state := sqlstate(error):
+            labels[semconv.DB_STATUS] = state
     return labels
 
 

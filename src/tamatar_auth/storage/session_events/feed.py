@@ -24,6 +24,7 @@ from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.driver import limits
+from tamatar_auth.storage.driver.connection import Observe
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.session_events.listener import (
     NotListeningError,
@@ -46,9 +47,13 @@ class SessionEndFeed:
     """Receives the ends of sessions while there are subscribers."""
 
     def __init__(
-        self, settings: DatabaseSettings, orphaned: OrphanedStatements, meter: Meter | None = None
+        self,
+        settings: DatabaseSettings,
+        orphaned: OrphanedStatements,
+        meter: Meter | None = None,
+        observe: Observe | None = None,
     ) -> None:
-        self._connect = listener_connector(settings, orphaned)
+        self._connect = listener_connector(settings, orphaned, observe)
         self._listener: _Listener | None = None
         self._is_closed = False
         self._last_reason: str | None = "no subscribers"

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any, LiteralString
+
+from psycopg import AsyncCursor
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.storage.advisory_locks import LISTENER_LOCKS, LISTENER_NAMESPACE
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector
-from tamatar_auth.storage.driver.connection import Connection
+from tamatar_auth.storage.driver.connection import Connection, Observe
 from tamatar_auth.storage.driver.opener import Connector
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
@@ -36,16 +39,18 @@ class NotListeningError(Exception):
     """The connection works, but would receive no notifications."""
 
 
-def listener_connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Connector:
+def listener_connector(
+    settings: DatabaseSettings, orphaned: OrphanedStatements, observe: Observe | None = None
+) -> Connector:
     """Return a function that opens connections for the listener.
 
     With `TAMATAR_LISTENER_DATABASE_URL` the connection bypasses a pooler.
     """
-    connect = _connector(settings, orphaned)
+    connect = _connector(settings, orphaned, observe)
     url = settings.listener_url
     if url is None:
         return connect
-    direct = _connector(settings.model_copy(update={"url": url}), orphaned)
+    direct = _connector(settings.model_copy(update={"url": url}), orphaned, observe)
 
     async def connect_directly() -> Connection:
         connection = await direct()
@@ -65,23 +70,31 @@ async def listen(connect: Connector) -> AsyncIterator[Connection]:
     connection = await connect()
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
-            await connection.execute(f"LISTEN {CHANNEL}")
+            await _run(connection, f"LISTEN {CHANNEL}")
             # A transaction that found no lock taken, and sent nothing, ends before this returns.
-            await connection.execute(_SHARED_LOCKS_SQL, [LISTENER_NAMESPACE, LISTENER_LOCKS - 1])
+            await _run(connection, _SHARED_LOCKS_SQL, LISTENER_NAMESPACE, LISTENER_LOCKS - 1)
         await verify_listener(connection)
         yield connection
     finally:
         await connection.close()
 
 
-def _connector(settings: DatabaseSettings, orphaned: OrphanedStatements) -> Connector:
+def _connector(
+    settings: DatabaseSettings, orphaned: OrphanedStatements, observe: Observe | None
+) -> Connector:
     return connector(
         settings,
         orphaned,
         application_name=f"{limits.APPLICATION_NAME} listener",
+        observe=observe,
         autocommit=True,
         prepare_threshold=None,
     )
+
+
+async def _run(connection: Connection, statement: LiteralString, *values: int) -> AsyncCursor[Any]:
+    with connection.observed(statement):
+        return await connection.execute(statement, values or None)
 
 
 async def _require_same_database(connection: Connection, other: Connection) -> None:
@@ -103,7 +116,7 @@ async def verify_listener(connection: Connection) -> None:
     Raise `NotListeningError`, `TimeoutError`, or what psycopg raises.
     """
     async with asyncio.timeout(CHECK_TIMEOUT):
-        found = await connection.execute(_VERIFY_SQL)
+        found = await _run(connection, _VERIFY_SQL)
         row = await found.fetchone()
     writes, has_triggers, process = row or (False, False, 0)
     if not writes:

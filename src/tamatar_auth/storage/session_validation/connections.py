@@ -74,6 +74,7 @@ class DedicatedPool:
             orphaned or OrphanedStatements(),
             options=INDEX_PLAN_OPTIONS,
             cancelled_limit=SUSPECT_AFTER,
+            observe=observer.observe_text,
             autocommit=True,
         )
         self._idle: list[_PooledConnection] = []
@@ -94,7 +95,8 @@ class DedicatedPool:
             pooled = await self._find_idle() or await self._open()
             try:
                 if monotonic() - pooled.planned_at > PLAN_LIFETIME:
-                    await pooled.connection.execute("DISCARD PLANS", prepare=False)
+                    with pooled.connection.observed("DISCARD PLANS"):
+                        await pooled.connection.execute("DISCARD PLANS", prepare=False)
                     pooled.planned_at = monotonic()
                 yield pooled.connection
             except BaseException:  # the state of the connection is unknown
