@@ -24,6 +24,7 @@ from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.users import EmailTaken
 from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
+from tamatar_auth.storage.repositories.user_tokens import TokenOwner
 from tamatar_auth.storage.repositories.users import NewUser
 from tests.support.canaries import FORMS
 from tests.support.settings import changed
@@ -115,6 +116,7 @@ class TestLines:
             (Broken(), "<Broken>"),
             (CreateUserRequest(email=CANARY), "<CreateUserRequest>"),
             (NewUser(id=UUID(int=1), email=CANARY), "<NewUser>"),
+            (TokenOwner(UUID(int=1), CANARY), "<TokenOwner>"),
             (
                 EmailTaken(),
                 "tamatar_auth.errors.users.EmailTaken: The email address is already registered.",
@@ -243,6 +245,11 @@ class TestExceptions:
 
         assert CANARY not in stream.getvalue()
         assert "sqlstate 23505, constraint uq_users_email_live" in stream.getvalue()
+
+    def test_database_error_without_sqlstate_is_its_class_alone(self, stream):
+        log.error("failed", error=psycopg.DataError(CANARY))
+
+        assert only(stream)["error"] == "DataError"
 
     async def test_unawaited_task_logs_no_database_text(self, stream, violation):
         async def fail():

@@ -461,6 +461,15 @@ class TestSilence:
         assert await recorded(refused(scene.sign_in(password="x" * 257))) == []
         assert await recorded(refused(scene.change(new_password="short"))) == []
 
+    async def test_import_that_only_validates_records_no_event(self, scene):
+        user = PortableUser(email="new@example.com")
+        request = pb.ImportUsersRequest(users=[user], validate_only=True)
+
+        async def validated():
+            return [answer async for answer in scene.users.ImportUsers(iter([request]))]
+
+        assert await recorded(validated()) == []
+
     async def test_rolled_back_call_records_no_event(self, scene):
         other = str(uuid4())
 

@@ -92,6 +92,14 @@ class TestSignIn:
         read = user_service_pb2.GetUserRequest(user_id=created.user.user_id)
         assert not (await users.GetUser(read)).user.HasField("last_login_time")
 
+    async def test_sign_in_with_unverified_email_adds_no_session(self, users, sessions, database):
+        await users.CreateUser(ada())
+
+        await refusal(sessions.CreateSession(sign_in()))
+
+        async with database.read() as db:
+            assert not (await db.connection.execute(select(sessions_table.c.id))).all()
+
     async def test_sign_ins_during_deletion_leave_no_live_session(
         self, users, sessions, user, database
     ):

@@ -53,6 +53,9 @@ class TestUse:
         await reset(users, token)
 
         assert await refusal(reset(users, token)) == TOKEN_INVALID
+        token = (await verification(users, user)).token
+        await verify_email(users, token)
+        assert await refusal(verify_email(users, token)) == TOKEN_INVALID
 
     async def test_20_concurrent_uses_of_user_token_one_succeeds(self, users, user):
         token = (await password_reset(users)).token

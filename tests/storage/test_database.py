@@ -194,6 +194,15 @@ class TestPool:
 class TestConnectionSettings:
     """URLs and settings of connections."""
 
+    async def test_error_of_statement_holds_no_parameter(self, database):
+        statement = text("SELECT 1 / 0 WHERE 'x' <> :secret")
+
+        async with database.read() as db:
+            with pytest.raises(exc.DBAPIError) as raised:
+                await db.connection.execute(statement, {"secret": "planted"})
+
+        assert "planted" not in str(raised.value)
+
     async def test_default_limits_reach_postgresql(self, impatient):
         database = Database(create_engine(impatient.database, pool_wait=30))
         shown = {
