@@ -1,6 +1,7 @@
 """python -m tests.mutants: whether the tests see each mutant of the source."""
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from queue import SimpleQueue
 from tests.mutants.mutant import Mutant
 from tests.mutants.run import Copy, Outcome, Verdict
 from tests.mutants.table import AREAS
+from tests.support.databases import TestServer
 
 
 def main() -> int:
@@ -30,8 +32,11 @@ def main() -> int:
     }
     if not chosen:
         parser.error(f"no mutant has {given.k!r} in its area or name")
-    with tempfile.TemporaryDirectory(prefix="tamatar-mutants-") as name:
-        copies = [Copy(Path(name, str(number))) for number in range(given.j)]
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="tamatar-mutants-"))
+        server = TestServer()
+        stack.callback(server.stop)
+        copies = [Copy(Path(name, str(number)), server.url()) for number in range(given.j)]
         outcomes = _check_seers(_judge(list(chosen), copies), copies[0])
     _print_table(outcomes, chosen)
     return 0 if all(outcome.verdict is Verdict.SEEN for outcome in outcomes) else 1

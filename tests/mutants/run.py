@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.mutants.mutant import Mutant
+from tests.support.databases import RUNNING_SERVER
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,8 +53,10 @@ class Outcome(NamedTuple):
 class Copy:
     """A copy of the tree, for one mutant at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, postgres_url: str) -> None:
         self._folder = folder
+        path = os.pathsep.join(str(folder / name) for name in ("src", "generated"))
+        self._environment = {**os.environ, "PYTHONPATH": path, RUNNING_SERVER: postgres_url}
         for name in _files():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,12 +85,11 @@ class Copy:
     def _run_tests(self, tests: Sequence[str], *options: str) -> tuple[int, str]:
         """Return the exit status of pytest and its output."""
         command = (sys.executable, "-m", "pytest", "-q", "-rf", "--tb=no", *options)
-        path = os.pathsep.join(str(self._folder / name) for name in ("src", "generated"))
         try:
             ended = subprocess.run(
                 [*command, "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)],
                 cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": path},
+                env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -19,6 +19,9 @@ EMPTY = "template0"
 REQUIRE_INTEROP = "TAMATAR_REQUIRE_INTEROP"
 """If set, a test that lacks an external tool fails instead of being skipped."""
 
+RUNNING_SERVER = "TESTS_POSTGRES_URL"
+"""If set, the URL of a server with the template, for runs that follow each other quickly."""
+
 # No data of the tests has to survive a crash.
 SERVER_SETTINGS = {
     "fsync": "off",
@@ -65,6 +68,8 @@ class TestServer:
 
     def url(self) -> str:
         """Return the server's URL; the first call starts it and makes its template."""
+        if running := os.environ.get(RUNNING_SERVER):
+            return running
         if self._server is None:
             self._folder = Path(tempfile.mkdtemp(prefix="tamatar-tests-"))
             self._server = EmbeddedPostgres(self._folder, settings=SERVER_SETTINGS)
