@@ -228,12 +228,11 @@ MUTANTS = (
         "storage/session_validation/test_batch_loader.py::TestBatches",
     ),
     mutant(
-        "validation_takes_its_keys_before_it_has_a_connection",
+        "batch_is_answered_in_another_order",
         f"{_VALIDATION}/validator.py",
-        "        async with self._pool.acquire() as connection:\n"
-        "            digests = take_keys()\n",
-        "        digests = take_keys()\n        async with self._pool.acquire() as connection:\n",
-        "servicers/test_validate_session.py",
+        "map(found.get, digests)",
+        "map(found.get, sorted(digests))",
+        "servicers/test_validate_session.py::test_batch_validate_returns_results_in_order",
     ),
     mutant(
         "use_of_a_session_is_not_recorded",

@@ -1,0 +1,177 @@
+"""Mutants of the client: its guard, its cache, and the stream that keeps the cache right."""
+
+from tests.mutants.mutant import mutant
+
+_CACHE = "client/cache.py"
+_GUARD = "client/guard.py"
+_RULES = "client/guard_rules.py"
+
+_TEST_CACHE = "client/test_cache.py"
+_TEST_GUARD = "client/test_guard.py"
+_TEST_INVALIDATION = "client/test_invalidation.py"
+_TEST_ASGI = "client/test_asgi.py"
+
+MUTANTS = (
+    mutant(
+        "cached_answer_survives_its_end",
+        _CACHE,
+        "                    self._drop(key)\n            while",
+        "                    self._entries[key]\n            while",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
+        "answer_that_crossed_its_end_is_cached",
+        _CACHE,
+        "or max(ended, self._evicted_end) > ticket.ends",
+        "or self._evicted_end > ticket.ends",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
+        "forgotten_end_is_no_end",
+        _CACHE,
+        "or max(ended, self._evicted_end) > ticket.ends",
+        "or ended > ticket.ends",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
+        "end_of_a_user_keeps_its_answers",
+        _CACHE,
+        "            self._keys_by_owner[user.user_id].add(key)\n",
+        "",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
+        "answer_of_an_earlier_stream_is_cached",
+        _CACHE,
+        "                or ticket.stream != self._stream\n",
+        "",
+        f"{_TEST_CACHE}::TestStreams",
+    ),
+    mutant(
+        "silent_stream_counts_as_live",
+        _CACHE,
+        "self._is_stream_open and self._clock() - self._last_message_at <= MAX_STREAM_SILENCE",
+        "self._is_stream_open",
+        f"{_TEST_CACHE}::TestStreams",
+    ),
+    mutant(
+        "broken_stream_keeps_answers",
+        _CACHE,
+        "        self._is_stream_open = False\n        self._stream += 1\n",
+        "        self._stream += 1\n",
+        f"{_TEST_CACHE}::TestStreams",
+    ),
+    mutant(
+        "cached_answer_outlives_its_session",
+        _CACHE,
+        "min(ticket.asked_at + self._max_age, self._clock() + remaining)",
+        "ticket.asked_at + self._max_age",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
+        "cached_answer_has_no_maximum_age",
+        _CACHE,
+        "min(ticket.asked_at + self._max_age, self._clock() + remaining)",
+        "self._clock() + remaining",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
+        "cache_holds_tokens",
+        _CACHE,
+        "return hashlib.sha256(token.encode()).digest()",
+        "return token.encode()",
+        f"{_TEST_CACHE}::TestEntries",
+    ),
+    mutant(
+        "ticket_is_taken_after_the_answer",
+        _GUARD,
+        "            ticket = self._cache.begin()\n            response = self._validate(token)\n",
+        "            response = self._validate(token)\n            ticket = self._cache.begin()\n",
+        _TEST_INVALIDATION,
+        "client/test_revocation_races.py",
+    ),
+    mutant(
+        "forked_process_keeps_the_cache",
+        "client/invalidation.py",
+        "            self._cache.stream_broken()\n            self._thread =",
+        "            self._thread =",
+        f"{_TEST_INVALIDATION}::TestWatch",
+    ),
+    mutant(
+        "watch_that_ended_keeps_the_cache",
+        "client/aio/invalidation.py",
+        "self._cache.stream_broken()",
+        "pass",
+        f"{_TEST_INVALIDATION}",
+    ),
+    mutant(
+        "silent_stream_is_kept",
+        "client/invalidation.py",
+        "if now() - self._last_message_at > MAX_STREAM_SILENCE:",
+        "if now() < self._last_message_at:",
+        f"{_TEST_INVALIDATION}::TestWatch",
+    ),
+    mutant(
+        "call_that_may_not_run_twice_is_retried",
+        "client/call_defaults.py",
+        "return reads or method.name in _REPEATABLE_METHODS",
+        'return reads or not method.name.startswith("Purge")',
+        "client/test_connect.py::TestCalls",
+    ),
+    mutant(
+        "retried_creation_has_no_request_id",
+        "client/call_defaults.py",
+        "CallDefaults(timeout, _with_request_id) if is_creation else",
+        "CallDefaults(timeout) if is_creation else",
+        "client/test_connect.py::TestCalls",
+    ),
+    mutant(
+        "call_without_a_token_is_admitted",
+        _GUARD,
+        "if token is None and requirement is SessionRequirement.REQUIRED:",
+        "if token is None and requirement is SessionRequirement.NONE:",
+        f"{_TEST_GUARD}::TestCredentials",
+    ),
+    mutant(
+        "unchecked_session_is_admitted_during_an_outage",
+        _RULES,
+        "        if not isinstance(error, SessionError):\n",
+        "        if error is None:\n",
+        f"{_TEST_GUARD}::TestMethods",
+    ),
+    mutant(
+        "unnamed_method_is_open",
+        _RULES,
+        "return SessionRequirement.OPTIONAL if is_optional else SessionRequirement.REQUIRED",
+        "return SessionRequirement.OPTIONAL",
+        _TEST_GUARD,
+    ),
+    mutant(
+        "second_token_is_ignored",
+        _RULES,
+        "    if len(values) > 1 or not isinstance(values[0], str):",
+        "    if not isinstance(values[0], str):",
+        f"{_TEST_GUARD}::TestCredentials",
+    ),
+    mutant(
+        "stream_outlives_its_session",
+        _GUARD,
+        "                check()\n                yield response",
+        "                yield response",
+        f"{_TEST_GUARD}::TestStreams",
+    ),
+    mutant(
+        "path_like_an_open_one_is_open",
+        "client/asgi.py",
+        "return is_plain and (path in self._exact",
+        "return (path in self._exact",
+        f"{_TEST_ASGI}::TestPaths",
+    ),
+    mutant(
+        "cookie_replaces_the_header",
+        "client/asgi.py",
+        "        if authorizations:\n",
+        "        if authorizations and self._cookie is None:\n",
+        f"{_TEST_ASGI}::TestSessions",
+    ),
+)

@@ -1,0 +1,121 @@
+"""Mutants of scopes, commits in doubt, and the feed of ended sessions."""
+
+from tests.mutants.mutant import mutant
+
+_DATABASE = "storage/database.py"
+_DRIVER = "storage/driver"
+_FEED = "storage/session_events"
+
+_TEST_DATABASE = "storage/test_database.py"
+_TEST_CONNECTION = "storage/driver/test_connection.py"
+_TEST_APP = "server/test_app.py::TestDatabase"
+_TEST_MONITOR = "server/test_database_monitor.py::TestReadOnly"
+_TEST_FEED = "storage/session_events/test_feed.py"
+
+MUTANTS = (
+    mutant(
+        "snapshot_reads_several_moments",
+        _DATABASE,
+        'isolation_level="REPEATABLE READ"',
+        'isolation_level="READ COMMITTED"',
+        f"{_TEST_DATABASE}::TestScopes",
+    ),
+    mutant(
+        "transactions_begin_while_commits_are_in_doubt",
+        _DATABASE,
+        "if self._orphaned.in_doubt >= self.pool.size:",
+        "if self._orphaned.in_doubt > 2 * self.pool.size:",
+        f"{_TEST_CONNECTION}",
+    ),
+    mutant(
+        "cancelled_commit_is_cancelled",
+        f"{_DRIVER}/connection.py",
+        "        if self._is_commit:\n            self.orphaned.finish_commit(self, gen)\n",
+        "        if not gen:\n            self.orphaned.finish_commit(self, gen)\n",
+        _TEST_CONNECTION,
+    ),
+    mutant(
+        "cancelled_statement_of_its_own_is_cancelled",
+        f"{_DRIVER}/connection.py",
+        "return self._is_committing or self.each_statement_commits",
+        "return self._is_committing",
+        _TEST_CONNECTION,
+    ),
+    mutant(
+        "unconfirmed_commit_is_a_success",
+        f"{_DRIVER}/connection.py",
+        'if notice.source_function == "SyncRepWaitForLSN":',
+        'if notice.source_function == "another":',
+        "chaos/test_standby_away.py",
+    ),
+    mutant(
+        "orphaned_connection_is_used_again",
+        f"{_DRIVER}/connection.py",
+        "return self._is_orphaned or super().broken",
+        "return super().broken",
+        _TEST_CONNECTION,
+    ),
+    mutant(
+        "dead_connection_is_lent",
+        "storage/engine.py",
+        "    if is_dead(connection.driver_connection):\n",
+        "    if not connection:\n",
+        f"{_TEST_DATABASE}::TestPool",
+    ),
+    mutant(
+        "read_only_server_keeps_the_pool",
+        "storage/engine.py",
+        "        failure.is_disconnect = True",
+        "        failure.is_disconnect = False",
+        "storage/test_read_only.py",
+    ),
+    mutant(
+        "lost_listener_goes_unnoticed",
+        f"{_FEED}/feed.py",
+        "            subscriber.interrupt(StreamEndCause.LOST)\n\n\ndef",
+        "            subscriber.notify\n\n\ndef",
+        f"{_TEST_FEED}::TestListener",
+    ),
+    mutant(
+        "malformed_notification_is_ignored",
+        f"{_FEED}/feed.py",
+        "                subscriber.interrupt(StreamEndCause.LOST)\n\n    def _log_state",
+        "                pass\n\n    def _log_state",
+        f"{_TEST_FEED}::TestEnds",
+    ),
+    mutant(
+        "watch_begins_before_its_listener",
+        f"{_FEED}/feed.py",
+        "        if not listener.is_live:\n            raise StorageUnavailable\n",
+        "",
+        _TEST_FEED,
+    ),
+    mutant(
+        "tables_of_an_older_release_are_served",
+        "storage/readiness.py",
+        "if state.revision < head:",
+        "if state.revision > head:",
+        f"{_TEST_APP}::test_database_without_tables_is_not_served",
+    ),
+    mutant(
+        "read_only_database_serves_users",
+        "server/database_monitor.py",
+        "writes=found.problem is None",
+        "writes=found.reads",
+        f"{_TEST_MONITOR}::test_read_only_database_serves_sessions_but_no_users",
+    ),
+    mutant(
+        "lost_database_stays_serving",
+        "server/database_monitor.py",
+        "set_status(reads=found.reads,",
+        "set_status(reads=True,",
+        f"{_TEST_APP}::test_lost_database_is_unavailable_until_it_returns",
+    ),
+    mutant(
+        "health_is_serving_from_its_birth",
+        "servicers/health.py",
+        "dict.fromkeys(self._services, NOT_SERVING)",
+        "dict.fromkeys(self._services, SERVING)",
+        f"{_TEST_APP}::test_database_without_tables_is_not_served",
+    ),
+)
