@@ -95,8 +95,8 @@ MUTANTS = (
     mutant(
         "kept_session_may_be_of_another_user",
         _REPOSITORY,
-        "    _of_user, live, sessions.c.id.is_distinct_from(",
-        "    live, sessions.c.id.is_distinct_from(",
+        "    _of_user, is_unended, sessions.c.id.is_distinct_from(",
+        "    is_unended, sessions.c.id.is_distinct_from(",
         "storage/repositories/test_sessions.py::TestRevoke",
     ),
     mutant(
@@ -123,8 +123,8 @@ MUTANTS = (
     mutant(
         "expired_session_is_live",
         _STATE,
-        "live = sessions.c.is_valid & (sessions.c.expires_at > func.now())",
-        "live = sessions.c.is_valid",
+        "is_unended = sessions.c.is_valid & (sessions.c.expires_at > func.now())",
+        "is_unended = sessions.c.is_valid",
         "storage/repositories/test_session_rotation.py::TestRotate",
         "storage/repositories/test_sessions.py::TestRevoke",
     ),
@@ -178,12 +178,25 @@ MUTANTS = (
         "servicers/test_token_reuse.py",
     ),
     mutant(
-        "rotation_of_an_idle_session",
-        _ROTATION,
-        "        is_idle.is_not(True),  # it is NULL without a limit\n",
-        "",
-        "servicers/test_refresh_session.py",
-        "storage/repositories/test_session_rotation.py",
+        "idle_session_is_live",
+        _STATE,
+        "live = is_unended & is_in_use",
+        "live = is_unended",
+        "servicers/test_idle_sessions.py",
+    ),
+    mutant(
+        "late_use_revives_an_idle_session",
+        _REPOSITORY,
+        '"session_ids"), live, is_stale)',
+        '"session_ids"), is_stale)',
+        "servicers/test_idle_sessions.py",
+    ),
+    mutant(
+        "revocation_leaves_idle_sessions",
+        _REPOSITORY,
+        "    _of_user, is_unended, sessions.c.id.is_distinct_from(",
+        "    _of_user, live, sessions.c.id.is_distinct_from(",
+        "servicers/test_idle_sessions.py",
     ),
     mutant(
         "rotation_for_an_inactive_user",
