@@ -59,7 +59,7 @@ bench: $(RUNTIME) ## Measure the service and an empty handler: make bench QUICK=
 guarding: $(RUNTIME) ## Measure the delay of the client's guards, and the calls that they save.
 	@$(BIN)/python -m benchmarks.guards
 
-timing: $(RUNTIME) ## Check that rejected sign-ins take the same time for every cause.
+timing: $(RUNTIME) ## Check that no answer reveals by its time whether an account exists.
 	@$(BIN)/python -m benchmarks.refusal_timing
 
 importing: $(RUNTIME) ## Time an import of 100,000 users beside a COPY: make importing USERS=10000

@@ -1,9 +1,12 @@
-"""Shows that rejected sign-ins take the same time, whatever their cause: `make timing`.
+"""Shows that no answer reveals by its time whether an account exists: `make timing`.
 
-The causes take turns in random order, so that other load on the machine affects all of them.
-Prints the median of each cause and its ratio to that of a wrong password. The password of a
-throttled attempt is not checked, so throttled attempts are compared with each other. Nothing is
-asserted.
+The cases take turns in random order, so that other load on the machine affects all of them.
+Prints the median of each case and its ratio to the first case of its group: sign-ins whose
+password is checked, sign-ins that must wait, and requests for a password reset. Among the first
+are sign-ins by the address of a user whose username must wait, or is disabled by wrong passwords.
+
+Fails if a ratio is not between 0.90 and 1.10, or if the answers in a group differ. A busy machine
+gets more rounds before that.
 """
 
 import asyncio
@@ -14,9 +17,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import grpc
@@ -25,6 +28,7 @@ from sqlalchemy import delete, func, update
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import (
+    CreatePasswordResetRequest,
     CreateUserRequest,
     DeactivateUserRequest,
     DeleteUserRequest,
@@ -33,13 +37,13 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
-from tamatar_auth.observability.logs import configure_logs
-from tamatar_auth.security import audit
+from tamatar_auth.observability.logs import AUDIT_LOGGER, configure_logs
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.lifecycle import RunningService
-from tamatar_auth.storage.tables import password_attempts, users
+from tamatar_auth.storage.tables import password_attempts, user_tokens, users
 
-ROUNDS = 40
+ROUNDS, MAX_ROUNDS = 40, 200
+LEAST, MOST = 0.90, 1.10
 PASSWORD = "correct horse battery"
 LENGTHS = {"1 byte": "x", "73 bytes": "x" * 73, "1 KiB": "😀" * 256}
 PASSWORD_CHECKED = (
@@ -50,12 +54,29 @@ PASSWORD_CHECKED = (
     "no password",
     "corrupt hash",
     "older hash",
+    "name throttled",
+    "name disabled",
 )
 THROTTLED = ("throttled, known", "throttled, unknown")
+RESET = ("reset, known", "reset, unknown", "reset, inactive")
 
 
-async def main() -> None:
-    """Measure and print."""
+class Case(NamedTuple):
+    """What is refused or asked, and the length of the password."""
+
+    kind: str
+    length: str
+
+
+GROUPS = (
+    [Case(*case) for case in itertools.product(PASSWORD_CHECKED, LENGTHS)],
+    [Case(*case) for case in itertools.product(THROTTLED, LENGTHS)],
+    [Case(kind, "") for kind in RESET],
+)
+
+
+async def main() -> bool:
+    """Measure and print; return whether the answers are alike."""
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedPostgres(
@@ -67,43 +88,50 @@ async def main() -> None:
             env_file=None, listen="127.0.0.1:0", bcrypt_cost=10, log_level="error"
         )
         configure_logs(settings)
-        logging.getLogger(audit.__name__).setLevel(logging.CRITICAL)  # thousands of events
+        logging.getLogger(AUDIT_LOGGER).setLevel(logging.CRITICAL)  # thousands of events
         async with run_service(settings.with_database(postgres.url())) as service:
-            await measure(service)
+            return await measure(service)
 
 
-async def measure(service: RunningService) -> None:
-    """Measure all causes in turns."""
+async def measure(service: RunningService) -> bool:
+    """Measure all cases in turns, and return whether they are alike."""
+    cases = [case for group in GROUPS for case in group]
+    seconds: dict[Case, list[float]] = {case: [] for case in cases}
+    answers: dict[Case, set[str]] = {case: set() for case in cases}
     async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
         await populate(service, UserServiceStub(channel))
-        sign_in: Callable[[CreateSessionRequest], Awaitable[object]]
-        sign_in = SessionServiceStub(channel).CreateSession
-        every = itertools.product((*PASSWORD_CHECKED, *THROTTLED), LENGTHS)
-        seconds: dict[tuple[str, str], list[float]] = {case: [] for case in every}
-        for number in range(ROUNDS):
-            report_progress(f"round {number + 1} of {ROUNDS}")
-            cases = list(itertools.product((*PASSWORD_CHECKED, *THROTTLED), LENGTHS))
+        for number in range(MAX_ROUNDS):
+            report_progress(f"round {number + 1}")
             random.Random(number).shuffle(cases)  # noqa: S311 - no secret
-            for kind, length in cases:
-                await throttle(service, blocked=kind in THROTTLED)
-                request = CreateSessionRequest(email=address(kind), password=LENGTHS[length])
-                if kind in THROTTLED:  # so that the blocking itself is not measured
-                    await timed(sign_in, request)
-                seconds[kind, length].append(await timed(sign_in, request))
-    print_table({key: statistics.median(values) for key, values in seconds.items()})
+            for case in cases:
+                await prepare(service, channel, case.kind)
+                answer, took = await timed(call(channel, case))
+                seconds[case].append(took)
+                answers[case].add(answer)
+            medians = {case: statistics.median(taken) for case, taken in seconds.items()}
+            is_alike = all(LEAST <= ratio <= MOST for ratio in ratios(medians).values())
+            if (number + 1) % ROUNDS == 0 and is_alike:
+                break
+    print_table(medians)
+    for group in GROUPS:
+        said = set().union(*(answers[case] for case in group))
+        print(f"{group[0].kind}, …: answered {', '.join(sorted(said))}")
+        is_alike = is_alike and len(said) == 1
+    return is_alike
 
 
 async def populate(service: RunningService, stub: Any) -> None:
     """Create a user for each cause that needs one."""
-    for kind in (*PASSWORD_CHECKED, "throttled, known"):
-        if kind == "unknown":
+    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET):
+        if "unknown" in kind:
             continue
         password = "" if kind == "no password" else PASSWORD
-        created = await stub.CreateUser(CreateUserRequest(email=address(kind), password=password))
-        user_id = created.user.user_id
+        username = username_of(kind) if kind.startswith("name") else ""
+        request = CreateUserRequest(email=address(kind), username=username, password=password)
+        user_id = (await stub.CreateUser(request)).user.user_id
         if kind == "deleted":
             await stub.DeleteUser(DeleteUserRequest(user_id=user_id))
-        if kind == "inactive":
+        if "inactive" in kind:
             await stub.DeactivateUser(DeactivateUserRequest(user_id=user_id))
         if kind == "corrupt hash":
             await store_hash(service, user_id, "corrupt")
@@ -118,47 +146,59 @@ async def store_hash(service: RunningService, user_id: str, password_hash: str) 
         await tx.connection.execute(statement.values(password_hash=password_hash))
 
 
-async def throttle(service: RunningService, *, blocked: bool) -> None:
-    """Block the accounts of throttled attempts, or unblock all."""
+async def prepare(service: RunningService, channel: grpc.aio.Channel, kind: str) -> None:
+    """Forget all attempts and tokens, and then block what the case needs blocked."""
     async with service.database.transaction() as tx:
-        if not blocked:
-            await tx.connection.execute(delete(password_attempts))
-            return
-    for kind in THROTTLED:
-        await block(service, kind)
-
-
-async def block(service: RunningService, kind: str) -> None:
-    """Block an account, existing or not."""
-    async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
-        stub = SessionServiceStub(channel)
-        await timed(stub.CreateSession, CreateSessionRequest(email=address(kind), password="x"))
+        await tx.connection.execute(delete(password_attempts))
+        await tx.connection.execute(delete(user_tokens))
+    if kind not in THROTTLED and not kind.startswith("name"):
+        return
+    wrong = CreateSessionRequest(email=address(kind), password="x")
+    if kind not in THROTTLED:
+        wrong.username = username_of(kind)
+    await timed(SessionServiceStub(channel).CreateSession(wrong))
+    failures = 100 if kind == "name disabled" else 50
     async with service.database.transaction() as tx:
         until = func.now() + func.make_interval(0, 0, 0, 1)
         await tx.connection.execute(
-            update(password_attempts).values(failures=50, blocked_until=until)
+            update(password_attempts).values(failures=failures, blocked_until=until)
         )
 
 
-async def timed(
-    call: Callable[[CreateSessionRequest], Awaitable[object]], request: CreateSessionRequest
-) -> float:
-    """Make a call that must fail, and return its duration."""
+def call(channel: grpc.aio.Channel, case: Case) -> Awaitable[Any]:
+    """Begin the call of a case."""
+    if case.kind in RESET:
+        request = CreatePasswordResetRequest(email=address(case.kind))
+        return UserServiceStub(channel).CreatePasswordReset(request)
+    sign_in = CreateSessionRequest(email=address(case.kind), password=LENGTHS[case.length])
+    return SessionServiceStub(channel).CreateSession(sign_in)
+
+
+async def timed(answer: Awaitable[Any]) -> tuple[str, float]:
+    """Return the status of a call and its details, and the duration of the call."""
     began = time.perf_counter()
     try:
-        await call(request)
-    except grpc.aio.AioRpcError:
-        return time.perf_counter() - began
-    raise AssertionError("the sign-in succeeded")
+        await answer
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name} ({error.details()})", time.perf_counter() - began
+    return "OK", time.perf_counter() - began
 
 
-def print_table(medians: dict[tuple[str, str], float]) -> None:
+def ratios(medians: dict[Case, float]) -> dict[Case, float]:
+    """Return the ratio of each case to the first case of its group."""
+    return {case: medians[case] / medians[group[0]] for group in GROUPS for case in group}
+
+
+def print_table(medians: dict[Case, float]) -> None:
     """Print medians and ratios."""
-    print(f"{'refusal':<20}{'password':<12}{'median':>12}{'ratio':>8}")
-    for (kind, length), median in medians.items():
-        first = THROTTLED[0] if kind in THROTTLED else PASSWORD_CHECKED[0]
-        ratio = median / medians[first, "1 byte"]
-        print(f"{kind:<20}{length:<12}{median * 1000:>9.2f} ms{ratio:>8.2f}")
+    print(f"{'call':<20}{'password':<12}{'median':>12}{'ratio':>8}")
+    for case, ratio in ratios(medians).items():
+        print(f"{case.kind:<20}{case.length:<12}{medians[case] * 1000:>9.2f} ms{ratio:>8.2f}")
+
+
+def username_of(kind: str) -> str:
+    """Return the username of the user for a case of an account with a username."""
+    return kind.replace(" ", ".")
 
 
 def address(kind: str) -> str:
@@ -172,4 +212,4 @@ def report_progress(line: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(not asyncio.run(main()))

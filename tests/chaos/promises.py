@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import bcrypt
 import psycopg
 
-from tamatar.auth.v1.user_service_pb2 import GetUserRequest, UpdateUserRequest
+from tamatar.auth.v1.portable_user_pb2 import PortableUser
+from tamatar.auth.v1.user_service_pb2 import GetUserRequest, ImportUsersRequest, UpdateUserRequest
 from tamatar_auth.client import AuthError
 from tamatar_auth.client.aio import AuthClient, connect
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tests.chaos.cluster import Service
 from tests.chaos.hostile import ATTACKS
 from tests.chaos.lost_connections import connections_lost
@@ -35,7 +38,7 @@ from tests.chaos.promise_table import (
     unknown_user,
     until,
 )
-from tests.support.calls import ada, sign_in, validate
+from tests.support.calls import PASSWORD, ada, sign_in, validate
 from tests.support.commands import COMMAND, environment
 
 ROUNDS, CALLERS = 20, 50
@@ -218,6 +221,35 @@ async def sign_in_storm(ground: Ground) -> Row:
     return row
 
 
+async def right_passwords(ground: Ground) -> Row:
+    """Sign one user in many times at once at two servers, with a hash that they replace."""
+    at_once = 2 * WAITING
+    row = Row(
+        "the right password is never too many attempts",
+        f"{at_once} sign-ins of one user at 2 servers, {ROUNDS} times",
+    )
+    async with cluster(ground, 2) as (services, _), servers_of(services) as servers:
+        for number in range(ROUNDS):
+            email = f"ada{number}@example.com"
+            outdated = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+            user = PortableUser(email=email, password_hash=outdated, email_verified=True)
+            async for _ in servers[0].users.ImportUsers(iter([ImportUsersRequest(users=[user])])):
+                pass
+            for wrong in range(number % (FREE_ATTEMPTS + 1)):
+                request = sign_in(email=email, password=f"wrong {wrong}")
+                await outcome(servers[wrong % 2].sessions.CreateSession(request))
+            calls = [
+                outcome(servers[each % 2].sessions.CreateSession(sign_in(email=email)))
+                for each in range(at_once)
+            ]
+            outcomes = Counter(await asyncio.gather(*calls))
+            row.calls += at_once
+            row.forbidden["no sign-in"] += outcomes.pop("OK", 0) == 0
+            outcomes.pop("SERVER_BUSY", 0)
+            row.forbidden += outcomes
+    return row
+
+
 async def hostile_clients(ground: Ground) -> Row:
     """Attack a server while honest calls continue."""
     row = Row("hostile clients", ", ".join(ATTACKS))
@@ -247,7 +279,7 @@ async def hostile_clients(ground: Ground) -> Row:
 
 PROMISES: Sequence[Callable[[Ground], Awaitable[Row]]] = (
     *(one_live_user, deadlines, database_gone, connections_lost, rolling_restart),
-    *(all_at_once, sign_in_storm, hostile_clients),
+    *(all_at_once, sign_in_storm, right_passwords, hostile_clients),
 )
 
 

@@ -22,7 +22,8 @@ from tamatar_auth.observability.logs import AUDIT_LOGGER
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.server.app import run_service
-from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS, MAX_FAILURES
+from tamatar_auth.storage.tables import password_attempts
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
@@ -387,6 +388,12 @@ async def too_many_attempts_on_unknown(scene):
     return scene.sign_in(email="unknown@example.com"), None
 
 
+async def disabled_password(scene):
+    await refused(scene.sign_in(password=WRONG_PASSWORD))
+    await scene.store(password_attempts, failures=MAX_FAILURES)
+    return scene.sign_in(), scene.user.user_id
+
+
 async def email_not_verified(scene):
     await scene.store(users_table, email_verified=False)
     return scene.sign_in(), scene.user.user_id
@@ -400,6 +407,7 @@ CAUSES = {
     wrong_password: Cause.WRONG_PASSWORD,
     too_many_attempts: Cause.TOO_MANY_ATTEMPTS,
     too_many_attempts_on_unknown: Cause.TOO_MANY_ATTEMPTS,
+    disabled_password: Cause.TOO_MANY_ATTEMPTS,
     email_not_verified: Cause.EMAIL_NOT_VERIFIED,
 }
 

@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
+import itertools
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import grpc
+import psycopg
 import pytest
 from grpc import StatusCode
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.security.attempt_keys import key_of_email
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tests.support.calls import (
     NEW_PASSWORD,
+    TOO_MANY_ATTEMPTS,
     ada,
     change,
     password_reset,
@@ -28,8 +34,10 @@ from tests.support.calls import (
 from tests.support.commands import serving
 from tests.support.databases import TEMPLATE
 from tests.support.session_watchers import End, watching
+from tests.support.waiting import eventually
 
 UNAUTHENTICATED = StatusCode.UNAUTHENTICATED
+SERVER_BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
 
 
 @dataclass
@@ -56,13 +64,18 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def addresses(postgres, tmp_path_factory):
-    """The addresses of two processes on one database."""
+def given(postgres):
+    """The settings of processes on one database."""
     name = f"processes_{uuid4().hex}"
     # With a smaller pool, calls would be refused when PostgreSQL stalls.
-    given = {"TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE), "TAMATAR_POOL_SIZE": "30"}
+    yield {"TAMATAR_DATABASE_URL": postgres.create(name, TEMPLATE), "TAMATAR_POOL_SIZE": "30"}
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="module")
+def addresses(given, tmp_path_factory):
+    """The addresses of two processes on one database."""
     with contextlib.ExitStack() as stack:
-        stack.callback(postgres.drop, name)
         servers = [
             stack.enter_context(serving(cwd=tmp_path_factory.mktemp("server"), **given))
             for _ in range(2)
@@ -199,6 +212,76 @@ async def test_50_concurrent_users_of_one_email_one_is_created(processes, attemp
     assert len(outcomes) - len(refused) == 1
     reasons = {(said.code, said.reason) for said in map(read_refusal, refused)}
     assert reasons == {(StatusCode.ALREADY_EXISTS, "EMAIL_TAKEN")}
+
+
+async def test_right_passwords_at_once_on_two_processes_sign_in(scene):
+    processes = (scene.first, scene.second)
+    await refusal(scene.first.sessions.CreateSession(sign_in(email=scene.user.email, password="x")))
+
+    outcomes = await sign_in_at_once(scene, processes * 10)
+
+    # A busy machine may need longer than a call waits for its turn.
+    assert set(outcomes) <= {"OK", SERVER_BUSY}
+    assert "OK" in outcomes
+
+
+async def test_wrong_passwords_at_once_on_two_processes_check_few(scene):
+    began = time.monotonic()
+    outcomes = await sign_in_at_once(scene, (scene.first, scene.second) * 100, password="x")
+    elapsed = time.monotonic() - began
+
+    checked = outcomes.count((UNAUTHENTICATED, "INVALID_CREDENTIALS"))
+    waits = itertools.accumulate(2**count for count in itertools.count())
+    ended = list(itertools.takewhile(lambda seconds: seconds <= elapsed, waits))
+    assert FREE_ATTEMPTS < checked <= FREE_ATTEMPTS + 1 + len(ended)
+    assert set(outcomes) <= {
+        (UNAUTHENTICATED, "INVALID_CREDENTIALS"),
+        TOO_MANY_ATTEMPTS,
+        SERVER_BUSY,
+    }
+
+
+async def test_attempts_of_killed_process_are_no_failures(scene, given, tmp_path):
+    """Its reservations count until they expire."""
+    email = scene.user.email
+    slow = {"TAMATAR_BCRYPT_COST": "16", "TAMATAR_HASH_THREADS": "4"}
+    url = given["TAMATAR_DATABASE_URL"]
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+
+        async def counter():
+            row = "SELECT failures, pending FROM password_attempts WHERE account = %s"
+            return await (await connection.execute(row, [key_of_email(email)])).fetchone()
+
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(serving(cwd=tmp_path, **given, **slow))
+            channel = grpc.aio.insecure_channel(server.addresses[0])
+            sessions = SessionServiceStub(channel)
+            wrong = sign_in(email=email, password="x")
+            calls = [sessions.CreateSession(wrong) for _ in range(FREE_ATTEMPTS + 1)]
+
+            async def all_are_in_progress():
+                return await counter() == (0, FREE_ATTEMPTS + 1)
+
+            await eventually(all_are_in_progress)
+            server.process.kill()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await channel.close()
+
+            assert await all_are_in_progress()
+        assert (
+            await refusal(scene.first.sessions.CreateSession(sign_in(email=email))) == SERVER_BUSY
+        )
+        await connection.execute("UPDATE password_attempts SET pending_until = now()")
+    await scene.first.sessions.CreateSession(sign_in(email=email))
+
+
+async def sign_in_at_once(scene, processes, **given):
+    """Sign the user in many times at once, and return OK or the refusal of each."""
+    request = sign_in(email=scene.user.email, **given)
+    calls = [process.sessions.CreateSession(request) for process in processes]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [read_refusal(each) if isinstance(each, grpc.RpcError) else None for each in outcomes]
+    return [(each.code, each.reason) if each else "OK" for each in refused]
 
 
 def cased(address, number):

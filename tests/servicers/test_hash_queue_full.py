@@ -17,6 +17,7 @@ from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.errors import ServiceStopping
+from tamatar_auth.security.attempt_keys import key_of_email
 from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.tables import password_attempts
@@ -84,9 +85,16 @@ async def reach(service, **expected):
 
 
 async def attempts(database):
+    """Return the failures that were counted, and the attempts in progress."""
+    typed = [key_of_email(f"unknown{number}@example.com") for number in range(200)]
+    counted = (func.sum(password_attempts.c.failures), func.sum(password_attempts.c.pending))
     async with database.read() as db:
-        counted = select(func.coalesce(func.sum(password_attempts.c.failures), 0))
-        return (await db.connection.execute(counted)).scalar_one()
+        found = await db.connection.execute(
+            select(*(func.coalesce(each, 0) for each in counted)).where(
+                password_attempts.c.account.in_(typed)
+            )
+        )
+        return tuple(found.one())
 
 
 async def hold(sessions, service, count):
@@ -197,7 +205,6 @@ class TestCancellation:
         self, service, sessions, user, gate, database
     ):
         tasks = await hold(sessions, service, THREADS)
-        before = await attempts(database)
         for _ in range(5):
             impatient = asyncio.create_task(attempt(sessions, 99))
             await reach(service, taken=THREADS + 1, hashing=THREADS, waiting=1)
@@ -205,16 +212,30 @@ class TestCancellation:
             await reach(service, taken=THREADS, hashing=THREADS, waiting=0)
 
         async def given_back():
-            return await attempts(database) == before
+            return await attempts(database) == (0, THREADS)
 
         await eventually(given_back)
         gate.open()
         await asyncio.gather(*tasks, return_exceptions=True)
+        assert await attempts(database) == (THREADS, 0)
 
-    async def test_attempt_is_undone_after_deadline_of_call(
+    async def test_wrong_password_of_cancelled_call_counts(self, service, sessions, gate, database):
+        tasks = await hold(sessions, service, PERMITS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert await attempts(database) != (THREADS, 0)
+        gate.open()
+
+        async def counted():
+            return await attempts(database) == (THREADS, 0)
+
+        await eventually(counted)
+
+    async def test_attempt_is_released_after_deadline_of_call(
         self, settings, database, gate, monkeypatch
     ):
-        monkeypatch.setattr(password_check, "UNDO_TIMEOUT", 30)
+        monkeypatch.setattr(password_check, "SETTLE_TIMEOUT", 30)
         hasty = {"hash_threads": 1, "call_deadline": timedelta(seconds=1.5)}
         async with (
             run_service(changed(settings, **hasty)) as service,
@@ -232,7 +253,7 @@ class TestCancellation:
                 await asyncio.sleep(0.1)
 
             async def given_back():
-                return await attempts(database) == 1
+                return await attempts(database) == (0, 1)
 
             await eventually(given_back)
             gate.open()
@@ -261,7 +282,7 @@ class TestRefusals:
         reasons = [said(outcome) for outcome in outcomes]
         assert reasons.count(SERVER_BUSY) == 200 - PERMITS
         assert reasons.count(INVALID_CREDENTIALS) == PERMITS == gate.checks
-        assert await attempts(database) == PERMITS
+        assert await attempts(database) == (PERMITS, 0)
         waits = {
             read_refusal(outcome).retry_seconds
             for outcome in outcomes

@@ -1,18 +1,23 @@
-"""Wrong passwords are counted by account, and the next attempt waits."""
+"""Wrong passwords are counted by what was typed and by account, and the next attempt waits."""
 
 import asyncio
 import contextlib
 import itertools
+from datetime import timedelta
+from uuid import UUID
 
 import bcrypt
 import grpc
 import pytest
+from grpc import StatusCode
 from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from tamatar_auth.security.passwords.hasher import PasswordHasher
+from tamatar_auth.security.attempt_keys import key_of_account, key_of_email
+from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
 from tamatar_auth.server.app import run_service
+from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.repositories.login_attempts import (
     FREE_ATTEMPTS,
@@ -37,10 +42,31 @@ from tests.support.calls import (
 )
 from tests.support.rows import run, wait_longer
 
+EMAIL = key_of_email("ada@example.com")
 
-async def failures(database):
-    found = await run(database, select(password_attempts.c.failures))
-    return found.scalar_one_or_none()
+
+async def failures(database, key=EMAIL):
+    """Return the failures of a counter, by default that of Ada's address."""
+    counted = select(password_attempts.c.failures).where(password_attempts.c.account == key)
+    return (await run(database, counted)).scalar_one_or_none()
+
+
+async def set_counter(database, key, **values):
+    """Change the counter of a key, which exists."""
+    await run(
+        database,
+        update(password_attempts).where(password_attempts.c.account == key).values(**values),
+    )
+
+
+def account(user):
+    return key_of_account(UUID(user.user_id))
+
+
+async def try_wrong_passwords(sessions, count=FREE_ATTEMPTS + 1, **who):
+    """Type wrong passwords, and return the refusals."""
+    wrong = [sign_in(password="x", **who)] * count
+    return [await refused(sessions.CreateSession(request)) for request in wrong]
 
 
 @pytest.fixture
@@ -135,14 +161,17 @@ class TestCounting:
 
         assert await tries() == await tries(email="unknown@example.com")
 
-    async def test_username_and_email_count_together(self, sessions, user, database):
-        for who in [{"username": "ada"}, {"email": "ADA@example.com"}] * 2:
-            await refused(sessions.CreateSession(sign_in(password="x", **who)))
+    async def test_forms_of_one_address_count_together(self, sessions, user, database):
+        for email in (
+            "ada@example.com",
+            "ADA@example.com",
+            "Ada@EXAMPLE.com",
+            "ada@\uff45xample.com",
+        ):
+            await try_wrong_passwords(sessions, 1, email=email)
         await wait_longer(database)
 
         assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
-        by_name = sign_in(username="ada")
-        assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
 
     async def test_change_password_attempts_count_too(self, users, sessions, user, database):
         for _ in range(FREE_ATTEMPTS + 1):
@@ -150,7 +179,7 @@ class TestCounting:
         await wait_longer(database)
 
         assert await refusal(change(users, user)) == TOO_MANY_ATTEMPTS
-        assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+        assert await failures(database, account(user)) == FREE_ATTEMPTS + 1
 
     async def test_change_of_email_keeps_the_count(self, users, sessions, user, database):
         for number in range(FREE_ATTEMPTS + 1):
@@ -182,11 +211,11 @@ class TestCounting:
     ):
         other = await users.CreateUser(ada(email="other@example.com"))
         await verify(database, other.user)
-        await refused(sessions.CreateSession(sign_in(password="x")))
+        await try_wrong_passwords(sessions, 1)
 
         await sessions.CreateSession(sign_in(email="other@example.com"))
 
-        assert await failures(database) == 1
+        assert await failures(database) == await failures(database, account(user)) == 1
 
 
 class TestClearing:
@@ -207,7 +236,7 @@ class TestClearing:
 
         await sessions.CreateSession(sign_in())
 
-        assert await failures(database) is None
+        assert (await run(database, select(password_attempts))).all() == []
 
     async def test_right_password_of_unverified_user_is_no_failure(self, users, sessions, database):
         await users.CreateUser(ada())
@@ -227,7 +256,8 @@ class TestLimits:
             row = await run(
                 database,
                 select(func.round(func.extract("epoch", password_attempts.c.blocked_until
-                                               - password_attempts.c.last_tried_at))),
+                                               - password_attempts.c.last_tried_at)))
+                .where(password_attempts.c.account == EMAIL),
             )  # fmt: skip
             waits.append(int(row.scalar_one()))
             await run(database, update(password_attempts).values(blocked_until=func.now()))
@@ -277,12 +307,134 @@ class TestLimits:
         assert await failures(database) == 21
 
     async def test_password_after_100_failures_needs_a_reset(self, users, sessions, user, database):
-        await refused(sessions.CreateSession(sign_in(password="x")))
-        await run(
-            database,
-            update(password_attempts).values(failures=MAX_FAILURES, blocked_until=func.now()),
-        )
+        await try_wrong_passwords(sessions, 1)
+        await set_counter(database, account(user), failures=MAX_FAILURES - 2)
+        await try_wrong_passwords(sessions, 1, username="ada")
+        assert await refusal(change(users, user, current_password="x")) == INVALID_CREDENTIALS
 
-        assert await refusal(sessions.CreateSession(sign_in())) == TOO_MANY_ATTEMPTS
+        assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
+        by_name = sign_in(username="ada")
+        assert await refusal(sessions.CreateSession(by_name)) == INVALID_CREDENTIALS
+        assert await refusal(change(users, user)) == INVALID_CREDENTIALS
         await reset(users, (await password_reset(users)).token)
         await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
+
+    async def test_password_after_99_failures_signs_in(self, sessions, user, database):
+        await try_wrong_passwords(sessions, 1, username="ada")
+        await set_counter(database, account(user), failures=MAX_FAILURES - 1)
+
+        await sessions.CreateSession(sign_in())
+
+        assert await failures(database, account(user)) is None
+
+    async def test_account_disabled_during_a_check_is_refused(
+        self, sessions, user, database, monkeypatch
+    ):
+        await try_wrong_passwords(sessions, 1)
+        checked, matches = asyncio.Event(), PasswordPermit.matches
+
+        async def late(*args):
+            is_right = await matches(*args)
+            await set_counter(database, account(user), failures=MAX_FAILURES)
+            checked.set()
+            return is_right
+
+        monkeypatch.setattr(PasswordPermit, "matches", late)
+
+        assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
+        assert checked.is_set()
+        assert await failures(database, account(user)) == MAX_FAILURES + 1
+
+
+class TestSecrecy:
+    """The waits, which tell nobody which names belong to one user."""
+
+    async def test_throttled_username_does_not_reveal_its_address(self, sessions, user, database):
+        said = await try_wrong_passwords(sessions, FREE_ATTEMPTS + 2, username="ada")
+        await wait_longer(database)
+
+        assert (said[-1].code, said[-1].reason) == TOO_MANY_ATTEMPTS
+        known = await try_wrong_passwords(sessions)
+        assert known == await try_wrong_passwords(sessions, email="unknown@example.com")
+        assert {(each.code, each.reason) for each in known} == {INVALID_CREDENTIALS}
+
+    async def test_disabled_username_does_not_reveal_its_address(self, sessions, user, database):
+        await try_wrong_passwords(sessions, username="ada")
+        await set_counter(database, account(user), failures=MAX_FAILURES)
+
+        known = await try_wrong_passwords(sessions, FREE_ATTEMPTS + 2)
+        assert known == await try_wrong_passwords(
+            sessions, FREE_ATTEMPTS + 2, email="unknown@example.com"
+        )
+
+    async def test_sign_in_by_address_keeps_the_wait_of_the_username(
+        self, sessions, user, database
+    ):
+        await try_wrong_passwords(sessions, username="ada")
+        await wait_longer(database)
+
+        await sessions.CreateSession(sign_in())
+
+        by_name = sign_in(username="ada")
+        assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
+
+    async def test_reset_ends_the_wait_of_its_address_only(self, users, sessions, user, database):
+        await try_wrong_passwords(sessions)
+        await try_wrong_passwords(sessions, username="ada")
+        await wait_longer(database)
+
+        await reset(users, (await password_reset(users)).token)
+
+        await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
+        by_name = sign_in(username="ada", password=NEW_PASSWORD)
+        assert await refusal(sessions.CreateSession(by_name)) == TOO_MANY_ATTEMPTS
+
+
+class TestRightPasswords:
+    """Right passwords at once, which are never too many attempts."""
+
+    @pytest.mark.parametrize("wrong_before", [0, FREE_ATTEMPTS])
+    async def test_right_passwords_at_once_all_sign_in(
+        self, patient_service, sessions, user, database, monkeypatch, wrong_before
+    ):
+        monkeypatch.setattr(password_check, "RESERVATION_WAIT", 60)
+        await try_wrong_passwords(sessions, wrong_before)
+        gather_at_the_door(monkeypatch, 48)
+        async with four_connections(patient_service) as others:
+            await asyncio.gather(*(other.CreateSession(sign_in()) for other in others * 12))
+
+        assert (await run(database, select(password_attempts))).all() == []
+
+    async def test_right_password_after_a_wait_signs_in_many_times(
+        self, patient_service, sessions, user, database, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "RESERVATION_WAIT", 60)
+        await try_wrong_passwords(sessions)
+        await set_counter(database, EMAIL, failures=20, blocked_until=func.now())
+        gather_at_the_door(monkeypatch, 20)
+        async with four_connections(patient_service) as others:
+            await asyncio.gather(*(other.CreateSession(sign_in()) for other in others * 5))
+
+    async def test_attempts_in_progress_make_others_wait_then_busy(
+        self, sessions, user, database, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "RESERVATION_WAIT", 0.1)
+        await try_wrong_passwords(sessions, 1)
+        await set_counter(
+            database,
+            EMAIL,
+            pending=FREE_ATTEMPTS,
+            pending_until=func.now() + timedelta(hours=1),
+        )
+
+        said = await refused(sessions.CreateSession(sign_in()))
+
+        assert (said.code, said.reason) == (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+        assert said.retry_seconds
+        assert await failures(database) == 1
+
+    async def test_attempts_of_a_killed_process_expire(self, sessions, user, database):
+        await try_wrong_passwords(sessions, 1)
+        await set_counter(database, EMAIL, pending=FREE_ATTEMPTS + 1, pending_until=func.now())
+
+        await sessions.CreateSession(sign_in())

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tamatar.auth.v1 import user_service_pb2
+from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import password_attempts
@@ -36,8 +37,11 @@ async def user(users, database):
     return created.user
 
 
-async def test_concurrent_sign_ins_with_outdated_hash_all_succeed(sessions, user, database):
-    await asyncio.gather(*(sessions.CreateSession(sign_in()) for _ in range(FREE_ATTEMPTS)))
+async def test_concurrent_sign_ins_with_outdated_hash_all_succeed(
+    sessions, user, database, monkeypatch
+):
+    monkeypatch.setattr(password_check, "RESERVATION_WAIT", 60)
+    await asyncio.gather(*(sessions.CreateSession(sign_in()) for _ in range(4 * FREE_ATTEMPTS)))
 
     async with database.read() as db:
         stored = await db.connection.execute(select(users_table.c.password_hash))

@@ -81,7 +81,7 @@ async def test_every_cause_is_refused_alike(service, users, sessions, database, 
 
     assert (said, statements) == reference
     assert said.code is StatusCode.UNAUTHENTICATED
-    assert len(statements) == 2
+    assert len(statements) == 3
 
 
 @pytest.mark.parametrize("length", PASSWORDS)

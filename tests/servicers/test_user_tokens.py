@@ -48,6 +48,14 @@ class TestUse:
         assert answer.user.email_verified
         await sessions.CreateSession(sign_in(password=NEW_PASSWORD))
 
+    @pytest.mark.parametrize("email", ["ADA@Example.COM", "Ada@\uff45xample.com"])
+    async def test_password_reset_names_the_address_to_send_to(self, users, user, email):
+        known = await password_reset(users, email)
+        unknown = await password_reset(users, email.lower().replace("ada", "bob"))
+
+        assert (known.email, unknown.email) == ("ada@example.com", "bob@example.com")
+        assert (bool(known.token), unknown.token) == (True, "")
+
     async def test_user_token_works_once(self, users, user):
         token = (await password_reset(users)).token
         await reset(users, token)
@@ -82,6 +90,15 @@ class TestUse:
 
         assert await refusal(verify_email(users, issued.token)) == TOKEN_INVALID
         assert await refusal(reset(users, forgotten.token)) == TOKEN_INVALID
+
+    async def test_password_reset_runs_one_statement_for_every_email(self, users, user, statements):
+        await password_reset(users)
+        known = statements.copy()
+        statements.clear()
+        await password_reset(users, "no@example.com")
+
+        assert known == statements
+        assert len(known) == 1
 
     async def test_password_reset_of_unknown_email_looks_alike(self, users, user):
         known, unknown = await password_reset(users), await password_reset(users, "no@example.com")

@@ -23,6 +23,7 @@ from tamatar_auth.errors.storage import (
 from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
 from tamatar_auth.storage.sqlstates import (
@@ -99,7 +100,7 @@ async def user_token_without_user(database, _user):
 
 async def attempt_without_user(database, _user):
     async with database.transaction() as tx:
-        await tx.attempts.record_attempt(b"a" * 32, uuid4())
+        await tx.attempts.record_failure(AttemptKeys(b"t" * 32, b"a" * 32, uuid4()))
 
 
 VIOLATIONS = {

@@ -1,23 +1,46 @@
-"""The keys under which password attempts are counted: a user, or an address without a user.
+"""The keys under which password attempts are counted: digests of 32 bytes.
 
-The attempts of a user follow the user when the address changes. They do not follow the address
-to another user.
+An attempt has two counters. One belongs to what was typed: an address, a username or a user's id,
+whether a user has it or not. Its waits are visible, and it reveals no other name of the user.
+The other belongs to the account, and follows the user when the address changes.
 """
 
 import hashlib
 from uuid import UUID
 
 
-def account_of_user(user_id: UUID) -> bytes:
-    """Return the key of a user, or of an id that no user has: 32 bytes."""
-    return hashlib.sha256(f"user:{user_id}".encode()).digest()
+def key_of_email(email: str) -> bytes:
+    """Return the key of a normalised address."""
+    return _digest(f"email:{email}")
 
 
-def account_of_email(email: str) -> bytes:
-    """Return the key of a normalised address that no user has."""
-    return hashlib.sha256(f"email:{email}".encode()).digest()
+def key_of_username(username: str) -> bytes:
+    """Return the key of a normalised username."""
+    return _digest(f"username:{username}")
 
 
-def account_of_username(username: str) -> bytes:
-    """Return the key of a normalised username that no user has."""
-    return hashlib.sha256(f"username:{username}".encode()).digest()
+def key_of_user_id(user_id: UUID) -> bytes:
+    """Return the key of an id that a caller named."""
+    return _digest(f"id:{user_id}")
+
+
+def key_of_account(user_id: UUID) -> bytes:
+    """Return the key of a user's account."""
+    return _digest(f"user:{user_id}")
+
+
+def key_without_account(typed: bytes) -> bytes:
+    """Return the key that stands for an account if no user has what was typed.
+
+    Attempts write the same rows with and without a user, so that they take the same time.
+    """
+    return _digest(f"none:{typed.hex()}")
+
+
+def key_of_reset(email: str) -> bytes:
+    """Return the key of the row that a reset without a user writes, as much as a token."""
+    return _digest(f"reset:{email}")
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,14 +1,16 @@
-"""The check of a password: attempts are counted, and refusals do not reveal their cause."""
+"""The check of a password: wrong ones are counted, and refusals do not reveal their cause."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.errors.users import Cause, InvalidCredentials, TooManyAttempts
-from tamatar_auth.security.attempt_keys import account_of_user
+from tamatar_auth.security.attempt_keys import key_of_account, key_without_account
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.credentials import (
@@ -16,9 +18,16 @@ from tamatar_auth.storage.repositories.credentials import (
     CredentialRepository,
     Credentials,
 )
+from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
+from tamatar_auth.storage.retry import backoff
 
-UNDO_TIMEOUT = 1.0
-"""Seconds to uncount an attempt; after that the attempt counts."""
+RESERVATION_WAIT = 5.0
+"""Seconds that a call waits while other calls check passwords of the same name."""
+
+SETTLE_TIMEOUT = 1.0
+"""Seconds to settle the attempt of a call that has gone; otherwise its reservation expires."""
+
+_LONGEST_BACKOFF = 3  # the number of the poll after which the backoff, 0.16 s, stays the same
 
 
 class Identity(NamedTuple):
@@ -26,11 +35,38 @@ class Identity(NamedTuple):
 
     find: Callable[[CredentialRepository, Any], Awaitable[Credentials]]
     value: Any
-    unknown_account: bytes
-    """The account of the attempts, if no user has the value."""
+    typed: bytes
+    """The key under which attempts with this value are counted."""
 
     def __repr__(self) -> str:
         return "Identity()"
+
+
+class Attempt(NamedTuple):
+    """A reserved attempt: its counters, and the credentials that the password must match."""
+
+    keys: AttemptKeys
+    credentials: Credentials
+    is_disabled: bool
+
+    def __repr__(self) -> str:
+        return "Attempt()"
+
+    @property
+    def usable_hash(self) -> str | None:
+        """The hash, or None if no password is right."""
+        return None if self.is_disabled else self.credentials.usable_hash
+
+    @property
+    def cause(self) -> Cause:
+        """The cause of the refusal."""
+        if self.credentials is NO_CREDENTIALS:
+            return Cause.NO_USER
+        if not self.credentials.is_active:
+            return Cause.INACTIVE_USER
+        if self.credentials.password_hash is None:
+            return Cause.NO_PASSWORD
+        return Cause.TOO_MANY_ATTEMPTS if self.is_disabled else Cause.WRONG_PASSWORD
 
 
 class PasswordCheck:
@@ -39,7 +75,8 @@ class PasswordCheck:
     def __init__(self, database: Database, passwords: PasswordHasher) -> None:
         self._database = database
         self.permit = passwords.permit
-        self._undo_tasks: set[asyncio.Task[None]] = set()
+        self._unsettled: set[asyncio.Task[None]] = set()
+        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
     async def verified(
@@ -47,15 +84,17 @@ class PasswordCheck:
     ) -> AsyncIterator[Credentials]:
         """Yield the credentials of a user whose password is right.
 
-        Raise `InvalidCredentials` or `TooManyAttempts`. All causes run the same two statements,
-        and compute one hash unless the account must wait.
+        Raise `InvalidCredentials`, `TooManyAttempts` or `ServerBusy`. All causes run the same
+        three statements, and compute one hash unless what was typed must wait.
 
         The block raises `InvalidCredentials` if the credentials changed since the check.
         `TransactionConflict` replaces it if the password is still right: the call runs again.
         """
-        credentials = await self._check(permit, identity, password)
+        attempt = await self._reserve(identity)
+        if not await self._check(permit, attempt, password):
+            raise InvalidCredentials(attempt.cause, attempt.keys.user_id)
         try:
-            yield credentials
+            yield attempt.credentials
         except InvalidCredentials:
             # A sign-in at the same time may have replaced an outdated hash.
             async with self._database.read() as db:
@@ -64,52 +103,86 @@ class PasswordCheck:
                 raise TransactionConflict from None
             raise
 
-    async def _check(
-        self, permit: PasswordPermit, identity: Identity, password: str
-    ) -> Credentials:
-        """Count an attempt, check the password, and clear the count if it is right."""
-        # Each statement commits by itself: the attempt counts even if the call is cancelled.
+    async def _reserve(self, identity: Identity) -> Attempt:
+        """Reserve an attempt, and wait while too many others are in progress."""
+        attempt = await self._try_to_reserve(identity)
+        if attempt is not None:
+            return attempt
+        time = asyncio.get_running_loop().time
+        until = time() + RESERVATION_WAIT
+        async with self._turn(identity.typed, until):
+            polls = 0
+            while (attempt := await self._try_to_reserve(identity)) is None:
+                if time() > until:
+                    raise ServerBusy
+                await asyncio.sleep(backoff(min(polls, _LONGEST_BACKOFF)))
+                polls += 1
+        return attempt
+
+    async def _try_to_reserve(self, identity: Identity) -> Attempt | None:
+        """Reserve an attempt, return None if others are in progress, or raise."""
         async with self._database.read() as db:
             credentials = await identity.find(db.credentials, identity.value)
-            user_id = None if credentials is NO_CREDENTIALS else credentials.user_id
-            account = identity.unknown_account if user_id is None else account_of_user(user_id)
-            wait = await db.attempts.record_attempt(account, user_id)
-        if wait is not None:
-            raise TooManyAttempts(wait, user_id)
-        if not await self._matches(permit, password, credentials, account):
-            raise InvalidCredentials(_cause(credentials), user_id)
-        async with self._database.read() as db:
-            await db.attempts.clear(account)
-        return credentials
+            keys = _keys(identity, credentials)
+            reservation = await db.attempts.reserve(keys)
+        if reservation.wait is not None:
+            raise TooManyAttempts(reservation.wait, keys.user_id)
+        is_granted, is_disabled = reservation.is_granted, reservation.is_disabled
+        return Attempt(keys, credentials, is_disabled) if is_granted else None
 
-    async def _matches(
-        self, permit: PasswordPermit, password: str, credentials: Credentials, account: bytes
-    ) -> bool:
-        """Check the password without a connection, because a hash takes a quarter of a second."""
+    @contextlib.asynccontextmanager
+    async def _turn(self, typed: bytes, until: float) -> AsyncIterator[None]:
+        """Let one call at a time poll for an attempt, so that a flood does not fill the pool."""
+        turn = self._turns.setdefault(typed, asyncio.Lock())
         try:
-            return await permit.matches(password, credentials.usable_hash)
-        except asyncio.CancelledError:
-            if permit.was_dropped:  # the password was not checked
-                self._undo_attempt_later(account)
-            raise
+            async with asyncio.timeout_at(until):
+                await turn.acquire()
+        except TimeoutError:
+            raise ServerBusy from None
+        try:
+            yield
+        finally:
+            turn.release()
 
-    def _undo_attempt_later(self, account: bytes) -> None:
+    async def _check(self, permit: PasswordPermit, attempt: Attempt, password: str) -> bool:
+        """Check the password and settle the attempt. No connection is held during the hash."""
+        hashing = asyncio.ensure_future(permit.matches(password, attempt.usable_hash))
+        try:
+            is_right = await asyncio.shield(hashing)
+        except asyncio.CancelledError:
+            permit.drop()
+            self._settle_later(hashing, attempt)
+            raise
+        return await self._settle(attempt, is_right=is_right)
+
+    async def _settle(self, attempt: Attempt, *, is_right: bool) -> bool:
+        """Settle the attempt, even if the call is cancelled; return whether it succeeded."""
+        async with self._database.statements() as db:
+            if is_right and await db.attempts.record_success(attempt.keys):
+                return True
+            await db.attempts.record_failure(attempt.keys)
+        return False
+
+    def _settle_later(self, hashing: "asyncio.Future[bool]", attempt: Attempt) -> None:
         # A task with an empty context, because the call and its context are over.
         task = asyncio.get_running_loop().create_task(
-            self._undo_attempt(account), context=Context()
+            self._settle_after(hashing, attempt), context=Context()
         )
-        self._undo_tasks.add(task)
-        task.add_done_callback(self._undo_tasks.discard)
+        self._unsettled.add(task)
+        task.add_done_callback(self._unsettled.discard)
 
-    async def _undo_attempt(self, account: bytes) -> None:
-        with contextlib.suppress(Exception):  # the attempt counts then
-            async with asyncio.timeout(UNDO_TIMEOUT), self._database.read() as db:
-                await db.attempts.undo_attempt(account)
+    async def _settle_after(self, hashing: "asyncio.Future[bool]", attempt: Attempt) -> None:
+        with contextlib.suppress(Exception):  # the reservation expires then
+            await asyncio.wait([hashing])
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                if not hashing.cancelled():
+                    await self._settle(attempt, is_right=hashing.result())
+                    return
+                async with self._database.statements() as db:  # it was not checked
+                    await db.attempts.release(attempt.keys)
 
 
-def _cause(credentials: Credentials) -> Cause:
+def _keys(identity: Identity, credentials: Credentials) -> AttemptKeys:
     if credentials is NO_CREDENTIALS:
-        return Cause.NO_USER
-    if not credentials.is_active:
-        return Cause.INACTIVE_USER
-    return Cause.NO_PASSWORD if credentials.password_hash is None else Cause.WRONG_PASSWORD
+        return AttemptKeys(identity.typed, key_without_account(identity.typed), None)
+    return AttemptKeys(identity.typed, key_of_account(credentials.user_id), credentials.user_id)

@@ -12,7 +12,7 @@ from tamatar_auth.config.lifetimes import SessionSettings
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.security import audit
-from tamatar_auth.security.attempt_keys import account_of_email, account_of_username
+from tamatar_auth.security.attempt_keys import key_of_email, key_of_username
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
@@ -199,6 +199,6 @@ async def _hash_if_outdated(
 def _identity(request: pb.CreateSessionRequest) -> Identity:
     if request.HasField("email"):
         email = normalize_email(request.email)
-        return Identity(CredentialRepository.find_by_email, email, account_of_email(email))
+        return Identity(CredentialRepository.find_by_email, email, key_of_email(email))
     name = normalize_username(request.username)
-    return Identity(CredentialRepository.find_by_username, name, account_of_username(name))
+    return Identity(CredentialRepository.find_by_username, name, key_of_username(name))

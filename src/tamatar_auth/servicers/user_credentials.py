@@ -5,7 +5,12 @@ from uuid import UUID
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.config.lifetimes import UserTokenSettings
 from tamatar_auth.security import audit
-from tamatar_auth.security.attempt_keys import account_of_user
+from tamatar_auth.security.attempt_keys import (
+    key_of_account,
+    key_of_email,
+    key_of_reset,
+    key_of_user_id,
+)
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email
 from tamatar_auth.security.passwords.hasher import PasswordHasher
@@ -16,7 +21,7 @@ from tamatar_auth.servicers.messages import timestamp, user_message
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, CredentialRepository
+from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
 
 VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
@@ -43,7 +48,7 @@ class CredentialMethods:
     ) -> pb.ChangePasswordResponse:
         user_id, kept_id = UUID(request.user_id), optional_id(request.keep_session_id)
         find = CredentialRepository.find_by_user_id
-        identity = Identity(find, user_id, account_of_user(user_id))
+        identity = Identity(find, user_id, key_of_user_id(user_id))
         async with (
             self._check.permit() as permit,
             self._check.verified(permit, identity, request.current_password) as checked,
@@ -87,17 +92,14 @@ class CredentialMethods:
     ) -> pb.CreatePasswordResetResponse:
         email, token = normalize_email(request.email), UserToken.issue()
         lifetime = self._lifetimes.password_reset_lifetime
-        async with self._database.transaction() as tx:
-            found = await tx.credentials.find_by_email(email)
-            known = found is not NO_CREDENTIALS and found.is_active
-            if known:
-                owner = TokenOwner(found.user_id, email)
-                expires = await tx.user_tokens.issue(RESET, owner, token.digest, lifetime)
-            else:
-                expires = await tx.user_tokens.expiry_of_new(lifetime)
-        audit.record(Event.PASSWORD_RESET_CREATED, user_id=found.user_id if known else None)
+        # One statement and one commit, with and without a user.
+        async with self._database.statements() as db:
+            user_id, expires = await db.user_tokens.issue_reset(
+                email, token.digest, lifetime, stand_in=key_of_reset(email)
+            )
+        audit.record(Event.PASSWORD_RESET_CREATED, user_id=user_id)
         return pb.CreatePasswordResetResponse(
-            token=token.text if known else "", expire_time=timestamp(expires)
+            token=token.text if user_id else "", expire_time=timestamp(expires), email=email
         )
 
     async def ResetPassword(
@@ -115,6 +117,7 @@ class CredentialMethods:
             await tx.user_tokens.consume(RESET, digest)
             ended = await tx.sessions.revoke_of_user(user.id)
             await tx.user_tokens.revoke(user.id)
-            await tx.attempts.clear(account_of_user(user.id))
+            # Not the username's: a wait that ends with that of an address would link the two.
+            await tx.attempts.clear(key_of_account(user.id), key_of_email(owner.email))
         audit.record(Event.PASSWORD_RESET, user_id=user.id, revoked_sessions=ended)
         return pb.ResetPasswordResponse(user=user_message(user), revoked_session_count=ended)

@@ -199,10 +199,10 @@ user_tokens = Table(
 
 
 class PasswordAttemptColumns(TypedColumns):
-    """Wrong passwords since the last right one, by the digest of the account.
+    """Wrong passwords since the last right one, and the checks in progress.
 
-    The account is a user, or an address or username without a user, which is stored only as
-    a digest.
+    `account` is a digest of a user's id, or of an address, username or id as it was typed. Only
+    the former has the `user_id`.
     """
 
     account: Named[bytes] = Column(LargeBinary, primary_key=True)
@@ -210,6 +210,9 @@ class PasswordAttemptColumns(TypedColumns):
     failures: Named[int] = Column(Integer)
     blocked_until: Named[datetime] = Column(_MOMENT)
     last_tried_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
+    pending: Named[int] = Column(Integer, server_default=text("0"))
+    # Checks that never end, because their process was killed, no longer count from then on.
+    pending_until: Named[datetime] = Column(_MOMENT, server_default=func.now())
 
 
 password_attempts = Table(

@@ -13,6 +13,7 @@ from tamatar_auth.errors import Failure
 from tamatar_auth.storage.database import Scope
 from tamatar_auth.storage.repositories.credentials import Credentials
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
+from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
@@ -28,6 +29,7 @@ OTHER_ADA = NewUser(id=UUID(int=2), email="ada@example.com", request_id=ID)
 IMPORTED = ImportedUser(user=OTHER_ADA, profile=ProfileRow())
 CHECKED = Credentials(ID, "ada@example.com", "hash", is_active=True)
 OWNER = TokenOwner(ID, "ada@example.com")
+KEYS = AttemptKeys(typed=DIGEST, account=b"a" * 32, user_id=None)
 RESET = TokenPurpose.PASSWORD_RESET
 
 CALLS = [
@@ -72,9 +74,14 @@ CALLS = [
     ("user_tokens.get", lambda get: get(RESET, DIGEST)),
     ("user_tokens.consume", lambda consume: consume(RESET, DIGEST)),
     ("user_tokens.revoke", lambda revoke: revoke(ID)),
-    ("user_tokens.expiry_of_new", lambda expiry: expiry(DAY)),
-    ("attempts.record_attempt", lambda record: record(DIGEST, None)),
-    ("attempts.undo_attempt", lambda undo: undo(DIGEST)),
+    (
+        "user_tokens.issue_reset",
+        lambda issue: issue("ada@example.com", DIGEST, DAY, stand_in=DIGEST),
+    ),
+    ("attempts.reserve", lambda reserve: reserve(KEYS)),
+    ("attempts.release", lambda release: release(KEYS)),
+    ("attempts.record_failure", lambda record: record(KEYS)),
+    ("attempts.record_success", lambda record: record(KEYS)),
     ("attempts.clear", lambda clear: clear(DIGEST)),
     ("imports.add", lambda add: add([IMPORTED])),
     ("imports.add_profiles", lambda add: add([])),

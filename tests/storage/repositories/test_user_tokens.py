@@ -9,11 +9,11 @@ from sqlalchemy import func, select, update
 
 from tamatar_auth.errors.users import UserTokenInvalid
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
-from tamatar_auth.storage.tables import user_tokens
+from tamatar_auth.storage.tables import password_attempts, user_tokens
 from tests.support.rows import new_user
 
 VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
-DIGEST, NEWER = b"d" * 32, b"n" * 32
+DIGEST, NEWER, STAND_IN = b"d" * 32, b"n" * 32, b"s" * 32
 LIFETIME = timedelta(minutes=10)
 
 
@@ -21,9 +21,9 @@ LIFETIME = timedelta(minutes=10)
 def do(database):
     """Run one method of the repository in a transaction of its own."""
 
-    async def do(method, *arguments):
+    async def do(method, *arguments, **named):
         async with database.transaction() as tx:
-            return await getattr(tx.user_tokens, method)(*arguments)
+            return await getattr(tx.user_tokens, method)(*arguments, **named)
 
     return do
 
@@ -53,6 +53,12 @@ def age(database):
             await tx.connection.execute(update(user_tokens).values(columns))
 
     return age
+
+
+async def stand_ins(database):
+    columns = password_attempts.c["account", "user_id", "failures"]
+    async with database.read() as db:
+        return (await db.connection.execute(select(*columns))).all()
 
 
 async def test_issue_sets_expiry_from_time_of_transaction(do, owner, rows):
@@ -148,9 +154,29 @@ async def test_purge_deletes_tokens_of_user(database, do, owner, rows):
     assert await rows() == []
 
 
-async def test_expiry_of_new_equals_expiry_of_issued_token(database, owner, rows):
-    async with database.transaction() as tx:
-        would = await tx.user_tokens.expiry_of_new(LIFETIME)
-        does = await tx.user_tokens.issue(RESET, owner, DIGEST, LIFETIME)
+async def test_issue_reset_replaces_older_token_of_address(do, database, owner, rows):
+    await do("issue", RESET, owner, DIGEST, LIFETIME)
 
-    assert would == does
+    user_id, expires = await do("issue_reset", owner.email, NEWER, LIFETIME, stand_in=STAND_IN)
+
+    (row,) = await rows()
+    assert (user_id, row.token_digest, row.email) == (owner.user_id, NEWER, owner.email)
+    assert row.expires_at == expires == row.created_at + LIFETIME
+    assert await stand_ins(database) == []
+
+
+@pytest.mark.parametrize("kind", ["unknown", "inactive", "deleted"])
+async def test_issue_reset_without_active_user_stores_a_stand_in(do, database, owner, rows, kind):
+    async with database.transaction() as tx:
+        if kind == "inactive":
+            await tx.users.set_active(owner.user_id, active=False)
+        if kind == "deleted":
+            await tx.users.delete(owner.user_id, deleted_by=None)
+    email = "unknown@example.com" if kind == "unknown" else owner.email
+
+    for _ in range(2):
+        user_id, expires = await do("issue_reset", email, DIGEST, LIFETIME, stand_in=STAND_IN)
+
+    assert (user_id, await rows()) == (None, [])
+    assert expires
+    assert await stand_ins(database) == [(STAND_IN, None, 0)]

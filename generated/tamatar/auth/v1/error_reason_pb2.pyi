@@ -67,8 +67,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     verified yet.
     """
     TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 22
-    """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this account.
-    `google.rpc.RetryInfo` says when the next attempt is checked.
+    """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address,
+    username or user id, whether a user has it or not. `google.rpc.RetryInfo`
+    says when the next attempt is checked.
     """
     USER_TOKEN_INVALID: _ErrorReason.ValueType  # 23
     """UNAUTHENTICATED: the one-time token is unknown, was used, has expired, or
@@ -76,9 +77,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SERVER_BUSY: _ErrorReason.ValueType  # 24
     """RESOURCE_EXHAUSTED: the server is at its limit of concurrent calls,
-    password hashes, streams or database connections. This call was rejected,
-    changed nothing, and did not count as an attempt. `google.rpc.RetryInfo`
-    says when to try again.
+    password hashes, streams or database connections, or of checks of one
+    user's password. This call was rejected, changed nothing, and did not count
+    as an attempt. `google.rpc.RetryInfo` says when to try again.
     """
     SESSION_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: no session has this token. A replaced token that no longer
@@ -196,8 +197,9 @@ EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 21
 verified yet.
 """
 TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 22
-"""RESOURCE_EXHAUSTED: too many wrong passwords were tried for this account.
-`google.rpc.RetryInfo` says when the next attempt is checked.
+"""RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address,
+username or user id, whether a user has it or not. `google.rpc.RetryInfo`
+says when the next attempt is checked.
 """
 USER_TOKEN_INVALID: ErrorReason.ValueType  # 23
 """UNAUTHENTICATED: the one-time token is unknown, was used, has expired, or
@@ -205,9 +207,9 @@ was made for another address. The response is the same in all these cases.
 """
 SERVER_BUSY: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED: the server is at its limit of concurrent calls,
-password hashes, streams or database connections. This call was rejected,
-changed nothing, and did not count as an attempt. `google.rpc.RetryInfo`
-says when to try again.
+password hashes, streams or database connections, or of checks of one
+user's password. This call was rejected, changed nothing, and did not count
+as an attempt. `google.rpc.RetryInfo` says when to try again.
 """
 SESSION_UNKNOWN: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: no session has this token. A replaced token that no longer

@@ -273,7 +273,7 @@ class UserServiceServicer(object):
         """Creates a one-time token that allows its holder to set a new password. The
         caller sends it to the address. An earlier token of the user for this
         purpose no longer works. For an address without a user the response is the
-        same, but has no token.
+        same, but has no token. Send the token to the `email` of the response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

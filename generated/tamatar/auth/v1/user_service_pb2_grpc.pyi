@@ -117,7 +117,7 @@ class UserServiceStub:
     """Creates a one-time token that allows its holder to set a new password. The
     caller sends it to the address. An earlier token of the user for this
     purpose no longer works. For an address without a user the response is the
-    same, but has no token.
+    same, but has no token. Send the token to the `email` of the response.
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]
     """Sets a new password by a one-time token, revokes all the user's sessions,
@@ -237,7 +237,7 @@ class UserServiceAsyncStub(UserServiceStub):
     """Creates a one-time token that allows its holder to set a new password. The
     caller sends it to the address. An earlier token of the user for this
     purpose no longer works. For an address without a user the response is the
-    same, but has no token.
+    same, but has no token. Send the token to the `email` of the response.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ResetPasswordRequest, _user_service_pb2.ResetPasswordResponse]  # type: ignore[assignment]
     """Sets a new password by a one-time token, revokes all the user's sessions,
@@ -444,7 +444,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a one-time token that allows its holder to set a new password. The
         caller sends it to the address. An earlier token of the user for this
         purpose no longer works. For an address without a user the response is the
-        same, but has no token.
+        same, but has no token. Send the token to the `email` of the response.
         """
 
     @_abc_1.abstractmethod

@@ -42,8 +42,7 @@ class HashPermit:
         self._threads = threads
         self._observe = observe
         self._latest: asyncio.Future[Any] | None = None
-        self.was_dropped = False
-        """Whether the latest hash was cancelled before a thread started it."""
+        self._latest_job: HashJob[Any] | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run work on a thread and return its result.
@@ -56,12 +55,17 @@ class HashPermit:
         future.add_done_callback(lambda _: self._observe(job))
         # Mark the error as retrieved, because a cancelled call never awaits it.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._latest = future
+        self._latest, self._latest_job = future, job
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            self.was_dropped = self._threads.drop(job)
+            self.drop()
             raise
+
+    def drop(self) -> None:
+        """Cancel the latest work if no thread has started it."""
+        if self._latest_job is not None:
+            self._threads.drop(self._latest_job)
 
     def when_idle(self, release: Callable[[], None]) -> None:
         """Call `release` at once, or when the running hash of this permit is done."""

@@ -109,10 +109,9 @@ class PasswordPermit:
         self._schemes = schemes
         self._permit = permit
 
-    @property
-    def was_dropped(self) -> bool:
-        """Whether the latest hash was cancelled before it started."""
-        return self._permit.was_dropped
+    def drop(self) -> None:
+        """Cancel the latest hash if it has not started."""
+        self._permit.drop()
 
     async def hash(self, password: str) -> str:
         """Hash a password with the newest key."""

@@ -1,16 +1,18 @@
 """One-time tokens of users: issued, read and consumed once."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Interval, bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Interval, LargeBinary, String, bindparam, delete, func, literal, select
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.sql import ColumnElement, Select
 
 from tamatar_auth.errors.users import UserTokenInvalid
 from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.tables import user_tokens
+from tamatar_auth.storage.tables import password_attempts, user_tokens, users
 
 
 class TokenPurpose(StrEnum):
@@ -36,18 +38,62 @@ _is_valid = (
     & (_columns.expires_at > func.now())
 )
 
-_new = insert(user_tokens).values(created_at=func.now(), expires_at=_expiry)
-_issue = (
-    _new.on_conflict_do_update(
+
+def _replacing(new: Insert) -> Insert:
+    """Let a new token replace the user's previous one of its purpose."""
+    changed = ("token_digest", "email", "created_at", "expires_at")
+    return new.on_conflict_do_update(
         index_elements=[_columns.user_id, _columns.purpose],
-        set_={
-            name: _new.excluded[name]
-            for name in ("token_digest", "email", "created_at", "expires_at")
-        },
+        set_={name: new.excluded[name] for name in changed},
     )
+
+
+_issue = (
+    _replacing(insert(user_tokens).values(created_at=func.now(), expires_at=_expiry))
     .returning(_columns.expires_at)
     .execution_options(summary="INSERT user_tokens")
 )
+
+
+def _issue_reset_statement() -> Select[*tuple[Any, ...]]:
+    """Build the statement that issues a reset token to the user of an address, if there is one.
+
+    Otherwise it writes a row without a meaning, which is swept. So it takes the same time.
+    """
+    email = bindparam("email", type_=String)
+    is_known = (users.c.email == email) & users.c.deleted_at.is_(None) & users.c.is_active
+    known = select(users.c.id).where(is_known).cte("known")
+    new: Mapping[str, ColumnElement[Any]] = {
+        "user_id": known.c.id,
+        "purpose": literal(TokenPurpose.PASSWORD_RESET.value),
+        "token_digest": bindparam("digest", type_=LargeBinary),
+        "email": email,
+        "created_at": func.now(),
+        "expires_at": _expiry,
+    }
+    issued = _replacing(insert(user_tokens).from_select([*new], select(*new.values())))
+    owner = issued.returning(_columns.user_id).cte("issued")
+    row: Mapping[str, ColumnElement[Any]] = {
+        "account": bindparam("stand_in", type_=LargeBinary),
+        "failures": literal(0),
+        "blocked_until": func.now(),
+    }
+    is_unknown = ~select(known.c.id).exists()
+    stand_in = (
+        insert(password_attempts)
+        .from_select([*row], select(*row.values()).where(is_unknown))
+        .on_conflict_do_update(
+            index_elements=[password_attempts.c.account], set_={"last_tried_at": func.now()}
+        )
+    )
+    return (
+        select(select(owner.c.user_id).scalar_subquery(), _expiry)
+        .add_cte(stand_in.cte("stand_in"))
+        .execution_options(summary="INSERT user_tokens")
+    )
+
+
+_issue_reset = _issue_reset_statement()
 _find = select(*_owner_columns).where(_is_valid).execution_options(summary="SELECT user_tokens")
 _consume = (
     delete(user_tokens)
@@ -60,7 +106,6 @@ _revoke = (
     .where(_columns.user_id == bindparam("owner_id"))
     .execution_options(summary="DELETE user_tokens")
 )
-_expiry_of_new = select(_expiry).execution_options(summary="SELECT")
 
 
 class UserTokenRepository(Repository):
@@ -82,6 +127,23 @@ class UserTokenRepository(Repository):
         }
         return (await self._connection.execute(_issue, values)).scalar_one()
 
+    async def issue_reset(
+        self, email: str, token_digest: bytes, lifetime: timedelta, *, stand_in: bytes
+    ) -> tuple[UUID | None, datetime]:
+        """Store a reset token for the active user of an address.
+
+        Return the user, or None and store `stand_in` as a key of attempts, and when the token
+        expires.
+        """
+        values = {
+            "email": email,
+            "digest": token_digest,
+            "lifetime": lifetime,
+            "stand_in": stand_in,
+        }
+        user_id, expires = (await self._connection.execute(_issue_reset, values)).one()
+        return user_id, expires
+
     async def get(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
         """Return the owner of a token, or raise `UserTokenInvalid`. The token stays valid."""
         values = {"of_purpose": purpose, "digest": token_digest}
@@ -98,8 +160,3 @@ class UserTokenRepository(Repository):
     async def revoke(self, user_id: UUID) -> None:
         """Delete every token of a user."""
         await self._connection.execute(_revoke, {"owner_id": user_id})
-
-    async def expiry_of_new(self, lifetime: timedelta) -> datetime:
-        """Return when a token issued now would expire."""
-        found = await self._connection.execute(_expiry_of_new, {"lifetime": lifetime})
-        return found.scalar_one()
