@@ -19,6 +19,7 @@ async def test_database_info_reports_connections_pool_and_versions(diagnostics, 
 
     assert info.connections.total >= info.connections.active + info.connections.idle >= 1
     assert info.connections.active >= 1
+    assert info.connections.hidden == 0
     assert info.pool.size == service.settings.database.pool_size
     assert int(info.server_version.partition(".")[0]) >= 15
     assert info.schema_revision == head_revision()

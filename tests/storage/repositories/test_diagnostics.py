@@ -1,5 +1,8 @@
 """DiagnosticsRepository: what PostgreSQL reports of itself."""
 
+import os
+from urllib.parse import urlsplit
+
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -8,6 +11,7 @@ from tamatar_auth.errors.storage import QueryStatisticsMissing
 from tamatar_auth.migrator.migrations import head_revision
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.readiness import check_readiness
 from tamatar_auth.storage.tables import metadata
 
 
@@ -26,8 +30,25 @@ async def test_connections_counts_those_of_this_database(elsewhere, empty_databa
             idle.execute("SELECT 1")
             after = await db.diagnostics.connections()
 
-    assert before == (1, 1, 0)
-    assert after == (2, 1, 1)
+    assert before == (1, 1, 0, 0)
+    assert after == (2, 1, 1, 0)
+
+
+@pytest.fixture
+def limited_url(empty_database):
+    """The URL of the empty database, with a role that has no rights."""
+    role, url = f"limited_{os.getpid()}", urlsplit(empty_database)
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'limited'")
+        yield url._replace(netloc=f"{role}:limited@{url.hostname}:{url.port}").geturl()
+        connection.execute(f"DROP ROLE {role}")
+
+
+async def test_connections_counts_what_role_may_not_see(settings, limited_url):
+    limited = Database(create_engine(settings.with_database(limited_url).database))
+    async with limited.read() as db:
+        assert await db.diagnostics.connections() == (2, 1, 0, 1)
+    await limited.close()
 
 
 async def test_server_version_is_that_of_server(database):
@@ -88,3 +109,20 @@ async def test_slowest_queries_without_extension_raises(elsewhere):
     async with elsewhere.read() as db:
         with pytest.raises(QueryStatisticsMissing):
             await db.diagnostics.slowest_queries(limit=1)
+
+
+async def test_slowest_queries_omit_health_check(database):
+    async with database.read() as db:
+        try:
+            await db.diagnostics.slowest_queries(limit=1)
+        except QueryStatisticsMissing:
+            pytest.skip("this PostgreSQL has no pg_stat_statements")
+        here = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        await db.connection.execute(text(f"SELECT pg_stat_statements_reset(0, {here})"))
+    assert (await check_readiness(database, head_revision())).problem is None
+    async with database.read() as db:
+        await db.connection.execute(text("SELECT 'another statement'"))
+        found = [row.query for row in await db.diagnostics.slowest_queries(limit=100)]
+
+    assert "SELECT $1" in found
+    assert not [query for query in found if "transaction_read_only" in query]

@@ -82,22 +82,28 @@ class ConnectionCounts(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """All connections."""
     active: _builtins.int
     """Connections that run a statement."""
     idle: _builtins.int
     """Connections that wait for a statement."""
+    hidden: _builtins.int
+    """Connections whose state the service may not see, because other roles opened them. They count
+    in `total` only. `GRANT pg_monitor TO ...` makes them visible to the role of the service.
+    """
     def __init__(
         self,
         *,
         total: _builtins.int = ...,
         active: _builtins.int = ...,
         idle: _builtins.int = ...,
+        hidden: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "idle", b"idle", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "hidden", b"hidden", "idle", b"idle", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

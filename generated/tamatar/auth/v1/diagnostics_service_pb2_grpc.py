@@ -61,6 +61,9 @@ class DiagnosticsServiceServicer(object):
     def ListSlowestQueries(self, request, context):
         """Returns the ten statements that took the most time of the database.
 
+        Statements of other roles are omitted unless the role of the service is in `pg_monitor`. The
+        health check of each second is omitted, too.
+
         Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

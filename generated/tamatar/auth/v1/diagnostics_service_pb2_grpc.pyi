@@ -38,6 +38,9 @@ class DiagnosticsServiceStub:
     ListSlowestQueries: _grpc.UnaryUnaryMultiCallable[_diagnostics_service_pb2.ListSlowestQueriesRequest, _diagnostics_service_pb2.ListSlowestQueriesResponse]
     """Returns the ten statements that took the most time of the database.
 
+    Statements of other roles are omitted unless the role of the service is in `pg_monitor`. The
+    health check of each second is omitted, too.
+
     Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
     """
 
@@ -50,6 +53,9 @@ class DiagnosticsServiceAsyncStub(DiagnosticsServiceStub):
     """Returns the connections to the database, and its versions."""
     ListSlowestQueries: _aio.UnaryUnaryMultiCallable[_diagnostics_service_pb2.ListSlowestQueriesRequest, _diagnostics_service_pb2.ListSlowestQueriesResponse]  # type: ignore[assignment]
     """Returns the ten statements that took the most time of the database.
+
+    Statements of other roles are omitted unless the role of the service is in `pg_monitor`. The
+    health check of each second is omitted, too.
 
     Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
     """
@@ -72,6 +78,9 @@ class DiagnosticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_diagnostics_service_pb2.ListSlowestQueriesResponse, _abc.Awaitable[_diagnostics_service_pb2.ListSlowestQueriesResponse]]:
         """Returns the ten statements that took the most time of the database.
+
+        Statements of other roles are omitted unless the role of the service is in `pg_monitor`. The
+        health check of each second is omitted, too.
 
         Fails with FAILED_PRECONDITION `QUERY_STATISTICS_MISSING`.
         """

@@ -18,6 +18,8 @@ class ConnectionCounts(NamedTuple):
     total: int
     active: int
     idle: int
+    hidden: int
+    """Connections of other roles, whose state needs the role `pg_monitor`."""
 
 
 class DatabaseState(NamedTuple):
@@ -55,7 +57,8 @@ HEALTH_CHECK_MARK = "/* health check */"
 _connections = text("""
     SELECT count(*),
            count(*) FILTER (WHERE state = 'active'),
-           count(*) FILTER (WHERE state = 'idle')
+           count(*) FILTER (WHERE state = 'idle'),
+           count(*) FILTER (WHERE backend_type IS NULL)
     FROM pg_stat_activity
     WHERE datname = current_database()
 """)
