@@ -19,7 +19,7 @@ INTRODUCTION = """\
 
 `make settings` writes this page from the [code](https://github.com/tamatar/tamatar-auth/tree/main/src/tamatar_auth/config). `tamatar-auth config show` prints the values in use and where each comes from, and `tamatar-auth config example` prints a `.env` file with the defaults.
 
-A setting comes from an option of the command, from the environment, or from a `.env` file in the working directory; the first of them wins. An empty variable counts as not set, and line breaks at the end of a value are ignored. A duration is a number with a unit: `250ms`, `10s`, `30m`, `12h` or `7d`. An invalid setting keeps the server from starting, and the message names the variable and its source. A variable with the prefix `TAMATAR_` that is no setting is logged as a warning.
+A setting comes from an option of the command, from the environment, or from a `.env` file in the working directory; the first of them wins. An empty variable counts as not set, and line breaks at the end of a value are ignored. A duration is a number with a unit: `250ms`, `10s`, `30m`, `12h` or `7d`. An invalid setting keeps the server from starting, and the message names the variable and its source. A variable with the prefix `TAMATAR_` that is no setting, or a line of the `.env` file that cannot be read, keeps a server of production from starting, and the message suggests the nearest name. In development it is logged as a warning. The variables that Kubernetes sets for a service of that name do not count.
 """  # noqa: E501 - a paragraph of Markdown is a line
 
 

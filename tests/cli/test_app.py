@@ -60,6 +60,12 @@ def findings(ended):
     return [(verdict == "ok", what, text) for verdict, what, text in split]
 
 
+def warnings(ended):
+    """Return the texts of the doctor's warnings by subject."""
+    split = (line.split(maxsplit=2) for line in ended.stdout.splitlines())
+    return {what: text for level, what, text in split if level == "warn"}
+
+
 class TestProgram:
     """Help, version and completion."""
 
@@ -116,7 +122,7 @@ class TestDoctor:
         ("given", "what", "words"),
         [
             ({"TAMATAR_POOL_SIZE": "0"}, "settings", "TAMATAR_POOL_SIZE (environment): "),
-            ({"TAMATAR_POOLSIZE": "9"}, "settings", "TAMATAR_POOLSIZE (environment); check"),
+            ({"TAMATAR_POOLSIZE": "9"}, "settings", "did you mean TAMATAR_POOL_SIZE?"),
             (
                 {"TAMATAR_CONNECT_TIMEOUT": "5s"},
                 "settings",
@@ -139,6 +145,25 @@ class TestDoctor:
         assert [each[1] for each in wrong] == [what]
         assert words in wrong[0][2]
         assert "hunter2" not in said.stdout + said.stderr
+
+    def test_doctor_warns_of_open_production(self, tmp_path, migrated_database):
+        production = {
+            "TAMATAR_ENVIRONMENT": "production",
+            "TAMATAR_DATABASE_URL": migrated_database,
+            "TAMATAR_PAGE_TOKEN_KEY": KEY,
+            "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
+        }
+
+        over_tcp = tamatar("doctor", cwd=tmp_path, **production, TAMATAR_LISTEN="127.0.0.1:0")
+        on_socket = tamatar("doctor", cwd=tmp_path, **production, TAMATAR_LISTEN="unix:auth.sock")
+
+        assert warnings(over_tcp) == {
+            "callers": "none configured: every caller on this machine is an admin;"
+            " set TAMATAR_CALLERS_FILE",
+            "certificate": "none configured: calls are not encrypted;"
+            " set TAMATAR_TLS_CERTIFICATE_FILE and TAMATAR_TLS_KEY_FILE, or use a unix socket",
+        }
+        assert set(warnings(on_socket)) == {"callers"}
 
     def test_doctor_reports_outdated_tables(self, tmp_path, empty_database):
         given = {"TAMATAR_DATABASE_URL": empty_database, "TAMATAR_LISTEN": "127.0.0.1:0"}
@@ -372,13 +397,14 @@ class TestConfig:
         assert "hunter2" not in as_json + table
         assert KEY not in as_json + table
 
-    def test_config_show_reports_removed_variable_on_stderr(self, tmp_path):
-        given = {"DATABASE_URL": UNREACHABLE, "TAMATAR_POOL_WAIT": "1s"}
+    def test_config_show_reports_unused_variables_on_stderr(self, tmp_path):
+        given = {"TAMATAR_POOLSIZE": "1", "TAMATAR_POOL_WAIT": "1s"}
 
         said = tamatar("config", "show", "--json", cwd=tmp_path, **given)
 
         removed = "TAMATAR_POOL_WAIT (environment) was removed: calls always wait up to 1s"
-        assert said.stderr.splitlines() == [removed]
+        unknown = "TAMATAR_POOLSIZE (environment): is not known; did you mean TAMATAR_POOL_SIZE?"
+        assert said.stderr.splitlines() == [unknown, removed]
         json.loads(said.stdout)
 
     def test_config_example_equals_file_of_repository(self, tmp_path):
@@ -442,6 +468,7 @@ class TestConfig:
                 "TAMATAR_PASSWORD_KEYS_FILE: cannot be read",
             ),
             ({"TAMATAR_BCRYPT_COST": "4"}, "must be 10 or more in production"),
+            ({"TAMATAR_CALLER_FILE": "callers.toml"}, "did you mean TAMATAR_CALLERS_FILE?"),
             ({"TAMATAR_DATABASE_URL": ""}, "TAMATAR_DATABASE_URL is not set"),
         ],
     )

@@ -31,6 +31,17 @@ def place(variable):
     return Sources(Settings).find_origin([variable]).place
 
 
+def unknown():
+    return [str(each) for each in Sources(Settings).unknown()]
+
+
+@pytest.fixture
+def production(monkeypatch):
+    monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
+    monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEY", "k" * 32)
+    monkeypatch.setenv("TAMATAR_PASSWORD_KEYS_FILE", "keys")
+
+
 def complaint(**given):
     with pytest.raises(SettingsError) as refused:
         Settings.load(**given)
@@ -269,10 +280,67 @@ class TestSources:
         monkeypatch.setenv("TAMATAR_BCRYPT_COSTS", "12")
         Path(".env").write_text("tamatar_pool_sise=3\nTAMATAR_POOL_SIZE=3\nOTHER=1\n")
 
-        assert ("TAMATAR_BCRYPT_COSTS", "environment") in Sources(Settings).unknown()
-        assert [name for name, place in Sources(Settings).unknown() if place == ".env file"] == [
-            "tamatar_pool_sise"
+        assert unknown() == [
+            "TAMATAR_BCRYPT_COSTS (environment): is not known; did you mean TAMATAR_BCRYPT_COST?",
+            "tamatar_pool_sise (.env file): is not known; did you mean TAMATAR_POOL_SIZE?",
         ]
+
+    @pytest.mark.parametrize(
+        ("variable", "advice"),
+        [
+            ("TAMATAR_CALLER_FILE", "did you mean TAMATAR_CALLERS_FILE?"),
+            ("TAMATAR_CALLERS", "did you mean TAMATAR_CALLERS_FILE?"),
+            ("TAMATAR_TLS_CERT_FILE", "did you mean TAMATAR_TLS_CERTIFICATE_FILE?"),
+            ("TAMATAR_DB_URL", "did you mean TAMATAR_DATABASE_URL?"),
+            ("TAMATAR_XYZZY", "remove it"),
+        ],
+    )
+    def test_unknown_variable_stops_production(self, production, monkeypatch, variable, advice):
+        monkeypatch.setenv(variable, "hunter2")
+
+        assert complaint() == f"{variable} (environment): is not known; {advice}"
+        monkeypatch.setenv("TAMATAR_ENVIRONMENT", "development")
+        assert Settings.load().environment == "development"
+
+    @pytest.mark.parametrize("variable", ["TAMATAR_ENVIRONMNET", "TAMATAR_ENV"])
+    def test_misspelt_environment_stops_development(self, monkeypatch, variable):
+        monkeypatch.setenv(variable, "production")
+
+        assert "did you mean TAMATAR_ENVIRONMENT?" in complaint()
+
+    def test_unknown_variable_is_named_beside_wrong_values(self, monkeypatch):
+        monkeypatch.setenv("TAMATAR_ENVIRONMENT", "production")
+        monkeypatch.setenv("TAMATAR_PASSWORD_KEYS", "keys")
+        monkeypatch.setenv("TAMATAR_PAGE_TOKEN_KEYS", "k" * 32)
+
+        first, second = complaint().splitlines()
+
+        assert first.endswith("production needs TAMATAR_PAGE_TOKEN_KEY")
+        assert second.endswith("did you mean TAMATAR_PAGE_TOKEN_KEY?")
+
+    def test_variables_of_our_tools_are_known(self, production, monkeypatch):
+        for variable in ("TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE", "TAMATAR_REQUIRE_INTEROP"):
+            monkeypatch.setenv(variable, "1")
+        monkeypatch.setenv("_TAMATAR_AUTH_COMPLETE", "1")
+        monkeypatch.setenv("TAMATAR_POOL_WAIT", "1s")  # removed ones are warnings only
+
+        assert Settings.load().environment == "production"
+
+    def test_service_links_of_kubernetes_are_known(self, production, monkeypatch):
+        for end in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT"):
+            monkeypatch.setenv(f"TAMATAR_AUTH_{end}", "10.0.0.1")
+        for end in ("", "_PROTO", "_PORT", "_ADDR"):
+            monkeypatch.setenv(f"TAMATAR_AUTH_PORT_50051_TCP{end}", "tcp")
+        assert Settings.load().environment == "production"
+
+        monkeypatch.setenv("TAMATAR_OTHER_PORT", "tcp://10.0.0.1:1")
+        assert complaint().startswith("TAMATAR_OTHER_PORT (environment): is not known")
+
+    @pytest.mark.parametrize("line", ["TAMATAR_CALLERS_FILE", "TAMATAR_CALLERS_FILE: x", "=x"])
+    def test_unreadable_line_of_env_file_stops_production(self, production, line):
+        Path(".env").write_text(f"# ours\nOTHER\n\n{line}\n")
+
+        assert complaint() == "line 4 (.env file): cannot be read; write NAME=VALUE"
 
     def test_settings_can_be_pointed_at_another_database(self):
         settings = Settings.load().with_database("postgresql://db/x")
@@ -286,7 +354,7 @@ class TestSources:
 
         assert ("TAMATAR_POOL_WAIT", "environment") in sources.removed()
         assert ("TAMATAR_POOL_RECYCLE", ".env file") in sources.removed()
-        assert "TAMATAR_POOL_WAIT" not in dict(sources.unknown())
+        assert unknown() == []
 
     def test_removed_variables_are_no_settings(self):
         known = {variable for setting in all_settings(Settings) for variable in setting.variables}

@@ -18,7 +18,7 @@ from tamatar_auth.cli.app import app
 from tamatar_auth.client import connect
 from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import CLIENT_VARIABLES, REMOVED_VARIABLES
+from tamatar_auth.config.sources import OTHER_VARIABLES, REMOVED_VARIABLES
 from tests.support.commands import (
     ROOT,
     SAMPLE_PASSWORD,
@@ -205,7 +205,7 @@ class TestNames:
 
     def test_settings_on_pages_exist(self):
         known = {variable for setting in all_settings(Settings) for variable in setting.variables}
-        known |= CLIENT_VARIABLES | REMOVED_VARIABLES.keys()  # the changelog names these
+        known |= OTHER_VARIABLES | REMOVED_VARIABLES.keys()  # the changelog names these
         named = set(re.findall(r"\bTAMATAR_[A-Z_]+\b", TEXT))
 
         assert {row[0].strip("`") for row in rows("Variable")} <= named <= known

@@ -365,6 +365,7 @@ class TestConfiguration:
 
         said = {line["variable"]: line for line in lines}
         assert said["TAMATAR_POOLSIZE"]["event"] == "setting is not known"
+        assert said["TAMATAR_POOLSIZE"]["why"].endswith("did you mean TAMATAR_POOL_SIZE?")
         assert said["TAMATAR_POOL_WAIT"]["event"] == "setting was removed"
         assert said["TAMATAR_POOL_WAIT"]["instead"] == "calls always wait up to 1s"
         assert {line["log_level"] for line in lines} == {"warning"}

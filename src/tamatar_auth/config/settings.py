@@ -129,13 +129,21 @@ class Settings(SettingsGroup):
     def load(cls, *, env_file: str | None = ENV_FILE, **overrides: Any) -> Self:
         """Read the settings, or raise `SettingsError` with a line for each wrong one.
 
+        In production an unknown variable is wrong too: a misspelt TAMATAR_CALLERS_FILE would make
+        every caller on this machine an admin.
+
         `overrides` win. `listen="127.0.0.1:0"` stands for `TAMATAR_LISTEN=127.0.0.1:0`.
         """
         sources = Sources(cls, overrides, env_file)
+        unknown = [str(each) for each in sources.unknown()]
         try:
-            return cls.model_validate(sources.values())
+            settings = cls.model_validate(sources.values())
         except ValidationError as error:
-            raise SettingsError("\n".join(sources.error_lines(error))) from None
+            raise SettingsError("\n".join([*sources.error_lines(error), *unknown])) from None
+        is_meant = any("TAMATAR_ENVIRONMENT" in line for line in unknown)
+        if unknown and (settings.environment == "production" or is_meant):
+            raise SettingsError("\n".join(unknown))
+        return settings
 
     def with_database(self, url: str) -> Self:
         """Return these settings with another database."""

@@ -1,12 +1,15 @@
 """Where settings come from: options of a command, the environment, the `.env` file, defaults."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -15,8 +18,8 @@ from tamatar_auth.config.groups import SettingsGroup, all_settings, own_settings
 ENV_PREFIX = "TAMATAR_"
 ENV_FILE = ".env"
 
-CLIENT_VARIABLES = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE"})
-"""The variables of the commands that call a service. The server reads none of them."""
+OTHER_VARIABLES = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE", "TAMATAR_REQUIRE_INTEROP"})
+"""The variables of the commands that call a service, and of the tests. No server reads them."""
 
 REMOVED_VARIABLES: Mapping[str, str] = {
     "TAMATAR_APPLICATION_NAME": "use application_name in TAMATAR_DATABASE_URL",
@@ -42,6 +45,18 @@ class Origin(NamedTuple):
     place: str
 
 
+class Unknown(NamedTuple):
+    """A variable that is set and is no setting, or a line of the file that cannot be read."""
+
+    variable: str
+    place: str
+    text: str
+    """What is wrong, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.variable} ({self.place}): {self.text}"
+
+
 class Sources:
     """The variables that are set, by place. The first place that sets a variable wins.
 
@@ -63,7 +78,8 @@ class Sources:
         options = {f"{ENV_PREFIX}{name}".upper(): value for name, value in overrides.items()}
         if unknown := options.keys() - self._known:
             raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
-        file = dotenv_values(env_file) if env_file and Path(env_file).is_file() else {}
+        self._file = Path(env_file) if env_file and Path(env_file).is_file() else None
+        file = dotenv_values(self._file) if self._file else {}
         self._places: Sequence[tuple[str, Mapping[str, object]]] = [
             ("command line", options),
             ("environment", _without_line_breaks(os.environ)),
@@ -86,10 +102,18 @@ class Sources:
                     empty.append(Origin(variable, place))
         return next(iter(empty), Origin(variables[0], "default"))
 
-    def unknown(self) -> Sequence[Origin]:
+    def unknown(self) -> Sequence[Unknown]:
         """List the `TAMATAR_` variables that are set and never were settings."""
-        known = self._known | CLIENT_VARIABLES | REMOVED_VARIABLES.keys()
-        return [origin for origin in self._prefixed() if origin.variable.upper() not in known]
+        known = self._known | OTHER_VARIABLES | REMOVED_VARIABLES.keys()
+        links = tuple(_service_links(dict(self._places)["environment"]))
+        return [
+            *(
+                Unknown(*origin, f"is not known; {_advice(origin.variable, self._known)}")
+                for origin in self._prefixed()
+                if origin.variable.upper() not in known and not origin.variable.startswith(links)
+            ),
+            *_unread_lines(self._file),
+        ]
 
     def removed(self) -> Sequence[Origin]:
         """List the variables that are set and were settings in an earlier release."""
@@ -126,6 +150,37 @@ class Sources:
         if variable := details.get("ctx", {}).get("variable"):
             return str(variable)
         return next(str(part) for part in details["loc"] if part in self._known)
+
+
+def _service_links(environment: Mapping[str, object]) -> Iterator[str]:
+    """Yield how the variables begin that Kubernetes sets for services in the same namespace."""
+    for name in environment:
+        service, _, end = name.rpartition("_SERVICE_HOST")
+        if service.startswith(ENV_PREFIX) and not end:
+            yield from (f"{service}_SERVICE_", f"{service}_PORT")
+
+
+def _advice(variable: str, known: Iterable[str]) -> str:
+    """Return what to do about a variable: write the nearest setting, or remove it."""
+    name = variable.upper().removeprefix(ENV_PREFIX)
+    names = sorted(each.removeprefix(ENV_PREFIX) for each in known if each.startswith(ENV_PREFIX))
+    longer = re.compile("[A-Z]*_".join(map(re.escape, name.split("_"))) + "[A-Z_]*")
+    near = list(filter(longer.fullmatch, names)) or get_close_matches(name, names, 1)
+    return f"did you mean {ENV_PREFIX}{near[0]}?" if near else "remove it"
+
+
+def _unread_lines(file: Path | None) -> Iterator[Unknown]:
+    """Yield the lines of a file that are no assignments."""
+    if file is None:
+        return
+    with file.open(encoding="utf-8") as stream:
+        for binding in parse_stream(stream):
+            is_ours = (binding.key or "").upper().startswith(ENV_PREFIX)
+            if binding.error or (is_ours and binding.value is None):
+                text = binding.original.string
+                number = binding.original.line + len(text) - len(text.lstrip("\n"))
+                rule = "cannot be read; write NAME=VALUE"
+                yield Unknown(f"line {number}", f"{ENV_FILE} file", rule)
 
 
 def _without_line_breaks(texts: Mapping[str, str | None]) -> Mapping[str, object]:

@@ -104,8 +104,8 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 def warn_of_unknown_settings() -> None:
     """Log a warning for each variable that looks like a setting and is none."""
     log, sources = structlog.get_logger(__name__), Sources(Settings)
-    for variable, place in sources.unknown():
-        log.warning("setting is not known", variable=variable, place=place)
+    for variable, place, why in sources.unknown():
+        log.warning("setting is not known", variable=variable, place=place, why=why)
     for variable, place in sources.removed():
         instead = REMOVED_VARIABLES[variable.upper()]
         log.warning("setting was removed", variable=variable, place=place, instead=instead)

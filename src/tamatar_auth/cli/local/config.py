@@ -36,6 +36,8 @@ def show(
         print_json([row._asdict() for row in rows])
     else:
         print_table(("Setting", "Value", "From", "What it is"), rows)
+    for unknown in Sources(Settings).unknown():
+        notify(str(unknown))
     for variable, place in Sources(Settings).removed():
         instead = REMOVED_VARIABLES[variable.upper()]
         notify(f"{variable} ({place}) was removed: {instead}")

@@ -41,15 +41,22 @@ class Finding(NamedTuple):
     subject: str
     ok: bool
     text: str
+    is_warning: bool = False
+    """Whether the part works, but is a risk."""
+
+    @property
+    def label(self) -> str:
+        """The level as it is printed."""
+        return "FAIL" if not self.ok else "warn" if self.is_warning else "ok"
 
 
 def doctor() -> None:
-    """Check the installation. Exit with 1 if a check fails.
+    """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
     The checks cover settings, grpcio, callers, certificate, database, clock, tables and ports.
     """
     findings = examine()
-    print_table((), (("ok" if each.ok else "FAIL", each.subject, each.text) for each in findings))
+    print_table((), ((each.label, each.subject, each.text) for each in findings))
     raise typer.Exit(0 if all(each.ok for each in findings) else 1)
 
 
@@ -71,9 +78,7 @@ def examine() -> Sequence[Finding]:
 
 def _settings(settings: Settings) -> Iterator[Finding]:
     unknown, removed = Sources(Settings).unknown(), Sources(Settings).removed()
-    if unknown:
-        names = ", ".join(f"{name} ({place})" for name, place in unknown)
-        yield Finding("settings", ok=False, text=f"unknown: {names}; check the spelling")
+    yield from (Finding("settings", ok=False, text=str(each)) for each in unknown)
     for variable, place in removed:
         instead = REMOVED_VARIABLES[variable.upper()]
         yield Finding("settings", ok=False, text=f"{variable} ({place}) was removed: {instead}")
@@ -93,7 +98,7 @@ def _callers(settings: Settings) -> Iterator[Finding]:
     path = settings.callers_file
     if path is None:
         text = "none configured: every caller on this machine is an admin"
-        yield Finding("callers", ok=True, text=text)
+        yield _risk_in_production(settings, "callers", text, "set TAMATAR_CALLERS_FILE")
         return
     try:
         known = read_callers(path).known
@@ -122,7 +127,12 @@ def _expiring_tokens(credentials: CallerCredentials) -> Iterator[str]:
 def _certificate(settings: Settings) -> Iterator[Finding]:
     files = TlsFiles.find(settings.tls)
     if files is None:
-        yield Finding("certificate", ok=True, text="none configured: calls are not encrypted")
+        text = "none configured: calls are not encrypted"
+        advice = "set TAMATAR_TLS_CERTIFICATE_FILE and TAMATAR_TLS_KEY_FILE, or use a unix socket"
+        if all(address.path for address in settings.listen):
+            yield Finding("certificate", ok=True, text="none needed by unix sockets")
+        else:
+            yield _risk_in_production(settings, "certificate", text, advice)
         return
     try:
         end = files.read().leaf.not_valid_after_utc
@@ -132,6 +142,12 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
     ok = end - datetime.now(UTC) >= EXPIRY_WARNING
     advice = "" if ok else "; renew it, the server reloads it without a restart"
     yield Finding("certificate", ok, f"valid until {end:%Y-%m-%d %H:%M} UTC{advice}")
+
+
+def _risk_in_production(settings: Settings, subject: str, text: str, advice: str) -> Finding:
+    if settings.environment == "development":
+        return Finding(subject, ok=True, text=text)
+    return Finding(subject, ok=True, text=f"{text}; {advice}", is_warning=True)
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
