@@ -52,7 +52,8 @@ READ_ONLY_REASON = """
 """An SQL expression: why the server rejects writes, or null if it accepts them."""
 
 HEALTH_CHECK_MARK = "/* health check */"
-"""The comment by which the list of slowest queries omits the check of each second."""
+"""The comment by which the list of slowest queries omits the check of each second. It is inside of
+the statement, because PostgreSQL 18 stores no comment before one."""
 
 _connections = text("""
     SELECT count(*),
@@ -74,8 +75,8 @@ _slowest = text(r"""
     SELECT left(query, 2000), calls, total_exec_time / 1000, mean_exec_time / 1000, rows
     FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-      -- Other statements are stored with their values, such as a role's password.
       AND query NOT LIKE '%/* health check */%'
+      -- Other statements are stored with their values, such as a role's password.
       AND query ~* '^\s*(/\*.*?\*/\s*)*(select|insert|update|delete|merge|with)\y'
     ORDER BY total_exec_time DESC
     LIMIT :limit
@@ -84,8 +85,8 @@ _version = text("SELECT split_part(current_setting('server_version'), ' ', 1)")
 _has_tables = text(f"SELECT to_regclass('{VERSION_TABLE}') IS NOT NULL")
 _revision = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
 _state = text(f"""
-    {HEALTH_CHECK_MARK}
-    SELECT (SELECT version_num FROM {VERSION_TABLE}),
+    SELECT {HEALTH_CHECK_MARK}
+           (SELECT version_num FROM {VERSION_TABLE}),
            ARRAY(SELECT name FROM unnest(CAST(:names AS text[])) AS name
                  WHERE to_regclass(name) IS NULL),
            {READ_ONLY_REASON}
