@@ -8,6 +8,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from grpc import StatusCode
+from structlog.testing import capture_logs
 
 from tamatar.auth.v1.session_service_pb2 import RefreshSessionRequest, RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
@@ -16,7 +17,7 @@ from tamatar_auth.server.app import run_service
 from tests.chaos.replication import Pair, ask, until_waiting
 from tests.support.calls import ada, refusal, sign_in, validate
 from tests.support.commands import IMPATIENT, serving
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 NO_ANSWER = (StatusCode.DEADLINE_EXCEEDED, "")
@@ -73,6 +74,23 @@ async def test_cancelled_write_is_visible_once_standby_has_it(away, stubs, reque
     created = await users.CreateUser(request_of_ada)
     assert seen(away, request_of_ada) == 1
     assert created.user.email == request_of_ada.email
+
+
+async def test_wait_for_standby_is_logged_as_slow_commit(away, stubs, request_of_ada):
+    users, _ = stubs
+    away.standby.stop()
+    with capture_logs() as logs:
+        assert await refusal(users.CreateUser(request_of_ada, timeout=2)) == NO_ANSWER
+        await eventually(lambda: logged_commits(logs))
+
+    (line,) = logged_commits(logs)
+    assert line["event"] == "slow statement"
+    assert line["rpc"] == "tamatar.auth.v1.UserService/CreateUser"
+    assert line["error"] == "CancelledError"
+
+
+def logged_commits(logs):
+    return [line for line in logs if line.get("summary") == "COMMIT"]
 
 
 async def test_write_with_cancelled_wait_is_not_acknowledged(away, stubs, request_of_ada):
