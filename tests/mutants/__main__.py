@@ -96,4 +96,7 @@ def _print_table(outcomes: Sequence[Outcome], areas: dict[Mutant, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

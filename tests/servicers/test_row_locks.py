@@ -7,26 +7,31 @@ from uuid import UUID, uuid4
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
-from sqlalchemy import text
+from sqlalchemy import func, text
+from sqlalchemy import update as update_rows
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar_auth.security.tokens import SessionToken
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
+from tamatar_auth.storage.tables import password_attempts
 from tests.support.calls import ada, change, password_reset, refusal, reset, sign_in, validate
-from tests.support.rows import new_session
+from tests.support.rows import new_session, wait_longer
 from tests.support.waiting import eventually, lock_is_waited_for
 
 
-async def during(database, first, call):
+async def during(database, first, call, then=None):
     """Make a call while a transaction that did `first` is open.
 
-    Commit it when the call waits for it, and return what the call returns.
+    Do `then` when the call waits for it, commit, and return what the call returns.
     """
     async with database.transaction() as tx:
         await first(tx)
         task = asyncio.ensure_future(call())
         await eventually(lambda: task.done() or lock_is_waited_for(database))
         assert not task.done(), "the call waited for no lock"
+        if then is not None:
+            await then(tx)
     return await task
 
 
@@ -161,6 +166,26 @@ class TestUpdates:
         again = during(database, restored, lambda: of_user(users, user, "RestoreUser"))
 
         assert await refusal(again) == (StatusCode.FAILED_PRECONDITION, "USER_NOT_DELETED")
+
+
+class TestAttempts:
+    """A sign-in that waits for the row that counts its attempts."""
+
+    async def test_wait_for_next_attempt_is_judged_after_lock(self, sessions, user, database):
+        for _ in range(FREE_ATTEMPTS + 1):
+            await refusal(sessions.CreateSession(sign_in(password="x")))
+        await wait_longer(database)
+
+        async def locked(tx):
+            await tx.connection.execute(text("SELECT * FROM password_attempts FOR UPDATE"))
+
+        async def over(tx):
+            due = update_rows(password_attempts).values(blocked_until=func.clock_timestamp())
+            await tx.connection.execute(due)
+
+        right = await during(database, locked, lambda: sessions.CreateSession(sign_in()), then=over)
+
+        assert right.session_token
 
 
 class TestRepeatedCreation:
