@@ -94,10 +94,24 @@ MUTANTS = (
     ),
     mutant(
         "reset_of_a_deactivated_user",
-        _CREDENTIALS,
-        "known = found is not NO_CREDENTIALS and found.is_active",
-        "known = found is not NO_CREDENTIALS",
-        "servicers/test_user_tokens.py",
+        _TOKENS,
+        "& users.c.deleted_at.is_(None) & users.c.is_active",
+        "& users.c.deleted_at.is_(None)",
+        "storage/repositories/test_user_tokens.py",
+    ),
+    mutant(
+        "reset_of_an_unknown_address_writes_no_row",
+        _TOKENS,
+        ".where(is_unknown)",
+        ".where(~is_unknown)",
+        "storage/repositories/test_user_tokens.py",
+    ),
+    mutant(
+        "reset_verifies_no_address",
+        _REPOSITORY,
+        'password_hash=bindparam("new_hash"), email_verified=True',
+        'password_hash=bindparam("new_hash"), email_verified=users.c.email_verified',
+        f"{_USER_TOKENS}::TestUse",
     ),
     mutant(
         "sign_in_with_a_password_changed_meanwhile",

@@ -1,10 +1,21 @@
 """All mutants, by area."""
 
-from tests.mutants import audit, callers, client, passwords, requests, sessions, storage, users
+from tests.mutants import (
+    audit,
+    callers,
+    client,
+    passwords,
+    requests,
+    sessions,
+    storage,
+    throttle,
+    users,
+)
 
 AREAS = {
     "sessions": sessions.MUTANTS,
     "passwords": passwords.MUTANTS,
+    "throttle": throttle.MUTANTS,
     "users": users.MUTANTS,
     "callers": callers.MUTANTS,
     "audit": audit.MUTANTS,
