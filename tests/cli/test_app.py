@@ -72,6 +72,9 @@ class TestProgram:
     def test_version_is_printed(self, tmp_path):
         assert tamatar("version", cwd=tmp_path).stdout == f"{tamatar_auth.__version__}\n"
 
+    def test_version_option_prints_version(self, tmp_path):
+        assert tamatar("--version", cwd=tmp_path).stdout == f"{tamatar_auth.__version__}\n"
+
     def test_module_runs_as_command(self, tmp_path):
         module = run(BIN / "python", "-m", "tamatar_auth", "version", cwd=tmp_path)
 
@@ -225,7 +228,8 @@ class TestJobs:
         )
 
         assert len(said) == 1
-        assert "atabase" in said[0]
+        assert said[0].startswith("The database cannot be reached: connection failed: ")
+        assert "Connection refused" in said[0]
         assert "hunter2" not in said[0]
 
     @pytest.mark.parametrize("command", ["seed", "sweep"])

@@ -200,6 +200,28 @@ class TestTransport:
         assert is_local(address) == expected
         assert (resolve_target(address, {}).credentials is None) == expected
 
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "",
+            "auth example.com:50051",
+            "http://auth.example.com:50051",
+            "https://auth.example.com",
+            "auth.example.com:0",
+            "auth.example.com:65536",
+            "auth.example.com:port",
+            "auth.example.com:",
+            "ada@auth.example.com:50051",
+            "::1",
+            "unix:",
+        ],
+    )
+    def test_malformed_address_raises(self, address):
+        with pytest.raises(ValueError, match="the address must be host:port"):
+            client.connect(address)
+        with pytest.raises(ValueError, match="the address must be host:port"):
+            aio.connect(address)
+
     def test_explicit_plaintext_or_tls_is_obeyed(self):
         assert resolve_target("auth.example.com:50051", {"plaintext": True}).credentials is None
         assert resolve_target("localhost:50051", {"plaintext": False}).credentials is not None

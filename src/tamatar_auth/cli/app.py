@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -31,14 +31,28 @@ class CommandLine(LazyGroup):
 app = typer.Typer(cls=CommandLine, pretty_exceptions_enable=False)
 
 
-@app.callback()
-def _tamatar_auth() -> None:
-    """Users and sessions for services that speak gRPC."""
-
-
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - the value of an option
+    if is_asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _tamatar_auth(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Users and sessions for services that speak gRPC."""
 
 
 def main() -> None:

@@ -27,7 +27,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
 
+MAX_PORT = 65535
+
 _TOKEN_CHARACTERS = re.compile(r"[!-~]+")
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
+_OTHER_TARGET = re.compile(r"(dns|google-c2p|ipv4|ipv6|unix|unix-abstract|vsock|xds):\S+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 
@@ -64,8 +68,10 @@ class Target:
 def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     """Return the target for an address.
 
-    Raises `ValueError` if options contradict each other, and `TypeError` if one is unknown.
+    Raises `ValueError` if the address is malformed or options contradict each other, and
+    `TypeError` if an option is unknown.
     """
+    check_address(address)
     unknown = connect_options.keys() - ConnectOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
@@ -88,6 +94,16 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     config = ("grpc.service_config", service_config())
     more_options = connect_options.get("options", ())
     return Target(address, credentials, [config, *CHANNEL_OPTIONS, *name_override, *more_options])
+
+
+def check_address(address: str) -> None:
+    """Raise `ValueError` unless gRPC can read an address."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    is_endpoint = found is not None and (found[1] is None or 0 < int(found[1]) <= MAX_PORT)
+    if not is_endpoint and not _OTHER_TARGET.fullmatch(address):
+        raise ValueError(
+            "the address must be host:port, [address]:port, unix:path or another target of gRPC"
+        )
 
 
 def is_local(address: str) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import uvloop
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
@@ -19,6 +19,7 @@ from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import limits
+from tamatar_auth.storage.driver.server_parameters import UnsupportedServerError
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.readiness import check_readiness
 
@@ -56,6 +57,7 @@ async def _open_database(settings: Settings) -> AsyncIterator[Database]:
     engine = create_engine(settings.database, pool_wait=limits.CONNECT_TIMEOUT)
     database = Database(engine, idle_limit=settings.sessions.idle_limit or None)
     try:
+        await _connect(database)
         if reason := (await check_readiness(database, head_revision())).problem:
             raise OperatorError(
                 f"{reason[:1].upper()}{reason[1:]}. Run `tamatar-auth doctor` for details."
@@ -68,3 +70,15 @@ async def _open_database(settings: Settings) -> AsyncIterator[Database]:
         raise OperatorError(failure.message) from None
     finally:
         await database.close()
+
+
+async def _connect(database: Database) -> None:
+    """Connect, or raise `OperatorError` with the cause."""
+    try:
+        async with database.read():
+            pass
+    except DBAPIError as error:
+        if isinstance(error.orig, UnsupportedServerError) or sqlstates.sqlstate(error):
+            return  # the check of readiness names the cause
+        reason = str(error.orig).partition("\n")[0]
+        raise OperatorError(f"The database cannot be reached: {reason}.") from None

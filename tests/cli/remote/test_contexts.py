@@ -124,6 +124,18 @@ def test_unusable_context_is_not_saved(mine, file, options, entered, words):
     assert not file.exists()
 
 
+@pytest.mark.parametrize(
+    "address", ["nowhere:", "http://ada:hunter2@auth.example.com", "auth:70000", "a b"]
+)
+@pytest.mark.parametrize("options", [(), ("--token-env", "UNSET"), ("--token-file", "nothing")])
+def test_context_with_malformed_address_is_not_saved(mine, file, address, options):
+    said = mine("context", "add", "x", address, *options, code=2).stderr
+
+    assert said.startswith("The address must be host:port, [address]:port, unix:path")
+    assert "hunter2" not in said
+    assert not file.exists()
+
+
 @pytest.fixture(scope="module")
 def guarded(postgres, tmp_path_factory):
     """A server that requires TLS and tokens, and the certificate of its authority."""

@@ -80,7 +80,7 @@ class ServiceContext:
         if self.token is not None:
             return parse_caller_token(self.token, "of the context")
         if self.token_env is not None:
-            text = os.environ.get(self.token_env)
+            text = os.environ.get(self.token_env, "").strip()
             if not text:
                 raise usage_error(
                     f"{self.token_env} is not set: this context reads the caller token from it."

@@ -18,7 +18,7 @@ from tamatar_auth.cli.remote.context_file import (
 )
 from tamatar_auth.cli.remote.options import ContextArgument, OutputOption, read_secret_line
 from tamatar_auth.cli.remote.output import OutputFormat, show, show_all
-from tamatar_auth.client.target import is_local
+from tamatar_auth.client.target import check_address, is_local
 
 COLUMNS = {"current": "", "name": "Context", "address": "Address", "shows": "Credentials"}
 
@@ -118,6 +118,11 @@ def remove(name: ContextArgument) -> None:
 
 def _check(context: ServiceContext) -> None:
     """Raise a usage error if the context cannot be used."""
+    try:
+        check_address(context.address)
+    except ValueError as error:
+        text = str(error)
+        raise usage_error(f"{text[:1].upper()}{text[1:]}.") from None
     if context.token_file is not None:
         read_token_file(Path(context.token_file))
     if context.token_env is None or os.environ.get(context.token_env):

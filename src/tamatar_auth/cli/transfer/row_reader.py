@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import IO, Any
@@ -24,6 +25,9 @@ from tamatar_auth.cli.transfer.file_formats import (
 
 MAX_LINE_LENGTH = 256 * 1024
 """Characters of a row. The limit of a request is lower."""
+
+_TWICE = object()
+"""Stands for the values of a field that a JSON object has twice."""
 
 _TYPE_NAMES = {str: "a text", bool: "true or false"}
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -73,12 +77,17 @@ def _parse_row(read_record: Callable[[], Mapping[str, Any]]) -> PortableUser | I
 
 def _parse_object(text: str) -> Mapping[str, Any]:
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_read_object)
     except (ValueError, RecursionError):
         raise InvalidRow("", "is not JSON") from None
     if not isinstance(record, dict):
         raise InvalidRow("", "is not a JSON object")
     return record
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(name for name, _ in pairs)
+    return {name: value if counts[name] == 1 else _TWICE for name, value in pairs}
 
 
 def _fields_from_cells(cells: Mapping[Any, Any]) -> Mapping[str, Any]:
@@ -108,6 +117,8 @@ def _parse_boolean(name: str, text: str) -> bool:
 def _parse_user(record: Mapping[str, Any]) -> PortableUser:
     user = PortableUser()
     for name, value in record.items():
+        if value is _TWICE:
+            raise InvalidRow(name if name in user.DESCRIPTOR.fields_by_name else "", _twice(name))
         if value is None or name == KEPT_COLUMN:
             continue
         if name in TEXT_FIELDS:
@@ -127,6 +138,8 @@ def _set_profile(profile: UserProfile, record: Mapping[str, Any]) -> None:
     for name, value in record.items():
         if name not in PROFILE_FIELDS:
             raise InvalidRow("profile", _unknown_field_rule(name))
+        if value is _TWICE:
+            raise InvalidRow(f"profile.{name}", _twice(name))
         if value is not None:
             _set_field(profile, name, value, str, "profile.")
 
@@ -147,6 +160,10 @@ def _parse_timestamp(value: Any) -> Timestamp:
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise InvalidRow("create_time", "must be a time such as 2026-11-22T18:01:07Z") from None
     return timestamp
+
+
+def _twice(name: str) -> str:
+    return f"has a field twice: {name!r:.80}"
 
 
 def _unknown_field_rule(name: str) -> str:
