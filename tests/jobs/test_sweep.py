@@ -15,12 +15,14 @@ from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.expired_rows import TOKENS_PER_SESSION, ExpiredRows
-from tamatar_auth.storage.repositories.users import NewUser
+from tamatar_auth.storage.repositories.users import NewUser, UserRepository
 from tamatar_auth.storage.tables import (
     password_attempts,
     replaced_tokens,
     sessions,
+    user_profiles,
     user_tokens,
+    users,
 )
 from tests.support.rows import run
 from tests.support.settings import changed
@@ -370,6 +372,10 @@ class TestExpiredRows:
                 "idx_session_activity",
             ),
             (
+                "EXPLAIN SELECT id FROM users WHERE deleted_at <= now() ORDER BY deleted_at",
+                "idx_user_live_",
+            ),
+            (
                 "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",
                 "idx_user_token_expires",
             ),
@@ -390,11 +396,14 @@ class TestExpiredRows:
 
         assert index in "\n".join(plan)
 
-    async def test_every_kind_of_expired_rows_is_counted_and_removed(self, database, add, leave):
+    async def test_every_kind_of_expired_rows_is_counted_and_removed(
+        self, database, add, leave, delete_user
+    ):
         await add(EXPIRED, LONG_REVOKED)
         await leave(DAY)
         (idle,) = await add(LIVE)
         await _rest(database, idle, DAY)
+        await delete_user(timedelta(0))
         now = dict.fromkeys(ExpiredRows, timedelta(0)) | {ExpiredRows.IDLE_SESSIONS: DAY}
 
         async with database.transaction() as tx:
@@ -458,3 +467,161 @@ class TestPeriodicSweep:
         await asyncio.sleep(0.05)
 
         assert not task.done()
+
+
+@pytest.fixture
+def purging(settings):
+    """Settings that purge users 30 days after their deletion."""
+    return changed(settings, deleted_user_retention=30 * DAY).retention
+
+
+@pytest.fixture
+def delete_user(database):
+    """Add a user that was deleted some time ago, and return its id."""
+
+    async def delete_user(ago, **values):
+        async with database.transaction() as tx:
+            deleted = await tx.users.add(
+                NewUser(id=uuid4(), **{"email": f"{uuid4()}@x.dev"} | values)
+            )
+            await tx.users.delete(deleted.id, deleted_by=None)
+            old = update(users).where(users.c.id == deleted.id)
+            await tx.connection.execute(old.values(deleted_at=func.now() - ago))
+        return deleted.id
+
+    return delete_user
+
+
+async def user_ids(database):
+    async with database.read() as db:
+        return set((await db.connection.execute(select(users.c.id))).scalars())
+
+
+def purged(logs):
+    return [entry["user_id"] for entry in logs if entry["event"] == "user.purged"]
+
+
+class TestDeletedUsers:
+    """Deleted users, which the sweep purges if a setting says so."""
+
+    async def test_deleted_users_are_kept_by_default(self, database, settings, delete_user):
+        await delete_user(3650 * DAY)
+
+        assert await sweep(database, settings.retention) == SweepResult()
+        assert await remaining(database, users) == 1
+
+    async def test_sweep_purges_users_past_retention_only(
+        self, database, purging, delete_user, user
+    ):
+        old = await delete_user(30 * DAY)
+        recent = await delete_user(30 * DAY - timedelta(minutes=1))
+
+        assert await sweep(database, purging, dry_run=True) == SweepResult(deleted_users=1)
+        with structlog.testing.capture_logs() as logs:
+            assert await sweep(database, purging) == SweepResult(deleted_users=1)
+
+        assert await user_ids(database) == {user.id, recent}
+        assert purged(logs) == [str(old)]
+
+    async def test_purge_removes_every_row_of_user(self, database, purging, delete_user, replace):
+        old = await delete_user(30 * DAY, request_id=uuid4())
+        await _own_rows(database, old, count=1)
+        async with database.read() as db:
+            ids = (await db.connection.execute(select(sessions.c.id))).scalars().all()
+        await replace(ids, 3)
+
+        await sweep(database, purging)
+
+        for table in (users, user_profiles, sessions, replaced_tokens, user_tokens):
+            assert await remaining(database, table) == 0
+        assert await remaining(database, password_attempts) == 0
+
+    async def test_purge_leaves_new_user_of_same_address_alone(
+        self, database, purging, delete_user
+    ):
+        await delete_user(30 * DAY, email="ada@example.com", username="ada")
+        async with database.transaction() as tx:
+            new = await tx.users.add(NewUser(id=uuid4(), email="ada@example.com", username="ada"))
+        await _own_rows(database, new.id, count=2)
+
+        await sweep(database, purging)
+
+        assert await user_ids(database) == {new.id}
+        assert await remaining(database, sessions) == 2
+
+    @pytest.mark.usefixtures("batches_of_two")
+    @pytest.mark.parametrize("count", [1, 2, 3, 4])
+    async def test_purge_batches_of_any_number_purge_all(
+        self, database, purging, delete_user, count, monkeypatch
+    ):
+        monkeypatch.setattr(sweeping, "USER_BATCH_SIZE", 2)
+        ids = {str(await delete_user(40 * DAY)) for _ in range(count)}
+        for owner in ids:
+            await _own_rows(database, owner, count=3)
+        lines = []
+
+        with structlog.testing.capture_logs() as logs:
+            result = await sweep(database, purging, report=lines.append)
+
+        assert result == SweepResult(deleted_users=count)
+        assert sorted(purged(logs)) == sorted(ids)
+        assert lines[-1] == f"deleted users: {count} removed"
+
+    async def test_purge_skips_user_that_is_being_restored(self, database, purging, delete_user):
+        old = await delete_user(30 * DAY)
+        await _own_rows(database, old, count=1)
+        async with database.transaction() as tx:
+            await tx.users.restore(old, {})
+            assert await sweep(database, purging) == SweepResult()
+
+        assert await sweep(database, purging) == SweepResult()
+        assert await user_ids(database) == {old}
+        assert await remaining(database, sessions) == 1
+
+    async def test_purge_that_is_rolled_back_is_not_audited(
+        self, database, purging, delete_user, monkeypatch
+    ):
+        await delete_user(30 * DAY)
+
+        async def fail(self, user_id):
+            raise ConnectionError
+
+        monkeypatch.setattr(UserRepository, "purge", fail)
+        with structlog.testing.capture_logs() as logs, pytest.raises(ConnectionError):
+            await sweep(database, purging)
+
+        assert purged(logs) == []
+        assert await remaining(database, users) == 1
+
+
+async def _own_rows(database, owner, *, count):
+    """Add the rows of a user: a profile, a token, an attempt, and sessions that were revoked."""
+    then = func.now() - DAY
+    rows = [
+        insert(user_profiles).values(user_id=owner, bio="-"),
+        insert(user_tokens).values(
+            user_id=owner,
+            purpose="-",
+            token_digest=uuid4().bytes * 2,
+            email="-",
+            expires_at=func.now() + DAY,
+        ),
+        insert(password_attempts).values(
+            account=uuid4().bytes * 2, user_id=owner, failures=1, blocked_until=then
+        ),
+    ]
+    for _ in range(count):
+        key = uuid4()
+        rows.append(
+            insert(sessions).values(
+                id=key,
+                user_id=owner,
+                token_digest=key.bytes * 2,
+                is_valid=False,
+                created_at=then,
+                revoked_at=then,
+                expires_at=func.now() + DAY,
+            )
+        )
+    for row in rows:
+        await run(database, row)

@@ -3,10 +3,10 @@
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tamatar_auth.config.groups import SettingsGroup
-from tamatar_auth.config.types import Duration, between
+from tamatar_auth.config.types import Duration, between, empty_as_none
 
 _DAY = timedelta(days=1)
 
@@ -52,3 +52,8 @@ class RetentionSettings(SettingsGroup):
         default=30 * _DAY, validation_alias="TAMATAR_ENDED_SESSION_RETENTION"
     )
     """How long a revoked session is kept."""
+    deleted_users: Annotated[
+        Annotated[Duration, between(_DAY, 3650 * _DAY)] | None, BeforeValidator(empty_as_none)
+    ] = Field(default=None, validation_alias="TAMATAR_DELETED_USER_RETENTION")
+    """How long a deleted user is kept and can be restored. Then the server purges it. Unless set,
+    deleted users are kept until PurgeUser."""

@@ -15,6 +15,7 @@ from tamatar_auth.errors import Failure
 from tamatar_auth.jobs import seed as seed_job
 from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision
+from tamatar_auth.observability.logs import configure_logs
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
@@ -42,6 +43,7 @@ def seed(settings: Settings, report: Report) -> None:
 
 def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
     """Remove rows past their retention."""
+    configure_logs(settings)  # purges are audited
 
     async def run() -> None:
         async with _open_database(settings) as database:

@@ -1,4 +1,4 @@
-"""The sweep: it removes sessions, one-time tokens and login attempts past their retention.
+"""The sweep: it removes sessions, one-time tokens, login attempts and users past their retention.
 
 Each batch is a transaction. A lock lets one process of all replicas sweep at a time.
 """
@@ -16,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.config.lifetimes import RetentionSettings
 from tamatar_auth.errors import Failure
+from tamatar_auth.security import audit
+from tamatar_auth.security.audit import Event
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
@@ -23,6 +25,9 @@ from tamatar_auth.storage.retry import retry_rolled_back
 
 BATCH_SIZE = 1000
 """Rows that one transaction removes."""
+
+USER_BATCH_SIZE = 100
+"""Users that one transaction purges. Their sessions are removed before, `BATCH_SIZE` at a time."""
 
 BATCH_TIMEOUT = 60.0
 """Seconds that a batch may take, together with its retries."""
@@ -43,6 +48,7 @@ class SweepResult:
     idle_sessions: int = 0
     expired_secrets: int = 0
     forgotten_attempts: int = 0
+    deleted_users: int = 0
     yielded: bool = False
     """Whether the sweep ended early because another process was sweeping."""
 
@@ -92,7 +98,11 @@ async def _remove(
     for kind, retention in _retention(database, settings).items():
         removed[kind], is_done = 0, False
         while not is_done:
-            work = partial(_remove_batch, database, kind, retention)
+            work = (
+                partial(_purge_users, database, retention)
+                if kind is ExpiredRows.DELETED_USERS
+                else partial(_remove_batch, database, kind, retention)
+            )
             batch = await retry_rolled_back(work, within=BATCH_TIMEOUT)
             if batch is None:
                 report("another process is sweeping: the rest is left to it")
@@ -120,6 +130,21 @@ async def _remove_batch(
     return count, count < BATCH_SIZE
 
 
+async def _purge_users(database: Database, retention: timedelta) -> tuple[int, bool] | None:
+    """Purge deleted users as PurgeUser does, and return what `_remove_batch` returns."""
+    async with database.transaction() as tx:
+        if not await tx.sweeps.try_lock():
+            return None
+        user_ids = await tx.sweeps.lock_deleted_users(retention, limit=USER_BATCH_SIZE)
+        if not await tx.sweeps.purge_sessions_of(user_ids, limit=BATCH_SIZE):
+            return 0, False
+        for user_id in user_ids:
+            await tx.users.purge(user_id)
+    for user_id in user_ids:
+        audit.record(Event.USER_PURGED, user_id=user_id)
+    return len(user_ids), len(user_ids) < USER_BATCH_SIZE
+
+
 def _retention(database: Database, settings: RetentionSettings) -> Mapping[ExpiredRows, timedelta]:
     """Return how long each kind of rows is kept. Kinds without a limit are left out."""
     kept = {
@@ -128,6 +153,7 @@ def _retention(database: Database, settings: RetentionSettings) -> Mapping[Expir
         ExpiredRows.IDLE_SESSIONS: database.idle_limit,
         ExpiredRows.EXPIRED_SECRETS: timedelta(0),
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
+        ExpiredRows.DELETED_USERS: settings.deleted_users,
     }
     return {kind: period for kind, period in kept.items() if period is not None}
 

@@ -256,6 +256,17 @@ async def test_sweep_reads_its_batch_only(database, crowded, sent):
     assert problems(crowded, sent, most=100) == []
 
 
+async def test_sweep_reads_its_batch_of_deleted_users_only(database, crowded, sent):
+    async with database.dry_run() as tx:
+        user_ids = await tx.sweeps.lock_deleted_users(timedelta(0), limit=100)
+        assert len(user_ids) == 100
+        assert await tx.sweeps.purge_sessions_of(user_ids, limit=1000)
+
+    assert problems(crowded, sent[:1], most=100) == []
+    # The table of replaced tokens is empty here.
+    assert [found for found in problems(crowded, sent[1:], most=1000) if found[2]] == []
+
+
 @pytest.mark.parametrize("name", ["unverified", "inactive", "deleted only"])
 async def test_users_are_counted_in_an_index(database, crowded, sent, name):
     async with database.read() as db:

@@ -24,7 +24,7 @@ def sweep(
 ) -> None:
     """Remove rows that are past their retention.
 
-    These are sessions, one-time secrets and counts of failed sign-ins.
+    These are sessions, one-time secrets, counts of failed sign-ins, and deleted users.
     """
     with with_database(Settings.load()) as settings:
         run.sweep(settings, notify, dry_run=dry_run)

@@ -1,16 +1,23 @@
 """Rows past their retention: counted, and removed in batches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, select, tuple_
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
-from tamatar_auth.storage.repositories import Repository, limit_literal
+from tamatar_auth.storage.repositories import Repository, any_of, limit_literal
 from tamatar_auth.storage.repositories.session_state import unused_for
-from tamatar_auth.storage.tables import password_attempts, replaced_tokens, sessions, user_tokens
+from tamatar_auth.storage.tables import (
+    password_attempts,
+    replaced_tokens,
+    sessions,
+    user_tokens,
+    users,
+)
 
 TOKENS_PER_SESSION = 10
 """Replaced tokens that a batch removes, for each of its sessions."""
@@ -24,6 +31,7 @@ class ExpiredRows(Enum):
     IDLE_SESSIONS = "idle_sessions"
     EXPIRED_SECRETS = "expired_secrets"
     FORGOTTEN_ATTEMPTS = "forgotten_attempts"
+    DELETED_USERS = "deleted_users"
 
     @property
     def retained_since(self) -> Column[Any]:
@@ -42,6 +50,7 @@ _RETAINED_SINCE: Mapping[ExpiredRows, Column[Any]] = {
     ExpiredRows.IDLE_SESSIONS: sessions.c.last_activity_at,
     ExpiredRows.EXPIRED_SECRETS: user_tokens.c.expires_at,
     ExpiredRows.FORGOTTEN_ATTEMPTS: password_attempts.c.last_tried_at,
+    ExpiredRows.DELETED_USERS: users.c.deleted_at,
 }
 
 # A lock of the transaction, because a pooler may lend the connection to another client.
@@ -82,19 +91,7 @@ class ExpiredRowsRepository(Repository):
         """
         if kind.table is not sessions:
             return True
-        batch = _batch(kind, retention, limit)
-        token_limit = limit * TOKENS_PER_SESSION
-        tokens = (
-            select(replaced_tokens.c.token_digest)
-            .where(replaced_tokens.c.session_id.in_(batch))
-            .limit(limit_literal(token_limit))
-        )
-        removed = await self._connection.execute(
-            delete(replaced_tokens)
-            .where(replaced_tokens.c.token_digest.in_(tokens))
-            .execution_options(summary="DELETE replaced_tokens")
-        )
-        return removed.rowcount < token_limit
+        return await self._purge_tokens_of(_batch(kind, retention, limit), {}, limit)
 
     async def purge(self, kind: ExpiredRows, retention: timedelta, *, limit: int) -> int:
         """Remove up to `limit` rows that are past their retention, and return how many.
@@ -109,6 +106,53 @@ class ExpiredRowsRepository(Repository):
             .execution_options(summary=f"DELETE {kind.table.name}")
         )
         return removed.rowcount
+
+    async def lock_deleted_users(self, retention: timedelta, *, limit: int) -> Sequence[UUID]:
+        """Lock up to `limit` users whose deletion is past its retention, and return their ids.
+
+        Users that another transaction has locked are skipped.
+        """
+        batch = _batch(ExpiredRows.DELETED_USERS, retention, limit)
+        locking = batch.with_for_update(skip_locked=True, of=users)
+        found = await self._connection.execute(locking.execution_options(summary="SELECT users"))
+        return [row.id for row in found]
+
+    async def purge_sessions_of(self, user_ids: Sequence[UUID], *, limit: int) -> bool:
+        """Remove sessions of users with their replaced tokens. Return False if some are left."""
+        batch = (
+            select(sessions.c.id)
+            .where(any_of(sessions.c.user_id, "user_ids"))
+            .order_by(sessions.c.id)
+            .limit(limit_literal(limit))
+        )
+        values = {"user_ids": list(user_ids)}
+        if not await self._purge_tokens_of(batch, values, limit):
+            return False
+        removed = await self._connection.execute(
+            delete(sessions)
+            .where(sessions.c.id.in_(batch))
+            .execution_options(summary="DELETE sessions"),
+            values,
+        )
+        return removed.rowcount < limit
+
+    async def _purge_tokens_of(
+        self, batch: Select[Any], values: Mapping[str, object], limit: int
+    ) -> bool:
+        """Remove replaced tokens of up to `limit` sessions. Return False if some are left."""
+        token_limit = limit * TOKENS_PER_SESSION
+        tokens = (
+            select(replaced_tokens.c.token_digest)
+            .where(replaced_tokens.c.session_id.in_(batch))
+            .limit(limit_literal(token_limit))
+        )
+        removed = await self._connection.execute(
+            delete(replaced_tokens)
+            .where(replaced_tokens.c.token_digest.in_(tokens))
+            .execution_options(summary="DELETE replaced_tokens"),
+            values,
+        )
+        return removed.rowcount < token_limit
 
 
 def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
