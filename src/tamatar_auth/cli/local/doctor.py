@@ -12,6 +12,7 @@ import psycopg
 import typer
 
 from tamatar_auth.cli.local.healthcheck import check_health, tls_files_at
+from tamatar_auth.cli.local.scheduler import uses_autogroups
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.settings import Settings
@@ -69,6 +70,7 @@ def examine() -> Sequence[Finding]:
     return [
         *_settings(settings),
         _grpcio(),
+        *_scheduler(),
         *_callers(settings),
         *_certificate(settings),
         *_database(settings),
@@ -92,6 +94,15 @@ def _grpcio() -> Finding:
         return Finding("grpcio", ok=True, text=f"{installed}, as tried")
     text = f"{installed} was not tried and makes calls slower: install grpcio {tried}"
     return Finding("grpcio", ok=False, text=text)
+
+
+def _scheduler() -> Iterator[Finding]:
+    if uses_autogroups():
+        text = (
+            "kernel.sched_autogroup_enabled is on: if PostgreSQL runs on this machine, validations"
+            " wait while others sign in; set it to 0, or use control groups (systemd, containers)"
+        )
+        yield Finding("scheduler", ok=True, text=text, is_warning=True)
 
 
 def _callers(settings: Settings) -> Iterator[Finding]:
