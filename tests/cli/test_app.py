@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 import tamatar_auth
+from tamatar_auth.migrator.revisions import head_revision
 from tests.support.commands import BIN, ROOT, is_served, run, serving, tamatar
 from tests.support.databases import TEMPLATE
 from tests.support.waiting import until
@@ -177,6 +178,22 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, code=1, **given))
 
         assert (False, "tables", "not up to date; run `tamatar-auth migrate up`") in found
+
+    def test_doctor_reports_missing_tables(self, tmp_path, empty_database, migrated_database):
+        with psycopg.connect(migrated_database) as connection:
+            connection.execute("DROP TABLE replaced_tokens")
+        with psycopg.connect(empty_database) as connection:  # the version of another program
+            connection.execute("CREATE TABLE alembic_version (version_num text)")
+            connection.execute("INSERT INTO alembic_version VALUES (%s)", [head_revision()])
+        given = {"TAMATAR_LISTEN": "127.0.0.1:0"}
+
+        for url, words in (
+            (migrated_database, "has no tables replaced_tokens: restore"),
+            (empty_database, "not up to date; run `tamatar-auth migrate up`"),
+        ):
+            said = tamatar("doctor", cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=url, **given)
+            (text,) = (text for ok, what, text in findings(said) if what == "tables" and not ok)
+            assert words in text
 
     def test_doctor_reports_read_only_database(self, tmp_path, migrated_database):
         url = f"{migrated_database}?options=-c%20default_transaction_read_only%3Don"
