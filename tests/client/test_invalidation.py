@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
+from tamatar.auth.v1.session_service_pb2 import SessionEnd
 from tamatar_auth import client
 from tamatar_auth.client import SessionGuard, aio, backoff, cache, invalidation
 from tamatar_auth.client.aio import invalidation as aio_invalidation
@@ -126,6 +127,28 @@ class TestCachedAnswers:
         assert asked(fake) == before + 3
         fake.revoke(token)
         assert await guarded.ask(token) == "SESSION_REVOKED"
+
+    async def test_answer_whose_session_ends_meanwhile_is_not_kept(
+        self, fake, guarded, token, monkeypatch
+    ):
+        validate, cache = guarded.guard._validate, guarded.guard._cache
+
+        def ended(answer):
+            end = SessionEnd(session_id=answer.session.session_id, user_id=answer.user.user_id)
+            assert cache.apply_ends([end])
+            return answer
+
+        async def validated(token):
+            return ended(await validate(token))
+
+        is_blocking = isinstance(guarded.guard, SessionGuard)
+        late = (lambda token: ended(validate(token))) if is_blocking else validated
+        await guarded.live()
+        monkeypatch.setattr(guarded.guard, "_validate", late)
+        before = asked(fake)
+
+        assert {await guarded.ask(token) for _ in range(2)} == {"ada@example.com"}
+        assert asked(fake) == before + 2
 
     async def test_cached_answer_is_unused_during_outage(self, fake, guarded, token):
         await guarded.live()

@@ -87,8 +87,16 @@ MUTANTS = (
         _GUARD,
         "            ticket = self._cache.begin()\n            response = self._validate(token)\n",
         "            response = self._validate(token)\n            ticket = self._cache.begin()\n",
-        _TEST_INVALIDATION,
-        "client/test_revocation_races.py",
+        f"{_TEST_INVALIDATION}::TestCachedAnswers",
+    ),
+    mutant(
+        "ticket_is_taken_after_the_answer_on_asyncio",
+        "client/aio/guard.py",
+        "            ticket = self._cache.begin()\n"
+        "            response = await self._validate(token)\n",
+        "            response = await self._validate(token)\n"
+        "            ticket = self._cache.begin()\n",
+        f"{_TEST_INVALIDATION}::TestCachedAnswers",
     ),
     mutant(
         "forked_process_keeps_the_cache",

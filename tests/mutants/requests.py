@@ -31,7 +31,6 @@ MUTANTS = (
         "servicers/sessions.py",
         "pb.ListSessionsRequest(user_id=str(user_id), include_ended=",
         "pb.ListSessionsRequest(include_ended=",
-        "servicers/test_page_tokens.py",
         "servicers/test_sessions.py::TestSessions",
     ),
     mutant(

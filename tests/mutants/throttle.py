@@ -43,7 +43,7 @@ MUTANTS = (
         _REPOSITORY,
         "select(_columns.failures >= MAX_FAILURES).where(_of_account)",
         "select(_columns.failures < 0).where(_of_account)",
-        f"{_THROTTLE}::TestLimits",
+        f"{_TEST_REPOSITORY}::TestAccounts",
     ),
     mutant(
         "success_enables_a_disabled_account",
@@ -79,13 +79,6 @@ MUTANTS = (
         "            await db.attempts.record_failure(attempt.keys)\n",
         "            await db.attempts.release(attempt.keys)\n",
         f"{_THROTTLE}::TestCounting",
-    ),
-    mutant(
-        "disabled_account_signs_in",
-        _CHECK,
-        "return None if self.is_disabled else self.credentials.usable_hash",
-        "return self.credentials.usable_hash",
-        f"{_THROTTLE}::TestLimits",
     ),
     mutant(
         "account_disabled_meanwhile_signs_in",

@@ -200,13 +200,6 @@ MUTANTS = (
         _BULK,
     ),
     mutant(
-        "import_refuses_names_of_deleted_users",
-        _IMPORT,
-        "    if user.is_live:\n",
-        "    if user.id:\n",
-        _BULK,
-    ),
-    mutant(
         "sweep_removes_revoked_sessions_as_expired",
         _EXPIRED,
         "return sessions.c.is_valid & old",

@@ -258,6 +258,23 @@ class TestSessions:
         assert len(everything) == 7
         assert ended.session_id in everything
 
+    async def test_list_sessions_token_of_other_query_is_refused(self, users, sessions, user):
+        other = (await users.CreateUser(ada(email="other@example.com"))).user
+        for _ in range(2):
+            await sessions.CreateSession(sign_in())
+        request = pb.ListSessionsRequest(user_id=user.user_id, page_size=1)
+        token = (await sessions.ListSessions(request)).next_page_token
+
+        for given in (
+            {"user_id": other.user_id},
+            {"user_id": user.user_id, "include_ended": True},
+        ):
+            request = pb.ListSessionsRequest(page_token=token, **given)
+            assert await refusal(sessions.ListSessions(request)) == (
+                StatusCode.INVALID_ARGUMENT,
+                "INVALID_PAGE_TOKEN",
+            )
+
     async def test_sessions_of_unknown_user_are_not_found(self, sessions):
         missing = (StatusCode.NOT_FOUND, "USER_NOT_FOUND")
         unknown = str(uuid4())
