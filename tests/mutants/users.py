@@ -228,10 +228,24 @@ MUTANTS = (
         f"{_SWEEP}::TestBatches",
     ),
     mutant(
+        "sweep_purges_a_user_that_is_being_restored",
+        _EXPIRED,
+        "batch.with_for_update(skip_locked=True, of=users)",
+        "batch",
+        f"{_SWEEP}::TestDeletedUsers",
+    ),
+    mutant(
+        "purge_by_the_sweep_is_recorded_before_its_commit",
+        "jobs/sweep.py",
+        "    for user_id in user_ids:\n        audit.record(",
+        "        for user_id in user_ids:\n            audit.record(",
+        f"{_SWEEP}::TestDeletedUsers",
+    ),
+    mutant(
         "two_sweeps_run_at_once",
         "jobs/sweep.py",
-        "if not await tx.sweeps.try_lock():",
-        "if not await tx.sweeps.try_lock() and not removed:",
+        "            return None\n        if not await tx.sweeps.purge_replaced_tokens",
+        "            pass\n        if not await tx.sweeps.purge_replaced_tokens",
         f"{_SWEEP}::TestBatches",
     ),
 )
