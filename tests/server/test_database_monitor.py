@@ -159,7 +159,9 @@ class TestWithoutTables:
     """A database before its first migration."""
 
     async def test_checks_cause_no_error_in_log_of_postgresql(self, settings, tmp_path):
-        with EmbeddedPostgres(tmp_path, settings={"fsync": "off"}) as postgres:
+        with EmbeddedPostgres(
+            tmp_path, settings={"fsync": "off", "log_min_messages": "error"}
+        ) as postgres:
             async with run_service(settings.with_database(postgres.url())) as service:
                 for _ in range(3):
                     await service.components.database_monitor.check()

@@ -47,6 +47,7 @@ VARIABLES = {
     "PGOPTIONS": "-c client_min_messages=error -c intervalstyle=iso_8601",
 }
 
+UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 OTHER_ENCODINGS = ("LATIN1", "SQL_ASCII")
 
 
@@ -173,10 +174,7 @@ class TestEncoding:
             async with run_service(mine) as service, channel_to(service) as channel:
                 await eventually(lambda: said(logs, "create one with ENCODING 'UTF8'"))
                 users = UserServiceStub(channel)
-                assert await refusal(users.CreateUser(ada())) == (
-                    StatusCode.UNAVAILABLE,
-                    "STORAGE_UNAVAILABLE",
-                )
+                assert await refusal(users.CreateUser(ada())) == UNAVAILABLE
 
 
 class TestVersion:
@@ -193,3 +191,14 @@ class TestVersion:
 
         with pytest.raises(MigrationError, match=r"^PostgreSQL \d+ is too old: 99 or newer"):
             connect(database_url)
+
+    async def test_server_on_old_server_is_not_serving(
+        self, settings, migrated_database, monkeypatch
+    ):
+        monkeypatch.setattr(server_parameters, "MIN_SERVER_VERSION", 99)
+        mine = settings.with_database(migrated_database)
+        with structlog.testing.capture_logs() as logs:
+            async with run_service(mine) as service, channel_to(service) as channel:
+                await eventually(lambda: said(logs, "too old: 99 or newer is needed"))
+                users = UserServiceStub(channel)
+                assert await refusal(users.CreateUser(ada())) == UNAVAILABLE
