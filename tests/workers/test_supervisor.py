@@ -428,3 +428,30 @@ class TestWorkers:
             server.ask(signal.SIGINT)
             assert await asyncio.to_thread(server.ended) == 0
             assert not [pid for pid in pids if state(pid)]
+
+
+def test_worker_killed_before_it_answers_is_restarted(tmp_path, database_url):
+    with serving("--workers", "2", cwd=tmp_path, TAMATAR_DATABASE_URL=database_url) as server:
+        for _ in range(2):
+            (first,) = until(lambda: workers_of(server))
+            os.kill(first, signal.SIGKILL)
+            until(lambda pid=first: state(pid) is None)
+        until(lambda: server.events("workers answer") or server.process.poll() is not None)
+        assert server.events("workers answer"), server.said
+        assert [line["why"] for line in server.events("worker ended")] == ["signal 9"] * 2
+        assert is_served("--address", server.addresses[0], cwd=tmp_path)
+
+
+def test_worker_always_killed_at_start_ends_supervisor(tmp_path, database_url):
+    with serving("--workers", "2", cwd=tmp_path, TAMATAR_DATABASE_URL=database_url) as server:
+        killed = set()
+
+        def has_ended():
+            for pid in workers_of(server) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            return server.process.poll() is not None
+
+        until(has_ended)
+        assert server.ended() == 1
+        assert "A worker ended before it answered calls (signal 9)." in server.said

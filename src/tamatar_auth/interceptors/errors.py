@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc._cython import cygrpc
 from grpc.aio import AbortError
 from grpc_status import rpc_status
 
@@ -51,8 +52,8 @@ class ErrorInterceptor(Interceptor):
         async def guarded(request: Any, context: Context) -> Any:
             try:
                 return await behaviour(request, context)
-            except (AbortError, asyncio.CancelledError):
-                raise
+            except (AbortError, asyncio.CancelledError, cygrpc.ExecuteBatchError):
+                raise  # the call has ended: an ExecuteBatchError means that its client left
             except Exception as error:  # noqa: BLE001 - no exception may pass
                 failure = _failure(error, method, context)
             return await context.abort_with_status(rpc_status.to_status(status(failure)))

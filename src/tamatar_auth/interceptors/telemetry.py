@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from grpc import StatusCode
+from grpc._cython import cygrpc
 from grpc.aio import AbortError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -68,7 +69,7 @@ class TelemetryInterceptor(Interceptor):
             except AbortError:
                 status = context.code() or StatusCode.UNKNOWN
                 raise
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, cygrpc.ExecuteBatchError):
                 status = _cancelled_status(context)
                 raise
             finally:

@@ -2,11 +2,12 @@
 
 import contextlib
 import socket
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pkgutil import resolve_name
 from socketserver import ThreadingMixIn
-from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -80,7 +81,9 @@ class MetricsEndpoint:
                 f" ({error.strerror or 'no such address'})."
             ) from None
         self.address = listen._replace(port=self._server.server_port)
-        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="metrics", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -103,6 +106,13 @@ def _metrics_server(
         address_family = family
         allow_reuse_port = shared
         daemon_threads = True
+
+        def handle_error(self, _request: object, _client: object) -> None:
+            """Report an error, unless the scraper has left."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                thread = threading.current_thread()
+                thread.name = "metrics request"
+                threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), thread]))
 
     port = listen.port
     return make_server(str(sockaddr[0]), port, make_wsgi_app(registry), Server, _SilentHandler)

@@ -11,11 +11,12 @@ import structlog
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.jobs.sweep import sweep_periodically
 from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.observability.unhandled_errors import UnhandledErrors
 from tamatar_auth.server.build import bind_calls, bind_health, build_health_server, build_server
 from tamatar_auth.server.components import create_components
 from tamatar_auth.server.lifecycle import RunningService
 from tamatar_auth.server.ports import StartError
-from tamatar_auth.server.shutdown import GracefulShutdown
+from tamatar_auth.server.shutdown import GracefulShutdown, ReportedCrashError
 
 NO_TELEMETRY = Telemetry()
 
@@ -66,6 +67,7 @@ async def serve(
     telemetry: Telemetry = NO_TELEMETRY,
     ready: Callable[[RunningService], None] | None = None,
     *,
+    unhandled: UnhandledErrors,
     is_worker: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; call `ready` once the service answers.
@@ -74,6 +76,7 @@ async def serve(
     """
     shutdown = GracefulShutdown(settings, is_worker=is_worker)
     shutdown.install_signal_handlers()
+    unhandled.watch(asyncio.get_running_loop(), shutdown.requested.set)
     async with run_service(settings, telemetry) as service:
         await _settle(service)
         health = {"health": str(service.health_address)} if service.health_address else {}
@@ -87,6 +90,8 @@ async def serve(
             shutdown.start_deadline()
     if not service.unfinished:
         shutdown.cancel_deadline()
+    if unhandled.has_crashed:
+        raise ReportedCrashError
     log.info("stopped")
 
 

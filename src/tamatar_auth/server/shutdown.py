@@ -17,6 +17,10 @@ DEADLINE_MARGIN_SECONDS = 0.9
 log = structlog.get_logger(__name__)
 
 
+class ReportedCrashError(Exception):
+    """The process ends because of an exception that was logged already."""
+
+
 class GracefulShutdown:
     """Handles SIGTERM and SIGINT, and exits if the shutdown takes too long.
 

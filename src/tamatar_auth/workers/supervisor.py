@@ -17,6 +17,7 @@ from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.observability.logs import configure_logs, warn_of_unknown_settings
+from tamatar_auth.observability.unhandled_errors import UnhandledErrors
 from tamatar_auth.workers.environment import environments
 from tamatar_auth.workers.process import WorkerProcess
 
@@ -25,6 +26,9 @@ READY_TIMEOUT = 60.0
 
 STOP_MARGIN_SECONDS = 5.0
 """Seconds that a worker may take to end beyond the time that its settings allow."""
+
+MAX_FIRST_STARTS = 6
+"""Times that the first worker of a slot is started, if each one before it was killed."""
 
 MAX_RESTART_BACKOFF = 30.0
 """Seconds between two restarts at most."""
@@ -51,10 +55,12 @@ def serve(settings: Settings, ready: ReadyCallback | None = None) -> int:
     Raises `OperatorError` if they cannot start.
     """
     configure_logs(settings)
+    unhandled = UnhandledErrors()
+    unhandled.install()
     warn_of_unknown_settings()
     with environments(settings) as (addresses, worker_environments):
         stop_seconds = (settings.drain_delay + settings.shutdown_grace).total_seconds()
-        supervisor = Supervisor(worker_environments, stop_seconds + STOP_MARGIN_SECONDS)
+        supervisor = Supervisor(worker_environments, stop_seconds + STOP_MARGIN_SECONDS, unhandled)
         notify_ready = (lambda: None) if ready is None else partial(ready, addresses)
         try:
             return asyncio.run(supervisor.run(notify_ready))
@@ -84,7 +90,13 @@ class WorkerSlot:
 class Supervisor:
     """Runs one worker for each environment."""
 
-    def __init__(self, environments: Sequence[Mapping[str, str]], stop_timeout: float) -> None:
+    def __init__(
+        self,
+        environments: Sequence[Mapping[str, str]],
+        stop_timeout: float,
+        unhandled: UnhandledErrors,
+    ) -> None:
+        self._unhandled = unhandled
         self._environments = environments
         self._stop_timeout = stop_timeout
         self._workers: list[WorkerProcess] = []
@@ -98,6 +110,7 @@ class Supervisor:
         Raises `WorkerError` if one of the first workers cannot start.
         """
         self._install_signal_handlers()
+        self._unhandled.watch(asyncio.get_running_loop(), self._stopping.set)
         work = asyncio.create_task(self._run_workers(ready))
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -122,12 +135,15 @@ class Supervisor:
         await asyncio.gather(self._replace_on_request(slots), *map(self._keep_running, slots))
 
     async def _fill_slot(self, number: int) -> WorkerSlot:
-        """Start the first worker of a slot, or raise `WorkerError`."""
-        worker = await self._start(number)
-        if await worker.is_ready():
-            return WorkerSlot(worker)
-        why = await worker.start_failure()
-        code = await worker.wait()
+        """Start the first worker of a slot, again if it is killed, or raise `WorkerError`."""
+        for failures in range(1, MAX_FIRST_STARTS + 1):
+            worker = await self._start(number)
+            if await worker.is_ready():
+                return WorkerSlot(worker)
+            why, code = await worker.start_failure(), await worker.wait()
+            if why or code >= 0:  # it ended by itself, so another one would do the same
+                break
+            await self._wait_before_restart(worker, failures, _exit_reason(code))
         raise WorkerError(
             why or f"A worker ended before it answered calls ({_exit_reason(code)}).", max(code, 1)
         )
@@ -140,14 +156,17 @@ class Supervisor:
             if slot.worker is not worker:
                 continue
             slot.failures = 1 if worker.serving_seconds() > HEALTHY_SECONDS else slot.failures + 1
-            seconds = restart_backoff(slot.failures)
             why = await worker.start_failure() or _exit_reason(code)
-            log.error("worker ended", **worker.log_fields, why=why, again_in=seconds)
-            await asyncio.sleep(seconds)
+            await self._wait_before_restart(worker, slot.failures, why)
             async with slot.changing:
                 if slot.worker is worker:
                     with _log_os_errors(worker):
                         slot.worker = await self._start(worker.number)
+
+    async def _wait_before_restart(self, worker: WorkerProcess, failures: int, why: str) -> None:
+        seconds = restart_backoff(failures)
+        log.error("worker ended", **worker.log_fields, why=why, again_in=seconds)
+        await asyncio.sleep(seconds)
 
     async def _replace_on_request(self, slots: Sequence[WorkerSlot]) -> None:
         while True:
@@ -195,7 +214,8 @@ class Supervisor:
         if self._second_signal:
             return 128 + self._second_signal
         # SIGTERM itself ends a worker that has not installed its handler yet.
-        return 0 if set(codes) <= {0, -signal.SIGTERM} else 1
+        are_stopped = set(codes) <= {0, -signal.SIGTERM}
+        return 0 if are_stopped and not self._unhandled.has_crashed else 1
 
     def _kill(self) -> None:
         for worker in self._workers:

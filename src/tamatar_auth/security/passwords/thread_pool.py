@@ -86,8 +86,15 @@ class HashThreadPool:
         await asyncio.to_thread(self._threads.shutdown)
 
     def _run_jobs(self) -> None:
-        while (work := self._next_job()) is not None:
-            work.run()
+        try:
+            while (work := self._next_job()) is not None:
+                work.run()
+        except BaseException:
+            # The executor would keep it, and this thread would count as hashing for ever.
+            threading.excepthook(
+                threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()])
+            )
+            raise
 
     def _next_job(self) -> HashJob[Any] | None:
         with self._lock:
