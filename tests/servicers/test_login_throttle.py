@@ -347,7 +347,7 @@ class TestLimits:
 
 
 class TestSecrecy:
-    """The waits, which tell nobody which names belong to one user."""
+    """Answers that do not reveal which names belong to one user."""
 
     async def test_throttled_username_does_not_reveal_its_address(self, sessions, user, database):
         said = await try_wrong_passwords(sessions, FREE_ATTEMPTS + 2, username="ada")
@@ -366,6 +366,19 @@ class TestSecrecy:
         assert known == await try_wrong_passwords(
             sessions, FREE_ATTEMPTS + 2, email="unknown@example.com"
         )
+
+    async def test_right_password_of_disabled_account_costs_the_same(
+        self, sessions, user, database, statements
+    ):
+        await try_wrong_passwords(sessions, 1)
+        await set_counter(database, account(user), failures=MAX_FAILURES)
+        statements.clear()
+        await try_wrong_passwords(sessions, 1)
+        wrong = statements.copy()
+        statements.clear()
+
+        assert await refusal(sessions.CreateSession(sign_in())) == INVALID_CREDENTIALS
+        assert statements == wrong
 
     async def test_sign_in_by_address_keeps_the_wait_of_the_username(
         self, sessions, user, database

@@ -132,7 +132,7 @@ class PasswordCheck:
 
     @contextlib.asynccontextmanager
     async def _turn(self, typed: bytes, until: float) -> AsyncIterator[None]:
-        """Let one call at a time poll for an attempt, so that a flood does not fill the pool."""
+        """Hold the turn to poll: one call at a time, so that a flood does not fill the pool."""
         turn = self._turns.setdefault(typed, asyncio.Lock())
         try:
             async with asyncio.timeout_at(until):

@@ -166,7 +166,7 @@ class LoginAttemptRepository(Repository):
     """Reserves and settles attempts over one connection."""
 
     async def reserve(self, keys: AttemptKeys) -> Reservation:
-        """Reserve an attempt if failures and reservations allow one, and say whether they did."""
+        """Reserve an attempt if the failures and the other reservations allow one."""
         values = {"typed": keys.typed, "of_account": keys.account}
         granted, seconds, disabled = (await self._connection.execute(_reserve, values)).one()
         is_blocked = not granted and seconds is not None
