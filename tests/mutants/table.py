@@ -8,6 +8,7 @@ from tests.mutants import (
     requests,
     sessions,
     storage,
+    telemetry,
     throttle,
     users,
 )
@@ -21,5 +22,6 @@ AREAS = {
     "audit": audit.MUTANTS,
     "requests": requests.MUTANTS,
     "storage": storage.MUTANTS,
+    "telemetry": telemetry.MUTANTS,
     "client": client.MUTANTS,
 }
