@@ -1,6 +1,7 @@
 """The health service on a database that rejects writes or connections, or has no tables."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -153,6 +154,15 @@ class TestConnections:
 
         await asyncio.to_thread(controlled.alter, "ALLOW_CONNECTIONS true")
         await eventually(lambda: is_serving(channel))
+
+    async def test_wrong_password_is_named_in_log(self, settings, migrated_database):
+        url = urlsplit(migrated_database)
+        wrong = f"{url.username}:not-the-password@{url.hostname}:{url.port}"
+        mine = settings.with_database(url._replace(netloc=wrong).geturl())
+        with structlog.testing.capture_logs() as logs:
+            async with run_service(mine):
+                await eventually(lambda: said(logs, "password authentication failed for user"))
+        assert "not-the-password" not in str(logs)
 
 
 class TestWithoutTables:

@@ -2,12 +2,16 @@
 
 from typing import NamedTuple
 
+import psycopg
 from sqlalchemy import exc
 
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.server_parameters import UnsupportedServerError
+
+MAX_REASON = 300
+"""Characters of libpq's reason for a connection that could not be opened."""
 
 
 class Readiness(NamedTuple):
@@ -56,4 +60,8 @@ def _unavailability(error: Exception) -> str:
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, UnsupportedServerError):
         return str(cause)
-    return f"the database is not available ({sqlstates.sqlstate(error) or type(error).__name__})"
+    reason = sqlstates.sqlstate(error)
+    if reason is None and isinstance(cause, psycopg.OperationalError):
+        # No statement ran. The text of libpq names the host and the role, but no secret.
+        reason = " ".join(str(cause).split())[:MAX_REASON]
+    return f"the database is not available ({reason or type(error).__name__})"
