@@ -20,7 +20,7 @@ def main() -> int:
     """Parse the arguments and run; return 0 if every mutant was seen."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument(
-        "-k", default="", metavar="WORD", help="mutants with a word in area or name"
+        "-k", default="", metavar="WORDS", help="such as 'sessions or page_token': a part of a name"
     )
     parser.add_argument("-j", type=int, default=2, metavar="N", help="how many at a time")
     given = parser.parse_args()
@@ -28,7 +28,7 @@ def main() -> int:
         mutant: area
         for area, mutants in AREAS.items()
         for mutant in mutants
-        if given.k in f"{area}/{mutant.name}"
+        if any(word in f"{area}/{mutant.name}" for word in given.k.split(" or "))
     }
     if not chosen:
         parser.error(f"no mutant has {given.k!r} in its area or name")
