@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 import structlog
 from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.jobs import sweep as sweeping
 from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
@@ -24,6 +25,7 @@ from tamatar_auth.storage.tables import (
     user_tokens,
     users,
 )
+from tests.support.failing_commits import commits_fail
 from tests.support.rows import run
 from tests.support.settings import changed
 from tests.support.waiting import eventually
@@ -592,6 +594,15 @@ class TestDeletedUsers:
 
         assert purged(logs) == []
         assert await remaining(database, users) == 1
+
+    async def test_purge_whose_commit_fails_is_not_audited(self, database, purging, delete_user):
+        await delete_user(30 * DAY)
+
+        async with commits_fail(database, users):
+            with structlog.testing.capture_logs() as logs, pytest.raises(DBAPIError):
+                await sweep(database, purging)
+
+        assert purged(logs) == []
 
 
 async def _own_rows(database, owner, *, count):

@@ -125,15 +125,6 @@ MUTANTS = (
         "interceptors/test_cancellation.py",
     ),
     mutant(
-        "cancellation_becomes_an_answer",
-        _ERRORS,
-        "            except (AbortError, asyncio.CancelledError):\n                raise\n",
-        "            except AbortError:\n                raise\n"
-        "            except asyncio.CancelledError as error:\n"
-        "                failure = InternalFault(str(error))\n",
-        _DEADLINES,
-    ),
-    mutant(
         "calls_in_flight_are_unbounded",
         "interceptors/in_flight.py",
         "if self._bounded_calls >= self.limit:",

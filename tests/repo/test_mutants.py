@@ -43,4 +43,4 @@ def test_mutant_names_are_unique():
     names = [mutant.name for mutant in MUTANTS]
 
     assert sorted(names) == sorted(set(names))
-    assert len(names) >= 40
+    assert len(names) >= 60
