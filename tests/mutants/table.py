@@ -7,6 +7,7 @@ from tests.mutants import (
     passwords,
     requests,
     sessions,
+    settings,
     storage,
     telemetry,
     throttle,
@@ -23,5 +24,6 @@ AREAS = {
     "requests": requests.MUTANTS,
     "storage": storage.MUTANTS,
     "telemetry": telemetry.MUTANTS,
+    "settings": settings.MUTANTS,
     "client": client.MUTANTS,
 }
