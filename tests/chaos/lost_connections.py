@@ -25,8 +25,8 @@ from tests.support.calls import ada, sign_in
 
 ROUNDS = 3
 PROPER = {"OK", "INVALID_CREDENTIALS"}
-CALLERS = 3
-"""The callers that make one call of each kind after the other."""
+CALLERS = 2
+"""Callers that make the calls of a kind one after the other: no more than the pool has room for."""
 
 
 async def connections_lost(ground: Ground) -> Row:

@@ -28,6 +28,13 @@ MUTANTS = (
         f"{_TEST_CONNECTION}",
     ),
     mutant(
+        "database_that_is_away_is_called_a_busy_pool",
+        _DATABASE,
+        "if is_connecting.get() or not is_pool_in_use:",
+        "if is_connecting.get():",
+        "server/test_busy_pool.py::test_crowd_finds_database_unavailable_if_none_can_connect",
+    ),
+    mutant(
         "cancelled_commit_is_cancelled",
         f"{_DRIVER}/connection.py",
         "        if self._is_commit:\n            self.orphaned.finish_commit(self, gen)\n",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from time import monotonic
 from typing import NamedTuple
 
 from sqlalchemy import exc
@@ -80,7 +81,8 @@ class Database:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._acquire_timeout = _pool(engine).timeout()
-        self._waiting = 0
+        self._waiting = self._lent = 0
+        self._last_lent = 0.0
         self._is_closed = False
 
     @contextlib.asynccontextmanager
@@ -162,6 +164,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         self._waiting += 1
+        began = monotonic()
         is_connecting.set(False)
         try:
             # The pool limits how long a call waits for a connection, but not how long it connects.
@@ -170,14 +173,18 @@ class Database:
         except exc.InvalidRequestError:  # new connections were closed before their first use
             raise StorageUnavailable from None
         except (exc.TimeoutError, TimeoutError):
-            if is_connecting.get():
+            is_pool_in_use = self._lent or self._last_lent > began
+            if is_connecting.get() or not is_pool_in_use:  # other calls were connecting too
                 raise StorageUnavailable from None
             raise ServerBusy from None  # other calls have all connections
         finally:
             self._waiting -= 1
+        self._lent += 1
         try:
             yield connection
         finally:
+            self._lent -= 1
+            self._last_lent = monotonic()
             if self._is_closed:  # the pool is gone
                 await connection.invalidate()
             await connection.close()
