@@ -70,6 +70,12 @@ class TestLosesStatements:
         with pgbouncer.between(migrated_database, mode) as url:
             assert any(ADVICE in line for line in doctor(url))
 
+    def test_migration_through_it_is_refused(self, empty_database, pgbouncer, tmp_path):
+        with pgbouncer.between(empty_database, "transaction") as url:
+            ended = tamatar("migrate", "up", cwd=tmp_path, code=1, TAMATAR_DATABASE_URL=url)
+
+        assert ended.stderr.startswith("A pooler in transaction mode is between: ")
+
 
 class TestKeepsStatements:
     """PgBouncer in a mode in which every call works."""

@@ -35,6 +35,7 @@ RELEASE_SECONDS = 5.0
 
 _TRY_LOCK = f"pg_try_advisory_lock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
 _UNLOCK = f"pg_advisory_unlock({LOCK_NAMESPACE}, {AdvisoryLock.MIGRATION})"
+_SERVER = "SELECT pg_backend_pid()"
 _FIND_HOLDER = f"""
     SELECT pid FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2
@@ -89,11 +90,13 @@ def engine(url: str) -> Engine:
 def migration_lock(url: str, report: Callable[[str], None], lock_wait: timedelta) -> Iterator[None]:
     """Hold the lock of migrations during the block, on a connection of its own.
 
-    Raise `MigrationError` if another migrator holds it for longer than `lock_wait`.
+    Raise `MigrationError` if another migrator holds it for longer than `lock_wait`, or if a pooler
+    would lose it.
     """
     # Polled: a statement that waits for the lock would hold a snapshot, and CREATE INDEX
     # CONCURRENTLY in the other migrator would wait for that snapshot.
     with connect(url) as connection:
+        _refuse_shared_server(connection, url)
         deadline, is_reported = time.monotonic() + lock_wait.total_seconds(), False
         while not _fetch_value(connection, f"SELECT {_TRY_LOCK}"):
             holder = _fetch_value(connection, _FIND_HOLDER)
@@ -121,6 +124,22 @@ def _prepare(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
     except BaseException:
         connection.close()
         raise
+
+
+def _refuse_shared_server(connection: "psycopg.Connection[tuple[object, ...]]", url: str) -> None:
+    """Raise `MigrationError` if a pooler lends one server to two connections at a time.
+
+    The lock would stay with that server, and no later migration would get it.
+    """
+    server = _fetch_value(connection, _SERVER)
+    if server == connection.info.backend_pid:
+        return  # PgBouncer shows its clients a number of its own
+    with connect(url) as other:
+        if _fetch_value(other, _SERVER) == server:
+            raise MigrationError(
+                "A pooler in transaction mode is between: set TAMATAR_DATABASE_URL to PostgreSQL"
+                " itself for migrations."
+            )
 
 
 def _release(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
