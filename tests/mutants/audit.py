@@ -19,6 +19,13 @@ def _inside(file: str, event: str, *, depth: int = 8) -> tuple[str, str, str]:
 
 MUTANTS = (
     mutant(
+        "purge_by_the_sweep_is_not_recorded",
+        "jobs/sweep.py",
+        "        audit.record(Event.USER_PURGED, user_id=user_id)",
+        "        pass",
+        "jobs/test_sweep.py::TestDeletedUsers",
+    ),
+    mutant(
         "deactivation_is_recorded_before_its_commit",
         *_inside(_LIFECYCLE, "USER_DEACTIVATED"),
         _COMMITS,

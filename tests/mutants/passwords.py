@@ -219,6 +219,20 @@ MUTANTS = (
         _TEST_POLICY,
     ),
     mutant(
+        "third_of_a_password_is_enough",
+        _POLICY,
+        "self._min_length * 2 // 3",
+        "self._min_length // 3",
+        _TEST_POLICY,
+    ),
+    mutant(
+        "name_of_the_service_is_accepted",
+        _POLICY,
+        "self._service_words | own_words",
+        "own_words",
+        _TEST_POLICY,
+    ),
+    mutant(
         "own_name_as_password_is_accepted",
         _POLICY,
         "self._service_words | own_words",

@@ -199,6 +199,20 @@ MUTANTS = (
         "servicers/test_idle_sessions.py",
     ),
     mutant(
+        "use_is_recorded_once_a_minute_with_a_short_limit",
+        _STATE,
+        '    _idle_limit.op("/", return_type=INTERVAL())(literal_column("4", Integer)),\n',
+        "",
+        "servicers/test_idle_sessions.py",
+    ),
+    mutant(
+        "sweep_of_idle_sessions_removes_revoked_ones",
+        "storage/repositories/expired_rows.py",
+        "return sessions.c.is_valid & unused_for(retention)",
+        "return unused_for(retention)",
+        "servicers/test_idle_sessions.py",
+    ),
+    mutant(
         "rotation_for_an_inactive_user",
         _ROTATION,
         "        users.c.is_active,\n    )\n    .values(",

@@ -16,6 +16,13 @@ _SWEEP = "jobs/test_sweep.py"
 
 MUTANTS = (
     mutant(
+        "sweep_purges_deleted_users_by_default",
+        "jobs/sweep.py",
+        "ExpiredRows.DELETED_USERS: settings.deleted_users,",
+        "ExpiredRows.DELETED_USERS: settings.deleted_users or timedelta(days=1),",
+        "jobs/test_sweep.py::TestDeletedUsers",
+    ),
+    mutant(
         "update_does_not_lock_its_row",
         _REPOSITORY,
         "    .with_for_update(key_share=True)\n",

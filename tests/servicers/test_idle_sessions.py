@@ -135,6 +135,10 @@ async def test_late_record_of_use_does_not_revive_idle_session(scene):
 
 
 async def test_sweep_removes_idle_sessions_only(scene):
+    revoked = await scene.start()
+    request = session_service_pb2.RevokeSessionRequest(session_token=revoked.session_token)
+    await scene.sessions.RevokeSession(request)
+    await scene.age(revoked, LIMIT)
     live, idle = await scene.start(unused_for=LIMIT / 2), await scene.start(unused_for=LIMIT)
     retention = scene.service.settings.retention
     database = scene.service.database
@@ -142,6 +146,7 @@ async def test_sweep_removes_idle_sessions_only(scene):
     assert await sweep(database, retention, dry_run=True) == SweepResult(idle_sessions=1)
     assert await sweep(database, retention) == SweepResult(idle_sessions=1)
 
-    assert await scene.listed(include_ended=True) == {live.session.session_id}
+    kept = {live.session.session_id, revoked.session.session_id}
+    assert await scene.listed(include_ended=True) == kept
     refused = await refusal(validate(scene.sessions, idle.session_token))
     assert refused[1] == "SESSION_UNKNOWN"
