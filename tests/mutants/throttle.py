@@ -95,13 +95,6 @@ MUTANTS = (
         _QUEUE,
     ),
     mutant(
-        "sign_in_with_a_changed_password_runs_again",
-        _CHECK,
-        "if await permit.matches(password, current.usable_hash):",
-        "if current:",
-        "servicers/test_password_check.py",
-    ),
-    mutant(
         "password_reset_keeps_the_failures",
         "servicers/user_credentials.py",
         "tx.attempts.clear(key_of_account(user.id), key_of_email(owner.email))",
