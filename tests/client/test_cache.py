@@ -100,6 +100,13 @@ class TestStreams:
 
         assert cache.find("ada0") is None
 
+    def test_answer_after_stream_broke_is_not_cached(self, cache):
+        cache.stream_opened()
+        cache.stream_broken()
+
+        assert not kept(cache, "ada0")
+        assert len(cache) == 0
+
     def test_message_after_silence_revives_no_answer(self, cache, clock):
         cache.stream_opened()
         assert kept(cache, "ada0")
