@@ -14,6 +14,7 @@ from tamatar_auth.client import SessionGuard, aio, backoff, cache, invalidation
 from tamatar_auth.client.aio import invalidation as aio_invalidation
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.guard_rules import CallRejected
+from tamatar_auth.client.testing import FakeAuthServer
 from tests.support.guarded_shop import Blocking, Customer, aio_shop
 from tests.support.waiting import PATIENCE, eventually
 
@@ -116,6 +117,8 @@ class TestCachedAnswers:
         self, fake, guarded, token, monkeypatch
     ):
         monkeypatch.setattr(backoff, "MIN_SECONDS", 60)
+        # Silence must not be what turns the cache off.
+        monkeypatch.setattr(cache, "MAX_STREAM_SILENCE", 3600)
         await guarded.live()
         assert await guarded.ask(token) == "ada@example.com"
 
@@ -358,3 +361,22 @@ class TestWatch:
 
         await eventually(lambda: fake.calls["WatchSessions"] > before)
         await eventually(lambda: guarded.guard._cache.is_live)
+
+
+class TestSilentService:
+    """A service that sends no heartbeats."""
+
+    @pytest.fixture
+    def fake(self):
+        with FakeAuthServer(heartbeat_interval=3600) as fake:
+            yield fake
+
+    async def test_stream_without_heartbeats_is_restarted(self, guarded, fake, monkeypatch):
+        await guarded.live()
+        fake.break_streams()
+        for module in (cache, invalidation, aio_invalidation):
+            monkeypatch.setattr(module, "MAX_STREAM_SILENCE", 0.05)
+        monkeypatch.setattr(invalidation, "SILENCE_CHECK_INTERVAL", 0.02)
+        before = fake.calls["WatchSessions"]
+
+        await eventually(lambda: fake.calls["WatchSessions"] >= before + 3)

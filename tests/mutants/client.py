@@ -110,14 +110,14 @@ MUTANTS = (
         "client/aio/invalidation.py",
         "self._cache.stream_broken()",
         "pass",
-        f"{_TEST_INVALIDATION}",
+        f"{_TEST_INVALIDATION}::TestCachedAnswers",
     ),
     mutant(
         "silent_stream_is_kept",
         "client/invalidation.py",
         "if now() - self._last_message_at > MAX_STREAM_SILENCE:",
         "if now() < self._last_message_at:",
-        f"{_TEST_INVALIDATION}::TestWatch",
+        f"{_TEST_INVALIDATION}::TestSilentService",
     ),
     mutant(
         "call_that_may_not_run_twice_is_retried",

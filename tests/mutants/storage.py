@@ -56,13 +56,6 @@ MUTANTS = (
         "chaos/test_standby_away.py",
     ),
     mutant(
-        "orphaned_connection_is_used_again",
-        f"{_DRIVER}/connection.py",
-        "return self._is_orphaned or super().broken",
-        "return super().broken",
-        _TEST_CONNECTION,
-    ),
-    mutant(
         "dead_connection_is_lent",
         "storage/engine.py",
         "    if is_dead(connection.driver_connection):\n",
