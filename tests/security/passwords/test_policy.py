@@ -103,6 +103,8 @@ def test_names_of_user_are_refused(password):
 @pytest.mark.parametrize(
     "password",
     [
+        "aaaabbbbcccc",
+        "----------Q9",
         "aaaaaaaaaaaa",
         " " * 12,
         "😀" * 12,

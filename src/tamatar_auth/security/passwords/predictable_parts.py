@@ -83,9 +83,11 @@ def _sequence(text: str, place: int) -> tuple[int, PartKind]:
     codes = [*map(ord, text[place:])]
     steps = [after - before for before, after in pairwise(codes)]
     equal = sum(1 for _ in takewhile(lambda step: step == steps[0], steps))
-    is_slow = bool(steps) and 1 <= abs(steps[0]) <= MAX_STEP
+    is_slow = bool(steps) and abs(steps[0]) <= MAX_STEP
     length = max(equal + 1 if is_slow else 1, *(_shared_length(text, place, it) for it in _ROWS))
-    return (length if length >= MIN_PART else 1), PartKind.SEQUENCE
+    is_run = text[place : place + length] == text[place] * length
+    kind = PartKind.REPETITION if is_run else PartKind.SEQUENCE
+    return (length if length >= MIN_PART else 1), kind
 
 
 def _shared_length(text: str, place: int, row: str) -> int:
