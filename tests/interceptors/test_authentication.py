@@ -1,5 +1,6 @@
 """Access of callers: every method, with every kind of caller."""
 
+import asyncio
 import socket
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 from tamatar_auth.config.watched_files import WatchedFiles
+from tamatar_auth.interceptors import authentication
 from tamatar_auth.interceptors.authentication import AuthenticationInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.registry import HandlerRegistry
@@ -22,6 +24,7 @@ from tamatar_auth.server.app import run_service
 from tamatar_auth.server.components import HEALTH_SERVICE, SERVICES
 from tamatar_auth.server.ports import StartError
 from tamatar_auth.servicers.reflection import V1, V1ALPHA
+from tests.chaos.http2_frames import Connection, headers, message
 from tests.support.calls import read_refusal, refusal
 from tests.support.settings import changed
 
@@ -426,3 +429,53 @@ class TestCallers:
         ]
         assert all(entry["method"] == path[1:] for entry in refusals)
         assert not any(token.text in str(logs) for token in (stranger, EXPIRED, *TOKENS.values()))
+
+
+class TestEndedCalls:
+    """Calls that end before their caller is authenticated: gRPC has forgotten their peer."""
+
+    @pytest.mark.parametrize("name", ["ValidateSession", "WatchSessions"])
+    @pytest.mark.parametrize("with_file", [True, False])
+    async def test_expired_call_is_no_refusal(
+        self, with_file, name, settings, database, callers_file
+    ):
+        secret = bearer(TOKENS["admin"])[0][1] if with_file else ""
+        mine = changed(settings, callers_file=callers_file) if with_file else settings
+        path, numbers = f"/tamatar.auth.v1.SessionService/{name}", range(1, 200, 2)
+        more = {"authorization": secret, "grpc_timeout": "1m"}
+        calls = [headers(number, path, **more) + message(number, b"") for number in numbers]
+        with structlog.testing.capture_logs() as logs:
+            async with run_service(mine) as service:
+                for _ in range(30):
+                    async with Connection.to(str(service.addresses[0])) as connection:
+                        await connection.greet()
+                        await connection.send(*calls)
+                        await asyncio.sleep(0.02)
+                await is_answered(service, secret)
+
+        assert [entry for entry in logs if entry["event"] == "caller.refused"] == []
+
+    async def test_stream_that_expires_is_no_refusal(
+        self, settings, database, callers_file, monkeypatch
+    ):
+        monkeypatch.setattr(authentication, "RECHECK_INTERVAL", 0)
+        mine, caller = changed(settings, callers_file=callers_file), bearer(TOKENS["admin"])
+        with structlog.testing.capture_logs() as logs:
+            async with (
+                run_service(mine) as service,
+                grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
+            ):
+                watch = channel.unary_stream("/tamatar.auth.v1.SessionService/WatchSessions")
+                for _ in range(5):
+                    streams = [watch(b"", metadata=caller, timeout=0.3) for _ in range(20)]
+                    await asyncio.gather(*(stream.code() for stream in streams))
+                await is_answered(service, caller[0][1])
+
+        assert [entry for entry in logs if entry["event"] == "caller.refused"] == []
+
+
+async def is_answered(service, authorization):
+    """Call once more, after all calls that arrived before."""
+    async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
+        call = channel.unary_unary("/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo")
+        await call(b"", metadata=(("authorization", authorization),), timeout=60)

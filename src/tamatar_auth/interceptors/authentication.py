@@ -7,12 +7,12 @@ method are in `security/authorization.py`.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.errors import CallerNotAllowed, CallerUnknown, Failure
-from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method, peer_name
 from tamatar_auth.interceptors.cancellation import CancellableCall
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
@@ -57,24 +57,26 @@ class AuthenticationInterceptor(Interceptor):
 
         if not method.is_unary:
             return self._wrap_stream(behaviour, method, rule)
-        authenticate = Authenticator(self._callers, method, rule).authenticate
+        authenticator = Authenticator(self._callers, method, rule)
 
         def authenticated(request: Any, context: Context) -> Awaitable[Any]:
             # Never reset: gRPC runs each call in its own task, and the interceptors around this
             # one may still log the caller.
-            current_caller.set(authenticate(context))
+            current_caller.set(authenticator.authenticate(authenticator.read(context)))
             return behaviour(request, context)
 
         return authenticated
 
     def _wrap_stream(self, behaviour: Behaviour, method: Method, rule: AccessRule) -> Behaviour:
         """Authenticate when a stream begins, and again every few seconds."""
-        authenticate = Authenticator(self._callers, method, rule).authenticate
+        authenticator = Authenticator(self._callers, method, rule)
 
         async def authenticated(request: Any, context: Context) -> Any:
-            current_caller.set(authenticate(context))
+            credentials = authenticator.read(context)
+            current_caller.set(authenticator.authenticate(credentials))
             answer = behaviour(request, context)
-            return await _StreamRecheck(lambda: authenticate(context)).run(answer)
+            recheck = _StreamRecheck(lambda: authenticator.authenticate(credentials))
+            return await recheck.run(answer)
 
         return authenticated
 
@@ -106,6 +108,28 @@ class _StreamRecheck:
             self._schedule()
 
 
+class Credentials(NamedTuple):
+    """What a caller presented when its call arrived.
+
+    It is read once, because gRPC forgets the peer of a call that was cancelled.
+    """
+
+    peer: str
+    is_encrypted: bool = False
+    names: Collection[str] = ()
+    """The names in the certificate of the connection."""
+    authorizations: Sequence[str] = ()
+    """The values of `authorization` in the metadata."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.peer!r})"  # without the token
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the connection comes from this machine."""
+        return self.peer.startswith(_LOCAL_PEERS)
+
+
 class Authenticator:
     """Authenticates the callers of one method."""
 
@@ -116,55 +140,67 @@ class Authenticator:
         self._method = method
         self._roles = rule.roles
 
-    def authenticate(self, context: Context) -> Caller:
+    def read(self, context: Context) -> Credentials:
+        """Return the credentials of a call, or raise `CancelledError` if the call has ended."""
+        peer = peer_name(context)
+        if self._callers is None:
+            return Credentials(peer)
+        auth_context: _AuthContext = context.auth_context()
+        metadata = context.invocation_metadata() or ()
+        return Credentials(
+            peer,
+            is_encrypted=b"ssl" in auth_context.get("transport_security_type", ()),
+            names=_names(auth_context),
+            authorizations=[str(value) for key, value in metadata if key == "authorization"],
+        )
+
+    def authenticate(self, credentials: Credentials) -> Caller:
         """Return the caller, or raise `CallerUnknown` or `CallerNotAllowed`."""
-        caller = self._identify(context)
+        caller = self._identify(credentials)
         if caller.roles.isdisjoint(self._roles):
-            self._log("no role for this method", caller, context)
+            self._log("no role for this method", caller, credentials)
             raise CallerNotAllowed(self._roles)
         return caller
 
-    def _identify(self, context: Context) -> Caller:
-        is_local = str(context.peer()).startswith(_LOCAL_PEERS)
+    def _identify(self, credentials: Credentials) -> Caller:
+        is_local, names = credentials.is_local, credentials.names
         if self._callers is None:
-            return LOCAL_CALLER if is_local else self._refuse("not from this machine", context)
-        auth_context: _AuthContext = context.auth_context()
-        if not is_local and b"ssl" not in auth_context.get("transport_security_type", ()):
-            self._refuse("not encrypted", context)
-        callers, names = self._callers.value, _names(auth_context)
-        found = {*self._find_by_token(callers, context), *callers.find_by_names(names)}
+            return LOCAL_CALLER if is_local else self._refuse("not from this machine", credentials)
+        if not is_local and not credentials.is_encrypted:
+            self._refuse("not encrypted", credentials)
+        callers = self._callers.value
+        found = {*self._find_by_token(callers, credentials), *callers.find_by_names(names)}
         if len(found) > 1:
-            self._refuse("credentials of several callers", context)
+            self._refuse("credentials of several callers", credentials)
         if not found:
-            self._refuse("certificate of no caller" if names else "no credentials", context)
+            self._refuse("certificate of no caller" if names else "no credentials", credentials)
         return found.pop()
 
-    def _find_by_token(self, callers: Callers, context: Context) -> Collection[Caller]:
+    def _find_by_token(self, callers: Callers, credentials: Credentials) -> Collection[Caller]:
         """Return the caller of the token that was sent, if one was sent."""
-        metadata = context.invocation_metadata() or ()
-        sent = [value for key, value in metadata if key == "authorization"]
+        sent = credentials.authorizations
         if not sent:
             return ()
-        bearer = _BEARER.fullmatch(str(sent[0])) if len(sent) == 1 else None
+        bearer = _BEARER.fullmatch(sent[0]) if len(sent) == 1 else None
         if bearer is None:
-            self._refuse("no bearer token in the authorization", context)
+            self._refuse("no bearer token in the authorization", credentials)
         caller = callers.find_by_token(bearer[1])
         if caller is None:
             expired = callers.find_token_owner(bearer[1])
-            self._refuse("token unknown or expired", context, expired)
+            self._refuse("token unknown or expired", credentials, expired)
         return (caller,)
 
-    def _refuse(self, why: str, context: Context, caller: Caller | None = None) -> NoReturn:
-        self._log(why, caller, context)
+    def _refuse(self, why: str, credentials: Credentials, caller: Caller | None = None) -> NoReturn:
+        self._log(why, caller, credentials)
         raise CallerUnknown
 
-    def _log(self, why: str, caller: Caller | None, context: Context) -> None:
+    def _log(self, why: str, caller: Caller | None, credentials: Credentials) -> None:
         audit.record(
             Event.CALLER_REFUSED,
             method=f"{self._method.service}/{self._method.name}",
             why=why,
             refused=caller.name if caller else None,
-            peer=str(context.peer()),
+            peer=credentials.peer,
         )
 
 

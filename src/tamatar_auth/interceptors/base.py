@@ -32,6 +32,17 @@ CANCELLED_WRITE_TIMEOUT = 1.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
+def peer_name(context: Context) -> str:
+    """Return the name of a connection, such as `ipv4:192.0.2.1:50000`.
+
+    Raises `CancelledError` if the call has ended: gRPC forgets the peer of a cancelled call.
+    """
+    peer = str(context.peer())
+    if not peer:
+        raise asyncio.CancelledError
+    return peer
+
+
 class Method(NamedTuple):
     """A method, such as `ValidateSession` of `tamatar.auth.v1.SessionService`."""
 

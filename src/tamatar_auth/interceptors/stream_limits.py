@@ -6,7 +6,7 @@ from typing import Any
 from opentelemetry.metrics import Meter
 
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
+from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method, peer_name
 from tamatar_auth.interceptors.in_flight import BOUNDED_SERVICES
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
@@ -42,7 +42,7 @@ class StreamLimitInterceptor(Interceptor):
             return behaviour
 
         async def bounded(request: Any, context: Context) -> Any:
-            peer = str(context.peer())
+            peer = peer_name(context)
             if self._is_full(peer):
                 self.refused += 1
                 raise ServerBusy
