@@ -145,6 +145,14 @@ class Service:
         self.failed += [*self._server.events("call failed"), *self._server.events("crashed")]
         return int(self._server.process.returncode)
 
+    @property
+    def memory(self) -> int:
+        """Its memory in bytes; 0 where the system does not tell."""
+        status = Path(f"/proc/{self._server.process.pid}/status")
+        if not status.exists():
+            return 0
+        return int(status.read_text().partition("VmRSS:")[2].split()[0]) * 1024
+
     async def is_well(self) -> bool:
         """Return whether it is healthy and answers a call."""
         options = [*RECONNECT, ("grpc.use_local_subchannel_pool", 1)]

@@ -12,6 +12,7 @@ from tests.chaos.http2_frames import (
     PING,
     Connection,
     frame,
+    header_bomb,
     headers,
     message,
     reset,
@@ -22,6 +23,7 @@ VALIDATE = "/tamatar.auth.v1.SessionService/ValidateSession"
 REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 NO_SESSION = b"\n\x05tms_x"
 """A ValidateSessionRequest with an unknown token."""
+WATCH = "/grpc.health.v1.Health/Watch"
 LIST_SERVICES = b"\x3a\x01*"
 """A ServerReflectionRequest for the services."""
 MIB = 2**20
@@ -40,13 +42,39 @@ async def _on(address: str, number: int) -> AsyncIterator[list[Connection]]:
         yield [await stack.enter_async_context(Connection.to(address)) for _ in range(number)]
 
 
+def _begun(connections: int, calls: int, call: Callable[[int], bytes]) -> Attack:
+    """Begin calls on each connection, a hundred at a time, and leave them as they are."""
+
+    @contextlib.asynccontextmanager
+    async def attack(address: str) -> AsyncIterator[None]:
+        async with _on(address, connections) as hostile:
+            reading = [asyncio.create_task(connection.answer_settings()) for connection in hostile]
+            numbers = [*islice(streams(), calls)]
+            for connection in hostile:
+                await connection.greet()
+            for at in range(0, calls, 100):
+                burst = b"".join(map(call, numbers[at : at + 100]))
+                for connection in hostile:
+                    with contextlib.suppress(OSError):  # the server has closed it
+                        await connection.send(burst)
+            yield
+            for task in reading:
+                task.cancel()
+
+    return attack
+
+
 @contextlib.asynccontextmanager
-async def half_sent(address: str) -> AsyncIterator[None]:
-    """Begin 1,000 calls on 10 connections, and send no request."""
+async def header_bombs(address: str) -> AsyncIterator[None]:
+    """Send 10 MB of header blocks on 10 connections, and acknowledge no settings."""
     async with _on(address, 10) as connections:
         for connection in connections:
             await connection.greet()
-            await connection.send(*(headers(n, VALIDATE) for n in islice(streams(), 100)))
+        for stream in islice(streams(), 125):
+            bomb = header_bomb(stream, VALIDATE, 8000)
+            for connection in connections:
+                with contextlib.suppress(OSError):  # the server has closed it
+                    await connection.send(bomb)
         yield
 
 
@@ -146,8 +174,25 @@ def _long_message(numbers: Iterator[int]) -> bytes:
     return headers(stream, VALIDATE) + message(stream, bytes(5 * MIB))
 
 
+half_sent = _begun(50, 1000, lambda stream: headers(stream, VALIDATE))
+health_watches = _begun(20, 1000, lambda stream: headers(stream, WATCH) + message(stream, b""))
+
+
+@contextlib.asynccontextmanager
+async def all_at_once(address: str) -> AsyncIterator[None]:
+    """Attack on 100 connections in different ways."""
+    attacks = (half_sent, health_watches, header_bombs, byte_by_byte)
+    async with contextlib.AsyncExitStack() as stack:
+        entered = (stack.enter_async_context(attack(address)) for attack in attacks)
+        await asyncio.gather(*entered)
+        yield
+
+
 ATTACKS: dict[str, Attack] = {
-    "half sent": half_sent,
+    "50,000 calls without requests": half_sent,
+    "20,000 watches of health": health_watches,
+    "10 MB of references to one header": header_bombs,
+    "these on 100 connections": all_at_once,
     "byte by byte": byte_by_byte,
     "stalled readers": stalled,
     "compression bombs": bombs,

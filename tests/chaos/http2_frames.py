@@ -48,6 +48,20 @@ def headers(stream: int, path: str, **more: str) -> bytes:
         **{name.replace("_", "-"): value for name, value in more.items()},
     }
     block = b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
+    return _header_frames(stream, block)
+
+
+def header_bomb(stream: int, path: str, references: int) -> bytes:
+    """Encode the beginning of a call that refers many times to one entry of the header table.
+
+    A reference is a byte, and an entry takes about a hundred at the server.
+    """
+    begun = headers(stream, path)[9:]
+    entry = b"\x40" + _text("x-bomb") + _text("x")
+    return _header_frames(stream, begun + entry + b"\xbe" * references)
+
+
+def _header_frames(stream: int, block: bytes) -> bytes:
     parts = [block[at : at + LARGEST] for at in range(0, len(block), LARGEST)]
     kinds = [HEADERS] + [9] * (len(parts) - 1)  # a CONTINUATION is a 9
     return b"".join(
@@ -102,6 +116,14 @@ class Connection:
         kind, flags, stream = struct.unpack("!BBI", head[3:])
         length = int.from_bytes(head[:3])
         return Frame(kind, flags, stream, await self._reader.readexactly(length))
+
+    async def answer_settings(self) -> None:
+        """Acknowledge settings until the server closes the connection."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                received = await self.receive()
+                if received.kind == SETTINGS and not received.flags:
+                    await self.send(frame(SETTINGS, ACK))
 
     async def ended(self) -> None:
         """Read until the server closes the connection."""

@@ -51,6 +51,10 @@ PAUSE = 5.0
 to the first one (3 s): restarts within that time leave a moment without any server."""
 STORM = 8.0
 """Seconds during which users sign in without pause."""
+MEMORY = 400 * 2**20
+"""Bytes that a server may have under attack."""
+MEMORY_HELD = 10.0
+"""Seconds after an attack, until most of this memory is free again."""
 
 
 async def one_live_user(ground: Ground) -> Row:
@@ -254,6 +258,7 @@ async def hostile_clients(ground: Ground) -> Row:
     """Attack a server while honest calls continue."""
     row = Row("hostile clients", ", ".join(ATTACKS))
     answered: list[float] = []
+    most = 0
     async with cluster(ground, 1) as (services, _), servers_of(services) as (server,):
         await server.users.CreateUser(ada(email_verified=True))
         token = (await server.sessions.CreateSession(sign_in())).session_token
@@ -268,11 +273,21 @@ async def hostile_clients(ground: Ground) -> Row:
                     if code != "OK":
                         row.forbidden[f"{name}: {code}"] += 1
 
-            asking = [asyncio.create_task(ask()) for _ in range(4)]
+            async def measure(is_over: asyncio.Event = is_over) -> None:
+                nonlocal most
+                while not is_over.is_set():
+                    most = max(most, services[0].memory)
+                    await asyncio.sleep(0.02)
+
+            asking = [asyncio.create_task(task) for task in (ask(), ask(), ask(), ask(), measure())]
             async with attack(services[0].address):
                 await asyncio.sleep(1)
             is_over.set()
             await asyncio.gather(*asking)
+        row.forbidden["memory above 400 MB"] += most > MEMORY
+        await asyncio.sleep(MEMORY_HELD)
+        row.forbidden["memory held"] += services[0].memory > MEMORY / 2 + 2**26
+        row.injected += f" (at most {most >> 20} MB, then {services[0].memory >> 20} MB)"
     row.times = {"honest calls": answered}
     return row
 

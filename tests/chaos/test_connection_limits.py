@@ -3,25 +3,38 @@
 import asyncio
 import contextlib
 import sys
+from datetime import timedelta
 
 import pytest
 
-from tamatar_auth.server import build
+from tamatar_auth.interceptors import request_receipt
+from tamatar_auth.interceptors.stream_limits import OPEN_STREAMS_PER_CONNECTION
+from tamatar_auth.server import build, connections
 from tamatar_auth.server.app import run_service
+from tests.chaos.hostile import NO_SESSION, VALIDATE, WATCH
 from tests.chaos.http2_frames import (
     ACK,
+    END_HEADERS,
+    END_STREAM,
     GOAWAY,
+    HEADERS,
     PING,
     PREFACE,
     SETTINGS,
     Connection,
     frame,
+    header_bomb,
+    headers,
+    message,
 )
+from tests.support.settings import changed
 from tests.support.waiting import PATIENCE
 
 HANDSHAKE = {"grpc.server_handshake_timeout_ms": 20}
 AGREEMENT = {"grpc.http2.settings_timeout": 20}
 ALIVE = {"grpc.keepalive_time_ms": 60, "grpc.http2.ping_timeout_ms": 5}
+BUSY, INVALID = b"grpc-status\x018", b"grpc-status\x013"
+UNAUTHENTICATED = b"grpc-status\x0216"
 PINGS = {"grpc.http2.min_ping_interval_without_data_ms": 20}
 
 
@@ -90,6 +103,128 @@ async def test_connection_with_constant_pings_is_closed(connection):
             await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE):  # a GOAWAY may be lost with unread data
         await connection.ended()
+
+
+class TestCallsWithoutRequests:
+    """Calls whose headers have arrived."""
+
+    @pytest.fixture
+    def settings(self, settings):
+        return changed(settings, call_deadline=timedelta(milliseconds=300))
+
+    async def test_call_without_request_ends_at_its_deadline(self, connection):
+        await agree(connection)
+        await connection.send(headers(1, VALIDATE))
+
+        assert BUSY in (await frame_of(connection, HEADERS, stream=1)).payload
+
+    async def test_call_that_ends_without_request_is_refused(self, connection):
+        await agree(connection)
+        begun = headers(1, VALIDATE)[9:]
+        await connection.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, begun))
+
+        assert INVALID in (await frame_of(connection, HEADERS, stream=1)).payload
+
+    async def test_connection_with_many_overdue_calls_is_closed(self, service, connection):
+        await agree(connection)
+        many = range(1, 2 * request_receipt.MAX_STRIKES, 2)
+        await connection.send(*(headers(number, VALIDATE) for number in many))
+
+        await closed(connection)
+        assert service.components.connections.closed == 1
+
+    async def test_connection_with_requests_between_stays_open(self, service, connection):
+        await agree(connection)
+        for number in range(1, 4 * request_receipt.MAX_STRIKES + 1, 4):
+            await connection.send(headers(number, VALIDATE))
+            await frame_of(connection, HEADERS, stream=number)
+            await connection.send(headers(number + 2, VALIDATE), message(number + 2, NO_SESSION))
+            await frame_of(connection, HEADERS, stream=number + 2)
+
+        assert service.components.connections.closed == 0
+
+
+class TestLateCalls:
+    """Too many calls whose requests are late, before they reach their deadline."""
+
+    async def test_connection_with_late_calls_is_closed(self, service, connection, monkeypatch):
+        monkeypatch.setattr(request_receipt, "LATE", 0.01)
+        monkeypatch.setattr(request_receipt, "LATE_CALLS", 50)
+        await agree(connection)
+        await connection.send(*(headers(number, VALIDATE) for number in range(1, 200, 2)))
+
+        await closed(connection)
+
+
+class TestBytesBeforeCalls:
+    """Connections that use memory without a call."""
+
+    async def test_connection_with_too_much_metadata_is_closed(self, service, connection):
+        await connection.greet()
+        await connection.send(header_bomb(1, VALIDATE, 8000))
+
+        await closed(connection)
+        assert service.components.connections.closed == 1
+
+    async def test_silent_connection_is_closed_if_memory_grows(
+        self, service, connection, monkeypatch
+    ):
+        monkeypatch.setattr(connections, "SUDDEN_GROWTH", -sys.maxsize)
+        await connection.greet()
+        await connection.send(header_bomb(1, VALIDATE, 2 * connections.SILENT_BYTES)[:-1])
+
+        await closed(connection)
+
+    async def test_connections_with_calls_and_to_database_stay_open(
+        self, service, connection, monkeypatch
+    ):
+        monkeypatch.setattr(connections, "SILENT_BYTES", 0)
+        await agree(connection)
+        await connection.send(headers(1, VALIDATE), message(1, NO_SESSION))
+        await frame_of(connection, HEADERS, stream=1)
+        service.components.connections.close_silent()
+        await connection.send(headers(3, VALIDATE), message(3, NO_SESSION))
+
+        await frame_of(connection, HEADERS, stream=3)
+        assert service.components.connections.closed == 0
+
+
+async def test_request_that_follows_its_headers_is_answered(self, connection):
+    await agree(connection)
+    await connection.send(headers(1, VALIDATE))
+    await asyncio.sleep(0.05)
+    await connection.send(message(1, NO_SESSION))
+
+    assert UNAUTHENTICATED in (await frame_of(connection, HEADERS, stream=1)).payload
+
+
+async def test_watches_of_health_are_limited_per_connection(connection):
+    await agree(connection)
+    numbers = range(1, 2 * OPEN_STREAMS_PER_CONNECTION + 3, 2)
+    for number in numbers:
+        await connection.send(headers(number, WATCH), message(number, b""))
+        answer = await frame_of(connection, HEADERS, stream=number)
+        assert (BUSY in answer.payload) == (number == numbers[-1])
+
+
+async def agree(connection):
+    """Exchange settings."""
+    await connection.greet()
+    await frames_up_to(connection, (SETTINGS, 0))
+
+
+async def closed(connection):
+    async with asyncio.timeout(PATIENCE):
+        await connection.ended()
+
+
+async def frame_of(connection, kind, stream):
+    """Read until a frame of a kind comes on a stream, and return it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            received = await connection.receive()
+            if (received.kind, received.stream) == (kind, stream):
+                return received
 
 
 async def frames_until_end(connection, *, pings, agrees=True):

@@ -26,6 +26,9 @@ HONEST = 50
 MEMORY = 32 * MIB
 """The growth of memory that is allowed from the first to the second attack."""
 
+MOST = 400 * MIB
+"""The memory of the process that no attack may exceed."""
+
 BOMB = gzip.compress(bytes(60 * MIB))
 """A request of 60 KiB that decompresses to 60 MiB."""
 
@@ -84,11 +87,13 @@ async def honest(process):
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 async def test_attack_leaves_honest_calls_and_resources_alone(process, honest, attack):
     files = process.files
-    await attacked(process, honest, attack)
-    memory = process.memory
-    await attacked(process, honest, attack)
+    async with most_memory(process) as most:
+        await attacked(process, honest, attack)
+        memory = process.memory
+        await attacked(process, honest, attack)
 
     await eventually(lambda: is_let_go(process, files=files + 2, memory=memory + MEMORY))
+    assert max(most) < MOST
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,21 @@ async def test_oversized_request_is_refused(process, call):
         answer = await receive_frame(connection, HEADERS)
     refused = f"grpc-status\x01{StatusCode.RESOURCE_EXHAUSTED.value[0]}".encode()
     assert refused in answer.payload
+
+
+@contextlib.asynccontextmanager
+async def most_memory(process):
+    """Yield the sizes of the process while the block runs."""
+    sizes = []
+
+    async def measure():
+        while True:
+            sizes.append(process.memory)
+            await asyncio.sleep(0.02)
+
+    measuring = asyncio.create_task(measure())
+    yield sizes
+    measuring.cancel()
 
 
 async def receive_frame(connection, kind):

@@ -22,9 +22,9 @@ class LimitSettings(SettingsGroup):
     health and reflection."""
     streams: int = Field(default=1000, ge=1, le=100_000)
     """The most streams of WatchSessions that a process holds. Further streams are rejected."""
-    streams_per_connection: int = Field(default=100, ge=1, le=1000)
-    """The most streams of WatchSessions on one connection. A proxy carries the streams of all
-    callers behind it."""
+    streams_per_connection: int = Field(default=50, ge=1, le=1000)
+    """The most streams of WatchSessions on one connection, which takes 50 calls besides. A proxy
+    carries the streams of all callers behind it."""
 
     @property
     def password_call_deadline(self) -> timedelta:

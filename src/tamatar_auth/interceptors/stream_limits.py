@@ -11,19 +11,34 @@ from tamatar_auth.interceptors.in_flight import BOUNDED_SERVICES
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 
+OPEN_STREAMS = 2000
+"""Streams of other services, such as Watch of health, that a process holds. Strangers may open
+them, so they do not count with ours."""
+
+OPEN_STREAMS_PER_CONNECTION = 10
+"""Streams of other services on one connection. A client watches the health of a few services."""
+
 UNIX_SOCKET_PEER = "unix:"
 """The peer name of every connection to a unix socket."""
 
 
 class StreamLimitInterceptor(Interceptor):
-    """Rejects streams of our services beyond the limits.
+    """Rejects streams beyond the limits: those of our services, or those of all others.
 
     Streams last. Without a limit for each connection, one client that never ends its streams
     would lock out all others.
     """
 
-    def __init__(self, limit: int, limit_per_connection: int, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        limit_per_connection: int,
+        meter: Meter | None = None,
+        *,
+        of_other_services: bool = False,
+    ) -> None:
         self.limit = limit
+        self._of_other_services = of_other_services
         self.refused = 0
         self._limit_per_connection = limit_per_connection
         self._streams_by_peer: Counter[str] = Counter()
@@ -38,7 +53,8 @@ class StreamLimitInterceptor(Interceptor):
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:
         """Count the streams of a behaviour that streams its responses."""
-        if not method.response_streaming or not method.service.startswith(BOUNDED_SERVICES):
+        is_other = not method.service.startswith(BOUNDED_SERVICES)
+        if not method.response_streaming or is_other != self._of_other_services:
             return behaviour
 
         async def bounded(request: Any, context: Context) -> Any:

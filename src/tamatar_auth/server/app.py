@@ -37,6 +37,8 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Runn
         addresses = bind_calls(server, settings, components.credential_files.tls)
         health_server = build_health_server(settings, components)
         health_address = bind_health(health_server, settings)
+        bound = [*addresses, *([health_address] if health_address else [])]
+        components.connections.ports.update(address.port for address in bound)
     except StartError:
         await components.database.close()
         raise
@@ -101,6 +103,7 @@ def _start_background_tasks(service: RunningService) -> Sequence[asyncio.Task[No
         asyncio.create_task(service.wait_for_failure(), name="watch gRPC"),
         asyncio.create_task(components.database_monitor.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(database, service.settings.retention), name="sweep"),
+        asyncio.create_task(components.connections.guard_memory(), name="guard memory"),
         asyncio.create_task(components.activity.run_forever(database), name="activity"),
         *(
             asyncio.create_task(watched.watch_for_changes())

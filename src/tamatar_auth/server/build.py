@@ -20,8 +20,13 @@ from tamatar_auth.interceptors.decoding import DecodingInterceptor
 from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.field_validation import FieldValidationInterceptor
 from tamatar_auth.interceptors.registry import HandlerRegistry
+from tamatar_auth.interceptors.request_receipt import RequestReceiptInterceptor
 from tamatar_auth.interceptors.retries import RetryInterceptor
-from tamatar_auth.interceptors.stream_limits import StreamLimitInterceptor
+from tamatar_auth.interceptors.stream_limits import (
+    OPEN_STREAMS,
+    OPEN_STREAMS_PER_CONNECTION,
+    StreamLimitInterceptor,
+)
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.security.authorization import find_rule_mismatch
 from tamatar_auth.security.passwords.policy import PasswordPolicy
@@ -45,10 +50,17 @@ from tamatar_auth.servicers.users import UserServicer
 PRIORITY_PATHS = ("/tamatar.auth.v1.SessionService/ValidateSession",)
 """The methods that the accept loop prefers: frequent, cheap, and in every caller's way."""
 
+CALLS_PER_CONNECTION = 50
+"""Calls in flight on one connection, besides its streams of WatchSessions. gRPC's clients let
+further calls wait, and proxies open further connections."""
+
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024),
-    # gRPC's clients do not wait for a free stream: it refuses their calls beyond this limit.
-    ("grpc.max_concurrent_streams", 1000),
+    # Calls that clients have left count until they are released. Without this room gRPC refuses
+    # calls of clients that obey the limit of streams.
+    ("grpc.http2.max_deallocating_streams", 1000),
+    ("grpc.max_allowed_incoming_connections", 2000),
+    ("grpc.tcp_receive_buffer_size", 64 * 1024),
     ("grpc.server_handshake_timeout_ms", 5_000),
     # Beyond these limits gRPC cancels calls at random, also those of other connections.
     ("grpc.server.max_pending_requests", 10_000),
@@ -71,7 +83,7 @@ def build_server(settings: Settings, components: Components) -> grpc.aio.Server:
 
     Raises `StartError` if a method has no rule that says which callers may call it.
     """
-    server = _new_server(settings)
+    server = _new_server(settings, components)
     methods: Any = HandlerRegistry(server, _interceptors(settings, components))
     _add_servicers(settings, components, methods)
     add_HealthServicer_to_server(components.health, methods)
@@ -83,8 +95,14 @@ def build_server(settings: Settings, components: Components) -> grpc.aio.Server:
 
 def build_health_server(settings: Settings, components: Components) -> grpc.aio.Server:
     """Build a server that answers health and nothing else, so that probes need no credentials."""
-    server = _new_server(settings)
-    interceptors = [ErrorInterceptor(), components.drain, DecodingInterceptor()]
+    server = _new_server(settings, components)
+    interceptors = [
+        ErrorInterceptor(),
+        _receipt(settings, components),
+        components.drain,
+        _open_stream_limit(),
+        DecodingInterceptor(),
+    ]
     methods: Any = HandlerRegistry(server, interceptors)
     add_HealthServicer_to_server(components.health, methods)
     return server
@@ -108,10 +126,15 @@ def bind_health(server: grpc.aio.Server, settings: Settings) -> ListenAddress | 
     return _bind(server, address, None, HEALTH_LISTEN)
 
 
-def _new_server(settings: Settings) -> grpc.aio.Server:
+def _new_server(settings: Settings, components: Components) -> grpc.aio.Server:
     # Without workers, a second server on the port is a mistake.
     reuse_port = ("grpc.so_reuseport", int(settings.workers > 1))
-    return new_server([reuse_port, *OPTIONS], PRIORITY_PATHS)
+    streams = (
+        "grpc.max_concurrent_streams",
+        CALLS_PER_CONNECTION + settings.limits.streams_per_connection,
+    )
+    options = [reuse_port, streams, *OPTIONS]
+    return new_server(options, PRIORITY_PATHS, components.connections)
 
 
 def _interceptors(settings: Settings, components: Components) -> Sequence[HandlerInterceptor]:
@@ -121,15 +144,25 @@ def _interceptors(settings: Settings, components: Components) -> Sequence[Handle
     return [
         TelemetryInterceptor(tracer=tracer, meter=meter),
         ErrorInterceptor(),
+        AuthenticationInterceptor(components.credential_files.callers),
+        _receipt(settings, components),
         components.drain,
         DeadlineInterceptor(limits.call_deadline, limits.password_call_deadline),
-        AuthenticationInterceptor(components.credential_files.callers),
         StreamLimitInterceptor(limits.streams, limits.streams_per_connection, meter),
+        _open_stream_limit(),
         DecodingInterceptor(),
         AuditInterceptor(),
         RetryInterceptor(),
         FieldValidationInterceptor(FieldRules().broken_rules),
     ]
+
+
+def _receipt(settings: Settings, components: Components) -> RequestReceiptInterceptor:
+    return RequestReceiptInterceptor(settings.limits.call_deadline, components.connections.close)
+
+
+def _open_stream_limit() -> StreamLimitInterceptor:
+    return StreamLimitInterceptor(OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION, of_other_services=True)
 
 
 def _add_servicers(settings: Settings, components: Components, methods: Any) -> None:

@@ -8,6 +8,7 @@ from tamatar_auth.interceptors.in_flight import InFlightInterceptor
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.security.passwords.hasher import PasswordHasher
+from tamatar_auth.server.connections import Connections
 from tamatar_auth.server.credential_files import CredentialFiles
 from tamatar_auth.server.database_monitor import DatabaseMonitor
 from tamatar_auth.servicers.health import HealthServicer
@@ -49,6 +50,7 @@ class Components:
     passwords: PasswordHasher
     health: HealthServicer
     drain: InFlightInterceptor
+    connections: Connections
     database: Database
     database_monitor: DatabaseMonitor
     validator: SessionValidator
@@ -76,6 +78,7 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
         passwords=passwords,
         health=health,
         drain=InFlightInterceptor(settings.limits.calls_in_flight, telemetry.meter),
+        connections=Connections(telemetry.meter),
         database=database,
         database_monitor=monitor,
         validator=SessionValidator(dedicated_pool, activity, settings.sessions.idle_limit or None),
