@@ -116,6 +116,6 @@ MUTANTS = (
         "servicers/health.py",
         "dict.fromkeys(self._services, NOT_SERVING)",
         "dict.fromkeys(self._services, SERVING)",
-        f"{_TEST_APP}::test_database_without_tables_is_not_served",
+        "servicers/test_diagnostics.py::test_health_before_first_check_is_not_serving",
     ),
 )

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.server.components import SERVICES
+from tamatar_auth.servicers.health import LIVENESS, NOT_SERVING, SERVING, HealthServicer
 from tests.support.calls import ada, refused
 
 
@@ -89,6 +90,18 @@ async def test_health_list_names_all_services(channel):
     listed = await HealthStub(channel).List(health_pb2.HealthListRequest())
 
     assert set(listed.statuses) == {"", "liveness", *SERVICES}
+
+
+async def test_health_before_first_check_is_not_serving():
+    health = HealthServicer(["t.Service"])
+
+    statuses = (await health.List(None, None)).statuses
+
+    assert {name: each.status for name, each in statuses.items()} == {
+        "": NOT_SERVING,
+        "t.Service": NOT_SERVING,
+        LIVENESS: SERVING,
+    }
 
 
 async def test_health_of_unknown_service_is_not_found(channel):
