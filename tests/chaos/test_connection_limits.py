@@ -189,7 +189,7 @@ class TestBytesBeforeCalls:
         assert service.components.connections.closed == 0
 
 
-async def test_request_that_follows_its_headers_is_answered(self, connection):
+async def test_request_that_follows_its_headers_is_answered(connection):
     await agree(connection)
     await connection.send(headers(1, VALIDATE))
     await asyncio.sleep(0.05)
