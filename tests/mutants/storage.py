@@ -105,13 +105,6 @@ MUTANTS = (
         f"{_TEST_MONITOR}::test_read_only_database_serves_sessions_but_no_users",
     ),
     mutant(
-        "lost_database_stays_serving",
-        "server/database_monitor.py",
-        "set_status(reads=found.reads,",
-        "set_status(reads=True,",
-        f"{_TEST_APP}::test_lost_database_is_unavailable_until_it_returns",
-    ),
-    mutant(
         "health_is_serving_from_its_birth",
         "servicers/health.py",
         "dict.fromkeys(self._services, NOT_SERVING)",
