@@ -83,8 +83,8 @@ MUTANTS = (
     mutant(
         "refused_caller_is_not_recorded",
         "interceptors/authentication.py",
-        "        self._log(why, caller, context)\n        raise CallerUnknown",
-        "        raise CallerUnknown",
+        "        self._log(why, caller, credentials)\n",
+        "",
         "interceptors/test_authentication.py::TestCallers::"
         "test_refusal_is_logged_with_true_cause_and_no_token",
     ),

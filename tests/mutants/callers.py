@@ -45,8 +45,8 @@ MUTANTS = (
     mutant(
         "plaintext_from_another_machine",
         _AUTHENTICATION,
-        'if not is_local and b"ssl" not in',
-        'if not is_local and b"ssl" in',
+        "if not is_local and not credentials.is_encrypted:",
+        "if not is_local and credentials.is_encrypted:",
         f"{_TEST_CALLERS}::test_plaintext_from_other_address_is_refused",
     ),
     mutant(

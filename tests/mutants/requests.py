@@ -118,13 +118,6 @@ MUTANTS = (
         f"{_DEADLINES}::TestDeadlines",
     ),
     mutant(
-        "handler_that_swallows_its_cancellation_stays",
-        "interceptors/cancellation.py",
-        "        self.cancel_after(RECANCEL_INTERVAL, failure)\n",
-        "",
-        "interceptors/test_cancellation.py",
-    ),
-    mutant(
         "calls_in_flight_are_unbounded",
         "interceptors/in_flight.py",
         "if self._bounded_calls >= self.limit:",
