@@ -102,7 +102,12 @@ class Connection:
             writer.transport.abort()
 
     async def send(self, *frames: bytes) -> None:
-        """Send frames; return when the system has accepted them."""
+        """Send frames; return when the system has accepted them.
+
+        Raises `OSError` if the server has closed the connection.
+        """
+        if self._writer.transport.is_closing():  # uvloop would raise another error
+            raise ConnectionResetError
         self._writer.write(b"".join(frames))
         await self._writer.drain()
 
