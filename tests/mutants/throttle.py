@@ -76,22 +76,22 @@ MUTANTS = (
     mutant(
         "wrong_password_is_not_counted",
         _CHECK,
-        "            await db.attempts.record_failure(attempt.keys)\n",
-        "            await db.attempts.release(attempt.keys)\n",
+        "    await db.attempts.record_failure(attempt.keys)\n",
+        "    await db.attempts.release(attempt.keys)\n",
         f"{_THROTTLE}::TestCounting",
     ),
     mutant(
         "account_disabled_meanwhile_signs_in",
         _CHECK,
-        "            if is_right and await db.attempts.record_success(attempt.keys):\n",
-        "            if is_right and await db.attempts.record_success(attempt.keys) in {0, 1}:\n",
+        "    if is_right and await db.attempts.record_success(attempt.keys):\n",
+        "    if is_right and await db.attempts.record_success(attempt.keys) in {0, 1}:\n",
         f"{_THROTTLE}::TestLimits",
     ),
     mutant(
         "password_of_a_cancelled_call_is_not_counted",
         _CHECK,
+        "                if hashing.cancelled():  # it was not checked\n",
         "                if not hashing.cancelled():\n",
-        "                if hashing.cancelled():\n",
         _QUEUE,
     ),
     mutant(
@@ -118,8 +118,8 @@ MUTANTS = (
     mutant(
         "call_in_line_is_refused_at_once",
         _CHECK,
-        "                if time() > until:\n",
-        "                if time() < until:\n",
+        "                    if time() > until:\n",
+        "                    if time() < until:\n",
         f"{_THROTTLE}::TestRightPasswords",
     ),
     mutant(
@@ -132,8 +132,22 @@ MUTANTS = (
     mutant(
         "wrong_password_of_a_cancelled_call_is_free",
         _CHECK,
-        "            self._settle_later(hashing, attempt)\n",
+        "                self._settle_later(hashing, attempt)\n",
         "",
+        _QUEUE,
+    ),
+    mutant(
+        "calls_in_line_take_every_permit",
+        "security/passwords/hash_queue.py",
+        "if self._idle >= max(1, self.capacity // 2):",
+        "if self._idle >= self.capacity:",
+        "servicers/test_hash_queue_full.py::TestRefusals",
+    ),
+    mutant(
+        "call_cancelled_before_its_settlement_is_free",
+        _CHECK,
+        "            except BaseException:  # nothing",
+        "            except ZeroDivisionError:  # nothing",
         _QUEUE,
     ),
     mutant(

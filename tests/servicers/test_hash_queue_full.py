@@ -20,6 +20,7 @@ from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.security.attempt_keys import key_of_email
 from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers import password_check
+from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import password_attempts
 from tests.server.test_app import channel_to
 from tests.support.calls import (
@@ -232,6 +233,25 @@ class TestCancellation:
 
         await eventually(counted)
 
+    async def test_call_cancelled_before_its_attempt_is_settled_counts(
+        self, service, sessions, gate, database, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "SETTLE_TIMEOUT", 30)
+        task = asyncio.create_task(attempt(sessions, 1))
+        await reach(service, taken=1, hashing=1, waiting=0)
+        async with AsyncExitStack() as lent:
+            for _ in range(service.database.pool.size):
+                await lent.enter_async_context(service.database.read())
+            gate.open()
+            await eventually(lambda: service.database.pool.waiting)
+            task.cancel()
+            await reach(service, taken=0, hashing=0, waiting=0)
+
+        async def counted():
+            return await attempts(database) == (1, 0)
+
+        await eventually(counted, within=20)
+
     async def test_attempt_is_released_after_deadline_of_call(
         self, settings, database, gate, monkeypatch
     ):
@@ -290,6 +310,27 @@ class TestRefusals:
         }
         assert len(waits) > 1  # the retry delays are spread
         assert all(0.1 <= wait <= 10 for wait in waits)
+
+    async def test_sign_ins_of_one_user_leave_turns_to_others(
+        self, settings, database, user, gate, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "RESERVATION_WAIT", 30)
+        many = changed(settings, hash_threads=THREADS, hash_queue=28)
+        async with run_service(many) as service, channel_to(service) as channel:
+            sessions = SessionServiceStub(channel)
+            tasks = [asyncio.create_task(attempt(sessions, 1)) for _ in range(40)]
+
+            async def excess_is_refused():
+                return sum(task.done() for task in tasks) == 40 - 15 - FREE_ATTEMPTS - 1
+
+            await eventually(excess_is_refused)
+            assert {said(task.exception()) for task in tasks if task.done()} == {SERVER_BUSY}
+            other = asyncio.create_task(attempt(sessions, 2))
+            await reach(service, taken=20, hashing=THREADS, waiting=3)
+            gate.open()
+            outcomes = await asyncio.gather(other, *tasks, return_exceptions=True)
+
+        assert said(outcomes[0]) == INVALID_CREDENTIALS
 
     async def test_other_calls_succeed_while_no_password_is_hashed(
         self, service, sessions, users, user, gate

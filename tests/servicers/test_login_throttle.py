@@ -41,6 +41,7 @@ from tests.support.calls import (
     verify,
 )
 from tests.support.rows import run, wait_longer
+from tests.support.settings import changed
 
 EMAIL = key_of_email("ada@example.com")
 
@@ -71,9 +72,9 @@ async def try_wrong_passwords(sessions, count=FREE_ATTEMPTS + 1, **who):
 
 @pytest.fixture
 async def patient_service(settings, monkeypatch):
-    """A server whose calls wait for a connection as long as a slow machine needs."""
+    """A server whose calls wait as long as a slow machine needs, and 200 of them for their turn."""
     monkeypatch.setattr(limits, "POOL_WAIT", 60)
-    async with run_service(settings) as service:
+    async with run_service(changed(settings, hash_queue=500)) as service:
         yield service
 
 

@@ -12,7 +12,7 @@ from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.errors.users import Cause, InvalidCredentials, TooManyAttempts
 from tamatar_auth.security.attempt_keys import key_of_account, key_without_account
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
-from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.credentials import (
     NO_CREDENTIALS,
     CredentialRepository,
@@ -25,7 +25,7 @@ RESERVATION_WAIT = 5.0
 """Seconds that a call waits while other calls check passwords of the same name."""
 
 SETTLE_TIMEOUT = 1.0
-"""Seconds to settle the attempt of a call that has gone; otherwise its reservation expires."""
+"""Seconds to settle the attempt of a call that has failed; otherwise its reservation expires."""
 
 _LONGEST_BACKOFF = 3  # the number of the poll after which the backoff, 0.16 s, stays the same
 
@@ -74,6 +74,7 @@ class PasswordCheck:
 
     def __init__(self, database: Database, passwords: PasswordHasher) -> None:
         self._database = database
+        self._hash_queue = passwords.hash_queue
         self.permit = passwords.permit
         self._unsettled: set[asyncio.Task[None]] = set()
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -104,19 +105,23 @@ class PasswordCheck:
             raise
 
     async def _reserve(self, identity: Identity) -> Attempt:
-        """Reserve an attempt, and wait while too many others are in progress."""
+        """Reserve an attempt, and wait while too many others are in progress.
+
+        The call has a permit, so few calls may wait: sign-ins of other users need permits too.
+        """
         attempt = await self._try_to_reserve(identity)
         if attempt is not None:
             return attempt
         time = asyncio.get_running_loop().time
         until = time() + RESERVATION_WAIT
-        async with self._turn(identity.typed, until):
-            polls = 0
-            while (attempt := await self._try_to_reserve(identity)) is None:
-                if time() > until:
-                    raise ServerBusy
-                await asyncio.sleep(backoff(min(polls, _LONGEST_BACKOFF)))
-                polls += 1
+        with self._hash_queue.idle():
+            async with self._turn(identity.typed, until):
+                polls = 0
+                while (attempt := await self._try_to_reserve(identity)) is None:
+                    if time() > until:
+                        raise ServerBusy
+                    await asyncio.sleep(backoff(min(polls, _LONGEST_BACKOFF)))
+                    polls += 1
         return attempt
 
     async def _try_to_reserve(self, identity: Identity) -> Attempt | None:
@@ -147,21 +152,15 @@ class PasswordCheck:
     async def _check(self, permit: PasswordPermit, attempt: Attempt, password: str) -> bool:
         """Check the password and settle the attempt. No connection is held during the hash."""
         hashing = asyncio.ensure_future(permit.matches(password, attempt.usable_hash))
-        try:
-            is_right = await asyncio.shield(hashing)
-        except asyncio.CancelledError:
-            permit.drop()
-            self._settle_later(hashing, attempt)
-            raise
-        return await self._settle(attempt, is_right=is_right)
-
-    async def _settle(self, attempt: Attempt, *, is_right: bool) -> bool:
-        """Settle the attempt, even if the call is cancelled; return whether it succeeded."""
-        async with self._database.statements() as db:
-            if is_right and await db.attempts.record_success(attempt.keys):
-                return True
-            await db.attempts.record_failure(attempt.keys)
-        return False
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                is_right = await asyncio.shield(hashing)
+                db = await stack.enter_async_context(self._database.statements())
+            except BaseException:  # nothing is settled: the call was cancelled, or the pool is full
+                permit.drop()
+                self._settle_later(hashing, attempt)
+                raise
+            return await _settle(db, attempt, is_right=is_right)
 
     def _settle_later(self, hashing: "asyncio.Future[bool]", attempt: Attempt) -> None:
         # A task with an empty context, because the call and its context are over.
@@ -174,12 +173,19 @@ class PasswordCheck:
     async def _settle_after(self, hashing: "asyncio.Future[bool]", attempt: Attempt) -> None:
         with contextlib.suppress(Exception):  # the reservation expires then
             await asyncio.wait([hashing])
-            async with asyncio.timeout(SETTLE_TIMEOUT):
-                if not hashing.cancelled():
-                    await self._settle(attempt, is_right=hashing.result())
-                    return
-                async with self._database.statements() as db:  # it was not checked
+            async with asyncio.timeout(SETTLE_TIMEOUT), self._database.statements() as db:
+                if hashing.cancelled():  # it was not checked
                     await db.attempts.release(attempt.keys)
+                else:
+                    await _settle(db, attempt, is_right=hashing.result())
+
+
+async def _settle(db: Scope, attempt: Attempt, *, is_right: bool) -> bool:
+    """Settle the attempt, even if the call is cancelled; return whether it succeeded."""
+    if is_right and await db.attempts.record_success(attempt.keys):
+        return True
+    await db.attempts.record_failure(attempt.keys)
+    return False
 
 
 def _keys(identity: Identity, credentials: Credentials) -> AttemptKeys:

@@ -8,7 +8,7 @@ threads plus the length of the queue, so the threads never have more work than t
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,7 +83,7 @@ class HashQueue:
         self._threads = HashThreadPool(threads)
         self._permits = asyncio.Semaphore(self.capacity)
         self._is_closed = False
-        self._taken = 0
+        self._taken = self._idle = 0
         self._notify_observer = observe
         self._mean_seconds = _INITIAL_SECONDS
 
@@ -108,6 +108,20 @@ class HashQueue:
         finally:
             # A running hash cannot be stopped, so its thread stays occupied until it is done.
             permit.when_idle(self._release)
+
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        """Count a permit as idle during the block.
+
+        Raise `ServerBusy` if half of the permits are idle: the others are for calls that hash.
+        """
+        if self._idle >= max(1, self.capacity // 2):
+            raise ServerBusy(self._retry_after())
+        self._idle += 1
+        try:
+            yield
+        finally:
+            self._idle -= 1
 
     async def close(self) -> None:
         """Wait for the running hashes and stop the threads. No permit is given after that."""
