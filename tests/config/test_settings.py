@@ -326,11 +326,12 @@ class TestSources:
 
         assert Settings.load().environment == "production"
 
-    def test_service_links_of_kubernetes_are_known(self, production, monkeypatch):
+    @pytest.mark.parametrize("service", ["TAMATAR", "TAMATAR_AUTH"])
+    def test_service_links_of_kubernetes_are_known(self, production, monkeypatch, service):
         for end in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT"):
-            monkeypatch.setenv(f"TAMATAR_AUTH_{end}", "10.0.0.1")
+            monkeypatch.setenv(f"{service}_{end}", "10.0.0.1")
         for end in ("", "_PROTO", "_PORT", "_ADDR"):
-            monkeypatch.setenv(f"TAMATAR_AUTH_PORT_50051_TCP{end}", "tcp")
+            monkeypatch.setenv(f"{service}_PORT_50051_TCP{end}", "tcp")
         assert Settings.load().environment == "production"
 
         monkeypatch.setenv("TAMATAR_OTHER_PORT", "tcp://10.0.0.1:1")

@@ -156,7 +156,7 @@ def _service_links(environment: Mapping[str, object]) -> Iterator[str]:
     """Yield how the variables begin that Kubernetes sets for services in the same namespace."""
     for name in environment:
         service, _, end = name.rpartition("_SERVICE_HOST")
-        if service.startswith(ENV_PREFIX) and not end:
+        if f"{service}_".startswith(ENV_PREFIX) and not end:
             yield from (f"{service}_SERVICE_", f"{service}_PORT")
 
 
