@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import exc, text
 
 from tamatar_auth.errors.users import UserNotFound
-from tamatar_auth.storage.database import Database, PoolState
+from tamatar_auth.storage.database import Database, PoolState, _pool
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import libpq_url
 from tamatar_auth.storage.engine import create_engine
@@ -27,6 +27,14 @@ async def small(database, settings):
     small = Database(create_engine(settings.database, pool_size=1))
     yield small
     await small.close()
+
+
+@pytest.fixture
+async def patient(database, settings):
+    """The same database through a pool of two connections, for which calls wait long."""
+    patient = Database(create_engine(settings.database, pool_size=2, pool_wait=60))
+    yield patient
+    await patient.close()
 
 
 async def count(database):
@@ -165,6 +173,13 @@ class TestPool:
         assert pids.isdisjoint(alive)
         assert len(set(alive)) == 5
         await pool.close()
+
+    async def test_filling_pool_waits_for_no_connection_of_calls(self, patient):
+        async with patient.read():
+            await asyncio.wait_for(patient.fill_pool(), 8)
+
+            assert patient.pool == PoolState(in_use=1, size=2, waiting=0)
+            assert _pool(patient.engine).checkedin() == 1
 
     async def test_connection_returned_after_close_is_closed(self, settings):
         database = Database(create_engine(settings.database))

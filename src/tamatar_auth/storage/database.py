@@ -142,11 +142,13 @@ class Database:
     async def fill_pool(self) -> None:
         """Open all connections of the pool, so that a first burst of calls does not wait.
 
-        A database that is not available, or out of connections, is ignored here.
+        Calls that hold some already are not waited for: they would wait for this. A database
+        that is not available, or out of connections, is ignored here.
         """
+        pool = _pool(self.engine)
         async with contextlib.AsyncExitStack() as opened:
             with contextlib.suppress(exc.SQLAlchemyError, OSError, TimeoutError):
-                for _ in range(self.pool.size):
+                while pool.overflow() < 0:  # the connections that are missing, below zero
                     async with asyncio.timeout(FILL_TIMEOUT):
                         await opened.enter_async_context(self.engine.connect())
 
