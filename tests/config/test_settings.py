@@ -343,6 +343,16 @@ class TestSources:
 
         assert complaint() == "line 4 (.env file): cannot be read; write NAME=VALUE"
 
+    def test_byte_order_mark_hides_no_line_of_env_file(self):
+        Path(".env").write_text("TAMATAR_ENVIRONMENT=production\n", encoding="utf-8-sig")
+
+        assert "production needs TAMATAR_PAGE_TOKEN_KEY" in complaint()
+
+    def test_env_file_that_is_not_utf8_is_refused(self):
+        Path(".env").write_bytes("TAMATAR_SEED_ADMIN_PASSWORD=m\u00fcnchen".encode("latin-1"))
+
+        assert complaint() == ".env file: cannot be read; save it as UTF-8"
+
     def test_settings_can_be_pointed_at_another_database(self):
         settings = Settings.load().with_database("postgresql://db/x")
 

@@ -13,10 +13,14 @@ from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.groups import SettingsGroup, all_settings, own_settings, subgroups
 
 ENV_PREFIX = "TAMATAR_"
 ENV_FILE = ".env"
+
+_ENCODING = "utf-8-sig"
+"""UTF-8, with the mark at the beginning that some editors add: it would hide the first line."""
 
 OTHER_VARIABLES = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE", "TAMATAR_REQUIRE_INTEROP"})
 """The variables of the commands that call a service, and of the tests. No server reads them."""
@@ -64,7 +68,7 @@ class Sources:
     the end of a value are ignored, because files and secret stores add them.
 
     `overrides` come from the options of a command. Their names are those of the variables, in
-    lower case and without the prefix.
+    lower case and without the prefix. Raise `SettingsError` for a file that is not UTF-8.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Sources:
         if unknown := options.keys() - self._known:
             raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
         self._file = Path(env_file) if env_file and Path(env_file).is_file() else None
-        file = dotenv_values(self._file) if self._file else {}
+        file = _read(self._file) if self._file else {}
         self._places: Sequence[tuple[str, Mapping[str, object]]] = [
             ("command line", options),
             ("environment", _without_line_breaks(os.environ)),
@@ -152,6 +156,13 @@ class Sources:
         return next(str(part) for part in details["loc"] if part in self._known)
 
 
+def _read(file: Path) -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(file, encoding=_ENCODING)
+    except UnicodeDecodeError:
+        raise SettingsError(f"{ENV_FILE} file: cannot be read; save it as UTF-8") from None
+
+
 def _service_links(environment: Mapping[str, object]) -> Iterator[str]:
     """Yield how the variables begin that Kubernetes sets for services in the same namespace."""
     for name in environment:
@@ -173,7 +184,7 @@ def _unread_lines(file: Path | None) -> Iterator[Unknown]:
     """Yield the lines of a file that are no assignments."""
     if file is None:
         return
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding=_ENCODING) as stream:
         for binding in parse_stream(stream):
             is_ours = (binding.key or "").upper().startswith(ENV_PREFIX)
             if binding.error or (is_ours and binding.value is None):
