@@ -235,7 +235,7 @@ class TestDatabase:
 
         # Each revision may be reported; which ones depends on timing.
         lines = [entry["why"] for entry in logs if entry["event"] == "not serving"]
-        assert "no tables yet" in lines[0]
+        assert "the tables of this release are missing" in lines[0]
         assert all("tamatar-auth migrate up" in line for line in lines)
 
     async def test_tables_of_later_release_are_served(self, settings, migrated_database):

@@ -18,6 +18,7 @@ from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import NOT_SERVING, SERVING, channel_to, is_serving, said, status_of
 from tests.support.calls import ada, refusal, sign_in, validate, verify
+from tests.support.settings import changed
 from tests.support.waiting import eventually
 
 USERS, SESSIONS = "tamatar.auth.v1.UserService", "tamatar.auth.v1.SessionService"
@@ -154,6 +155,31 @@ class TestConnections:
 
         await asyncio.to_thread(controlled.alter, "ALLOW_CONNECTIONS true")
         await eventually(lambda: is_serving(channel))
+
+    async def test_busy_pool_without_own_connection_stays_serving(self, impatient, controlled):
+        mine = changed(impatient.with_database(controlled.url), pool_size=1)
+        async with run_service(mine) as service, channel_to(service) as channel:
+            await eventually(lambda: is_serving(channel))
+            monitor = await process_of_monitor(service)
+            async with service.database.read() as call:
+                await asyncio.to_thread(controlled.alter, "ALLOW_CONNECTIONS false")
+                end = text(f"SELECT pg_terminate_backend({monitor}, 5000)")
+                await call.connection.execute(end)
+
+                await service.components.database_monitor.check()
+                assert await is_serving(channel)
+
+    async def test_read_only_database_that_is_full_serves_sessions(self, served, controlled):
+        service, channel = served
+        await asyncio.to_thread(controlled.alter, READ_ONLY)
+        await asyncio.to_thread(controlled.end_connections)
+        await eventually(lambda: has_status(channel, USERS, NOT_SERVING))
+        await service.database.fill_pool()
+
+        await asyncio.to_thread(controlled.alter, "ALLOW_CONNECTIONS false")
+        for _ in range(2):
+            await service.components.database_monitor.check()
+            assert await status_of(channel, SESSIONS) == SERVING
 
     async def test_wrong_password_is_named_in_log(self, settings, migrated_database):
         url = urlsplit(migrated_database)

@@ -171,7 +171,7 @@ class TestStart:
         with serving(cwd=tmp_path, TAMATAR_DATABASE_URL=empty_database) as server:
             async with channel_to(server) as channel:
                 assert await status_of(channel) == NOT_SERVING
-                until(lambda: "the database has no tables yet" in said_why(server))
+                until(lambda: "the tables of this release are missing" in said_why(server))
                 migrate("0001")
                 until(lambda: "the tables are at 0001" in said_why(server))
                 assert await status_of(channel) == NOT_SERVING

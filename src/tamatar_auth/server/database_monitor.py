@@ -6,6 +6,7 @@ from time import monotonic
 import structlog
 
 from tamatar_auth.config.database import DatabaseSettings
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.connect import connector
@@ -95,9 +96,13 @@ class DatabaseMonitor:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 found = await self._check_own()
-                found = found if found.reads else await self._check(self._calls)
+            if not found.reads:
+                async with asyncio.timeout(CHECK_TIMEOUT):
+                    found = await self._check(self._calls)
         except TimeoutError:
             return Readiness("the database does not answer")
+        except ServerBusy:  # calls hold all connections: their ends will show what has changed
+            return self._readiness
         if found.reads and not self._readiness.reads:
             problem = await find_pooler_problem(self._connect)
             return Readiness(problem) if problem else found
@@ -111,7 +116,7 @@ class DatabaseMonitor:
             self._must_reconnect = False
             await self._own.engine.dispose()
         found = await self._check(self._own)
-        if found.is_read_only != was_read_only:
+        if found.reads and found.is_read_only != was_read_only:
             # Replace all connections: validations would otherwise read a former primary.
             self._failure_detector.report_silence(monotonic())
             found = await self._check(self._own)

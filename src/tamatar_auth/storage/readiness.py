@@ -5,7 +5,7 @@ from typing import NamedTuple
 import psycopg
 from sqlalchemy import exc
 
-from tamatar_auth.errors import Failure
+from tamatar_auth.errors import Failure, ServerBusy
 from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.server_parameters import UnsupportedServerError
@@ -33,6 +33,8 @@ async def check_readiness(
 ) -> Readiness:
     """Check the database by one statement, or by two unless the caller expects the tables.
 
+    Raise `ServerBusy` if calls hold all connections of the pool.
+
     `head` is the revision that this release needs. PostgreSQL logs an error if the expected
     tables do not exist.
     """
@@ -40,10 +42,12 @@ async def check_readiness(
         async with database.read() as db:
             has_tables = expects_tables or await db.diagnostics.has_tables()
             state = await db.diagnostics.database_state() if has_tables else None
+    except ServerBusy:
+        raise
     except (exc.SQLAlchemyError, OSError, Failure) as error:
         return Readiness(_unavailability(error))
     if state is None or state.revision is None:
-        return Readiness("the database has no tables yet: run `tamatar-auth migrate up`")
+        return Readiness("the tables of this release are missing: run `tamatar-auth migrate up`")
     if state.revision < head:
         return Readiness(
             f"the tables are at {state.revision}, not at {head}: run `tamatar-auth migrate up`"
