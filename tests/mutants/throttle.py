@@ -132,7 +132,7 @@ MUTANTS = (
     mutant(
         "wrong_password_of_a_cancelled_call_is_free",
         _CHECK,
-        "                self._settle_later(hashing, attempt)\n",
+        "                self._finish_later(self._settle_after(hashing, attempt))\n",
         "",
         _QUEUE,
     ),
@@ -142,6 +142,13 @@ MUTANTS = (
         "if self._idle >= max(1, self.capacity // 2):",
         "if self._idle >= self.capacity:",
         "servicers/test_hash_queue_full.py::TestRefusals",
+    ),
+    mutant(
+        "reservation_of_a_cancelled_call_is_kept",
+        _CHECK,
+        "            self._finish_later(self._release_after(reserving))\n",
+        "",
+        _QUEUE,
     ),
     mutant(
         "call_cancelled_before_its_settlement_is_free",

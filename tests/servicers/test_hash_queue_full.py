@@ -20,7 +20,10 @@ from tamatar_auth.errors import ServiceStopping
 from tamatar_auth.security.attempt_keys import key_of_email
 from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers import password_check
-from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
+from tamatar_auth.storage.repositories.login_attempts import (
+    FREE_ATTEMPTS,
+    LoginAttemptRepository,
+)
 from tamatar_auth.storage.tables import password_attempts
 from tests.server.test_app import channel_to
 from tests.support.calls import (
@@ -232,6 +235,30 @@ class TestCancellation:
             return await attempts(database) == (THREADS, 0)
 
         await eventually(counted)
+
+    async def test_call_cancelled_while_it_reserves_keeps_no_reservation(
+        self, service, sessions, database, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "CANCELLED_RESERVATION_TIMEOUT", 30)
+        answered, reserve = asyncio.Event(), LoginAttemptRepository.reserve
+
+        async def late(*args):
+            reservation = await reserve(*args)
+            await answered.wait()
+            return reservation
+
+        monkeypatch.setattr(LoginAttemptRepository, "reserve", late)
+        task = asyncio.create_task(attempt(sessions, 1))
+
+        async def counted(*expected):
+            return await attempts(database) == expected
+
+        await eventually(lambda: counted(0, 1))
+        task.cancel()
+        await reach(service, taken=0, hashing=0, waiting=0)
+        answered.set()
+
+        await eventually(lambda: counted(0, 0), within=20)
 
     async def test_call_cancelled_before_its_attempt_is_settled_counts(
         self, service, sessions, gate, database, monkeypatch

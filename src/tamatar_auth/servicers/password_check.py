@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -23,6 +23,10 @@ from tamatar_auth.storage.retry import backoff
 
 RESERVATION_WAIT = 5.0
 """Seconds that a call waits while other calls check passwords of the same name."""
+
+CANCELLED_RESERVATION_TIMEOUT = 0.1
+"""Seconds after which the statement that reserves an attempt is cancelled, if its call was. At once
+the outcome would stay unknown, and a reservation would count until it expires."""
 
 SETTLE_TIMEOUT = 1.0
 """Seconds to settle the attempt of a call that has failed; otherwise its reservation expires."""
@@ -125,7 +129,19 @@ class PasswordCheck:
         return attempt
 
     async def _try_to_reserve(self, identity: Identity) -> Attempt | None:
-        """Reserve an attempt, return None if others are in progress, or raise."""
+        """Reserve an attempt, return None if others are in progress, or raise.
+
+        If the call is cancelled while PostgreSQL makes a reservation, it is released.
+        """
+        reserving = asyncio.create_task(self._reserve_once(identity))
+        try:
+            await asyncio.wait([reserving])
+        except asyncio.CancelledError:
+            self._finish_later(self._release_after(reserving))
+            raise
+        return reserving.result()
+
+    async def _reserve_once(self, identity: Identity) -> Attempt | None:
         async with self._database.read() as db:
             credentials = await identity.find(db.credentials, identity.value)
             keys = _keys(identity, credentials)
@@ -158,17 +174,22 @@ class PasswordCheck:
                 db = await stack.enter_async_context(self._database.statements())
             except BaseException:  # nothing is settled: the call was cancelled, or the pool is full
                 permit.drop()
-                self._settle_later(hashing, attempt)
+                self._finish_later(self._settle_after(hashing, attempt))
                 raise
             return await _settle(db, attempt, is_right=is_right)
 
-    def _settle_later(self, hashing: "asyncio.Future[bool]", attempt: Attempt) -> None:
+    def _finish_later(self, work: Coroutine[Any, Any, None]) -> None:
         # A task with an empty context, because the call and its context are over.
-        task = asyncio.get_running_loop().create_task(
-            self._settle_after(hashing, attempt), context=Context()
-        )
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._unsettled.add(task)
         task.add_done_callback(self._unsettled.discard)
+
+    async def _release_after(self, reserving: "asyncio.Task[Attempt | None]") -> None:
+        with contextlib.suppress(Exception):  # the reservation expires then
+            attempt = await asyncio.wait_for(reserving, CANCELLED_RESERVATION_TIMEOUT)
+            if attempt is not None:
+                async with asyncio.timeout(SETTLE_TIMEOUT), self._database.statements() as db:
+                    await db.attempts.release(attempt.keys)
 
     async def _settle_after(self, hashing: "asyncio.Future[bool]", attempt: Attempt) -> None:
         with contextlib.suppress(Exception):  # the reservation expires then
