@@ -207,6 +207,22 @@ class TestCounting:
 
         await sessions.CreateSession(sign_in())
 
+    async def test_wrong_password_during_purge_is_counted(
+        self, users, sessions, user, database, monkeypatch
+    ):
+        matches = PasswordPermit.matches
+
+        async def late(*args):
+            await users.PurgeUser(user_service_pb2.PurgeUserRequest(user_id=user.user_id))
+            return await matches(*args)
+
+        monkeypatch.setattr(PasswordPermit, "matches", late)
+        wrong = sign_in(password="x")
+        assert await refusal(sessions.CreateSession(wrong)) == INVALID_CREDENTIALS
+
+        pending = await run(database, select(func.sum(password_attempts.c.pending)))
+        assert (await failures(database), pending.scalar_one()) == (1, 0)
+
     async def test_success_clears_failures_of_its_account_only(
         self, users, sessions, user, database
     ):

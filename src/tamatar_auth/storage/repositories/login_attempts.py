@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, case, cast, delete, extract, func, literal, select, update
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement, Select
 from sqlalchemy.types import Integer, LargeBinary, Uuid
 
@@ -186,7 +187,10 @@ class LoginAttemptRepository(Repository):
         A row without a user is swept some time after the last attempt.
         """
         values = {"typed": keys.typed, "of_account": keys.account, "user_id": keys.user_id}
-        await self._connection.execute(_record_failure, values)
+        try:
+            await self._connection.execute(_record_failure, values)
+        except IntegrityError:  # the user was purged during the check
+            await self._connection.execute(_record_failure, {**values, "user_id": None})
 
     async def record_success(self, keys: AttemptKeys) -> bool:
         """End a reservation whose password was right, and forget the failures of both counters.
