@@ -455,3 +455,4 @@ def test_worker_always_killed_at_start_ends_supervisor(tmp_path, database_url):
         until(has_ended)
         assert server.ended() == 1
         assert "A worker ended before it answered calls (signal 9)." in server.said
+        assert len(server.events("worker ended")) == len(killed) - 1  # none follows the last

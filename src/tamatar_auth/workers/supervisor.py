@@ -141,7 +141,8 @@ class Supervisor:
             if await worker.is_ready():
                 return WorkerSlot(worker)
             why, code = await worker.start_failure(), await worker.wait()
-            if why or code >= 0:  # it ended by itself, so another one would do the same
+            # If it ended by itself, another one would do the same.
+            if why or code >= 0 or failures == MAX_FIRST_STARTS:
                 break
             await self._wait_before_restart(worker, failures, _exit_reason(code))
         raise WorkerError(
