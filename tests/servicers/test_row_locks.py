@@ -168,6 +168,18 @@ class TestUpdates:
         assert await refusal(again) == (StatusCode.FAILED_PRECONDITION, "USER_NOT_DELETED")
 
 
+class TestResets:
+    """Requests for a reset token while the user is purged."""
+
+    async def test_password_reset_during_purge_issues_no_token(self, users, user, database):
+        async def purge_user(tx):
+            await tx.users.purge(UUID(user.user_id))
+
+        answer = await during(database, purge_user, lambda: password_reset(users))
+
+        assert (answer.token, answer.email) == ("", user.email)
+
+
 class TestAttempts:
     """A sign-in that waits for the row that counts its attempts."""
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Interval, LargeBinary, String, bindparam, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement, Select
 
 from tamatar_auth.errors.users import UserTokenInvalid
@@ -141,7 +142,11 @@ class UserTokenRepository(Repository):
             "lifetime": lifetime,
             "stand_in": stand_in,
         }
-        user_id, expires = (await self._connection.execute(_issue_reset, values)).one()
+        try:
+            issued = await self._connection.execute(_issue_reset, values)
+        except IntegrityError:  # the user was purged at the same time: there is none now
+            issued = await self._connection.execute(_issue_reset, values)
+        user_id, expires = issued.one()
         return user_id, expires
 
     async def get(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
