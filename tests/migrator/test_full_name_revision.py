@@ -162,7 +162,7 @@ class TestLocks:
         with psycopg.connect(old_database) as writer:
             lock = "SELECT id FROM users ORDER BY id DESC LIMIT 1 FOR UPDATE"
             monkeypatch.setattr(migration_steps, "ATTEMPTS", 1)
-            before_each_step(lambda step: step == 1 and writer.execute(lock), monkeypatch)
+            before_each_step(lambda step: step == 3 and writer.execute(lock), monkeypatch)
             with pytest.raises(MigrationError, match="stayed locked"):
                 migrations.upgrade()
             monkeypatch.undo()
@@ -173,7 +173,7 @@ class TestLocks:
 
         assert wrong(connection) == 0
 
-    @pytest.mark.parametrize("done", range(6))
+    @pytest.mark.parametrize("done", range(8))
     def test_interrupted_upgrade_can_be_repeated(self, old_database, connection, monkeypatch, done):
         expected = expected_schema(old_database)
         fill(connection, 10)
@@ -195,7 +195,10 @@ class TestLocks:
 
 
 def before_each_step(do, monkeypatch):
-    """Call `do` with the number of each step before it runs, and after the last one."""
+    """Call `do` with the number of each step before it runs, and after the last one.
+
+    Steps 0 and 1 are before and after the move of the revision to its table.
+    """
     begun = itertools.count()
     run, leave = Steps._run, MigrationContext.autocommit_block
 

@@ -123,11 +123,12 @@ class held_connections:  # noqa: N801 - reads as a statement
         self._database, self._number = database, number
 
     async def __aenter__(self):
-        self._held = [await self._database.engine.connect() for _ in range(self._number)]
+        self._held = contextlib.AsyncExitStack()
+        for _ in range(self._number):
+            await self._held.enter_async_context(self._database.read())
 
     async def __aexit__(self, *_):
-        for connection in self._held:
-            await connection.close()
+        await self._held.aclose()
 
 
 class TestDatabase:

@@ -1,6 +1,7 @@
 """Every field of every request: a wrong value is refused by the field's name."""
 
 import random
+from string import ascii_lowercase
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -175,10 +176,19 @@ def no_utf8(message):
 LONGEST = "😀" * 256
 
 
+def varied(letters, length):
+    """Return a text without repetitions and sequences."""
+    return "".join(random.Random(length).choices(letters, k=length))
+
+
 class TestPasswords:
     """Lengths of passwords."""
 
-    @pytest.mark.parametrize("password", ["ä" * 37, "a" * 73, LONGEST])
+    @pytest.mark.parametrize(
+        "password",
+        [varied("äöüßéè", 37), varied(ascii_lowercase, 73), varied("😀😁😂😃😄😅", 256)],
+        ids=["two bytes", "one byte", "four bytes"],
+    )
     async def test_password_longer_than_72_bytes_counts_whole(
         self, users, sessions, database, password
     ):

@@ -93,6 +93,8 @@ CALLS = [
         "sweeps.purge_replaced_tokens",
         lambda purge: purge(ExpiredRows.ENDED_SESSIONS, DAY, limit=1),
     ),
+    ("sweeps.lock_deleted_users", lambda lock: lock(DAY, limit=1)),
+    ("sweeps.purge_sessions_of", lambda purge: purge([ID], limit=1)),
     ("sweeps.purge", lambda purge: purge(ExpiredRows.EXPIRED_SECRETS, DAY, limit=1)),
     ("users.purge", lambda purge: purge(ID)),
 ]
