@@ -23,7 +23,6 @@ from tamatar_auth.errors.storage import (
 from tamatar_auth.errors.users import EmailTaken, InvalidCredentials, UsernameTaken, UserNotFound
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
 from tamatar_auth.storage.sqlstates import (
@@ -99,8 +98,11 @@ async def user_token_without_user(database, _user):
 
 
 async def attempt_without_user(database, _user):
-    async with database.transaction() as tx:
-        await tx.attempts.record_failure(AttemptKeys(b"t" * 32, b"a" * 32, uuid4()))
+    await run(
+        database,
+        "INSERT INTO password_attempts (account, user_id, failures, blocked_until)"
+        " VALUES (sha256('a'), gen_random_uuid(), 1, now())",
+    )
 
 
 VIOLATIONS = {
