@@ -186,7 +186,9 @@ class TestListener:
         async def as_a_pooler(side):
             message = await read(side)
             # BackendKeyData: a pooler makes up its own.
-            return message[:8] + b"\xff" + message[9:] if message[:1] == b"K" else message
+            if message[:1] != b"K":
+                return message
+            return message[:8] + bytes([message[8] ^ 0xFF]) + message[9:]
 
         monkeypatch.setattr(Side, "message", as_a_pooler)
         with capture_logs() as logs:
