@@ -146,7 +146,7 @@ def _duplicate(descriptor: int) -> socket.socket:
 
 
 def _bytes_received(connection: socket.socket) -> int:
-    """Return the bytes that a connection has received, or 0 if the system does not tell."""
+    """Return the bytes that a connection has received, or 0 if the system does not report it."""
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED.size)
         (received,) = _BYTES_RECEIVED.unpack(info)
@@ -156,7 +156,7 @@ def _bytes_received(connection: socket.socket) -> int:
 
 
 def _resident_bytes() -> int:
-    """Return the memory of this process, or 0 if the system does not tell."""
+    """Return the memory of this process, or 0 if the system does not report it."""
     try:
         pages = RESIDENT_PAGES.read_text().split()[1]
     except OSError:
