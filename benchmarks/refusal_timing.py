@@ -64,7 +64,7 @@ RESET = ("reset, known", "reset, unknown", "reset, inactive")
 
 
 class Case(NamedTuple):
-    """What is refused or asked, and the length of the password."""
+    """The cause of a refusal or the kind of a request, and the length of the password."""
 
     kind: str
     length: str

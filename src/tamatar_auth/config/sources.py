@@ -55,7 +55,7 @@ class Unknown(NamedTuple):
     variable: str
     place: str
     text: str
-    """What is wrong, and what to do."""
+    """The fault, and the way to mend it."""
 
     def __str__(self) -> str:
         return f"{self.variable} ({self.place}): {self.text}"

@@ -109,7 +109,7 @@ class _StreamRecheck:
 
 
 class Credentials(NamedTuple):
-    """What a caller presented when its call arrived.
+    """The proofs of identity that a call arrived with.
 
     It is read once, because gRPC forgets the peer of a call that was cancelled.
     """

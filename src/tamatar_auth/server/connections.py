@@ -96,8 +96,8 @@ class Connections:
     async def guard_memory(self) -> None:
         """Close silent connections whenever the memory of the process grows suddenly.
 
-        What a client sends before it acknowledges HTTP/2's settings has no limit in gRPC, and
-        most of it never becomes a call.
+        gRPC does not limit the headers of a client that has not acknowledged HTTP/2's settings.
+        Most of them never become a call.
         """
         calm = _resident_bytes()
         while True:

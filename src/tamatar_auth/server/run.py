@@ -22,8 +22,8 @@ ReadyCallback = Callable[[Sequence[ListenAddress]], None]
 """Called with the addresses once the server answers calls."""
 
 CLIENT_LEFT = (cygrpc.ExecuteBatchError, BlockingIOError)
-"""What grpcio raises if a client leaves while it is answered: a message that cannot be sent or
-received any more, and a wake-up without an event."""
+"""Errors that grpcio raises if a client leaves during its call: a message cannot be sent or
+received any more, or a wake-up has no event."""
 
 log = structlog.get_logger(__name__)
 

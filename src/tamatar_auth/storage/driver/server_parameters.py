@@ -1,4 +1,4 @@
-"""What a connection needs of PostgreSQL: pinned parameters, a version and an encoding.
+"""The requirements of a connection: pinned parameters, a version and an encoding.
 
 A database, a role, the URL and variables of libpq such as PGDATESTYLE may set other values, which
 psycopg and the statements do not understand.
