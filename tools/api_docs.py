@@ -22,7 +22,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 from tamatar_auth import errors
 from tamatar_auth.security.authorization import ACCESS_RULES
 from tools.api_protos import PACKAGE, ProtoElement, Protos, type_name
-from tools.api_rules import describe_rules
+from tools.api_rules import describe_field
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/reference/api.md"
@@ -141,7 +141,7 @@ class Page:
         return f"list of {linked}" if is_list else linked
 
     def _rules(self, message: ProtoElement, field: ProtoElement) -> str:
-        words = describe_rules(field.proto)
+        words = describe_field(field.proto)
         if field.proto.proto3_optional:
             words.insert(0, "optional")
         elif field.proto.HasField("oneof_index"):

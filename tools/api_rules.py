@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from buf.validate import validate_pb2
+from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 NO_CONTROL_CHARACTERS = r"^\P{Cc}*$"
@@ -18,6 +19,19 @@ FORMATS = {
     "defined_only": "a value of the enum",
     "unique": "no item twice",
 }
+
+BEHAVIORS = {
+    field_behavior_pb2.REQUIRED: "required",
+    field_behavior_pb2.OUTPUT_ONLY: "set by the service",
+    field_behavior_pb2.IMMUTABLE: "never changes",
+}
+
+
+def describe_field(field: FieldDescriptorProto) -> list[str]:
+    """Return a phrase for each behavior and each rule of a field."""
+    behaviors = field.options.Extensions[field_behavior_pb2.field_behavior]
+    words = [BEHAVIORS[each] for each in behaviors] + describe_rules(field)
+    return list(dict.fromkeys(words))
 
 
 def describe_rules(field: FieldDescriptorProto) -> list[str]:

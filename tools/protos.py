@@ -19,12 +19,14 @@ from pathlib import Path
 
 import grpc_tools
 import protovalidate
+from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "generated"
+GOOGLEAPIS = Path(field_behavior_pb2.__file__).parents[2]
 VALIDATE = "buf/validate/validate.proto"
 
 
@@ -129,6 +131,7 @@ class Compiler:
                 f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
                 f"--descriptor_set_in={self._imports}",
                 f"--proto_path={PROTOS}",
+                f"--proto_path={GOOGLEAPIS}",
                 f"--proto_path={Path(grpc_tools.__file__).parent / '_proto'}",
                 *arguments,
             ]

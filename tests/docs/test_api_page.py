@@ -66,9 +66,11 @@ def test_api_page_lists_every_field_with_its_rules():
                 for each in message.fields:
                     assert f"| `{each.name}` | " in section(method.name), (method.name, each.name)
 
-    assert "| `user_ids` | list of string | 1 to 1000 items; each a UUID |" in section(
+    assert "| `user_ids` | list of string | required; 1 to 1000 items; each a UUID |" in section(
         "BatchGetUsers"
     )
+    assert "| `etag` | string | set by the service |" in section("User")
+    assert "| `client` | [SessionClient](#sessionclient) | never changes |" in section("Session")
     assert "exactly one of `identifier`" in section("GetUser")
 
 

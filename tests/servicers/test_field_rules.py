@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.api.field_behavior_pb2 import REQUIRED, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -15,12 +16,14 @@ from grpc import StatusCode
 
 from tamatar.auth.v1 import (
     diagnostics_service_pb2,
+    portable_user_pb2,
     session_service_pb2,
     user_pb2,
     user_service_pb2,
 )
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server.app import run_service
+from tamatar_auth.servicers.field_rules import FieldRules
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, read_refusal, refused, sign_in, verify
 from tests.support.settings import changed as changed_settings
@@ -35,6 +38,8 @@ SERVICES = [
 ]
 METHODS = [method for service in SERVICES for method in service.methods]
 STREAMS = {method.name for method in METHODS if method.server_streaming}
+REQUESTS = [method.input_type for method in METHODS]
+REQUESTS += [portable_user_pb2.DESCRIPTOR.message_types_by_name["PortableUser"]]
 BULK = {method.name for method in METHODS if method.client_streaming}
 """Streams of requests: an item's broken rule is part of a response, not of the status."""
 
@@ -276,6 +281,19 @@ class TestFields:
 
         assert said.code is StatusCode.INVALID_ARGUMENT
         assert choice in said.fields
+
+    @pytest.mark.parametrize("message", REQUESTS, ids=lambda message: message.name)
+    def test_field_is_required_if_its_empty_value_is_refused(self, message):
+        choices = {choice.name for choice in message.oneofs}
+        empty = GetMessageClass(message)()
+
+        refused_fields = {broken.field for broken in FieldRules().broken_rules(empty)} - choices
+
+        assert refused_fields == {
+            field.name
+            for field in message.fields
+            if REQUIRED in field.GetOptions().Extensions[field_behavior]
+        }
 
     @pytest.mark.parametrize("prefix", ["email_prefix", "username_prefix"])
     async def test_empty_prefix_filter_is_refused(self, users, prefix):

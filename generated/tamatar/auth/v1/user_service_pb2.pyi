@@ -101,11 +101,11 @@ class CreateUserRequest(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that the caller makes for this one creation. A repeated call with
-    the same id returns the user that the first call created, in its current
-    state: it may have been changed or deleted since. A call with the same id
-    and other content fails with `REQUEST_ID_REUSED`. Passwords are not
-    compared.
+    """A random UUID that the caller makes for this one creation. UUIDs of other
+    versions than 4 are accepted, too. A repeated call with the same id returns
+    the user that the first call created, in its current state: it may have
+    been changed or deleted since. A call with the same id and other content
+    fails with `REQUEST_ID_REUSED`. Passwords are not compared.
     """
     email: _builtins.str
     """The email address, at most 254 characters. It is stored in its normal form:
