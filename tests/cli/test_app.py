@@ -381,6 +381,19 @@ class TestServe:
         assert "TAMATAR_DATABASE_URL" in said[0]
         assert "serve --dev" in said[0]
 
+    @pytest.mark.parametrize(("command", "code"), [("serve", 2), ("seed", 2), ("doctor", 1)])
+    def test_production_without_settings_names_all_it_lacks(self, tmp_path, command, code):
+        said = tamatar(command, cwd=tmp_path, code=code, TAMATAR_ENVIRONMENT="production")
+
+        missing = re.findall(
+            r"(TAMATAR_\w+) \(not set\): production needs it: \w", said.stdout + said.stderr
+        )
+        assert missing == [
+            "TAMATAR_DATABASE_URL",
+            "TAMATAR_PAGE_TOKEN_KEY",
+            "TAMATAR_PASSWORD_KEYS",
+        ]
+
     def test_serve_on_taken_port_is_reported_in_one_line(self, tmp_path, server, taken):
         for address in (*server.addresses, taken, taken.replace("127.0.0.1", "localhost")):
             refused = tamatar(
@@ -481,10 +494,13 @@ class TestConfig:
                 {"TAMATAR_LISTEN": "0.0.0.0:50051"},
                 "TAMATAR_LISTEN (environment): 0.0.0.0:50051 can",
             ),
-            ({"TAMATAR_PAGE_TOKEN_KEY": ""}, "production needs TAMATAR_PAGE_TOKEN_KEY"),
+            (
+                {"TAMATAR_PAGE_TOKEN_KEY": ""},
+                "TAMATAR_PAGE_TOKEN_KEY (environment): production needs it",
+            ),
             (
                 {"TAMATAR_PASSWORD_KEYS": ""},
-                "production needs TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE",
+                "TAMATAR_PASSWORD_KEYS (environment): production needs it",
             ),
             ({"TAMATAR_PASSWORD_KEYS": "1:hunter2"}, "TAMATAR_PASSWORD_KEYS: key 1 must be base64"),
             (
@@ -493,7 +509,10 @@ class TestConfig:
             ),
             ({"TAMATAR_BCRYPT_COST": "4"}, "must be 10 or more in production"),
             ({"TAMATAR_CALLER_FILE": "callers.toml"}, "did you mean TAMATAR_CALLERS_FILE?"),
-            ({"TAMATAR_DATABASE_URL": ""}, "TAMATAR_DATABASE_URL is not set"),
+            (
+                {"TAMATAR_DATABASE_URL": ""},
+                "TAMATAR_DATABASE_URL (environment): production needs it",
+            ),
         ],
     )
     def test_production_refuses_unsafe_settings(self, tmp_path, given, words):

@@ -37,6 +37,7 @@ log = structlog.get_logger("tamatar_auth.test")
 
 PRODUCTION = Settings.load(
     environment="production",
+    database_url="postgresql://db/x",
     page_token_key="k" * 32,
     password_keys_file="keys",
     log_format="auto",

@@ -13,7 +13,6 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict
-from pydantic_core import PydanticCustomError
 
 
 class SettingsGroup(BaseModel):
@@ -57,6 +56,13 @@ class Setting(NamedTuple):
         return attrgetter(self.path)(settings)
 
 
+class Conflict(NamedTuple):
+    """A setting that does not fit the others."""
+
+    variable: str
+    rule: str
+
+
 def subgroups(group: type[SettingsGroup]) -> Iterator[tuple[str, type[SettingsGroup]]]:
     """Yield the groups inside a group, with the names of their fields."""
     for name, field in group.model_fields.items():
@@ -80,8 +86,3 @@ def all_settings(group: type[SettingsGroup]) -> Iterator[Setting]:
     for name, inner in subgroups(group):
         for setting in all_settings(inner):
             yield setting._replace(path=f"{name}.{setting.path}")
-
-
-def conflict_error(variable: str, rule: str) -> PydanticCustomError:
-    """Return the error of a setting that does not fit another one."""
-    return PydanticCustomError("disagreement", "{rule}", {"variable": variable, "rule": rule})

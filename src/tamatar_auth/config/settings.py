@@ -5,15 +5,16 @@ secret is never shown. The settings of a subject are a group with a module of it
 module has those that concern the process, and the rules between groups.
 """
 
+from collections.abc import Container, Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError
 
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.errors import SettingsError
-from tamatar_auth.config.groups import SettingsGroup, conflict_error
+from tamatar_auth.config.groups import Conflict, SettingsGroup
 from tamatar_auth.config.lifetimes import RetentionSettings, SessionSettings, UserTokenSettings
 from tamatar_auth.config.limits import LimitSettings
 from tamatar_auth.config.passwords import PasswordSettings
@@ -74,8 +75,16 @@ class Settings(SettingsGroup):
     telemetry: TelemetrySettings = TelemetrySettings()
     retention: RetentionSettings = RetentionSettings()
 
-    @model_validator(mode="after")
-    def _exposed_addresses_are_secured(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield each setting that does not fit the others, and each one that production lacks."""
+        yield from self.tls.conflicts()
+        yield from self._unsecured_addresses()
+        if self.environment == "production":
+            yield from self._missing_in_production()
+        if self.workers > 1:
+            yield from self._addresses_workers_cannot_share()
+
+    def _unsecured_addresses(self) -> Iterator[Conflict]:
         exposed = [str(address) for address in self.listen if not address.is_local]
         required = {
             "TAMATAR_TLS_CERTIFICATE_FILE": self.tls.certificate_file,
@@ -84,34 +93,30 @@ class Settings(SettingsGroup):
         }
         missing = [variable for variable, file in required.items() if file is None]
         if exposed and missing:
-            raise conflict_error(
+            yield Conflict(
                 "TAMATAR_LISTEN",
                 f"{', '.join(exposed)} can be reached from other machines:"
                 f" set {', '.join(missing)}, or use a loopback address or a unix socket",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _production_has_its_secrets(self) -> Self:
-        if self.environment != "production":
-            return self
-        missing = []
+    def _missing_in_production(self) -> Iterator[Conflict]:
+        if self.database.url is None:
+            example = "postgresql://user:password@host/database"
+            yield Conflict("TAMATAR_DATABASE_URL", f"production needs it: {example}")
         if self.page_token_key is None:
-            missing.append("TAMATAR_PAGE_TOKEN_KEY")
+            rule = "production needs it: the output of `openssl rand -hex 32`"
+            yield Conflict("TAMATAR_PAGE_TOKEN_KEY", rule)
         if self.passwords.keys is None and self.passwords.keys_file is None:
-            missing.append("TAMATAR_PASSWORD_KEYS or TAMATAR_PASSWORD_KEYS_FILE")
-        if missing:
-            needed = ", and ".join(missing)
-            raise conflict_error("TAMATAR_ENVIRONMENT", f"production needs {needed}")
+            yield Conflict(
+                "TAMATAR_PASSWORD_KEYS",
+                "production needs it: a name, a colon and the output of `openssl rand -base64 32`;"
+                " or set TAMATAR_PASSWORD_KEYS_FILE",
+            )
         if self.passwords.bcrypt_cost < MIN_PRODUCTION_BCRYPT_COST:
             rule = f"must be {MIN_PRODUCTION_BCRYPT_COST} or more in production"
-            raise conflict_error("TAMATAR_BCRYPT_COST", rule)
-        return self
+            yield Conflict("TAMATAR_BCRYPT_COST", rule)
 
-    @model_validator(mode="after")
-    def _workers_can_share_addresses(self) -> Self:
-        if self.workers == 1:
-            return self
+    def _addresses_workers_cannot_share(self) -> Iterator[Conflict]:
         health = () if self.health_listen is None else (self.health_listen,)
         for variable, addresses in (
             ("TAMATAR_LISTEN", self.listen),
@@ -119,15 +124,14 @@ class Settings(SettingsGroup):
         ):
             if sockets := [str(address) for address in addresses if address.path]:
                 rule = f"several workers cannot share {', '.join(sockets)}: use host:port only"
-                raise conflict_error(variable, rule)
+                yield Conflict(variable, rule)
         if self.telemetry.metrics_listen.port + self.workers - 1 > MAX_PORT:
             rule = "leaves too few ports above it for the workers"
-            raise conflict_error("TAMATAR_METRICS_LISTEN", rule)
-        return self
+            yield Conflict("TAMATAR_METRICS_LISTEN", rule)
 
     @classmethod
     def load(cls, *, env_file: str | None = ENV_FILE, **overrides: Any) -> Self:
-        """Read the settings, or raise `SettingsError` with a line for each wrong one.
+        """Read the settings, or raise `SettingsError` with a line for each wrong or missing one.
 
         In production an unknown variable is wrong too: a misspelt TAMATAR_CALLERS_FILE would make
         every caller on this machine an admin.
@@ -136,13 +140,17 @@ class Settings(SettingsGroup):
         """
         sources = Sources(cls, overrides, env_file)
         unknown = [str(each) for each in sources.unknown()]
+        wrong: Container[str] = ()
+        faults: list[str] = []
         try:
             settings = cls.model_validate(sources.values())
         except ValidationError as error:
-            raise SettingsError("\n".join([*sources.error_lines(error), *unknown])) from None
+            wrong, faults = sources.wrong_variables(error), sources.error_lines(error)
+            settings = cls.model_validate(sources.values(without=wrong))
+        faults += sources.conflict_lines(settings.conflicts(), without=wrong)
         is_meant = any("TAMATAR_ENVIRONMENT" in line for line in unknown)
-        if unknown and (settings.environment == "production" or is_meant):
-            raise SettingsError("\n".join(unknown))
+        if faults or (unknown and (settings.environment == "production" or is_meant)):
+            raise SettingsError("\n".join([*faults, *unknown]))
         return settings
 
     def with_database(self, url: str) -> Self:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tamatar_auth.config.errors import SettingsError
-from tamatar_auth.config.groups import SettingsGroup, all_settings, own_settings, subgroups
+from tamatar_auth.config.groups import (
+    Conflict,
+    SettingsGroup,
+    all_settings,
+    own_settings,
+    subgroups,
+)
 
 ENV_PREFIX = "TAMATAR_"
 ENV_FILE = ".env"
@@ -90,9 +96,9 @@ class Sources:
             (f"{ENV_FILE} file", _without_line_breaks(file)),
         ]
 
-    def values(self) -> Mapping[str, object]:
+    def values(self, *, without: Container[str] = ()) -> Mapping[str, object]:
         """Return what is set, nested as the groups are, by variable."""
-        return self._values_of(self._settings)
+        return self._values_of(self._settings, without)
 
     def find_origin(self, variables: Sequence[str]) -> Origin:
         """Return which of a setting's variables is read, and where it is set."""
@@ -123,7 +129,11 @@ class Sources:
         """List the variables that are set and were settings in an earlier release."""
         return [found for found in self._prefixed() if found.variable.upper() in REMOVED_VARIABLES]
 
-    def error_lines(self, error: ValidationError) -> Sequence[str]:
+    def wrong_variables(self, error: ValidationError) -> Container[str]:
+        """Return the variables whose values are wrong."""
+        return {self._variable(details) for details in error.errors()}
+
+    def error_lines(self, error: ValidationError) -> list[str]:
         """Return a line for each wrong value: its variable, its place and the rule."""
         return [
             f"{variable} ({self.find_origin([variable]).place}): {text[:1].lower()}{text[1:]}"
@@ -132,27 +142,35 @@ class Sources:
             for text in [details["msg"].removeprefix("Value error, ")]
         ]
 
+    def conflict_lines(
+        self, conflicts: Iterable[Conflict], *, without: Container[str] = ()
+    ) -> Iterator[str]:
+        """Yield a line for each conflict of a setting whose variables are all others."""
+        variables_of = {each.variable: each.variables for each in all_settings(self._settings)}
+        for variable, rule in conflicts:
+            variables = variables_of[variable]
+            if not any(each in without for each in variables):
+                place = self.find_origin(variables).place.replace("default", "not set")
+                yield f"{variable} ({place}): {rule}"
+
     def _prefixed(self) -> Iterator[Origin]:
         for place, values in self._places:
             for name in sorted(values):
                 if name.upper().startswith(ENV_PREFIX):
                     yield Origin(name, place)
 
-    def _values_of(self, group: type[SettingsGroup]) -> dict[str, object]:
+    def _values_of(self, group: type[SettingsGroup], without: Container[str]) -> dict[str, object]:
         values: dict[str, object] = {
-            name: self._values_of(inner) for name, inner in subgroups(group)
+            name: self._values_of(inner, without) for name, inner in subgroups(group)
         }
         for setting in own_settings(group):
             variable, place = self.find_origin(setting.variables)
             for name, value in dict(self._places).get(place, {}).items():
-                if name.upper() == variable:
+                if name.upper() == variable and variable not in without:
                     values[variable] = value
         return values
 
     def _variable(self, details: ErrorDetails) -> str:
-        # A rule about several settings has no location, so its error names the variable.
-        if variable := details.get("ctx", {}).get("variable"):
-            return str(variable)
         return next(str(part) for part in details["loc"] if part in self._known)
 
 

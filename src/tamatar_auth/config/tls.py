@@ -1,10 +1,10 @@
 """Settings of TLS."""
 
-from typing import Self
+from collections.abc import Iterator
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from tamatar_auth.config.groups import SettingsGroup, conflict_error
+from tamatar_auth.config.groups import Conflict, SettingsGroup
 from tamatar_auth.config.types import OptionalFile
 
 CERTIFICATE, KEY = "TAMATAR_TLS_CERTIFICATE_FILE", "TAMATAR_TLS_KEY_FILE"
@@ -22,12 +22,11 @@ class TlsSettings(SettingsGroup):
     """The CAs that sign callers' certificates (PEM). If set, every connection must present a
     certificate, except on unix sockets."""
 
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield each file that lacks another one beside it."""
         if self.certificate_file is not None and self.key_file is None:
-            raise conflict_error(CERTIFICATE, f"needs {KEY} beside it")
+            yield Conflict(CERTIFICATE, f"needs {KEY} beside it")
         if self.key_file is not None and self.certificate_file is None:
-            raise conflict_error(KEY, f"needs {CERTIFICATE} beside it")
+            yield Conflict(KEY, f"needs {CERTIFICATE} beside it")
         if self.client_ca_file is not None and self.certificate_file is None:
-            raise conflict_error(CLIENT_CA, f"needs {CERTIFICATE} and {KEY} beside it")
-        return self
+            yield Conflict(CLIENT_CA, f"needs {CERTIFICATE} and {KEY} beside it")
