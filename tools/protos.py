@@ -10,9 +10,11 @@ stubs need. The service's own versions would exclude callers with older ones.
 generated/ contains two things that are not in protos/. The stubs import `buf/validate`, which is
 compiled from the protovalidate package. A `py.typed` marks the stubs as typed. There is no
 `__init__.py`, so `tamatar` and `buf` stay namespace packages that other distributions can share.
+The service config is copied, because the client reads it.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +30,7 @@ PROTOS = ROOT / "protos"
 GENERATED = ROOT / "generated"
 GOOGLEAPIS = Path(field_behavior_pb2.__file__).parents[2]
 VALIDATE = "buf/validate/validate.proto"
+SERVICE_CONFIG = "grpc_service_config.json"
 
 
 def main() -> int:
@@ -113,6 +116,8 @@ class Compiler:
         self._run(*services, *self._sources_with_services())
         for folder in {stub.parent for stub in self.output.rglob("*.py")}:
             (folder / "py.typed").touch()
+        for config in PROTOS.rglob(SERVICE_CONFIG):
+            shutil.copy(config, self.output / config.parent.relative_to(PROTOS))
         return contents(self.output)
 
     def _sources_with_services(self) -> list[str]:

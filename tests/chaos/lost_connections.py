@@ -14,7 +14,7 @@ from tamatar.auth.v1.session_service_pb2 import (
     WatchSessionsRequest,
 )
 from tamatar.auth.v1.user_service_pb2 import GetUserRequest, UpdateUserRequest
-from tamatar_auth.client.call_defaults import HASHING_TIMEOUT, TIMEOUT
+from tamatar_auth.client.call_defaults import defaults_for
 from tests.chaos.cluster import Cluster, Service
 from tests.chaos.faults import ABRUPT, FAULTS, Scene
 from tests.chaos.faulty_wire import Wire
@@ -25,6 +25,8 @@ from tests.support.calls import ada, sign_in
 
 ROUNDS = 3
 PROPER = {"OK", "INVALID_CREDENTIALS"}
+TIMEOUT = defaults_for("/tamatar.auth.v1.SessionService/ValidateSession").timeout
+HASHING_TIMEOUT = defaults_for("/tamatar.auth.v1.SessionService/CreateSession").timeout
 CALLERS = 2
 """Callers that make the calls of a kind one after the other: no more than the pool has room for."""
 

@@ -120,17 +120,17 @@ MUTANTS = (
         f"{_TEST_INVALIDATION}::TestSilentService",
     ),
     mutant(
-        "call_that_may_not_run_twice_is_retried",
+        "failed_calls_are_not_retried",
         "client/call_defaults.py",
-        "return reads or method.name in _REPEATABLE_METHODS",
-        'return reads or not method.name.startswith("Purge")',
+        'if key != "timeout"',
+        'if key == "name"',
         "client/test_connect.py::TestCalls",
     ),
     mutant(
         "retried_creation_has_no_request_id",
         "client/call_defaults.py",
-        "CallDefaults(timeout, _with_request_id) if is_creation else",
-        "CallDefaults(timeout) if is_creation else",
+        "CallDefaults(timeout, _with_request_id) if",
+        "CallDefaults(timeout) if",
         "client/test_connect.py::TestCalls",
     ),
     mutant(

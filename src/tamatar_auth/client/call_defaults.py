@@ -1,35 +1,15 @@
-"""The deadline and the retries of each method."""
+"""The deadline and the retries of each method, from the service config beside the protos."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from importlib.resources import files
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.descriptor_pb2 import MethodOptions
-
-from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 
-TIMEOUT = 5.0
-HASHING_TIMEOUT = 10.0
-"""Seconds that a call may take, and that a call may take which hashes a password."""
-
-_HASHING_METHODS = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
-_REPEATABLE_METHODS = frozenset(
-    {
-        "CreateUser",  # by its request_id
-        "CreateSession",
-        "RefreshSession",
-        "RevokeSession",
-        "RevokeUserSessions",
-        "ActivateUser",
-        "DeactivateUser",
-        "CreateEmailVerification",
-        "CreatePasswordReset",
-    }
-)
-"""The methods that change something, and may run twice with the effect of one run."""
+_CONFIG = json.loads(files("tamatar.auth.v1").joinpath("grpc_service_config.json").read_text())
+_CREATION = "/tamatar.auth.v1.UserService/CreateUser"
 
 
 class CallDefaults(NamedTuple):
@@ -46,48 +26,21 @@ def defaults_for(path: str) -> CallDefaults:
 
 
 def service_config() -> str:
-    """Return gRPC's JSON configuration of the retries.
+    """Return gRPC's JSON configuration of balancing and retries.
 
     CANCELLED is retried because a call on a connection that the server is about to close ends
     with it, and has not run. The call's deadline bounds the retries, and they stop while most
     calls fail.
+
+    The timeouts are omitted, because gRPC's core ends such calls up to two seconds early and
+    does not send the deadline to the server (grpc/grpc#34547). They would also limit the
+    `timeout` of a caller. So the channels set them call by call.
     """
-    repeatable = [method for method in _methods() if is_repeatable(method)]
-    return json.dumps(
-        {
-            "loadBalancingConfig": [{"round_robin": {}}],
-            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-            "methodConfig": [
-                {
-                    "name": [
-                        {"service": method.containing_service.full_name, "method": method.name}
-                        for method in repeatable
-                    ],
-                    "retryPolicy": {
-                        "maxAttempts": 5,
-                        "initialBackoff": "0.05s",
-                        "maxBackoff": "1s",
-                        "backoffMultiplier": 2,
-                        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-                    },
-                }
-            ],
-        }
-    )
-
-
-def is_repeatable(method: MethodDescriptor) -> bool:
-    """Return whether a call may run again after its first response was lost."""
-    if method.client_streaming or method.server_streaming:
-        return False
-    reads = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
-    return reads or method.name in _REPEATABLE_METHODS
-
-
-def _methods() -> Iterable[MethodDescriptor]:
-    for file in (user_service_pb2, session_service_pb2, diagnostics_service_pb2):
-        for service in file.DESCRIPTOR.services_by_name.values():
-            yield from service.methods
+    methods = [
+        {key: value for key, value in entry.items() if key != "timeout"}
+        for entry in _CONFIG["methodConfig"]
+    ]
+    return json.dumps(_CONFIG | {"methodConfig": methods})
 
 
 def _with_request_id(request: CreateUserRequest) -> CreateUserRequest:
@@ -99,15 +52,14 @@ def _with_request_id(request: CreateUserRequest) -> CreateUserRequest:
     return completed
 
 
-def _defaults(method: MethodDescriptor) -> CallDefaults:
-    if method.client_streaming or method.server_streaming:
-        return CallDefaults()
-    timeout = HASHING_TIMEOUT if method.name in _HASHING_METHODS else TIMEOUT
-    is_creation = method.input_type.full_name == CreateUserRequest.DESCRIPTOR.full_name
-    return CallDefaults(timeout, _with_request_id) if is_creation else CallDefaults(timeout)
+def _defaults(path: str, entry: dict[str, Any]) -> CallDefaults:
+    timeout = float(entry["timeout"].removesuffix("s"))
+    return CallDefaults(timeout, _with_request_id) if path == _CREATION else CallDefaults(timeout)
 
 
 _DEFAULTS = {
-    f"/{method.containing_service.full_name}/{method.name}": _defaults(method)
-    for method in _methods()
+    path: _defaults(path, entry)
+    for entry in _CONFIG["methodConfig"]
+    for name in entry["name"]
+    if (path := f"/{name['service']}/{name['method']}")
 }
