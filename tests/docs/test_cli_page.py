@@ -49,7 +49,7 @@ def test_cli_page_commands_work_and_refusal_prints_as_shown(encrypted, tmp_path)
     refused = ask("tamatar-auth user create ada@example.com --username ab", code=1)
 
     listed, users = said.stdout.splitlines()[1], said.stdout.splitlines()[2:]
-    assert listed.split() == ["*", "production", encrypted, "a", "token"]
+    assert listed.split() == ["production", encrypted, "yes", "a", "token"]
     assert len(users) == 1, "the headers of a table without users"
     assert f"production is {encrypted}" in said.stderr
     assert refused.stderr == REFUSAL

@@ -1,27 +1,54 @@
 """The table printer of every command."""
 
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
-_UNLIMITED_WIDTH = 2500
-"""Columns of a table that is not printed to a terminal: each row is one line there."""
+from tamatar_auth.cli.output import notify
+
+_GAP = "  "
+_CONTROL_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})
+"""The characters that would break a row, or that a terminal would obey."""
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns, below their headers if there are any."""
-    table = Table(*headers, box=None, pad_edge=False, show_header=bool(headers))
-    for row in rows:
-        table.add_row(*row)
-    is_terminal = sys.stdout.isatty()
-    # A value is printed as it is: nothing in it counts as markup.
-    console = Console(
-        width=None if is_terminal else _UNLIMITED_WIDTH, markup=False, highlight=False, emoji=False
+def print_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, kept: int | None = None
+) -> None:
+    """Print rows in columns, below their headers if there are any. No cell is shortened.
+
+    A terminal that is too narrow loses the last columns. The first `kept` columns are always
+    printed, and every column if `kept` is None.
+    """
+    lines = [[_one_line(cell) for cell in row] for row in ([headers] if headers else []) + [*rows]]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    shown = len(widths)
+    if kept is not None and sys.stdout.isatty():
+        shown = max(kept, _fitting(widths, shutil.get_terminal_size().columns))
+    for line in lines:
+        typer.echo(_GAP.join(map(_padded, line[:shown], widths)).rstrip())
+    if dropped := headers[shown:]:
+        notify(f"Columns without room: {', '.join(dropped)}. Use -o wide to print them.")
+
+
+def _fitting(widths: Sequence[int], available: int) -> int:
+    """Return how many of the first columns fit into a line."""
+    ends = [sum(widths[:count]) + len(_GAP) * (count - 1) for count in range(1, len(widths) + 1)]
+    return sum(end <= available for end in ends)
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cell_len(cell))
+
+
+def _one_line(text: str) -> str:
+    """Return a text without line breaks, and with its control characters written out."""
+    return "".join(
+        (" " if char in "\n\r\t" else char.encode("unicode_escape").decode())
+        if unicodedata.category(char) in _CONTROL_CATEGORIES
+        else char
+        for char in text
     )
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        typer.echo(line if is_terminal else line.rstrip())

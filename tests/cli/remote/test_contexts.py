@@ -57,8 +57,8 @@ def test_context_file_is_private_and_token_never_shown(mine, file):
 
 def test_first_context_is_current_until_another_is_used(mine):
     def current():
-        listed = json.loads(mine("context", "list", "-o", "json").stdout)
-        return [one["name"] for one in listed if one["current"]], len(listed)
+        listed = json.loads(mine("context", "list", "-o", "json").stdout)["contexts"]
+        return [one["name"] for one in listed if one["is_current"]], len(listed)
 
     assert current() == (["local"], 1)
     mine("context", "add", "one", "127.0.0.1:1")

@@ -24,7 +24,7 @@ async def signed_in(cli, server_address):
 
 def ids(cli, email, *options):
     listed = json.loads(cli("session", "list", email, "-o", "json", *options).stdout)
-    return [session["session_id"] for session in listed]
+    return [session["session_id"] for session in listed["sessions"]]
 
 
 async def test_session_commands_list_and_revoke_one_by_one(cli, signed_in):

@@ -58,15 +58,15 @@ class TestRead:
         as_json = cli("user", "list", "--email", email, "-o", "json")
         as_table = cli("user", "list", "--email", email)
 
-        (row,) = printed_json(as_json)
+        (row,) = printed_json(as_json)["users"]
         header, line = as_table.stdout.splitlines()
         assert header.split() == [
             "Id",
             "Email",
+            "Active",
+            "Verified",
             "Username",
             "Name",
-            "Verified",
-            "Active",
             "Created",
             "Deleted",
         ]
@@ -76,7 +76,7 @@ class TestRead:
     def test_user_list_without_matches_is_empty(self, cli):
         none = ("user", "list", "--email", "nobody-is-called-so")
 
-        assert printed_json(cli(*none, "-o", "json")) == []
+        assert printed_json(cli(*none, "-o", "json")) == {"users": [], "next_page_token": ""}
         assert len(cli(*none).stdout.splitlines()) == 1
 
     def test_user_list_filters_sorts_and_limits(self, cli):
@@ -87,9 +87,8 @@ class TestRead:
 
         def found(*options):
             ended = cli("user", "list", "--email", mark, "-o", "json", *options)
-            return [
-                user["email"].partition("@")[0][-1] for user in printed_json(ended)
-            ], ended.stderr
+            users = printed_json(ended)["users"]
+            return [user["email"].partition("@")[0][-1] for user in users], ended.stderr
 
         assert found() == (["2", "1", "0"], "")
         assert found("--order", "email") == (["0", "1", "2"], "")
@@ -101,7 +100,7 @@ class TestRead:
         assert found("--created-before", "2100-01-01T00:00:00") == (["2", "1", "0"], "")
         assert found("--limit", "2") == (
             ["2", "1"],
-            "There are more than 2: use --limit to list more.\n",
+            "There are more than 2: use --limit or --page-token to list more.\n",
         )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, show_all
 from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.context_file import (
     ContextFile,
@@ -16,11 +17,19 @@ from tamatar_auth.cli.remote.context_file import (
     parse_caller_token,
     read_token_file,
 )
-from tamatar_auth.cli.remote.options import ContextArgument, OutputOption, read_secret_line
-from tamatar_auth.cli.remote.output import OutputFormat, show, show_all
+from tamatar_auth.cli.remote.options import ContextArgument, read_secret_line
 from tamatar_auth.client.target import check_address, is_local
 
-COLUMNS = {"current": "", "name": "Context", "address": "Address", "shows": "Credentials"}
+CONTEXTS = Listing(
+    field="contexts",
+    columns={
+        "name": "Context",
+        "address": "Address",
+        "is_current": "Current",
+        "credentials": "Credentials",
+    },
+    kept=2,
+)
 
 
 def add(  # noqa: PLR0913 - options of a command, each named
@@ -86,17 +95,16 @@ def show_contexts(*, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the contexts."""
     known = ContextFile()
     current, _ = known.selected(None)
-    marks = (False, True) if output is OutputFormat.JSON else ("", "*")
     rows = [
         {
-            "current": marks[name == current],
             "name": name,
             "address": known.selected(name)[1].address,
-            "shows": _credential_names(known.selected(name)[1]),
+            "is_current": name == current,
+            "credentials": _credential_names(known.selected(name)[1]),
         }
         for name in dict.fromkeys([*known.by_name, current])
     ]
-    show_all(rows, output, COLUMNS)
+    show_all({"contexts": rows}, output, CONTEXTS)
 
 
 def show_context(
@@ -108,7 +116,7 @@ def show_context(
 ) -> None:
     """Show a context. Its token is masked."""
     name, context = ContextFile().selected(name)
-    show({"name": name, **masked_fields(context)}, output)
+    show({"name": name, **masked_fields(context)}, output, name="name")
 
 
 def remove(name: ContextArgument) -> None:

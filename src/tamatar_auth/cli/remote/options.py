@@ -9,7 +9,6 @@ import typer
 
 from tamatar_auth.cli.exits import CommandError, ExitCode, usage_error
 from tamatar_auth.cli.remote.context_file import CONTEXT_VARIABLE, ContextFile
-from tamatar_auth.cli.remote.output import OutputFormat
 from tamatar_auth.client import (
     AuthClient,
     AuthError,
@@ -39,10 +38,6 @@ ContextOption = Annotated[
 ]
 ContextArgument = Annotated[
     str, typer.Argument(autocompletion=_complete_contexts, help="The name of the context.")
-]
-OutputOption = Annotated[
-    OutputFormat,
-    typer.Option("--output", "-o", help="Print a table for people or JSON for scripts."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 PasswordStdinOption = Annotated[

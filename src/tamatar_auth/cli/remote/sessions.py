@@ -1,51 +1,60 @@
 """The commands of `session`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, show_all
 from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
     ContextOption,
-    OutputOption,
     YesOption,
     confirm,
     open_client,
     read_secret_line,
 )
-from tamatar_auth.cli.remote.output import OutputFormat, as_dict, show, show_all
-from tamatar_auth.cli.remote.users import UserArgument, get_user
+from tamatar_auth.cli.remote.users import (
+    PageTokenOption,
+    UserArgument,
+    get_user,
+    notify_of_more,
+)
 
-COLUMNS = {
-    "session_id": "Id",
-    "create_time": "Created",
-    "last_activity_time": "Last seen",
-    "expire_time": "Expires",
-    "revoke_time": "Ended",
-    "ip_address": "Address",
-    "user_agent": "Client",
-}
+SESSIONS = Listing(
+    field="sessions",
+    columns={
+        "session_id": "Id",
+        "last_activity_time": "Last seen",
+        "client.ip_address": "Address",
+        "create_time": "Created",
+        "expire_time": "Expires",
+        "revoke_time": "Ended",
+        "client.user_agent": "Client",
+    },
+)
 
 
-def show_sessions(
+def show_sessions(  # noqa: PLR0913 - options of a command, each named
     who: UserArgument,
     *,
     ended: Annotated[bool, typer.Option("--ended", help="Also list ended sessions.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="List at most this many.")] = 50,
+    page_token: PageTokenOption = "",
     output: OutputOption = OutputFormat.TABLE,
     context: ContextOption = None,
 ) -> None:
     """List the sessions of a user. The newest session comes first."""
     with open_client(context) as auth:
         user_id = get_user(auth, who, deleted=ended).user.user_id
-        request = pb.ListSessionsRequest(user_id=user_id, include_ended=ended, page_size=limit)
+        request = pb.ListSessionsRequest(
+            user_id=user_id, include_ended=ended, page_size=limit, page_token=page_token
+        )
         page = auth.sessions.ListSessions(request)
-    rows = [_with_client_columns(as_dict(session), output) for session in page.sessions]
-    show_all(rows, output, COLUMNS)
-    if page.next_page_token:
-        notify(f"There are more than {limit}: use --limit to list more.")
+    show_all(as_dict(page), output, SESSIONS)
+    notify_of_more(page.next_page_token, limit)
 
 
 def revoke(
@@ -67,7 +76,7 @@ def revoke(
         request.session_id = session_id
     with open_client(context) as auth:
         response = auth.sessions.RevokeSession(request)
-    show(as_dict(response.session), output)
+    show(as_dict(response.session), output, name="session_id")
 
 
 def revoke_user(
@@ -88,7 +97,3 @@ def revoke_user(
         )
         response = auth.sessions.RevokeUserSessions(request)
     notify(f"{response.revoked_session_count} sessions were ended.")
-
-
-def _with_client_columns(session: dict[str, Any], output: OutputFormat) -> dict[str, Any]:
-    return {**session, **session.get("client", {})} if output is OutputFormat.TABLE else session

@@ -9,10 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.formats import OutputFormat, OutputOption, show
 from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
     ContextOption,
-    OutputOption,
     PasswordStdinOption,
     YesOption,
     confirm,
@@ -20,7 +21,6 @@ from tamatar_auth.cli.remote.options import (
     read_new_password,
     read_secret_line,
 )
-from tamatar_auth.cli.remote.output import OutputFormat, as_dict, show
 from tamatar_auth.cli.remote.users import UserArgument, get_user, get_user_id, user_with_profile
 
 TextOption = Annotated[str | None, typer.Option(help="An empty text clears the field.")]
@@ -63,7 +63,7 @@ def create(  # noqa: PLR0913 - options of a command, each named
     )
     with open_client(context) as auth:
         response = auth.users.CreateUser(request)
-    show(user_with_profile(response), output)
+    show(user_with_profile(response), output, name="user_id")
 
 
 def update(  # noqa: PLR0913 - options of a command, each named
@@ -100,7 +100,7 @@ def update(  # noqa: PLR0913 - options of a command, each named
             **user_fields,
         )
         response = auth.users.UpdateUser(request)
-    show(user_with_profile(response), output)
+    show(user_with_profile(response), output, name="user_id")
 
 
 def deactivate(
@@ -124,7 +124,7 @@ def activate(
     """Allow a deactivated user to sign in again."""
     with open_client(context) as auth:
         response = auth.users.ActivateUser(pb.ActivateUserRequest(user_id=get_user_id(auth, who)))
-    show(as_dict(response.user), output)
+    show(as_dict(response.user), output, name="user_id")
 
 
 def delete(
@@ -158,7 +158,7 @@ def restore(
             user_id=get_user_id(auth, who, deleted=True), email=email, username=username
         )
         response = auth.users.RestoreUser(request)
-    show(as_dict(response.user), output)
+    show(as_dict(response.user), output, name="user_id")
 
 
 def purge(who: UserArgument, *, yes: YesOption = False, context: ContextOption = None) -> None:
@@ -193,7 +193,7 @@ def verify_email(
             _print_token(issued.email, issued.expire_time, token)
             return
         response = auth.users.VerifyEmail(pb.VerifyEmailRequest(token=token))
-    show(as_dict(response.user), output)
+    show(as_dict(response.user), output, name="user_id")
 
 
 def reset_password(
@@ -221,7 +221,7 @@ def reset_password(
 
 def _show_ended(response: Any, output: OutputFormat) -> None:
     notify(f"{response.revoked_session_count} sessions were ended.")
-    show(as_dict(response.user), output)
+    show(as_dict(response.user), output, name="user_id")
 
 
 def _print_token(email: str, expire_time: Timestamp, token: str) -> None:

@@ -1,6 +1,5 @@
 """The commands of `user` that read, and how all commands find and show a user."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,10 +8,10 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1 import user_service_pb2 as pb
-from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, show_all
 from tamatar_auth.cli.output import notify
-from tamatar_auth.cli.remote.options import ContextOption, OutputOption, open_client
-from tamatar_auth.cli.remote.output import OutputFormat, as_dict, show, show_all
+from tamatar_auth.cli.remote.messages import as_dict
+from tamatar_auth.cli.remote.options import ContextOption, open_client
 from tamatar_auth.client import AuthClient
 
 UserArgument = Annotated[
@@ -20,25 +19,36 @@ UserArgument = Annotated[
     typer.Argument(metavar="USER", help="The id, the email address or the username of the user."),
 ]
 
+PageTokenOption = Annotated[
+    str, typer.Option(metavar="TOKEN", help="Continue after the page with this next_page_token.")
+]
+
 MAX_PAGE_SIZE = 500
 
-COLUMNS = {
-    "user_id": "Id",
-    "email": "Email",
-    "username": "Username",
-    "full_name": "Name",
-    "email_verified": "Verified",
-    "is_active": "Active",
-    "create_time": "Created",
-    "delete_time": "Deleted",
-}
+USERS = Listing(
+    field="users",
+    columns={
+        "user_id": "Id",
+        "email": "Email",
+        "is_active": "Active",
+        "email_verified": "Verified",
+        "username": "Username",
+        "full_name": "Name",
+        "create_time": "Created",
+        "delete_time": "Deleted",
+    },
+    kept=2,
+)
 
-SESSION_COLUMNS = {
-    "session_id": "Session",
-    "create_time": "Created",
-    "last_activity_time": "Last seen",
-    "expire_time": "Expires",
-}
+RECENT_SESSIONS = Listing(
+    field="recent_sessions",
+    columns={
+        "session_id": "Session",
+        "create_time": "Created",
+        "last_activity_time": "Last seen",
+        "expire_time": "Expires",
+    },
+)
 
 
 def get(
@@ -55,12 +65,12 @@ def get(
     with open_client(context) as auth:
         response = get_user(auth, who, deleted=deleted, sessions=sessions)
     user = user_with_profile(response)
-    recent = [as_dict(session) for session in response.recent_sessions]
+    recent = {"recent_sessions": [as_dict(session) for session in response.recent_sessions]}
     if sessions and output is OutputFormat.JSON:
-        user["recent_sessions"] = recent
-    show(user, output)
-    if sessions and output is OutputFormat.TABLE:
-        show_all(recent, output, SESSION_COLUMNS)
+        user |= recent
+    show(user, output, name="user_id")
+    if sessions and output in {OutputFormat.TABLE, OutputFormat.WIDE}:
+        show_all(recent, output, RECENT_SESSIONS)
 
 
 def show_users(  # noqa: PLR0913 - options of a command, each named
@@ -88,6 +98,7 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
         str, typer.Option(help="Sort by create_time, update_time or email, optionally desc.")
     ] = "create_time desc",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="List at most this many.")] = 50,
+    page_token: PageTokenOption = "",
     output: OutputOption = OutputFormat.TABLE,
     context: ContextOption = None,
 ) -> None:
@@ -102,10 +113,15 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
         created_before=_timestamp(created_before),
     )
     with open_client(context) as auth:
-        found, has_more = _list_users(auth, user_filter, order, limit)
-    show_all([as_dict(user) for user in found], output, COLUMNS)
-    if has_more:
-        notify(f"There are more than {limit}: use --limit to list more.")
+        page = _list_users(auth, user_filter, order, limit, page_token)
+    show_all(as_dict(page), output, USERS)
+    notify_of_more(page.next_page_token, limit)
+
+
+def notify_of_more(next_page_token: str, limit: int) -> None:
+    """Print how to list more if there is a next page."""
+    if next_page_token:
+        notify(f"There are more than {limit}: use --limit or --page-token to list more.")
 
 
 def get_user(
@@ -130,23 +146,22 @@ def get_user_id(auth: AuthClient, identifier: str, *, deleted: bool = False) -> 
 
 
 def _list_users(
-    auth: AuthClient, user_filter: pb.UserFilter, order: str, limit: int
-) -> tuple[Sequence[User], bool]:
-    """Return at most `limit` users, read page by page, and whether there are more."""
-    found: list[User] = []
-    token = ""
+    auth: AuthClient, user_filter: pb.UserFilter, order: str, limit: int, page_token: str
+) -> pb.ListUsersResponse:
+    """Return at most `limit` users, which are read page by page, as one page."""
+    found = pb.ListUsersResponse(next_page_token=page_token)
     while True:
         request = pb.ListUsersRequest(
             filter=user_filter,
             order_by=order,
-            page_size=min(limit - len(found), MAX_PAGE_SIZE),
-            page_token=token,
+            page_size=min(limit - len(found.users), MAX_PAGE_SIZE),
+            page_token=found.next_page_token,
         )
-        page = auth.users.ListUsers(request)
-        found += page.users
-        token = page.next_page_token
-        if not token or len(found) >= limit:
-            return found, bool(token)
+        # A merge appends to lists and replaces the token, unless it is empty.
+        found.next_page_token = ""
+        found.MergeFrom(auth.users.ListUsers(request))
+        if not found.next_page_token or len(found.users) >= limit:
+            return found
 
 
 def user_with_profile(response: Any) -> dict[str, Any]:

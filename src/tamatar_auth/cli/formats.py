@@ -1,0 +1,89 @@
+"""The formats of `--output`: tables for people, JSON and names for scripts."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from tamatar_auth.cli.output import print_json
+from tamatar_auth.cli.tables import print_table
+
+
+class OutputFormat(StrEnum):
+    """The values of `--output`."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    NAME = "name"
+
+
+OutputOption = Annotated[
+    OutputFormat,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Print a table, a table with every column (wide), JSON, or only ids (name).",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """How a list of resources is printed."""
+
+    field: str
+    """The list in the JSON."""
+
+    columns: Mapping[str, str]
+    """The header of each field, the most important first. `-o name` prints the first field.
+
+    The field of a field is written with a dot, such as `client.ip_address`.
+    """
+
+    kept: int = 1
+    """The number of first columns that stay in a narrow terminal."""
+
+
+def show(value: Mapping[str, Any], output: OutputFormat, *, name: str) -> None:
+    """Print one resource. `-o name` prints the field `name`. A table omits empty fields."""
+    if output is OutputFormat.JSON:
+        print_json(value)
+    elif output is OutputFormat.NAME:
+        typer.echo(value[name])
+    else:
+        cells = ((field, _cell(part)) for field, part in _flattened(value))
+        print_table(("Field", "Value"), [row for row in cells if row[1]])
+
+
+def show_all(answer: Mapping[str, Any], output: OutputFormat, listing: Listing) -> None:
+    """Print an answer that holds a list of resources."""
+    if output is OutputFormat.JSON:
+        print_json(answer)
+        return
+    values = [dict(_flattened(value)) for value in answer[listing.field]]
+    if output is OutputFormat.NAME:
+        for value in values:
+            typer.echo(value[next(iter(listing.columns))])
+        return
+    rows = [[_cell(value.get(field)) for field in listing.columns] for value in values]
+    kept = None if output is OutputFormat.WIDE else listing.kept
+    print_table(tuple(listing.columns.values()), rows, kept=kept)
+
+
+def _flattened(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, part in value.items():
+        if isinstance(part, dict):
+            yield from _flattened(part, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", part
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
