@@ -1,7 +1,7 @@
 """The address of the service, and the options and credentials of a channel to it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -82,8 +82,7 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     certificates = (root_certificates, certificate, private_key)
     if (certificate is None) != (private_key is None):
         raise ValueError("certificate and private_key must be used together")
-    if plaintext is None:
-        plaintext = is_local(address) and certificates == (None, None, None)
+    plaintext = uses_plaintext(address, plaintext, certificates)
     if plaintext and certificates != (None, None, None):
         raise ValueError("certificates cannot be used with plain text")
     name_override = [("grpc.ssl_target_name_override", server_name)] if server_name else []
@@ -94,6 +93,13 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     config = ("grpc.service_config", service_config())
     more_options = connect_options.get("options", ())
     return Target(address, credentials, [config, *CHANNEL_OPTIONS, *name_override, *more_options])
+
+
+def uses_plaintext(address: str, plaintext: bool | None, certificates: Iterable[object]) -> bool:  # noqa: FBT001 - an option
+    """Return whether a channel uses plain text, by its options or by default."""
+    if plaintext is not None:
+        return plaintext
+    return is_local(address) and all(given is None for given in certificates)
 
 
 def check_address(address: str) -> None:

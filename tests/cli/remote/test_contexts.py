@@ -84,6 +84,13 @@ def test_command_calls_service_of_its_context(mine, server_address):
     assert "There is no context nope" in mine("user", "list", "--context", "nope", code=2).stderr
 
 
+def test_missing_contexts_file_is_named(mine, file):
+    said = mine("user", "list", code=2).stderr
+
+    assert said.startswith(f"TAMATAR_CONTEXTS_FILE names {file}, which does not exist")
+    assert len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -109,6 +116,8 @@ def test_invalid_contexts_file_is_reported(mine, file, text, words):
     ("options", "entered", "words"),
     [
         (("--token-stdin",), "hunter2\n", "The token in stdin is not valid"),
+        (("--token-stdin",), "tms_hunter2\n", "The token in stdin is the token of a session"),
+        (("--token-file", os.devnull), "", "The token in /dev/null is empty"),
         (("--token-file", "nothing"), "", "cannot be read"),
         (("--token-stdin", "--token-env", "X"), "", "Use only one"),
         (("--certificate", "x.pem"), "", "private_key must be used together"),

@@ -13,6 +13,7 @@ import typer
 
 from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.client import AuthClient, connect
+from tamatar_auth.client.target import uses_plaintext
 from tamatar_auth.files.atomic_write import write_atomically
 
 CONTEXT_VARIABLE = "TAMATAR_CONTEXT"
@@ -59,6 +60,12 @@ class ServiceContext:
                 raise usage_error(f"The {key} of the context {name} must be {kind}.")
         return cls(**content)
 
+    @property
+    def is_plaintext(self) -> bool:
+        """Whether calls are not encrypted."""
+        paths = (self.root_certificates, self.certificate, self.private_key)
+        return uses_plaintext(self.address, self.plaintext, paths)
+
     def connect(self) -> AuthClient:
         """Return a client of the service. It connects with the first call."""
         try:
@@ -101,11 +108,28 @@ def read_token_file(path: Path) -> str:
 
 def parse_caller_token(text: str, where: str) -> str:
     """Return a token, or raise a usage error, which does not repeat the text."""
+    if not text:
+        raise usage_error(f"The token {where} is empty: a variable may be unset.")
+    if text.startswith("tms_"):
+        raise usage_error(
+            f"The token {where} is the token of a session: a caller's token starts with tmc_."
+        )
     if _TOKEN.fullmatch(text) is None:
         raise usage_error(
             f"The token {where} is not valid: `tamatar-auth caller add` prints a valid one."
         )
     return text
+
+
+def select_service(name: str | None) -> ServiceContext:
+    """Return the service of the context with this name, or of the current context."""
+    known = ContextFile()
+    if os.environ.get(CONTEXTS_FILE_VARIABLE) and not known.path.exists():
+        raise usage_error(
+            f"{CONTEXTS_FILE_VARIABLE} names {known.path}, which does not exist:"
+            " `tamatar-auth context add` creates it."
+        )
+    return known.selected(name)[1]
 
 
 class ContextFile:

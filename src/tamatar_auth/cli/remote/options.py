@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tamatar_auth.cli.exits import CommandError, ExitCode, usage_error
-from tamatar_auth.cli.remote.context_file import CONTEXT_VARIABLE, ContextFile
+from tamatar_auth.cli.remote.context_file import CONTEXT_VARIABLE, ContextFile, select_service
+from tamatar_auth.cli.remote.failures import error_message
 from tamatar_auth.client import (
     AuthClient,
     AuthError,
@@ -56,14 +57,14 @@ _EXIT_CODES: dict[type[AuthError], ExitCode] = {
 @contextlib.contextmanager
 def open_client(context: str | None) -> Iterator[AuthClient]:
     """Yield a client of a context's service. A call that fails ends the command."""
-    _, service = ContextFile().selected(context)
+    service = select_service(context)
     try:
         with service.connect() as auth:
             yield auth
     except AuthError as error:
         codes = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
         code = next(codes, ExitCode.REFUSED)
-        raise CommandError(_error_message(error, service.address), code) from None
+        raise CommandError(error_message(error, service), code) from None
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -93,21 +94,3 @@ def read_new_password(*, from_stdin: bool) -> str:
         )
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return password
-
-
-def _error_message(error: AuthError, address: str) -> str:
-    """Return the message of an error with its reason, and a line for each wrong field."""
-    if not error.reason_name:
-        text = f"{address} does not answer ({error.status.name}): {error.details() or 'no reason'}"
-        if isinstance(error, UnavailableError):
-            text += "\nStart the service, or use --context to call another one."
-        return text
-    text = f"{error.details()} ({error.reason_name})"
-    if error.fields:
-        rules = [f"{field} {', '.join(broken)}" for field, broken in error.fields.items()]
-        text = "\n  ".join([text, *rules])
-    if error.retry_after is not None:
-        text += f" Try again in {error.retry_after:.1f} s."
-    if "roles" in error.metadata:
-        text += f" The call needs one of these roles: {error.metadata['roles']}."
-    return text

@@ -1,0 +1,30 @@
+"""The messages of calls that failed."""
+
+from tamatar_auth.cli.remote.connection_causes import find_cause
+from tamatar_auth.cli.remote.context_file import ServiceContext
+from tamatar_auth.client import AuthError, UnavailableError
+
+
+def error_message(error: AuthError, service: ServiceContext) -> str:
+    """Return the message of an error with its reason, and a line for each wrong field."""
+    if not error.reason_name:
+        return _unanswered_message(error, service)
+    text = f"{error.details()} ({error.reason_name})"
+    if error.fields:
+        rules = [f"{field} {', '.join(broken)}" for field, broken in error.fields.items()]
+        text = "\n  ".join([text, *rules])
+    if error.retry_after is not None:
+        text += f" Try again in {error.retry_after:.1f} s."
+    if "roles" in error.metadata:
+        text += f" The call needs one of these roles: {error.metadata['roles']}."
+    return text
+
+
+def _unanswered_message(error: AuthError, service: ServiceContext) -> str:
+    """Return the message of an error that did not come from the service."""
+    cause = find_cause(service) if isinstance(error, UnavailableError) else None
+    if cause is not None:
+        return f"{service.address} does not answer: {cause}"
+    return (
+        f"{service.address} does not answer ({error.status.name}): {error.details() or 'no reason'}"
+    )
