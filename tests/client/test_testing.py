@@ -9,12 +9,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import text
 
+from tamatar.auth.v1 import diagnostics_service_pb2 as d
 from tamatar.auth.v1 import session_service_pb2 as s
 from tamatar.auth.v1 import user_service_pb2 as u
 from tamatar_auth import client
 from tamatar_auth.client import ErrorReason, aio
 from tamatar_auth.client.testing import FakeAuthServer
-from tests.support.calls import ada, sign_in, verify
+from tamatar_auth.client.testing.errors import RefusedError
+from tests.support.calls import PASSWORD, ada, sign_in, validate, verify
 from tests.support.session_watchers import End, watching
 
 UNKNOWN_ID = "0190d9a0-0000-7000-8000-000000000000"
@@ -192,10 +194,53 @@ class FakeUsers(Fake):
         return self._fake.add_user(email, **({"first_name": "Ada"} | fields))
 
 
-async def test_call_that_fake_lacks_is_unimplemented(fake):
+async def test_call_that_fake_lacks_names_the_real_service(fake):
     async with aio.connect(fake.address) as auth:
-        with pytest.raises(client.AuthError, match="UNIMPLEMENTED"):
-            await auth.users.CreateUser(ada())
+        exported = auth.users.ExportUsers(u.ExportUsersRequest())
+        with pytest.raises(client.AuthError, match=r"UNIMPLEMENTED: FakeAuthServer .*ExportUsers"):
+            await exported.read()
+        with pytest.raises(client.AuthError, match=r"DiagnosticsService/.*real_auth_server"):
+            await auth.diagnostics.GetDatabaseInfo(d.GetDatabaseInfoRequest())
+
+
+async def test_fake_user_with_password_signs_in(fake):
+    fake.add_user("Ada@example.com", password=PASSWORD)
+
+    async with aio.connect(fake.address) as auth:
+        assert (await auth.sessions.CreateSession(sign_in())).session_token
+
+
+async def test_fake_refuses_next_calls_as_ordered(fake):
+    fake.add_user("ada@example.com", password=PASSWORD)
+    reasons = [ErrorReason.TOO_MANY_ATTEMPTS, ErrorReason.STORAGE_TIMED_OUT]
+    for reason in reasons:
+        fake.fail_next("CreateSession", reason)
+
+    async with aio.connect(fake.address) as auth:
+        for reason in reasons:
+            with pytest.raises(client.AuthError) as caught:
+                await auth.sessions.CreateSession(sign_in())
+            assert caught.value.reason == reason
+        await auth.sessions.CreateSession(sign_in())
+
+
+async def test_fake_revokes_oldest_of_101_sessions(fake):
+    ada = fake.add_user("ada@example.com")
+    first, second, *_ = [fake.start_session(ada) for _ in range(101)]
+
+    async with aio.connect(fake.address) as auth:
+        await validate(auth.sessions, second)
+        with pytest.raises(client.SessionError) as caught:
+            await validate(auth.sessions, first)
+
+    assert caught.value.reason == ErrorReason.SESSION_REVOKED
+
+
+def test_fake_second_user_of_address_is_refused(fake):
+    fake.add_user("ada@example.com")
+
+    with pytest.raises(RefusedError, match="EMAIL_TAKEN"):
+        fake.add_user("ADA@example.com")
 
 
 async def test_fake_can_break_streams_and_be_unavailable(fake):

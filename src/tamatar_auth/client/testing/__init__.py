@@ -9,16 +9,14 @@ import grpc
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar.auth.v1.session_service_pb2 import SessionEnd
 from tamatar.auth.v1.user_pb2 import User
-from tamatar_auth.client.testing.errors import RefusedError
-from tamatar_auth.client.testing.servicers import (
-    HEARTBEAT_INTERVAL,
-    FakeSessionServicer,
-    FakeUserServicer,
-    handlers,
-)
-from tamatar_auth.client.testing.state import FakeState
+from tamatar_auth.client.testing.handlers import CallLog, FakeHandlers
+from tamatar_auth.client.testing.identifiers import normalize_email, normalize_password
+from tamatar_auth.client.testing.servicers import FakeSessionServicer, FakeUserServicer
+from tamatar_auth.client.testing.servicers.lifecycle import CALLER
+from tamatar_auth.client.testing.servicers.sessions import HEARTBEAT_INTERVAL
+from tamatar_auth.client.testing.store import FakeStore
+from tamatar_auth.client.testing.store.sessions import LIFETIME
 
 __all__ = ["FakeAuthServer"]
 
@@ -29,9 +27,8 @@ _SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
 class FakeAuthServer:
     """A gRPC server on a loopback port that behaves like the service, without a database.
 
-    It implements ValidateSession, BatchValidateSessions, GetSession, RevokeSession,
-    RevokeUserSessions, WatchSessions, GetUser and BatchGetUsers. Other methods fail with
-    UNIMPLEMENTED. Callers need no token.
+    It answers all calls of SessionService, and those of UserService but ImportUsers and
+    ExportUsers. Other calls fail with UNIMPLEMENTED. Callers need no token.
 
     >>> with FakeAuthServer() as fake, connect(fake.address) as auth:
     ...     token = fake.start_session(fake.add_user("ada@example.com"))
@@ -45,12 +42,10 @@ class FakeAuthServer:
         """Create a server. Each stream occupies one of its threads."""
         self.address = "127.0.0.1:0"
         """The address, after the first start. The port stays the same after a restart."""
-        self.calls: Counter[str] = Counter()
-        """The number of calls of each method."""
         self._threads = threads
         self._heartbeat_interval = heartbeat_interval
-        self._state = FakeState()
-        self._is_available = True
+        self._store = FakeStore()
+        self._log = CallLog()
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
@@ -58,12 +53,11 @@ class FakeAuthServer:
         server = grpc.server(
             ThreadPoolExecutor(self._threads, "fake-auth"), options=[("grpc.so_reuseport", 0)]
         )
-        for descriptor, servicer in (
-            (_USERS, FakeUserServicer(self._state)),
-            (_SESSIONS, FakeSessionServicer(self._state, self._heartbeat_interval)),
-        ):
-            handler = handlers(descriptor, servicer, self.calls, self._check_available)
-            server.add_generic_rpc_handlers([handler])
+        servicers = {
+            _USERS: FakeUserServicer(self._store),
+            _SESSIONS: FakeSessionServicer(self._store, self._heartbeat_interval),
+        }
+        server.add_generic_rpc_handlers([FakeHandlers(servicers, self._store, self._log)])
         try:
             port = server.add_insecure_port(self.address)
         except RuntimeError as error:
@@ -75,7 +69,7 @@ class FakeAuthServer:
     def stop(self) -> None:
         """Stop. Users and sessions are kept for the next start."""
         if self._server is not None:
-            self._state.publish(ErrorReason.SERVICE_STOPPING)
+            self._store.ends.end_streams(ErrorReason.SERVICE_STOPPING)
             self._server.stop(grace=1).wait()
             self._server = None
 
@@ -86,58 +80,77 @@ class FakeAuthServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def add_user(self, email: str, **fields: Any) -> User:
-        """Add and return a user. The fields are those of `User`, such as `first_name`."""
-        return self._state.add_user(email, **fields)
+    @property
+    def calls(self) -> "Counter[str]":
+        """The number of calls of each method."""
+        return self._log.counts
 
-    def start_session(self, user: User, *, life: timedelta = timedelta(days=7)) -> str:
-        """Sign a user in, and return the token of the session."""
-        return self._state.add_session(user.user_id, life)[1]
+    def add_user(self, email: str, *, password: str = "", **fields: Any) -> User:
+        """Add and return a user. The fields are those of `User`, such as `first_name`.
+
+        The user is active and its address is verified, unless the fields say otherwise. Raises
+        `RefusedError` if the address or the username is taken.
+        """
+        given: dict[str, Any] = {"is_active": True, "email_verified": True} | fields
+        with self._store.lock:
+            record = self._store.users.add(User(email=normalize_email(email), **given))
+            record.password = normalize_password(password)
+            return User.FromString(record.user.SerializeToString())
+
+    def start_session(self, user: User, *, life: timedelta = LIFETIME) -> str:
+        """Sign a user in without a password, and return the token of the session."""
+        with self._store.lock:
+            record = self._store.users.get(user.user_id)
+            started = self._store.sessions.add(user.user_id, life)
+            record.user.last_login_time.CopyFrom(started.session.create_time)
+            return started.tokens[-1]
 
     def revoke(self, token: str) -> None:
         """Revoke the session of a token."""
-        self._state.revoke_sessions(self._state.get_session_by_token(token))
+        with self._store.lock:
+            self._store.sessions.revoke(self._store.sessions.get_by_token(token))
 
     def revoke_all(self, user: User) -> None:
         """Revoke the sessions of a user."""
-        self._state.revoke_sessions(*self._state.list_live_sessions(user.user_id))
+        with self._store.lock:
+            self._store.sessions.revoke_of_user(user.user_id)
 
     def expire(self, token: str) -> None:
         """Expire the session of a token."""
-        with self._state.lock:
-            session = self._state.get_session_by_token(token)
-            session.expire_time.CopyFrom(session.create_time)
-            ended = SessionEnd(user_id=session.user_id, session_id=session.session_id)
-            self._state.publish(ended)
+        with self._store.lock:
+            self._store.sessions.expire(self._store.sessions.get_by_token(token))
 
     def deactivate(self, user: User) -> None:
         """Deactivate a user, and end its sessions."""
-        with self._state.lock:
-            self._state.users[user.user_id].is_active = False
-            self._state.publish(SessionEnd(user_id=user.user_id))
-            self._state.revoke_sessions(*self._state.list_live_sessions(user.user_id))
+        with self._store.lock:
+            self._store.deactivate(self._store.users.get(user.user_id))
 
     def delete(self, user: User) -> None:
         """Delete a user, and end its sessions."""
-        with self._state.lock:
-            self.deactivate(user)
-            self._state.users[user.user_id].delete_time.GetCurrentTime()
+        with self._store.lock:
+            self._store.delete(self._store.users.get(user.user_id), CALLER)
+
+    def advance(self, time: timedelta) -> None:
+        """Move the clock of the service forward: sessions and one-time tokens expire."""
+        with self._store.lock:
+            self._store.clock.advance(time)
+
+    def fail_next(self, method: str, reason: ErrorReason.ValueType) -> None:
+        """Refuse the next call of a method, such as `CreateSession`, for a reason."""
+        with self._store.lock:
+            self._log.fail_next(method, reason)
 
     def break_streams(self) -> None:
         """End all streams, like the service when it may have missed ends of sessions."""
-        self._state.publish(ErrorReason.STREAM_INTERRUPTED)
+        self._store.ends.end_streams(ErrorReason.STREAM_INTERRUPTED)
 
     @property
     def is_available(self) -> bool:
         """Whether calls succeed. If False, they fail with UNAVAILABLE, as without a database."""
-        return self._is_available
+        return self._log.is_available
 
     @is_available.setter
     def is_available(self, value: bool) -> None:
-        self._is_available = value
+        self._log.is_available = value
         if not value:
             self.break_streams()
-
-    def _check_available(self) -> None:
-        if not self._is_available:
-            raise RefusedError(ErrorReason.STORAGE_UNAVAILABLE)

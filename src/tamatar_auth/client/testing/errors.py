@@ -1,7 +1,7 @@
 """The errors of the fake service: the statuses and reasons of the real one."""
 
-from typing import Any, NoReturn
-from uuid import UUID
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -12,57 +12,81 @@ from grpc import StatusCode
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.client.errors import DETAILS_KEY, ERROR_DOMAIN
 
-_CODES = {
-    ErrorReason.INVALID_FIELDS: StatusCode.INVALID_ARGUMENT,
-    ErrorReason.USER_NOT_FOUND: StatusCode.NOT_FOUND,
-    ErrorReason.SESSION_NOT_FOUND: StatusCode.NOT_FOUND,
-    ErrorReason.STORAGE_UNAVAILABLE: StatusCode.UNAVAILABLE,
-    ErrorReason.STREAM_INTERRUPTED: StatusCode.UNAVAILABLE,
-    ErrorReason.SERVICE_STOPPING: StatusCode.UNAVAILABLE,
-}
-"""The status of each reason. Other reasons have UNAUTHENTICATED."""
+MAX_VIOLATIONS = 20
+"""Field violations in one status, as in a status of the real service."""
 
-_MAX_TOKEN_LENGTH = 128
+_REASONS_BY_STATUS = {
+    StatusCode.INVALID_ARGUMENT: (
+        *("INVALID_FIELDS", "MALFORMED_REQUEST", "INVALID_PAGE_TOKEN", "VALUE_REFUSED"),
+    ),
+    StatusCode.NOT_FOUND: ("USER_NOT_FOUND", "SESSION_NOT_FOUND"),
+    StatusCode.ALREADY_EXISTS: (
+        *("EMAIL_TAKEN", "USERNAME_TAKEN", "REQUEST_ID_REUSED"),
+        *("USER_ID_TAKEN", "IMPORTED_DIFFERENTLY"),
+    ),
+    StatusCode.FAILED_PRECONDITION: (
+        *("USER_NOT_DELETED", "EMAIL_NOT_VERIFIED", "CONSTRAINT_VIOLATED"),
+        "QUERY_STATISTICS_MISSING",
+    ),
+    StatusCode.ABORTED: ("ETAG_MISMATCH", "TRANSACTION_CONFLICT"),
+    StatusCode.RESOURCE_EXHAUSTED: ("TOO_MANY_ATTEMPTS", "SERVER_BUSY"),
+    StatusCode.UNAVAILABLE: ("STORAGE_UNAVAILABLE", "SERVICE_STOPPING", "STREAM_INTERRUPTED"),
+    StatusCode.DEADLINE_EXCEEDED: ("STORAGE_TIMED_OUT",),
+    StatusCode.INTERNAL: ("INTERNAL_FAULT",),
+    StatusCode.PERMISSION_DENIED: ("CALLER_NOT_ALLOWED",),
+}
+_STATUSES = {name: code for code, names in _REASONS_BY_STATUS.items() for name in names}
+
+_WITH_RETRY = {*_REASONS_BY_STATUS[StatusCode.RESOURCE_EXHAUSTED], "TRANSACTION_CONFLICT"}
+_WITH_RETRY |= {*_REASONS_BY_STATUS[StatusCode.UNAVAILABLE]}
+
+
+class BrokenRule(NamedTuple):
+    """A field of the request, as a path such as `profile.bio`, and the rule it breaks."""
+
+    field: str
+    description: str
 
 
 class RefusedError(Exception):
-    """A call fails with a reason. `fields` are the invalid fields."""
+    """A call fails with a reason."""
 
-    def __init__(self, reason: ErrorReason.ValueType, *fields: str) -> None:
+    def __init__(
+        self, reason: ErrorReason.ValueType, broken_rules: Iterable[BrokenRule] = ()
+    ) -> None:
         super().__init__(ErrorReason.Name(reason))
         self.reason = reason
-        self.fields = fields
+        self.broken_rules = list(broken_rules)
 
     def abort(self, context: Any) -> NoReturn:
         """End a call with the status of the real service."""
-        code = _CODES.get(self.reason, StatusCode.UNAUTHENTICATED)
         name = ErrorReason.Name(self.reason)
-        message = f"The fake service returns {name}."
-        status = Status(code=code.value[0], message=message)
+        code = status_of(name)
+        status = Status(code=code.value[0], message=f"The fake service returns {name}.")
         details: list[Message] = [ErrorInfo(reason=name, domain=ERROR_DOMAIN)]
-        if self.fields:
-            violation = BadRequest.FieldViolation
-            broken = [violation(field=each, description="breaks a rule") for each in self.fields]
-            details.append(BadRequest(field_violations=broken))
-        if code is StatusCode.UNAVAILABLE:
+        if self.broken_rules:
+            shown = self.broken_rules[:MAX_VIOLATIONS]
+            violations = [BadRequest.FieldViolation(**each._asdict()) for each in shown]
+            details.append(BadRequest(field_violations=violations))
+        if has_retry_delay(name):
             details.append(RetryInfo(retry_delay=Duration(nanos=100_000_000)))
         for detail in details:
             status.details.add().Pack(detail)
         context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
-        context.abort(code, message)
+        context.abort(code, status.message)
         raise self
 
 
-def parse_uuid(field: str, text: str) -> str:
-    """Return a UUID in canonical form, or raise `RefusedError`."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise RefusedError(ErrorReason.INVALID_FIELDS, field) from None
+def invalid_field(field: str, description: str) -> RefusedError:
+    """Return the failure for one field."""
+    return RefusedError(ErrorReason.INVALID_FIELDS, [BrokenRule(field, description)])
 
 
-def parse_session_token(field: str, text: str) -> str:
-    """Return a well-formed token, or raise `RefusedError`."""
-    if not 1 <= len(text) <= _MAX_TOKEN_LENGTH or not text.isprintable():
-        raise RefusedError(ErrorReason.INVALID_FIELDS, field)
-    return text
+def status_of(reason_name: str) -> StatusCode:
+    """Return the status of a reason. Reasons that are in no table have UNAUTHENTICATED."""
+    return _STATUSES.get(reason_name, StatusCode.UNAUTHENTICATED)
+
+
+def has_retry_delay(reason_name: str) -> bool:
+    """Return whether the status of a reason says when to try again."""
+    return reason_name in _WITH_RETRY
