@@ -16,13 +16,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from buf.validate import validate_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
 from tamatar_auth import errors
 from tamatar_auth.security.authorization import ACCESS_RULES
 from tools.api_protos import PACKAGE, ProtoElement, Protos, type_name
-from tools.api_rules import describe_field
+from tools.api_rules import ONEOF_RULES, describe_field
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/reference/api.md"
@@ -146,7 +145,7 @@ class Page:
             words.insert(0, "optional")
         elif field.proto.HasField("oneof_index"):
             oneof = message.oneofs[field.proto.oneof_index]
-            needed = oneof.proto.options.Extensions[validate_pb2.oneof].required
+            needed = oneof.proto.options.Extensions[ONEOF_RULES].required
             words.insert(0, f"{'exactly' if needed else 'at most'} one of `{oneof.name}`")
         if field.proto.options.debug_redact:
             words.append("a secret")

@@ -3,9 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
-from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+from tamatar_auth.servicers.field_rules import rules_file
+
+_POOL = descriptor_pool.Default()
+_POOL.AddSerializedFile(rules_file().SerializeToString())
+
+FIELD_RULES: Any = _POOL.FindExtensionByName("buf.validate.field")
+ONEOF_RULES: Any = _POOL.FindExtensionByName("buf.validate.oneof")
+IGNORE = _POOL.FindEnumTypeByName("buf.validate.Ignore").values_by_name
 
 NO_CONTROL_CHARACTERS = r"^\P{Cc}*$"
 UNBOUNDED = 2**63
@@ -36,12 +45,12 @@ def describe_field(field: FieldDescriptorProto) -> list[str]:
 
 def describe_rules(field: FieldDescriptorProto) -> list[str]:
     """Return a phrase for each rule of a field. No rule is omitted."""
-    options = field.options.Extensions[validate_pb2.field]
+    options = field.options.Extensions[FIELD_RULES]
     words = ["required"] if options.required else []
     words += _describe_options(options)
-    if options.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
+    if options.ignore == IGNORE["IGNORE_IF_ZERO_VALUE"].number:
         words.append("or not set")
-    if options.ignore == validate_pb2.IGNORE_ALWAYS:
+    if options.ignore == IGNORE["IGNORE_ALWAYS"].number:
         return []
     return words + [cel.message or f"`{cel.expression}`" for cel in options.cel]
 

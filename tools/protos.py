@@ -7,22 +7,27 @@
 Runs in `.venv-proto`, because the version of the compiler decides which grpcio and protobuf the
 stubs need. The service's own versions would exclude callers with older ones.
 
-generated/ contains two things that are not in protos/. The stubs import `buf/validate`, which is
-compiled from the protovalidate package. A `py.typed` marks the stubs as typed. There is no
-`__init__.py`, so `tamatar` and `buf` stay namespace packages that other distributions can share.
-The service config is copied, because the client reads it.
+The stubs keep the field rules (`buf.validate`) as options, but do not import the file that defines
+them. Otherwise the wheel would contain a top-level package `buf`, which could overwrite that of
+another distribution. Validators find the rules by their field numbers. Edition 2024 of the
+language has `import option` for this.
+
+A `py.typed` marks the stubs as typed. There is no `__init__.py`, so `tamatar` stays a namespace
+package that other distributions can share. The service config is copied, because the client reads
+it.
 """
 
 import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import grpc_tools
 import protovalidate
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +36,7 @@ GENERATED = ROOT / "generated"
 GOOGLEAPIS = Path(field_behavior_pb2.__file__).parents[2]
 VALIDATE = "buf/validate/validate.proto"
 SERVICE_CONFIG = "grpc_service_config.json"
+PLUGINS = ("mypy", "mypy_grpc")
 
 
 def main() -> int:
@@ -105,44 +111,63 @@ class Compiler:
     def write_image(self, image: Path, *, comments: bool = False) -> None:
         """Write the compiled protos and all that they import."""
         options = ["--include_imports", f"--descriptor_set_out={image}"]
-        self._run(*options, *(["--include_source_info"] if comments else []), *self._sources)
+        self._compile(*options, *(["--include_source_info"] if comments else []), *self._sources)
 
     def generate(self) -> dict[Path, bytes]:
         """Return the stubs by their paths below generated/."""
         self.output.mkdir()
-        messages = [f"--python_out={self.output}", f"--mypy_out=quiet:{self.output}"]
-        self._run(*messages, VALIDATE, *self._sources)
-        services = [f"--grpc_python_out={self.output}", f"--mypy_grpc_out=quiet:{self.output}"]
-        self._run(*services, *self._sources_with_services())
+        image = self._folder / "image.binpb"
+        self.write_image(image, comments=True)
+        files = FileDescriptorSet.FromString(image.read_bytes())
+        image.write_bytes(without_rules_file(files).SerializeToString())
+        # The gRPC stubs of files without services would be empty.
+        services = [file.name for file in files.file if file.service]
+        for code, types, names in (
+            ("python", "mypy", self._sources),
+            ("grpc_python", "mypy_grpc", services),
+        ):
+            outputs = (f"--{code}_out={self.output}", f"--{types}_out=quiet:{self.output}")
+            self._protoc(f"--descriptor_set_in={image}", *outputs, *names)
         for folder in {stub.parent for stub in self.output.rglob("*.py")}:
             (folder / "py.typed").touch()
         for config in PROTOS.rglob(SERVICE_CONFIG):
             shutil.copy(config, self.output / config.parent.relative_to(PROTOS))
         return contents(self.output)
 
-    def _sources_with_services(self) -> list[str]:
-        """Return the files that define services. The gRPC stubs of others would be empty."""
-        image = self._folder / "image.binpb"
-        self.write_image(image)
-        files = FileDescriptorSet.FromString(image.read_bytes()).file
-        return [file.name for file in files if file.service]
-
-    def _run(self, *arguments: str) -> None:
-        scripts = Path(sys.executable).parent
-        status = protoc.main(
-            [
-                "protoc",
-                f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
-                f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
-                f"--descriptor_set_in={self._imports}",
-                f"--proto_path={PROTOS}",
-                f"--proto_path={GOOGLEAPIS}",
-                f"--proto_path={Path(grpc_tools.__file__).parent / '_proto'}",
-                *arguments,
-            ]
+    def _compile(self, *arguments: str) -> None:
+        self._protoc(
+            f"--descriptor_set_in={self._imports}",
+            f"--proto_path={PROTOS}",
+            f"--proto_path={GOOGLEAPIS}",
+            f"--proto_path={Path(grpc_tools.__file__).parent / '_proto'}",
+            *arguments,
         )
+
+    def _protoc(self, *arguments: str) -> None:
+        scripts = Path(sys.executable).parent
+        plugins = [f"--plugin=protoc-gen-{n}={scripts}/protoc-gen-{n}" for n in PLUGINS]
+        status = protoc.main(["protoc", *plugins, *arguments])
         if status:
             sys.exit(status)
+
+
+def without_rules_file(files: FileDescriptorSet) -> FileDescriptorSet:
+    """Return the compiled files without `buf/validate`. Its options keep their numbers."""
+    kept = [file for file in files.file if file.name != VALIDATE]
+    for file in kept:
+        if VALIDATE in file.dependency:
+            file.dependency.remove(VALIDATE)
+        for field in fields(file.message_type):
+            # An image has these names, and stubs do not. grpcurl would print them in answers.
+            field.ClearField("json_name")
+    return FileDescriptorSet(file=kept)
+
+
+def fields(messages: Iterable[DescriptorProto]) -> Iterator[FieldDescriptorProto]:
+    """Yield the fields of messages, and of those nested in them."""
+    for message in messages:
+        yield from message.field
+        yield from fields(message.nested_type)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """docs/reference/api.md lists everything that the protos declare, with the rules in words."""
 
 import pytest
-from buf.validate import validate_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 import tamatar.auth.v1.error_reason_pb2
@@ -11,7 +10,7 @@ from tamatar_auth.security.authorization import ACCESS_RULES
 from tests.support.commands import ROOT
 from tools.api_docs import Page, failures
 from tools.api_protos import PACKAGE, Protos
-from tools.api_rules import describe_rules
+from tools.api_rules import FIELD_RULES, describe_rules
 
 PAGE = (ROOT / "docs/reference/api.md").read_text()
 
@@ -23,7 +22,8 @@ def section(title):
 
 def field(**rules):
     made = descriptor_pb2.FieldDescriptorProto(name="a", type="TYPE_STRING")
-    made.options.Extensions[validate_pb2.field].MergeFrom(validate_pb2.FieldRules(**rules))
+    options = made.options.Extensions[FIELD_RULES]
+    options.MergeFrom(type(options)(**rules))
     return made
 
 

@@ -59,6 +59,13 @@ def test_grpcurl_lists_and_describes_services(grpcurl):
             assert f"{method} is a method:" in grpcurl(f"describe {method}").stdout
 
 
+def test_grpcurl_describes_field_rules(grpcurl):
+    described = grpcurl("describe tamatar.auth.v1.CreateSessionRequest").stdout
+
+    assert "(.buf.validate.oneof) = { required: true }" in described
+    assert "max_len: 256" in described
+
+
 def test_grpcurl_reads_health(grpcurl):
     for service in ("", "tamatar.auth.v1.UserService"):
         request = json.dumps({"service": service})

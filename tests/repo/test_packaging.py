@@ -131,7 +131,7 @@ class TestWheel:
             return {name for name in found if "__pycache__" not in name}
 
         migrations = {f"tamatar_auth/{name}" for name in files("migrations")}
-        stubs = files("tamatar", "generated") | files("buf", "generated")
+        stubs = files("tamatar", "generated")
         with zipfile.ZipFile(wheel) as archive:
             names = {name for name in archive.namelist() if ".dist-info/" not in name}
 

@@ -10,6 +10,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio
 
+from tamatar_auth.servicers.field_rules import rules_file
+
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
@@ -30,14 +32,13 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 class _DescriptorPool:
-    """The default descriptor pool, with methods as symbols and the file of v1."""
+    """A descriptor pool with methods as symbols."""
 
     def __init__(self) -> None:
-        self._pool: Any = descriptor_pool.Default()
-        try:
-            self._pool.FindServiceByName(V1)
-        except KeyError:
-            self._pool.AddSerializedFile(_v1_file().SerializeToString())
+        files = _Files()
+        self._pool: Any = descriptor_pool.DescriptorPool(files)
+        for name in files.added:
+            self._pool.FindFileByName(name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
@@ -49,6 +50,30 @@ class _DescriptorPool:
         except KeyError:
             file = self._pool.FindMethodByName(symbol).containing_service.file
         return file
+
+
+class _Files:
+    """The files of the default pool, that of v1, and the field rules, which ours import again."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+        self._rules = rules_file()
+        self.added = {file.name: file for file in (_v1_file(), self._rules)}
+
+    def FindFileByName(self, name: str) -> FileDescriptorProto:
+        """Return a file by its name, or raise `KeyError`."""
+        return self.added.get(name) or self._copy(self._pool.FindFileByName(name))
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptorProto:
+        """Return the file that defines a symbol, or raise `KeyError`."""
+        return self._copy(self._pool.FindFileContainingSymbol(symbol))
+
+    def _copy(self, file: FileDescriptor) -> FileDescriptorProto:
+        copied = FileDescriptorProto()
+        file.CopyToProto(copied)
+        if copied.package == "tamatar.auth.v1":
+            copied.dependency.append(self._rules.name)
+        return copied
 
 
 def _v1_file() -> FileDescriptorProto:

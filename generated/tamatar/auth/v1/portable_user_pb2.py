@@ -22,13 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tamatar.auth.v1 import user_pb2 as tamatar_dot_auth_dot_v1_dot_user__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tamatar/auth/v1/portable_user.proto\x12\x0ftamatar.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atamatar/auth/v1/user.proto\"\xc7\x04\n\x0cPortableUser\x12\x1c\n\x07user_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12(\n\x05\x65mail\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xff\x01\x32\t^\\P{Cc}*$\x12K\n\x08username\x18\x03 \x01(\tB9\xbaH6r1\x10\x03\x18\x1e\x32+^ *[A-Za-z0-9][A-Za-z0-9._-]+[A-Za-z0-9] *$\xd8\x01\x01\x12{\n\rpassword_hash\x18\x04 \x01(\tBd\x80\x01\x01\xbaH^rY2W^\\$2[aby]\\$(0[4-9]|1[0-4])\\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]$\xd8\x01\x01\x12&\n\nfirst_name\x18\x05 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12%\n\tlast_name\x18\x06 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12\x38\n\navatar_url\x18\x07 \x01(\tB$\xbaH!r\x1c\x18\x80\x10\x32\x17^https?://[^\\p{Cc}\\s]+$\xd8\x01\x01\x12-\n\x07profile\x18\x08 \x01(\x0b\x32\x1c.tamatar.auth.v1.UserProfile\x12\x16\n\x0e\x65mail_verified\x18\t \x01(\x08\x12\x16\n\tis_active\x18\n \x01(\x08H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_is_activeBe\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tamatar/auth/v1/portable_user.proto\x12\x0ftamatar.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atamatar/auth/v1/user.proto\"\xc7\x04\n\x0cPortableUser\x12\x1c\n\x07user_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12(\n\x05\x65mail\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xff\x01\x32\t^\\P{Cc}*$\x12K\n\x08username\x18\x03 \x01(\tB9\xbaH6r1\x10\x03\x18\x1e\x32+^ *[A-Za-z0-9][A-Za-z0-9._-]+[A-Za-z0-9] *$\xd8\x01\x01\x12{\n\rpassword_hash\x18\x04 \x01(\tBd\x80\x01\x01\xbaH^rY2W^\\$2[aby]\\$(0[4-9]|1[0-4])\\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]$\xd8\x01\x01\x12&\n\nfirst_name\x18\x05 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12%\n\tlast_name\x18\x06 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12\x38\n\navatar_url\x18\x07 \x01(\tB$\xbaH!r\x1c\x18\x80\x10\x32\x17^https?://[^\\p{Cc}\\s]+$\xd8\x01\x01\x12-\n\x07profile\x18\x08 \x01(\x0b\x32\x1c.tamatar.auth.v1.UserProfile\x12\x16\n\x0e\x65mail_verified\x18\t \x01(\x08\x12\x16\n\tis_active\x18\n \x01(\x08H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_is_activeBe\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +49,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PORTABLEUSER'].fields_by_name['last_name']._serialized_options = b'\272H\017r\r\030d2\t^\\P{Cc}*$'
   _globals['_PORTABLEUSER'].fields_by_name['avatar_url']._loaded_options = None
   _globals['_PORTABLEUSER'].fields_by_name['avatar_url']._serialized_options = b'\272H!r\034\030\200\0202\027^https?://[^\\p{Cc}\\s]+$\330\001\001'
-  _globals['_PORTABLEUSER']._serialized_start=180
-  _globals['_PORTABLEUSER']._serialized_end=763
+  _globals['_PORTABLEUSER']._serialized_start=151
+  _globals['_PORTABLEUSER']._serialized_end=734
 # @@protoc_insertion_point(module_scope)

@@ -22,14 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from tamatar.auth.v1 import error_reason_pb2 as tamatar_dot_auth_dot_v1_dot_error__reason__pb2
 from tamatar.auth.v1 import session_pb2 as tamatar_dot_auth_dot_v1_dot_session__pb2
 from tamatar.auth.v1 import user_pb2 as tamatar_dot_auth_dot_v1_dot_user__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tamatar/auth/v1/session_service.proto\x12\x0ftamatar.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"tamatar/auth/v1/error_reason.proto\x1a\x1dtamatar/auth/v1/session.proto\x1a\x1atamatar/auth/v1/user.proto\"\xdd\x01\n\x14\x43reateSessionRequest\x12&\n\x05\x65mail\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\xff\x01\x32\t^\\P{Cc}*$H\x00\x12(\n\x08username\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x1e\x32\t^\\P{Cc}*$H\x00\x12.\n\x08password\x18\x03 \x01(\tB\x1c\x80\x01\x01\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\x12.\n\x06\x63lient\x18\x04 \x01(\x0b\x32\x1e.tamatar.auth.v1.SessionClientB\x13\n\nidentifier\x12\x05\xbaH\x02\x08\x01\"\x83\x01\n\x15\x43reateSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\"M\n\x16ValidateSessionRequest\x12\x33\n\rsession_token\x18\x01 \x01(\tB\x1c\x80\x01\x01\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$\"i\n\x17ValidateSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\"^\n\x1c\x42\x61tchValidateSessionsRequest\x12>\n\x0esession_tokens\x18\x01 \x03(\tB&\x80\x01\x01\xe2\x41\x01\x02\xbaH\x1c\x92\x01\x19\x08\x01\x10\xe8\x07\"\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$\"T\n\x1d\x42\x61tchValidateSessionsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".tamatar.auth.v1.SessionValidation\"\x92\x01\n\x11SessionValidation\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\x12-\n\x07refusal\x18\x03 \x01(\x0e\x32\x1c.tamatar.auth.v1.ErrorReason\"L\n\x15RefreshSessionRequest\x12\x33\n\rsession_token\x18\x01 \x01(\tB\x1c\x80\x01\x01\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$\"\x84\x01\n\x16RefreshSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\"5\n\x11GetSessionRequest\x12 \n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"?\n\x12GetSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\"\x90\x01\n\x13ListSessionsRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\'\n\npage_token\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x10\x32\t^\\P{Cc}*$\x12\x15\n\rinclude_ended\x18\x04 \x01(\x08\"[\n\x14ListSessionsResponse\x12*\n\x08sessions\x18\x01 \x03(\x0b\x32\x18.tamatar.auth.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14RevokeSessionRequest\x12\x1e\n\nsession_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x31\n\rsession_token\x18\x02 \x01(\tB\x18\x80\x01\x01\xbaH\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$H\x00\x42\x10\n\x07session\x12\x05\xbaH\x02\x08\x01\"B\n\x15RevokeSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\"b\n\x19RevokeUserSessionsRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12&\n\x11\x65xcept_session_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\";\n\x1aRevokeUserSessionsResponse\x12\x1d\n\x15revoked_session_count\x18\x01 \x01(\x05\"\x16\n\x14WatchSessionsRequest\"B\n\x15WatchSessionsResponse\x12)\n\x04\x65nds\x18\x01 \x03(\x0b\x32\x1b.tamatar.auth.v1.SessionEnd\"1\n\nSessionEnd\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t2\xaf\x07\n\x0eSessionService\x12^\n\rCreateSession\x12%.tamatar.auth.v1.CreateSessionRequest\x1a&.tamatar.auth.v1.CreateSessionResponse\x12i\n\x0fValidateSession\x12\'.tamatar.auth.v1.ValidateSessionRequest\x1a(.tamatar.auth.v1.ValidateSessionResponse\"\x03\x90\x02\x01\x12{\n\x15\x42\x61tchValidateSessions\x12-.tamatar.auth.v1.BatchValidateSessionsRequest\x1a..tamatar.auth.v1.BatchValidateSessionsResponse\"\x03\x90\x02\x01\x12\x61\n\x0eRefreshSession\x12&.tamatar.auth.v1.RefreshSessionRequest\x1a\'.tamatar.auth.v1.RefreshSessionResponse\x12Z\n\nGetSession\x12\".tamatar.auth.v1.GetSessionRequest\x1a#.tamatar.auth.v1.GetSessionResponse\"\x03\x90\x02\x01\x12`\n\x0cListSessions\x12$.tamatar.auth.v1.ListSessionsRequest\x1a%.tamatar.auth.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12^\n\rRevokeSession\x12%.tamatar.auth.v1.RevokeSessionRequest\x1a&.tamatar.auth.v1.RevokeSessionResponse\x12m\n\x12RevokeUserSessions\x12*.tamatar.auth.v1.RevokeUserSessionsRequest\x1a+.tamatar.auth.v1.RevokeUserSessionsResponse\x12\x65\n\rWatchSessions\x12%.tamatar.auth.v1.WatchSessionsRequest\x1a&.tamatar.auth.v1.WatchSessionsResponse\"\x03\x90\x02\x01\x30\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tamatar/auth/v1/session_service.proto\x12\x0ftamatar.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\"tamatar/auth/v1/error_reason.proto\x1a\x1dtamatar/auth/v1/session.proto\x1a\x1atamatar/auth/v1/user.proto\"\xdd\x01\n\x14\x43reateSessionRequest\x12&\n\x05\x65mail\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\xff\x01\x32\t^\\P{Cc}*$H\x00\x12(\n\x08username\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x1e\x32\t^\\P{Cc}*$H\x00\x12.\n\x08password\x18\x03 \x01(\tB\x1c\x80\x01\x01\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\x12.\n\x06\x63lient\x18\x04 \x01(\x0b\x32\x1e.tamatar.auth.v1.SessionClientB\x13\n\nidentifier\x12\x05\xbaH\x02\x08\x01\"\x83\x01\n\x15\x43reateSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\"M\n\x16ValidateSessionRequest\x12\x33\n\rsession_token\x18\x01 \x01(\tB\x1c\x80\x01\x01\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$\"i\n\x17ValidateSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\"^\n\x1c\x42\x61tchValidateSessionsRequest\x12>\n\x0esession_tokens\x18\x01 \x03(\tB&\x80\x01\x01\xe2\x41\x01\x02\xbaH\x1c\x92\x01\x19\x08\x01\x10\xe8\x07\"\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$\"T\n\x1d\x42\x61tchValidateSessionsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".tamatar.auth.v1.SessionValidation\"\x92\x01\n\x11SessionValidation\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\x12-\n\x07refusal\x18\x03 \x01(\x0e\x32\x1c.tamatar.auth.v1.ErrorReason\"L\n\x15RefreshSessionRequest\x12\x33\n\rsession_token\x18\x01 \x01(\tB\x1c\x80\x01\x01\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$\"\x84\x01\n\x16RefreshSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.tamatar.auth.v1.User\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\"5\n\x11GetSessionRequest\x12 \n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"?\n\x12GetSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\"\x90\x01\n\x13ListSessionsRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\'\n\npage_token\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x10\x32\t^\\P{Cc}*$\x12\x15\n\rinclude_ended\x18\x04 \x01(\x08\"[\n\x14ListSessionsResponse\x12*\n\x08sessions\x18\x01 \x03(\x0b\x32\x18.tamatar.auth.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14RevokeSessionRequest\x12\x1e\n\nsession_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x31\n\rsession_token\x18\x02 \x01(\tB\x18\x80\x01\x01\xbaH\x12r\x10\x10\x01\x18\x80\x01\x32\t^\\P{Cc}*$H\x00\x42\x10\n\x07session\x12\x05\xbaH\x02\x08\x01\"B\n\x15RevokeSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.tamatar.auth.v1.Session\"b\n\x19RevokeUserSessionsRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12&\n\x11\x65xcept_session_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\";\n\x1aRevokeUserSessionsResponse\x12\x1d\n\x15revoked_session_count\x18\x01 \x01(\x05\"\x16\n\x14WatchSessionsRequest\"B\n\x15WatchSessionsResponse\x12)\n\x04\x65nds\x18\x01 \x03(\x0b\x32\x1b.tamatar.auth.v1.SessionEnd\"1\n\nSessionEnd\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t2\xaf\x07\n\x0eSessionService\x12^\n\rCreateSession\x12%.tamatar.auth.v1.CreateSessionRequest\x1a&.tamatar.auth.v1.CreateSessionResponse\x12i\n\x0fValidateSession\x12\'.tamatar.auth.v1.ValidateSessionRequest\x1a(.tamatar.auth.v1.ValidateSessionResponse\"\x03\x90\x02\x01\x12{\n\x15\x42\x61tchValidateSessions\x12-.tamatar.auth.v1.BatchValidateSessionsRequest\x1a..tamatar.auth.v1.BatchValidateSessionsResponse\"\x03\x90\x02\x01\x12\x61\n\x0eRefreshSession\x12&.tamatar.auth.v1.RefreshSessionRequest\x1a\'.tamatar.auth.v1.RefreshSessionResponse\x12Z\n\nGetSession\x12\".tamatar.auth.v1.GetSessionRequest\x1a#.tamatar.auth.v1.GetSessionResponse\"\x03\x90\x02\x01\x12`\n\x0cListSessions\x12$.tamatar.auth.v1.ListSessionsRequest\x1a%.tamatar.auth.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12^\n\rRevokeSession\x12%.tamatar.auth.v1.RevokeSessionRequest\x1a&.tamatar.auth.v1.RevokeSessionResponse\x12m\n\x12RevokeUserSessions\x12*.tamatar.auth.v1.RevokeUserSessionsRequest\x1a+.tamatar.auth.v1.RevokeUserSessionsResponse\x12\x65\n\rWatchSessions\x12%.tamatar.auth.v1.WatchSessionsRequest\x1a&.tamatar.auth.v1.WatchSessionsResponse\"\x03\x90\x02\x01\x30\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -83,46 +82,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001'
   _globals['_SESSIONSERVICE'].methods_by_name['WatchSessions']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['WatchSessions']._serialized_options = b'\220\002\001'
-  _globals['_CREATESESSIONREQUEST']._serialized_start=216
-  _globals['_CREATESESSIONREQUEST']._serialized_end=437
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=440
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=571
-  _globals['_VALIDATESESSIONREQUEST']._serialized_start=573
-  _globals['_VALIDATESESSIONREQUEST']._serialized_end=650
-  _globals['_VALIDATESESSIONRESPONSE']._serialized_start=652
-  _globals['_VALIDATESESSIONRESPONSE']._serialized_end=757
-  _globals['_BATCHVALIDATESESSIONSREQUEST']._serialized_start=759
-  _globals['_BATCHVALIDATESESSIONSREQUEST']._serialized_end=853
-  _globals['_BATCHVALIDATESESSIONSRESPONSE']._serialized_start=855
-  _globals['_BATCHVALIDATESESSIONSRESPONSE']._serialized_end=939
-  _globals['_SESSIONVALIDATION']._serialized_start=942
-  _globals['_SESSIONVALIDATION']._serialized_end=1088
-  _globals['_REFRESHSESSIONREQUEST']._serialized_start=1090
-  _globals['_REFRESHSESSIONREQUEST']._serialized_end=1166
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=1169
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=1301
-  _globals['_GETSESSIONREQUEST']._serialized_start=1303
-  _globals['_GETSESSIONREQUEST']._serialized_end=1356
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1358
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1421
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1424
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1568
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1570
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1661
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=1663
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=1786
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1788
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1854
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1856
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1954
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1956
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=2015
-  _globals['_WATCHSESSIONSREQUEST']._serialized_start=2017
-  _globals['_WATCHSESSIONSREQUEST']._serialized_end=2039
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=2041
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=2107
-  _globals['_SESSIONEND']._serialized_start=2109
-  _globals['_SESSIONEND']._serialized_end=2158
-  _globals['_SESSIONSERVICE']._serialized_start=2161
-  _globals['_SESSIONSERVICE']._serialized_end=3104
+  _globals['_CREATESESSIONREQUEST']._serialized_start=187
+  _globals['_CREATESESSIONREQUEST']._serialized_end=408
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=411
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=542
+  _globals['_VALIDATESESSIONREQUEST']._serialized_start=544
+  _globals['_VALIDATESESSIONREQUEST']._serialized_end=621
+  _globals['_VALIDATESESSIONRESPONSE']._serialized_start=623
+  _globals['_VALIDATESESSIONRESPONSE']._serialized_end=728
+  _globals['_BATCHVALIDATESESSIONSREQUEST']._serialized_start=730
+  _globals['_BATCHVALIDATESESSIONSREQUEST']._serialized_end=824
+  _globals['_BATCHVALIDATESESSIONSRESPONSE']._serialized_start=826
+  _globals['_BATCHVALIDATESESSIONSRESPONSE']._serialized_end=910
+  _globals['_SESSIONVALIDATION']._serialized_start=913
+  _globals['_SESSIONVALIDATION']._serialized_end=1059
+  _globals['_REFRESHSESSIONREQUEST']._serialized_start=1061
+  _globals['_REFRESHSESSIONREQUEST']._serialized_end=1137
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=1140
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=1272
+  _globals['_GETSESSIONREQUEST']._serialized_start=1274
+  _globals['_GETSESSIONREQUEST']._serialized_end=1327
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1329
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1392
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1395
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1539
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1541
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1632
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=1634
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=1757
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1759
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1825
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1827
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1925
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1927
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=1986
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=1988
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=2010
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=2012
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=2078
+  _globals['_SESSIONEND']._serialized_start=2080
+  _globals['_SESSIONEND']._serialized_end=2129
+  _globals['_SESSIONSERVICE']._serialized_start=2132
+  _globals['_SESSIONSERVICE']._serialized_end=3075
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atamatar/auth/v1/user.proto\x12\x0ftamatar.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n\x04User\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x12\n\nfirst_name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\x17\n\tfull_name\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\navatar_url\x18\x07 \x01(\t\x12\x16\n\x0e\x65mail_verified\x18\x08 \x01(\x08\x12\x11\n\tis_active\x18\t \x01(\x08\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x05\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\x0flast_login_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\ndeleted_by\x18\x0e \x01(\t\x12\x12\n\x04\x65tag\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\"\xe5\x01\n\x0bUserProfile\x12(\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12&\n\x03\x62io\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x18\xd0\x0f\x32\x0f^[\\P{Cc}\\n\\t]*$\x12?\n\x06locale\x18\x03 \x01(\tB/\xbaH,r\'\x18#2#^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$\xd8\x01\x01\x12\x43\n\ttime_zone\x18\x04 \x01(\tB0\xbaH-r(\x18@2$^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$\xd8\x01\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atamatar/auth/v1/user.proto\x12\x0ftamatar.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n\x04User\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x12\n\nfirst_name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\x17\n\tfull_name\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\navatar_url\x18\x07 \x01(\t\x12\x16\n\x0e\x65mail_verified\x18\x08 \x01(\x08\x12\x11\n\tis_active\x18\t \x01(\x08\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x05\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\x0flast_login_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\ndeleted_by\x18\x0e \x01(\t\x12\x12\n\x04\x65tag\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\"\xe5\x01\n\x0bUserProfile\x12(\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12&\n\x03\x62io\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x18\xd0\x0f\x32\x0f^[\\P{Cc}\\n\\t]*$\x12?\n\x06locale\x18\x03 \x01(\tB/\xbaH,r\'\x18#2#^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$\xd8\x01\x01\x12\x43\n\ttime_zone\x18\x04 \x01(\tB0\xbaH-r(\x18@2$^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$\xd8\x01\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,8 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERPROFILE'].fields_by_name['locale']._serialized_options = b'\272H,r\'\030#2#^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$\330\001\001'
   _globals['_USERPROFILE'].fields_by_name['time_zone']._loaded_options = None
   _globals['_USERPROFILE'].fields_by_name['time_zone']._serialized_options = b'\272H-r(\030@2$^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$\330\001\001'
-  _globals['_USER']._serialized_start=143
-  _globals['_USER']._serialized_end=596
-  _globals['_USERPROFILE']._serialized_start=599
-  _globals['_USERPROFILE']._serialized_end=828
+  _globals['_USER']._serialized_start=114
+  _globals['_USER']._serialized_end=567
+  _globals['_USERPROFILE']._serialized_start=570
+  _globals['_USERPROFILE']._serialized_end=799
 # @@protoc_insertion_point(module_scope)
