@@ -24,7 +24,7 @@ RUN_BY = {
     "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
     "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
-    "docs/operate/deploying.md": ("tests/repo/test_deploy_files.py", {"console"}),
+    "docs/operate/deploying.md": ("tests/docs/test_deploying_page.py", {"console", "text"}),
     "docs/guide/grpcurl.md": ("tests/docs/test_grpcurl_page.py", {"console", "text"}),
     "docs/guide/import.md": ("tests/docs/test_import_page.py", {"console", "json"}),
     "docs/operate/incidents.md": ("tests/docs/test_pages.py", {"console", "sql"}),
@@ -48,6 +48,7 @@ NOT_RUN = {
     ("docs/operate/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
     ("docs/operate/deploying.md", "docker compose "): "there is no Docker where the tests run",
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
+    ("docs/operate/deploying.md", "kubectl port-forward "): "there is no cluster here either",
     ("docs/operate/operations.md", "pool_mode = "): "tests/support/pgbouncer.py writes one",
 }
 """Blocks that no test runs, by page and beginning, with the reason."""

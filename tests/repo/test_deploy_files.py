@@ -1,7 +1,6 @@
 """deploy/: a server runs with its settings, and probes, queries and alerts match the server."""
 
 import base64
-import os
 import re
 import shutil
 import socket
@@ -29,15 +28,17 @@ from tests.support.deploy_files import (
     anchors,
     compose,
     container,
+    make_secrets,
     manifest,
+    page_blocks,
     queries,
+    read_variables,
     secrets,
     selectors,
     settings_of,
 )
 from tests.support.waiting import until
 
-PAGE = (ROOT / "docs/operate/deploying.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that Prometheus adds."""
 
@@ -45,10 +46,6 @@ WATCHES = ("tamatar.auth.v1.SessionService/WatchSessions", "grpc.health.v1.Healt
 
 OF_FAILED_CALLS = semconv.ERROR_TYPE.replace(".", "_")
 """The label of calls that failed by a fault of the server, of which there are none here."""
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def free_port():
@@ -59,18 +56,13 @@ def free_port():
 @pytest.fixture(scope="module")
 def made_secrets(tmp_path_factory):
     """The secrets made by the commands of the page."""
-    folder = tmp_path_factory.mktemp("made")
-    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
-    ended = run("sh", "-e", "-c", blocks("console")[0], cwd=folder, PATH=path)
-    assert ended.stdout.startswith("tmc_")
-    return folder / "deploy/secrets"
+    return make_secrets(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")
 def environment(made_secrets):
     """The variables in the file of secrets."""
-    lines = (made_secrets / "tamatar.env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines)
+    return read_variables(made_secrets / "tamatar.env")
 
 
 @pytest.fixture
@@ -133,6 +125,14 @@ class TestManifests:
             "postgres": {"condition": "service_healthy"}
         }
 
+    def test_compose_server_mounts_only_what_it_reads(self, made_secrets):
+        said = compose()["server"]["environment"]
+        read = {path for path in said.values() if path.startswith("/etc/tamatar/")}
+        mounted = {path.name for path in (made_secrets / "server").iterdir()}
+
+        assert compose()["server"]["volumes"] == ["./secrets/server:/etc/tamatar:ro"]
+        assert {f"/etc/tamatar/{name}" for name in mounted} == read
+
     def test_containers_run_with_least_privilege(self):
         (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
         for name in ("deployment.yaml", "migration.yaml"):
@@ -183,10 +183,11 @@ class TestSettings:
         self, where, made_secrets, environment, database, tmp_path
     ):
         if where == "kubernetes":
-            places = {"/etc/tamatar/callers": made_secrets, "/etc/tamatar/tls": made_secrets}
+            mounted = made_secrets / "server"
+            places = {"/etc/tamatar/callers": mounted, "/etc/tamatar/tls": mounted}
             said = manifest("configmap.yaml")["data"]
         else:
-            places = {"/etc/tamatar": made_secrets}
+            places = {"/etc/tamatar": made_secrets / "server"}
             said = {"TAMATAR_ENVIRONMENT": "production"} | compose()["server"]["environment"]
         ports = {name: free_port() for name in ("LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN")}
         here = {f"TAMATAR_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
@@ -198,7 +199,7 @@ class TestSettings:
         with serving(cwd=tmp_path, **given) as server:
             assert server.addresses == [here["TAMATAR_LISTEN"]]
             until(lambda: is_served(cwd=tmp_path, **given))
-            authority = grpc.ssl_channel_credentials((made_secrets / "tls.crt").read_bytes())
+            authority = grpc.ssl_channel_credentials((made_secrets / "server/tls.crt").read_bytes())
             with grpc.secure_channel(f"localhost:{ports['LISTEN']}", authority) as channel:
                 grpc.channel_ready_future(channel).result(20)
             with urllib.request.urlopen(f"http://{here['TAMATAR_METRICS_LISTEN']}/metrics") as page:
@@ -225,11 +226,12 @@ class TestSettings:
 
     def test_documented_commands_make_secrets_of_pods(self, made_secrets):
         program, made = kubectl(), {}
-        for line in blocks("console")[1].splitlines():
+        (commands,) = page_blocks("console", "On Kubernetes")
+        for line in commands.splitlines():
             words = line.split()
             assert words[0] == "kubectl"
             asked = (program, *words[1:], "--dry-run=client", "--output=yaml")
-            secret = yaml.safe_load(run(*asked, cwd=made_secrets).stdout)
+            secret = yaml.safe_load(run(*asked, cwd=made_secrets.parents[1]).stdout)
             made[secret["metadata"]["name"]] = secret
 
         for name, template in secrets().items():

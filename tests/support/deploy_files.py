@@ -1,6 +1,7 @@
 """The files in deploy/, read as their users read them."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +10,30 @@ from typing import Any
 import promql_parser
 import yaml
 
-from tests.support.commands import ROOT
+from tests.support.commands import BIN, ROOT, run
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
+PAGE = (ROOT / "docs/operate/deploying.md").read_text()
+
+
+def page_blocks(language: str, title: str) -> list[str]:
+    """Return the blocks of code in a section of the page about deploying."""
+    section = re.split(r"^## ", PAGE.partition(f"\n## {title}\n")[2], flags=re.MULTILINE)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+
+
+def make_secrets(folder: Path) -> Path:
+    """Run the commands of the page that make secrets; return the folder of secrets."""
+    (commands,) = page_blocks("console", "Secrets")
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    run("sh", "-e", "-c", commands, cwd=folder, PATH=path)
+    return folder / "deploy/secrets"
+
+
+def read_variables(file: Path) -> dict[str, str]:
+    """Return the variables in a file of settings."""
+    return dict(line.split("=", 1) for line in file.read_text().splitlines())
 
 
 def manifest(name: str) -> Any:
