@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tamatar_auth.cli.exits import ExitCode, usage_error
 from tamatar_auth.cli.output import notify
-from tamatar_auth.cli.remote.context_file import ContextFile
+from tamatar_auth.cli.remote.context_file import select_service
 from tamatar_auth.cli.remote.options import ContextOption, open_client
 from tamatar_auth.cli.transfer.exporter import UserExporter
 from tamatar_auth.cli.transfer.file_formats import FileFormat, user_writer
-from tamatar_auth.cli.transfer.importer import UserImporter
+from tamatar_auth.cli.transfer.importer import UserImporter, check_access
 from tamatar_auth.cli.transfer.report import ImportReport, fingerprint
 from tamatar_auth.cli.transfer.retries import RETRY_TIMEOUT
 from tamatar_auth.cli.transfer.row_reader import read_rows
@@ -54,29 +54,37 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
 ) -> None:
     """Import users from a file. Exit with 1 if a row is refused. A file may be imported again."""
     file_format = FileFormat.detect(file, file_format)
-    _, service = ContextFile().selected(context)
-    with _open_source(file) as source:
+    with _open_source(file) as source, open_client(context) as auth:
         if resume and not source.is_regular_file:
             raise usage_error("--resume needs a file, because a pipe cannot be read again.")
+        report = _report_path(report, source)
+        # A refused caller gets its error before anything of the file is read.
+        check_access(auth, notify, patience)
+        rows = read_rows(source.text, file_format)
         import_report = ImportReport(
-            _report_path(report, source),
+            report,
             source=fingerprint(file) if source.is_regular_file else str(STANDARD_STREAM),
-            service=service.address,
+            service=select_service(context).address,
             dry_run=dry_run,
         )
         import_report.open(resume=resume)
-        try:
-            with open_client(context) as auth, _progress_bar(file.name, source.size) as advance:
-                rows = read_rows(source.text, file_format)
-                new_rows = (row for row in rows if row.line > import_report.line)
-                importer = UserImporter(auth, new_rows, dry_run=dry_run)
-                for results in importer.results(notify, patience):
-                    import_report.add(results)
-                    advance(source.position())
-        finally:
-            import_report.close()
-            _print_import(import_report, "would be " if dry_run else "")
+        new_rows = (row for row in rows if row.line > import_report.line)
+        importer = UserImporter(auth, new_rows, dry_run=dry_run)
+        _run_import(importer, import_report, source, patience)
     raise typer.Exit(ExitCode.REFUSED if import_report.counts["REFUSED"] else 0)
+
+
+def _run_import(
+    importer: UserImporter, report: ImportReport, source: "_Source", patience: float
+) -> None:
+    try:
+        with _progress_bar(source.path.name, source.size) as advance:
+            for results in importer.results(notify, patience):
+                report.add(results)
+                advance(source.position())
+    finally:
+        report.close()
+        _print_import(report)
 
 
 def export_users(  # noqa: PLR0913 - options of a command, each named
@@ -155,8 +163,8 @@ def _report_path(path: Path | None, source: _Source) -> Path | None:
     return path
 
 
-def _print_import(report: ImportReport, would: str) -> None:
-    counts = report.counts
+def _print_import(report: ImportReport) -> None:
+    counts, would = report.counts, "would be " if report.is_dry_run else ""
     notify(
         f"{counts.total()} rows: {would}created {counts['CREATED']},"
         f" existing {counts['EXISTS']}, refused {counts['REFUSED']}."

@@ -18,6 +18,12 @@ MAX_UNANSWERED_REQUESTS = 8
 """Requests that are in flight at once."""
 
 
+def check_access(auth: AuthClient, notify: Callable[[str], None], patience: float) -> None:
+    """Raise `AuthError` unless this caller may import. No user is sent."""
+    for _ in retry_stream(lambda: auth.users.ImportUsers(iter(())), patience, notify):
+        pass
+
+
 class UserImporter:
     """Sends the rows of a file in chunks, without waiting for the answer to each."""
 

@@ -28,6 +28,7 @@ class ImportReport:
         self.line = 0
         """The line of the last row that was reported."""
         self.path = path
+        self.is_dry_run = dry_run
         self._run = {"source": source, "service": service, "dry_run": dry_run}
         self._file: IO[str] | None = None
 

@@ -1,9 +1,10 @@
 """Reads files of users row by row."""
 
+import contextlib
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO, Any
 
@@ -34,7 +35,7 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def read_rows(file: IO[str], file_format: FileFormat) -> Iterator[Row]:
-    """Yield the rows of a file."""
+    """Return the rows of a file. Its header is read and checked at once."""
     return _read_json_lines(file) if file_format is FileFormat.JSONL else _read_csv(file)
 
 
@@ -52,18 +53,33 @@ def _read_json_lines(file: IO[str]) -> Iterator[Row]:
 
 def _read_csv(file: IO[str]) -> Iterator[Row]:
     table = csv.DictReader(file, strict=True)
-    try:
-        unknown = sorted(set(table.fieldnames or ()) - set(COLUMNS))
-        if unknown or "email" not in (table.fieldnames or ()):
-            names = f" Unknown: {', '.join(map(repr, unknown))}." if unknown else ""
-            raise usage_error(
-                "The first line must name the column email, and only columns of"
-                f" {', '.join(COLUMNS)}.{names}"
-            )
-        if len(set(table.fieldnames or ())) < len(table.fieldnames or ()):
-            raise usage_error("The first line names a column twice.")
+    with _csv_errors(table):
+        _check_header(table.fieldnames or ())
+    return _read_csv_rows(table)
+
+
+def _read_csv_rows(table: "csv.DictReader[str]") -> Iterator[Row]:
+    with _csv_errors(table):
         for cells in table:
             yield Row(table.line_num, _parse_row(partial(_fields_from_cells, cells)))
+
+
+def _check_header(names: Sequence[str]) -> None:
+    unknown = sorted(set(names) - set(COLUMNS))
+    if unknown or "email" not in names:
+        found = f" Unknown: {', '.join(map(repr, unknown))}." if unknown else ""
+        raise usage_error(
+            "The first line must name the column email, and only columns of"
+            f" {', '.join(COLUMNS)}.{found}"
+        )
+    if len(set(names)) < len(names):
+        raise usage_error("The first line names a column twice.")
+
+
+@contextlib.contextmanager
+def _csv_errors(table: "csv.DictReader[str]") -> Iterator[None]:
+    try:
+        yield
     except csv.Error as error:
         raise usage_error(f"Line {table.line_num + 1} is not CSV: {error}.") from None
 
