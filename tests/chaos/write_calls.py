@@ -18,6 +18,8 @@ from tests.support.calls import (
     NEW_PASSWORD,
     ada,
     change,
+    confirm_change,
+    email_change,
     password_reset,
     refresh,
     refusal,
@@ -143,6 +145,17 @@ async def verify_address(scene: Scene) -> Call:
     return lambda: verify_email(scene.users, secret.token)
 
 
+async def create_email_change(scene: Scene) -> Call:
+    user = await scene.user()
+    return lambda: email_change(scene.users, user, f"{uuid4()}@example.com")
+
+
+async def confirm_email_change(scene: Scene) -> Call:
+    user = await scene.user()
+    secret = await email_change(scene.users, user, f"{uuid4()}@example.com")
+    return lambda: confirm_change(scene.users, secret.token)
+
+
 async def create_password_reset(scene: Scene) -> Call:
     user = await scene.user()
     return lambda: password_reset(scene.users, user.email)
@@ -207,6 +220,8 @@ MUTATIONS: dict[str, tuple[Prepare, ...]] = {
     "ChangePassword": (change_password,),
     "CreateEmailVerification": (create_email_verification,),
     "VerifyEmail": (verify_address,),
+    "CreateEmailChange": (create_email_change,),
+    "ConfirmEmailChange": (confirm_email_change,),
     "CreatePasswordReset": (create_password_reset,),
     "ResetPassword": (reset_password,),
     "CreateSession": (create_session,),

@@ -34,7 +34,7 @@ UNARY = [
 SERVICE_CONFIG = "protos/tamatar/auth/v1/grpc_service_config.json has the retries of each method"
 RUN_ONCE = {
     *("UpdateUser", "DeleteUser", "RestoreUser", "PurgeUser"),
-    *("ChangePassword", "VerifyEmail", "ResetPassword"),
+    *("ChangePassword", "VerifyEmail", "ConfirmEmailChange", "ResetPassword"),
 }
 """The methods whose second run would change more than the first."""
 

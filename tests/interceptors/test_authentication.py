@@ -53,6 +53,8 @@ EXPECTED = {
         "ChangePassword": ACCOUNTS,
         "CreateEmailVerification": ACCOUNTS,
         "VerifyEmail": ACCOUNTS,
+        "CreateEmailChange": ACCOUNTS,
+        "ConfirmEmailChange": ACCOUNTS,
         "CreatePasswordReset": ACCOUNTS,
         "ResetPassword": ACCOUNTS,
         "ImportUsers": NONE,

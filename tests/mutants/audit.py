@@ -48,6 +48,11 @@ MUTANTS = (
         _COMMITS,
     ),
     mutant(
+        "email_change_is_recorded_before_its_commit",
+        *_inside(_CREDENTIALS, "EMAIL_CHANGED"),
+        _COMMITS,
+    ),
+    mutant(
         "revocation_of_all_is_recorded_before_its_commit",
         *_inside(_SESSIONS, "SESSIONS_REVOKED"),
         _COMMITS,

@@ -9,6 +9,7 @@ _HASHER = "security/passwords/hasher.py"
 _POLICY = "security/passwords/policy.py"
 
 _USER_TOKENS = "servicers/test_user_tokens.py"
+_EMAIL_CHANGE = "servicers/test_email_change.py"
 _TEST_CREDENTIALS = "storage/repositories/test_credentials.py"
 _TEST_HASHER = "security/passwords/test_hasher.py"
 _TEST_POLICY = "security/passwords/test_policy.py"
@@ -24,8 +25,8 @@ MUTANTS = (
     mutant(
         "password_reset_keeps_other_secrets",
         _CREDENTIALS,
-        "            await tx.user_tokens.revoke(user.id)\n",
-        "",
+        "            await tx.user_tokens.revoke(user.id)\n            # Not the username's",
+        "            # Not the username's",
         f"{_USER_TOKENS}::TestUse",
     ),
     mutant(
@@ -65,6 +66,50 @@ MUTANTS = (
         _USER_TOKENS,
     ),
     mutant(
+        "email_change_consumes_no_secret",
+        _CREDENTIALS,
+        "            await tx.user_tokens.consume(CHANGE, digest)\n",
+        "",
+        f"{_EMAIL_CHANGE}::TestUse",
+    ),
+    mutant(
+        "confirmed_email_change_keeps_other_secrets",
+        _CREDENTIALS,
+        "consume(CHANGE, digest)\n            await tx.user_tokens.revoke(user.id)\n",
+        "consume(CHANGE, digest)\n",
+        f"{_EMAIL_CHANGE}::TestRefusals",
+    ),
+    mutant(
+        "email_change_looks_up_the_new_address",
+        _CREDENTIALS,
+        "            change = EmailChange(TokenOwner(user.id, user.email), email)\n",
+        "            if (await tx.credentials.find_by_email(email)).is_active:\n"
+        "                await tx.user_tokens.revoke(user.id)\n"
+        "            change = EmailChange(TokenOwner(user.id, user.email), email)\n",
+        f"{_EMAIL_CHANGE}::TestSecrecy",
+    ),
+    mutant(
+        "newer_email_change_keeps_the_older_address",
+        _TOKENS,
+        '_replacing(_new_token, "new_email")',
+        "_replacing(_new_token)",
+        f"{_EMAIL_CHANGE}::TestUse",
+    ),
+    mutant(
+        "confirmed_email_change_verifies_nothing",
+        _REPOSITORY,
+        '_verify_email.values(email=bindparam("new_email"))',
+        '_update_owned.values(email=bindparam("new_email"), version=_next_version)',
+        f"{_EMAIL_CHANGE}::TestChange",
+    ),
+    mutant(
+        "email_change_works_after_another_one",
+        _REPOSITORY,
+        '_verify_email.values(email=bindparam("new_email"))',
+        '_update.values(email=bindparam("new_email"), email_verified=True, version=_next_version)',
+        f"{_TEST_CREDENTIALS}::TestChanges",
+    ),
+    mutant(
         "secret_works_for_another_purpose",
         _TOKENS,
         '    & (_columns.purpose == bindparam("of_purpose"))\n',
@@ -88,8 +133,8 @@ MUTANTS = (
     mutant(
         "newer_secret_keeps_the_older_one",
         _TOKENS,
-        '("token_digest", "email", "created_at", "expires_at")',
-        '("email", "created_at", "expires_at")',
+        '("token_digest", "email", "created_at", "expires_at", *more)',
+        '("email", "created_at", "expires_at", *more)',
         f"{_USER_TOKENS}::TestRefusals",
     ),
     mutant(

@@ -16,7 +16,7 @@ from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
-from tests.support.calls import PASSWORD, ada, refused, sign_in
+from tests.support.calls import PASSWORD, ada, email_change, refused, sign_in
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
 from tests.support.waiting import eventually
@@ -98,6 +98,8 @@ async def test_no_secret_is_in_spans_metrics_or_logs(recorded, database):
     made = await users.CreateEmailVerification(pb.CreateEmailVerificationRequest(**who))
     await users.VerifyEmail(pb.VerifyEmailRequest(token=made.token))
     await refused(users.VerifyEmail(pb.VerifyEmailRequest(token=made.token)))
+    moved = await email_change(users, created.user, "canary@example.com")
+    await refused(users.VerifyEmail(pb.VerifyEmailRequest(token=moved.token)))
     started = await sessions.CreateSession(sign_in())
     token = started.session_token
     valid = session_service_pb2.ValidateSessionRequest(session_token=token)

@@ -27,7 +27,15 @@ from tamatar_auth.storage.tables import password_attempts
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
-from tests.support.calls import PASSWORD, ada, refused, sign_in, verify
+from tests.support.calls import (
+    PASSWORD,
+    ada,
+    confirm_change,
+    email_change,
+    refused,
+    sign_in,
+    verify,
+)
 from tests.support.commands import ROOT
 from tests.support.rows import wait_longer
 from tests.support.settings import changed
@@ -140,6 +148,11 @@ class Scene:
     async def verify(self, token):
         return await self.users.VerifyEmail(pb.VerifyEmailRequest(token=token))
 
+    async def ask_email_change(self, email="new@example.com"):
+        token = (await email_change(self.users, self.user, email)).token
+        self.secrets.add(token)
+        return token
+
     async def update(self, **changes):
         mask = FieldMask(paths=list(changes))
         request = pb.UpdateUserRequest(user_id=self.user.user_id, update_mask=mask, **changes)
@@ -241,6 +254,17 @@ async def changed_email(scene):
     await scene.update(email="new@example.com")
 
 
+async def asked_for_email_change(scene):
+    yield
+    await scene.ask_email_change()
+
+
+async def refused_email_change(scene):
+    scene.secrets.add("tmu_unknown")
+    yield
+    await refused(confirm_change(scene.users, "tmu_unknown"))
+
+
 async def refreshed(scene):
     token = await scene.sign_in()
     yield
@@ -324,7 +348,9 @@ SCENES = {
     Event.EMAIL_VERIFICATION_CREATED: asked_for_verification,
     Event.EMAIL_VERIFIED: verified_email,
     Event.EMAIL_VERIFICATION_FAILED: refused_verification,
+    Event.EMAIL_CHANGE_CREATED: asked_for_email_change,
     Event.EMAIL_CHANGED: changed_email,
+    Event.EMAIL_CHANGE_FAILED: refused_email_change,
     Event.SESSION_REFRESHED: refreshed,
     Event.SESSION_REVOKED: revoked,
     Event.SESSION_REUSED: reused,
@@ -445,6 +471,17 @@ class TestCauses:
     async def test_reset_of_unknown_email_is_recorded_without_id(self, scene):
         assert await recorded(scene.ask_reset("unknown@example.com")) == [
             {"event": "password.reset_created"}
+        ]
+
+
+class TestEmailChange:
+    """A change of address by its two calls."""
+
+    async def test_confirmed_email_change_is_recorded_without_emails(self, scene):
+        token = await scene.ask_email_change()
+
+        assert await recorded(confirm_change(scene.users, token)) == [
+            {"event": "email.changed", "user_id": scene.user.user_id}
         ]
 
 

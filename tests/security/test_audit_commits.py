@@ -10,7 +10,7 @@ from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import user_tokens
 from tamatar_auth.storage.tables import users as users_table
 from tests.security.test_audit import SCENES, Scene, recorded
-from tests.support.calls import verify
+from tests.support.calls import confirm_change, verify
 from tests.support.failing_commits import commits_fail
 
 READ_OR_REFUSED = {
@@ -18,6 +18,7 @@ READ_OR_REFUSED = {
     Event.PASSWORD_CHANGE_FAILED,
     Event.PASSWORD_RESET_FAILED,
     Event.EMAIL_VERIFICATION_FAILED,
+    Event.EMAIL_CHANGE_FAILED,
     Event.USERS_EXPORTED,
 }
 """The events of calls that commit nothing."""
@@ -46,3 +47,10 @@ async def test_change_whose_commit_fails_records_no_event(scene, event):
 
     async with commits_fail(scene.database, users_table, sessions_table, user_tokens):
         assert await recorded(failed(anext(play, None))) == []
+
+
+async def test_email_change_whose_commit_fails_records_no_event(scene):
+    token = await scene.ask_email_change()
+
+    async with commits_fail(scene.database, users_table, user_tokens):
+        assert await recorded(failed(confirm_change(scene.users, token))) == []

@@ -18,6 +18,8 @@ from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import (
     ada,
     change,
+    confirm_change,
+    email_change,
     password_reset,
     refusal,
     reset,
@@ -32,16 +34,17 @@ TABLES = (users_table, user_profiles, sessions_table, replaced_tokens, user_toke
 
 
 class Scene:
-    """Ada with a session and both kinds of one-time tokens."""
+    """Ada with a session and all kinds of one-time tokens."""
 
     def __init__(self, users, sessions, user):
         self.users, self.sessions, self.user = users, sessions, user
-        self.session_id = self.verification = self.reset = ""
+        self.session_id = self.verification = self.reset = self.change = ""
 
     async def prepare(self):
         self.session_id = (await self.sessions.CreateSession(sign_in())).session.session_id
         self.verification = (await verification(self.users, self.user)).token
         self.reset = (await password_reset(self.users)).token
+        self.change = (await email_change(self.users, self.user)).token
 
     def of_user(self, method, **given):
         request = getattr(pb, f"{method}Request")(user_id=self.user.user_id, **given)
@@ -73,6 +76,10 @@ def reset_password(scene):
 
 def verify(scene):
     return verify_email(scene.users, scene.verification)
+
+
+def change_email(scene):
+    return confirm_change(scene.users, scene.change)
 
 
 def update(scene):
@@ -110,6 +117,7 @@ CHANGED_TABLES = {
     change_password: (users_table, sessions_table, user_tokens),
     reset_password: (users_table, sessions_table, user_tokens, password_attempts),
     verify: (users_table, user_tokens),
+    change_email: (users_table, user_tokens),
     update: (users_table, user_profiles, user_tokens),
     deactivate: (users_table, sessions_table, user_tokens),
     delete: (users_table, sessions_table, user_tokens),

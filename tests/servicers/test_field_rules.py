@@ -64,6 +64,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "new_password": "correct horse battery",
     },
     "VerifyEmailRequest": {"token": "tmu_x"},
+    "CreateEmailChangeRequest": {"user_id": str(uuid4()), "email": "ada@example.com"},
+    "ConfirmEmailChangeRequest": {"token": "tmu_x"},
     "CreatePasswordResetRequest": {"email": "ada@example.com"},
     "ResetPasswordRequest": {"token": "tmu_x", "new_password": "correct horse battery"},
     "GetSessionRequest": {"session_id": str(uuid4())},

@@ -21,7 +21,16 @@ from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.session_validation.validator import LastActivityWriter
 from tests.server.test_app import channel_to
-from tests.support.calls import NEW_PASSWORD, ada, change, refresh, sign_in, validate
+from tests.support.calls import (
+    NEW_PASSWORD,
+    ada,
+    change,
+    confirm_change,
+    email_change,
+    refresh,
+    sign_in,
+    validate,
+)
 from tests.support.settings import changed
 
 RUNS = 6
@@ -125,6 +134,8 @@ class World:
             up.CreateEmailVerificationRequest(user_id=user.user_id)
         )
         await self.users.VerifyEmail(up.VerifyEmailRequest(token=made.token))
+        moved = await email_change(self.users, user, f"{uuid4()}@example.com")
+        user = (await confirm_change(self.users, moved.token)).user
         made = await self.users.CreatePasswordReset(up.CreatePasswordResetRequest(email=user.email))
         await self.users.ResetPassword(
             up.ResetPasswordRequest(token=made.token, new_password=NEW_PASSWORD)

@@ -62,6 +62,17 @@ def verify_email(users: Any, token: str) -> Any:
     return users.VerifyEmail(user_service_pb2.VerifyEmailRequest(token=token))
 
 
+def email_change(users: Any, user: User, email: str = "new@example.com") -> Any:
+    """Request a token that changes a user's address."""
+    request = user_service_pb2.CreateEmailChangeRequest(user_id=user.user_id, email=email)
+    return users.CreateEmailChange(request)
+
+
+def confirm_change(users: Any, token: str) -> Any:
+    """Change an address with its token."""
+    return users.ConfirmEmailChange(user_service_pb2.ConfirmEmailChangeRequest(token=token))
+
+
 def password_reset(users: Any, email: str = "ada@example.com") -> Any:
     """Request a token that resets a password."""
     return users.CreatePasswordReset(user_service_pb2.CreatePasswordResetRequest(email=email))

@@ -18,6 +18,7 @@ FAILURE_EVENTS = {
     "ChangePassword": Event.PASSWORD_CHANGE_FAILED,
     "ResetPassword": Event.PASSWORD_RESET_FAILED,
     "VerifyEmail": Event.EMAIL_VERIFICATION_FAILED,
+    "ConfirmEmailChange": Event.EMAIL_CHANGE_FAILED,
 }
 
 AUDITED_FAILURES = (InvalidCredentials, EmailNotVerified, TooManyAttempts, UserTokenInvalid)

@@ -43,6 +43,8 @@ ACCESS_RULES: AccessRules = MappingProxyType(
             "ChangePassword": ACCOUNTS,
             "CreateEmailVerification": ACCOUNTS,
             "VerifyEmail": ACCOUNTS,
+            "CreateEmailChange": ACCOUNTS,
+            "ConfirmEmailChange": ACCOUNTS,
             "CreatePasswordReset": ACCOUNTS,
             "ResetPassword": ACCOUNTS,
             "ImportUsers": ADMIN,

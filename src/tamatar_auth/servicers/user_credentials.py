@@ -22,9 +22,10 @@ from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
-from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
+from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner, TokenPurpose
 
 VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
+CHANGE = TokenPurpose.EMAIL_CHANGE
 
 
 class CredentialMethods:
@@ -86,6 +87,35 @@ class CredentialMethods:
             await tx.user_tokens.consume(VERIFICATION, digest)
         audit.record(Event.EMAIL_VERIFIED, user_id=user.id)
         return pb.VerifyEmailResponse(user=user_message(user))
+
+    async def CreateEmailChange(
+        self, request: pb.CreateEmailChangeRequest, context: Context
+    ) -> pb.CreateEmailChangeResponse:
+        email, token = normalize_email(request.email), UserToken.issue()
+        lifetime = self._lifetimes.email_verification_lifetime
+        async with self._database.transaction() as tx:
+            user = await tx.users.get(UUID(request.user_id))
+            change = EmailChange(TokenOwner(user.id, user.email), email)
+            # No lookup of the new address, so that nothing shows whether another user has it.
+            expires = await tx.user_tokens.issue_change(change, token.digest, lifetime)
+        audit.record(Event.EMAIL_CHANGE_CREATED, user_id=user.id)
+        return pb.CreateEmailChangeResponse(
+            token=token.text, expire_time=timestamp(expires), email=change.new_email
+        )
+
+    async def ConfirmEmailChange(
+        self, request: pb.ConfirmEmailChangeRequest, context: Context
+    ) -> pb.ConfirmEmailChangeResponse:
+        digest = token_digest(request.token)
+        async with self._database.transaction() as tx:
+            change = await tx.user_tokens.get_change(digest)
+            user = await tx.credentials.change_email(change)
+            await tx.user_tokens.consume(CHANGE, digest)
+            await tx.user_tokens.revoke(user.id)
+        audit.record(Event.EMAIL_CHANGED, user_id=user.id)
+        return pb.ConfirmEmailChangeResponse(
+            user=user_message(user), previous_email=change.owner.email
+        )
 
     async def CreatePasswordReset(
         self, request: pb.CreatePasswordResetRequest, context: Context

@@ -183,7 +183,10 @@ class UserTokenColumns(TypedColumns):
     )
     purpose: Named[str] = Column(String(30), primary_key=True)
     token_digest: Named[bytes] = Column(LargeBinary)
+    # The user's address at that time. The token is void if the user has another one.
     email: Named[str] = Column(String(255, collation="C"))
+    # The address that an `email_change` sets. Tokens of other purposes have none.
+    new_email: Named[str | None] = Column(String(255, collation="C"))
     created_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
     expires_at: Named[datetime] = Column(_MOMENT)
 
@@ -193,6 +196,9 @@ user_tokens = Table(
     metadata,
     UserTokenColumns,
     CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
+    CheckConstraint(
+        "(new_email IS NOT NULL) = (purpose = 'email_change')", name="new_email_of_change"
+    ),
     Index("uq_user_tokens_token_digest", "token_digest", unique=True),
     Index("idx_user_token_expires", "expires_at"),
 )

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
 from tamatar_auth.storage.repositories.credentials import NO_CREDENTIALS, Credentials
-from tamatar_auth.storage.repositories.user_tokens import TokenOwner
+from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner
 from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.tables import users
 from tests.support.rows import new_user
@@ -234,6 +234,14 @@ class TestChanges:
 
         assert (user.email_verified, user.version) == (True, ada.version + 2)
 
+    async def test_change_email_sets_it_verified_and_raises_version(self, do, change, owner, ada):
+        await change("update", ada.id, {"email_verified": False})
+
+        user = await do("change_email", EmailChange(owner, "new@example.com"))
+
+        assert (user.email, user.email_verified) == ("new@example.com", True)
+        assert user.version == ada.version + 2
+
     @pytest.mark.parametrize("how", ["inactive", "deleted", "another address", "unknown"])
     async def test_token_of_changed_owner_is_refused(self, do, change, owner, stored, how):
         if how in GONE:
@@ -248,6 +256,8 @@ class TestChanges:
             await do("reset", owner, NEW_HASH)
         with pytest.raises(UserTokenInvalid):
             await do("verify_email", owner)
+        with pytest.raises(UserTokenInvalid):
+            await do("change_email", EmailChange(owner, "third@example.com"))
 
         assert await stored() == HASH
 
@@ -259,6 +269,7 @@ class TestChanges:
             await do("replace", replace(checked, password_hash=NEW_HASH), HASH),
             await do("verify_email", owner),
             await do("reset", owner, NEW_HASH),
+            await do("change_email", EmailChange(owner, "new@example.com")),
         ]
 
         for secret in (HASH, NEW_HASH):

@@ -18,7 +18,7 @@ from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
 from tamatar_auth.storage.repositories.user_import import ImportedUser
-from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
+from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner, TokenPurpose
 from tamatar_auth.storage.repositories.users import NewUser
 from tamatar_auth.storage.tables import metadata
 from tests.support.rows import new_session
@@ -29,6 +29,7 @@ OTHER_ADA = NewUser(id=UUID(int=2), email="ada@example.com", request_id=ID)
 IMPORTED = ImportedUser(user=OTHER_ADA, profile=ProfileRow())
 CHECKED = Credentials(ID, "ada@example.com", "hash", is_active=True)
 OWNER = TokenOwner(ID, "ada@example.com")
+CHANGE = EmailChange(OWNER, "new@example.com")
 KEYS = AttemptKeys(typed=DIGEST, account=b"a" * 32, user_id=None)
 RESET = TokenPurpose.PASSWORD_RESET
 
@@ -70,9 +71,12 @@ CALLS = [
     ("credentials.replace", lambda replace: replace(CHECKED, "hash")),
     ("credentials.reset", lambda reset: reset(OWNER, "hash")),
     ("credentials.verify_email", lambda verify: verify(OWNER)),
+    ("credentials.change_email", lambda change: change(CHANGE)),
     ("user_tokens.issue", lambda issue: issue(RESET, OWNER, DIGEST, DAY)),
     ("user_tokens.get", lambda get: get(RESET, DIGEST)),
     ("user_tokens.consume", lambda consume: consume(RESET, DIGEST)),
+    ("user_tokens.issue_change", lambda issue: issue(CHANGE, DIGEST, DAY)),
+    ("user_tokens.get_change", lambda get: get(DIGEST)),
     ("user_tokens.revoke", lambda revoke: revoke(ID)),
     (
         "user_tokens.issue_reset",

@@ -6,13 +6,15 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from tamatar_auth.errors.users import UserTokenInvalid
-from tamatar_auth.storage.repositories.user_tokens import TokenOwner, TokenPurpose
+from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner, TokenPurpose
 from tamatar_auth.storage.tables import password_attempts, user_tokens
 from tests.support.rows import new_user
 
 VERIFICATION, RESET = TokenPurpose.EMAIL_VERIFICATION, TokenPurpose.PASSWORD_RESET
+CHANGE = TokenPurpose.EMAIL_CHANGE
 DIGEST, NEWER, STAND_IN = b"d" * 32, b"n" * 32, b"s" * 32
 LIFETIME = timedelta(minutes=10)
 
@@ -105,6 +107,33 @@ async def test_issue_replaces_older_token_of_purpose(do, owner, rows, age):
     assert await do("get", RESET, NEWER) == moved
     with pytest.raises(UserTokenInvalid):
         await do("get", RESET, DIGEST)
+
+
+async def test_issue_change_replaces_older_token_and_address(do, owner, rows):
+    older = EmailChange(owner, "older@example.com")
+    newer = EmailChange(owner._replace(email="moved@example.com"), "newer@example.com")
+    await do("issue_change", older, DIGEST, LIFETIME)
+
+    expires = await do("issue_change", newer, NEWER, LIFETIME)
+
+    (row,) = await rows()
+    assert row.expires_at == expires == row.created_at + LIFETIME
+    assert await do("get_change", NEWER) == newer
+    assert await do("consume", CHANGE, NEWER) == newer.owner
+    for digest in (DIGEST, NEWER):
+        with pytest.raises(UserTokenInvalid):
+            await do("get_change", digest)
+
+
+@pytest.mark.parametrize("purpose", [RESET, CHANGE])
+async def test_only_email_change_has_new_email(do, owner, age, purpose):
+    if purpose is RESET:
+        await do("issue", RESET, owner, DIGEST, LIFETIME)
+    else:
+        await do("issue_change", EmailChange(owner, "new@example.com"), DIGEST, LIFETIME)
+
+    with pytest.raises(IntegrityError, match="ck_user_tokens_new_email_of_change"):
+        await age(new_email="new@example.com" if purpose is RESET else None)
 
 
 async def test_tokens_of_two_purposes_are_independent(do, owner):

@@ -105,6 +105,16 @@ class UserServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailResponse.FromString,
                 _registered_method=True)
+        self.CreateEmailChange = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/CreateEmailChange',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailChangeRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailChangeResponse.FromString,
+                _registered_method=True)
+        self.ConfirmEmailChange = channel.unary_unary(
+                '/tamatar.auth.v1.UserService/ConfirmEmailChange',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ConfirmEmailChangeRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ConfirmEmailChangeResponse.FromString,
+                _registered_method=True)
         self.CreatePasswordReset = channel.unary_unary(
                 '/tamatar.auth.v1.UserService/CreatePasswordReset',
                 request_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreatePasswordResetRequest.SerializeToString,
@@ -176,6 +186,10 @@ class UserServiceServicer(object):
 
     def UpdateUser(self, request, context):
         """Changes the fields that the mask names, and no other fields.
+
+        A change of `email` is for admins and imports: it takes effect at once,
+        without a proof that the user reads the new address. For a change that the
+        user requests, call CreateEmailChange.
 
         Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
         ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
@@ -264,6 +278,36 @@ class UserServiceServicer(object):
         address was changed since.
 
         Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEmailChange(self, request, context):
+        """Creates a one-time token that changes the user's email address. The caller
+        sends it to the new address. Until ConfirmEmailChange the old address stays
+        in force: it signs in and receives password resets. An earlier token of the
+        user for this purpose no longer works.
+
+        The response is the same if another user has the new address:
+        ConfirmEmailChange checks that. Ask the person for the password before the
+        call, because it is the first step of taking over an account.
+
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmEmailChange(self, request, context):
+        """Changes the address to the one that the token was created for, and verifies
+        it, unless the user's address was changed since. All other one-time tokens
+        of the user stop working. Sessions stay valid, because the password is
+        unchanged: RevokeUserSessions ends them.
+
+        Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`, and with ALREADY_EXISTS
+        `EMAIL_TAKEN` if another user has the new address now. After that the token
+        still works.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -391,6 +435,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.VerifyEmail,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailResponse.SerializeToString,
+            ),
+            'CreateEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEmailChange,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailChangeRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailChangeResponse.SerializeToString,
+            ),
+            'ConfirmEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmEmailChange,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ConfirmEmailChangeRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_user__service__pb2.ConfirmEmailChangeResponse.SerializeToString,
             ),
             'CreatePasswordReset': grpc.unary_unary_rpc_method_handler(
                     servicer.CreatePasswordReset,
@@ -792,6 +846,60 @@ class UserService(object):
             '/tamatar.auth.v1.UserService/VerifyEmail',
             tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_user__service__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/CreateEmailChange',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailChangeRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.CreateEmailChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.UserService/ConfirmEmailChange',
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ConfirmEmailChangeRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_user__service__pb2.ConfirmEmailChangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,10 @@ class UserServiceStub:
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
     """Changes the fields that the mask names, and no other fields.
 
+    A change of `email` is for admins and imports: it takes effect at once,
+    without a proof that the user reads the new address. For a change that the
+    user requests, call CreateEmailChange.
+
     Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
     ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
     """
@@ -112,6 +116,28 @@ class UserServiceStub:
     address was changed since.
 
     Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+    """
+    CreateEmailChange: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailChangeRequest, _user_service_pb2.CreateEmailChangeResponse]
+    """Creates a one-time token that changes the user's email address. The caller
+    sends it to the new address. Until ConfirmEmailChange the old address stays
+    in force: it signs in and receives password resets. An earlier token of the
+    user for this purpose no longer works.
+
+    The response is the same if another user has the new address:
+    ConfirmEmailChange checks that. Ask the person for the password before the
+    call, because it is the first step of taking over an account.
+
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
+    """
+    ConfirmEmailChange: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ConfirmEmailChangeRequest, _user_service_pb2.ConfirmEmailChangeResponse]
+    """Changes the address to the one that the token was created for, and verifies
+    it, unless the user's address was changed since. All other one-time tokens
+    of the user stop working. Sessions stay valid, because the password is
+    unchanged: RevokeUserSessions ends them.
+
+    Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`, and with ALREADY_EXISTS
+    `EMAIL_TAKEN` if another user has the new address now. After that the token
+    still works.
     """
     CreatePasswordReset: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreatePasswordResetRequest, _user_service_pb2.CreatePasswordResetResponse]
     """Creates a one-time token that allows its holder to set a new password. The
@@ -177,6 +203,10 @@ class UserServiceAsyncStub(UserServiceStub):
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes the fields that the mask names, and no other fields.
 
+    A change of `email` is for admins and imports: it takes effect at once,
+    without a proof that the user reads the new address. For a change that the
+    user requests, call CreateEmailChange.
+
     Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
     ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
     """
@@ -232,6 +262,28 @@ class UserServiceAsyncStub(UserServiceStub):
     address was changed since.
 
     Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+    """
+    CreateEmailChange: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateEmailChangeRequest, _user_service_pb2.CreateEmailChangeResponse]  # type: ignore[assignment]
+    """Creates a one-time token that changes the user's email address. The caller
+    sends it to the new address. Until ConfirmEmailChange the old address stays
+    in force: it signs in and receives password resets. An earlier token of the
+    user for this purpose no longer works.
+
+    The response is the same if another user has the new address:
+    ConfirmEmailChange checks that. Ask the person for the password before the
+    call, because it is the first step of taking over an account.
+
+    Fails with NOT_FOUND `USER_NOT_FOUND`.
+    """
+    ConfirmEmailChange: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ConfirmEmailChangeRequest, _user_service_pb2.ConfirmEmailChangeResponse]  # type: ignore[assignment]
+    """Changes the address to the one that the token was created for, and verifies
+    it, unless the user's address was changed since. All other one-time tokens
+    of the user stop working. Sessions stay valid, because the password is
+    unchanged: RevokeUserSessions ends them.
+
+    Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`, and with ALREADY_EXISTS
+    `EMAIL_TAKEN` if another user has the new address now. After that the token
+    still works.
     """
     CreatePasswordReset: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreatePasswordResetRequest, _user_service_pb2.CreatePasswordResetResponse]  # type: ignore[assignment]
     """Creates a one-time token that allows its holder to set a new password. The
@@ -329,6 +381,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.UpdateUserResponse, _abc.Awaitable[_user_service_pb2.UpdateUserResponse]]:
         """Changes the fields that the mask names, and no other fields.
+
+        A change of `email` is for admins and imports: it takes effect at once,
+        without a proof that the user reads the new address. For a change that the
+        user requests, call CreateEmailChange.
 
         Fails with NOT_FOUND `USER_NOT_FOUND`, ABORTED `ETAG_MISMATCH`,
         ALREADY_EXISTS `EMAIL_TAKEN` or `USERNAME_TAKEN`.
@@ -433,6 +489,40 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         address was changed since.
 
         Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateEmailChange(
+        self,
+        request: _user_service_pb2.CreateEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.CreateEmailChangeResponse, _abc.Awaitable[_user_service_pb2.CreateEmailChangeResponse]]:
+        """Creates a one-time token that changes the user's email address. The caller
+        sends it to the new address. Until ConfirmEmailChange the old address stays
+        in force: it signs in and receives password resets. An earlier token of the
+        user for this purpose no longer works.
+
+        The response is the same if another user has the new address:
+        ConfirmEmailChange checks that. Ask the person for the password before the
+        call, because it is the first step of taking over an account.
+
+        Fails with NOT_FOUND `USER_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmEmailChange(
+        self,
+        request: _user_service_pb2.ConfirmEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ConfirmEmailChangeResponse, _abc.Awaitable[_user_service_pb2.ConfirmEmailChangeResponse]]:
+        """Changes the address to the one that the token was created for, and verifies
+        it, unless the user's address was changed since. All other one-time tokens
+        of the user stop working. Sessions stay valid, because the password is
+        unchanged: RevokeUserSessions ends them.
+
+        Fails with UNAUTHENTICATED `USER_TOKEN_INVALID`, and with ALREADY_EXISTS
+        `EMAIL_TAKEN` if another user has the new address now. After that the token
+        still works.
         """
 
     @_abc_1.abstractmethod

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, Update, bindparam, case, func, sel
 
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
 from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.user_tokens import TokenOwner
+from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import users
 
@@ -79,6 +79,7 @@ _reset = _update_owned.values(
     password_hash=bindparam("new_hash"), email_verified=True, version=_next_version
 )
 _verify_email = _update_owned.values(email_verified=True, version=_next_version)
+_change_email = _verify_email.values(email=bindparam("new_email"))
 
 
 class CredentialRepository(Repository):
@@ -122,6 +123,15 @@ class CredentialRepository(Repository):
     async def verify_email(self, owner: TokenOwner) -> UserRow:
         """Mark the address of a token's owner as verified, or raise `UserTokenInvalid`."""
         return await self._change_owned(_verify_email, owner, {})
+
+    async def change_email(self, change: EmailChange) -> UserRow:
+        """Set the new address of a token's owner as verified, or raise `UserTokenInvalid`.
+
+        PostgreSQL's constraint raises `EmailTaken`.
+        """
+        return await self._change_owned(
+            _change_email, change.owner, {"new_email": change.new_email}
+        )
 
     async def _find(self, statement: Select[Any], value: object) -> Credentials:
         row = (await self._connection.execute(statement, {"value": value})).one_or_none()

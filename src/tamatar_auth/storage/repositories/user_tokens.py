@@ -21,6 +21,7 @@ class TokenPurpose(StrEnum):
 
     EMAIL_VERIFICATION = "email_verification"
     PASSWORD_RESET = "password_reset"  # noqa: S105 - a purpose
+    EMAIL_CHANGE = "email_change"
 
 
 class TokenOwner(NamedTuple):
@@ -28,6 +29,13 @@ class TokenOwner(NamedTuple):
 
     user_id: UUID
     email: str
+
+
+class EmailChange(NamedTuple):
+    """A pending change of address: the owner of its token, and the new address."""
+
+    owner: TokenOwner
+    new_email: str
 
 
 _columns = user_tokens.c
@@ -40,20 +48,22 @@ _is_valid = (
 )
 
 
-def _replacing(new: Insert) -> Insert:
-    """Let a new token replace the user's previous one of its purpose."""
-    changed = ("token_digest", "email", "created_at", "expires_at")
+def _replacing(new: Insert, *more: str) -> Insert:
+    """Let a new token replace the user's previous one of its purpose, with `more` columns."""
+    changed = ("token_digest", "email", "created_at", "expires_at", *more)
     return new.on_conflict_do_update(
         index_elements=[_columns.user_id, _columns.purpose],
         set_={name: new.excluded[name] for name in changed},
     )
 
 
-_issue = (
-    _replacing(insert(user_tokens).values(created_at=func.now(), expires_at=_expiry))
-    .returning(_columns.expires_at)
+_new_token = (
+    insert(user_tokens)
+    .values(created_at=func.now(), expires_at=_expiry)
     .execution_options(summary="INSERT user_tokens")
 )
+_issue = _replacing(_new_token).returning(_columns.expires_at)
+_issue_change = _replacing(_new_token, "new_email").returning(_columns.expires_at)
 
 
 def _issue_reset_statement() -> Select[*tuple[Any, ...]]:
@@ -96,6 +106,7 @@ def _issue_reset_statement() -> Select[*tuple[Any, ...]]:
 
 _issue_reset = _issue_reset_statement()
 _find = select(*_owner_columns).where(_is_valid).execution_options(summary="SELECT user_tokens")
+_find_change = _find.add_columns(_columns.new_email)
 _consume = (
     delete(user_tokens)
     .where(_is_valid)
@@ -128,6 +139,20 @@ class UserTokenRepository(Repository):
         }
         return (await self._connection.execute(_issue, values)).scalar_one()
 
+    async def issue_change(
+        self, change: EmailChange, token_digest: bytes, lifetime: timedelta
+    ) -> datetime:
+        """Store a token that changes an address, as `issue` does."""
+        values = {
+            "user_id": change.owner.user_id,
+            "email": change.owner.email,
+            "new_email": change.new_email,
+            "purpose": TokenPurpose.EMAIL_CHANGE,
+            "token_digest": token_digest,
+            "lifetime": lifetime,
+        }
+        return (await self._connection.execute(_issue_change, values)).scalar_one()
+
     async def issue_reset(
         self, email: str, token_digest: bytes, lifetime: timedelta, *, stand_in: bytes
     ) -> tuple[UUID | None, datetime]:
@@ -153,6 +178,12 @@ class UserTokenRepository(Repository):
         """Return the owner of a token, or raise `UserTokenInvalid`. The token stays valid."""
         values = {"of_purpose": purpose, "digest": token_digest}
         return TokenOwner._make(await self._one(_find, values, UserTokenInvalid))
+
+    async def get_change(self, token_digest: bytes) -> EmailChange:
+        """Return the change of a token, or raise `UserTokenInvalid`. The token stays valid."""
+        values = {"of_purpose": TokenPurpose.EMAIL_CHANGE, "digest": token_digest}
+        row = await self._one(_find_change, values, UserTokenInvalid)
+        return EmailChange(TokenOwner(row.user_id, row.email), row.new_email)
 
     async def consume(self, purpose: TokenPurpose, token_digest: bytes) -> TokenOwner:
         """Delete a token and return its owner, or raise `UserTokenInvalid`.
