@@ -4,10 +4,12 @@ import asyncio
 import contextvars
 import json
 
+import grpc
 import pytest
+from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
-from tamatar_auth.client import aio, find_current_session
+from tamatar_auth.client import AuthError, SessionGuard, aio, connect, find_current_session
 from tamatar_auth.client.asgi import SCOPE_KEY, SessionMiddleware
 
 
@@ -30,7 +32,7 @@ async def application(scope, receive, send):
         await send({"type": f"{scope['type']}.startup.complete"})
 
 
-async def asked(app, path="/", headers=(), kind="http"):
+async def asked(app, path="/", headers=(), kind="http", method="GET"):
     """Return the messages that an application sends."""
     sent = []
 
@@ -40,7 +42,7 @@ async def asked(app, path="/", headers=(), kind="http"):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": kind, "path": path, "headers": [*headers]}
+    scope = {"type": kind, "method": method, "path": path, "headers": [*headers]}
     await app(scope, receive, send)
     return sent
 
@@ -140,6 +142,84 @@ class TestSessions:
             assert await refusal(app, headers=[bearer("tms_one")]) == (503, None)
             (closed,) = await asked(app, headers=[bearer("tms_one")], kind="websocket")
         assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
+
+
+class TestErrors:
+    """Errors that do not pass with time. The framework answers them with 500."""
+
+    async def test_closed_client_raises_instead_of_try_later(self):
+        auth = aio.connect("127.0.0.1:1")
+        app = SessionMiddleware(application, aio.SessionGuard(auth))
+        await auth.close()
+
+        with pytest.raises(grpc.aio.UsageError, match="the client is closed"):
+            await asked(app, headers=[bearer("tms_one")])
+
+    async def test_error_of_token_function_raises(self):
+        async with aio.connect("127.0.0.1:1", token=lambda: len(None)) as auth:
+            app = SessionMiddleware(application, aio.SessionGuard(auth))
+
+            with pytest.raises(TypeError):
+                await asked(app, headers=[bearer("tms_one")])
+
+    @pytest.mark.parametrize("code", [StatusCode.INTERNAL, StatusCode.UNIMPLEMENTED])
+    async def test_lasting_error_of_service_raises(self, scripted, code):
+        scripted.refusals = [code] * 10
+        async with aio.connect(scripted.address) as auth:
+            app = SessionMiddleware(application, aio.SessionGuard(auth, max_age=0))
+
+            with pytest.raises(AuthError, match=code.name):
+                await asked(app, headers=[bearer("tms_one")])
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            *(StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED),
+            *(StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED),
+        ],
+    )
+    async def test_passing_error_of_service_is_unavailable(self, scripted, code):
+        scripted.refusals = [code] * 10
+        async with aio.connect(scripted.address) as auth:
+            app = SessionMiddleware(application, aio.SessionGuard(auth, max_age=0))
+
+            assert await refusal(app, headers=[bearer("tms_one")]) == (503, None)
+
+    def test_guard_of_blocking_client_is_refused(self):
+        with connect("127.0.0.1:1") as auth, pytest.raises(TypeError, match=r"client\.aio"):
+            SessionMiddleware(application, SessionGuard(auth))
+
+
+class TestPreflights:
+    """Preflights of CORS, which browsers send without credentials."""
+
+    async def test_preflight_needs_no_session(self, app):
+        headers = [(b"origin", b"https://shop.test"), (b"access-control-request-method", b"PUT")]
+
+        assert await answer(app, headers=headers, method="OPTIONS") == (200, b"anonymous")
+        token = bearer("tms_unknown")
+        assert await answer(app, headers=[*headers, token], method="OPTIONS") == (200, b"anonymous")
+
+    @pytest.mark.parametrize(
+        ("method", "names"),
+        [
+            ("OPTIONS", []),
+            ("OPTIONS", [b"origin"]),
+            ("OPTIONS", [b"access-control-request-method"]),
+            ("GET", [b"origin", b"access-control-request-method"]),
+        ],
+    )
+    async def test_request_like_a_preflight_needs_a_session(self, app, method, names):
+        headers = [(name, b"GET") for name in names]
+
+        assert (await refusal(app, headers=headers, method=method))[0] == 401
+
+    async def test_websocket_like_a_preflight_needs_a_session(self, app):
+        headers = [(b"origin", b"https://shop.test"), (b"access-control-request-method", b"GET")]
+
+        (closed,) = await asked(app, headers=headers, kind="websocket", method="OPTIONS")
+
+        assert closed["code"] == 4401
 
 
 class TestWebsockets:

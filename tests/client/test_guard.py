@@ -188,21 +188,23 @@ class TestStreams:
                 await asyncio.sleep(0.01)
 
     @pytest.mark.parametrize("kind", SHOPS)
-    async def test_stream_that_cannot_be_rechecked_ends(self, fake, kind):
+    @pytest.mark.parametrize("cause", ["outage", "error"])
+    async def test_stream_that_cannot_be_rechecked_ends(self, fake, kind, cause):
         started, token = fake.start_session(fake.add_user("ada@example.com")), Token()
         options = {"own_token": token, "recheck": 0.05, "max_age": 0}
         async with shop(kind, fake.address, **options) as channel:
             metadata = Customer(channel, started).metadata
             answers = channel.unary_stream(SHOP + "unary_stream")(b"1000000000", metadata=metadata)
             assert await anext(aiter(answers)) == b"ada@example.com"
-            token.is_away = True
+            token.is_away, fake.is_available = cause == "error", cause == "error"
 
             async def read_all():
                 async with asyncio.timeout(PATIENCE):
                     async for _ in answers:
                         await asyncio.sleep(0.001)
 
-            assert (await refusal(read_all()))[0] is StatusCode.UNAVAILABLE
+            expected = {"outage": StatusCode.UNAVAILABLE, "error": StatusCode.INTERNAL}[cause]
+            assert (await refusal(read_all()))[0] is expected
 
 
 class TestCredentials:
@@ -237,9 +239,10 @@ class TestCredentials:
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await Customer(channel, "tms_one").ask("unary_unary")
 
-        assert raised.value.code() is StatusCode.UNAVAILABLE
+        assert raised.value.code() is StatusCode.INTERNAL
         assert "tmc_secret" not in f"{raised.value.details()}"
-        assert "a session cannot be checked: RuntimeError" in caplog.text
+        assert "the check of a session failed: RuntimeError" in caplog.text
+        assert "test_guard.py" in caplog.text
         assert not [each for each in caplog.records if "tmc_secret" in each.getMessage()]
 
     @pytest.mark.parametrize("kind", SHOPS)
@@ -286,6 +289,39 @@ class TestMethods:
             )
         assert "a session cannot be checked" in caplog.text
         assert "tms_one" not in caplog.text
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_lasting_error_of_service_is_internal(self, scripted, kind, caplog):
+        scripted.refusals = [StatusCode.INTERNAL] * 100
+        async with shop(kind, scripted.address) as channel:
+            assert await refusal(Customer(channel, "tms_one").ask("unary_unary")) == (
+                StatusCode.INTERNAL,
+                "",
+            )
+        assert "the check of a session failed: INTERNAL" in caplog.text
+
+    @pytest.mark.parametrize("kind", SHOPS)
+    async def test_closed_client_is_internal_and_logged(self, fake, kind, caplog):
+        async with contextlib.AsyncExitStack() as stack:
+            if SHOPS[kind] is None:
+                auth = client.connect(fake.address)
+                running = blocking_shop(SessionGuard(auth, max_age=0))
+                auth.close()
+            else:
+                closed = aio.connect(fake.address)
+                running = aio_shop(aio.SessionGuard(closed, max_age=0), SHOPS[kind]())
+                await closed.close()
+            address = await stack.enter_async_context(running)
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            status, _ = await refusal(Customer(channel, "tms_one").ask("unary_unary"))
+
+        assert status is StatusCode.INTERNAL
+        assert "the check of a session failed" in caplog.text
+
+    def test_guard_with_client_of_other_kind_is_refused(self):
+        for guard, module in ((SessionGuard, aio), (aio.SessionGuard, client)):
+            with pytest.raises(TypeError, match="this guard needs a client of"):
+                guard(module.connect("localhost:1"))
 
     def test_health_and_reflection_are_open_by_default(self):
         def handler_of(guard, method):

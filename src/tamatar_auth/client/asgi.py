@@ -1,16 +1,14 @@
 """The guard of an ASGI application: it rejects requests without a valid session."""
 
-import json
-import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http import HTTPStatus
 from typing import Any
 
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
 from tamatar_auth.client.current_session import bound_session
-from tamatar_auth.client.guard_rules import CallRejected, RecheckTimer, as_tuple, extract_token
+from tamatar_auth.client.guard_rules import CallRejected, RecheckTimer
+from tamatar_auth.client.web_rules import RequestRules, is_preflight, problem
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -30,8 +28,10 @@ class SessionMiddleware:
 
     Other requests get the status 401 with the reason of the service, or 503 if the service does
     not answer. Other websockets are closed with 4401 or 1013 before they are accepted. The token is
-    in the header `Authorization` after `Bearer`, or in a cookie if one is named.
-    `current_session()` and `scope["tamatar_auth.session"]` return the session.
+    in the header `Authorization` after `Bearer`, or in a cookie if one is named. Preflights of CORS
+    need no session. `current_session()` and `scope["tamatar_auth.session"]` return the session.
+
+    An error that does not pass with time, such as a closed client, is raised.
 
     The session of a websocket is checked again before a message if the last check is as old as
     the guard's `recheck`. An HTTP request is checked once.
@@ -42,7 +42,7 @@ class SessionMiddleware:
     def __init__(
         self,
         app: Application,
-        guard: SessionGuard,
+        guard: SessionGuard | Callable[[], SessionGuard],
         *,
         open_paths: Iterable[str] = (),
         optional_paths: Iterable[str] = (),
@@ -50,61 +50,51 @@ class SessionMiddleware:
     ) -> None:
         """Wrap an application.
 
+        - `guard`: the guard, or a function that returns it, if it is made in the lifespan.
         - `open_paths`: paths that need no session: `/health`, or all of `/static/*`.
         - `optional_paths`: paths that need no session, but reject an invalid one.
         - `cookie`: the cookie that may have the token if there is no header. Browsers send cookies
           with forged requests as well, so set `SameSite` and defend against such requests.
         """
-        self._app, self._guard, self._cookie = app, guard, cookie
-        self._open, self._optional = _PathSet(open_paths), _PathSet(optional_paths)
+        if not isinstance(guard, SessionGuard) and not callable(guard):
+            raise TypeError("this middleware needs a guard of tamatar_auth.client.aio")
+        self._app, self._guard = app, guard
+        self._rules = RequestRules(
+            open_paths=open_paths, optional_paths=optional_paths, cookie=cookie
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, or reject it."""
-        if scope["type"] == "lifespan" or scope["path"] in self._open:
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        try:
-            token = self._find_token(scope["headers"])
-            if token is None and scope["path"] not in self._optional:
-                raise CallRejected.unknown_session()
-            session = await self._guard.session(token) if token else None
-        except CallRejected as rejection:
-            await _reject(scope, receive, send, rejection)
-            return
-        if scope["type"] == "websocket" and token:
-            websocket = _GuardedWebSocket(self._guard, token, receive, send)
-            receive, send = websocket.receive, websocket.send
+        session = token = None
+        if not self._is_open(scope):
+            guard = self._guard if isinstance(self._guard, SessionGuard) else self._guard()
+            try:
+                token = self._find_token(scope)
+                session = await guard.session(token) if token else None
+            except CallRejected as rejection:
+                await _reject(scope, receive, send, rejection)
+                return
+            if scope["type"] == "websocket" and token:
+                websocket = _GuardedWebSocket(guard, token, receive, send)
+                receive, send = websocket.receive, websocket.send
         with bound_session(session):
             await self._app({**scope, SCOPE_KEY: session}, receive, send)
 
-    def _find_token(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        authorizations = [value for name, value in headers if name == b"authorization"]
-        if len(authorizations) > 1:
-            raise CallRejected.unknown_session()
-        if authorizations:
-            return extract_token(authorizations[0].decode("latin-1"), is_bearer=True)
-        if self._cookie is None:
-            return None
-        cookies = ";".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
-        pairs = [part.strip().partition("=") for part in cookies.split(";")]
-        values = {value for name, _, value in pairs if name == self._cookie}
-        if len(values) > 1:
-            raise CallRejected.unknown_session()
-        return extract_token(values.pop(), is_bearer=False) if values else None
+    def _is_open(self, scope: Scope) -> bool:
+        names = (name.decode("latin-1") for name, _ in scope["headers"])
+        return self._rules.is_open(scope["path"]) or (
+            scope["type"] == "http" and is_preflight(scope["method"], names)
+        )
 
-
-class _PathSet:
-    """Paths, and prefixes that end with `/*`."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        paths = as_tuple(paths)
-        self._exact = frozenset(paths)
-        self._prefixes = tuple(path[:-1] for path in paths if path.endswith("/*"))
-
-    def __contains__(self, path: str) -> bool:
-        # The application may resolve /static/../admin to /admin.
-        is_plain = not re.search(r"//|\\|/\.{1,2}(/|$)", path)
-        return is_plain and (path in self._exact or path.startswith(self._prefixes or ("\0",)))
+    def _find_token(self, scope: Scope) -> str | None:
+        authorizations, cookies = (
+            [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+            for wanted in (b"authorization", b"cookie")
+        )
+        return self._rules.find_token(scope["path"], authorizations, cookies)
 
 
 class _GuardedWebSocket:
@@ -146,18 +136,9 @@ async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRej
         await receive()  # websocket.connect
         await send(_close_message(rejection))
         return
-    is_unauthenticated = rejection.code is StatusCode.UNAUTHENTICATED
-    status = HTTPStatus.UNAUTHORIZED if is_unauthenticated else HTTPStatus.SERVICE_UNAVAILABLE
-    problem = {"title": status.phrase, "status": status.value, "detail": rejection.message}
-    body = json.dumps(problem | ({"reason": rejection.reason} if rejection.reason else {})).encode()
-    hint = (b"www-authenticate", b"Bearer") if is_unauthenticated else (b"retry-after", b"1")
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        hint,
-    ]
-    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    status, headers, body = problem(rejection)
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
 

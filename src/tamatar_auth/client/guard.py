@@ -8,12 +8,14 @@ import grpc
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
 from tamatar_auth.client.connect import AuthClient
 from tamatar_auth.client.current_session import CurrentSession, as_current_session, bound_session
+from tamatar_auth.client.errors import AuthError
 from tamatar_auth.client.guard_rules import (
     CallRejected,
     GuardConfig,
     GuardOptions,
     RecheckTimer,
     SessionRequirement,
+    as_rejection,
     find_token,
 )
 from tamatar_auth.client.invalidation import SessionWatcher
@@ -36,6 +38,8 @@ class SessionGuard(grpc.ServerInterceptor):
 
     def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
         """Guard with a client of the service. `GuardOptions` explains the options."""
+        if not isinstance(auth, AuthClient):
+            raise TypeError("this guard needs a client of tamatar_auth.client.connect")
         config = GuardConfig(**options)
         self._auth = auth
         self._rules, self._key = config.rules, config.metadata_key
@@ -45,7 +49,10 @@ class SessionGuard(grpc.ServerInterceptor):
         self._watcher = SessionWatcher(auth, self._cache) if self._cache is not None else None
 
     def session(self, token: str) -> CurrentSession:
-        """Return the session of a token, or raise `CallRejected` if it is not valid."""
+        """Return the session of a token.
+
+        Raises `CallRejected` if the session is not valid, or if the service does not answer.
+        """
         if self._cache is None or self._watcher is None:
             return as_current_session(self._validate(token))
         self._watcher.begin()
@@ -64,7 +71,7 @@ class SessionGuard(grpc.ServerInterceptor):
     def _validate(self, token: str) -> ValidateSessionResponse:
         try:
             return self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
-        except Exception as error:  # noqa: BLE001 - such as a token that cannot be read
+        except AuthError as error:
             raise CallRejected.from_error(error) from None
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -90,24 +97,19 @@ def admission(
     """Return a function that admits a call by the session token in its metadata."""
 
     def admit(context: Any) -> tuple[CurrentSession | None, Recheck]:
-        def check(token: str | None) -> CurrentSession | None:
-            if token is None and requirement is SessionRequirement.REQUIRED:
-                raise CallRejected.unknown_session()
-            return get_session(token) if token else None
-
         def recheck_if_due() -> None:
-            if timer.is_due():
+            if token and timer.is_due():
                 try:
-                    check(token)
-                except CallRejected as rejection:
-                    rejection.abort(context)
+                    get_session(token)
+                except Exception as error:  # noqa: BLE001 - gRPC would send its text
+                    as_rejection(error).abort(context)
 
         timer = RecheckTimer(recheck)
         try:
-            token = find_token(context.invocation_metadata(), key)
-            return check(token), recheck_if_due
-        except CallRejected as rejection:
-            rejection.abort(context)
+            token = find_token(context.invocation_metadata(), key, requirement)
+            return (get_session(token) if token else None), recheck_if_due
+        except Exception as error:  # noqa: BLE001 - gRPC would send its text
+            as_rejection(error).abort(context)
 
     return admit
 

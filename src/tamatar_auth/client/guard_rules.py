@@ -4,6 +4,7 @@ import enum
 import logging
 import re
 import time
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self, TypedDict
@@ -18,6 +19,7 @@ from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.errors import (
     DETAILS_KEY,
     ERROR_DOMAIN,
+    AuthError,
     InvalidRequestError,
     SessionError,
     loggable,
@@ -33,6 +35,17 @@ OPEN_METHODS = (
 AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.DOTALL)
+
+_PASSING = {
+    StatusCode.ABORTED,
+    StatusCode.CANCELLED,  # by a server that stops
+    StatusCode.DEADLINE_EXCEEDED,
+    StatusCode.PERMISSION_DENIED,  # until the operator adds this caller
+    StatusCode.RESOURCE_EXHAUSTED,
+    StatusCode.UNAUTHENTICATED,
+    StatusCode.UNAVAILABLE,
+}
+"""The statuses of calls that may succeed later."""
 
 log = logging.getLogger("tamatar_auth.client")
 
@@ -128,20 +141,25 @@ class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an err
         return cls(StatusCode.UNAUTHENTICATED, message, reason, status.SerializeToString())
 
     @classmethod
-    def from_error(cls, error: Exception) -> Self:
-        """Return the rejection of a call whose session is invalid or could not be checked."""
+    def from_error(cls, error: AuthError) -> Self:
+        """Return the rejection of a call whose session is invalid or cannot be checked now.
+
+        Raises the error if it is of another kind, because it does not pass with time.
+        """
         if isinstance(error, InvalidRequestError):
             return cls.unknown_session()
-        if not isinstance(error, SessionError):
-            log.warning("a session cannot be checked: %s", loggable(error))
-            return cls(StatusCode.UNAVAILABLE, "The session cannot be checked at the moment.")
-        details = error.trailing_metadata().get(DETAILS_KEY) or b""
-        return cls(
-            StatusCode.UNAUTHENTICATED,
-            error.details() or "",
-            error.reason_name,
-            details if isinstance(details, bytes) else details.encode(),
-        )
+        if isinstance(error, SessionError):
+            details = error.trailing_metadata().get(DETAILS_KEY) or b""
+            return cls(
+                StatusCode.UNAUTHENTICATED,
+                error.details() or "",
+                error.reason_name,
+                details if isinstance(details, bytes) else details.encode(),
+            )
+        if error.code() not in _PASSING:
+            raise error
+        log.warning("a session cannot be checked: %s", loggable(error))
+        return cls(StatusCode.UNAVAILABLE, "The session cannot be checked at the moment.")
 
     @property
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
@@ -161,6 +179,19 @@ class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an err
         raise self
 
 
+def as_rejection(error: Exception) -> CallRejected:
+    """Return the rejection of a call whose check raised an error.
+
+    An error that is no rejection is logged, without its text, which may hold a secret.
+    """
+    if isinstance(error, CallRejected):
+        return error
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ", ".join(f"{each.filename}:{each.lineno} in {each.name}" for each in frames)
+    log.error("the check of a session failed: %s at %s", loggable(error), where)
+    return CallRejected(StatusCode.INTERNAL, "The check of the session failed.")
+
+
 class RecheckTimer:
     """Limits how often the session of a stream is checked."""
 
@@ -176,15 +207,15 @@ class RecheckTimer:
         return True
 
 
-def find_token(metadata: Iterable[Any], key: str) -> str | None:
-    """Return the session token under a key of a call's metadata, or None if there is none.
+def find_token(metadata: Iterable[Any], key: str, requirement: SessionRequirement) -> str | None:
+    """Return the session token under a key of a call's metadata, or None if it needs none.
 
-    Raises `CallRejected` if the token is malformed, or if there are several.
+    Raises `CallRejected` if there is no token, a malformed one, or two.
     """
     values = [value for name, value in metadata if name == key]
-    if not values:
+    if not values and requirement is not SessionRequirement.REQUIRED:
         return None
-    if len(values) > 1 or not isinstance(values[0], str):
+    if len(values) != 1 or not isinstance(values[0], str):
         raise CallRejected.unknown_session()
     return extract_token(values[0], is_bearer=key == AUTHORIZATION)
 

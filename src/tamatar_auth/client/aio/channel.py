@@ -1,5 +1,6 @@
 """A channel for asyncio. It sets deadlines and raises `AuthError`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Self
 
@@ -10,43 +11,53 @@ from tamatar_auth.client.channel import CallMetadata, auth_errors
 
 
 class AuthChannel(grpc.aio.Channel):
-    """Wraps a channel of gRPC."""
+    """A channel that opens with the first call.
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: CallMetadata) -> None:
-        self._channel = channel
+    gRPC binds a channel to an event loop, so each loop gets one of its own.
+    """
+
+    def __init__(
+        self, open_channel: Callable[[], grpc.aio.Channel], metadata: CallMetadata
+    ) -> None:
+        self._open_channel = open_channel
         self._metadata = metadata
+        self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel | None] = {}
+        """The channel of each event loop, or None after it was closed."""
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method."""
-        return self._wrapped(method, self._channel.unary_unary(method, *args, **kwargs))
+        return self._wrapped(method, lambda channel: channel.unary_unary(method, *args, **kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method that returns a stream."""
-        return self._wrapped(method, self._channel.unary_stream(method, *args, **kwargs))
+        return self._wrapped(method, lambda channel: channel.unary_stream(method, *args, **kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method that takes a stream."""
-        return self._wrapped(method, self._channel.stream_unary(method, *args, **kwargs))
+        return self._wrapped(method, lambda channel: channel.stream_unary(method, *args, **kwargs))
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable for a method that takes and returns a stream."""
-        return self._wrapped(method, self._channel.stream_stream(method, *args, **kwargs))
+        return self._wrapped(method, lambda channel: channel.stream_stream(method, *args, **kwargs))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - gRPC's
         """Return the state of the connection."""
-        return self._channel.get_state(try_to_connect)
+        return self._opened().get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Return when the state is no longer the given one."""
-        await self._channel.wait_for_state_change(last_observed_state)
+        await self._opened().wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Return when the channel is connected."""
-        await self._channel.channel_ready()
+        await self._opened().channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the connections, and cancel calls that run longer than `grace` seconds."""
-        await self._channel.close(grace)
+        """Close the connections of this loop, and cancel calls longer than `grace` seconds."""
+        loop = asyncio.get_running_loop()
+        channel, self._channels[loop] = self._channels.get(loop), None
+        if channel is not None:
+            await channel.close(grace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,13 +65,34 @@ class AuthChannel(grpc.aio.Channel):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _wrapped(self, method: str, method_callable: Callable[..., Any]) -> Callable[..., Any]:
+    def _opened(self) -> grpc.aio.Channel:
+        """Return the channel of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._channels:
+            for ended in [each for each in self._channels if each.is_closed()]:
+                del self._channels[ended]
+            self._channels[loop] = self._open_channel()
+        channel = self._channels[loop]
+        if channel is None:
+            raise grpc.aio.UsageError(
+                "the client is closed: close it after the last call, or connect again"
+            )
+        return channel
+
+    def _wrapped(
+        self, method: str, bind: Callable[[grpc.aio.Channel], Callable[..., Any]]
+    ) -> Callable[..., Any]:
         defaults = defaults_for(method)
+        bound: tuple[grpc.aio.Channel, Callable[..., Any]] | None = None
 
         def call(request: Any = None, timeout: float | None = None, **kwargs: Any) -> Any:
+            nonlocal bound
+            channel = self._opened()
+            if bound is None or bound[0] is not channel:
+                bound = channel, bind(channel)
             kwargs["timeout"] = defaults.timeout if timeout is None else timeout
             kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
-            return _Call(method_callable(defaults.prepare(request), **kwargs))
+            return _Call(bound[1](defaults.prepare(request), **kwargs))
 
         return call
 

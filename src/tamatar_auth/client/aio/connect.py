@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # the classes exist only in the type stubs
 
 
 class AuthClient:
-    """A client for calls from one event loop."""
+    """A client for asyncio. It may be made before an event loop runs.
+
+    Each event loop has connections of its own, which open with the first call.
+    """
 
     users: "UserServiceAsyncStub"
     sessions: "SessionServiceAsyncStub"
@@ -31,7 +34,7 @@ class AuthClient:
         self.diagnostics = DiagnosticsServiceStub(channel)
 
     async def close(self) -> None:
-        """Close the connections and cancel calls in flight."""
+        """Close the connections of the running event loop, and cancel calls in flight."""
         await self.channel.close()
 
     async def __aenter__(self) -> Self:
@@ -48,8 +51,11 @@ def connect(address: str, **connect_options: Unpack[ConnectOptions]) -> AuthClie
     ...     (await auth.users.GetUser(GetUserRequest(email="ada@example.com"))).user.user_id
     """
     target = resolve_target(address, connect_options)
-    if target.credentials is None:
-        channel = grpc.aio.insecure_channel(target.address, target.options)
-    else:
-        channel = grpc.aio.secure_channel(target.address, target.credentials, target.options)
-    return AuthClient(AuthChannel(channel, lambda: bearer_metadata(connect_options.get("token"))))
+
+    def open_channel() -> grpc.aio.Channel:
+        if target.credentials is None:
+            return grpc.aio.insecure_channel(target.address, target.options)
+        return grpc.aio.secure_channel(target.address, target.credentials, target.options)
+
+    token = connect_options.get("token")
+    return AuthClient(AuthChannel(open_channel, lambda: bearer_metadata(token)))

@@ -13,11 +13,13 @@ from tamatar_auth.client import guard as blocking_guard
 from tamatar_auth.client.aio.connect import AuthClient
 from tamatar_auth.client.aio.invalidation import SessionWatcher
 from tamatar_auth.client.current_session import CurrentSession, as_current_session, bind_session
+from tamatar_auth.client.errors import AuthError
 from tamatar_auth.client.guard_rules import (
     CallRejected,
     GuardConfig,
     GuardOptions,
     SessionRequirement,
+    as_rejection,
     find_token,
 )
 
@@ -37,6 +39,8 @@ class SessionGuard(grpc.aio.ServerInterceptor):
 
     def __init__(self, auth: AuthClient, **options: Unpack[GuardOptions]) -> None:
         """Guard with a client of the service. `GuardOptions` explains the options."""
+        if not isinstance(auth, AuthClient):
+            raise TypeError("this guard needs a client of tamatar_auth.client.aio.connect")
         config = GuardConfig(**options)
         self._auth = auth
         self._rules, self._key = config.rules, config.metadata_key
@@ -46,7 +50,10 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         self._watcher = SessionWatcher(auth, self._cache) if self._cache is not None else None
 
     async def session(self, token: str) -> CurrentSession:
-        """Return the session of a token, or raise `CallRejected` if it is not valid."""
+        """Return the session of a token.
+
+        Raises `CallRejected` if the session is not valid, or if the service does not answer.
+        """
         if self._cache is None or self._watcher is None:
             return as_current_session(await self._validate(token))
         self._watcher.begin()
@@ -66,7 +73,7 @@ class SessionGuard(grpc.aio.ServerInterceptor):
         request = ValidateSessionRequest(session_token=token)
         try:
             return await self._auth.sessions.ValidateSession(request)
-        except Exception as error:  # noqa: BLE001 - such as a token that cannot be read
+        except AuthError as error:
             raise CallRejected.from_error(error) from None
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -106,12 +113,10 @@ class SessionGuard(grpc.aio.ServerInterceptor):
     ) -> tuple[CurrentSession | None, str | None]:
         """Return the session and the token of a call, or abort it."""
         try:
-            token = find_token(context.invocation_metadata(), self._key)
-            if token is None and requirement is SessionRequirement.REQUIRED:
-                raise CallRejected.unknown_session()
+            token = find_token(context.invocation_metadata(), self._key, requirement)
             return (await self.session(token) if token else None), token
-        except CallRejected as rejection:
-            await rejection.abort_async(context)
+        except Exception as error:  # noqa: BLE001 - gRPC would send its text
+            await as_rejection(error).abort_async(context)
 
     @contextlib.asynccontextmanager
     async def _rechecked(self, context: Any, token: str) -> AsyncIterator[None]:
@@ -139,8 +144,8 @@ class SessionGuard(grpc.aio.ServerInterceptor):
             await asyncio.sleep(self.recheck)
             try:
                 await self.session(token)
-            except CallRejected as rejection:
-                rejections.append(rejection)
+            except Exception as error:  # noqa: BLE001 - nothing awaits this task
+                rejections.append(as_rejection(error))
         while True:  # a handler may swallow a cancellation
             task.cancel()
             await asyncio.sleep(CANCEL_INTERVAL)

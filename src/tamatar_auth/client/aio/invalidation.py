@@ -14,26 +14,32 @@ from tamatar_auth.client.invalidation import restart_delay
 
 
 class SessionWatcher:
-    """Watches from its first use until it is closed or the event loop ends."""
+    """Watches from its first use until it is closed or the event loop ends.
+
+    Its first use on another loop then starts it again.
+    """
 
     def __init__(self, auth: AuthClient, cache: SessionCache) -> None:
         self._auth = auth
         self._cache = cache
         self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._closed_loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self) -> None:
         """Start to watch, unless it watches already."""
-        if not self._is_closed and (self._task is None or self._task.done()):
+        if self._task is not None and not self._task.done():
+            if not self._task.get_loop().is_closed():
+                return
+            self._cache.stream_broken()  # the loop ended without its task
+        loop = asyncio.get_running_loop()
+        if loop is not self._closed_loop:
             # The task outlives the call that starts it, so it does not share its context.
-            self._task = asyncio.get_running_loop().create_task(
-                self._run(), name="watch sessions", context=Context()
-            )
+            self._task = loop.create_task(self._run(), name="watch sessions", context=Context())
 
     async def close(self) -> None:
-        """Stop watching."""
-        self._is_closed = True
-        if self._task is not None:
+        """Stop watching on this event loop."""
+        self._closed_loop = asyncio.get_running_loop()
+        if self._task is not None and self._task.get_loop() is self._closed_loop:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -44,7 +50,7 @@ class SessionWatcher:
             try:
                 await self._follow_stream(backoff)
             except grpc.aio.UsageError:  # the client was closed
-                self._is_closed = True
+                self._closed_loop = asyncio.get_running_loop()
                 return
             except Exception as raised:  # noqa: BLE001 - such as a token that cannot be read
                 error = raised

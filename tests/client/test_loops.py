@@ -1,0 +1,112 @@
+"""One client and one guard on several event loops, made before any of them runs."""
+
+import asyncio
+import threading
+
+import grpc
+import pytest
+
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
+from tamatar_auth.client import aio
+from tamatar_auth.client.guard_rules import CallRejected
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def token(fake):
+    return fake.start_session(fake.add_user("ada@example.com"))
+
+
+def elsewhere(coroutine_function, *arguments):
+    """Run a coroutine on an event loop of its own, and return its result."""
+
+    async def run_on_new_loop():
+        return await coroutine_function(*arguments)
+
+    return asyncio.to_thread(asyncio.run, run_on_new_loop())
+
+
+async def who(guard, token):
+    return (await guard.session(token)).user.email
+
+
+class TestLoops:
+    """Loops that use the same client, one after the other and at the same time."""
+
+    async def test_client_made_without_a_loop_answers_on_each(self, fake, token):
+        auth = await asyncio.to_thread(aio.connect, fake.address)
+        guard = aio.SessionGuard(auth)
+
+        for _ in range(3):
+            assert await elsewhere(who, guard, token) == "ada@example.com"
+
+    async def test_client_is_used_by_two_loops_at_once(self, fake, token):
+        guard = aio.SessionGuard(aio.connect(fake.address), max_age=0)
+        both = threading.Barrier(2)
+
+        async def ask_beside_other():
+            await asyncio.to_thread(both.wait)
+            return {await who(guard, token) for _ in range(20)}
+
+        answers = await asyncio.gather(*(elsewhere(ask_beside_other) for _ in range(2)))
+
+        assert answers == [{"ada@example.com"}] * 2
+
+    async def test_closed_client_says_so_and_works_on_next_loop(self, fake, token):
+        auth = aio.connect(fake.address)
+        request = ValidateSessionRequest(session_token=token)
+
+        async def close_and_call():
+            await auth.sessions.ValidateSession(request)
+            await auth.close()
+            with pytest.raises(grpc.aio.UsageError, match="the client is closed: close it after"):
+                await auth.sessions.ValidateSession(request)
+
+        for _ in range(2):
+            await elsewhere(close_and_call)
+
+    async def test_channels_of_ended_loops_are_dropped(self, fake, token):
+        auth = aio.connect(fake.address)
+        for _ in range(3):
+            await elsewhere(who, aio.SessionGuard(auth, max_age=0), token)
+
+        assert len(auth.channel._channels) == 1
+
+
+class TestCache:
+    """The cache of a guard whose event loop ended."""
+
+    async def test_guard_watches_again_on_next_loop(self, fake, token):
+        guard = aio.SessionGuard(aio.connect(fake.address))
+
+        async def live_answers():
+            await who(guard, token)
+            await eventually(lambda: guard._cache.is_live)
+            await who(guard, token)
+            before = fake.calls["ValidateSession"]
+            await who(guard, token)
+            return fake.calls["ValidateSession"] - before
+
+        assert [await elsewhere(live_answers) for _ in range(2)] == [0, 0]
+
+    async def test_session_revoked_between_loops_is_refused(self, fake, token):
+        guard = aio.SessionGuard(aio.connect(fake.address))
+
+        def run_without_cancelling():
+            """End a loop as a program does that leaves its tasks behind."""
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(cached())
+            guard._watcher._task._log_destroy_pending = False
+            loop.close()
+
+        async def cached():
+            await who(guard, token)
+            await eventually(lambda: guard._cache.is_live)
+            await who(guard, token)
+            assert len(guard._cache) == 1
+
+        await asyncio.to_thread(run_without_cancelling)
+        fake.revoke(token)
+
+        with pytest.raises(CallRejected, match="SESSION_REVOKED"):
+            await elsewhere(who, guard, token)
