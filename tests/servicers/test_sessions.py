@@ -12,7 +12,15 @@ from sqlalchemy import func, select
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
 from tamatar_auth.storage.tables import sessions as sessions_table
-from tests.support.calls import INVALID_CREDENTIALS, PASSWORD, ada, refusal, sign_in, validate
+from tests.support.calls import (
+    INVALID_CREDENTIALS,
+    PASSWORD,
+    ada,
+    refusal,
+    refused,
+    sign_in,
+    validate,
+)
 
 
 async def age(database, session_id, **columns):
@@ -91,6 +99,14 @@ class TestSignIn:
         assert await refusal(wrong) == INVALID_CREDENTIALS
         read = user_service_pb2.GetUserRequest(user_id=created.user.user_id)
         assert not (await users.GetUser(read)).user.HasField("last_login_time")
+
+    async def test_unverified_email_is_refused_with_next_step(self, users, sessions):
+        await users.CreateUser(ada())
+
+        said = await refused(sessions.CreateSession(sign_in()))
+
+        assert "CreateEmailVerification" in said.message
+        assert "VerifyEmail" in said.message
 
     async def test_sign_in_with_unverified_email_adds_no_session(self, users, sessions, database):
         await users.CreateUser(ada())

@@ -105,7 +105,10 @@ class CallerUnknown(Failure):
 
     code = "UNAUTHENTICATED"
     reason = "CALLER_UNKNOWN"
-    message = "The caller is not known."
+    message = (
+        "The caller is not known. Send its token as `authorization: Bearer TOKEN`, "
+        "or connect with its certificate."
+    )
 
 
 class CallerNotAllowed(Failure):

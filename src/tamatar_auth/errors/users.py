@@ -99,7 +99,10 @@ class EmailNotVerified(Failure):
 
     code = "FAILED_PRECONDITION"
     reason = "EMAIL_NOT_VERIFIED"
-    message = "The email address is not verified."
+    message = (
+        "The email address is not verified. Send it a token of CreateEmailVerification, and pass "
+        "the token to VerifyEmail. Or create users with a verified address as an admin."
+    )
 
     def __init__(self, user_id: object = None) -> None:
         super().__init__()
@@ -125,7 +128,7 @@ class UserTokenInvalid(Failure):
 
     code = "UNAUTHENTICATED"
     reason = "USER_TOKEN_INVALID"
-    message = "The secret is not valid."
+    message = "The token is unknown, used, replaced or expired. Create a new one."
 
 
 def _audit_details(cause: Cause | None, user_id: object) -> Mapping[str, str]:

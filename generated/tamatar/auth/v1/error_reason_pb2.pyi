@@ -64,7 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     EMAIL_NOT_VERIFIED: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION: the password is right, but the email address is not
-    verified yet.
+    verified yet. CreateEmailVerification and VerifyEmail verify it. An admin
+    can create users with a verified address.
     """
     TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 22
     """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address,
@@ -194,7 +195,8 @@ user may not sign in. The response is the same in all these cases.
 """
 EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: the password is right, but the email address is not
-verified yet.
+verified yet. CreateEmailVerification and VerifyEmail verify it. An admin
+can create users with a verified address.
 """
 TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 22
 """RESOURCE_EXHAUSTED: too many wrong passwords were tried for this address,
