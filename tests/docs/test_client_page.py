@@ -6,12 +6,11 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from tamatar_auth.client.testing import FakeAuthServer
 from tests.support.calls import read_refusal
 from tests.support.commands import ROOT
 
 PAGE = (ROOT / "docs/guide/client.md").read_text()
-CALLS, GUARDS, TESTS = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
+CALLS, GUARDS = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
 ADDRESS = "auth.example.com:50051"
 
 
@@ -52,14 +51,3 @@ def test_client_page_guard_accepts_signed_in_user_only(fake):
     finally:
         server.stop(None).wait()
         names["guard"].close()
-
-
-def test_client_page_tests_run_with_fake_service():
-    also = re.search(r"# also (.*)$", TESTS, re.MULTILINE)[1].split(", ")
-
-    names = run_block(TESTS, "nowhere")
-
-    assert names["ada"].email == "ada@example.com"
-    assert names["token"].startswith("tms_")
-    assert not names["fake"].is_available
-    assert all(callable(getattr(FakeAuthServer, name)) for name in also)

@@ -221,3 +221,8 @@ class TestWheel:
 
         output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
         output(python, "-W", "error", caller, cwd=tmp_path)
+
+    def test_wheel_offers_fixtures_to_pytest(self, environment: Path, tmp_path: Path) -> None:
+        code = "def test_fixture(auth_client):\n    assert auth_client.users\n"
+        (tmp_path / "test_project.py").write_text(code)
+        output(environment / "bin/python", "-m", "pytest", cwd=tmp_path)
