@@ -24,7 +24,7 @@ RUN_BY = {
     "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
     "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
-"docs/guide/testing.md": ("tests/client/test_pytest_plugin.py", {"python"}),
+    "docs/guide/testing.md": ("tests/client/test_pytest_plugin.py", {"python"}),
     "docs/operate/deploying.md": ("tests/docs/test_deploying_page.py", {"console", "text"}),
     "docs/guide/grpcurl.md": ("tests/docs/test_grpcurl_page.py", {"console", "text"}),
     "docs/guide/import.md": ("tests/docs/test_import_page.py", {"console", "json"}),
