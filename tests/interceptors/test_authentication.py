@@ -10,6 +10,8 @@ import structlog
 from google.protobuf import descriptor_pool
 from grpc import StatusCode
 
+from tamatar.auth.v1.diagnostics_service_pb2 import GetCallerRequest
+from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest
 from tamatar_auth.config.watched_files import WatchedFiles
 from tamatar_auth.interceptors import authentication
@@ -71,7 +73,11 @@ EXPECTED = {
         "RevokeUserSessions": ACCOUNTS,
         "WatchSessions": VALIDATOR,
     },
-    "DiagnosticsService": {"GetDatabaseInfo": NONE, "ListSlowestQueries": NONE},
+    "DiagnosticsService": {
+        "GetCaller": BOTH,
+        "GetDatabaseInfo": NONE,
+        "ListSlowestQueries": NONE,
+    },
     "ServerReflection": {"ServerReflectionInfo": NONE},
 }
 """The roles besides admin that may call a method. security/access.py must agree."""
@@ -211,6 +217,14 @@ class TestAccessRules:
             assert said not in (UNKNOWN, NOT_ALLOWED)
         else:
             assert said == NOT_ALLOWED
+
+    @pytest.mark.parametrize("role", Role)
+    async def test_get_caller_returns_name_and_roles(self, channel, role):
+        stub = DiagnosticsServiceStub(channel)
+
+        answer = await stub.GetCaller(GetCallerRequest(), metadata=bearer(TOKENS[role]))
+
+        assert (answer.name, answer.roles) == (f"the-{role}", [role])
 
     async def test_email_verified_at_creation_needs_admin(self, channel):
         path = "/tamatar.auth.v1.UserService/CreateUser"

@@ -149,6 +149,7 @@ class World:
         assert [page async for page in self.users.ExportUsers(up.ExportUsersRequest())]
 
     async def diagnose(self):
+        await self.diagnostics.GetCaller(diagnostics.GetCallerRequest())
         await self.diagnostics.GetDatabaseInfo(diagnostics.GetDatabaseInfoRequest())
 
 

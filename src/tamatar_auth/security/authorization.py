@@ -62,6 +62,7 @@ ACCESS_RULES: AccessRules = MappingProxyType(
             "WatchSessions": VALIDATOR,
         },
         "tamatar.auth.v1.DiagnosticsService": {
+            "GetCaller": READER,
             "GetDatabaseInfo": ADMIN,
             "ListSlowestQueries": ADMIN,
         },

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tamatar_auth.errors import CallerNotAllowed
+from tamatar_auth.errors import CallerNotAllowed, CallerUnknown
 from tamatar_auth.security.tokens import Token, token_digest
 
 
@@ -38,6 +38,14 @@ def caller_name() -> str | None:
     """Return the name of the current caller, or None if the method has no authentication."""
     caller = current_caller.get()
     return caller.name if caller else None
+
+
+def get_caller() -> Caller:
+    """Return the current caller, or raise `CallerUnknown`."""
+    caller = current_caller.get()
+    if caller is None:
+        raise CallerUnknown
+    return caller
 
 
 def require_role(role: Role) -> None:

@@ -2,6 +2,7 @@
 
 from tamatar.auth.v1 import diagnostics_service_pb2 as pb
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceServicer
+from tamatar_auth.security.callers import get_caller
 from tamatar_auth.servicers import Context
 from tamatar_auth.storage.database import Database
 
@@ -13,6 +14,12 @@ class DiagnosticsServicer(DiagnosticsServiceServicer):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def GetCaller(
+        self, request: pb.GetCallerRequest, context: Context
+    ) -> pb.GetCallerResponse:
+        caller = get_caller()
+        return pb.GetCallerResponse(name=caller.name, roles=sorted(caller.roles))
 
     async def GetDatabaseInfo(
         self, request: pb.GetDatabaseInfoRequest, context: Context

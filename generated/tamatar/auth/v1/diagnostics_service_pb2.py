@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tamatar/auth/v1/diagnostics_service.proto\x12\x0ftamatar.auth.v1\"\x18\n\x16GetDatabaseInfoRequest\"\xad\x01\n\x17GetDatabaseInfoResponse\x12\x36\n\x0b\x63onnections\x18\x01 \x01(\x0b\x32!.tamatar.auth.v1.ConnectionCounts\x12)\n\x04pool\x18\x02 \x01(\x0b\x32\x1b.tamatar.auth.v1.PoolCounts\x12\x16\n\x0eserver_version\x18\x03 \x01(\t\x12\x17\n\x0fschema_revision\x18\x04 \x01(\t\"O\n\x10\x43onnectionCounts\x12\r\n\x05total\x18\x01 \x01(\x05\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x05\x12\x0c\n\x04idle\x18\x03 \x01(\x05\x12\x0e\n\x06hidden\x18\x04 \x01(\x05\";\n\nPoolCounts\x12\x0e\n\x06in_use\x18\x01 \x01(\x05\x12\x0c\n\x04size\x18\x02 \x01(\x05\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\"\x1b\n\x19ListSlowestQueriesRequest\"J\n\x1aListSlowestQueriesResponse\x12,\n\x07queries\x18\x01 \x03(\x0b\x32\x1b.tamatar.auth.v1.QueryStats\"e\n\nQueryStats\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x15\n\rtotal_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cmean_seconds\x18\x04 \x01(\x01\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x32\xf3\x01\n\x12\x44iagnosticsService\x12i\n\x0fGetDatabaseInfo\x12\'.tamatar.auth.v1.GetDatabaseInfoRequest\x1a(.tamatar.auth.v1.GetDatabaseInfoResponse\"\x03\x90\x02\x01\x12r\n\x12ListSlowestQueries\x12*.tamatar.auth.v1.ListSlowestQueriesRequest\x1a+.tamatar.auth.v1.ListSlowestQueriesResponse\"\x03\x90\x02\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tamatar/auth/v1/diagnostics_service.proto\x12\x0ftamatar.auth.v1\"\x12\n\x10GetCallerRequest\"0\n\x11GetCallerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\"\x18\n\x16GetDatabaseInfoRequest\"\xad\x01\n\x17GetDatabaseInfoResponse\x12\x36\n\x0b\x63onnections\x18\x01 \x01(\x0b\x32!.tamatar.auth.v1.ConnectionCounts\x12)\n\x04pool\x18\x02 \x01(\x0b\x32\x1b.tamatar.auth.v1.PoolCounts\x12\x16\n\x0eserver_version\x18\x03 \x01(\t\x12\x17\n\x0fschema_revision\x18\x04 \x01(\t\"O\n\x10\x43onnectionCounts\x12\r\n\x05total\x18\x01 \x01(\x05\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x05\x12\x0c\n\x04idle\x18\x03 \x01(\x05\x12\x0e\n\x06hidden\x18\x04 \x01(\x05\";\n\nPoolCounts\x12\x0e\n\x06in_use\x18\x01 \x01(\x05\x12\x0c\n\x04size\x18\x02 \x01(\x05\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\"\x1b\n\x19ListSlowestQueriesRequest\"J\n\x1aListSlowestQueriesResponse\x12,\n\x07queries\x18\x01 \x03(\x0b\x32\x1b.tamatar.auth.v1.QueryStats\"e\n\nQueryStats\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x15\n\rtotal_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cmean_seconds\x18\x04 \x01(\x01\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x32\xcc\x02\n\x12\x44iagnosticsService\x12W\n\tGetCaller\x12!.tamatar.auth.v1.GetCallerRequest\x1a\".tamatar.auth.v1.GetCallerResponse\"\x03\x90\x02\x01\x12i\n\x0fGetDatabaseInfo\x12\'.tamatar.auth.v1.GetDatabaseInfoRequest\x1a(.tamatar.auth.v1.GetDatabaseInfoResponse\"\x03\x90\x02\x01\x12r\n\x12ListSlowestQueries\x12*.tamatar.auth.v1.ListSlowestQueriesRequest\x1a+.tamatar.auth.v1.ListSlowestQueriesResponse\"\x03\x90\x02\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,24 +32,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tamatar.auth.v1.diagnostics
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023dev.tamatar.auth.v1P\001Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\252\002\017Tamatar.Auth.V1'
+  _globals['_DIAGNOSTICSSERVICE'].methods_by_name['GetCaller']._loaded_options = None
+  _globals['_DIAGNOSTICSSERVICE'].methods_by_name['GetCaller']._serialized_options = b'\220\002\001'
   _globals['_DIAGNOSTICSSERVICE'].methods_by_name['GetDatabaseInfo']._loaded_options = None
   _globals['_DIAGNOSTICSSERVICE'].methods_by_name['GetDatabaseInfo']._serialized_options = b'\220\002\001'
   _globals['_DIAGNOSTICSSERVICE'].methods_by_name['ListSlowestQueries']._loaded_options = None
   _globals['_DIAGNOSTICSSERVICE'].methods_by_name['ListSlowestQueries']._serialized_options = b'\220\002\001'
-  _globals['_GETDATABASEINFOREQUEST']._serialized_start=62
-  _globals['_GETDATABASEINFOREQUEST']._serialized_end=86
-  _globals['_GETDATABASEINFORESPONSE']._serialized_start=89
-  _globals['_GETDATABASEINFORESPONSE']._serialized_end=262
-  _globals['_CONNECTIONCOUNTS']._serialized_start=264
-  _globals['_CONNECTIONCOUNTS']._serialized_end=343
-  _globals['_POOLCOUNTS']._serialized_start=345
-  _globals['_POOLCOUNTS']._serialized_end=404
-  _globals['_LISTSLOWESTQUERIESREQUEST']._serialized_start=406
-  _globals['_LISTSLOWESTQUERIESREQUEST']._serialized_end=433
-  _globals['_LISTSLOWESTQUERIESRESPONSE']._serialized_start=435
-  _globals['_LISTSLOWESTQUERIESRESPONSE']._serialized_end=509
-  _globals['_QUERYSTATS']._serialized_start=511
-  _globals['_QUERYSTATS']._serialized_end=612
-  _globals['_DIAGNOSTICSSERVICE']._serialized_start=615
-  _globals['_DIAGNOSTICSSERVICE']._serialized_end=858
+  _globals['_GETCALLERREQUEST']._serialized_start=62
+  _globals['_GETCALLERREQUEST']._serialized_end=80
+  _globals['_GETCALLERRESPONSE']._serialized_start=82
+  _globals['_GETCALLERRESPONSE']._serialized_end=130
+  _globals['_GETDATABASEINFOREQUEST']._serialized_start=132
+  _globals['_GETDATABASEINFOREQUEST']._serialized_end=156
+  _globals['_GETDATABASEINFORESPONSE']._serialized_start=159
+  _globals['_GETDATABASEINFORESPONSE']._serialized_end=332
+  _globals['_CONNECTIONCOUNTS']._serialized_start=334
+  _globals['_CONNECTIONCOUNTS']._serialized_end=413
+  _globals['_POOLCOUNTS']._serialized_start=415
+  _globals['_POOLCOUNTS']._serialized_end=474
+  _globals['_LISTSLOWESTQUERIESREQUEST']._serialized_start=476
+  _globals['_LISTSLOWESTQUERIESREQUEST']._serialized_end=503
+  _globals['_LISTSLOWESTQUERIESRESPONSE']._serialized_start=505
+  _globals['_LISTSLOWESTQUERIESRESPONSE']._serialized_end=579
+  _globals['_QUERYSTATS']._serialized_start=581
+  _globals['_QUERYSTATS']._serialized_end=682
+  _globals['_DIAGNOSTICSSERVICE']._serialized_start=685
+  _globals['_DIAGNOSTICSSERVICE']._serialized_end=1017
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,11 @@ class DiagnosticsServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.GetCaller = channel.unary_unary(
+                '/tamatar.auth.v1.DiagnosticsService/GetCaller',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
         self.GetDatabaseInfo = channel.unary_unary(
                 '/tamatar.auth.v1.DiagnosticsService/GetDatabaseInfo',
                 request_serializer=tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetDatabaseInfoRequest.SerializeToString,
@@ -50,6 +55,13 @@ class DiagnosticsServiceStub(object):
 class DiagnosticsServiceServicer(object):
     """Reports the state of the service and its database to operators.
     """
+
+    def GetCaller(self, request, context):
+        """Returns the caller of this call. Every caller may call it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetDatabaseInfo(self, request, context):
         """Returns the connections to the database, and its versions.
@@ -73,6 +85,11 @@ class DiagnosticsServiceServicer(object):
 
 def add_DiagnosticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetCallerRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetCallerResponse.SerializeToString,
+            ),
             'GetDatabaseInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDatabaseInfo,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetDatabaseInfoRequest.FromString,
@@ -94,6 +111,33 @@ def add_DiagnosticsServiceServicer_to_server(servicer, server):
 class DiagnosticsService(object):
     """Reports the state of the service and its database to operators.
     """
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.DiagnosticsService/GetCaller',
+            tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetCallerRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_diagnostics__service__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetDatabaseInfo(request,

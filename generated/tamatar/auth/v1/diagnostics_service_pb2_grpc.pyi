@@ -33,6 +33,8 @@ class DiagnosticsServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DiagnosticsServiceAsyncStub: ...
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_diagnostics_service_pb2.GetCallerRequest, _diagnostics_service_pb2.GetCallerResponse]
+    """Returns the caller of this call. Every caller may call it."""
     GetDatabaseInfo: _grpc.UnaryUnaryMultiCallable[_diagnostics_service_pb2.GetDatabaseInfoRequest, _diagnostics_service_pb2.GetDatabaseInfoResponse]
     """Returns the connections to the database, and its versions."""
     ListSlowestQueries: _grpc.UnaryUnaryMultiCallable[_diagnostics_service_pb2.ListSlowestQueriesRequest, _diagnostics_service_pb2.ListSlowestQueriesResponse]
@@ -49,6 +51,8 @@ class DiagnosticsServiceAsyncStub(DiagnosticsServiceStub):
     """Reports the state of the service and its database to operators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetCaller: _aio.UnaryUnaryMultiCallable[_diagnostics_service_pb2.GetCallerRequest, _diagnostics_service_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Returns the caller of this call. Every caller may call it."""
     GetDatabaseInfo: _aio.UnaryUnaryMultiCallable[_diagnostics_service_pb2.GetDatabaseInfoRequest, _diagnostics_service_pb2.GetDatabaseInfoResponse]  # type: ignore[assignment]
     """Returns the connections to the database, and its versions."""
     ListSlowestQueries: _aio.UnaryUnaryMultiCallable[_diagnostics_service_pb2.ListSlowestQueriesRequest, _diagnostics_service_pb2.ListSlowestQueriesResponse]  # type: ignore[assignment]
@@ -62,6 +66,14 @@ class DiagnosticsServiceAsyncStub(DiagnosticsServiceStub):
 
 class DiagnosticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reports the state of the service and its database to operators."""
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _diagnostics_service_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_diagnostics_service_pb2.GetCallerResponse, _abc.Awaitable[_diagnostics_service_pb2.GetCallerResponse]]:
+        """Returns the caller of this call. Every caller may call it."""
 
     @_abc_1.abstractmethod
     def GetDatabaseInfo(
