@@ -3,6 +3,7 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
@@ -26,4 +27,5 @@ server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("example.S
 port = server.add_insecure_port(sys.argv[2] if sys.argv[2:] else "127.0.0.1:50061")
 server.start()
 print("listening on port", port, flush=True)
-server.wait_for_termination()
+with suppress(KeyboardInterrupt):
+    server.wait_for_termination()

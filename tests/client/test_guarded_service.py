@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import signal
 import subprocess
-import sys
 from uuid import uuid4
 
 import grpc
@@ -12,9 +12,15 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest, RevokeSessionRequest
 from tamatar_auth import client
-from tests.support.commands import ROOT, SAMPLE_PASSWORD, environment, serving
+from tests.support.commands import (
+    ROOT,
+    SAMPLE_PASSWORD,
+    environment,
+    interruptible,
+    serving,
+)
 from tests.support.databases import TEMPLATE
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 EXAMPLE = ROOT / "examples" / "guarded_service.py"
 SIGN_IN = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
@@ -40,7 +46,7 @@ def guarded(address, folder):
     said = folder / "said"
     with said.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", EXAMPLE, address, "127.0.0.1:0"],
+            interruptible(EXAMPLE, address, "127.0.0.1:0"),
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -54,8 +60,12 @@ def guarded(address, folder):
                 "/example.Shop/WhoAmI", StringValue.SerializeToString, StringValue.FromString
             )
             yield lambda token: asked(method, token)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+        assert said.read_text().startswith("listening on port ")
+        assert said.read_text().count("\n") == 1
     finally:
-        process.terminate()
+        process.kill()
         process.wait()
 
 
@@ -66,6 +76,11 @@ def asked(method, token):
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
     return answer.value
+
+
+def test_guarded_service_ends_on_ctrl_c_without_traceback(two, tmp_path):
+    with guarded(two[0].addresses[0], tmp_path) as who:
+        assert who("tms_unknown") == "UNAUTHENTICATED: The session is not known."
 
 
 def test_session_revoked_on_one_server_is_refused_on_other(two, tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -24,10 +25,12 @@ from tests.support.commands import (
     SAMPLE_PASSWORD,
     environment,
     find_grpcurl,
+    interruptible,
     run,
     sample_server,
 )
 from tests.support.pages import PAGES, linked_file
+from tests.support.waiting import PATIENCE
 
 ADDRESS = "127.0.0.1:50051"
 OWN_ADDRESS = "127.0.0.1:50060"
@@ -112,7 +115,7 @@ class TestExamples:
 
         assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
 
-    def test_readme_guarded_service_greets_signed_in_user_only(self, address, tmp_path):
+    def test_readme_guarded_service_greets_user_until_ctrl_c(self, address, tmp_path):
         _, code = blocks("python")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             mine = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -123,16 +126,22 @@ class TestExamples:
             who = CreateSessionRequest(email="test1@example.com", password=SAMPLE_PASSWORD)
             token = auth.sessions.CreateSession(who).session_token
 
-        server = subprocess.Popen([sys.executable, example], cwd=tmp_path, env=environment())
+        said = tmp_path / "said"
+        with said.open("wb") as output:
+            server = subprocess.Popen(
+                interruptible(example), env=environment(), stdout=output, stderr=output
+            )
         try:
             with grpc.insecure_channel(mine) as channel:
-                grpc.channel_ready_future(channel).result(30)
+                grpc.channel_ready_future(channel).result(PATIENCE)
                 hello = channel.unary_unary("/shop.v1.Shop/Hello")
                 bearer = (("authorization", f"Bearer {token}"),)
                 assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Test User1!"
                 with pytest.raises(grpc.RpcError) as refused:
                     hello(b"", timeout=20)
                 assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            server.send_signal(signal.SIGINT)
+            assert (server.wait(PATIENCE), said.read_text()) == (0, "")
         finally:
             server.kill()
             server.wait()

@@ -202,6 +202,15 @@ def find_grpcurl() -> str:
     return found or missing_tool("grpcurl is missing: .ci/run installs it into .tools/bin")
 
 
+def interruptible(script: Path, *arguments: str) -> Sequence[str | Path]:
+    """Return the command of a script that Ctrl-C interrupts, even if this process ignores it."""
+    start = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return (sys.executable, "-W", "error", "-c", start, script, *arguments)
+
+
 def missing_tool(why: str) -> NoReturn:
     """Skip a test that lacks an external tool, or fail it if the tool is required."""
     if os.environ.get(REQUIRE_INTEROP) == "1":
