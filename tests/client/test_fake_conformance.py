@@ -202,6 +202,45 @@ async def verify_addresses(story):
 
 
 @scenario
+async def change_addresses(story):
+    ada, bob = await story.user(email_verified=False), await story.user("bob")
+
+    async def issue(email="new@example.com", user_id=ada.user_id):
+        answer = await story.call("CreateEmailChange", user_id=user_id, email=email)
+        return answer and answer.token
+
+    async def confirm(token):
+        await story.call("ConfirmEmailChange", token=token)
+
+    old, token = await issue("other@example.com"), await issue(" NEW@Example.com")
+    await story.call("VerifyEmail", token=token)
+    verification = (await story.call("CreateEmailVerification", user_id=ada.user_id)).token
+    for text_ in (verification, old, token, token, "tmu_unknown", "", "x" * 129):
+        await confirm(text_)
+    await story.call("VerifyEmail", token=verification)
+    await story.sign_in()
+    await story.sign_in("new")
+    for given in (("nobody",), ("",), ("new@example.com", UNKNOWN_ID), ("new@example.com", "x")):
+        await issue(*given)
+    await confirm(await issue())
+    taken = await issue("bob@example.com")
+    await confirm(taken)
+    await story.call("DeleteUser", user_id=bob.user_id)
+    await confirm(taken)
+    expired = await issue()
+    await story.advance(timedelta(days=1, seconds=1))
+    await confirm(expired)
+    for method, fields in (
+        ("UpdateUser", {"email": "a@example.com", "update_mask": {"paths": ["email"]}}),
+        ("DeactivateUser", {}),
+    ):
+        token = await issue()
+        await story.call(method, user_id=ada.user_id, **fields)
+        await confirm(token)
+    await confirm(await issue())
+
+
+@scenario
 async def reset_passwords(story):
     ada = await story.user(email_verified=False)
 

@@ -16,6 +16,7 @@ from tamatar_auth.client.testing.store.one_time_tokens import OneTimeToken, Purp
 from tamatar_auth.client.testing.store.users import UserRecord
 
 VERIFICATION, RESET = Purpose.EMAIL_VERIFICATION, Purpose.PASSWORD_RESET
+CHANGE = Purpose.EMAIL_CHANGE
 
 
 class FakeCredentialMethods:
@@ -49,6 +50,29 @@ class FakeCredentialMethods:
         record.user.email_verified = True
         self._store.users.record_change(record)
         return pb.VerifyEmailResponse(user=record.user)
+
+    def CreateEmailChange(
+        self, request: pb.CreateEmailChangeRequest
+    ) -> pb.CreateEmailChangeResponse:
+        email = normalize_email(request.email)
+        user = get_user(self._store, request.user_id).user
+        token = self._store.tokens.issue(CHANGE, user, new_email=email)
+        return pb.CreateEmailChangeResponse(
+            token=token.text, expire_time=token.expire_time, email=email
+        )
+
+    def ConfirmEmailChange(
+        self, request: pb.ConfirmEmailChangeRequest
+    ) -> pb.ConfirmEmailChangeResponse:
+        token = self._store.tokens.get(CHANGE, request.token)
+        record = self._owner(token)
+        namesake = self._store.users.find_where(lambda user: user.email == token.new_email)
+        if namesake is not None and namesake is not record:
+            raise RefusedError(ErrorReason.EMAIL_TAKEN)
+        record.user.email, record.user.email_verified = token.new_email, True
+        self._store.users.record_change(record)
+        self._store.tokens.revoke(record.user.user_id)
+        return pb.ConfirmEmailChangeResponse(user=record.user, previous_email=token.email)
 
     def CreatePasswordReset(
         self, request: pb.CreatePasswordResetRequest

@@ -14,10 +14,16 @@ from tamatar_auth.client.testing.store.clock import Clock
 
 
 class Purpose(Enum):
-    """The use of a token, and how long a token lives by the default settings."""
+    """The use of a token."""
 
-    EMAIL_VERIFICATION = timedelta(days=1)
-    PASSWORD_RESET = timedelta(minutes=10)
+    EMAIL_VERIFICATION = "email_verification"
+    EMAIL_CHANGE = "email_change"
+    PASSWORD_RESET = "password_reset"  # noqa: S105 - a purpose
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long a token lives by the default settings."""
+        return timedelta(minutes=10) if self is Purpose.PASSWORD_RESET else timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class OneTimeToken:
     user_id: str
     email: str
     expire_time: Timestamp
+    new_email: str = ""
+    """The address that a change sets."""
 
 
 class OneTimeTokens:
@@ -37,10 +45,14 @@ class OneTimeTokens:
         self._clock = clock
         self._tokens: dict[tuple[str, Purpose], OneTimeToken] = {}
 
-    def issue(self, purpose: Purpose, user: User) -> OneTimeToken:
+    def issue(self, purpose: Purpose, user: User, *, new_email: str = "") -> OneTimeToken:
         """Issue a token in place of the user's previous one of its purpose."""
         token = OneTimeToken(
-            f"tmu_{secrets.token_urlsafe(32)}", user.user_id, user.email, self.expiry(purpose)
+            f"tmu_{secrets.token_urlsafe(32)}",
+            user.user_id,
+            user.email,
+            self.expiry(purpose),
+            new_email,
         )
         self._tokens[user.user_id, purpose] = token
         return token
@@ -48,7 +60,7 @@ class OneTimeTokens:
     def expiry(self, purpose: Purpose) -> Timestamp:
         """Return when a token expires that is issued now."""
         expiry = Timestamp()
-        expiry.FromDatetime(self._clock.now() + purpose.value)
+        expiry.FromDatetime(self._clock.now() + purpose.lifetime)
         return expiry
 
     def get(self, purpose: Purpose, text: str) -> OneTimeToken:
