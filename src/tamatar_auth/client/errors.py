@@ -29,6 +29,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar_auth.client.connection_hints import connection_hint
 
 ERROR_DOMAIN = "auth.tamatar.dev"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -128,6 +129,10 @@ class BusyError(AuthError):
 
 class UnavailableError(AuthError):
     """The service did not answer in time."""
+
+    def __str__(self) -> str:
+        hint = connection_hint(self.details() or "")
+        return f"{super().__str__()} ({hint})" if hint else super().__str__()
 
 
 _BY_REASON = {

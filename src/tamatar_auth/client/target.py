@@ -130,8 +130,10 @@ def bearer_metadata(token: Token | None) -> Sequence[tuple[str, str]]:
     if token is None:
         return ()
     text = (token if isinstance(token, str) else token()).strip()
+    if not text:
+        raise ValueError("the token of this caller is empty: a variable may be unset")
     if not _TOKEN_CHARACTERS.fullmatch(text):
-        raise ValueError("the token of this caller is empty or has invalid characters")
+        raise ValueError("the token of this caller has invalid characters")
     return (("authorization", f"Bearer {text}"),)
 
 
