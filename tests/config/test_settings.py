@@ -13,7 +13,7 @@ from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
-from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
+from tamatar_auth.config.sources import OTHER_VARIABLES, REMOVED_VARIABLES, Sources
 from tamatar_auth.config.types import format_duration
 
 ROOT = Path(__file__).parents[2]
@@ -330,7 +330,7 @@ class TestSources:
         assert second.endswith("did you mean TAMATAR_PAGE_TOKEN_KEY?")
 
     def test_variables_of_our_tools_are_known(self, production, monkeypatch):
-        for variable in ("TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE", "TAMATAR_REQUIRE_INTEROP"):
+        for variable in sorted(OTHER_VARIABLES):
             monkeypatch.setenv(variable, "1")
         monkeypatch.setenv("_TAMATAR_AUTH_COMPLETE", "1")
         monkeypatch.setenv("TAMATAR_POOL_WAIT", "1s")  # removed ones are warnings only

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli.app import app
+from tamatar_auth.cli.lazy import LazyCommand
 from tamatar_auth.client import connect
 from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
@@ -84,7 +85,11 @@ def leaves(command, words=()):
     if not hasattr(command, "commands"):
         return {words: command}
     names = command.list_commands(None)
-    below = {name: command.resolve_command(None, [name])[1] for name in names}
+    found = {name: command.commands[name] for name in names}
+    below = {
+        name: each.load(name) if isinstance(each, LazyCommand) else each
+        for name, each in found.items()
+    }
     return {
         key: leaf
         for name, each in below.items()

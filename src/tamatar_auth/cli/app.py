@@ -2,13 +2,13 @@
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from tamatar_auth import __version__
 from tamatar_auth.cli.commands import COMMANDS
 from tamatar_auth.cli.exits import CommandError
+from tamatar_auth.cli.global_options import service_parameters, version_parameters
 from tamatar_auth.cli.lazy import LazyGroup
 from tamatar_auth.cli.output import notify
 from tamatar_auth.config.errors import OperatorError
@@ -23,35 +23,17 @@ class CommandLine(LazyGroup):
             "Users and sessions for services that speak gRPC.",
             COMMANDS,
             name=attrs["name"],
-            params=attrs["params"],
+            params=[*attrs["params"], *service_parameters(), *version_parameters()],
             callback=attrs["callback"],
+            context_settings={"help_option_names": ["-h", "--help"]},
         )
 
 
 app = typer.Typer(cls=CommandLine, pretty_exceptions_enable=False)
 
 
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
-
-
-def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - the value of an option
-    if is_asked:
-        version()
-        raise typer.Exit
-
-
 @app.callback()
-def _tamatar_auth(
-    *,
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print the version."
-        ),
-    ] = False,
-) -> None:
+def _tamatar_auth() -> None:
     """Users and sessions for services that speak gRPC."""
 
 

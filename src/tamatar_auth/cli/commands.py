@@ -3,7 +3,7 @@
 A function's docstring starts with the same sentence as the short help.
 """
 
-from tamatar_auth.cli.lazy import LazyCommand, LazyGroup
+from tamatar_auth.cli.lazy import CallCommand, LazyCommand, LazyGroup
 
 MIGRATE = LazyGroup(
     "Migrate the tables of the database.",
@@ -37,25 +37,25 @@ CALLER = LazyGroup(
 USER = LazyGroup(
     "Manage users.",
     {
-        "create": LazyCommand("cli.remote.user_changes:create", "Create a user."),
-        "get": LazyCommand("cli.remote.users:get", "Show a user and its profile."),
-        "list": LazyCommand("cli.remote.users:show_users", "List users, the newest first."),
-        "update": LazyCommand("cli.remote.user_changes:update", "Change fields of a user."),
-        "deactivate": LazyCommand(
+        "create": CallCommand("cli.remote.user_changes:create", "Create a user."),
+        "get": CallCommand("cli.remote.users:get", "Show a user and its profile."),
+        "list": CallCommand("cli.remote.users:show_users", "List users, the newest first."),
+        "update": CallCommand("cli.remote.user_changes:update", "Change fields of a user."),
+        "deactivate": CallCommand(
             "cli.remote.user_changes:deactivate", "Block sign-ins of a user, end its sessions."
         ),
-        "activate": LazyCommand(
+        "activate": CallCommand(
             "cli.remote.user_changes:activate", "Allow a deactivated user to sign in again."
         ),
-        "delete": LazyCommand(
+        "delete": CallCommand(
             "cli.remote.user_changes:delete", "Delete a user, which can be restored."
         ),
-        "restore": LazyCommand("cli.remote.user_changes:restore", "Restore a deleted user."),
-        "purge": LazyCommand("cli.remote.user_changes:purge", "Remove a user permanently."),
-        "verify-email": LazyCommand(
+        "restore": CallCommand("cli.remote.user_changes:restore", "Restore a deleted user."),
+        "purge": CallCommand("cli.remote.user_changes:purge", "Remove a user permanently."),
+        "verify-email": CallCommand(
             "cli.remote.user_changes:verify_email", "Mark the email address of a user as verified."
         ),
-        "reset-password": LazyCommand(
+        "reset-password": CallCommand(
             "cli.remote.user_changes:reset_password", "Set a new password, end the user's sessions."
         ),
     },
@@ -64,9 +64,9 @@ USER = LazyGroup(
 SESSION = LazyGroup(
     "Manage sessions.",
     {
-        "list": LazyCommand("cli.remote.sessions:show_sessions", "List the sessions of a user."),
-        "revoke": LazyCommand("cli.remote.sessions:revoke", "End a session."),
-        "revoke-user": LazyCommand("cli.remote.sessions:revoke_user", "End a user's sessions."),
+        "list": CallCommand("cli.remote.sessions:show_sessions", "List the sessions of a user."),
+        "revoke": CallCommand("cli.remote.sessions:revoke", "End a session."),
+        "revoke-user": CallCommand("cli.remote.sessions:revoke_user", "End a user's sessions."),
     },
 )
 
@@ -94,10 +94,10 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "config": CONFIG,
     "caller": CALLER,
     "protoset": LazyCommand("cli.local.protoset:protoset", "Write the compiled protos to a file."),
-    "version": LazyCommand("cli.app:version", "Print the version."),
+    "version": LazyCommand("cli.global_options:version", "Print the version."),
     "user": USER,
     "session": SESSION,
-    "import": LazyCommand("cli.remote.transfer_commands:import_users", "Import users from a file."),
-    "export": LazyCommand("cli.remote.transfer_commands:export_users", "Export users to a file."),
+    "import": CallCommand("cli.remote.transfer_commands:import_users", "Import users from a file."),
+    "export": CallCommand("cli.remote.transfer_commands:export_users", "Export users to a file."),
     "context": CONTEXT,
 }

@@ -3,13 +3,19 @@
 `--help` prints the short help that stands beside a command's name, so it imports no command.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
+
+from tamatar_auth.cli.global_options import (
+    service_options,
+    service_parameters,
+    version_parameters,
+)
 
 
 class LazyCommand(TyperCommand):
@@ -26,7 +32,28 @@ class LazyCommand(TyperCommand):
         callback = getattr(import_module(f"tamatar_auth.{module}"), function)
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, hidden=self.hidden)(callback)
-        return typer.main.get_command(app)
+        command = typer.main.get_command(app)
+        command.params += self._global_parameters()
+        return command
+
+    def check(self, ctx: Any, name: str) -> None:
+        """Fail if an option that chooses a service stands before a command that calls none."""
+        if options := service_options(ctx):
+            given = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+            ctx.fail(f"{name} does not use {given}, because it calls no service.")
+
+    def _global_parameters(self) -> Sequence[Any]:
+        return version_parameters(hidden=True)
+
+
+class CallCommand(LazyCommand):
+    """A command that calls a service, and so has the options that choose the service."""
+
+    def check(self, ctx: Any, name: str) -> None:
+        """Accept the options."""
+
+    def _global_parameters(self) -> Sequence[Any]:
+        return [*service_parameters(), *super()._global_parameters()]
 
 
 class LazyGroup(TyperGroup):
@@ -35,6 +62,10 @@ class LazyGroup(TyperGroup):
     def __init__(
         self, short_help: str, commands: Mapping[str, "LazyCommand | LazyGroup"], **attrs: Any
     ) -> None:
+        """Build a group. Its help does not list the global options, unless `params` has them."""
+        attrs.setdefault(
+            "params", [*service_parameters(hidden=True), *version_parameters(hidden=True)]
+        )
         super().__init__(
             help=short_help,
             commands=dict(commands),
@@ -47,5 +78,6 @@ class LazyGroup(TyperGroup):
         """Return the command that the arguments name, imported, and the arguments after it."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and isinstance(command, LazyCommand):
+            command.check(ctx, name)
             return name, command.load(name), rest
         return name, command, rest

@@ -28,7 +28,15 @@ ENV_FILE = ".env"
 _ENCODING = "utf-8-sig"
 """UTF-8, with the mark at the beginning that some editors add: it would hide the first line."""
 
-OTHER_VARIABLES = frozenset({"TAMATAR_CONTEXT", "TAMATAR_CONTEXTS_FILE", "TAMATAR_REQUIRE_INTEROP"})
+OTHER_VARIABLES = frozenset(
+    {
+        "TAMATAR_ADDRESS",
+        "TAMATAR_CONTEXT",
+        "TAMATAR_CONTEXTS_FILE",
+        "TAMATAR_REQUIRE_INTEROP",
+        "TAMATAR_TOKEN",
+    }
+)
 """The variables of the commands that call a service, and of the tests. No server reads them."""
 
 REMOVED_VARIABLES: Mapping[str, str] = {

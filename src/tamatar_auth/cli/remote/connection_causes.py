@@ -29,7 +29,7 @@ _WRONG_NAME = {62, 64}
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
 """What OpenSSL reports if the bytes of the other side are not TLS."""
 
-_NEXT_STEP = "Start the service, or use --context to call another one."
+_NEXT_STEP = "Start the service, or use --address or --context to call another one."
 _OPTIONS = "with `tamatar-auth context add`"
 
 

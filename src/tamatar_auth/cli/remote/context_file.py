@@ -1,5 +1,6 @@
 """Contexts: the services that a person calls, in a file that only its owner can read."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,12 +12,11 @@ from typing import Any, Self
 
 import typer
 
-from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.exits import CommandError, usage_error
 from tamatar_auth.client import AuthClient, connect
 from tamatar_auth.client.target import uses_plaintext
 from tamatar_auth.files.atomic_write import write_atomically
 
-CONTEXT_VARIABLE = "TAMATAR_CONTEXT"
 CONTEXTS_FILE_VARIABLE = "TAMATAR_CONTEXTS_FILE"
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -121,17 +121,6 @@ def parse_caller_token(text: str, where: str) -> str:
     return text
 
 
-def select_service(name: str | None) -> ServiceContext:
-    """Return the service of the context with this name, or of the current context."""
-    known = ContextFile()
-    if os.environ.get(CONTEXTS_FILE_VARIABLE) and not known.path.exists():
-        raise usage_error(
-            f"{CONTEXTS_FILE_VARIABLE} names {known.path}, which does not exist:"
-            " `tamatar-auth context add` creates it."
-        )
-    return known.selected(name)[1]
-
-
 class ContextFile:
     """The contexts of a file, and which one is current."""
 
@@ -151,6 +140,14 @@ class ContextFile:
                 f"There is no context {chosen}: `tamatar-auth context list` lists the contexts."
             )
         return chosen, context
+
+    def require(self) -> None:
+        """Raise a usage error if the variable names a file that does not exist."""
+        if os.environ.get(CONTEXTS_FILE_VARIABLE) and not self.path.exists():
+            raise usage_error(
+                f"{CONTEXTS_FILE_VARIABLE} names {self.path}, which does not exist:"
+                " `tamatar-auth context add` creates it."
+            )
 
     def add(self, name: str, context: ServiceContext) -> None:
         """Add a context or replace the one with this name."""
@@ -194,6 +191,13 @@ class ContextFile:
             lines += [f"[contexts.{_quoted(name)}]", *values, ""]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.path, "\n".join(lines).encode(), mode=0o600)
+
+
+def complete_contexts(incomplete: str) -> list[str]:
+    """Return the names of contexts that start with a text, for a shell."""
+    with contextlib.suppress(CommandError):
+        return [name for name in ContextFile().by_name if name.startswith(incomplete)]
+    return []
 
 
 def masked_fields(context: ServiceContext) -> Mapping[str, Any]:

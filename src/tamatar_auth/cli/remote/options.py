@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from tamatar_auth.cli.exits import CommandError, ExitCode, usage_error
-from tamatar_auth.cli.remote.context_file import CONTEXT_VARIABLE, ContextFile, select_service
+from tamatar_auth.cli.remote.context_file import complete_contexts
 from tamatar_auth.cli.remote.failures import error_message
+from tamatar_auth.cli.remote.service_selection import select_service
 from tamatar_auth.client import (
     AuthClient,
     AuthError,
@@ -19,26 +20,8 @@ from tamatar_auth.client import (
     UnavailableError,
 )
 
-
-def _complete_contexts(incomplete: str) -> list[str]:
-    with contextlib.suppress(CommandError):
-        return [name for name in ContextFile().by_name if name.startswith(incomplete)]
-    return []
-
-
-ContextOption = Annotated[
-    str | None,
-    typer.Option(
-        "--context",
-        envvar=CONTEXT_VARIABLE,
-        show_envvar=False,
-        metavar="NAME",
-        autocompletion=_complete_contexts,
-        help=f"Use this context instead of {CONTEXT_VARIABLE} or the current one.",
-    ),
-]
 ContextArgument = Annotated[
-    str, typer.Argument(autocompletion=_complete_contexts, help="The name of the context.")
+    str, typer.Argument(autocompletion=complete_contexts, help="The name of the context.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 PasswordStdinOption = Annotated[
@@ -55,9 +38,9 @@ _EXIT_CODES: dict[type[AuthError], ExitCode] = {
 
 
 @contextlib.contextmanager
-def open_client(context: str | None) -> Iterator[AuthClient]:
-    """Yield a client of a context's service. A call that fails ends the command."""
-    service = select_service(context)
+def open_client(ctx: typer.Context) -> Iterator[AuthClient]:
+    """Yield a client of the service that the command calls. A call that fails ends the command."""
+    service = select_service(ctx)
     try:
         with service.connect() as auth:
             yield auth

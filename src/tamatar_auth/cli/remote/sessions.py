@@ -10,7 +10,6 @@ from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, 
 from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
-    ContextOption,
     YesOption,
     confirm,
     open_client,
@@ -44,10 +43,10 @@ def show_sessions(  # noqa: PLR0913 - options of a command, each named
     limit: Annotated[int, typer.Option(min=1, max=1000, help="List at most this many.")] = 50,
     page_token: PageTokenOption = "",
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """List the sessions of a user. The newest session comes first."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user_id = get_user(auth, who, deleted=ended).user.user_id
         request = pb.ListSessionsRequest(
             user_id=user_id, include_ended=ended, page_size=limit, page_token=page_token
@@ -64,7 +63,7 @@ def revoke(
         bool, typer.Option("--token-stdin", help="End the session whose token is in stdin.")
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """End a session."""
     if bool(session_id) is token_stdin:
@@ -74,7 +73,7 @@ def revoke(
         request.session_token = read_secret_line("token")
     else:
         request.session_id = session_id
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         response = auth.sessions.RevokeSession(request)
     show(as_dict(response.session), output, name="session_id")
 
@@ -86,10 +85,10 @@ def revoke_user(
         str, typer.Option("--except", metavar="SESSION_ID", help="Keep this session.")
     ] = "",
     yes: YesOption = False,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """End a user's sessions."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user = get_user(auth, who).user
         confirm(f"End all sessions of {user.email}?", yes=yes)
         request = pb.RevokeUserSessionsRequest(

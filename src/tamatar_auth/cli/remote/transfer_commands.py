@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tamatar_auth.cli.exits import ExitCode, usage_error
 from tamatar_auth.cli.output import notify
-from tamatar_auth.cli.remote.context_file import select_service
-from tamatar_auth.cli.remote.options import ContextOption, open_client
+from tamatar_auth.cli.remote.options import open_client
+from tamatar_auth.cli.remote.service_selection import select_service
 from tamatar_auth.cli.transfer.exporter import UserExporter
 from tamatar_auth.cli.transfer.file_formats import FileFormat, user_writer
 from tamatar_auth.cli.transfer.importer import UserImporter, check_access
@@ -50,11 +50,11 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
         bool, typer.Option("--dry-run", help="Report the results, but create no users.")
     ] = False,
     patience: PatienceOption = RETRY_TIMEOUT,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Import users from a file. Exit with 1 if a row is refused. A file may be imported again."""
     file_format = FileFormat.detect(file, file_format)
-    with _open_source(file) as source, open_client(context) as auth:
+    with _open_source(file) as source, open_client(ctx) as auth:
         if resume and not source.is_regular_file:
             raise usage_error("--resume needs a file, because a pipe cannot be read again.")
         report = _report_path(report, source)
@@ -64,7 +64,7 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
         import_report = ImportReport(
             report,
             source=fingerprint(file) if source.is_regular_file else str(STANDARD_STREAM),
-            service=select_service(context).address,
+            service=select_service(ctx).address,
             dry_run=dry_run,
         )
         import_report.open(resume=resume)
@@ -100,12 +100,12 @@ def export_users(  # noqa: PLR0913 - options of a command, each named
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     patience: PatienceOption = RETRY_TIMEOUT,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Export users to a file. Only its owner can read the file, which has all live users."""
     file_format = FileFormat.detect(file, file_format)
     with (
-        open_client(context) as auth,
+        open_client(ctx) as auth,
         _open_destination(file, append=bool(after), force=force) as text,
         _progress_bar(file.name, None) as advance,
     ):

@@ -13,7 +13,6 @@ from tamatar_auth.cli.formats import OutputFormat, OutputOption, show
 from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
-    ContextOption,
     PasswordStdinOption,
     YesOption,
     confirm,
@@ -46,7 +45,7 @@ def create(  # noqa: PLR0913 - options of a command, each named
     ] = False,
     password_stdin: PasswordStdinOption = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Create a user. Without a password the user cannot sign in before a password reset."""
     wants_password = ask_password or password_stdin
@@ -61,7 +60,7 @@ def create(  # noqa: PLR0913 - options of a command, each named
         profile=UserProfile(display_name=display_name),
         email_verified=verified,
     )
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         response = auth.users.CreateUser(request)
     show(user_with_profile(response), output, name="user_id")
 
@@ -82,7 +81,7 @@ def update(  # noqa: PLR0913 - options of a command, each named
     time_zone: TextOption = None,
     etag: Annotated[str, typer.Option(help="Change the user only if it still has this etag.")] = "",
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Change fields of a user. Fields that no option names stay as they are."""
     names = {"username": username, "first_name": first_name, "last_name": last_name}
@@ -91,7 +90,7 @@ def update(  # noqa: PLR0913 - options of a command, each named
     paths = [*user_fields, *(f"profile.{name}" for name in profile)]
     if not paths:
         raise usage_error("There is nothing to change. Name a field, such as --first-name Ada.")
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         request = pb.UpdateUserRequest(
             user_id=get_user_id(auth, who),
             profile=UserProfile(**profile),
@@ -108,10 +107,10 @@ def deactivate(
     *,
     yes: YesOption = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Block sign-ins of a user, end its sessions."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user = get_user(auth, who).user
         confirm(f"Deactivate {user.email} and end its sessions?", yes=yes)
         response = auth.users.DeactivateUser(pb.DeactivateUserRequest(user_id=user.user_id))
@@ -119,10 +118,10 @@ def deactivate(
 
 
 def activate(
-    who: UserArgument, *, output: OutputOption = OutputFormat.TABLE, context: ContextOption = None
+    who: UserArgument, *, output: OutputOption = OutputFormat.TABLE, ctx: typer.Context
 ) -> None:
     """Allow a deactivated user to sign in again."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         response = auth.users.ActivateUser(pb.ActivateUserRequest(user_id=get_user_id(auth, who)))
     show(as_dict(response.user), output, name="user_id")
 
@@ -133,10 +132,10 @@ def delete(
     by: Annotated[str, typer.Option(help="Record who deletes the user.")] = "",
     yes: YesOption = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Delete a user, which can be restored. The user's sessions end."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user = get_user(auth, who).user
         confirm(f"Delete {user.email} and end its sessions?", yes=yes)
         request = pb.DeleteUserRequest(user_id=user.user_id, deleted_by=by)
@@ -150,10 +149,10 @@ def restore(
     email: Annotated[str, typer.Option(help="Set a new address if the old one is taken.")] = "",
     username: Annotated[str, typer.Option(help="Set a new username if the old one is taken.")] = "",
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Restore a deleted user."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         request = pb.RestoreUserRequest(
             user_id=get_user_id(auth, who, deleted=True), email=email, username=username
         )
@@ -161,9 +160,9 @@ def restore(
     show(as_dict(response.user), output, name="user_id")
 
 
-def purge(who: UserArgument, *, yes: YesOption = False, context: ContextOption = None) -> None:
+def purge(who: UserArgument, *, yes: YesOption = False, ctx: typer.Context) -> None:
     """Remove a user permanently. Everything that belongs to the user is removed too."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user = get_user(auth, who, deleted=True).user
         confirm(f"Remove {user.email} ({user.user_id}) permanently?", yes=yes)
         auth.users.PurgeUser(pb.PurgeUserRequest(user_id=user.user_id))
@@ -178,10 +177,10 @@ def verify_email(
         bool, typer.Option("--token-stdin", help="Use the one-time secret in stdin.")
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Mark the email address of a user as verified."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user_id = get_user_id(auth, who)
         if token_stdin:
             token = read_secret_line("secret")
@@ -202,10 +201,10 @@ def reset_password(
     print_token: PrintTokenOption = False,
     password_stdin: PasswordStdinOption = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Set a new password, end the user's sessions."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         user = get_user(auth, who).user
         password = "" if print_token else read_new_password(from_stdin=password_stdin)
         issued = auth.users.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))

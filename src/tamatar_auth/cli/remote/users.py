@@ -11,7 +11,7 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, show_all
 from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.messages import as_dict
-from tamatar_auth.cli.remote.options import ContextOption, open_client
+from tamatar_auth.cli.remote.options import open_client
 from tamatar_auth.client import AuthClient
 
 UserArgument = Annotated[
@@ -59,10 +59,10 @@ def get(
     ] = False,
     deleted: Annotated[bool, typer.Option("--deleted", help="Also find a deleted user.")] = False,
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """Show a user and its profile."""
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         response = get_user(auth, who, deleted=deleted, sessions=sessions)
     user = user_with_profile(response)
     recent = {"recent_sessions": [as_dict(session) for session in response.recent_sessions]}
@@ -100,7 +100,7 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="List at most this many.")] = 50,
     page_token: PageTokenOption = "",
     output: OutputOption = OutputFormat.TABLE,
-    context: ContextOption = None,
+    ctx: typer.Context,
 ) -> None:
     """List users, the newest first. `tamatar-auth export` writes all of them to a file."""
     user_filter = pb.UserFilter(
@@ -112,7 +112,7 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
         created_from=_timestamp(created_from),
         created_before=_timestamp(created_before),
     )
-    with open_client(context) as auth:
+    with open_client(ctx) as auth:
         page = _list_users(auth, user_filter, order, limit, page_token)
     show_all(as_dict(page), output, USERS)
     notify_of_more(page.next_page_token, limit)
