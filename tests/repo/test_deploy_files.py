@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import urllib.request
-from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -37,6 +36,7 @@ from tests.support.deploy_files import (
     selectors,
     settings_of,
 )
+from tests.support.pages import REPOSITORY, linked_file
 from tests.support.waiting import until
 
 OF_PROMETHEUS = {"job", "instance", "le"}
@@ -319,12 +319,10 @@ class TestMonitoring:
         assert ours - shown == set()
 
     def test_every_alert_has_a_runbook(self):
-        pages = {
-            path: anchors(Path(ROOT, path).read_text()) for path in ("docs/operate/incidents.md",)
-        }
         rules = alerts()
         assert rules
         for rule in rules:
-            page, _, anchor = rule["annotations"]["runbook"].partition("#")
-            assert anchor in pages[page], rule["alert"]
+            page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+            assert page == f"{REPOSITORY}/blob/main/docs/operate/incidents.md"
+            assert anchor in anchors(linked_file(ROOT, page).read_text()), rule["alert"]
             assert rule["labels"]["severity"] in {"page", "warn"}

@@ -65,10 +65,14 @@ def alerts() -> list[Any]:
     return rules
 
 
+def dashboard() -> Any:
+    """Return the dashboard."""
+    return json.loads((DEPLOY / "grafana/dashboard.json").read_text())
+
+
 def panels() -> list[Any]:
     """Return the panels of the dashboard, without its rows."""
-    read = json.loads((DEPLOY / "grafana/dashboard.json").read_text())
-    return [panel for panel in read["panels"] if panel["type"] != "row"]
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
 def queries() -> dict[str, str]:
@@ -76,7 +80,7 @@ def queries() -> dict[str, str]:
     found = {f"alert {rule['alert']}": rule["expr"] for rule in alerts()}
     for panel in panels():
         for target in panel["targets"]:
-            text = target["expr"].replace("$__rate_interval", "5m")
+            text = target["expr"].replace("$__rate_interval", "5m").replace("$job", "tamatar-auth")
             found[f"panel {panel['title']} {target['refId']}"] = re.sub(r"\$\w+", ".*", text)
     return found
 
