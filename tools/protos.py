@@ -14,7 +14,7 @@ language has `import option` for this.
 
 A `py.typed` marks the stubs as typed. There is no `__init__.py`, so `tamatar` stays a namespace
 package that other distributions can share. The service config is copied, because the client reads
-it.
+it. auth.binpb is for other languages: it has the rules, the comments and all imports.
 """
 
 import argparse
@@ -36,6 +36,9 @@ GENERATED = ROOT / "generated"
 GOOGLEAPIS = Path(field_behavior_pb2.__file__).parents[2]
 VALIDATE = "buf/validate/validate.proto"
 SERVICE_CONFIG = "grpc_service_config.json"
+PROTOSET = "tamatar/auth/v1/auth.binpb"
+ERROR_SOURCES = ("google/rpc/status.proto", "google/rpc/error_details.proto")
+"""The protos of the details of a status. Callers decode them, and our protos do not import them."""
 PLUGINS = ("mypy", "mypy_grpc")
 
 
@@ -108,20 +111,22 @@ class Compiler:
         imports.file.add().ParseFromString(validate)
         self._imports.write_bytes(imports.SerializeToString())
 
-    def write_image(self, image: Path, *, comments: bool = False) -> None:
-        """Write the compiled protos and all that they import."""
+    def write_image(self, image: Path, *others: str, comments: bool = False) -> None:
+        """Write the compiled protos, other files, and all that they import."""
         options = ["--include_imports", f"--descriptor_set_out={image}"]
-        self._compile(*options, *(["--include_source_info"] if comments else []), *self._sources)
+        options += ["--include_source_info"] if comments else []
+        self._compile(*options, *self._sources, *others)
 
     def generate(self) -> dict[Path, bytes]:
         """Return the stubs by their paths below generated/."""
         self.output.mkdir()
         image = self._folder / "image.binpb"
-        self.write_image(image, comments=True)
-        files = FileDescriptorSet.FromString(image.read_bytes())
+        self.write_image(image, *ERROR_SOURCES, comments=True)
+        files = trimmed(FileDescriptorSet.FromString(image.read_bytes()))
+        protoset = files.SerializeToString(deterministic=True)
         image.write_bytes(without_rules_file(files).SerializeToString())
         # The gRPC stubs of files without services would be empty.
-        services = [file.name for file in files.file if file.service]
+        services = [f.name for f in files.file if f.service and f.name in self._sources]
         for code, types, names in (
             ("python", "mypy", self._sources),
             ("grpc_python", "mypy_grpc", services),
@@ -132,6 +137,7 @@ class Compiler:
             (folder / "py.typed").touch()
         for config in PROTOS.rglob(SERVICE_CONFIG):
             shutil.copy(config, self.output / config.parent.relative_to(PROTOS))
+        (self.output / PROTOSET).write_bytes(protoset)
         return contents(self.output)
 
     def _compile(self, *arguments: str) -> None:
@@ -157,10 +163,17 @@ def without_rules_file(files: FileDescriptorSet) -> FileDescriptorSet:
     for file in kept:
         if VALIDATE in file.dependency:
             file.dependency.remove(VALIDATE)
-        for field in fields(file.message_type):
-            # An image has these names, and stubs do not. grpcurl would print them in answers.
-            field.ClearField("json_name")
     return FileDescriptorSet(file=kept)
+
+
+def trimmed(files: FileDescriptorSet) -> FileDescriptorSet:
+    """Remove the comments of imports, and the JSON names of fields, which grpcurl would print."""
+    for file in files.file:
+        if not (PROTOS / file.name).exists():
+            file.ClearField("source_code_info")
+        for field in fields(file.message_type):
+            field.ClearField("json_name")
+    return files
 
 
 def fields(messages: Iterable[DescriptorProto]) -> Iterator[FieldDescriptorProto]:

@@ -3,7 +3,6 @@
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from tamatar_auth.cli.local.protoset import build_protoset
 from tamatar_auth.security.authorization import ACCESS_RULES
 from tests.support.commands import tamatar
 
@@ -21,7 +20,11 @@ def test_protoset_describes_services_and_imports(tmp_path):
             assert {method.name for method in found.methods} == set(methods)
     assert pool.FindMessageTypeByName("google.rpc.ErrorInfo")
     assert len({file.name for file in described.file}) == len(described.file)
-    assert described.SerializeToString() == build_protoset()
+    rules = pool.FindExtensionByName("buf.validate.field")
+    request = pool.FindMessageTypeByName("tamatar.auth.v1.ValidateSessionRequest")
+    options = request.fields_by_name["session_token"].GetOptions()
+    assert options.SerializeToString()
+    assert rules.containing_type.full_name == options.DESCRIPTOR.full_name
 
 
 def test_protoset_to_unwritable_file_is_reported(tmp_path):
