@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test mutants chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings proto-release lock wheel clean
+.PHONY: help setup run test mutants chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings proto-release lock wheel release clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -92,8 +92,11 @@ settings: $(RUNTIME) ## Generate docs/reference/settings.md and .env.example.
 proto-release: .venv-proto/.installed ## Record protos/ as released: later checks compare with it.
 	@.venv-proto/bin/python tools/protos.py image protos/released.binpb
 
-wheel: $(DEV) ## Build the wheel into dist/.
+wheel: $(RUNTIME) ## Build the wheel into dist/.
 	@$(BIN)/python -m hatchling build --target wheel
+
+release: $(DEV) ## Build a release into dist/, and install it with each Python of this machine.
+	@$(BIN)/python tools/release.py
 
 lock: .venv-lock/.installed ## Write requirements/ from pyproject.toml: make lock ARGS=--upgrade
 	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt --extra server
