@@ -25,9 +25,6 @@ RUN /opt/build/bin/python -m hatchling build --target wheel \
 
 FROM python:3.13-slim-bookworm
 
-LABEL org.opencontainers.image.title="Tamatar Auth" \
-      org.opencontainers.image.licenses="Apache-2.0"
-
 # A numeric user: orchestrators that refuse root check the number, not the name.
 RUN groupadd --system --gid 10001 tamatar \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin tamatar
@@ -49,3 +46,12 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["tamatar-auth", "healthcheck"]
 ENTRYPOINT ["tamatar-auth"]
 CMD ["serve"]
+
+# Last, because these change with each release and each commit.
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Tamatar Auth" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/tamatar/tamatar-auth" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -226,3 +226,39 @@ class TestWheel:
         code = "def test_fixture(auth_client):\n    assert auth_client.users\n"
         (tmp_path / "test_project.py").write_text(code)
         output(environment / "bin/python", "-m", "pytest", cwd=tmp_path)
+
+
+class TestImage:
+    """The Dockerfile, and what it gets to see."""
+
+    DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+
+    def test_image_has_labels_of_project_and_build(self) -> None:
+        labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="(.*?)"', self.DOCKERFILE))
+
+        assert labels == {
+            "title": "Tamatar Auth",
+            "licenses": PROJECT["project"]["license"],
+            "source": PROJECT["project"]["urls"]["Repository"],
+            "version": "${VERSION}",
+            "revision": "${REVISION}",
+        }
+
+    def test_build_arguments_of_image_are_documented(self) -> None:
+        page = (ROOT / "docs/operate/deploying.md").read_text()
+        declared = re.findall(r"^ARG (\w+)", self.DOCKERFILE, re.MULTILINE)
+
+        assert re.findall(r"--build-arg (\w+)=", page) == declared
+
+    def test_image_is_built_of_what_dockerignore_admits(self) -> None:
+        copies = re.findall(r"^COPY (?!--from)(.*) \S+$", self.DOCKERFILE, re.MULTILINE)
+        copied = [source for line in copies for source in line.split()]
+        ignored, *lines = (
+            line
+            for line in (ROOT / ".dockerignore").read_text().splitlines()
+            if not line.startswith("#")
+        )
+
+        assert ignored == "*"
+        assert sorted(f"!{source}" for source in copied) == sorted(lines[:-1])
+        assert lines[-1] == "**/__pycache__"
