@@ -111,8 +111,10 @@ def generated_modules() -> Iterable[str]:
 
 
 def client_modules() -> Iterable[str]:
-    """Return the dotted names of the modules of the client."""
-    return modules(ROOT / "src/tamatar_auth/client", ROOT / "src")
+    """Return the dotted names of the modules of the client, without those for a framework."""
+    for module in modules(ROOT / "src/tamatar_auth/client", ROOT / "src"):
+        if module.rpartition(".")[2] not in {"django", "fastapi"}:
+            yield module
 
 
 def modules(folder: Path, root: Path) -> Iterable[str]:

@@ -7,9 +7,10 @@ from tamatar_auth import client
 from tamatar_auth.client import aio
 from tests.support.calls import ada, sign_in, verify
 from tests.support.fake_service import fake
+from tests.support.sample_service import sample_address
 from tests.support.scripted_service import Scripted
 
-__all__ = ["auth", "blocking", "fake", "scripted", "signed_in"]
+__all__ = ["auth", "blocking", "fake", "sample_address", "scripted", "signed_in"]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ async def application(scope, receive, send):
         await send({"type": f"{scope['type']}.startup.complete"})
 
 
-async def asked(app, path="/", headers=(), kind="http", method="GET"):
+async def asked(app, path="/", headers=(), kind="http", method="GET", root=""):
     """Return the messages that an application sends."""
     sent = []
 
@@ -42,7 +42,8 @@ async def asked(app, path="/", headers=(), kind="http", method="GET"):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": kind, "method": method, "path": path, "headers": [*headers]}
+    scope = {"type": kind, "method": method, "path": path, "root_path": root}
+    scope["headers"] = [*headers]
     await app(scope, receive, send)
     return sent
 
@@ -297,6 +298,13 @@ class TestPaths:
     )
     async def test_paths_like_open_ones_need_a_session(self, app, path):
         assert (await refusal(app, path))[0] == 401
+
+    @pytest.mark.parametrize("root", ["/shop", "/shop/"])
+    async def test_paths_are_those_below_the_mounted_prefix(self, app, root):
+        assert (await answer(app, "/shop/health", root=root))[0] == 200
+        assert (await refusal(app, "/shop/orders", root=root))[0] == 401
+        assert (await refusal(app, "/shophealth", root=root))[0] == 401
+        assert (await refusal(app, "/shop/shop/health", root=root))[0] == 401
 
     def test_string_in_place_of_list_of_paths_is_refused(self, guard):
         for option in ("open_paths", "optional_paths"):

@@ -85,7 +85,7 @@ class SessionMiddleware:
 
     def _is_open(self, scope: Scope) -> bool:
         names = (name.decode("latin-1") for name, _ in scope["headers"])
-        return self._rules.is_open(scope["path"]) or (
+        return self._rules.is_open(_route_path(scope)) or (
             scope["type"] == "http" and is_preflight(scope["method"], names)
         )
 
@@ -94,7 +94,14 @@ class SessionMiddleware:
             [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
             for wanted in (b"authorization", b"cookie")
         )
-        return self._rules.find_token(scope["path"], authorizations, cookies)
+        return self._rules.find_token(_route_path(scope), authorizations, cookies)
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path below the prefix where the application is mounted, as its routes see it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 class _GuardedWebSocket:
