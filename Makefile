@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test mutants chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings proto-release lock wheel release clean
+.PHONY: help setup run test mutants chaos failover fuzz bench guarding timing importing soak check format migrate seed proto settings docs proto-release lock wheel release clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ settings: $(RUNTIME) ## Generate docs/reference/settings.md and .env.example.
 
 proto-release: .venv-proto/.installed ## Record protos/ as released: later checks compare with it.
 	@.venv-proto/bin/python tools/protos.py image protos/released.binpb
+
+docs: $(DEV) ## Build the site of docs into build/site: make docs ARGS=serve shows it.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build)
 
 wheel: $(RUNTIME) ## Build the wheel into dist/.
 	@$(BIN)/python -m hatchling build --target wheel
