@@ -26,6 +26,7 @@ from tests.support.commands import (
     SAMPLE_PASSWORD,
     environment,
     find_grpcurl,
+    find_pyright,
     interruptible,
     run,
     sample_server,
@@ -110,17 +111,20 @@ OPTIONS = {
 class TestExamples:
     """Code of the README, which runs."""
 
-    def test_readme_python_example_prints_user(self, address, tmp_path):
+    def test_readme_python_example_prints_user(self, address, wheel_environment, tmp_path):
         code, _ = blocks("python")
         assert ADDRESS in code
         example = tmp_path / "example.py"
         example.write_text(code.replace(ADDRESS, address))
 
-        printed = run(sys.executable, "-W", "error", example, cwd=tmp_path).stdout
+        python = wheel_environment / "bin/python"
+        printed = run(python, "-W", "error", example, cwd=tmp_path).stdout
 
         assert re.fullmatch(r"test1@example\.com \d{4}-\d\d-\d\d [\d:.]+\n", printed)
 
-    def test_readme_guarded_service_greets_user_until_ctrl_c(self, address, tmp_path):
+    def test_readme_guarded_service_greets_user_until_ctrl_c(
+        self, address, wheel_environment, tmp_path
+    ):
         _, code = blocks("python")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             mine = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -133,9 +137,8 @@ class TestExamples:
 
         said = tmp_path / "said"
         with said.open("wb") as output:
-            server = subprocess.Popen(
-                interruptible(example), env=environment(), stdout=output, stderr=output
-            )
+            command = interruptible(example, python=wheel_environment / "bin/python")
+            server = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
         try:
             with grpc.insecure_channel(mine) as channel:
                 grpc.channel_ready_future(channel).result(PATIENCE)
@@ -150,6 +153,19 @@ class TestExamples:
         finally:
             server.kill()
             server.wait()
+
+    @pytest.mark.parametrize("checker", ["mypy", "pyright"])
+    def test_readme_python_examples_pass_type_checkers(self, checker, wheel_environment, tmp_path):
+        for number, code in enumerate(blocks("python")):
+            (tmp_path / f"example_{number}.py").write_text(code)
+        python = wheel_environment / "bin/python"
+
+        if checker == "mypy":
+            mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python)
+            run(*mypy, ".", cwd=tmp_path)
+        else:
+            (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+            run(find_pyright(), "--pythonpath", python, cwd=tmp_path)
 
     @pytest.mark.parametrize(
         ("language", "example"), [("go", "go/main.go"), ("typescript", "typescript/validate.ts")]

@@ -1,9 +1,10 @@
 """Packaging: lock files, Makefile and wheel."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -13,12 +14,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tamatar_auth
-from tests.support.commands import run
+from tests.support.commands import BIN, run
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
 
+INSTALLING_PAGES = ("README.md", "docs/guide/getting-started.md")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 
@@ -90,28 +92,6 @@ class TestLockFiles:
         assert pins("runtime").items() <= pins("local").items() <= pins("dev").items()
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    build = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
-    output(*build, cwd=ROOT)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """An environment with the wheel, which borrows all other packages from this one."""
-    folder = tmp_path_factory.mktemp("caller") / "with a space"
-    output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
-    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python")
-    output(*pip, "install", "--no-deps", "--no-index", wheel, cwd=ROOT)
-    # The .pth file of this environment that adds src/ is not read there.
-    (packages,) = folder.glob("lib/*/site-packages")
-    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-    return folder
-
-
 class TestWheel:
     """The wheel, and environments that have it."""
 
@@ -143,10 +123,33 @@ class TestWheel:
 
             assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
 
-    def test_wheel_installs_the_command(self, environment: Path, tmp_path: Path) -> None:
-        said = output(environment / "bin/tamatar-auth", "version", cwd=tmp_path)
+    def test_wheel_installs_the_command(self, wheel_environment: Path, tmp_path: Path) -> None:
+        said = output(wheel_environment / "bin/tamatar-auth", "version", cwd=tmp_path)
 
         assert tamatar_auth.__version__ in said
+
+    def test_install_commands_on_pages_install_the_wheel(self, wheel: Path, tmp_path: Path) -> None:
+        pages = [(ROOT / page).read_text() for page in INSTALLING_PAGES]
+        block = re.compile(r"(?m)^```console\nmake wheel\n(.*)\n```$")
+        (commands,) = {command for page in pages for command in block.findall(page)}
+        (tmp_path / "dist").mkdir()
+        shutil.copy(wheel, tmp_path / "dist")
+        output(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+        python = tmp_path / "venv/bin/python"
+
+        assert "hatchling build --target wheel" in output("make", "--dry-run", "wheel", cwd=ROOT)
+        run(
+            *("sh", "-c", commands),
+            cwd=tmp_path,
+            PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            PIP_PYTHON=str(python),
+            # The tests use no package index.
+            PIP_NO_INDEX="1",
+            PIP_NO_DEPS="1",
+        )
+
+        assert output(python, "-c", "import tamatar.auth.v1, tamatar_auth", cwd=tmp_path) == ""
+        assert set(re.findall(r"dist/[^\s\[]+", "".join(pages))) == {f"dist/{wheel.name}"}
 
     def test_server_command_without_server_packages_names_extra(self, tmp_path: Path) -> None:
         # -S leaves out all installed packages.
@@ -162,7 +165,7 @@ class TestWheel:
         ]
 
     def test_stubs_are_typed_for_both_kinds_of_channel(
-        self, environment: Path, tmp_path: Path
+        self, wheel_environment: Path, tmp_path: Path
     ) -> None:
         caller = tmp_path / "caller.py"
         caller.write_text(
@@ -178,13 +181,13 @@ class TestWheel:
             "def create_now(channel: grpc.Channel) -> pb.CreateUserResponse:\n"
             "    return UserServiceStub(channel).CreateUser(pb.CreateUserRequest())\n"
         )
-        python = environment / "bin/python"
+        python = wheel_environment / "bin/python"
         mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
 
         output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
         output(python, "-W", "error", caller, cwd=tmp_path)
 
-    def test_client_package_is_typed(self, environment: Path, tmp_path: Path) -> None:
+    def test_client_package_is_typed(self, wheel_environment: Path, tmp_path: Path) -> None:
         caller = tmp_path / "caller.py"
         caller.write_text(
             "from concurrent.futures import ThreadPoolExecutor\n"
@@ -216,16 +219,16 @@ class TestWheel:
             "    except SessionError as error:\n"
             "        fields: int = len(error.fields)\n"
         )
-        python = environment / "bin/python"
+        python = wheel_environment / "bin/python"
         mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
 
         output(*mypy, "--python-executable", python, caller, cwd=tmp_path)
         output(python, "-W", "error", caller, cwd=tmp_path)
 
-    def test_wheel_offers_fixtures_to_pytest(self, environment: Path, tmp_path: Path) -> None:
+    def test_wheel_offers_fixtures_to_pytest(self, wheel_environment: Path, tmp_path: Path) -> None:
         code = "def test_fixture(auth_client):\n    assert auth_client.users\n"
         (tmp_path / "test_project.py").write_text(code)
-        output(environment / "bin/python", "-m", "pytest", cwd=tmp_path)
+        output(wheel_environment / "bin/python", "-m", "pytest", cwd=tmp_path)
 
 
 class TestImage:

@@ -202,13 +202,23 @@ def find_grpcurl() -> str:
     return found or missing_tool("grpcurl is missing: .ci/run installs it into .tools/bin")
 
 
-def interruptible(script: Path, *arguments: str) -> Sequence[str | Path]:
+def interruptible(
+    script: Path, *arguments: str, python: str | Path = sys.executable
+) -> Sequence[str | Path]:
     """Return the command of a script that Ctrl-C interrupts, even if this process ignores it."""
     start = (
         "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    return (sys.executable, "-W", "error", "-c", start, script, *arguments)
+    return (python, "-W", "error", "-c", start, script, *arguments)
+
+
+def find_pyright() -> str:
+    """Return the path of pyright; without it, skip the test or fail it if pyright is required."""
+    found = shutil.which("pyright") or shutil.which(
+        "pyright", path=ROOT / ".tools/node_modules/.bin"
+    )
+    return found or missing_tool("pyright is missing: .ci/run installs it into .tools")
 
 
 def missing_tool(why: str) -> NoReturn:
