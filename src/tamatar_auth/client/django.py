@@ -36,7 +36,7 @@ def session_middleware(
         raise TypeError("this middleware needs a guard of tamatar_auth.client")
     rules = RequestRules(open_paths=open_paths, optional_paths=optional_paths, cookie=cookie)
 
-    def admit(request: HttpRequest) -> HttpResponse | None:
+    def admit(request: Any) -> HttpResponse | None:
         """Bind the session of a request to it, or return the response of its rejection."""
         request.tamatar_session = None
         if rules.is_open(request.path_info) or is_preflight(
@@ -56,13 +56,13 @@ def session_middleware(
         return None
 
     def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-        def respond(request: HttpRequest) -> Any:
+        def respond(request: Any) -> Any:
             if rejection := admit(request):
                 return rejection
             with bound_session(request.tamatar_session):
                 return get_response(request)
 
-        async def respond_async(request: HttpRequest) -> Any:
+        async def respond_async(request: Any) -> Any:
             if rejection := await asyncio.to_thread(admit, request):
                 return rejection
             with bound_session(request.tamatar_session):
