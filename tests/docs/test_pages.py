@@ -50,6 +50,14 @@ NOT_RUN = {
     ("docs/operate/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
     ("docs/operate/deploying.md", "docker build "): "tests/repo/test_packaging.py compares it",
     ("docs/operate/deploying.md", "docker compose "): "there is no Docker where the tests run",
+    (
+        "docs/operate/deploying.md",
+        "useradd ",
+    ): "needs root; test_packaging.py installs it",
+    (
+        "docs/operate/deploying.md",
+        "cd /etc/tamatar-auth",
+    ): "there is no systemd where the tests run",
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
     ("docs/operate/deploying.md", "kubectl port-forward "): "there is no cluster here either",
     ("docs/operate/operations.md", "pool_mode = "): "tests/support/pgbouncer.py writes one",

@@ -33,7 +33,16 @@ def make_secrets(folder: Path) -> Path:
 
 def read_variables(file: Path) -> dict[str, str]:
     """Return the variables in a file of settings."""
-    return dict(line.split("=", 1) for line in file.read_text().splitlines())
+    lines = file.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def read_unit(text: str) -> dict[str, list[str]]:
+    """Return the values of each name in a unit of systemd."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE):
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def manifest(name: str) -> Any:
