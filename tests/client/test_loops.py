@@ -1,6 +1,7 @@
 """One client and one guard on several event loops, made before any of them runs."""
 
 import asyncio
+import sys
 import threading
 
 import grpc
@@ -9,6 +10,7 @@ import pytest
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar_auth.client import aio
 from tamatar_auth.client.guard_rules import CallRejected
+from tests.support.commands import run
 from tests.support.waiting import eventually
 
 
@@ -28,6 +30,31 @@ def elsewhere(coroutine_function, *arguments):
 
 async def who(guard, token):
     return (await guard.session(token)).user.email
+
+
+FORKING = """
+import asyncio, os, sys
+from tamatar_auth.client import SessionGuard, aio, connect
+
+address, token, kind = sys.argv[1:]
+guard = (SessionGuard(connect(address)) if kind == "blocking" else
+         aio.SessionGuard(aio.connect(address)))
+children = []
+for _ in range(2):
+    if child := os.fork():
+        children.append(child)
+        continue
+    session = guard.session(token) if kind == "blocking" else asyncio.run(guard.session(token))
+    os._exit(0 if session.user.email == "ada@example.com" else 1)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+async def test_client_made_before_fork_answers_in_children(fake, token, kind, tmp_path):
+    command = (sys.executable, "-c", FORKING, fake.address, token, kind)
+
+    await asyncio.to_thread(run, *command, cwd=tmp_path)
 
 
 class TestLoops:

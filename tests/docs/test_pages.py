@@ -25,6 +25,7 @@ RUN_BY = {
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
     "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
     "docs/guide/testing.md": ("tests/client/test_pytest_plugin.py", {"python"}),
+    "docs/guide/web.md": ("tests/docs/test_web_page.py", {"python"}),
     "docs/operate/deploying.md": ("tests/docs/test_deploying_page.py", {"console", "text"}),
     "docs/guide/getting-started.md": ("tests/repo/test_packaging.py", {"console"}),
     "docs/guide/grpcurl.md": ("tests/docs/test_grpcurl_page.py", {"console", "text"}),
