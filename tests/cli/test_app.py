@@ -23,6 +23,7 @@ from tests.support.waiting import until
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/auth"
 UNREADABLE = "postgresql://ada:hunter2@[127.0.0.1/auth"
 KEY = "k" * 32
+HELP = ("-h", "--help")
 PASSWORD_KEYS = f"2026:{b64encode(b'p' * 32).decode()}"
 
 
@@ -79,6 +80,15 @@ class TestProgram:
     def test_version_option_prints_version(self, tmp_path):
         assert tamatar("--version", cwd=tmp_path).stdout == f"{tamatar_auth.__version__}\n"
 
+    @pytest.mark.parametrize("words", ["user", "user list", "migrate up"])
+    def test_help_and_version_options_are_everywhere(self, tmp_path, words):
+        version = tamatar(*words.split(), "--version", cwd=tmp_path).stdout
+        short, long = (tamatar(*words.split(), each, cwd=tmp_path).stdout for each in HELP)
+
+        assert version == f"{tamatar_auth.__version__}\n"
+        assert short == long
+        assert short.startswith(f"Usage: tamatar-auth {words} ")
+
     def test_module_runs_as_command(self, tmp_path):
         module = run(BIN / "python", "-m", "tamatar_auth", "version", cwd=tmp_path)
 
@@ -99,9 +109,15 @@ class TestProgram:
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         assert "tamatar" in run("bash", "-c", script, cwd=tmp_path, PATH=path).stdout
 
-        asked = {"COMP_WORDS": "tamatar-auth mi", "COMP_CWORD": "1"}
-        given = tamatar(cwd=tmp_path, _TAMATAR_AUTH_COMPLETE="complete_bash", **asked)
-        assert given.stdout.split() == ["migrate"]
+        for words, count, completions in (
+            ("mi", 1, ["migrate"]),
+            ("--address x user li", 4, ["list"]),
+            ("user list --cre", 3, ["--created-from", "--created-before"]),
+            ("user list -o j", 4, ["json"]),
+        ):
+            asked = {"COMP_WORDS": f"tamatar-auth {words}", "COMP_CWORD": str(count)}
+            given = tamatar(cwd=tmp_path, _TAMATAR_AUTH_COMPLETE="complete_bash", **asked)
+            assert given.stdout.split() == completions
 
 
 class TestDoctor:
@@ -117,6 +133,15 @@ class TestDoctor:
         )
         assert all(ok for ok, _, _ in found)
         assert urlsplit(migrated_database).password not in str(found)
+
+    def test_doctor_prints_findings_as_json(self, tmp_path):
+        given = {"TAMATAR_POOL_SIZE": "0"}
+
+        ended = tamatar("doctor", "-o", "json", cwd=tmp_path, code=1, **given)
+
+        (finding,) = json.loads(ended.stdout)["findings"]
+        assert (finding["level"], finding["subject"]) == ("FAIL", "settings")
+        assert finding["text"].startswith("TAMATAR_POOL_SIZE (environment): ")
 
     def test_doctor_in_development_needs_no_database(self, tmp_path):
         found = findings(tamatar("doctor", cwd=tmp_path, TAMATAR_LISTEN="127.0.0.1:0"))
@@ -279,9 +304,11 @@ class TestJobs:
         assert [line.split()[0] for line in lines(migrate("up"))] == numbers
         assert numbers[-1] in migrate("status").stdout
         assert "Nothing to do" in lines(migrate("up"))[0]
+        assert json.loads(migrate("status", "-o", "json").stdout)["pending"] == []
         assert not migrate("check").stdout
         assert "undone" in lines(migrate("down", "0001"))[0]
         assert "full_name" in migrate("check", code=1).stdout
+        assert json.loads(migrate("check", "-o", "json", code=1).stdout)["differences"]
         assert "There is no revision 0815" in lines(migrate("up", "0815", code=1))[0]
 
     def test_migrate_sql_prints_statements(self, tmp_path, empty_database):
@@ -419,10 +446,12 @@ class TestConfig:
             "TAMATAR_SEED_ADMIN_PASSWORD": ("-", "default"),
         }
 
-        as_json = tamatar("config", "show", "--json", cwd=tmp_path, **given).stdout
+        as_json = tamatar("config", "show", "-o", "json", cwd=tmp_path, **given).stdout
         table = tamatar("config", "show", cwd=tmp_path, **given).stdout
 
-        shown = {row["variable"]: (row["value"], row["place"]) for row in json.loads(as_json)}
+        shown = {
+            row["variable"]: (row["value"], row["place"]) for row in json.loads(as_json)["settings"]
+        }
         assert shown.items() >= expected.items()
         header, *body = table.splitlines()
         assert header.split()[:3] == ["Setting", "Value", "From"]
@@ -437,7 +466,7 @@ class TestConfig:
     def test_config_show_reports_unused_variables_on_stderr(self, tmp_path):
         given = {"TAMATAR_POOLSIZE": "1", "TAMATAR_POOL_WAIT": "1s"}
 
-        said = tamatar("config", "show", "--json", cwd=tmp_path, **given)
+        said = tamatar("config", "show", "-o", "json", cwd=tmp_path, **given)
 
         removed = "TAMATAR_POOL_WAIT (environment) was removed: calls always wait up to 1s"
         unknown = "TAMATAR_POOLSIZE (environment): is not known; did you mean TAMATAR_POOL_SIZE?"
@@ -453,11 +482,11 @@ class TestConfig:
         shutil.copy(ROOT / ".env.example", tmp_path / ".env")
 
         shown = json.loads(
-            tamatar("config", "show", "--json", cwd=tmp_path, DATABASE_URL=UNREACHABLE).stdout
+            tamatar("config", "show", "-o", "json", cwd=tmp_path, DATABASE_URL=UNREACHABLE).stdout
         )
         said = lines(tamatar("migrate", "status", cwd=tmp_path, code=1, DATABASE_URL=UNREACHABLE))
 
-        places = {row["variable"]: row["place"] for row in shown}
+        places = {row["variable"]: row["place"] for row in shown["settings"]}
         assert places.pop("DATABASE_URL") == "environment"
         assert set(places.values()) == {".env file"}
         assert "cannot be reached" in said[0]

@@ -1,9 +1,12 @@
 """The table of commands: its short helps, and that they import nothing."""
 
+import shlex
 import sys
 
 import pytest
+import typer.main
 
+from tamatar_auth.cli.app import app
 from tamatar_auth.cli.commands import COMMANDS
 from tamatar_auth.cli.lazy import LazyCommand
 from tests.support.commands import run, tamatar
@@ -30,6 +33,32 @@ def test_short_help_of_command_starts_its_help(words):
 
     assert loaded.name == words[-1]
     assert loaded.help.startswith(command.help)
+
+
+def examples():
+    """The examples in the help of every group."""
+    program = typer.main.get_command(app)
+    helps = [program.epilog, *(each.epilog for each in COMMANDS.values())]
+    lines = [line.strip() for text in helps if text for line in text.splitlines()]
+    return [line for line in lines if line.startswith("tamatar-auth ")]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_example_in_help_is_a_valid_command_line(example):
+    command, name = typer.main.get_command(app), "tamatar-auth"
+    words = shlex.split(example.partition(" > ")[0])[1:]
+    context = command.make_context(name, words)
+    while hasattr(command, "commands"):
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(name, list(words), parent=context)
+
+    assert len(f"    {example}") <= 80
+
+
+def test_help_of_every_group_has_an_example():
+    groups = {words[0] for words in EVERY if len(words) > 1}
+
+    assert groups == {line.split()[1] for line in examples()} & groups
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=" ".join)

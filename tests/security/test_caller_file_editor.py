@@ -1,5 +1,6 @@
 """`tamatar-auth caller`: its edits of the file and its output."""
 
+import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -130,7 +131,11 @@ def test_caller_commands_print_token_once(path, tmp_path):
     added = tamatar("caller", "add", "gateway", "--role", "validator", cwd=tmp_path, **given)
     rotated = tamatar("caller", "rotate", "gateway", "--overlap", "1h", cwd=tmp_path, **given)
     listed = tamatar("caller", "list", "--file", str(path), cwd=tmp_path).stdout
+    as_json = tamatar("caller", "list", "-o", "json", cwd=tmp_path, **given).stdout
 
+    (caller,) = json.loads(as_json)["callers"]
+    ends = sorted(map(datetime.fromisoformat, caller["tokens"]))
+    assert (caller["name"], caller["roles"], len(ends)) == ("gateway", ["validator"], 2)
     texts = [added.stdout.strip(), rotated.stdout.strip()]
     assert all(read_callers(path).find_by_token(text).name == "gateway" for text in texts)
     assert listed.split("\n")[1].split()[:3] == ["gateway", "validator", "until"]
@@ -139,6 +144,15 @@ def test_caller_commands_print_token_once(path, tmp_path):
 
     tamatar("caller", "remove", "gateway", cwd=tmp_path, **given)
     assert known(path) == {}
+
+
+def test_caller_add_as_json_prints_name_and_token(path, tmp_path):
+    asked = ("caller", "add", "gateway", "--role", "admin", "--file", str(path), "-o", "json")
+
+    issued = json.loads(tamatar(*asked, cwd=tmp_path).stdout)
+
+    assert issued["name"] == read_callers(path).find_by_token(issued["token"]).name
+    assert issued["lifetime"] == "90d"
 
 
 @pytest.mark.parametrize(

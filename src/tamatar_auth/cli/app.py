@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from tamatar_auth.cli.commands import COMMANDS
+from tamatar_auth.cli.commands import COMMANDS, EXAMPLES
 from tamatar_auth.cli.exits import CommandError
 from tamatar_auth.cli.global_options import service_parameters, version_parameters
 from tamatar_auth.cli.lazy import LazyGroup
@@ -22,6 +22,7 @@ class CommandLine(LazyGroup):
         super().__init__(
             "Users and sessions for services that speak gRPC.",
             COMMANDS,
+            EXAMPLES,
             name=attrs["name"],
             params=[*attrs["params"], *service_parameters(), *version_parameters()],
             callback=attrs["callback"],

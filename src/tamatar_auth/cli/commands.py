@@ -14,6 +14,11 @@ MIGRATE = LazyGroup(
         "sql": LazyCommand("cli.local.migrate:sql", "Print the SQL of the migrations."),
         "check": LazyCommand("cli.local.migrate:check", "Compare the tables with the code."),
     },
+    examples=[
+        "tamatar-auth migrate status",
+        "tamatar-auth migrate up",
+        "tamatar-auth migrate sql 0001:0002",
+    ],
 )
 
 CONFIG = LazyGroup(
@@ -22,6 +27,10 @@ CONFIG = LazyGroup(
         "show": LazyCommand("cli.local.config:show", "Show every setting and its source."),
         "example": LazyCommand("cli.local.config:example", "Print a .env file with the defaults."),
     },
+    examples=[
+        "tamatar-auth config show",
+        "tamatar-auth config example > .env",
+    ],
 )
 
 CALLER = LazyGroup(
@@ -32,6 +41,11 @@ CALLER = LazyGroup(
         "list": LazyCommand("cli.local.callers:show", "List the callers."),
         "remove": LazyCommand("cli.local.callers:remove", "Remove a caller."),
     },
+    examples=[
+        "tamatar-auth caller add gateway --role validator --expires 30d",
+        "tamatar-auth caller add shop --role accounts --spiffe-id spiffe://acme/shop",
+        "tamatar-auth caller rotate gateway --overlap 1h",
+    ],
 )
 
 USER = LazyGroup(
@@ -59,6 +73,12 @@ USER = LazyGroup(
             "cli.remote.user_changes:reset_password", "Set a new password, end the user's sessions."
         ),
     },
+    examples=[
+        "tamatar-auth user create ada@example.com --first-name Ada --ask-password",
+        "tamatar-auth user get ada@example.com --sessions",
+        "tamatar-auth user list --unverified --created-before 2026-01-01 -o name",
+        "tamatar-auth user delete ada@example.com --by support --yes",
+    ],
 )
 
 SESSION = LazyGroup(
@@ -68,6 +88,10 @@ SESSION = LazyGroup(
         "revoke": CallCommand("cli.remote.sessions:revoke", "End a session."),
         "revoke-user": CallCommand("cli.remote.sessions:revoke_user", "End a user's sessions."),
     },
+    examples=[
+        "tamatar-auth session list ada@example.com --ended -o wide",
+        "tamatar-auth session revoke-user ada@example.com --yes",
+    ],
 )
 
 CONTEXT = LazyGroup(
@@ -79,6 +103,11 @@ CONTEXT = LazyGroup(
         "show": LazyCommand("cli.remote.contexts:show_context", "Show a context."),
         "remove": LazyCommand("cli.remote.contexts:remove", "Remove a context."),
     },
+    examples=[
+        "tamatar-auth context add local 127.0.0.1:50051 --use",
+        "tamatar-auth context add prod auth.example.com:50051 --ca ca.pem --use",
+        "tamatar-auth context add mesh auth:50051 --certificate tls.crt --key tls.key",
+    ],
 )
 
 COMMANDS: dict[str, LazyCommand | LazyGroup] = {
@@ -101,3 +130,9 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "export": CallCommand("cli.remote.transfer_commands:export_users", "Export users to a file."),
     "context": CONTEXT,
 }
+
+EXAMPLES = [
+    "tamatar-auth serve --dev",
+    "tamatar-auth user list",
+    "tamatar-auth user list --address auth.example.com:50051 --token-file token",
+]

@@ -1,4 +1,4 @@
-"""The formats of `--output`: tables for people, JSON and names for scripts."""
+"""The formats of `--output`: tables or text for people, JSON and names for scripts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +27,18 @@ OutputOption = Annotated[
         "-o",
         help="Print a table, a table with every column (wide), JSON, or only ids (name).",
     ),
+]
+
+
+class TextFormat(StrEnum):
+    """The values of `--output` of commands that print no resources."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+TextOption = Annotated[
+    TextFormat, typer.Option("--output", "-o", help="Print text, or JSON for scripts.")
 ]
 
 

@@ -60,7 +60,11 @@ class LazyGroup(TyperGroup):
     """A group of commands and groups."""
 
     def __init__(
-        self, short_help: str, commands: Mapping[str, "LazyCommand | LazyGroup"], **attrs: Any
+        self,
+        short_help: str,
+        commands: Mapping[str, "LazyCommand | LazyGroup"],
+        examples: Sequence[str] = (),
+        **attrs: Any,
     ) -> None:
         """Build a group. Its help does not list the global options, unless `params` has them."""
         attrs.setdefault(
@@ -69,6 +73,8 @@ class LazyGroup(TyperGroup):
         super().__init__(
             help=short_help,
             commands=dict(commands),
+            # A paragraph that starts with \b keeps its line breaks.
+            epilog="\n  ".join(["\b\nExamples:", *examples]) if examples else None,
             no_args_is_help=True,
             rich_markup_mode=None,
             **attrs,

@@ -60,6 +60,8 @@ async def test_session_revoke_user_keeps_excepted_one(cli, signed_in):
         in cli("session", "revoke-user", email, "--except", kept, "--yes").stderr
     )
     assert ids(cli, email) == [kept]
+    counted = cli("session", "revoke-user", email, "--yes", "-o", "json").stdout
+    assert json.loads(counted) == {"revoked_session_count": 1}
 
 
 def test_session_revoke_of_unknown_session_is_reported(cli):

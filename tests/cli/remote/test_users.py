@@ -128,6 +128,9 @@ class TestSecrets:
 
         assert "sessions were ended" in cli(*reset, "--password-stdin", entered=ENTERED).stderr
         assert cli(*reset, "--print-token").stdout.startswith("tmu_")
+        issued = printed_json(cli(*reset, "--print-token", "-o", "json"))
+        assert issued["token"].startswith("tmu_")
+        assert issued["email"] == email
         assert "Use --password-stdin" in cli(*reset, code=2).stderr
         assert "no password in stdin" in cli(*reset, "--password-stdin", code=2).stderr
         short = cli(*reset, "--password-stdin", entered="short\n", code=1).stderr

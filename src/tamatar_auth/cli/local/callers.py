@@ -1,14 +1,21 @@
 """The commands of `caller`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tamatar_auth.cli.output import notify
-from tamatar_auth.cli.tables import print_table
+from tamatar_auth.cli.formats import (
+    Listing,
+    OutputFormat,
+    OutputOption,
+    TextFormat,
+    TextOption,
+    show_all,
+)
+from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.config.errors import SettingsError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.types import format_duration, parse_duration
@@ -18,6 +25,16 @@ from tamatar_auth.security.callers import CallerCredentials, CallerToken, Role
 
 MAX_TOKEN_LIFETIME = timedelta(days=3650)
 MAX_OVERLAP = timedelta(days=30)
+
+CALLERS = Listing(
+    field="callers",
+    columns={
+        "name": "Caller",
+        "roles": "Roles",
+        "tokens": "Tokens",
+        "certificates": "Certificates",
+    },
+)
 
 
 def _token_lifetime(text: str) -> timedelta:
@@ -59,11 +76,11 @@ def add(  # noqa: PLR0913 - options of a command, each named
     ],
     spiffe_id: Annotated[
         list[str] | None,
-        typer.Option(help="Accept certificates with this SPIFFE ID. May be repeated."),
+        typer.Option(help="Accept client certificates with this SPIFFE ID. May be repeated."),
     ] = None,
     dns_name: Annotated[
         list[str] | None,
-        typer.Option(help="Accept certificates with this DNS name. May be repeated."),
+        typer.Option(help="Accept client certificates with this DNS name. May be repeated."),
     ] = None,
     token: Annotated[
         bool | None,
@@ -74,6 +91,7 @@ def add(  # noqa: PLR0913 - options of a command, each named
     ] = None,
     expires: ExpiresOption = "90d",
     file: FileOption = None,
+    output: TextOption = TextFormat.TEXT,
 ) -> None:
     """Add a caller and print its token. The token is not shown again."""
     ids, hosts = spiffe_id or (), dns_name or ()
@@ -81,7 +99,7 @@ def add(  # noqa: PLR0913 - options of a command, each named
     lifetime, callers = expires if with_token else None, CallerFile(_path(file))
     issued = callers.add(name, _roles(role), lifetime, spiffe_ids=ids, dns_names=hosts)
     if issued is not None:
-        _print_token(issued, expires)
+        _print_token(name, issued, expires, output)
 
 
 def rotate(
@@ -97,15 +115,17 @@ def rotate(
     ] = "24h",
     expires: ExpiresOption = "90d",
     file: FileOption = None,
+    output: TextOption = TextFormat.TEXT,
 ) -> None:
     """Issue a new token and print it. The token is not shown again."""
-    _print_token(CallerFile(_path(file)).rotate(name, overlap, expires), expires)
+    _print_token(name, CallerFile(_path(file)).rotate(name, overlap, expires), expires, output)
 
 
-def show(*, file: FileOption = None) -> None:
+def show(*, file: FileOption = None, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the callers. Their roles, the ends of their tokens and their certificates are shown."""
     callers = read_callers(_path(file))
-    print_table(("Caller", "Roles", "Tokens", "Certificates"), map(_row, callers.known))
+    format_end = datetime.isoformat if output is OutputFormat.JSON else _format_end
+    show_all({"callers": [_row(each, format_end) for each in callers.known]}, output, CALLERS)
 
 
 def remove(name: NameArgument, *, file: FileOption = None) -> None:
@@ -127,11 +147,15 @@ def _path(file: Path | None) -> Path:
     return path
 
 
-def _row(credentials: CallerCredentials) -> Sequence[str]:
-    caller = credentials.caller
-    ends = [_format_end(end) for end in sorted(credentials.tokens.values())]
-    lists: tuple[Sequence[str], ...] = (sorted(caller.roles), ends, sorted(credentials.names))
-    return (caller.name, *map(", ".join, lists))
+def _row(
+    credentials: CallerCredentials, format_end: Callable[[datetime], str]
+) -> Mapping[str, Any]:
+    return {
+        "name": credentials.caller.name,
+        "roles": sorted(credentials.caller.roles),
+        "tokens": [format_end(end) for end in sorted(credentials.tokens.values())],
+        "certificates": sorted(credentials.names),
+    }
 
 
 def _format_end(moment: datetime) -> str:
@@ -139,10 +163,13 @@ def _format_end(moment: datetime) -> str:
     return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _print_token(token: CallerToken, lifetime: timedelta) -> None:
-    """Print a token alone to stdout, for scripts, and the advice to stderr."""
+def _print_token(name: str, token: CallerToken, lifetime: timedelta, output: TextFormat) -> None:
+    """Print a token to stdout, for scripts, and the advice to stderr."""
     notify(
         "Keep this token safe: it is not stored here and not shown again. "
         f"It expires in {format_duration(lifetime)}."
     )
-    typer.echo(token.text)
+    if output is TextFormat.JSON:
+        print_json({"name": name, "token": token.text, "lifetime": format_duration(lifetime)})
+    else:
+        typer.echo(token.text)

@@ -2,13 +2,13 @@
 
 import textwrap
 from datetime import timedelta
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import typer
 from pydantic import SecretStr
 
-from tamatar_auth.cli.output import notify, print_json
-from tamatar_auth.cli.tables import print_table
+from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show_all
+from tamatar_auth.cli.output import notify
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.groups import all_settings
 from tamatar_auth.config.settings import Settings
@@ -16,6 +16,17 @@ from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
 from tamatar_auth.config.types import format_duration
 
 MASK = "********"
+
+SETTINGS = Listing(
+    field="settings",
+    columns={
+        "variable": "Setting",
+        "value": "Value",
+        "place": "From",
+        "description": "What it is",
+    },
+    kept=2,
+)
 
 
 class SettingRow(NamedTuple):
@@ -27,15 +38,10 @@ class SettingRow(NamedTuple):
     description: str
 
 
-def show(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
-) -> None:
+def show(*, output: OutputOption = OutputFormat.TABLE) -> None:
     """Show every setting and its source. Secrets are masked."""
-    rows = setting_rows(Settings.load())
-    if as_json:
-        print_json([row._asdict() for row in rows])
-    else:
-        print_table(("Setting", "Value", "From", "What it is"), rows)
+    rows = [row._asdict() for row in setting_rows(Settings.load())]
+    show_all({"settings": rows}, output, SETTINGS)
     for unknown in Sources(Settings).unknown():
         notify(str(unknown))
     for variable, place in Sources(Settings).removed():

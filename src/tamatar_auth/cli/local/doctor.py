@@ -11,8 +11,10 @@ import grpc
 import psycopg
 import typer
 
+from tamatar_auth.cli.formats import TextFormat, TextOption
 from tamatar_auth.cli.local.healthcheck import check_health, tls_files_at
 from tamatar_auth.cli.local.scheduler import uses_autogroups
+from tamatar_auth.cli.output import print_json
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.settings import Settings
@@ -51,13 +53,18 @@ class Finding(NamedTuple):
         return "FAIL" if not self.ok else "warn" if self.is_warning else "ok"
 
 
-def doctor() -> None:
+def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
     """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
     The checks cover settings, grpcio, callers, certificate, database, clock, tables and ports.
     """
     findings = examine()
-    print_table((), ((each.label, each.subject, each.text) for each in findings))
+    rows = [(each.label, each.subject, each.text) for each in findings]
+    if output is TextFormat.JSON:
+        names = ("level", "subject", "text")
+        print_json({"findings": [dict(zip(names, row, strict=True)) for row in rows]})
+    else:
+        print_table((), rows)
     raise typer.Exit(0 if all(each.ok for each in findings) else 1)
 
 

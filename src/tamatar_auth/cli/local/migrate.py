@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from tamatar_auth.cli.formats import TextFormat, TextOption
 from tamatar_auth.cli.local.database import with_database
-from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.storage.driver.connect import libpq_url
@@ -29,11 +30,14 @@ def down(
         migrations.downgrade(revision)
 
 
-def status() -> None:
+def status(*, output: TextOption = TextFormat.TEXT) -> None:
     """Show the revision of the tables. Exit with 1 if migrations are pending."""
     with _migrations() as migrations:
         found = migrations.status()
-    typer.echo(str(found))
+    if output is TextFormat.JSON:
+        print_json(found._asdict())
+    else:
+        typer.echo(str(found))
     raise typer.Exit(1 if found.pending else 0)
 
 
@@ -44,12 +48,14 @@ def sql(
     Migrations("postgresql://").sql(revisions)
 
 
-def check() -> None:
+def check(*, output: TextOption = TextFormat.TEXT) -> None:
     """Compare the tables with the code. Exit with 1 if they differ."""
     with _migrations() as migrations:
         differences = migrations.check()
-    for line in differences:
-        typer.echo(line)
+    if output is TextFormat.JSON:
+        print_json({"differences": list(differences)})
+    else:
+        typer.echo("".join(f"{line}\n" for line in differences), nl=False)
     raise typer.Exit(1 if differences else 0)
 
 

@@ -36,13 +36,17 @@ def add(  # noqa: PLR0913 - options of a command, each named
     name: Annotated[str, typer.Argument(help="The name of the context, such as production.")],
     address: Annotated[str, typer.Argument(help="Such as auth.example.com:50051.")],
     *,
-    ca: Annotated[Path | None, typer.Option(help="Trust the authorities in this PEM file.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="Trust the CA bundle in this PEM file, not the system's.")
+    ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="Present the client certificate in this PEM file.")
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="Use this private key.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Use this private key of the client certificate.")
+    ] = None,
     server_name: Annotated[
-        str | None, typer.Option(help="Expect this name in the service's certificate.")
+        str | None, typer.Option(help="Expect this name in the server certificate.")
     ] = None,
     plaintext: Annotated[
         bool | None,

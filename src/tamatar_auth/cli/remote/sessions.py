@@ -6,8 +6,16 @@ import typer
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar_auth.cli.exits import usage_error
-from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, show_all
-from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.formats import (
+    Listing,
+    OutputFormat,
+    OutputOption,
+    TextFormat,
+    TextOption,
+    show,
+    show_all,
+)
+from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
     YesOption,
@@ -85,6 +93,7 @@ def revoke_user(
         str, typer.Option("--except", metavar="SESSION_ID", help="Keep this session.")
     ] = "",
     yes: YesOption = False,
+    output: TextOption = TextFormat.TEXT,
     ctx: typer.Context,
 ) -> None:
     """End a user's sessions."""
@@ -96,3 +105,5 @@ def revoke_user(
         )
         response = auth.sessions.RevokeUserSessions(request)
     notify(f"{response.revoked_session_count} sessions were ended.")
+    if output is TextFormat.JSON:
+        print_json(as_dict(response))

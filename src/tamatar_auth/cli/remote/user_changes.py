@@ -4,13 +4,12 @@ from typing import Annotated, Any
 
 import typer
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.cli.formats import OutputFormat, OutputOption, show
-from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
     PasswordStdinOption,
@@ -189,7 +188,7 @@ def verify_email(
             issued = auth.users.CreateEmailVerification(request)
             token = issued.token
         if print_token and not token_stdin:
-            _print_token(issued.email, issued.expire_time, token)
+            _print_token(issued, output)
             return
         response = auth.users.VerifyEmail(pb.VerifyEmailRequest(token=token))
     show(as_dict(response.user), output, name="user_id")
@@ -211,7 +210,7 @@ def reset_password(
         if not issued.token:
             raise usage_error("The user is deactivated. Run `tamatar-auth user activate` first.")
         if print_token:
-            _print_token(user.email, issued.expire_time, issued.token)
+            _print_token(issued, output)
             return
         request = pb.ResetPasswordRequest(token=issued.token, new_password=password)
         response = auth.users.ResetPassword(request)
@@ -223,9 +222,12 @@ def _show_ended(response: Any, output: OutputFormat) -> None:
     show(as_dict(response.user), output, name="user_id")
 
 
-def _print_token(email: str, expire_time: Timestamp, token: str) -> None:
-    notify(f"For {email}, valid until {expire_time.ToJsonString()}.")
-    typer.echo(token)
+def _print_token(issued: Any, output: OutputFormat) -> None:
+    notify(f"For {issued.email}, valid until {issued.expire_time.ToJsonString()}.")
+    if output is OutputFormat.JSON:
+        print_json(as_dict(issued))
+    else:
+        typer.echo(issued.token)
 
 
 def _without_none(**values: str | None) -> dict[str, str]:
