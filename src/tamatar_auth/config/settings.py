@@ -40,7 +40,7 @@ class Settings(SettingsGroup):
     """The environment of the process, its addresses, its files and its shutdown."""
 
     environment: Literal["development", "production"] = "development"
-    """The environment of the process. Production requires its secrets."""
+    """The environment of the process. Production requires a database and its secrets."""
     listen: Addresses = (ListenAddress.parse("127.0.0.1:50051"),)
     """The addresses that serve calls: host:port or unix:path, separated by commas."""
     health_listen: OptionalAddress = None
