@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tamatar_auth.client.testing import FakeAuthServer
 
 START_TIMEOUT = 120.0
-"""Seconds until a real service answers. It takes about 5, and longer on a busy machine."""
+"""Seconds until a real service answers. It takes some, and more on a busy machine."""
 
 _STOP_TIMEOUT = 30.0
 

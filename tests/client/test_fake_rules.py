@@ -9,6 +9,7 @@ from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar_auth.client import ErrorReason
 from tamatar_auth.client.testing.errors import has_retry_delay, status_of
 from tamatar_auth.client.testing.field_rules import broken_rules, rules_of
+from tamatar_auth.client.testing.servicers import FakeSessionServicer, FakeUserServicer
 from tamatar_auth.errors import Failure
 from tamatar_auth.servicers.field_rules import FieldRules
 
@@ -57,6 +58,19 @@ def messages(descriptor):
         return message
 
     return build()
+
+
+def test_fake_lacks_bulk_calls_only():
+    servicers = {"UserService": FakeUserServicer, "SessionService": FakeSessionServicer}
+    lacking = {
+        method.name
+        for file in (user_service_pb2, session_service_pb2)
+        for name, service in file.DESCRIPTOR.services_by_name.items()
+        for method in service.methods
+        if not hasattr(servicers[name], method.name)
+    }
+
+    assert lacking == {"ImportUsers", "ExportUsers"}
 
 
 @pytest.mark.parametrize("name", REQUESTS)
