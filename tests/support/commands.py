@@ -42,7 +42,7 @@ PATIENT = {
 IMPATIENT: Mapping[str, str] = {}
 """The default time limits of a server, for tests about them."""
 
-PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate")}
+PRINTS_A_TOKEN = {("caller", "add"), ("caller", "rotate"), ("session", "create")}
 """The commands whose output is a secret, which is shown once."""
 
 SAMPLE_PASSWORD = "TestPass123!"

@@ -54,6 +54,7 @@ USER = LazyGroup(
         "create": CallCommand("cli.remote.user_changes:create", "Create a user."),
         "get": CallCommand("cli.remote.users:get", "Show a user and its profile."),
         "list": CallCommand("cli.remote.users:show_users", "List users, the newest first."),
+        "stats": CallCommand("cli.remote.users:show_stats", "Count users."),
         "update": CallCommand("cli.remote.user_changes:update", "Change fields of a user."),
         "deactivate": CallCommand(
             "cli.remote.user_changes:deactivate", "Block sign-ins of a user, end its sessions."
@@ -84,6 +85,10 @@ USER = LazyGroup(
 SESSION = LazyGroup(
     "Manage sessions.",
     {
+        "create": CallCommand("cli.remote.sessions:create", "Sign a user in."),
+        "validate": CallCommand(
+            "cli.remote.sessions:validate", "Show the session of a token and its user."
+        ),
         "list": CallCommand("cli.remote.sessions:show_sessions", "List the sessions of a user."),
         "revoke": CallCommand("cli.remote.sessions:revoke", "End a session."),
         "revoke-user": CallCommand("cli.remote.sessions:revoke_user", "End a user's sessions."),
@@ -92,6 +97,18 @@ SESSION = LazyGroup(
         "tamatar-auth session list ada@example.com --ended -o wide",
         "tamatar-auth session revoke-user ada@example.com --yes",
     ],
+)
+
+DATABASE = LazyGroup(
+    "Inspect the database of a service.",
+    {
+        "info": CallCommand(
+            "cli.remote.diagnostics:database_info", "Show the connections and the versions."
+        ),
+        "slowest": CallCommand(
+            "cli.remote.diagnostics:slowest_queries", "List the statements that took the most time."
+        ),
+    },
 )
 
 CONTEXT = LazyGroup(
@@ -124,8 +141,12 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "caller": CALLER,
     "protoset": LazyCommand("cli.local.protoset:protoset", "Write the compiled protos to a file."),
     "version": LazyCommand("cli.global_options:version", "Print the version."),
+    "whoami": CallCommand(
+        "cli.remote.diagnostics:whoami", "Show this caller's name and roles, as the service does."
+    ),
     "user": USER,
     "session": SESSION,
+    "db": DATABASE,
     "import": CallCommand("cli.remote.transfer_commands:import_users", "Import users from a file."),
     "export": CallCommand("cli.remote.transfer_commands:export_users", "Export users to a file."),
     "context": CONTEXT,

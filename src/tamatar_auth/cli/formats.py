@@ -60,11 +60,14 @@ class Listing:
 
 
 def show(value: Mapping[str, Any], output: OutputFormat, *, name: str) -> None:
-    """Print one resource. `-o name` prints the field `name`. A table omits empty fields."""
+    """Print one resource. A table omits empty fields.
+
+    `-o name` prints the field `name`. A field of a field is written with a dot.
+    """
     if output is OutputFormat.JSON:
         print_json(value)
     elif output is OutputFormat.NAME:
-        typer.echo(value[name])
+        typer.echo(dict(_flattened(value))[name])
     else:
         cells = ((field, _cell(part)) for field, part in _flattened(value))
         print_table(("Field", "Value"), [row for row in cells if row[1]])

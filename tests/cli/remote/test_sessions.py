@@ -1,6 +1,10 @@
 """`tamatar-auth session`: lists and revokes sessions."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 from uuid import uuid4
 
 import grpc
@@ -8,6 +12,7 @@ import pytest
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tests.support.calls import PASSWORD, sign_in
+from tests.support.commands import COMMAND, environment
 
 
 @pytest.fixture
@@ -20,6 +25,14 @@ async def signed_in(cli, server_address):
         client = {"user_agent": "a test", "ip_address": "192.0.2.7"}
         made = [await stub.CreateSession(sign_in(email=email, client=client)) for _ in range(3)]
     return email, made
+
+
+@pytest.fixture
+def user_email(cli):
+    """The address of a user without sessions."""
+    email = f"{uuid4().hex}@example.com"
+    cli("user", "create", email, "--verified", "--password-stdin", entered=f"{PASSWORD}\n")
+    return email
 
 
 def ids(cli, email, *options):
@@ -68,3 +81,70 @@ def test_session_revoke_of_unknown_session_is_reported(cli):
     assert "SESSION_NOT_FOUND" in cli("session", "revoke", str(uuid4()), code=4).stderr
     assert "session_id must be a UUID" in cli("session", "revoke", "17", code=1).stderr
     assert "Name a session" in cli("session", "revoke", code=2).stderr
+
+
+def test_session_create_prints_token_that_validates(cli, user_email):
+    signed_in = ("session", "create", user_email, "--password-stdin")
+    created = json.loads(cli(*signed_in, "-o", "json", entered=f"{PASSWORD}\n").stdout)
+    token = cli(*signed_in, "--print-token", entered=f"{PASSWORD}\n").stdout
+
+    validate = ("session", "validate", "--token-stdin")
+    found = json.loads(cli(*validate, "-o", "json", entered=created["session_token"]).stdout)
+    assert found["session"]["session_id"] == created["session"]["session_id"]
+    assert found["user"]["email"] == user_email
+    assert found["session"]["client"]["user_agent"].startswith("tamatar-auth/")
+    assert token.startswith("tms_")
+    other = cli(*validate, "-o", "name", entered=token).stdout.strip()
+    assert set(ids(cli, user_email)) == {found["session"]["session_id"], other}
+
+
+def test_session_validate_of_ended_session_prints_reason(cli, user_email):
+    signed_in = ("session", "create", user_email, "--password-stdin", "--print-token")
+    token = cli(*signed_in, entered=f"{PASSWORD}\n").stdout
+    cli("session", "revoke", "--token-stdin", entered=token)
+
+    ended = cli("session", "validate", "--token-stdin", entered=token, code=1)
+    unknown = cli("session", "validate", "--token-stdin", entered="tms_unknown", code=1)
+
+    assert ended.stderr == "The session was revoked. (SESSION_REVOKED)\n"
+    assert "(SESSION_UNKNOWN)" in unknown.stderr
+    assert not ended.stdout + unknown.stdout
+
+
+def test_session_create_with_wrong_password_is_refused(cli, user_email):
+    create = ("session", "create", user_email)
+
+    wrong = cli(*create, "--password-stdin", entered="not the password\n", code=1).stderr
+    assert "(INVALID_CREDENTIALS)" in wrong
+    assert "Use --password-stdin" in cli(*create, code=2).stderr
+    assert "Use --token-stdin" in cli("session", "validate", code=2).stderr
+
+
+def test_session_create_at_terminal_hides_the_password(surroundings, tmp_path, user_email):
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tmp_path)
+        words = ["session", "create", user_email, "-o", "name"]
+        os.execve(COMMAND, ["tamatar-auth", *words], environment(surroundings))  # noqa: S606 - ours
+    screen = read_until(terminal, b"Password: ")
+    os.write(terminal, f"{PASSWORD}\n".encode())
+    screen += read_to_end(terminal)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert PASSWORD.encode() not in screen
+    assert re.search(rb"\r\n[0-9a-f-]{36}\r\n", screen)
+
+
+def read_until(terminal, words):
+    screen = b""
+    while not screen.endswith(words):
+        screen += os.read(terminal, 1024)
+    return screen
+
+
+def read_to_end(terminal):
+    screen = b""
+    with contextlib.suppress(OSError):  # how Linux ends a terminal
+        while part := os.read(terminal, 1024):
+            screen += part
+    return screen

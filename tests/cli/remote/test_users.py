@@ -103,6 +103,19 @@ class TestRead:
             "There are more than 2: use --limit or --page-token to list more.\n",
         )
 
+    def test_user_stats_counts_users_that_match(self, cli):
+        mark = f"s{uuid4().hex[:10]}"
+        for number in range(3):
+            cli("user", "create", f"{mark}{number}@example.com", *["--verified"] * (number == 1))
+
+        stats = printed_json(cli("user", "stats", "--email", mark, "-o", "json"))
+
+        assert stats["user_count"] == "3"
+        assert stats["first_create_time"] < stats["last_create_time"]
+        verified = ("user", "stats", "--email", mark, "--verified", "-o", "name")
+        assert cli(*verified).stdout == "1\n"
+        assert "user_count" in cli("user", "stats").stdout
+
 
 class TestSecrets:
     """Passwords and tokens."""

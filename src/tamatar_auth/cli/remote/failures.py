@@ -1,5 +1,7 @@
 """The messages of calls that failed."""
 
+from grpc import StatusCode
+
 from tamatar_auth.cli.remote.connection_causes import find_cause
 from tamatar_auth.cli.remote.context_file import ServiceContext
 from tamatar_auth.client import AuthError, UnavailableError
@@ -22,6 +24,8 @@ def error_message(error: AuthError, service: ServiceContext) -> str:
 
 def _unanswered_message(error: AuthError, service: ServiceContext) -> str:
     """Return the message of an error that did not come from the service."""
+    if error.status is StatusCode.UNIMPLEMENTED:
+        return f"{service.address} does not know this call: its version may be older."
     cause = find_cause(service) if isinstance(error, UnavailableError) else None
     if cause is not None:
         return f"{service.address} does not answer: {cause}"

@@ -67,13 +67,17 @@ def read_secret_line(what: str) -> str:
     return line
 
 
+def read_secret(what: str, *, from_stdin: bool, twice: bool = False) -> str:
+    """Return a secret from stdin or from a prompt, which asks twice for a new secret."""
+    if from_stdin:
+        return read_secret_line(what)
+    if not sys.stdin.isatty():
+        raise usage_error(f"Use --{what}-stdin to pass the {what}, because stdin is no terminal.")
+    label = what.capitalize()
+    secret: str = typer.prompt(label, hide_input=True, confirmation_prompt=twice, err=True)
+    return secret
+
+
 def read_new_password(*, from_stdin: bool) -> str:
     """Return a new password from stdin, or from a prompt that asks twice."""
-    if from_stdin:
-        return read_secret_line("password")
-    if not sys.stdin.isatty():
-        raise usage_error(
-            "Use --password-stdin to pass the password, because stdin is no terminal."
-        )
-    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    return password
+    return read_secret("password", from_stdin=from_stdin, twice=True)

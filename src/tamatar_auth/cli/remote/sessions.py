@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar.auth.v1.session_pb2 import SessionClient
+from tamatar_auth import __version__
 from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.cli.formats import (
     Listing,
@@ -18,9 +20,11 @@ from tamatar_auth.cli.formats import (
 from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
+    PasswordStdinOption,
     YesOption,
     confirm,
     open_client,
+    read_secret,
     read_secret_line,
 )
 from tamatar_auth.cli.remote.users import (
@@ -42,6 +46,55 @@ SESSIONS = Listing(
         "client.user_agent": "Client",
     },
 )
+
+
+def create(
+    who: Annotated[
+        str, typer.Argument(metavar="USER", help="The email address or the username of the user.")
+    ],
+    *,
+    password_stdin: PasswordStdinOption = False,
+    print_token: Annotated[
+        bool, typer.Option("--print-token", help="Only print the token of the session.")
+    ] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    ctx: typer.Context,
+) -> None:
+    """Sign a user in. The token of the new session is printed only now.
+
+    A prompt asks for the password unless stdin provides it.
+    """
+    password = read_secret("password", from_stdin=password_stdin)
+    client = SessionClient(user_agent=f"tamatar-auth/{__version__}")
+    request = pb.CreateSessionRequest(password=password, client=client)
+    if "@" in who:
+        request.email = who
+    else:
+        request.username = who
+    with open_client(ctx) as auth:
+        response = auth.sessions.CreateSession(request)
+    if print_token:
+        typer.echo(response.session_token)
+    else:
+        show(as_dict(response), output, name="session.session_id")
+
+
+def validate(
+    *,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="Read the token from the first line of stdin.")
+    ] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    ctx: typer.Context,
+) -> None:
+    """Show the session of a token and its user. Exit with 1 if the session is not valid.
+
+    A prompt asks for the token unless stdin provides it.
+    """
+    request = pb.ValidateSessionRequest(session_token=read_secret("token", from_stdin=token_stdin))
+    with open_client(ctx) as auth:
+        response = auth.sessions.ValidateSession(request)
+    show(as_dict(response), output, name="session.session_id")
 
 
 def show_sessions(  # noqa: PLR0913 - options of a command, each named

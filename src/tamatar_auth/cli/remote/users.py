@@ -1,17 +1,25 @@
 """The commands of `user` that read, and how all commands find and show a user."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.cli.formats import Listing, OutputFormat, OutputOption, show, show_all
 from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import open_client
+from tamatar_auth.cli.remote.user_filters import (
+    ActiveOption,
+    CreatedBeforeOption,
+    CreatedFromOption,
+    DeletedOption,
+    EmailPrefixOption,
+    UsernamePrefixOption,
+    VerifiedOption,
+    user_filter,
+)
 from tamatar_auth.client import AuthClient
 
 UserArgument = Annotated[
@@ -75,25 +83,13 @@ def get(
 
 def show_users(  # noqa: PLR0913 - options of a command, each named
     *,
-    email: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="Match the start of the email address.")
-    ] = None,
-    username: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="Match the start of the username.")
-    ] = None,
-    verified: Annotated[
-        bool | None, typer.Option("--verified/--unverified", help="Match verified addresses.")
-    ] = None,
-    active: Annotated[
-        bool | None, typer.Option("--active/--inactive", help="Match active users.")
-    ] = None,
-    deleted: Annotated[bool, typer.Option("--deleted", help="List only deleted users.")] = False,
-    created_from: Annotated[
-        datetime | None, typer.Option(help="Match users created at this time or later, in UTC.")
-    ] = None,
-    created_before: Annotated[
-        datetime | None, typer.Option(help="Match users created before this time, in UTC.")
-    ] = None,
+    email: EmailPrefixOption = None,
+    username: UsernamePrefixOption = None,
+    verified: VerifiedOption = None,
+    active: ActiveOption = None,
+    deleted: DeletedOption = False,
+    created_from: CreatedFromOption = None,
+    created_before: CreatedBeforeOption = None,
     order: Annotated[
         str, typer.Option(help="Sort by create_time, update_time or email, optionally desc.")
     ] = "create_time desc",
@@ -103,19 +99,46 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
     ctx: typer.Context,
 ) -> None:
     """List users, the newest first. `tamatar-auth export` writes all of them to a file."""
-    user_filter = pb.UserFilter(
-        email_prefix=email,
-        username_prefix=username,
-        email_verified=verified,
-        is_active=active,
-        deleted=pb.DELETED_FILTER_ONLY if deleted else pb.DELETED_FILTER_UNSPECIFIED,
-        created_from=_timestamp(created_from),
-        created_before=_timestamp(created_before),
+    matching = user_filter(
+        email=email,
+        username=username,
+        verified=verified,
+        active=active,
+        deleted=deleted,
+        created_from=created_from,
+        created_before=created_before,
     )
     with open_client(ctx) as auth:
-        page = _list_users(auth, user_filter, order, limit, page_token)
+        page = _list_users(auth, matching, order, limit, page_token)
     show_all(as_dict(page), output, USERS)
     notify_of_more(page.next_page_token, limit)
+
+
+def show_stats(  # noqa: PLR0913 - options of a command, each named
+    *,
+    email: EmailPrefixOption = None,
+    username: UsernamePrefixOption = None,
+    verified: VerifiedOption = None,
+    active: ActiveOption = None,
+    deleted: DeletedOption = False,
+    created_from: CreatedFromOption = None,
+    created_before: CreatedBeforeOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    ctx: typer.Context,
+) -> None:
+    """Count users. The first and the last time of a creation are shown, too."""
+    matching = user_filter(
+        email=email,
+        username=username,
+        verified=verified,
+        active=active,
+        deleted=deleted,
+        created_from=created_from,
+        created_before=created_before,
+    )
+    with open_client(ctx) as auth:
+        response = auth.users.GetUserStats(pb.GetUserStatsRequest(filter=matching))
+    show(as_dict(response), output, name="user_count")
 
 
 def notify_of_more(next_page_token: str, limit: int) -> None:
@@ -146,13 +169,13 @@ def get_user_id(auth: AuthClient, identifier: str, *, deleted: bool = False) -> 
 
 
 def _list_users(
-    auth: AuthClient, user_filter: pb.UserFilter, order: str, limit: int, page_token: str
+    auth: AuthClient, matching: pb.UserFilter, order: str, limit: int, page_token: str
 ) -> pb.ListUsersResponse:
     """Return at most `limit` users, which are read page by page, as one page."""
     found = pb.ListUsersResponse(next_page_token=page_token)
     while True:
         request = pb.ListUsersRequest(
-            filter=user_filter,
+            filter=matching,
             order_by=order,
             page_size=min(limit - len(found.users), MAX_PAGE_SIZE),
             page_token=found.next_page_token,
@@ -174,12 +197,3 @@ def _is_id(text: str) -> bool:
         return str(UUID(text)) == text.lower()
     except ValueError:
         return False
-
-
-def _timestamp(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    timestamp = Timestamp()
-    # A time without a zone is UTC, like every time that is printed.
-    timestamp.FromDatetime(value if value.tzinfo else value.replace(tzinfo=UTC))
-    return timestamp
