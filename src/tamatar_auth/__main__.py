@@ -2,6 +2,11 @@
 
 import sys
 
+SERVER_COMMANDS = frozenset(
+    {"serve", "work", "migrate", "seed", "sweep", "doctor", "config", "caller"}
+)
+"""The commands that need the extra `server`. All others need `cli`."""
+
 
 def main() -> None:
     """Run a command; exit with 2 if a package that it needs is not installed."""
@@ -13,12 +18,17 @@ def main() -> None:
         missing = str(error.name).partition(".")[0]
         if missing in {"tamatar", "tamatar_auth"}:
             raise
-        extra = "cli" if missing == "typer" else "server"
         sys.stderr.write(
             f"The package {missing} is missing. Install it with:"
-            f" pip install 'tamatar-auth[{extra}]'\n"
+            f" pip install 'tamatar-auth[{_extra(sys.argv[1:])}]'\n"
         )
         sys.exit(2)
+
+
+def _extra(arguments: list[str]) -> str:
+    """Return the extra that the command needs."""
+    words = (word for word in arguments if not word.startswith("-"))
+    return "server" if next(words, "") in SERVER_COMMANDS else "cli"
 
 
 if __name__ == "__main__":

@@ -512,9 +512,9 @@ class TestConfig:
         assert "hunter2" not in "".join(said)
 
     def test_invalid_option_is_named(self, tmp_path):
-        for command, option in (("serve", "--listen"), ("healthcheck", "--address")):
-            said = tamatar(command, option, "nowhere", cwd=tmp_path, code=2).stderr
-            assert f"Invalid value for '{option}': must be host:port" in said
+        said = tamatar("serve", "--listen", "nowhere", cwd=tmp_path, code=2).stderr
+
+        assert "Invalid value for '--listen': must be host:port" in said
 
     @pytest.mark.parametrize(
         ("given", "words"),

@@ -151,19 +151,6 @@ class TestWheel:
         assert output(python, "-c", "import tamatar.auth.v1, tamatar_auth", cwd=tmp_path) == ""
         assert set(re.findall(r"dist/[^\s\[]+", "".join(pages))) == {f"dist/{wheel.name}"}
 
-    def test_server_command_without_server_packages_names_extra(self, tmp_path: Path) -> None:
-        # -S leaves out all installed packages.
-        said = run(
-            *(sys.executable, "-S", "-m", "tamatar_auth", "serve"),
-            cwd=tmp_path,
-            code=2,
-            PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'generated'}",
-        )
-
-        assert said.stderr.splitlines() == [
-            "The package typer is missing. Install it with: pip install 'tamatar-auth[cli]'"
-        ]
-
     def test_stubs_are_typed_for_both_kinds_of_channel(
         self, wheel_environment: Path, tmp_path: Path
     ) -> None:

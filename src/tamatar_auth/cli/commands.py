@@ -133,13 +133,11 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "migrate": MIGRATE,
     "seed": LazyCommand("cli.local.jobs:seed", "Create the administrator and the sample users."),
     "sweep": LazyCommand("cli.local.jobs:sweep", "Remove rows that are past their retention."),
-    "healthcheck": LazyCommand(
-        "cli.local.healthcheck:healthcheck", "Check whether a server is healthy."
-    ),
+    "healthcheck": CallCommand("cli.healthcheck:healthcheck", "Check whether a server is healthy."),
     "doctor": LazyCommand("cli.local.doctor:doctor", "Check the installation."),
     "config": CONFIG,
     "caller": CALLER,
-    "protoset": LazyCommand("cli.local.protoset:protoset", "Write the compiled protos to a file."),
+    "protoset": LazyCommand("cli.remote.protoset:protoset", "Write the compiled protos to a file."),
     "version": LazyCommand("cli.global_options:version", "Print the version."),
     "whoami": CallCommand(
         "cli.remote.diagnostics:whoami", "Show this caller's name and roles, as the service does."

@@ -125,6 +125,25 @@ def test_right_tls_options_get_an_answer(ask, services):
     ask(f"127.0.0.1:{services['tls']}", *ca, "--server-name", "auth.internal", code=0)
 
 
+def test_healthcheck_of_context_verifies_certificate(tmp_path, folder, services):
+    env = {"TAMATAR_CONTEXTS_FILE": str(tmp_path / "contexts.toml")}
+    check = ("healthcheck", "--context", "x", "--timeout", "60")
+
+    def status(ca, code):
+        address = f"localhost:{services['tls']}"
+        tamatar("context", "add", "x", address, "--ca", ca, cwd=folder, **env)
+        return tamatar(*check, cwd=folder, code=code, **env).stdout
+
+    assert status("ca.pem", code=0) == "SERVING\n"
+    assert "the CA of its certificate is not trusted." in status("other.pem", code=1)
+
+
+def test_healthcheck_of_other_machine_names_the_cause(tmp_path):
+    said = tamatar("healthcheck", "--address", "auth.invalid:1", cwd=tmp_path, code=1).stdout
+
+    assert said.startswith("auth.invalid:1 does not answer: the host auth.invalid does not resolve")
+
+
 def test_unresolved_host_and_missing_port_are_named(ask):
     said = ask("auth.invalid")
 

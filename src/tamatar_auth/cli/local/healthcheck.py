@@ -1,10 +1,9 @@
-"""The command `healthcheck`: calls the health service of a server, as an orchestrator does."""
+"""Checks the health of a server on this machine, as an orchestrator does."""
 
 import ssl
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import grpc
-import typer
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2
@@ -19,23 +18,11 @@ from tamatar_auth.security.tls import TlsError, TlsFiles
 _NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 
-def healthcheck(
-    address: Annotated[
-        ListenAddress | None,
-        typer.Option(
-            parser=parse_address,
-            metavar="ADDRESS",
-            help="Check this server instead of TAMATAR_HEALTH_LISTEN or TAMATAR_LISTEN.",
-        ),
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
-) -> None:
-    """Check whether a server is healthy. Exit with 1 if it is not."""
+def check_own_server(address: str | None, timeout: float) -> str:
+    """Return the status of a server on this machine; by default, of the one in the settings."""
     settings = Settings.load()
-    address = address or probed_address(settings)
-    status = check_health(address, timeout, tls_files_at(settings, address))
-    typer.echo(status)
-    raise typer.Exit(0 if status == "SERVING" else 1)
+    probed = probed_address(settings) if address is None else parse_address(address)
+    return check_health(probed, timeout, tls_files_at(settings, probed))
 
 
 def probed_address(settings: Settings) -> ListenAddress:
