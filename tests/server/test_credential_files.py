@@ -181,6 +181,27 @@ class TestReload:
         assert "cannot be read" in gone
         assert not any(token.text in str(logs) for token in (operator, successor))
 
+    async def test_callers_file_behind_kubelet_links_is_reloaded(
+        self, settings, file, callers, operator, tmp_path
+    ):
+        def publish(version):
+            """Replace the file as the kubelet does, which renames a link to a folder."""
+            (tmp_path / version).mkdir()
+            file.rename(tmp_path / version / file.name)
+            (tmp_path / "..new").symlink_to(version)
+            (tmp_path / "..new").rename(tmp_path / "..data")
+
+        publish("..1")
+        mounted = tmp_path / "mounted.toml"
+        mounted.symlink_to(f"..data/{file.name}")
+        async with run_service(changed(settings, callers_file=mounted)) as service:
+            assert await answer(service, None, operator) is StatusCode.OK
+
+            for version in ("..2", "..3"):
+                successor = callers.add(f"operator-{version[2:]}", [Role.ADMIN], LIFE)
+                publish(version)
+                await becomes(StatusCode.OK, lambda token=successor: answer(service, None, token))
+
     def test_sighup_reloads_callers_without_logging_tokens(
         self, migrated_database, file, callers, operator, tmp_path
     ):
