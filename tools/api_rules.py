@@ -4,13 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from google.api import field_behavior_pb2
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from tamatar_auth.servicers.field_rules import rules_file
+# The last three are here for the pool: the file of the rules imports them.
+from google.protobuf import (  # noqa: F401
+    descriptor_pool,
+    duration_pb2,
+    field_mask_pb2,
+    timestamp_pb2,
+)
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from protovalidate import ViolationPb
 
 _POOL = descriptor_pool.Default()
-_POOL.AddSerializedFile(rules_file().SerializeToString())
+_POOL.AddSerializedFile(ViolationPb.desc().file.proto.to_binary())
 
 FIELD_RULES: Any = _POOL.FindExtensionByName("buf.validate.field")
 ONEOF_RULES: Any = _POOL.FindExtensionByName("buf.validate.oneof")

@@ -3,11 +3,8 @@
 import re
 from collections.abc import Sequence
 
-# The imports of the rules' file: importing them adds them to the pool of descriptors.
-from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2  # noqa: F401
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
-from protovalidate import Validator, Violation, ViolationPb
+from protovalidate import Validator, Violation
 
 from tamatar_auth.errors import FieldViolation
 
@@ -37,11 +34,6 @@ class FieldRules:
     def broken_rules(self, message: Message) -> Sequence[FieldViolation]:
         """Return a violation for each rule that a message breaks, without the value."""
         return [_violation(found) for found in self._collect_violations(message)]
-
-
-def rules_file() -> FileDescriptorProto:
-    """Return the compiled `buf/validate/validate.proto`, which our stubs do not import."""
-    return FileDescriptorProto.FromString(ViolationPb.desc().file.proto.to_binary())
 
 
 def _violation(found: Violation) -> FieldViolation:

@@ -1,16 +1,15 @@
 """Server reflection, v1 and v1alpha, for grpcurl and buf curl."""
 
 from collections.abc import Iterable
+from importlib.resources import files
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio
-
-from tamatar_auth.servicers.field_rules import rules_file
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
@@ -35,9 +34,9 @@ class _DescriptorPool:
     """A descriptor pool with methods as symbols."""
 
     def __init__(self) -> None:
-        files = _Files()
-        self._pool: Any = descriptor_pool.DescriptorPool(files)
-        for name in files.added:
+        database = _Files()
+        self._pool: Any = descriptor_pool.DescriptorPool(database)
+        for name in database.compiled:
             self._pool.FindFileByName(name)
 
     def __getattr__(self, name: str) -> Any:
@@ -53,31 +52,30 @@ class _DescriptorPool:
 
 
 class _Files:
-    """The files of the default pool, that of v1, and the field rules, which ours import again."""
+    """Our protos with the field rules, which the stubs do not import, and the default pool."""
 
     def __init__(self) -> None:
-        self._pool = descriptor_pool.Default()
-        self._rules = rules_file()
-        self.added = {file.name: file for file in (_v1_file(), self._rules)}
+        ours = files("tamatar.auth.v1").joinpath("auth.binpb").read_bytes()
+        self.compiled = {file.name: file for file in FileDescriptorSet.FromString(ours).file}
+        v1 = _v1_file()
+        self.compiled[v1.name] = v1
 
     def FindFileByName(self, name: str) -> FileDescriptorProto:
         """Return a file by its name, or raise `KeyError`."""
-        return self.added.get(name) or self._copy(self._pool.FindFileByName(name))
+        return self.compiled.get(name) or _copy(descriptor_pool.Default().FindFileByName(name))
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptorProto:
-        """Return the file that defines a symbol, or raise `KeyError`."""
-        return self._copy(self._pool.FindFileContainingSymbol(symbol))
+        """Return the file of the default pool that defines a symbol, or raise `KeyError`."""
+        return _copy(descriptor_pool.Default().FindFileContainingSymbol(symbol))
 
-    def _copy(self, file: FileDescriptor) -> FileDescriptorProto:
-        copied = FileDescriptorProto()
-        file.CopyToProto(copied)
-        if copied.package == "tamatar.auth.v1":
-            copied.dependency.append(self._rules.name)
-        return copied
+
+def _copy(file: FileDescriptor) -> FileDescriptorProto:
+    copied = FileDescriptorProto()
+    file.CopyToProto(copied)
+    return copied
 
 
 def _v1_file() -> FileDescriptorProto:
-    file = FileDescriptorProto()
-    pb.DESCRIPTOR.CopyToProto(file)
-    text = text_format.MessageToString(file).replace("v1alpha", "v1")
+    file: Any = pb.DESCRIPTOR
+    text = text_format.MessageToString(_copy(file)).replace("v1alpha", "v1")
     return text_format.Parse(text, FileDescriptorProto())
