@@ -42,7 +42,16 @@ OTHER_LANGUAGES = (ROOT / "docs/guide/other-languages.md").read_text()
 SECURITY = (ROOT / "docs/operate/security.md").read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
-OTHER_PROGRAMS = ("buf", "docker", "kubectl")
+OTHER_PROGRAMS = (
+    "buf",
+    "docker",
+    "gunicorn",
+    "kubectl",
+    r"\S*pip",
+    "systemctl",
+    "useradd",
+    "uvicorn",
+)
 """Programs of others, whose options a page may name."""
 
 SERVICES = {
