@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from rich.cells import cell_len
 
+from tamatar_auth.cli.tables import print_table
 from tests.support.commands import COMMAND, environment, missing_tool
 from tests.support.waiting import until
 
@@ -148,6 +149,14 @@ class TestPipe:
         assert line.index(user["email"]) == header.index("Email")
         assert "\x1b" not in printed.stdout
         assert not printed.stderr
+
+    def test_control_characters_in_table_are_written_out(self, capsys):
+        print_table(("Client", "Next"), [("a\x1b[31m\u202eb\nc\u2028", "d")])
+
+        assert capsys.readouterr().out.splitlines() == [
+            "Client                    Next",
+            "a\\x1b[31m\\u202eb c\\u2028  d",
+        ]
 
     def test_name_format_prints_one_id_a_line(self, cli, listed):
         prefix, user = listed

@@ -105,6 +105,13 @@ MUTANTS = (
         "cli/test_app.py::TestDoctor",
     ),
     mutant(
+        "address_is_called_with_token_of_context",
+        "cli/remote/service_selection.py",
+        'if address is not None and "context" not in level:',
+        "if False:",
+        "cli/remote/test_service_selection.py",
+    ),
+    mutant(
         "last_of_two_fields_wins",
         "cli/transfer/row_reader.py",
         "value if counts[name] == 1 else _TWICE",

@@ -14,6 +14,9 @@ _GAP = "  "
 _CONTROL_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})
 """The characters that would break a row, or that a terminal would obey."""
 
+_REORDERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""The characters that would show the text after them in another order."""
+
 
 def print_table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, kept: int | None = None
@@ -49,6 +52,7 @@ def _one_line(text: str) -> str:
     return "".join(
         (" " if char in "\n\r\t" else char.encode("unicode_escape").decode())
         if unicodedata.category(char) in _CONTROL_CATEGORIES
+        or unicodedata.bidirectional(char) in _REORDERING
         else char
         for char in text
     )

@@ -134,6 +134,7 @@ def test_wrong_service_options_are_named(ask, tmp_path):
         (("--token", hunter), "The token of --token is not valid"),
         (("--token", hunter, "--token-file", "x"), "Use only one of --token and --token-file"),
         (("--token-file", "x"), "x cannot be read"),
+        (("--address", "a:b:c"), "The service a:b:c cannot be called: the address must be"),
         (("--context", "nope"), "There is no context nope"),
     ):
         said = ask(*options, code=2).stderr

@@ -81,7 +81,7 @@ class ServiceContext:
         except OSError as error:
             raise usage_error(f"{error.filename} cannot be read: {error.strerror}.") from None
         except ValueError as error:
-            raise usage_error(f"The context of {self.address} is wrong: {error}.") from None
+            raise usage_error(f"The service {self.address} cannot be called: {error}.") from None
 
     def _caller_token(self) -> str | None:
         if self.token is not None:

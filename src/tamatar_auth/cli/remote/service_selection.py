@@ -25,8 +25,8 @@ _VARIABLES = {"address": ADDRESS_VARIABLE, "context": CONTEXT_VARIABLE, "token":
 def select_service(ctx: typer.Context) -> ServiceContext:
     """Return the service to call.
 
-    An address does not replace that of a context which was chosen in a weaker way: the token of
-    the context would be sent to another service.
+    An address alone uses nothing of the current context, because the token of the context would
+    be sent to another service.
     """
     options = service_options(ctx)
     set_variables = {name: os.environ.get(each) for name, each in _VARIABLES.items()}
