@@ -23,6 +23,7 @@ RUN_BY = {
     "docs/guide/other-languages.md": ("tests/docs/test_readme.py", {"go", "typescript"}),
     "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
+    "docs/guide/user-story.md": ("tests/docs/test_web_example.py", {"python"}),
     "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
     "docs/guide/testing.md": ("tests/client/test_pytest_plugin.py", {"python"}),
     "docs/guide/web.md": ("tests/docs/test_web_page.py", {"python"}),

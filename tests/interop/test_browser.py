@@ -2,18 +2,16 @@
 
 import functools
 import http.server
-import shutil
 import threading
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.client import connect
-from tests.support.commands import ROOT, SAMPLE_PASSWORD, missing_tool
-from tests.support.waiting import PATIENCE, until
+from tests.support.browser import chromium
+from tests.support.commands import ROOT, SAMPLE_PASSWORD
+from tests.support.waiting import until
 from tests.support.web import running_site
 
 UVICORN = ("-m", "uvicorn", "--app-dir", str(ROOT / "examples"), "fastapi_service:app")
@@ -29,26 +27,8 @@ fetch(url, {headers}).then(
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A headless Chromium with an empty profile."""
-    program = shutil.which("chromium")
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        missing_tool("chromium or chromium-driver is missing: .ci/run installs them")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    profile = tmp_path_factory.mktemp("profile")
-    # Chromium has no sandbox of its own as root.
-    for option in (
-        "headless=new",
-        "no-sandbox",
-        "disable-dev-shm-usage",
-        f"user-data-dir={profile}",
-    ):
-        options.add_argument(f"--{option}")
-    browser = webdriver.Chrome(options, Service(driver))
-    browser.set_page_load_timeout(PATIENCE)
-    browser.set_script_timeout(PATIENCE)
-    yield browser
-    browser.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

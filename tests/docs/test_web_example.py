@@ -1,0 +1,179 @@
+"""examples/web and docs/guide/user-story.md: the life of a user, over HTTP and by mail."""
+
+import re
+from uuid import uuid4
+
+import pytest
+
+from tests.support.calls import NEW_PASSWORD, PASSWORD
+from tests.support.commands import ROOT
+from tests.support.web_example import Visitor, mailbox, site
+
+__all__ = ["mailbox", "site"]
+
+STORY = (ROOT / "docs/guide/user-story.md").read_text()
+OK, BAD_REQUEST, FORBIDDEN, CONFLICT = 200, 400, 403, 409
+
+
+class Person:
+    """A visitor with an address and a mailbox."""
+
+    def __init__(self, site, mailbox):
+        self.visitor, self.mailbox = Visitor(site), mailbox
+        self.email = f"{uuid4()}@example.com"
+
+    async def sign_up(self):
+        return await self.visitor.post("/sign-up", email=self.email, new_password=PASSWORD)
+
+    async def sign_in(self, password=PASSWORD):
+        return await self.visitor.post("/sign-in", email=self.email, password=password)
+
+    async def open_link(self, path, address="", **fields):
+        """Open the link of the next mail, and send the form that it leads to."""
+        link = await self.mailbox.receive_link(address or self.email)
+        assert link.startswith(f"{path}?")
+        status, text = await self.visitor.get(link)
+        assert status == OK
+        token = re.search(r'name="token" value="(\w[^"]*)"', text)[1]
+        return await self.visitor.post(path, token=token, **fields)
+
+    async def ask_change(self, email, password=PASSWORD):
+        return await self.visitor.post("/account/email", new_email=email, password=password)
+
+
+@pytest.fixture
+def person(site, mailbox):
+    return Person(site, mailbox)
+
+
+@pytest.fixture
+async def member(person):
+    """A person who has signed up and signed in."""
+    await person.sign_up()
+    await person.open_link("/verify")
+    status, text = await person.sign_in()
+    assert (status, person.email in text) == (OK, True)
+    return person
+
+
+class TestStory:
+    """The steps of the page."""
+
+    async def test_new_user_signs_in_after_verification(self, person):
+        assert (await person.sign_up())[0] == OK
+        await person.mailbox.receive_link(person.email)
+        assert "Verify your address first" in (await person.sign_in())[1]
+
+        _, text = await person.open_link("/verify")  # of the sign-in
+        assert "verified" in text
+        _, text = await person.sign_in()
+
+        assert f"You are signed in as {person.email}." in text
+
+    async def test_signed_out_user_has_no_session(self, member):
+        stolen = list(member.visitor.cookies)
+
+        await member.visitor.post("/sign-out")
+
+        assert member.visitor.token() is None
+        for cookie in stolen:
+            member.visitor.cookies.set_cookie(cookie)
+        _, text = await member.visitor.get("/account")
+        assert "Sign in" in text
+
+    async def test_forgotten_password_is_reset_by_link(self, member):
+        _, known = await member.visitor.post("/forgot", email=member.email)
+        _, unknown = await member.visitor.post("/forgot", email=f"no-{member.email}")
+        assert known == unknown
+
+        _, text = await member.open_link("/reset", new_password=NEW_PASSWORD)
+
+        assert "Your password is changed" in text
+        assert "Sign in" in (await member.visitor.get("/account"))[1]  # the session has ended
+        assert (await member.sign_in())[0] == FORBIDDEN
+        assert (await member.sign_in(NEW_PASSWORD))[0] == OK
+
+    async def test_changed_address_is_proved_and_notified(self, member):
+        new = f"new-{member.email}"
+        assert (await member.ask_change(new, "wrong horse battery"))[0] == FORBIDDEN
+        assert (await member.ask_change(new.upper()))[0] == OK
+        assert member.email in (await member.visitor.get("/account"))[1]
+
+        _, text = await member.open_link("/change", new)
+
+        assert "Your address is changed" in text
+        assert new in await member.mailbox.receive(member.email)
+        member.email = new
+        assert new in (await member.sign_in())[1]
+
+    async def test_token_is_refreshed_by_page_when_old(self, member):
+        first = member.visitor.token()
+        await member.visitor.get("/account")
+        assert member.visitor.token() == first
+
+        member.visitor.cookies.clear("127.0.0.1", "/", "token-age")  # as after an hour
+        await member.visitor.get("/account")
+
+        assert member.visitor.token() not in {first, None}
+        assert member.email in (await member.visitor.get("/account"))[1]
+
+
+class TestRefusals:
+    """What strangers and mistakes meet."""
+
+    async def test_second_sign_up_is_told_to_owner_only(self, member, site):
+        stranger = Person(site, member.mailbox)
+        _, of_unknown = await stranger.sign_up()
+        stranger.email = member.email
+
+        _, of_known = await stranger.sign_up()
+
+        assert of_known == of_unknown
+        assert "You have an account already" in await member.mailbox.receive(member.email)
+
+    async def test_change_to_taken_address_fails_at_confirmation(self, member, site):
+        other = Person(site, member.mailbox)
+        await member.ask_change(other.email)
+        await other.sign_up()
+        mails = [await member.mailbox.receive_link(other.email) for _ in range(2)]
+        (change,) = [link for link in mails if link.startswith("/change?")]
+
+        status, _ = await member.visitor.post("/change", token=change.partition("=")[2])
+
+        assert status == CONFLICT
+
+    @pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/account/email"])
+    async def test_form_of_another_site_is_refused(self, member, path):
+        token = member.visitor.token()
+        for origin in ("https://evil.example", "null"):
+            fields = {"email": member.email, "password": PASSWORD}
+            status, text = await member.visitor.post(path, origin=origin, **fields)
+            assert (status, "another site" in text) == (FORBIDDEN, True)
+
+        assert member.visitor.token() == token
+        assert member.email in (await member.visitor.get("/account"))[1]
+
+    async def test_visitor_without_session_is_led_to_sign_in(self, person):
+        for path in ("/account", "/elsewhere"):
+            assert "Sign in" in (await person.visitor.get(path))[1]
+
+    async def test_broken_rules_and_used_links_are_explained(self, person):
+        fields = {"email": person.email, "new_password": "short"}
+        status, text = await person.visitor.post("/sign-up", **fields)
+        assert (status, "password" in text) == (BAD_REQUEST, True)
+        assert (await person.visitor.post("/sign-up", email=person.email))[0] == BAD_REQUEST
+        status, text = await person.visitor.post("/verify", token="tmu_unknown")
+        assert (status, "was used" in text) == (BAD_REQUEST, True)
+
+
+class TestPage:
+    """The code on the page of the guide."""
+
+    def test_story_page_code_is_of_the_example(self):
+        lines = {
+            line.strip()
+            for name in ("app.py", "session_cookie.py", "mail.py")
+            for line in (ROOT / "examples/web" / name).read_text().splitlines()
+        }
+        for code in re.findall(r"(?ms)^```python\n(.*?)^```$", STORY):
+            assert [line for line in code.splitlines() if line.strip() not in lines] == []
