@@ -17,6 +17,7 @@ from tests.support.databases import TEMPLATE
 PAGE = (ROOT / "docs/guide/cli.md").read_text()
 (COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
 (REFUSAL,) = re.findall(r"(?ms)^```text\n(.*?)^```$", PAGE)
+(PIPE,) = re.findall(r"`(tamatar-auth [^`]* xargs [^`]*)`", PAGE)
 ADDRESS = "auth.example.com:50051"
 
 
@@ -59,10 +60,14 @@ def test_cli_page_commands_work_and_refusal_prints_as_shown(encrypted, tmp_path)
         return run("sh", "-e", "-c", commands, cwd=tmp_path, code=code, **given)
 
     said = ask(COMMANDS.replace(ADDRESS, encrypted))
+    ada = ask("tamatar-auth user create ada@example.com -o name").stdout
+    ask("tamatar-auth user deactivate ada@example.com --yes")
+    piped = ask(PIPE.replace("\\|", "|")).stdout
     refused = ask("tamatar-auth user create ada@example.com --username ab", code=1)
 
     listed, users = said.stdout.splitlines()[1], said.stdout.splitlines()[2:]
     assert listed.split() == ["production", encrypted, "yes", "a", "token"]
     assert len(users) == 1, "the headers of a table without users"
     assert f"production is {encrypted}" in said.stderr
+    assert ["user_id", ada.strip()] in [line.split() for line in piped.splitlines()]
     assert refused.stderr == REFUSAL
