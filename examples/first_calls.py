@@ -21,6 +21,7 @@ def print_failure(method: Callable[[Any], object], request: object) -> None:
     try:
         method(request)
     except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)  # noqa: PT017, S101 - for type checkers
         status = rpc_status.from_call(error)
         print(error.code().name, ErrorInfo.FromString(status.details[0].value).reason)
 
