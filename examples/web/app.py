@@ -249,4 +249,5 @@ if __name__ == "__main__":
     application = create_app(
         connect(given.auth), SmtpMailSender(given.smtp, "shop@example.com"), origin
     )
-    uvicorn.run(application, host="127.0.0.1", port=given.port)
+    # No access log: its lines would have the queries, and so one-time tokens.
+    uvicorn.run(application, host="127.0.0.1", port=given.port, access_log=False)

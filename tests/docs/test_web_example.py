@@ -121,7 +121,7 @@ class TestStory:
 class TestRefusals:
     """What strangers and mistakes meet."""
 
-    async def test_second_sign_up_is_told_to_owner_only(self, member, site):
+    async def test_second_sign_up_is_reported_to_owner_only(self, member, site):
         stranger = Person(site, member.mailbox)
         _, of_unknown = await stranger.sign_up()
         stranger.email = member.email

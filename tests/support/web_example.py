@@ -93,12 +93,16 @@ async def mailbox():
 
 
 @pytest.fixture
-async def site(sample_address, mailbox):
-    """The origin of the running application."""
+async def site(sample_address, mailbox, tmp_path):
+    """The origin of the running application, whose output has no token."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     options = ["--auth", sample_address, "--smtp", mailbox.address, "--port", str(port)]
-    process = await asyncio.create_subprocess_exec(sys.executable, APP, *options, env=environment())
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, APP, *options, env=environment(), stdout=file, stderr=file
+        )
     origin = f"http://127.0.0.1:{port}"
     try:
         await eventually(lambda: _answers(port))
@@ -106,6 +110,10 @@ async def site(sample_address, mailbox):
     finally:
         process.terminate()
         assert await process.wait() in {0, -signal.SIGTERM}
+        said = output.read_text()
+        assert "tmu_" not in said
+        assert "tms_" not in said
+        assert "Traceback" not in said
 
 
 def _answers(port):
