@@ -1,4 +1,4 @@
-"""An import checks the caller first, then the header, and only then writes its report."""
+"""Imports and exports ask the service first, and write files only after that."""
 
 import os
 
@@ -59,6 +59,21 @@ def test_import_by_refused_caller_reads_no_file(import_as, tmp_path, role, reaso
         assert f"({reason})" in text
         assert len(text.splitlines()) == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["contexts.toml", "users.csv"]
+
+
+def test_export_by_refused_caller_replaces_no_file(import_as, tmp_path):
+    before = "email\nada@example.com\n"
+    import_as(Role.ACCOUNTS, before, code=5)
+    env = {"TAMATAR_CONTEXTS_FILE": str(tmp_path / "contexts.toml")}
+
+    replaced = tamatar("export", "users.csv", "--force", cwd=tmp_path, code=5, **env)
+    created = tamatar("export", "new.csv", cwd=tmp_path, code=5, **env)
+
+    for said in (replaced.stderr, created.stderr):
+        assert "(CALLER_NOT_ALLOWED)" in said
+        assert "users, the last one" not in said
+    assert (tmp_path / "users.csv").read_text() == before
+    assert not (tmp_path / "new.csv").exists()
 
 
 def test_import_with_invalid_header_writes_no_report(import_as, tmp_path):

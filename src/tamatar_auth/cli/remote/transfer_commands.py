@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Annotated, NamedTuple
 
@@ -104,26 +105,26 @@ def export_users(  # noqa: PLR0913 - options of a command, each named
 ) -> None:
     """Export users to a file. Only its owner can read the file, which has all live users."""
     file_format = FileFormat.detect(file, file_format)
-    with (
-        open_client(ctx) as auth,
-        _open_destination(file, append=bool(after), force=force) as text,
-        _progress_bar(file.name, None) as advance,
-    ):
-        write = user_writer(text, file_format, with_header=not after)
+    if not (after or force):
+        _check_is_new(file)
+    with open_client(ctx) as auth:
         exporter = UserExporter(auth, after=after, password_hashes=password_hashes)
-        try:
-            for users in exporter.users(notify, patience):
-                for user in users:
-                    write(user)
-                text.flush()
-                advance(exporter.count)
-        finally:
-            notify(f"{exporter.count} users, the last one {exporter.after or 'none'}.")
-            if exporter.kept_passwords:
-                notify(
-                    f"{exporter.kept_passwords} passwords were not exported:"
-                    " their hashes are not plain bcrypt."
-                )
+        batches = exporter.users(notify, patience)
+        # A refused caller gets its error before a file is created or replaced.
+        first = next(batches, ())
+        with (
+            _open_destination(file, append=bool(after), force=force) as text,
+            _progress_bar(file.name, None) as advance,
+        ):
+            write = user_writer(text, file_format, with_header=not after)
+            try:
+                for users in chain([first], batches):
+                    for user in users:
+                        write(user)
+                    text.flush()
+                    advance(exporter.count)
+            finally:
+                _print_export(exporter)
 
 
 class _Source(NamedTuple):
@@ -175,6 +176,20 @@ def _print_import(report: ImportReport) -> None:
         notify(f"The result of each row is in {report.path}.")
 
 
+def _print_export(exporter: UserExporter) -> None:
+    notify(f"{exporter.count} users, the last one {exporter.after or 'none'}.")
+    if exporter.kept_passwords:
+        notify(
+            f"{exporter.kept_passwords} passwords were not exported:"
+            " their hashes are not plain bcrypt."
+        )
+
+
+def _check_is_new(path: Path) -> None:
+    if path != STANDARD_STREAM and path.exists():
+        raise usage_error(f"{path} exists already: use --force to replace it.")
+
+
 @contextlib.contextmanager
 def _open_destination(path: Path, *, append: bool, force: bool) -> Iterator[IO[str]]:
     if path == STANDARD_STREAM:
@@ -184,8 +199,6 @@ def _open_destination(path: Path, *, append: bool, force: bool) -> Iterator[IO[s
     flags = os.O_APPEND if append else os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
     try:
         descriptor = os.open(path, os.O_WRONLY | flags, 0o600)
-    except FileExistsError:
-        raise usage_error(f"{path} exists already: use --force to replace it.") from None
     except OSError as error:
         raise usage_error(f"{path}: {error.strerror}.") from None
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
