@@ -246,6 +246,8 @@ class TestDoctor:
 
         until(lambda: is_served(cwd=tmp_path, TAMATAR_LISTEN=address))
         until(lambda: is_served("--address", address, cwd=tmp_path))
+        asked = ("--address", address, "healthcheck", "-o", "json")
+        assert json.loads(tamatar(*asked, cwd=tmp_path).stdout) == {"status": "SERVING"}
 
     def test_healthcheck_without_answer_fails(self, tmp_path, taken):
         asked = ("healthcheck", "--address", taken, "--timeout", "0.3")

@@ -94,6 +94,7 @@ SESSION = LazyGroup(
         "revoke-user": CallCommand("cli.remote.sessions:revoke_user", "End a user's sessions."),
     },
     examples=[
+        "tamatar-auth session create ada@example.com",
         "tamatar-auth session list ada@example.com --ended -o wide",
         "tamatar-auth session revoke-user ada@example.com --yes",
     ],
@@ -109,6 +110,7 @@ DATABASE = LazyGroup(
             "cli.remote.diagnostics:slowest_queries", "List the statements that took the most time."
         ),
     },
+    examples=["tamatar-auth db info", "tamatar-auth db slowest -o wide"],
 )
 
 CONTEXT = LazyGroup(
@@ -152,6 +154,7 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
 
 EXAMPLES = [
     "tamatar-auth serve --dev",
+    "tamatar-auth whoami",
     "tamatar-auth user list",
     "tamatar-auth user list --address auth.example.com:50051 --token-file token",
 ]

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from tamatar_auth.cli.formats import TextFormat, TextOption
 from tamatar_auth.cli.global_options import service_options
+from tamatar_auth.cli.output import print_json
 from tamatar_auth.cli.remote.health import check_service
 from tamatar_auth.cli.remote.service_selection import select_service
 from tamatar_auth.client.target import is_local
@@ -13,6 +15,7 @@ from tamatar_auth.client.target import is_local
 def healthcheck(
     *,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait.")] = 3.0,
+    output: TextOption = TextFormat.TEXT,
     ctx: typer.Context,
 ) -> None:
     """Check whether a server is healthy. Exit with 1 if it is not.
@@ -24,7 +27,10 @@ def healthcheck(
     status = _own_status(ctx, timeout)
     if status is None:
         status = check_service(select_service(ctx), timeout)
-    typer.echo(status)
+    if output is TextFormat.JSON:
+        print_json({"status": status})
+    else:
+        typer.echo(status)
     raise typer.Exit(0 if status == "SERVING" else 1)
 
 
