@@ -114,7 +114,7 @@ lock: .venv-lock/.installed ## Write requirements/ from pyproject.toml: make loc
 	@$(COMPILE) --group lock --output-file requirements/lock.txt
 
 CLEANED = $(wildcard .venv .venv-proto .venv-oldest .venv-lock .tamatar .tools build dist \
-	examples/*/auth.binpb examples/*/gen examples/typescript/build examples/typescript/node_modules \
+	examples/*/auth.binpb examples/*/gen examples/*/build examples/*/node_modules \
 	.coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache)
 
 clean: ## Remove the environments, the caches and the data of `make run`.

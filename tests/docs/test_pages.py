@@ -20,7 +20,6 @@ DECISIONS = sorted((ROOT / "docs/decisions").glob("0*.md"))
 
 RUN_BY = {
     "README.md": ("tests/docs/test_readme.py", {"console", "python"}),
-    "docs/guide/other-languages.md": ("tests/docs/test_readme.py", {"go", "typescript"}),
     "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
     "docs/guide/user-story.md": ("tests/docs/test_web_example.py", {"python"}),
@@ -38,6 +37,9 @@ RUN_BY = {
     ),
     "docs/operate/running.md": ("tests/docs/test_pages.py", {"console"}),
     "docs/operate/telemetry.md": ("tests/docs/test_pages.py", {"console"}),
+    "examples/go/README.md": ("tests/interop/test_languages.py", {"console"}),
+    "examples/java/README.md": ("tests/interop/test_languages.py", {"console"}),
+    "examples/typescript/README.md": ("tests/interop/test_languages.py", {"console"}),
     "protos/README.md": ("tests/interop/test_languages.py", {"console"}),
 }
 """For each page: the test that runs its code, and the languages it covers."""

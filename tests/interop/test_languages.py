@@ -1,23 +1,47 @@
-"""The clients in Go and TypeScript: stubs generated as protos/README.md says, built, and run."""
+"""The clients in examples/: built by their scripts, and run against servers.
 
+The pages are protos/README.md, examples/go/README.md, examples/java/README.md and
+examples/typescript/README.md.
+"""
+
+import asyncio
+import contextlib
 import os
 import re
 import shutil
-from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import pytest
+from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.client import aio
+from tamatar_auth.security.caller_file_editor import CallerFile
+from tamatar_auth.security.callers import Role
+from tamatar_auth.server.app import run_service
 from tests.interop.story import PASSWORD
+from tests.support.calls import ada, sign_in, verify
+from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, missing_tool, run
+from tests.support.example_clients import BUILD_PATIENCE, LANGUAGES, build
+from tests.support.name_server import name_server
+from tests.support.scripted_service import Scripted
+from tests.support.settings import changed
+from tests.support.waiting import PATIENCE, until
 
-PAGE = (ROOT / "protos/README.md").read_text()
-PROTOSET, FOR_GO, FOR_TYPESCRIPT = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
+pytestmark = pytest.mark.timeout(BUILD_PATIENCE)
 
-PATIENCE = 300
-"""Seconds that a compiler with an empty cache may take."""
+NAME = "auth.test"
+SERVERS = ("127.0.0.1", "127.0.0.2")
+DEAD = "127.0.0.3"
+
+
+@pytest.fixture(scope="session", params=LANGUAGES, ids=lambda language: language.name)
+def client(request, tmp_path_factory, worker_id):
+    own = tmp_path_factory.getbasetemp()
+    return build(request.param, own if worker_id == "master" else own.parent)
 
 
 @pytest.fixture
@@ -28,57 +52,192 @@ def token(sample_address):
         yield SessionServiceStub(channel).CreateSession(who, timeout=30).session_token
 
 
-def generated(name, folder, command):
-    """Copy an example, and generate its stubs with the commands of the page."""
+class Encrypted(NamedTuple):
+    """A service that requires TLS and callers, and what its callers need."""
+
+    options: list[str]
+    token_file: str
+    session_token: str
+
+
+@pytest.fixture
+async def encrypted(settings, database, tmp_path):
+    authority, callers = Authority.make(), CallerFile(tmp_path / "callers.toml")
+    admin = callers.add("admin", [Role.ADMIN], DAY).text
+    token_file = tmp_path / "caller.token"
+    token_file.write_text(f"{callers.add('gateway', [Role.VALIDATOR], DAY).text}\n")
+    certificate, key = authority.sign("localhost").write(tmp_path)
+    root = tmp_path / "ca.pem"
+    root.write_bytes(authority.root.pem)
+    given = {"tls_certificate_file": certificate, "tls_key_file": key}
+    async with run_service(
+        changed(settings, callers_file=tmp_path / "callers.toml", **given)
+    ) as service:
+        address = f"localhost:{service.addresses[0].port}"
+        async with aio.connect(address, token=admin, root_certificates=root) as auth:
+            await verify(database, (await auth.users.CreateUser(ada())).user)
+            started = await auth.sessions.CreateSession(sign_in())
+        options = ["--address", address, "--ca", str(root)]
+        yield Encrypted(options, str(token_file), started.session_token)
+
+
+@pytest.fixture
+async def scripted_servers():
+    """Two scripted servers with the same port at different addresses."""
+    async with contextlib.AsyncExitStack() as stack:
+        scripts, port = [], 0
+        for host in SERVERS:
+            server, script = grpc.aio.server(), Scripted()
+            server.add_generic_rpc_handlers([script])
+            port = server.add_insecure_port(f"{host}:{port}")
+            await server.start()
+            stack.push_async_callback(server.stop, None)
+            script.address, script.server = f"{host}:{port}", server
+            scripts.append(script)
+        yield scripts
+
+
+class TestPlaintext:
+    """Clients of a service on the same machine."""
+
+    def test_client_prints_user_or_reason_of_each_session(self, client, sample_address, token):
+        options = ["--address", sample_address, "--plaintext"]
+
+        said = client.validate(token, "tms_unknown", token, options=options, code=1)
+        assert said == [
+            "test1@example.com",
+            "SESSION_UNKNOWN: The session is not known.",
+            "test1@example.com",
+        ]
+        assert client.validate(token, options=options, code=0) == ["test1@example.com"]
+
+    def test_client_signs_in_by_password(self, client, sample_address):
+        options = ["--address", sample_address, "--plaintext", "--email", "test1@example.com"]
+
+        said = client.validate("not the password", PASSWORD, options=options, code=1)
+
+        assert said[0].startswith("INVALID_CREDENTIALS: ")
+        assert said[1] == "test1@example.com"
+
+    def test_wrong_options_are_explained(self, client):
+        local = ("--address", "127.0.0.1:1")
+
+        assert "-address" in client.refuse("--unknown")
+        assert "leave out --ca" in client.refuse(*local, "--plaintext", "--ca", "ca.pem")
+        assert "missing.pem" in client.refuse(*local, "--ca", "missing.pem")
+
+    def test_unreachable_service_is_named_by_status(self, client):
+        options = ["--address", f"{DEAD}:1", "--plaintext"]
+
+        (said,) = client.validate("tms_unknown", options=options, code=1)
+
+        assert said.upper().startswith("UNAVAILABLE: ")
+        assert "refused" in said.lower()
+
+
+class TestEncrypted:
+    """Clients of a service that requires TLS and callers."""
+
+    async def test_client_with_callers_token_validates_session(self, client, encrypted):
+        options = [*encrypted.options, "--token-file", encrypted.token_file]
+
+        said = await asyncio.to_thread(
+            client.validate, encrypted.session_token, "tms_unknown", options=options, code=1
+        )
+
+        assert said == ["ada@example.com", "SESSION_UNKNOWN: The session is not known."]
+
+    async def test_commands_of_page_validate_sessions(
+        self, client, encrypted, sample_address, tmp_path
+    ):
+        _, address, _, root = encrypted.options
+        page = (ROOT / "examples" / client.name / "README.md").read_text()
+        (commands,) = re.findall(r"(?ms)^```console\n(.*?)^```$", page)
+        tokens = tmp_path / "tokens.txt"
+        tokens.write_text(f"{encrypted.session_token}\n")
+        for written, real in (
+            ("127.0.0.1:50051", sample_address),
+            ("auth.example.com:50051", address),
+            ("ca.pem", root),
+            ("caller.token", encrypted.token_file),
+            (tokens.name, str(tokens)),
+        ):
+            assert written in commands
+            commands = commands.replace(written, real)
+
+        ended = await asyncio.to_thread(run, "sh", "-ec", commands, cwd=client.folder)
+
+        assert ended.stdout.splitlines() == ["test1@example.com", "ada@example.com"]
+
+    async def test_client_without_callers_token_is_refused(self, client, encrypted):
+        (said,) = await asyncio.to_thread(
+            client.validate, encrypted.session_token, options=encrypted.options, code=1
+        )
+
+        assert said.startswith("CALLER_UNKNOWN: ")
+
+    async def test_client_without_trusted_certificate_does_not_connect(self, client, encrypted):
+        _, address, *_ = encrypted.options
+        options = ["--address", address, "--token-file", encrypted.token_file]
+
+        (said,) = await asyncio.to_thread(client.validate, "tms_x", options=options, code=1)
+
+        assert said.upper().startswith("UNAVAILABLE: ")
+
+
+class TestServiceConfig:
+    """What clients do by the service config."""
+
+    async def test_failed_call_is_retried_within_deadline(self, client, scripted_servers):
+        first, _ = scripted_servers
+        first.refusals = [StatusCode.UNAVAILABLE, StatusCode.CANCELLED]
+        options = ["--address", first.address, "--plaintext"]
+
+        assert await asyncio.to_thread(client.validate, "tms_x", options=options, code=0) == [""]
+
+        assert [each.method for each in first.asked] == ["ValidateSession"] * 3
+        assert all(0 < each.remaining < 5 + 1 for each in first.asked)
+
+    async def test_client_calls_all_live_servers_of_a_name(
+        self, client, scripted_servers, tmp_path
+    ):
+        first, second = scripted_servers
+        _, _, port = first.address.partition(":")
+        hosts = tmp_path / "hosts"
+        hosts.write_text("".join(f"{address} {NAME}\n" for address in (*SERVERS, DEAD)))
+
+        # The clients in Go and TypeScript use a name server, the one in Java a file.
+        with_names = {
+            "JAVA_TOOL_OPTIONS": f"-Djdk.net.hosts.file={hosts}",
+            "GRPC_NODE_USE_ALTERNATIVE_RESOLVER": "true",
+        }
+
+        def call_all(name_server):
+            authority = "" if client.name == "java" else name_server
+            options = ("--address", f"dns://{authority}/{NAME}:{port}", "--plaintext")
+            with client.running(*options, **with_names) as validate:
+                until(lambda: validate("tms_x") == "" and first.asked and second.asked)
+                asyncio.run_coroutine_threadsafe(second.server.stop(PATIENCE), loop).result()
+                return [validate("tms_x") for _ in range(6)]
+
+        loop = asyncio.get_running_loop()
+        with name_server(NAME, [*SERVERS, DEAD]) as address:
+            said = await asyncio.to_thread(call_all, address)
+
+        assert said == [""] * 6
+
+
+def test_protoc_compiles_protos_by_commands_of_page(tmp_path):
+    shutil.which("protoc") or missing_tool("protoc is missing: .ci/run installs it")
+    page = (ROOT / "protos/README.md").read_text()
+    commands = "".join(re.findall(r"(?ms)^```console\n(.*?)^```$", page))
+    shutil.copytree(ROOT / "protos/tamatar", tmp_path / "tamatar")
+
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
-    example = folder / name
-    left = shutil.ignore_patterns("gen", "build", "node_modules", "auth.binpb")
-    shutil.copytree(ROOT / "examples" / name, example, ignore=left)
-    modules = ROOT / "examples" / name / "node_modules"
-    if modules.exists():
-        (example / "node_modules").symlink_to(modules)
-    assert command in f"{(example / 'buf.gen.yaml').read_text().splitlines()[0][2:]}\n"
-    offline = {"PATH": path, "GOPROXY": "off", "BUF_CACHE_DIR": str(folder)}
-    for line in (PROTOSET, command):
-        run("sh", "-c", line, cwd=example, patience=PATIENCE, **offline)
-    return example
+    run("sh", "-ec", commands, cwd=tmp_path, PATH=path)
 
-
-@pytest.mark.timeout(PATIENCE)
-def test_go_client_builds_and_validates_session(sample_address, token, tmp_path):
-    go = shutil.which("go") or pytest.skip("go is missing: its client is not run")
-    modules = run(go, "env", "GOMODCACHE", cwd=tmp_path).stdout.strip()
-    if not Path(modules, "google.golang.org").is_dir():
-        missing_tool("the modules of examples/go are missing: .ci/run downloads them")
-
-    example = generated("go", tmp_path, FOR_GO)
-    offline = {"GOPROXY": "off", "GOFLAGS": "-mod=readonly"}
-    assert run(go, "fmt", "main.go", cwd=example).stdout == ""
-    run(go, "build", "-o", "client", ".", cwd=example, patience=PATIENCE, **offline)
-
-    assert (
-        run(example / "client", sample_address, token, cwd=example).stdout == "test1@example.com\n"
-    )
-    refused = run(example / "client", sample_address, "tms_unknown", cwd=example).stdout
-    assert refused == "Unauthenticated SESSION_UNKNOWN\n"
-
-
-@pytest.mark.timeout(PATIENCE)
-def test_typescript_client_builds_and_validates_session(sample_address, token, tmp_path):
-    node = shutil.which("node") or pytest.skip("node is missing: its client is not run")
-    if not (ROOT / "examples/typescript/node_modules").is_dir():
-        missing_tool("the packages of examples/typescript are missing: .ci/run installs them")
-
-    example = generated("typescript", tmp_path, FOR_TYPESCRIPT)
-    run(example / "node_modules/.bin/tsc", cwd=example, patience=PATIENCE)
-
-    def validate(secret):
-        return run(
-            node, "build/validate.js", f"http://{sample_address}", secret, cwd=example
-        ).stdout
-
-    assert validate(token) == "test1@example.com\n"
-    assert validate("tms_unknown") == "Unauthenticated SESSION_UNKNOWN\n"
+    package = tmp_path / "gen/dev/tamatar/auth/v1"
+    assert "The session's token." in (package / "ValidateSessionRequest.java").read_text()
 
 
 def test_lock_files_name_no_registry():

@@ -9,6 +9,7 @@ from tests.support.commands import ROOT
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
     ROOT / "protos/README.md",
+    *sorted(script.with_name("README.md") for script in ROOT.glob("examples/*/run")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
