@@ -95,7 +95,7 @@ MUTANTS = (
         "storage/readiness.py",
         "if state.missing_tables:",
         "if False:",
-        "server/test_app.py::TestDatabase",
+        "server/test_app.py::TestDatabase::test_missing_table_stops_serving",
     ),
     mutant(
         "open_production_is_no_warning",

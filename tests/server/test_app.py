@@ -18,6 +18,7 @@ from sqlalchemy import event, text
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server import database_monitor
@@ -125,7 +126,11 @@ class held_connections:  # noqa: N801 - reads as a statement
     async def __aenter__(self):
         self._held = contextlib.AsyncExitStack()
         for _ in range(self._number):
-            await self._held.enter_async_context(self._database.read())
+            await eventually(self._hold)
+
+    async def _hold(self):
+        with contextlib.suppress(ServerBusy):  # the readiness check has one for a moment
+            return await self._held.enter_async_context(self._database.read())
 
     async def __aexit__(self, *_):
         await self._held.aclose()
@@ -211,7 +216,7 @@ class TestDatabase:
         assert (said.code, said.reason) == (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
     async def test_exhausted_pool_is_busy_but_still_serving(self, settings, database, monkeypatch):
-        monkeypatch.setattr(limits, "POOL_WAIT", 0.1)
+        monkeypatch.setattr(limits, "POOL_WAIT", 1.0)
         async with run_service(settings) as service, channel_to(service) as channel:
             users = UserServiceStub(channel)
             async with held_connections(service.database, settings.database.pool_size):
