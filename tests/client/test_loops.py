@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -11,7 +12,7 @@ from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
 from tamatar_auth.client import aio
 from tamatar_auth.client.guard_rules import CallRejected
 from tests.support.commands import run
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -78,6 +79,45 @@ class TestLoops:
         answers = await asyncio.gather(*(elsewhere(ask_beside_other) for _ in range(2)))
 
         assert answers == [{"ada@example.com"}] * 2
+
+    async def test_loops_that_call_at_the_same_moment_keep_their_channels(self, fake, token):
+        both = threading.Barrier(2)
+
+        def wait_for_other():
+            """Return the token of the caller once both calls have chosen their channels."""
+            both.wait(PATIENCE)
+            return "any"
+
+        guard = aio.SessionGuard(aio.connect(fake.address, token=wait_for_other), max_age=0)
+
+        answers = await asyncio.gather(*(elsewhere(who, guard, token) for _ in range(2)))
+
+        assert answers == ["ada@example.com"] * 2
+
+    async def test_loops_that_drop_the_same_channel_both_answer(self, fake, token):
+        guard = aio.SessionGuard(aio.connect(fake.address), max_age=0)
+        answers = []
+
+        class EndedLoop(asyncio.SelectorEventLoop):
+            """A loop that another loop drops while one looks at it."""
+
+            def is_closed(self):
+                closed = super().is_closed()
+                if closed and not answers:
+                    answers.append("at work")
+                    with ThreadPoolExecutor(1) as thread:
+                        answers[:] = [thread.submit(asyncio.run, who(guard, token)).result()]
+                return closed
+
+        def run_and_end():
+            loop = EndedLoop()
+            loop.run_until_complete(who(guard, token))
+            loop.close()
+
+        await asyncio.to_thread(run_and_end)
+        answers.append(await elsewhere(who, guard, token))
+
+        assert answers == ["ada@example.com"] * 2
 
     async def test_closed_client_says_so_and_works_on_next_loop(self, fake, token):
         auth = aio.connect(fake.address)

@@ -69,8 +69,9 @@ class AuthChannel(grpc.aio.Channel):
         """Return the channel of the running event loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._channels:
-            for ended in [each for each in self._channels if each.is_closed()]:
-                del self._channels[ended]
+            # The loops of other threads change the dictionary at the same time.
+            for ended in [each for each in list(self._channels) if each.is_closed()]:
+                self._channels.pop(ended, None)
             self._channels[loop] = self._open_channel()
         channel = self._channels[loop]
         if channel is None:
@@ -87,12 +88,12 @@ class AuthChannel(grpc.aio.Channel):
 
         def call(request: Any = None, timeout: float | None = None, **kwargs: Any) -> Any:
             nonlocal bound
-            channel = self._opened()
-            if bound is None or bound[0] is not channel:
-                bound = channel, bind(channel)
+            channel, known = self._opened(), bound
+            if known is None or known[0] is not channel:
+                known = bound = channel, bind(channel)  # another thread may replace `bound`
             kwargs["timeout"] = defaults.timeout if timeout is None else timeout
             kwargs["metadata"] = (*self._metadata(), *(kwargs.get("metadata") or ()))
-            return _Call(bound[1](defaults.prepare(request), **kwargs))
+            return _Call(known[1](defaults.prepare(request), **kwargs))
 
         return call
 
