@@ -13,13 +13,18 @@ from sqlalchemy import delete
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.client import call_defaults
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.server import database_monitor
 from tamatar_auth.server.app import run_service
+from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver import limits
+from tamatar_auth.storage.driver import limits, pooler
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.session_events import listener
+from tamatar_auth.storage.session_validation import validator
+from tamatar_auth.storage.session_validation.batch_loader import BatchLoader
 from tamatar_auth.storage.tables import metadata
 from tests.support.calls import NEW_PASSWORD, PASSWORD
 from tests.support.canaries import (
@@ -44,6 +49,25 @@ CONNECTION_LIMITS = {
     for name in ("POOL_WAIT", "CONNECT_TIMEOUT", "IDLE_IN_TRANSACTION_TIMEOUT")
 }
 """The limits of connections that such a machine could exceed, with their real values."""
+
+CONSTANTS = {
+    (module, name): getattr(module, name)
+    for module, name in (
+        *((limits, name) for name in CONNECTION_LIMITS),
+        (database_monitor, "CHECK_TIMEOUT"),
+        (listener, "CHECK_TIMEOUT"),
+        (password_check, "CANCELLED_RESERVATION_TIMEOUT"),
+        (password_check, "RESERVATION_WAIT"),
+        (password_check, "SETTLE_TIMEOUT"),
+        (pooler, "PROBE_TIMEOUT"),
+        (validator, "READ_TIMEOUT"),
+        (validator, "SLOT_TIMEOUT"),
+    )
+}
+"""All constants of the server that such a machine could exceed, with their real values."""
+
+CLIENT_DEADLINES = dict(call_defaults._DEFAULTS)
+"""The deadlines of the client's calls, with their real values."""
 
 LIMIT = timedelta(seconds=30)
 """The value of both in tests that are not about them."""
@@ -127,12 +151,15 @@ def migrated_database(postgres):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _patient_connections():
-    """Allow the database to connect and to answer slowly."""
+def _patient_limits():
+    """Allow the database and the server to answer slowly."""
+    seconds = round(LIMIT.total_seconds())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database_monitor, "CHECK_TIMEOUT", LIMIT.total_seconds())
-        for name in CONNECTION_LIMITS:
-            patch.setattr(limits, name, round(LIMIT.total_seconds()))
+        for (module, name), real in CONSTANTS.items():
+            patch.setattr(module, name, LIMIT if isinstance(real, timedelta) else seconds)
+        patch.setitem(BatchLoader.__init__.__kwdefaults__, "timeout", LIMIT)
+        for path, real in CLIENT_DEADLINES.items():
+            patch.setitem(call_defaults._DEFAULTS, path, real._replace(timeout=seconds))
         yield
 
 
@@ -157,8 +184,10 @@ def settings(database_url):
 @pytest.fixture
 def impatient(settings, monkeypatch):
     """Settings with the time limits of a real server, for tests about them."""
-    for name, value in CONNECTION_LIMITS.items():
-        monkeypatch.setattr(limits, name, value)
+    for (module, name), real in CONSTANTS.items():
+        monkeypatch.setattr(module, name, real)
+    real = CONSTANTS[validator, "READ_TIMEOUT"]
+    monkeypatch.setitem(BatchLoader.__init__.__kwdefaults__, "timeout", real)
     defaults = Settings()
     mine = settings.model_copy(update={"limits": defaults.limits, "database": defaults.database})
     return mine.with_database(settings.database.url.get_secret_value())

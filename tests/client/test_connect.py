@@ -18,6 +18,7 @@ from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.build import OPTIONS as SERVER
+from tests.conftest import CLIENT_DEADLINES
 from tests.support.calls import ada
 from tests.support.certificates import DAY, Authority
 from tests.support.settings import changed
@@ -92,7 +93,9 @@ class TestCalls:
         assert given.request_id == mine
         assert first.email == given.email == "ada@example.com"
 
-    async def test_call_has_default_deadline_unless_given(self, scripted):
+    async def test_call_has_default_deadline_unless_given(self, scripted, monkeypatch):
+        monkeypatch.setattr(call_defaults, "_DEFAULTS", CLIENT_DEADLINES)
+
         def most():
             return [each.remaining for each in scripted.taken()]
 

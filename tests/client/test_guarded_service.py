@@ -72,7 +72,9 @@ def guarded(address, folder):
 def asked(method, token):
     """Return the signed-in user, or the status of the refusal."""
     try:
-        answer = method(StringValue(), metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+        answer = method(
+            StringValue(), metadata=(("authorization", f"Bearer {token}"),), timeout=PATIENCE
+        )
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
     return answer.value

@@ -8,6 +8,7 @@ from grpc import StatusCode
 
 from tests.support.calls import read_refusal
 from tests.support.commands import ROOT
+from tests.support.waiting import PATIENCE
 
 PAGE = (ROOT / "docs/guide/client.md").read_text()
 CALLS, GUARDS = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
@@ -43,9 +44,9 @@ def test_client_page_guard_accepts_signed_in_user_only(fake):
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             hello = channel.unary_unary("/shop.v1.Shop/Hello")
             bearer = (("authorization", f"Bearer {token}"),)
-            assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Ada!"
+            assert hello(b"", metadata=bearer, timeout=PATIENCE) == b"Hello, Ada!"
             with pytest.raises(grpc.RpcError) as refused:
-                hello(b"", timeout=20)
+                hello(b"", timeout=PATIENCE)
             assert refused.value.code() == StatusCode.UNAUTHENTICATED
             assert read_refusal(refused.value).reason == "SESSION_UNKNOWN"
     finally:

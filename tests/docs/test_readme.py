@@ -155,9 +155,9 @@ class TestExamples:
                 grpc.channel_ready_future(channel).result(PATIENCE)
                 hello = channel.unary_unary("/shop.v1.Shop/Hello")
                 bearer = (("authorization", f"Bearer {token}"),)
-                assert hello(b"", metadata=bearer, timeout=20) == b"Hello, Test User1!"
+                assert hello(b"", metadata=bearer, timeout=PATIENCE) == b"Hello, Test User1!"
                 with pytest.raises(grpc.RpcError) as refused:
-                    hello(b"", timeout=20)
+                    hello(b"", timeout=PATIENCE)
                 assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
             server.send_signal(signal.SIGINT)
             assert (server.wait(PATIENCE), said.read_text()) == (0, "")

@@ -29,6 +29,7 @@ from tamatar_auth.servicers.reflection import V1, V1ALPHA
 from tests.chaos.http2_frames import Connection, headers, message
 from tests.support.calls import read_refusal, refusal
 from tests.support.settings import changed
+from tests.support.waiting import PATIENCE
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
 NOT_ALLOWED = (StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED")
@@ -149,7 +150,7 @@ async def call(channel, path, metadata=(), request=b""):
     )
     invoke = getattr(channel, kind)(path)
     asked = iter([request]) if method.client_streaming else request
-    started = invoke(asked, metadata=metadata, timeout=20)
+    started = invoke(asked, metadata=metadata, timeout=PATIENCE)
     if not method.server_streaming:
         return await started
     answer = await started.read()

@@ -27,11 +27,10 @@ from tests.support.calls import ada, read_refusal, refusal, refused, sign_in
 from tests.support.frozen_postgres import frozen
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 TIMED_OUT = (StatusCode.DEADLINE_EXCEEDED, "STORAGE_TIMED_OUT")
 SHORT, LONG = timedelta(milliseconds=50), timedelta(minutes=10)
-PATIENCE = 30.0
 
 
 class Service:

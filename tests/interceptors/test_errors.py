@@ -26,7 +26,7 @@ from tests.server.test_app import channel_to
 from tests.support.calls import ada, refused, validate
 from tests.support.rows import run
 from tests.support.settings import changed
-from tests.support.waiting import eventually, lock_is_waited_for
+from tests.support.waiting import PATIENCE, eventually, lock_is_waited_for
 
 
 def failures(parent=Failure):
@@ -267,7 +267,7 @@ class TestFaults:
             database.transaction() as tx,
         ):
             await tx.connection.execute(text("SELECT * FROM users FOR UPDATE"))
-            said = await refused(UserServiceStub(channel).DeactivateUser(who, timeout=30))
+            said = await refused(UserServiceStub(channel).DeactivateUser(who, timeout=PATIENCE))
 
         assert (said.code, said.reason) == (StatusCode.ABORTED, "TRANSACTION_CONFLICT")
         assert said.retry_seconds

@@ -49,7 +49,7 @@ def token(sample_address):
     """The token of a session of a sample user."""
     with grpc.insecure_channel(sample_address) as channel:
         who = CreateSessionRequest(email="test1@example.com", password=PASSWORD)
-        yield SessionServiceStub(channel).CreateSession(who, timeout=30).session_token
+        yield SessionServiceStub(channel).CreateSession(who, timeout=PATIENCE).session_token
 
 
 class Encrypted(NamedTuple):

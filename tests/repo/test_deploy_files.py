@@ -37,7 +37,7 @@ from tests.support.deploy_files import (
     settings_of,
 )
 from tests.support.pages import REPOSITORY, linked_file
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that Prometheus adds."""
@@ -201,7 +201,7 @@ class TestSettings:
             until(lambda: is_served(cwd=tmp_path, **given))
             authority = grpc.ssl_channel_credentials((made_secrets / "server/tls.crt").read_bytes())
             with grpc.secure_channel(f"localhost:{ports['LISTEN']}", authority) as channel:
-                grpc.channel_ready_future(channel).result(20)
+                grpc.channel_ready_future(channel).result(PATIENCE)
             with urllib.request.urlopen(f"http://{here['TAMATAR_METRICS_LISTEN']}/metrics") as page:
                 assert b"tamatar_call_max" in page.read()
 

@@ -111,9 +111,9 @@ async def test_invalid_path_is_unimplemented(path):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         for _ in range(3):
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await channel.unary_unary(path)(b"", timeout=30)
+                await channel.unary_unary(path)(b"", timeout=PATIENCE)
             assert raised.value.code() is StatusCode.UNIMPLEMENTED
-        assert await channel.unary_unary("/t.Service/Known")(b"", timeout=30) == b""
+        assert await channel.unary_unary("/t.Service/Known")(b"", timeout=PATIENCE) == b""
     await server.stop(None)
     assert not await server.wait_for_termination(30)
 
@@ -125,7 +125,7 @@ async def test_server_ended_by_grpc_is_reported_as_failure(settings, database):
         await service.server.stop(None)
 
         with pytest.raises(RuntimeError, match="gRPC has ended a server"):
-            await asyncio.wait_for(watching, 30)
+            await asyncio.wait_for(watching, PATIENCE)
 
 
 def test_tried_grpcio_is_the_release_that_the_server_extra_pins():

@@ -29,7 +29,7 @@ from tests.support.calls import refusal
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import serving, tamatar
 from tests.support.settings import changed
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
 LIFE = timedelta(days=30)
@@ -97,7 +97,7 @@ def ask(channel, *tokens):
     """Call a method that only an operator may call."""
     metadata = tuple(pair for token in tokens for pair in bearer(token))
     return DiagnosticsServiceStub(channel).GetDatabaseInfo(
-        pb.GetDatabaseInfoRequest(), metadata=metadata, timeout=20
+        pb.GetDatabaseInfoRequest(), metadata=metadata, timeout=PATIENCE
     )
 
 
@@ -133,7 +133,9 @@ class TestReload:
         async def trusted_by(trusted):
             async with connected(service, trusted.credentials()) as channel:
                 try:
-                    await HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+                    await HealthStub(channel).Check(
+                        health_pb2.HealthCheckRequest(), timeout=PATIENCE
+                    )
                 except grpc.aio.AioRpcError:
                     return False
             return True

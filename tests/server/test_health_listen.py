@@ -23,7 +23,7 @@ from tests.support.certificates import Authority
 from tests.support.commands import is_served, serving, tamatar
 from tests.support.databases import TEMPLATE
 from tests.support.settings import changed
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -51,7 +51,7 @@ def probe(service):
 
 
 async def status_of(channel, name=""):
-    asked = HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
+    asked = HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
     return (await asked).status
 
 

@@ -37,7 +37,7 @@ from tests.support.calls import (
     sign_in,
 )
 from tests.support.settings import changed
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 THREADS, QUEUE = 2, 5
 PERMITS = THREADS + QUEUE
@@ -258,7 +258,7 @@ class TestCancellation:
         await reach(service, taken=0, hashing=0, waiting=0)
         answered.set()
 
-        await eventually(lambda: counted(0, 0), within=20)
+        await eventually(lambda: counted(0, 0))
 
     async def test_call_cancelled_before_its_attempt_is_settled_counts(
         self, service, sessions, gate, database, monkeypatch
@@ -277,7 +277,7 @@ class TestCancellation:
         async def counted():
             return await attempts(database) == (1, 0)
 
-        await eventually(counted, within=20)
+        await eventually(counted)
 
     async def test_attempt_is_released_after_deadline_of_call(
         self, settings, database, gate, monkeypatch
@@ -289,7 +289,7 @@ class TestCancellation:
             channel_to(service) as channel,
         ):
             sessions = SessionServiceStub(channel)
-            hashing = asyncio.create_task(attempt(sessions, 1, timeout=30))
+            hashing = asyncio.create_task(attempt(sessions, 1, timeout=PATIENCE))
             await reach(service, taken=1, hashing=1, waiting=0)
             waiting = asyncio.create_task(attempt(sessions, 2))
             await reach(service, taken=2, hashing=1, waiting=1)

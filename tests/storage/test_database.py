@@ -16,6 +16,7 @@ from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
 from tests.support.rows import new_user
 from tests.support.settings import changed
+from tests.support.waiting import PATIENCE
 
 ALL = UserFilter()
 SLOW_PID = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"
@@ -174,9 +175,10 @@ class TestPool:
         assert len(set(alive)) == 5
         await pool.close()
 
-    async def test_filling_pool_waits_for_no_connection_of_calls(self, patient):
+    async def test_filling_pool_waits_for_no_connection_of_calls(self, patient, monkeypatch):
+        monkeypatch.setattr("tamatar_auth.storage.database.FILL_TIMEOUT", 2 * PATIENCE)
         async with patient.read():
-            await asyncio.wait_for(patient.fill_pool(), 8)
+            await asyncio.wait_for(patient.fill_pool(), PATIENCE)
 
             assert patient.pool == PoolState(in_use=1, size=2, waiting=0)
             assert _pool(patient.engine).checkedin() == 1

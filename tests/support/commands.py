@@ -95,7 +95,7 @@ def tamatar(*arguments: str, cwd: Path, code: int | None = 0, entered: str = "",
 
 def is_served(*options: str, cwd: Path, **env: str) -> bool:
     """Return whether a server is healthy, waiting for it to see its database."""
-    asked = ("healthcheck", "--timeout", f"{PATIENCE:g}", *options)
+    asked = ("healthcheck", "--timeout", "60", *options)  # the most it takes
     return bool(tamatar(*asked, cwd=cwd, code=None, **env).stdout == "SERVING\n")
 
 

@@ -9,10 +9,7 @@ import grpc
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tests.support.calls import Refusal, read_refusal
-from tests.support.waiting import eventually
-
-PATIENCE = 20.0
-"""Seconds to wait for a message or an end."""
+from tests.support.waiting import PATIENCE, eventually
 
 
 class End(NamedTuple):

@@ -212,7 +212,7 @@ class TestDeadServer:
                 waiting = asyncio.create_task(other.execute("SELECT 1"))
                 await leave(one)
                 with pytest.raises(SilentServerError):
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(PATIENCE):
                         await waiting
 
     async def test_overdue_answer_fails_call_as_unavailable(self, hasty, orphaned, folder):

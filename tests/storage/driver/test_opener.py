@@ -18,7 +18,7 @@ from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_silent_server_does_not_delay_start(hasty, silent, monkeypatch):
     mine = hasty.with_database(f"postgresql://127.0.0.1:{port}/x?connect_timeout=60")
     orphaned = OrphanedStatements()
     database = Database(create_engine(mine.database, orphaned), orphaned)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await database.fill_pool()
 
     await eventually(lambda: taken)

@@ -10,7 +10,7 @@ import uvloop
 from psycopg.waiting import READY_NONE, READY_R, READY_W, WAIT_R, WAIT_W
 
 from tamatar_auth.storage.driver.connection import wait_for_result
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SHORT = 0.01
 
@@ -119,7 +119,7 @@ def test_reset_after_a_part_of_an_answer_is_raised_on_uvloop():
     theirs.close()
 
     async def receive():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await begun(parts(ours, 2), ours, interval=0.1)
 
     ours.settimeout(0)

@@ -24,6 +24,7 @@ from tamatar_auth.storage.session_validation.batch_loader import (
     BatchLoader,
 )
 from tamatar_auth.storage.session_validation.batch_window import MAX_WAIT, TICK
+from tests.support.waiting import PATIENCE
 
 
 class Refused(Exception):  # noqa: N818 - as the failures are named
@@ -378,7 +379,7 @@ class TestBatches:
         tasks.append(asyncio.create_task(storm.loader.close()))
         tasks += [asyncio.create_task(storm.ask(key)) for key in range(20)]
 
-        done, pending = await asyncio.wait(tasks, timeout=30)
+        done, pending = await asyncio.wait(tasks, timeout=PATIENCE)
 
         assert not pending
         assert not [task.exception() for task in done if not task.cancelled() and task.exception()]
@@ -439,7 +440,7 @@ class TestCancellation:
         gone.cancel()
         await steps()
 
-        await asyncio.wait_for(table.loader.close(), 30)
+        await asyncio.wait_for(table.loader.close(), PATIENCE)
 
     async def test_close_does_not_wait_for_cancelled_calls(self):
         async def find(take):
@@ -453,7 +454,7 @@ class TestCancellation:
         for gone in (first, gathered):
             gone.cancel()
 
-        await asyncio.wait_for(loader.close(), 30)
+        await asyncio.wait_for(loader.close(), PATIENCE)
 
     async def test_statement_of_cancelled_calls_is_cancelled(self, monkeypatch):
         monkeypatch.setattr(batch_loader, "CANCEL_CHECK_INTERVAL", 0.01)
