@@ -2,8 +2,9 @@
 
 The cases take turns in random order, so that other load on the machine affects all of them.
 Prints the median of each case and its ratio to the median of its group: sign-ins whose password
-is checked, sign-ins that must wait, and requests for a password reset. Among the first are
-sign-ins by the address of a user whose username must wait, or is disabled by wrong passwords.
+is checked, sign-ins that must wait, requests for a password reset, and requests for a change of
+address. Among the first are sign-ins by the address of a user whose username must wait, or is
+disabled by wrong passwords.
 
 Fails if a ratio is not between 0.90 and 1.10, or if the answers in a group differ. A busy machine
 gets more rounds before that.
@@ -25,13 +26,16 @@ from uuid import UUID
 import grpc
 from sqlalchemy import delete, func, update
 
+from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import (
+    CreateEmailChangeRequest,
     CreatePasswordResetRequest,
     CreateUserRequest,
     DeactivateUserRequest,
     DeleteUserRequest,
+    ImportUsersRequest,
 )
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.config.settings import Settings
@@ -61,6 +65,9 @@ PASSWORD_CHECKED = (
 )
 THROTTLED = ("throttled, known", "throttled, unknown")
 RESET = ("reset, known", "reset, unknown", "reset, inactive")
+CHANGE = ("change, taken", "change, unknown", "change, inactive")
+CHANGING_USER = "0190d9a0-0000-7000-8000-000000000000"
+"""The id of the user who requests a change to the address of a case."""
 
 
 class Case(NamedTuple):
@@ -74,6 +81,7 @@ GROUPS = (
     [Case(*case) for case in itertools.product(PASSWORD_CHECKED, LENGTHS)],
     *([Case(kind, length) for kind in THROTTLED] for length in LENGTHS),
     [Case(kind, "") for kind in RESET],
+    [Case(kind, "") for kind in CHANGE],
 )
 
 
@@ -124,7 +132,10 @@ async def measure(service: RunningService) -> bool:
 
 async def populate(service: RunningService, stub: Any) -> None:
     """Create a user for each cause that needs one."""
-    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET):
+    changing = PortableUser(user_id=CHANGING_USER, email="changing@example.com")
+    async for _ in stub.ImportUsers(iter([ImportUsersRequest(users=[changing])])):
+        pass
+    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET, *CHANGE):
         if "unknown" in kind:
             continue
         password = "" if kind == "no password" else PASSWORD
@@ -169,9 +180,13 @@ async def prepare(service: RunningService, channel: grpc.aio.Channel, kind: str)
 
 def call(channel: grpc.aio.Channel, case: Case) -> Awaitable[Any]:
     """Begin the call of a case."""
+    stub = UserServiceStub(channel)
     if case.kind in RESET:
-        request = CreatePasswordResetRequest(email=address(case.kind))
-        return UserServiceStub(channel).CreatePasswordReset(request)
+        return stub.CreatePasswordReset(CreatePasswordResetRequest(email=address(case.kind)))
+    if case.kind in CHANGE:
+        return stub.CreateEmailChange(
+            CreateEmailChangeRequest(user_id=CHANGING_USER, email=address(case.kind))
+        )
     sign_in = CreateSessionRequest(email=address(case.kind), password=LENGTHS[case.length])
     return SessionServiceStub(channel).CreateSession(sign_in)
 
