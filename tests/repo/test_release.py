@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT
+from tests.support.commands import BIN, ROOT, run
 from tools import release
 
 
@@ -41,6 +41,10 @@ def repacked(sdist, change):
     with tarfile.open(sdist, "w:gz") as archive:
         archive.add(source, source.name)
     return sdist
+
+
+def test_metadata_of_release_passes_twine(wheel, sdist):
+    run(BIN / "twine", "check", "--strict", wheel, sdist, cwd=sdist.parent)
 
 
 def test_sdist_builds_same_wheel(wheel, sdist):
