@@ -160,7 +160,7 @@ class TestCancellation:
     @pytest.mark.parametrize("kind", ["cancelled", "deadline"])
     async def test_call_gone_before_its_hash_is_not_hashed(self, service, sessions, gate, kind):
         held = await hold(sessions, service, THREADS)
-        options = {"timeout": 5} if kind == "deadline" else {}
+        options = {"timeout": 15} if kind == "deadline" else {}
         request = sign_in(email="gone@example.com")
         calls = [sessions.CreateSession(request, **options) for _ in range(2)]
         await reach(service, taken=THREADS + 2, hashing=THREADS, waiting=2)
