@@ -197,6 +197,20 @@ MUTANTS = (
         f"{_TEST_ASGI}::TestPreflights",
     ),
     mutant(
+        "required_session_may_be_missing",
+        "client/fastapi.py",
+        "    if session is not None:\n",
+        "    if session or connection:\n",
+        "client/test_web_frameworks.py::TestDependencies",
+    ),
+    mutant(
+        "rejected_request_reaches_a_view",
+        "client/django.py",
+        "if rejection := admit(request):",
+        "if (rejection := admit(request)) is request:",
+        "client/test_django.py::TestSessionMiddleware",
+    ),
+    mutant(
         "cookie_replaces_the_header",
         "client/web_rules.py",
         "        if authorizations:\n",
