@@ -112,6 +112,20 @@ MUTANTS = (
         "cli/remote/test_service_selection.py",
     ),
     mutant(
+        "token_of_variable_is_sent_to_named_context",
+        "cli/remote/service_selection.py",
+        'if "context" in options:',
+        "if False:",
+        "cli/remote/test_service_selection.py",
+    ),
+    mutant(
+        "token_of_variable_is_sent_to_other_address",
+        "cli/remote/service_selection.py",
+        'options.get("address", named) == named',
+        "True",
+        "cli/remote/test_service_selection.py",
+    ),
+    mutant(
         "last_of_two_fields_wins",
         "cli/transfer/row_reader.py",
         "value if counts[name] == 1 else _TWICE",

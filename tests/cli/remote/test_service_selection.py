@@ -121,9 +121,24 @@ def test_caller_token_comes_from_option_file_input_or_variable(ask, tmp_path, gu
     ask("--address", guarded, "--token", token, TAMATAR_TOKEN=other)
     ask("--address", guarded, "--token-file", "token")
     ask("--address", guarded, "--token-file", "/dev/stdin", entered=f"{token}\n")
-    ask("--context", "bare", TAMATAR_TOKEN=token)
+    ask("--context", "bare", "--token", token)
+    ask(TAMATAR_CONTEXT="bare", TAMATAR_TOKEN=token)
+    ask("--address", guarded, TAMATAR_TOKEN=token)
+    ask("--address", guarded, TAMATAR_ADDRESS=guarded, TAMATAR_TOKEN=token)
     ask(TAMATAR_ADDRESS=guarded, TAMATAR_TOKEN=token)
     assert "CALLER_UNKNOWN" in ask("--token", other, code=5).stderr
+
+
+def test_variable_token_is_not_sent_to_service_of_options(ask, guarded, token):
+    other = f"tmc_{'A' * 43}"
+    elsewhere = {"TAMATAR_ADDRESS": "127.0.0.1:1", "TAMATAR_TOKEN": token}
+
+    ask("--context", "x", TAMATAR_TOKEN=other)
+    ask("--context", "x", "--address", guarded, TAMATAR_TOKEN=other)
+    assert "CALLER_UNKNOWN" in ask("--context", "bare", code=5, TAMATAR_TOKEN=token).stderr
+    assert "CALLER_UNKNOWN" in ask("--address", guarded, code=5, **elsewhere).stderr
+    of_context = {"TAMATAR_CONTEXT": "x", "TAMATAR_TOKEN": token}
+    assert "CALLER_UNKNOWN" in ask("--address", guarded, code=5, **of_context).stderr
 
 
 def test_wrong_service_options_are_named(ask, tmp_path):

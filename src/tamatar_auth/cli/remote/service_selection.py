@@ -20,6 +20,8 @@ from tamatar_auth.cli.remote.context_file import (
 )
 
 _VARIABLES = {"address": ADDRESS_VARIABLE, "context": CONTEXT_VARIABLE, "token": TOKEN_VARIABLE}
+_NAMES = {"address", "context"}
+"""What names a service."""
 
 
 def select_service(ctx: typer.Context) -> ServiceContext:
@@ -31,8 +33,20 @@ def select_service(ctx: typer.Context) -> ServiceContext:
     options = service_options(ctx)
     set_variables = {name: os.environ.get(each) for name, each in _VARIABLES.items()}
     variables = {name: value for name, value in set_variables.items() if value}
-    levels = (level for level in (options, variables) if level.keys() & {"address", "context"})
-    return _with_token(_named_service(next(levels, {})), options, variables)
+    service = _named_service(options if options.keys() & _NAMES else variables)
+    has_variable = "token" in variables and _is_for_called_service(options, variables)
+    return _with_token(service, options, token_env=TOKEN_VARIABLE if has_variable else None)
+
+
+def _is_for_called_service(options: Mapping[str, str], variables: Mapping[str, str]) -> bool:
+    """Return whether the token of the variable may be sent to the service that is called.
+
+    A context has its own token. If variables name a service, the token is for that service.
+    """
+    if "context" in options:
+        return False
+    named = variables.get("address") if variables.keys() & _NAMES else options.get("address")
+    return options.get("address", named) == named
 
 
 def _named_service(level: Mapping[str, str]) -> ServiceContext:
@@ -46,9 +60,9 @@ def _named_service(level: Mapping[str, str]) -> ServiceContext:
 
 
 def _with_token(
-    service: ServiceContext, options: Mapping[str, str], variables: Mapping[str, str]
+    service: ServiceContext, options: Mapping[str, str], *, token_env: str | None
 ) -> ServiceContext:
-    """Return the service with the token that an option or a variable provides, if one does."""
+    """Return the service with the token of an option or of a variable, if one of them has one."""
     if {"token", "token_file"} <= options.keys():
         raise usage_error("Use only one of --token and --token-file.")
     bare = replace(service, token=None, token_file=None, token_env=None)
@@ -56,4 +70,4 @@ def _with_token(
         return replace(bare, token_file=options["token_file"])
     if "token" in options:
         return replace(bare, token=parse_caller_token(options["token"], "of --token"))
-    return replace(bare, token_env=TOKEN_VARIABLE) if "token" in variables else service
+    return service if token_env is None else replace(bare, token_env=token_env)
