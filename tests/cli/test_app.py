@@ -76,6 +76,8 @@ class TestProgram:
 
     def test_version_is_printed(self, tmp_path):
         assert tamatar("version", cwd=tmp_path).stdout == f"{tamatar_auth.__version__}\n"
+        in_json = tamatar("version", "-o", "json", cwd=tmp_path).stdout
+        assert json.loads(in_json) == {"version": tamatar_auth.__version__}
 
     def test_version_option_prints_version(self, tmp_path):
         assert tamatar("--version", cwd=tmp_path).stdout == f"{tamatar_auth.__version__}\n"

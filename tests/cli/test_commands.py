@@ -8,7 +8,7 @@ import typer.main
 
 from tamatar_auth.cli.app import app
 from tamatar_auth.cli.commands import COMMANDS
-from tamatar_auth.cli.lazy import LazyCommand
+from tamatar_auth.cli.lazy import CallCommand, LazyCommand
 from tests.support.commands import run, tamatar
 
 
@@ -33,6 +33,13 @@ def test_short_help_of_command_starts_its_help(words):
 
     assert loaded.name == words[-1]
     assert loaded.help.startswith(command.help)
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_command_that_calls_a_service_has_output_option(words):
+    options = {option for each in EVERY[words].load(words[-1]).params for option in each.opts}
+
+    assert "--output" in options or not isinstance(EVERY[words], CallCommand)
 
 
 def examples():

@@ -140,7 +140,7 @@ COMMANDS: dict[str, LazyCommand | LazyGroup] = {
     "config": CONFIG,
     "caller": CALLER,
     "protoset": LazyCommand("cli.remote.protoset:protoset", "Write the compiled protos to a file."),
-    "version": LazyCommand("cli.global_options:version", "Print the version."),
+    "version": LazyCommand("cli.version:version", "Print the version."),
     "whoami": CallCommand(
         "cli.remote.diagnostics:whoami", "Show this caller's name and roles, as the service does."
     ),

@@ -16,11 +16,6 @@ _META = "tamatar_auth.service"
 """The key of the options in the data that the contexts of a command line share."""
 
 
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
-
-
 def service_options(ctx: typer.Context) -> Mapping[str, str]:
     """Return the options that choose the service, by name. One after a command replaces another."""
     chosen: Mapping[str, str] = ctx.meta.get(_META, {})
@@ -52,7 +47,7 @@ def _complete_contexts(incomplete: str) -> list[str]:
 
 def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - the value of an option
     if is_asked:
-        version()
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -87,6 +87,9 @@ def test_session_create_prints_token_that_validates(cli, user_email):
     signed_in = ("session", "create", user_email, "--password-stdin")
     created = json.loads(cli(*signed_in, "-o", "json", entered=f"{PASSWORD}\n").stdout)
     token = cli(*signed_in, "--print-token", entered=f"{PASSWORD}\n").stdout
+    in_json = cli(*signed_in, "--print-token", "-o", "json", entered=f"{PASSWORD}\n").stdout
+    third = json.loads(in_json)
+    assert third["session_token"].startswith("tms_")
 
     validate = ("session", "validate", "--token-stdin")
     found = json.loads(cli(*validate, "-o", "json", entered=created["session_token"]).stdout)
@@ -95,7 +98,8 @@ def test_session_create_prints_token_that_validates(cli, user_email):
     assert found["session"]["client"]["user_agent"].startswith("tamatar-auth/")
     assert token.startswith("tms_")
     other = cli(*validate, "-o", "name", entered=token).stdout.strip()
-    assert set(ids(cli, user_email)) == {found["session"]["session_id"], other}
+    every = {found["session"]["session_id"], other, third["session"]["session_id"]}
+    assert set(ids(cli, user_email)) == every
 
 
 def test_session_validate_of_ended_session_prints_reason(cli, user_email):

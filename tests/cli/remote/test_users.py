@@ -211,7 +211,10 @@ class TestChanges:
         assert (
             printed_json(cli("user", "restore", key, "--email", new, "-o", "json"))["email"] == new
         )
-        assert "was removed" in cli("user", "purge", new, "--yes").stderr
+        user_id = cli("user", "get", new, "--deleted", "-o", "name").stdout.strip()
+        purged = cli("user", "purge", new, "--yes", "-o", "json")
+        assert json.loads(purged.stdout) == {"user_id": user_id}
+        assert "was removed" in purged.stderr
         assert "USER_NOT_FOUND" in cli("user", "get", key, "--deleted", code=4).stderr
 
     @pytest.mark.parametrize("what", ["deactivate", "delete", "purge"])

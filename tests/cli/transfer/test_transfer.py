@@ -162,9 +162,18 @@ class TestExport:
             entered="correct horse staple\n",
         )
 
-        said = cli("export", str(tmp_path / "all.csv"), "--password-hashes").stderr
+        said = cli("export", str(tmp_path / "all.csv"), "--password-hashes", "-o", "json")
 
-        assert re.search(r"^[1-9]\d* passwords were not exported", said, re.MULTILINE)
+        assert re.search(r"^[1-9]\d* passwords were not exported", said.stderr, re.MULTILINE)
+        counts = json.loads(said.stdout)
+        assert counts["user_count"] >= counts["kept_password_count"] > 0
+        assert counts["last_user_id"] in said.stderr
+
+    def test_export_to_stdout_has_no_summary_in_json(self, cli):
+        said = cli("export", "-", "--format", "csv", "-o", "json", code=2)
+
+        assert said.stderr.startswith("Name a file to use -o json")
+        assert not said.stdout
 
 
 class TestImport:
@@ -173,10 +182,18 @@ class TestImport:
     async def test_import_dry_run_creates_no_user(self, cli, tmp_path, remote_users, mark):
         file = write_crowd(tmp_path / "crowd.jsonl", mark, 5, {2: BAD[2]})
 
-        said = cli("import", str(file), "--dry-run", code=1).stderr
+        said = cli("import", str(file), "--dry-run", "-o", "json", code=1)
 
-        assert "5 rows: would be created 4, existing 0, refused 1." in said
-        assert "INVALID_FIELDS: 1" in said
+        assert "5 rows: would be created 4, existing 0, refused 1." in said.stderr
+        assert "INVALID_FIELDS: 1" in said.stderr
+        assert json.loads(said.stdout) == {
+            "dry_run": True,
+            "created": 4,
+            "existing": 0,
+            "refused": 1,
+            "reasons": {"INVALID_FIELDS": 1},
+            "report": f"{file}.report.jsonl",
+        }
         assert await crowd(remote_users, mark) == 0
 
     async def test_import_from_stdin_writes_no_report(self, cli, tmp_path, remote_users, mark):

@@ -73,7 +73,7 @@ def create(
         request.username = who
     with open_client(ctx) as auth:
         response = auth.sessions.CreateSession(request)
-    if print_token:
+    if print_token and output is not OutputFormat.JSON:
         typer.echo(response.session_token)
     else:
         show(as_dict(response), output, name="session.session_id")

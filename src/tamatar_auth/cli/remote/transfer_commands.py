@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tamatar_auth.cli.exits import ExitCode, usage_error
-from tamatar_auth.cli.output import notify
+from tamatar_auth.cli.formats import TextFormat, TextOption
+from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.remote.options import open_client
 from tamatar_auth.cli.remote.service_selection import select_service
 from tamatar_auth.cli.transfer.exporter import UserExporter
@@ -51,6 +52,7 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
         bool, typer.Option("--dry-run", help="Report the results, but create no users.")
     ] = False,
     patience: PatienceOption = RETRY_TIMEOUT,
+    output: TextOption = TextFormat.TEXT,
     ctx: typer.Context,
 ) -> None:
     """Import users from a file. Exit with 1 if a row is refused. A file may be imported again."""
@@ -71,12 +73,16 @@ def import_users(  # noqa: PLR0913 - options of a command, each named
         import_report.open(resume=resume)
         new_rows = (row for row in rows if row.line > import_report.line)
         importer = UserImporter(auth, new_rows, dry_run=dry_run)
-        _run_import(importer, import_report, source, patience)
+        _run_import(importer, import_report, source, patience, output)
     raise typer.Exit(ExitCode.REFUSED if import_report.counts["REFUSED"] else 0)
 
 
 def _run_import(
-    importer: UserImporter, report: ImportReport, source: "_Source", patience: float
+    importer: UserImporter,
+    report: ImportReport,
+    source: "_Source",
+    patience: float,
+    output: TextFormat,
 ) -> None:
     try:
         with _progress_bar(source.path.name, source.size) as advance:
@@ -85,7 +91,7 @@ def _run_import(
                 advance(source.position())
     finally:
         report.close()
-        _print_import(report)
+        _print_import(report, output)
 
 
 def export_users(  # noqa: PLR0913 - options of a command, each named
@@ -101,10 +107,13 @@ def export_users(  # noqa: PLR0913 - options of a command, each named
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     patience: PatienceOption = RETRY_TIMEOUT,
+    output: TextOption = TextFormat.TEXT,
     ctx: typer.Context,
 ) -> None:
     """Export users to a file. Only its owner can read the file, which has all live users."""
     file_format = FileFormat.detect(file, file_format)
+    if output is TextFormat.JSON and file == STANDARD_STREAM:
+        raise usage_error("Name a file to use -o json, because stdout has the users.")
     if not (after or force):
         _check_is_new(file)
     with open_client(ctx) as auth:
@@ -124,7 +133,7 @@ def export_users(  # noqa: PLR0913 - options of a command, each named
                     text.flush()
                     advance(exporter.count)
             finally:
-                _print_export(exporter)
+                _print_export(exporter, output)
 
 
 class _Source(NamedTuple):
@@ -164,7 +173,7 @@ def _report_path(path: Path | None, source: _Source) -> Path | None:
     return path
 
 
-def _print_import(report: ImportReport) -> None:
+def _print_import(report: ImportReport, output: TextFormat) -> None:
     counts, would = report.counts, "would be " if report.is_dry_run else ""
     notify(
         f"{counts.total()} rows: {would}created {counts['CREATED']},"
@@ -174,15 +183,20 @@ def _print_import(report: ImportReport) -> None:
         notify(f"  {reason}: {number}")
     if report.path is not None:
         notify(f"The result of each row is in {report.path}.")
+    if output is TextFormat.JSON:
+        print_json(report.summary())
 
 
-def _print_export(exporter: UserExporter) -> None:
+def _print_export(exporter: UserExporter, output: TextFormat) -> None:
     notify(f"{exporter.count} users, the last one {exporter.after or 'none'}.")
     if exporter.kept_passwords:
         notify(
             f"{exporter.kept_passwords} passwords were not exported:"
             " their hashes are not plain bcrypt."
         )
+    if output is TextFormat.JSON:
+        kept = {"kept_password_count": exporter.kept_passwords}
+        print_json({"user_count": exporter.count, "last_user_id": exporter.after, **kept})
 
 
 def _check_is_new(path: Path) -> None:

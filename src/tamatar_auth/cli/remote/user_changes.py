@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.user_pb2 import UserProfile
 from tamatar_auth.cli.exits import usage_error
-from tamatar_auth.cli.formats import OutputFormat, OutputOption, show
+from tamatar_auth.cli.formats import OutputFormat, OutputOption, TextFormat, TextOption, show
 from tamatar_auth.cli.output import notify, print_json
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
@@ -21,7 +21,7 @@ from tamatar_auth.cli.remote.options import (
 )
 from tamatar_auth.cli.remote.users import UserArgument, get_user, get_user_id, user_with_profile
 
-TextOption = Annotated[str | None, typer.Option(help="An empty text clears the field.")]
+ClearableOption = Annotated[str | None, typer.Option(help="An empty text clears the field.")]
 PrintTokenOption = Annotated[
     bool,
     typer.Option("--print-token", help="Only print the one-time secret to send to the user."),
@@ -70,14 +70,14 @@ def update(  # noqa: PLR0913 - options of a command, each named
     email: Annotated[
         str | None, typer.Option(help="The new address is unverified until it is verified again.")
     ] = None,
-    username: TextOption = None,
-    first_name: TextOption = None,
-    last_name: TextOption = None,
-    avatar_url: TextOption = None,
-    display_name: TextOption = None,
-    bio: TextOption = None,
-    locale: TextOption = None,
-    time_zone: TextOption = None,
+    username: ClearableOption = None,
+    first_name: ClearableOption = None,
+    last_name: ClearableOption = None,
+    avatar_url: ClearableOption = None,
+    display_name: ClearableOption = None,
+    bio: ClearableOption = None,
+    locale: ClearableOption = None,
+    time_zone: ClearableOption = None,
     etag: Annotated[str, typer.Option(help="Change the user only if it still has this etag.")] = "",
     output: OutputOption = OutputFormat.TABLE,
     ctx: typer.Context,
@@ -159,13 +159,21 @@ def restore(
     show(as_dict(response.user), output, name="user_id")
 
 
-def purge(who: UserArgument, *, yes: YesOption = False, ctx: typer.Context) -> None:
+def purge(
+    who: UserArgument,
+    *,
+    yes: YesOption = False,
+    output: TextOption = TextFormat.TEXT,
+    ctx: typer.Context,
+) -> None:
     """Remove a user permanently. Everything that belongs to the user is removed too."""
     with open_client(ctx) as auth:
         user = get_user(auth, who, deleted=True).user
         confirm(f"Remove {user.email} ({user.user_id}) permanently?", yes=yes)
         auth.users.PurgeUser(pb.PurgeUserRequest(user_id=user.user_id))
     notify(f"{user.user_id} was removed.")
+    if output is TextFormat.JSON:
+        print_json({"user_id": user.user_id})
 
 
 def verify_email(

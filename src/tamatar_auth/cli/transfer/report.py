@@ -54,6 +54,17 @@ class ImportReport:
         if self._file is not None:
             self._file.flush()
 
+    def summary(self) -> dict[str, Any]:
+        """Return the counts, for scripts."""
+        return {
+            "dry_run": self.is_dry_run,
+            "created": self.counts["CREATED"],
+            "existing": self.counts["EXISTS"],
+            "refused": self.counts["REFUSED"],
+            "reasons": dict(self.reasons),
+            "report": None if self.path is None else str(self.path),
+        }
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
