@@ -121,6 +121,7 @@ CASES = (
         "half_wrong",
         calls(2, "UNAUTHENTICATED", SIGN_IN) | calls(2, method=SIGN_IN),
     ),
+    Case("WrongPasswords", "database_down", failures(2, "UNAVAILABLE", SIGN_IN)),
     Case("WrongPasswords", "few_attempts", calls(0.5, "UNAUTHENTICATED", SIGN_IN)),
     Case("CallsRefused", "refused", series("tamatar_call_refused_total", "0+6x60"), ONE),
     Case("CallsRefused", "refused_before", series("tamatar_call_refused_total", "6x60")),

@@ -152,3 +152,22 @@ def test_every_rule_is_evaluated_without_error(prometheus):
 
 def test_faults_fire_their_alerts(prometheus):
     until(lambda: prometheus.fired() >= WANTED)
+
+
+@pytest.mark.parametrize("phase", ["Running", "Pending", "Failed", "Succeeded"])
+def test_ended_pod_is_no_target(phase):
+    (job,) = yaml.safe_load((FILES / "prometheus.yaml").read_text())["scrape_configs"]
+    pod = {
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": "tamatar-auth",
+        "__meta_kubernetes_pod_container_port_name": "metrics",
+        "__meta_kubernetes_pod_phase": phase,
+    }
+
+    kept = [
+        (rule["action"] == "keep") == bool(re.fullmatch(rule["regex"], pod[source]))
+        for rule in job["relabel_configs"]
+        if rule.get("action") in ("keep", "drop")
+        for source in rule["source_labels"]
+    ]
+
+    assert all(kept) == (phase in ("Running", "Pending"))
