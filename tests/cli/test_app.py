@@ -131,7 +131,7 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, **given))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings grpcio callers certificate database clock tables port"
+            "settings passwords grpcio callers certificate database clock tables port"
         )
         assert all(ok for ok, _, _ in found)
         assert urlsplit(migrated_database).password not in str(found)
@@ -149,7 +149,7 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, TAMATAR_LISTEN="127.0.0.1:0"))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings grpcio callers certificate database port"
+            "settings passwords grpcio callers certificate database port"
         )
 
     @pytest.mark.parametrize(
@@ -161,6 +161,16 @@ class TestDoctor:
                 {"TAMATAR_CONNECT_TIMEOUT": "5s"},
                 "settings",
                 "use connect_timeout in TAMATAR_DATABASE",
+            ),
+            (
+                {"TAMATAR_PASSWORD_KEYS": "2026:c2hvcnQ="},
+                "passwords",
+                "TAMATAR_PASSWORD_KEYS: key 1 ",
+            ),
+            (
+                {"TAMATAR_PASSWORD_KEYS_FILE": "missing"},
+                "passwords",
+                "TAMATAR_PASSWORD_KEYS_FILE: cannot be read",
             ),
             ({"TAMATAR_DATABASE_URL": UNREACHABLE}, "database", "Check TAMATAR_DATABASE_URL"),
             (

@@ -105,6 +105,13 @@ MUTANTS = (
         "cli/test_app.py::TestDoctor",
     ),
     mutant(
+        "doctor_accepts_any_password_keys",
+        "cli/local/doctor.py",
+        'return Finding("passwords", ok=False',
+        'return Finding("passwords", ok=True',
+        "cli/test_app.py::TestDoctor::test_doctor_reports_problem_with_remedy",
+    ),
+    mutant(
         "address_is_called_with_token_of_context",
         "cli/remote/service_selection.py",
         'if address is not None and "context" not in level:',

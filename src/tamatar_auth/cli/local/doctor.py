@@ -23,6 +23,7 @@ from tamatar_auth.migrator.connection import connect
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerCredentials
+from tamatar_auth.security.passwords.peppers import Peppers
 from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
@@ -56,7 +57,8 @@ class Finding(NamedTuple):
 def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
     """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
-    The checks cover settings, grpcio, callers, certificate, database, clock, tables and ports.
+    The checks cover settings, password keys, grpcio, callers, certificate, database, clock, tables
+    and ports.
     """
     findings = examine()
     rows = [(each.label, each.subject, each.text) for each in findings]
@@ -76,6 +78,7 @@ def examine() -> Sequence[Finding]:
         return [Finding("settings", ok=False, text=line) for line in str(error).splitlines()]
     return [
         *_settings(settings),
+        _passwords(settings),
         _grpcio(),
         *_scheduler(),
         *_callers(settings),
@@ -93,6 +96,14 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", ok=False, text=f"{variable} ({place}) was removed: {instead}")
     if not unknown and not removed:
         yield Finding("settings", ok=True, text=f"all valid, for {settings.environment}")
+
+
+def _passwords(settings: Settings) -> Finding:
+    try:
+        newest = Peppers.load(settings.passwords).newest_id
+    except SettingsError as error:
+        return Finding("passwords", ok=False, text=str(error))
+    return Finding("passwords", ok=True, text=f"new ones are hashed with the key {newest}")
 
 
 def _grpcio() -> Finding:
