@@ -51,12 +51,17 @@ func main() {
 	defer conn.Close()
 	sessions := authv1.NewSessionServiceClient(conn)
 	exitCode := 0
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
 		answer, err := validate(sessions, lines.Text())
 		if err != nil {
 			answer, exitCode = reason(err), 1
 		}
 		fmt.Println(answer)
+	}
+	if err := lines.Err(); err != nil {
+		fmt.Fprintln(os.Stderr, "Cannot read the other lines:", err)
+		os.Exit(2)
 	}
 	os.Exit(exitCode)
 }
@@ -72,7 +77,7 @@ func connect() (*grpc.ClientConn, error) {
 	case *ca != "":
 		trusted, err := credentials.NewClientTLSFromFile(*ca, "")
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", *ca, err)
 		}
 		options = append(options, grpc.WithTransportCredentials(trusted))
 	default:

@@ -2,6 +2,7 @@
 //
 // Reads session tokens from standard input, one a line, and prints a line for each: the user's
 // address, or why the session is not valid. With --email it reads a password, and signs in first.
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -57,8 +58,19 @@ function connect({ address, plaintext, ca, "token-file": tokenFile }: Options): 
   });
 }
 
+/** Returns the content of a file of certificates. TLS would ignore a file without any. */
+function certificates(file: string): Buffer {
+  const content = readFileSync(file);
+  try {
+    new X509Certificate(content);
+  } catch (error) {
+    throw new Error(`${file}: ${(error as Error).message}`);
+  }
+  return content;
+}
+
 function secure(ca?: string, tokenFile?: string): ChannelCredentials {
-  const tls = credentials.createSsl(ca ? readFileSync(ca) : null);
+  const tls = credentials.createSsl(ca ? certificates(ca) : null);
   if (!tokenFile) return tls;
   // The file is read for each call, so that a rotated token is used at once.
   const token = credentials.createFromMetadataGenerator((_, callback) => {

@@ -119,12 +119,14 @@ class TestPlaintext:
         assert said[0].startswith("INVALID_CREDENTIALS: ")
         assert said[1] == "test1@example.com"
 
-    def test_wrong_options_are_explained(self, client):
+    def test_wrong_options_are_explained(self, client, tmp_path):
         local = ("--address", "127.0.0.1:1")
+        (tmp_path / "other.pem").write_text("no certificate\n")
 
         assert "-address" in client.refuse("--unknown")
         assert "leave out --ca" in client.refuse(*local, "--plaintext", "--ca", "ca.pem")
         assert "missing.pem" in client.refuse(*local, "--ca", "missing.pem")
+        assert "other.pem: " in client.refuse(*local, "--ca", str(tmp_path / "other.pem"))
 
     def test_unreachable_service_is_named_by_status(self, client):
         options = ["--address", f"{DEAD}:1", "--plaintext"]
@@ -133,6 +135,22 @@ class TestPlaintext:
 
         assert said.upper().startswith("UNAVAILABLE: ")
         assert "refused" in said.lower()
+
+    def test_unknown_name_is_reported_in_one_line(self, client):
+        ended = client.run("tms_x", options=["--address", "unknown.invalid:1", "--plaintext"])
+
+        (said,) = ended.stdout.upper().splitlines()
+        assert said.startswith("UNAVAILABLE: ")
+        assert not said.startswith("UNAVAILABLE: UNAVAILABLE")
+        assert ended.stderr == ""
+
+    def test_line_of_any_length_is_answered_or_reported(self, client, sample_address):
+        options = ["--address", sample_address, "--plaintext"]
+
+        ended = client.run("t" * 70_000, "tms_unknown", options=options)
+
+        assert ended.returncode
+        assert "SESSION_UNKNOWN" in ended.stdout or "too long" in ended.stderr
 
 
 class TestEncrypted:

@@ -52,8 +52,15 @@ class ExampleClient:
 
     def validate(self, *tokens: str, options: Sequence[str], code: int, **env: str) -> list[str]:
         """Return the line that the client prints for each token."""
+        ended = self.run(*tokens, options=options, code=code, **env)
+        lines: list[str] = ended.stdout.splitlines()
+        assert len(lines) == len(tokens)
+        return lines
+
+    def run(self, *tokens: str, options: Sequence[str], code: int | None = None, **env: str) -> Any:
+        """Run the client on session tokens, and expect an exit code if one is given."""
         entered = "".join(f"{token}\n" for token in tokens)
-        ended = run(
+        return run(
             self._script,
             *options,
             cwd=self.folder,
@@ -62,9 +69,6 @@ class ExampleClient:
             entered=entered,
             **env,
         )
-        lines: list[str] = ended.stdout.splitlines()
-        assert len(lines) == len(tokens)
-        return lines
 
     def refuse(self, *options: str) -> str:
         """Return what the client prints about wrong options."""

@@ -13,6 +13,7 @@ import io.grpc.CompositeChannelCredentials;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
+import io.grpc.ManagedChannelRegistry.ProviderNotFoundException;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.protobuf.StatusProto;
@@ -25,6 +26,8 @@ import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 
 /**
  * Validates sessions: {@code ./run --address auth.example.com:50051 --token-file caller.token}
@@ -45,7 +48,11 @@ public final class Validate {
   private static final List<String> OPTIONS =
       List.of("--address", "--ca", "--token-file", "--email");
 
+  /** gRPC also logs the errors of calls, with stack traces. */
+  private static final Logger GRPC_LOG = Logger.getLogger("io.grpc");
+
   public static void main(String[] arguments) throws IOException {
+    GRPC_LOG.setLevel(Level.OFF);
     ManagedChannel channel;
     Map<String, String> options;
     try {
@@ -95,9 +102,13 @@ public final class Validate {
 
   /** Returns a channel to all servers that the address stands for. */
   private static ManagedChannel connect(Map<String, String> options) throws IOException {
-    return Grpc.newChannelBuilder(options.get("--address"), credentials(options))
-        .defaultServiceConfig(serviceConfig())
-        .build();
+    try {
+      return Grpc.newChannelBuilder(options.get("--address"), credentials(options))
+          .defaultServiceConfig(serviceConfig())
+          .build();
+    } catch (ProviderNotFoundException error) {
+      throw new IOException("Cannot trust " + options.get("--ca") + ": " + error.getMessage());
+    }
   }
 
   private static ChannelCredentials credentials(Map<String, String> options) throws IOException {
@@ -150,8 +161,11 @@ public final class Validate {
         }
       }
     }
-    Throwable cause = error.getCause() == null ? error : error.getCause();
-    return error.getStatus().getCode() + ": " + cause.getMessage();
+    String message = error.getStatus().getDescription();
+    for (Throwable cause = error.getCause(); cause != null; cause = cause.getCause()) {
+      message = cause.getMessage();
+    }
+    return error.getStatus().getCode() + ": " + message;
   }
 
   private Validate() {}
