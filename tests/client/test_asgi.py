@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import json
+from typing import ClassVar
 
 import grpc
 import pytest
@@ -19,7 +20,9 @@ async def application(scope, receive, send):
     assert scope.get(SCOPE_KEY) is session
     body = session.user.email.encode() if session else b"anonymous"
     if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        headers = [(b"Access-Control-Allow-Origin", b"*")] if scope["path"] == "/cors" else []
+        status = 403 if scope["path"] == "/error" else 200
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
     elif scope["type"] == "websocket":
         await receive()
@@ -194,12 +197,28 @@ class TestErrors:
 class TestPreflights:
     """Preflights of CORS, which browsers send without credentials."""
 
-    async def test_preflight_needs_no_session(self, app):
-        headers = [(b"origin", b"https://shop.test"), (b"access-control-request-method", b"PUT")]
+    HEADERS: ClassVar = [
+        (b"origin", b"https://shop.test"),
+        (b"access-control-request-method", b"PUT"),
+    ]
 
-        assert await answer(app, headers=headers, method="OPTIONS") == (200, b"anonymous")
-        token = bearer("tms_unknown")
-        assert await answer(app, headers=[*headers, token], method="OPTIONS") == (200, b"anonymous")
+    @pytest.mark.parametrize(
+        ("path", "status"), [("/cors", 200), ("/error", 403), ("/home", 200), ("/health", 200)]
+    )
+    async def test_preflight_needs_no_session(self, app, path, status):
+        answered = await answer(app, path, self.HEADERS, method="OPTIONS")
+
+        assert answered == (status, b"anonymous")
+
+    async def test_token_of_preflight_is_not_checked(self, app):
+        headers = [*self.HEADERS, bearer("tms_unknown")]
+
+        assert await answer(app, "/cors", headers, method="OPTIONS") == (200, b"anonymous")
+
+    async def test_answer_of_handler_to_preflight_is_withheld(self, app):
+        refused = await refusal(app, "/orders", self.HEADERS, method="OPTIONS")
+
+        assert refused == (401, "SESSION_UNKNOWN")
 
     @pytest.mark.parametrize(
         ("method", "names"),
@@ -213,7 +232,7 @@ class TestPreflights:
     async def test_request_like_a_preflight_needs_a_session(self, app, method, names):
         headers = [(name, b"GET") for name in names]
 
-        assert (await refusal(app, headers=headers, method=method))[0] == 401
+        assert (await refusal(app, "/cors", headers, method=method))[0] == 401
 
     async def test_websocket_like_a_preflight_needs_a_session(self, app):
         headers = [(b"origin", b"https://shop.test"), (b"access-control-request-method", b"GET")]

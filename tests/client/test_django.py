@@ -43,6 +43,19 @@ def start(request):
     assert request.tamatar_session is find_current_session()
     return HttpResponse(repr(find_current_session()))
 
+def plain(request):
+    return HttpResponse("plain")
+
+async def plain_async(request):
+    return HttpResponse("plain")
+
+# As middleware for CORS does. It is blocking, so under ASGI it runs on a thread.
+def cors(get_response):
+    def respond(request):
+        is_answered = request.method == "OPTIONS" and "cors" in request.GET
+        return HttpResponse("answered") if is_answered else get_response(request)
+    return respond
+
 def stream(request):
     return StreamingHttpResponse(request.tamatar_session.user.email for _ in range(2))
 
@@ -54,7 +67,7 @@ settings.configure(
         "handlers": {"all": {"class": "logging.StreamHandler"}},
         "root": {"handlers": ["all"]},
     },
-    MIDDLEWARE=["app." + os.environ["MIDDLEWARE"]],
+    MIDDLEWARE=["app." + os.environ["MIDDLEWARE"], "app.cors"],
     ROOT_URLCONF="app",
     SECRET_KEY="for tests",
 )
@@ -64,6 +77,8 @@ urlpatterns = [
     path("start", start),
     path("health", start),
     path("stream", stream),
+    path("plain", plain),
+    path("plain-async", plain_async),
 ]
 asgi = get_asgi_application()
 wsgi = get_wsgi_application()
@@ -136,11 +151,26 @@ class TestSessionMiddleware:
         assert "test1@example.com" in site.ask("/start", **bearer).body
         assert site.ask("/start", Authorization="Bearer tms_unknown").status == 401
 
-    def test_only_preflight_passes_without_session(self, site):
+    @pytest.mark.parametrize("path", ["/plain", "/plain-async"])
+    def test_preflight_passes_without_session_to_no_view(self, site, bearer, path):
         asked = {"Origin": "https://shop.test", "Access_Control_Request_Method": "GET"}
 
-        assert site.ask("/start", method="OPTIONS", **asked).status == 200
-        assert site.ask("/me", method="OPTIONS").status == 401
+        assert site.ask("/start", method="OPTIONS", **asked).body == "None"
+        assert site.ask("/health", method="OPTIONS", **asked).body == "None"
+        assert site.ask(path, method="OPTIONS", **asked).status == 401
+        assert site.ask(path, method="OPTIONS", **asked, **bearer).body == "plain"
+        assert site.ask(path, method="OPTIONS").status == 401
+
+    @pytest.mark.parametrize("path", ["/me", "/me-async"])
+    def test_view_that_answers_preflight_has_session(self, site, bearer, path):
+        asked = {"Origin": "https://shop.test", "Access_Control_Request_Method": "GET"}
+
+        assert site.ask(path, method="OPTIONS", **asked, **bearer).body == "test1@example.com"
+
+    def test_inner_middleware_answers_preflight_without_session(self, site):
+        asked = {"Origin": "https://shop.test", "Access_Control_Request_Method": "GET"}
+
+        assert site.ask("/me?cors", method="OPTIONS", **asked).body == "answered"
 
 
 @pytest.mark.parametrize("start", STARTS)

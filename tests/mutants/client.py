@@ -206,9 +206,23 @@ MUTANTS = (
     mutant(
         "rejected_request_reaches_a_view",
         "client/django.py",
-        "if rejection := admit(request):",
-        "if (rejection := admit(request)) is request:",
+        "if rejection := check.admit(request):",
+        "if (rejection := check.admit(request)) is request:",
         "client/test_django.py::TestSessionMiddleware",
+    ),
+    mutant(
+        "preflight_reaches_a_view_of_django",
+        "client/django.py",
+        "capable.process_view = check.admit_to_view_async if is_async else check.admit_to_view",
+        "pass",
+        "client/test_django.py::TestSessionMiddleware",
+    ),
+    mutant(
+        "answer_of_a_handler_to_a_preflight_is_sent",
+        "client/asgi.py",
+        'if not is_error and b"access-control-allow-origin" not in names:',
+        'if is_error and b"access-control-allow-origin" not in names:',
+        f"{_TEST_ASGI}::TestPreflights",
     ),
     mutant(
         "cookie_replaces_the_header",

@@ -1,6 +1,7 @@
 """The guard of an ASGI application: it rejects requests without a valid session."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from grpc import StatusCode
@@ -29,7 +30,8 @@ class SessionMiddleware:
     Other requests get the status 401 with the reason of the service, or 503 if the service does
     not answer. Other websockets are closed with 4401 or 1013 before they are accepted. The token is
     in the header `Authorization` after `Bearer`, or in a cookie if one is named. Preflights of CORS
-    need no session. `current_session()` and `scope["tamatar_auth.session"]` return the session.
+    need no session if the application answers them with headers of CORS or an error.
+    `current_session()` and `scope["tamatar_auth.session"]` return the session.
 
     An error that does not pass with time, such as a closed client, is raised.
 
@@ -69,7 +71,9 @@ class SessionMiddleware:
             await self._app(scope, receive, send)
             return
         session = token = None
-        if not self._is_open(scope):
+        if self._is_preflight(scope):
+            send = _PreflightAnswer(scope, receive, send).send
+        elif not self._rules.is_open(_route_path(scope)):
             guard = self._guard if isinstance(self._guard, SessionGuard) else self._guard()
             try:
                 token = self._find_token(scope)
@@ -83,10 +87,13 @@ class SessionMiddleware:
         with bound_session(session):
             await self._app({**scope, SCOPE_KEY: session}, receive, send)
 
-    def _is_open(self, scope: Scope) -> bool:
+    def _is_preflight(self, scope: Scope) -> bool:
+        """Return whether a request is a preflight of a path that requires a session."""
         names = (name.decode("latin-1") for name, _ in scope["headers"])
-        return self._rules.is_open(_route_path(scope)) or (
-            scope["type"] == "http" and is_preflight(scope["method"], names)
+        return (
+            scope["type"] == "http"
+            and is_preflight(scope["method"], names)
+            and self._rules.requires_session(_route_path(scope))
         )
 
     def _find_token(self, scope: Scope) -> str | None:
@@ -102,6 +109,29 @@ def _route_path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
+class _PreflightAnswer:
+    """The answer to a preflight, which is sent if it can be one of CORS.
+
+    A handler may answer OPTIONS like any other method, and the request has no session.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._is_withheld = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the answer, or reject the request instead."""
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            is_error = message["status"] >= HTTPStatus.BAD_REQUEST
+            if not is_error and b"access-control-allow-origin" not in names:
+                self._is_withheld = True
+                rejection = CallRejected.unknown_session()
+                await _reject(self._scope, self._receive, self._send, rejection)
+        if not self._is_withheld:
+            await self._send(message)
 
 
 class _GuardedWebSocket:

@@ -37,6 +37,10 @@ class RequestRules:
         """Return whether a path needs no session, and ignores one."""
         return path in self._open
 
+    def requires_session(self, path: str) -> bool:
+        """Return whether a request for a path is rejected without a session."""
+        return path not in self._open and path not in self._optional
+
     def find_token(
         self, path: str, authorizations: Sequence[str], cookies: Sequence[str]
     ) -> str | None:
