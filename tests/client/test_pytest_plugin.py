@@ -20,6 +20,12 @@ def run_tests(folder, code, *options, expected=0, **env):
     return ended.stdout
 
 
+def test_fixtures_ignore_proxy_of_environment(tmp_path):
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:1")
+
+    run_tests(tmp_path, FIXTURES, **proxies, no_proxy="", no_grpc_proxy="")
+
+
 def test_project_without_the_fixtures_imports_no_grpc(tmp_path):
     run_tests(
         tmp_path,

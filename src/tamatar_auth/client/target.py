@@ -86,13 +86,16 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     if plaintext and certificates != (None, None, None):
         raise ValueError("certificates cannot be used with plain text")
     name_override = [("grpc.ssl_target_name_override", server_name)] if server_name else []
+    # The proxy of the environment, which gRPC would ask, is another machine.
+    direct = [("grpc.enable_http_proxy", 0)] if is_local(address) else []
     credentials = None
     if not plaintext:
         root, chain, key = (_read_pem(given) for given in certificates)
         credentials = grpc.ssl_channel_credentials(root, key, chain)
     config = ("grpc.service_config", service_config())
     more_options = connect_options.get("options", ())
-    return Target(address, credentials, [config, *CHANNEL_OPTIONS, *name_override, *more_options])
+    options = [config, *CHANNEL_OPTIONS, *direct, *name_override, *more_options]
+    return Target(address, credentials, options)
 
 
 def uses_plaintext(address: str, plaintext: bool | None, certificates: Iterable[object]) -> bool:  # noqa: FBT001 - an option
