@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
@@ -81,10 +81,9 @@ async def sign_in(credentials: Credentials, response: Response) -> None:
 
 
 @app.post("/sign-out", status_code=204)
-async def sign_out(request: Request, response: Response, _session: Session) -> None:
-    """Revoke the session of the cookie."""
-    token = request.cookies.get(COOKIE, "")
-    await auth.sessions.RevokeSession(RevokeSessionRequest(session_token=token))
+async def sign_out(session: Session, response: Response) -> None:
+    """Revoke the session, and delete the cookie."""
+    await auth.sessions.RevokeSession(RevokeSessionRequest(session_id=session.session_id))
     response.delete_cookie(COOKIE, httponly=True, secure=True, samesite="strict")
 
 

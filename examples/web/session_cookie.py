@@ -26,8 +26,11 @@ TOKEN_AGE = timedelta(hours=1)
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Referrer-Policy": "same-origin",  # the addresses of some pages have one-time tokens
+    "Referrer-Policy": "strict-origin",  # the addresses of some pages have one-time tokens
 }
+
+SAFE = {"GET", "HEAD"}
+"""The methods that change nothing."""
 
 
 class SessionCookie:
@@ -66,8 +69,8 @@ class SessionCookie:
 
     async def protect(self, request: Request, call_next: Next) -> Response:
         """Refuse forged requests, lead to the sign-in if there is no session, and add headers."""
-        # Browsers send the origin with each POST. A form of another site has another one.
-        if request.method == "POST" and request.headers.get("origin") != self._origin:
+        # Browsers send the origin with all other methods. A form of another site has another one.
+        if request.method not in SAFE and request.headers.get("origin") != self._origin:
             return page("This request came from another site", status_code=403)
         response = await call_next(request)
         if response.status_code == HTTPStatus.UNAUTHORIZED:  # by the SessionMiddleware
@@ -79,8 +82,8 @@ class SessionCookie:
         """Replace the token of a session while a page is loaded, once in TOKEN_AGE."""
         response = await call_next(request)
         is_old = find_current_session() is not None and self._age not in request.cookies
-        if request.method == "GET" and is_old:
-            token = request.cookies[self.name]
+        token = request.cookies.get(self.name)
+        if request.method == "GET" and token and is_old:
             with suppress(AuthError):  # the next page tries again, or leads to the sign-in
                 self.set(
                     response,

@@ -117,6 +117,23 @@ class TestStory:
         assert member.visitor.token() not in {first, None}
         assert member.email in (await member.visitor.get("/account"))[1]
 
+    async def test_page_is_shown_to_bearer_without_cookie(self, member):
+        bearer = f"Bearer {member.visitor.token()}"
+        stranger = Visitor(member.visitor.site)
+
+        status, text = await stranger.get("/account", Authorization=bearer)
+
+        assert (status, member.email in text) == (OK, True)
+
+    async def test_head_of_link_consumes_no_token(self, person):
+        await person.sign_up()
+        link = await person.mailbox.receive_link(person.email)
+
+        assert (await person.visitor.get(link, method="HEAD"))[0] == OK
+
+        token = link.partition("=")[2]
+        assert (await person.visitor.post("/verify", token=token))[0] == OK
+
 
 class TestRefusals:
     """What strangers and mistakes meet."""

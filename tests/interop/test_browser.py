@@ -110,6 +110,7 @@ class TestOtherOrigin:
         browser.get(f"http://127.0.0.1:{other_port}")
 
         assert self.fetch(browser, site, token) == [200, {"name": "Test User1"}]
+        assert site.ask("/sign-out", method="POST", Authorization=f"Bearer {token}").status == 204
         status, problem = self.fetch(browser, site, "tms_unknown")
         assert (status, problem["reason"]) == (401, "SESSION_UNKNOWN")
         status, problem = self.fetch(browser, site, None)

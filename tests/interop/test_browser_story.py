@@ -37,6 +37,11 @@ class Browser:
     def run(self, script):
         return self._driver.execute_script(script)
 
+    @property
+    def origin(self):
+        """The origin of the site."""
+        return self._site
+
     def _open(self, path):
         self._driver.get(self._site + path)
         return self._text()
@@ -71,6 +76,7 @@ async def test_user_story_in_browser_succeeds(browser, mailbox):
     await browser.submit("/sign-up", email=email, new_password=PASSWORD)
     await browser.open(await mailbox.receive_link(email))
     assert "verified" in await browser.submit("/verify")
+    assert browser.run("return document.referrer") == f"{browser.origin}/"
     await browser.open("/sign-in")
     text = await browser.submit("/sign-in", email=email, password=PASSWORD)
     assert f"You are signed in as {email}." in text

@@ -54,9 +54,9 @@ class Visitor:
         processor = HTTPCookieProcessor(self.cookies)
         self._opener = build_opener(ProxyHandler({}), processor)
 
-    async def get(self, path):
+    async def get(self, path, *, method="GET", **headers):
         """Return the status and the text of a page."""
-        return await self._send(path)
+        return await self._send(path, None, headers, method=method)
 
     async def post(self, path, *, origin="", **fields):
         """Send a form, and return the status and the text of the page that answers."""
@@ -67,8 +67,8 @@ class Visitor:
         """Return the value of a cookie."""
         return next((each.value for each in self.cookies if each.name == name), None)
 
-    async def _send(self, path, *form):
-        request = Request(self.site + path, *form)  # noqa: S310 - an address of this machine
+    async def _send(self, path, data, headers, *, method=None):
+        request = Request(self.site + path, data, headers, method=method)  # noqa: S310 - loopback
         return await asyncio.to_thread(self._open, request)
 
     def _open(self, request):
