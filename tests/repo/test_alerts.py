@@ -94,6 +94,7 @@ CASES = (
     Case("ReplicasDown", "one_of_three_down", up(a="1x60", b="1x60", c="0x60")),
     Case("ReplicasDown", "one_of_two_down", up(a="1x60", b="0x60")),
     Case("ReplicaDown", "one_of_three_down", up(a="0x60", b="1x60", c="1x60"), ONE_OF_JOB),
+    Case("ReplicaDown", "keeps_restarting", up(a="0 0 0 1 " * 15, b="1x60"), ONE_OF_JOB),
     Case("ReplicaDown", "restarted", up(a="1x25 0x3 1x30", b="1x60")),
     Case("Errors", "two_percent", calls(9.8) | failures(0.2, "INTERNAL"), ALL),
     Case("Errors", "half_a_percent", calls(9.95) | failures(0.05, "INTERNAL")),
