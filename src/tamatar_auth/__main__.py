@@ -1,5 +1,6 @@
 """The entry point `tamatar-auth`, which names the extra to install if a package is missing."""
 
+import os
 import sys
 
 SERVER_COMMANDS = frozenset(
@@ -10,6 +11,7 @@ SERVER_COMMANDS = frozenset(
 
 def main() -> None:
     """Run a command; exit with 2 if a package that it needs is not installed."""
+    _open_missing_streams()
     try:
         from tamatar_auth.cli import app  # noqa: PLC0415 - it needs Typer, which may be missing
 
@@ -23,6 +25,15 @@ def main() -> None:
             f" pip install 'tamatar-auth[{_extra(sys.argv[1:])}]'\n"
         )
         sys.exit(2)
+    except KeyboardInterrupt:  # before the command runs
+        sys.exit(130)
+
+
+def _open_missing_streams() -> None:
+    """Open the standard streams that the caller closed. Python replaces a closed one by None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - until the end
 
 
 def _extra(arguments: list[str]) -> str:

@@ -1,5 +1,6 @@
 """The command line: runs a command, and prints a foreseen failure as one line."""
 
+import errno
 import os
 import sys
 from typing import Any
@@ -30,6 +31,9 @@ class CommandLine(LazyGroup):
         )
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""The errors of a write to a disk without room."""
+
 app = typer.Typer(cls=CommandLine, pretty_exceptions_enable=False)
 
 
@@ -50,3 +54,10 @@ def main() -> None:
     except OperatorError as error:
         notify(error.message())
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        notify(f"The output cannot be written: {error.strerror}.")
+        # Python writes the rest of its buffer at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,9 +1,6 @@
 """`tamatar-auth session`: lists and revokes sessions."""
 
-import contextlib
 import json
-import os
-import pty
 import re
 from uuid import uuid4
 
@@ -12,7 +9,7 @@ import pytest
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tests.support.calls import PASSWORD, sign_in
-from tests.support.commands import COMMAND, environment
+from tests.support.terminals import type_into
 
 
 @pytest.fixture
@@ -125,30 +122,13 @@ def test_session_create_with_wrong_password_is_refused(cli, user_email):
 
 
 def test_session_create_at_terminal_hides_the_password(surroundings, tmp_path, user_email):
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(tmp_path)
-        words = ["session", "create", user_email, "-o", "name"]
-        os.execve(COMMAND, ["tamatar-auth", *words], environment(surroundings))  # noqa: S606 - ours
-    screen = read_until(terminal, b"Password: ")
-    os.write(terminal, f"{PASSWORD}\n".encode())
-    screen += read_to_end(terminal)
+    words = ("session", "create", user_email, "-o", "name")
+    keys = f"{PASSWORD}\n".encode()
 
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    code, screen = type_into(
+        *words, prompt=b"Password: ", keys=keys, cwd=tmp_path, env=surroundings
+    )
+
+    assert code == 0
     assert PASSWORD.encode() not in screen
     assert re.search(rb"\r\n[0-9a-f-]{36}\r\n", screen)
-
-
-def read_until(terminal, words):
-    screen = b""
-    while not screen.endswith(words):
-        screen += os.read(terminal, 1024)
-    return screen
-
-
-def read_to_end(terminal):
-    screen = b""
-    with contextlib.suppress(OSError):  # how Linux ends a terminal
-        while part := os.read(terminal, 1024):
-            screen += part
-    return screen

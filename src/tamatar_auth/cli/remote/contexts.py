@@ -17,7 +17,7 @@ from tamatar_auth.cli.remote.context_file import (
     parse_caller_token,
     read_token_file,
 )
-from tamatar_auth.cli.remote.options import ContextArgument, read_secret_line
+from tamatar_auth.cli.remote.options import ContextArgument, prompt_secret, read_secret_line
 from tamatar_auth.client.target import check_address, is_local
 
 CONTEXTS = Listing(
@@ -146,7 +146,7 @@ def _token(*, from_stdin: bool, may_ask: bool) -> str | None:
         return parse_caller_token(read_secret_line("token"), "in stdin")
     if not may_ask:
         return None
-    text: str = typer.prompt("Token (empty for none)", default="", hide_input=True, err=True)
+    text = prompt_secret("Token (empty for none)", default="")
     return parse_caller_token(text, "that was entered") if text else None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tamatar_auth.cli.exits import CommandError, ExitCode, usage_error
+from tamatar_auth.cli.output import notify
 from tamatar_auth.cli.remote.context_file import complete_contexts
 from tamatar_auth.cli.remote.failures import error_message
 from tamatar_auth.cli.remote.service_selection import select_service
@@ -28,6 +29,9 @@ PasswordStdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from the first line of stdin.")
 ]
 
+
+_INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells report it."""
 
 _EXIT_CODES: dict[type[AuthError], ExitCode] = {
     UnavailableError: ExitCode.UNAVAILABLE,
@@ -56,7 +60,8 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise usage_error(f"{question} Use --yes to confirm, because stdin is no terminal.")
-    typer.confirm(question, abort=True, err=True)
+    with _exit_on_ctrl_c():
+        typer.confirm(question, abort=True, err=True)
 
 
 def read_secret_line(what: str) -> str:
@@ -73,9 +78,28 @@ def read_secret(what: str, *, from_stdin: bool, twice: bool = False) -> str:
         return read_secret_line(what)
     if not sys.stdin.isatty():
         raise usage_error(f"Use --{what}-stdin to pass the {what}, because stdin is no terminal.")
-    label = what.capitalize()
-    secret: str = typer.prompt(label, hide_input=True, confirmation_prompt=twice, err=True)
+    return prompt_secret(what.capitalize(), twice=twice)
+
+
+def prompt_secret(label: str, *, default: str | None = None, twice: bool = False) -> str:
+    """Return what a person enters at the terminal, which does not show it."""
+    with _exit_on_ctrl_c():
+        secret: str = typer.prompt(
+            label, default=default, hide_input=True, confirmation_prompt=twice, err=True
+        )
     return secret
+
+
+@contextlib.contextmanager
+def _exit_on_ctrl_c() -> Iterator[None]:
+    """Exit with 130 if Ctrl-C ends a prompt. Typer ends it as if the answer were no."""
+    try:
+        yield
+    except typer.Abort as abort:
+        if not isinstance(abort.__context__, KeyboardInterrupt):
+            raise
+        notify("Aborted!")
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def read_new_password(*, from_stdin: bool) -> str:

@@ -153,15 +153,25 @@ class _Source(NamedTuple):
 def _open_source(path: Path) -> Iterator[_Source]:
     """Open a file of users. Bytes that are not UTF-8 make only their row invalid."""
     try:
-        with contextlib.ExitStack() as opened:
-            is_input = path == STANDARD_STREAM
-            raw = sys.stdin.buffer if is_input else opened.enter_context(path.open("rb"))
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            is_regular_file = not is_input and path.is_file()
-            size = path.stat().st_size if is_regular_file else None
-            yield _Source(path, text, size, raw.tell if is_regular_file else lambda: 0)
+        is_input = path == STANDARD_STREAM
+        raw = _open_unclosed(path)
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        is_regular_file = not is_input and path.is_file()
+        size = path.stat().st_size if is_regular_file else None
+        yield _Source(path, text, size, raw.tell if is_regular_file else lambda: 0)
     except OSError as error:
         raise usage_error(f"{path}: {error.strerror}.") from None
+
+
+def _open_unclosed(path: Path) -> IO[bytes]:
+    """Return a file or stdin, with a buffer of its own.
+
+    After Ctrl-C a thread may still read from a pipe, with the lock of the buffer. Closing the
+    buffer would wait for the thread, and Python aborts if it has the lock of `sys.stdin.buffer`.
+    """
+    if path == STANDARD_STREAM:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    return path.open("rb")
 
 
 def _report_path(path: Path | None, source: _Source) -> Path | None:

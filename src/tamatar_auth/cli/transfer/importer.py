@@ -58,6 +58,10 @@ class UserImporter:
         except AuthError:
             if self._error is None:
                 raise
+        except KeyboardInterrupt:
+            # The thread that reads may wait for input, and holds the lock until then.
+            self._lock = threading.Lock()
+            raise
         finally:
             with self._lock:  # take no more rows, because no answer to them will be read
                 closed.set()
