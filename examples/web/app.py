@@ -27,6 +27,7 @@ from tamatar.auth.v1 import session_service_pb2 as s
 from tamatar.auth.v1 import user_service_pb2 as u
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_pb2 import SessionClient
+from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client import AlreadyExistsError, AuthError, current_session
 from tamatar_auth.client.aio import AuthClient, SessionGuard, connect
 from tamatar_auth.client.asgi import SessionMiddleware
@@ -117,16 +118,17 @@ class Site:
         return page("Your password is changed", links(Sign_in="/sign-in"))
 
     async def account(self, _request: Request) -> Response:
+        user = await self.get_user()
         return page(
             "Account",
-            text(f"You are signed in as {current_session().user.email}."),
+            text(f"You are signed in as {user.email}."),
             form("/account/email", "Change the address", "new_email", "password"),
             form("/sign-out", "Sign out"),
         )
 
     async def change_email(self, request: Request) -> Response:
         email, password = await posted(request, "new_email", "password")
-        user = current_session().user
+        user = await self.get_user()
         # A stolen session must not be enough. Wrong passwords count as attempts to sign in.
         started = await self.start_session(request, user.email, password)
         await self.auth.sessions.RevokeSession(
@@ -148,6 +150,11 @@ class Site:
         words = f"Your address is now {changed.user.email}. If this was not you, write to us."
         task = BackgroundTask(self.mail.send, changed.previous_email, "Address changed", words)
         return page("Your address is changed", links(Account="/account"), background=task)
+
+    async def get_user(self) -> User:
+        """Return the user of the session. The guard may have cached an older address."""
+        request = u.GetUserRequest(user_id=current_session().user_id)
+        return (await self.auth.users.GetUser(request)).user
 
     async def start_session(
         self, request: Request, email: str, password: str

@@ -103,6 +103,8 @@ class TestStory:
 
         assert "Your address is changed" in text
         assert new in await member.mailbox.receive(member.email)
+        assert f"You are signed in as {new}." in (await member.visitor.get("/account"))[1]
+        assert (await member.ask_change(f"third-{new}"))[0] == OK
         member.email = new
         assert new in (await member.sign_in())[1]
 
