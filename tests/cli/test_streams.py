@@ -93,3 +93,21 @@ def test_ctrl_c_ends_import_that_waits_for_input(tmp_path, surroundings, file):
 
     assert process.returncode == 130
     assert said == b"0 rows: created 0, existing 0, refused 0.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["user get \"$(printf 'a\\377@example.com')\"", "session validate --token-stdin"]
+)
+def test_text_that_is_not_utf8_is_named(tmp_path, surroundings, arguments):
+    script = f"printf 'tms_\\377' | {COMMAND} {arguments}"
+    said = run("sh", "-c", script, cwd=tmp_path, code=2, **surroundings)
+
+    assert said.stderr == "An argument or the input is not UTF-8.\n"
+
+
+def test_export_to_stdout_is_utf8_in_every_locale(cli):
+    cli("user", "create", "bjorn@example.com", "--first-name", "Björn")
+
+    printed = cli("export", "-", "--format", "csv", PYTHONIOENCODING="latin-1").stdout
+
+    assert "Björn" in printed

@@ -3,12 +3,16 @@
 import contextlib
 import os
 import pty
+import select
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.commands import COMMAND, environment
 
 CTRL_C = b"\x03"
+
+_AGAIN = 5
+"""Seconds until Ctrl-C is pressed again. Python misses a signal just before it reads a prompt."""
 
 
 def type_into(
@@ -24,6 +28,14 @@ def type_into(
         screen += os.read(terminal, 1024)
     os.write(terminal, keys)
     with contextlib.suppress(OSError):  # how Linux ends a terminal
-        while part := os.read(terminal, 1024):
+        while part := _read_after(terminal, keys, screen):
             screen += part
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), screen
+
+
+def _read_after(terminal: int, keys: bytes, screen: bytes) -> bytes:
+    while keys == CTRL_C and b"Aborted!" not in screen:
+        if select.select([terminal], [], [], _AGAIN)[0]:
+            break
+        os.write(terminal, keys)
+    return os.read(terminal, 1024)

@@ -54,6 +54,9 @@ def main() -> None:
     except OperatorError as error:
         notify(error.message())
         sys.exit(error.exit_code)
+    except UnicodeError:
+        notify("An argument or the input is not UTF-8.")
+        sys.exit(2)
     except OSError as error:
         if error.errno not in _FULL:
             raise

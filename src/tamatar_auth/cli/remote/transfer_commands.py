@@ -217,7 +217,9 @@ def _check_is_new(path: Path) -> None:
 @contextlib.contextmanager
 def _open_destination(path: Path, *, append: bool, force: bool) -> Iterator[IO[str]]:
     if path == STANDARD_STREAM:
-        yield sys.stdout
+        # Like other files of users, and unlike `sys.stdout`, it is UTF-8 in every locale.
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False) as file:
+            yield file
         return
     # Users are written as they arrive, because `--after` continues a file that was cut short.
     flags = os.O_APPEND if append else os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
