@@ -61,8 +61,8 @@ def expired_server(authority):
 def ask(tmp_path, folder):
     """Return a function that calls a service with the options of a context."""
 
-    def run(address, *options, code=3):
-        env = {"TAMATAR_CONTEXTS_FILE": str(tmp_path / "contexts.toml")}
+    def run(address, *options, code=3, **env):
+        env["TAMATAR_CONTEXTS_FILE"] = str(tmp_path / "contexts.toml")
         tamatar("context", "add", "x", address, *options, cwd=folder, **env)
         return tamatar("user", "list", cwd=folder, code=code, **env).stderr
 
@@ -162,6 +162,15 @@ def test_address_without_listener_is_named(ask, tmp_path):
     assert "nothing listens on this port. Start the service" in ask(f"127.0.0.1:{port}")
     assert "cannot be opened (No such file or directory)" in ask(f"unix:{missing}")
     assert "nothing listens on this socket. Start the service" in ask(f"unix:{left}")
+
+
+def test_proxy_hides_causes_of_remote_addresses_only(ask):
+    proxy = {"http_proxy": "http://127.0.0.1:1"}
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    assert "nothing listens on this port" in ask(f"127.0.0.1:{port}", **proxy)
+    assert "does not resolve" not in ask("auth.invalid:50051", **proxy)
 
 
 def test_listener_that_is_no_service_is_named_by_grpc(ask):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tamatar_auth.cli.remote.context_file import ServiceContext
+from tamatar_auth.client.target import is_local
 
 TIMEOUT = 3.0
 """Seconds that a connection to one address, and each step of TLS, may take."""
@@ -44,13 +45,17 @@ def find_cause(service: ServiceContext) -> str | None:
     if unix is not None:
         return _socket_cause(unix[1])
     found = _ENDPOINT.fullmatch(service.address)
-    # A proxy connects in place of this machine.
-    if found is None or any(os.environ.get(name) for name in _PROXY_VARIABLES):
+    if found is None or _uses_proxy(service.address):
         return None
     cause = _endpoint_cause(service, _Endpoint(found[1].strip("[]"), int(found[2] or DEFAULT_PORT)))
     if cause is not None and found[2] is None:
         cause += f" The address has no port, so port {DEFAULT_PORT} was tried."
     return cause
+
+
+def _uses_proxy(address: str) -> bool:
+    """Return whether a proxy connects in place of this machine, as it does to no local address."""
+    return not is_local(address) and any(os.environ.get(name) for name in _PROXY_VARIABLES)
 
 
 def _socket_cause(path: str) -> str | None:
