@@ -182,7 +182,7 @@ class TestBytesBeforeCalls:
         await agree(connection)
         await connection.send(headers(1, VALIDATE), message(1, NO_SESSION))
         await frame_of(connection, HEADERS, stream=1)
-        service.components.connections.close_silent()
+        service.components.connections.close_silent(asyncio.get_running_loop())
         await connection.send(headers(3, VALIDATE), message(3, NO_SESSION))
 
         await frame_of(connection, HEADERS, stream=3)

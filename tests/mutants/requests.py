@@ -13,6 +13,13 @@ _DEADLINES = "interceptors/test_deadlines.py"
 
 MUTANTS = (
     mutant(
+        "sudden_growth_of_memory_is_ignored",
+        "server/connections.py",
+        "if size > calm + SUDDEN_GROWTH or",
+        "if",
+        "chaos/test_connection_limits.py",
+    ),
+    mutant(
         "page_token_is_of_any_query",
         _PAGES,
         "query.digest() + position",

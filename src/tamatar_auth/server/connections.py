@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,36 +77,49 @@ class Connections:
         if not self._to_close:  # hostile connections come in crowds, and the search takes time
             asyncio.get_running_loop().call_soon(self._close_all)
         self._to_close.add(peer)
-        self._ignore(peer)
+        self._ignore(peer, asyncio.get_running_loop())
 
     def _close_all(self) -> None:
+        loop = asyncio.get_running_loop()
         for name, connection in self._open():
             if name in self._to_close:
-                self._close(name, connection)
+                self._close(name, connection, loop)
         self._to_close.clear()
-
-    def close_silent(self) -> None:
-        """Close the connections that sent much and have no accepted call."""
-        peers = set()
-        for name, connection in self._open():
-            peers.add(name)
-            if name not in self.accepted and _bytes_received(connection) > SILENT_BYTES:
-                self._close(name, connection)
-        self.accepted &= peers
 
     async def guard_memory(self) -> None:
         """Close silent connections whenever the memory of the process grows suddenly.
 
         gRPC does not limit the headers of a client that has not acknowledged HTTP/2's settings.
         Most of them never become a call.
+
+        The memory is read on a thread: the event loop of a busy process comes to it too late.
         """
+        ended = threading.Event()
+        loop = asyncio.get_running_loop()
+        threading.Thread(
+            target=self._watch_memory, args=(loop, ended), name="guard memory", daemon=True
+        ).start()
+        try:
+            await loop.create_future()
+        finally:
+            ended.set()
+
+    def _watch_memory(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         calm = _resident_bytes()
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL)
+        while not ended.wait(CHECK_INTERVAL):
             size = _resident_bytes()
             calm = min(size, calm + CALM_GROWTH)
             if size > calm + SUDDEN_GROWTH or len(self.accepted) > MAX_ACCEPTED:
-                self.close_silent()
+                self.close_silent(loop)
+
+    def close_silent(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the connections that sent much and have no accepted call. Any thread may call."""
+        accepted, peers = self.accepted.copy(), set()
+        for name, connection in self._open():
+            peers.add(name)
+            if name not in self.accepted and _bytes_received(connection) > SILENT_BYTES:
+                self._close(name, connection, loop)
+        self.accepted -= accepted - peers
 
     def _open(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield the name of each peer, with a socket that shares the connection."""
@@ -114,18 +128,18 @@ class Connections:
                 if connection.family in INTERNET and connection.getsockname()[1] in self.ports:
                     yield peer_name(connection), connection
 
-    def _close(self, peer: str, connection: socket.socket) -> None:
+    def _close(self, peer: str, connection: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
-        self._ignore(peer)
+        self._ignore(peer, loop)
         self.closed += 1
         if time.monotonic() >= self._logged + LOG_INTERVAL:
             self._logged = time.monotonic()
             log.warning("connection closed", peer=peer, closed=self.closed)
 
-    def _ignore(self, peer: str) -> None:
+    def _ignore(self, peer: str, loop: asyncio.AbstractEventLoop) -> None:
         self.closing.add(peer)
-        asyncio.get_running_loop().call_later(CLOSING_SECONDS, self.closing.discard, peer)
+        loop.call_soon_threadsafe(loop.call_later, CLOSING_SECONDS, self.closing.discard, peer)
 
 
 def peer_name(connection: socket.socket) -> str:
