@@ -13,7 +13,7 @@ from tamatar_auth.storage.driver import orphaned_statements as module
 from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
-from tests.support.frozen_postgres import frozen
+from tests.support.frozen_postgres import frozen, make_psycopg_hold_cancelled_calls
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import PATIENCE, eventually
 
@@ -98,15 +98,15 @@ async def test_cancelled_statement_is_ended_in_postgresql(left, orphaned, databa
 
 
 async def test_cancelled_call_on_frozen_server_returns_at_once(
-    settings, own_postgres, tmp_path, orphaned
+    settings, own_postgres, tmp_path, orphaned, monkeypatch
 ):
+    make_psycopg_hold_cancelled_calls(monkeypatch)
     mine = settings.with_database(own_postgres.url())
     database = Database(create_engine(mine.database, orphaned, pool_size=1), orphaned)
     task, _ = await begun(database, "SELECT pg_sleep(60)")
     with frozen(tmp_path):
         task.cancel()
-        # psycopg would wait for ten seconds.
-        _, pending = await asyncio.wait({task}, timeout=8)
+        _, pending = await asyncio.wait({task}, timeout=PATIENCE)
 
         assert not pending
         assert database.pool.in_use == 0
