@@ -28,7 +28,7 @@ from tests.chaos.http2_frames import (
     message,
 )
 from tests.support.settings import changed
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 HANDSHAKE = {"grpc.server_handshake_timeout_ms": 20}
 AGREEMENT = {"grpc.http2.settings_timeout": 20}
@@ -174,6 +174,8 @@ class TestBytesBeforeCalls:
         await connection.send(header_bomb(1, VALIDATE, 2 * connections.SILENT_BYTES)[:-1])
 
         await closed(connection)
+        # Without that, gRPC closes it after some seconds.
+        await eventually(lambda: service.components.connections.closed == 1)
 
     async def test_connections_with_calls_and_to_database_stay_open(
         self, service, connection, monkeypatch
