@@ -21,6 +21,7 @@ from tamatar_auth.interceptors.errors import ErrorInterceptor
 from tamatar_auth.interceptors.in_flight import InFlightInterceptor
 from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.migrator.migrations import Migrations
+from tamatar_auth.server import database_monitor
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, read_refusal, refusal, refused, sign_in
@@ -213,6 +214,8 @@ class TestFrozenDatabase:
         self, settings, own_postgres, tmp_path, monkeypatch
     ):
         make_psycopg_hold_cancelled_calls(monkeypatch)
+        # The readiness check holds a connection for that long as well.
+        monkeypatch.setattr(database_monitor, "CHECK_TIMEOUT", 1)
         mine = settings.with_database(own_postgres.url())
         async with run_service(mine) as service, channel_to(service) as channel:
             users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
