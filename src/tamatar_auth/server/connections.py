@@ -17,13 +17,13 @@ from opentelemetry.metrics import Meter
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter
 
-CHECK_INTERVAL = 0.1
+CHECK_INTERVAL = 0.025
 """Seconds between two looks at the memory of the process."""
 
-CALM_GROWTH = 2 * 2**20
+CALM_GROWTH = 2**19
 """Bytes by which memory may grow from one look to the next."""
 
-SUDDEN_GROWTH = 32 * 2**20
+SUDDEN_GROWTH = 16 * 2**20
 """Bytes beyond that growth, after which silent connections are closed."""
 
 SILENT_BYTES = 64 * 1024
