@@ -1,4 +1,4 @@
-"""What to change if a connection fails, by the words of gRPC's TLS library."""
+"""The options to change if a connection fails, by the words of gRPC's TLS library."""
 
 _NO_CONNECTION = "connections to all backends failing"
 

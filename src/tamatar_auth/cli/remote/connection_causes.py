@@ -28,7 +28,7 @@ _UNKNOWN_AUTHORITY = {7, 18, 19, 20, 21}
 _WRONG_NAME = {62, 64}
 """OpenSSL's codes of a certificate that has neither the host's name nor its IP address."""
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
-"""What OpenSSL reports if the bytes of the other side are not TLS."""
+"""OpenSSL reports these if the bytes of the other side are not TLS."""
 
 _NEXT_STEP = "Start the service, or use --address or --context to call another one."
 _OPTIONS = "with `tamatar-auth context add`"

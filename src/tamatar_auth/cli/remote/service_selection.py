@@ -21,7 +21,7 @@ from tamatar_auth.cli.remote.context_file import (
 
 _VARIABLES = {"address": ADDRESS_VARIABLE, "context": CONTEXT_VARIABLE, "token": TOKEN_VARIABLE}
 _NAMES = {"address", "context"}
-"""What names a service."""
+"""The options that name a service."""
 
 
 def select_service(ctx: typer.Context) -> ServiceContext:
