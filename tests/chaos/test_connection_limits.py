@@ -177,6 +177,14 @@ class TestBytesBeforeCalls:
         # Without that, gRPC closes it after some seconds.
         await eventually(lambda: service.components.connections.closed == 1)
 
+    async def test_unreadable_list_of_files_closes_nothing(
+        self, service, connection, monkeypatch, tmp_path
+    ):
+        monkeypatch.setattr(connections, "FILE_DESCRIPTORS", tmp_path / "missing")
+        service.components.connections.close_silent(asyncio.get_running_loop())
+
+        assert service.components.connections.closed == 0
+
     async def test_connections_with_calls_and_to_database_stay_open(
         self, service, connection, monkeypatch
     ):

@@ -20,6 +20,9 @@ from tamatar_auth.observability.instruments import observe_counter
 CHECK_INTERVAL = 0.025
 """Seconds between two looks at the memory of the process."""
 
+LAST_LOOK = 1.0
+"""Seconds that the last look may take when the server stops."""
+
 CALM_GROWTH = 2**19
 """Bytes by which memory may grow from one look to the next."""
 
@@ -96,13 +99,15 @@ class Connections:
         """
         ended = threading.Event()
         loop = asyncio.get_running_loop()
-        threading.Thread(
+        watching = threading.Thread(
             target=self._watch_memory, args=(loop, ended), name="guard memory", daemon=True
-        ).start()
+        )
+        watching.start()
         try:
             await loop.create_future()
         finally:
             ended.set()
+            watching.join(LAST_LOOK)  # it must not call a loop that was closed
 
     def _watch_memory(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         calm = _resident_bytes()
@@ -123,7 +128,11 @@ class Connections:
 
     def _open(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield the name of each peer, with a socket that shares the connection."""
-        for file in FILE_DESCRIPTORS.iterdir():
+        try:
+            files = [*FILE_DESCRIPTORS.iterdir()]
+        except OSError:  # the process has no file descriptor left to read the folder
+            return
+        for file in files:
             with contextlib.suppress(OSError), _duplicate(int(file.name)) as connection:
                 if connection.family in INTERNET and connection.getsockname()[1] in self.ports:
                     yield peer_name(connection), connection
