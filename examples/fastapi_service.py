@@ -33,7 +33,7 @@ REFUSALS = {
     CredentialsError: (401, "The email or the password is wrong."),
     PreconditionError: (403, "The email is not verified."),
     BusyError: (429, "Please try again later."),
-    UnavailableError: (503, "Nobody can sign in at the moment."),
+    UnavailableError: (503, "The sign-in is not available at the moment."),
 }
 """The status and the text for people. A text of gRPC may name a host."""
 
@@ -61,7 +61,7 @@ Session = Annotated[CurrentSession, Depends(current_session)]
 
 
 class Credentials(BaseModel):
-    """What a person types. JSON, because a form of another site cannot send it."""
+    """An address and a password. They are JSON, which a form of another site cannot send."""
 
     email: str
     password: str
