@@ -22,8 +22,8 @@ class SessionSettings(SettingsGroup):
         Field(default=timedelta(0), validation_alias="TAMATAR_SESSION_IDLE_LIMIT")
     )
     """How long a session may go unused, a minute or more. 0 means no limit. A use is recorded if
-    the last record is a minute old, or a quarter of the limit. A session may end earlier by that
-    much."""
+    the last record is a minute old, a quarter of a limit below 4 minutes, or a twentieth of one
+    above 20, and at most 5 minutes. A session may end earlier by that much."""
     per_user: int = Field(
         default=100, validation_alias="TAMATAR_SESSIONS_PER_USER", ge=1, le=10_000
     )

@@ -148,8 +148,8 @@ sessions = Table(
     # For lists with ended sessions, whose number has no limit.
     Index("idx_session_user_created", "user_id", "created_at", "id"),
     Index("idx_session_expires", "expires_at"),
-    # Only for the sweep of idle sessions.
-    Index("idx_session_activity", "last_activity_at"),
+    # Only for the sweep of idle sessions. BRIN, so that a use of a session writes no index.
+    Index("idx_session_activity", "last_activity_at", postgresql_using="brin"),
     # Only for the sweep, and only of revoked sessions, so that validation never writes it.
     Index("idx_session_revoked", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
 )

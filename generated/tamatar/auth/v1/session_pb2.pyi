@@ -44,7 +44,9 @@ class Session(_message.Message):
 
     @_builtins.property
     def last_activity_time(self) -> _timestamp_pb2.Timestamp:
-        """When the session was last known to be in use, to within a minute."""
+        """When the session was last known to be in use, to within five minutes, or
+        less with an idle limit.
+        """
 
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp:

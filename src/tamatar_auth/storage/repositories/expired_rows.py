@@ -156,13 +156,14 @@ class ExpiredRowsRepository(Repository):
 
 
 def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
-    """Build the statement for the first rows past their retention, in the order of an index."""
-    return (
-        select(*kind.table.primary_key.columns)
-        .where(_is_past_retention(kind, retention))
-        .order_by(kind.retained_since)
-        .limit(limit_literal(limit))
-    )
+    """Build the statement for some rows past their retention, the first ones of an index.
+
+    Idle sessions come in no order: their index, a BRIN, has none.
+    """
+    found = select(*kind.table.primary_key.columns).where(_is_past_retention(kind, retention))
+    if kind is not ExpiredRows.IDLE_SESSIONS:
+        found = found.order_by(kind.retained_since)
+    return found.limit(limit_literal(limit))
 
 
 def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement[bool]:

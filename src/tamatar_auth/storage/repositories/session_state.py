@@ -25,9 +25,13 @@ from tamatar_auth.storage.tables import sessions, users
 ROTATION_GRACE = timedelta(seconds=10)
 """How long a replaced token still works, so that clients that race do not fail."""
 
-ACTIVITY_PRECISION = timedelta(minutes=1)
-"""How old `last_activity_at` may be before a use of the session updates it. With an idle limit
-of less than four minutes it is a quarter of that limit."""
+ACTIVITY_PRECISION = timedelta(minutes=5)
+"""How old `last_activity_at` may be before a use of the session updates it, without an idle limit
+or with one of more than 100 minutes."""
+
+IDLE_PRECISION = timedelta(minutes=1)
+"""The same with an idle limit of 4 to 20 minutes. It is a quarter of a shorter limit, and a
+twentieth of a longer one."""
 
 
 def _literal(length: timedelta) -> ColumnElement[timedelta]:
@@ -41,9 +45,23 @@ def unused_for(length: ColumnElement[timedelta] | timedelta) -> ColumnElement[bo
 
 
 _idle_limit = cast(bindparam("idle_limit", type_=Interval), INTERVAL)
-_precision: ColumnElement[timedelta] = func.least(  # LEAST ignores NULL
+
+
+def _part_of_limit(divisor: int) -> ColumnElement[timedelta]:
+    return _idle_limit.op("/", return_type=INTERVAL())(literal_column(str(divisor), Integer))
+
+
+# Without a limit the CASE is NULL, which LEAST ignores.
+_precision: ColumnElement[timedelta] = func.least(
     _literal(ACTIVITY_PRECISION),
-    _idle_limit.op("/", return_type=INTERVAL())(literal_column("4", Integer)),
+    case(
+        (
+            _idle_limit.is_not(None),
+            func.greatest(
+                func.least(_literal(IDLE_PRECISION), _part_of_limit(4)), _part_of_limit(20)
+            ),
+        )
+    ),
 )
 
 in_grace = sessions.c.rotated_at > func.now() - _literal(ROTATION_GRACE)

@@ -19,7 +19,7 @@ MAX_LIVE_SESSIONS = 100
 GRACE = timedelta(seconds=10)
 """How long a replaced token still works."""
 
-_ACTIVITY_PRECISION = timedelta(minutes=1)
+_ACTIVITY_PRECISION = timedelta(minutes=5)
 
 
 @dataclass
