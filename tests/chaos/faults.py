@@ -27,9 +27,11 @@ LOCKED, FROZEN, SILENT, LATE = "users locked", "database frozen", "host silent",
 HIDDEN, CROWDED = "commits without an answer", "connections used up"
 TERMINATED, RESET = "backends terminated in a storm", "connections reset"
 FAST = "database restarted fast"
+CLUSTER = "the cluster disturbed"
+"""The span of a fault of `tests/cluster`."""
 AWAY = {KILLED, RESTARTED}
 """The spans in which a client may find no server."""
-HOLDING = AWAY | {FULL, LOCKED, FROZEN, SILENT, LATE, HIDDEN, CROWDED}
+HOLDING = AWAY | {FULL, LOCKED, FROZEN, SILENT, LATE, HIDDEN, CROWDED, CLUSTER}
 """The spans in which a call may wait. In the others each call is answered or refused at once."""
 ABRUPT = {TERMINATED, RESET, FAST}
 """The faults after which nothing happens for `CALM`, so that a call that hangs is seen."""

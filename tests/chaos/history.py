@@ -112,7 +112,13 @@ class Watch:
     """When its first message was read."""
     ends: set[str] = field(default_factory=set)
     """The sessions whose ends it received."""
-    is_over: bool = False
+    ended: float = inf
+    """When it ended."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.ended < inf
 
 
 @dataclass

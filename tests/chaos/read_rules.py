@@ -7,15 +7,23 @@ from tests.chaos.evidence import GRACE, SLACK, VALIDATIONS, Evidence, describe
 from tests.chaos.history import Call
 
 
-def good_after_end(evidence: Evidence) -> Iterator[str]:
+def calls_after_end(evidence: Evidence) -> Iterator[Call]:
+    """Yield the validations that succeeded and began after the end of their session was known."""
     over_by: dict[str, float] = {}
+    for call in evidence.history.of(*VALIDATIONS):
+        if call.is_ok:
+            if call.session not in over_by:
+                over_by[call.session] = evidence.over_by(call.session, call.user)
+            if call.began > over_by[call.session]:
+                yield call
+
+
+def good_after_end(evidence: Evidence) -> Iterator[str]:
+    for call in calls_after_end(evidence):
+        yield f"{describe(call)} of session {call.session}, which was over"
     for call in evidence.history.of(*VALIDATIONS):
         if not call.is_ok:
             continue
-        if call.session not in over_by:
-            over_by[call.session] = evidence.over_by(call.session, call.user)
-        if call.began > over_by[call.session]:
-            yield f"{describe(call)} of session {call.session}, which was over"
         replaced = [
             one.ended
             for one in evidence.of_session[call.session]

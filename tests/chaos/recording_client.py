@@ -126,7 +126,7 @@ class RecordingClient:
             self._state.history.calls.append(call)
 
     async def _call(self, call: Call, request: Any, *, method: str = "") -> Any:
-        call.server = self._random.randrange(len(self.servers))
+        call.server = self._server_for(call)
         server, name = self.servers[call.server], method or call.method
         is_session_call = hasattr(server.sessions, name)
         stub = server.sessions if is_session_call else server.users
@@ -138,6 +138,9 @@ class RecordingClient:
         if call.refusal and call.refusal.code is grpc.StatusCode.UNAVAILABLE:
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
         return answer
+
+    def _server_for(self, _: Call) -> int:
+        return self._random.randrange(len(self.servers))
 
     def _cased(self, address: str) -> str:
         return "".join(self._random.choice((str.upper, str.lower))(char) for char in address)

@@ -4,45 +4,27 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 from uuid import uuid4
 
-import grpc
-import psycopg
-from psycopg.rows import class_row
-
 from tamatar_auth.migrator.migrations import Migrations
 from tests.chaos.clients import Client
 from tests.chaos.cluster import Cluster, Postgres, Service
-from tests.chaos.evidence import Evidence, Stored, StoredSession, StoredUser
+from tests.chaos.evidence import Evidence, Stored
 from tests.chaos.faults import FAULTS, Scene, make, possible
 from tests.chaos.faulty_wire import Wire
 from tests.chaos.history import History
-from tests.chaos.recording_client import RECONNECT, Server
+from tests.chaos.load import SETTLED, call_during
 from tests.chaos.rules import Violation, broken
 from tests.chaos.shared_state import SharedState
-from tests.chaos.watchers import wait_for_last_end, watch
+from tests.chaos.stored_rows import read_stored
 
 TEMPLATE = "chaos_template"
-SETTLED = 30.0
-"""Seconds after which a remaining connection counts as leaked."""
-
-WATCHERS = 2
-"""The number of clients that watch sessions, at each server."""
-
 LONGEST = 900.0
 """Seconds after which a run with a minimum of writes ends."""
-
-_USERS = """
-    SELECT u.id::text, email, coalesce(first_name, '') AS first_name, is_active,
-        deleted_at IS NOT NULL AS is_deleted, version, p.user_id IS NOT NULL AS has_profile
-    FROM users u LEFT JOIN user_profiles p ON p.user_id = u.id
-"""
-_SESSIONS = 'SELECT id::text, user_id::text AS "user", is_valid FROM sessions'
 
 
 @dataclass(frozen=True)
@@ -121,35 +103,17 @@ async def run(plan: Plan, postgres: Postgres, folder: Path) -> Result:
 
 
 async def _call_and_disturb(plan: Plan, cluster: Cluster, history: History) -> None:
-    state = SharedState(history)
-    async with AsyncExitStack() as stack:
-        clients = []
-        for number in range(plan.clients):
-            servers = [
-                Server.at(await stack.enter_async_context(_channel(service.address, number)))
-                for service in cluster.services
-            ]
-            clients.append(Client(state, servers, Random(f"{plan.seed} {number}")))
-        watching = [
-            asyncio.ensure_future(watch(state, server))
-            for client in clients[:WATCHERS]
-            for server in client.servers
-        ]
-        calling = asyncio.gather(*(client.run() for client in clients))
-        try:
-            scene = Scene(cluster, state, history, Random(plan.seed))
-            await _disturb(plan, scene, calling)
-        finally:
-            state.is_over = True
-            await calling
-        await _forget_attempts(cluster)
-        await clients[0].look_back()
-        await wait_for_last_end(history, await asyncio.wait_for(clients[0].end_one(), SETTLED))
-        for each in watching:
-            each.cancel()
-        for outcome in await asyncio.gather(*watching, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
+    async def disturb(state: SharedState, calling: "asyncio.Future[list[None]]") -> None:
+        await _disturb(plan, Scene(cluster, state, history, Random(plan.seed)), calling)
+
+    await call_during(
+        disturb,
+        history,
+        addresses=[service.address for service in cluster.services],
+        database=lambda: cluster.postgres.url(cluster.database),
+        seed=plan.seed,
+        clients=[Client] * plan.clients,
+    )
 
 
 async def _disturb(plan: Plan, scene: Scene, calling: "asyncio.Future[list[None]]") -> None:
@@ -175,17 +139,6 @@ def _without_end(faults: Sequence[str], random: Random) -> Iterable[str]:
         yield from random.sample(faults or ("",), k=len(faults) or 1)
 
 
-def _channel(address: str, number: int) -> grpc.aio.Channel:
-    # Each client needs its own connection; channels with equal options share one.
-    return grpc.aio.insecure_channel(address, options=[*RECONNECT, ("chaos.client", number)])
-
-
-async def _forget_attempts(cluster: Cluster) -> None:
-    url = cluster.postgres.url(cluster.database)
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute("TRUNCATE password_attempts")
-
-
 async def _stored(postgres: Postgres, database: str) -> Stored:
     until = time.monotonic() + SETTLED
     others = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
@@ -193,11 +146,4 @@ async def _stored(postgres: Postgres, database: str) -> Stored:
         if time.monotonic() > until:
             raise TimeoutError("connections of servers that ended stay")
         await asyncio.sleep(0.1)
-    async with await psycopg.AsyncConnection.connect(postgres.url(database)) as connection:
-        users = await connection.cursor(row_factory=class_row(StoredUser)).execute(_USERS)
-        sessions = connection.cursor(row_factory=class_row(StoredSession))
-        found = await (await sessions.execute(_SESSIONS)).fetchall()
-        return Stored(
-            {user.id: user for user in await users.fetchall()},
-            {session.id: session for session in found},
-        )
+    return await read_stored(postgres.url(database))

@@ -43,7 +43,7 @@ async def _follow(state: SharedState, call: Any) -> None:
     try:
         await _listen(call, watch)
     finally:
-        watch.is_over = True
+        watch.ended = time.monotonic()
 
 
 async def wait_for_last_end(history: History, session: str) -> None:

@@ -52,6 +52,10 @@ NOT_RUN = {
     ("README.md", "sequenceDiagram"): "a picture",
     ("README.md", "make run "): "what it starts is started by tests/server/test_lifecycle.py",
     ("docs/operate/chaos.md", "make chaos "): "tests/chaos runs shorter ones; these take minutes",
+    (
+        "docs/operate/chaos.md",
+        "make cluster ",
+    ): "tests/cluster runs a shorter one; these take minutes",
     ("docs/operate/deploying.md", "docker build "): "tests/repo/test_packaging.py compares it",
     ("docs/operate/deploying.md", "docker compose "): "there is no Docker where the tests run",
     (
