@@ -214,7 +214,7 @@ class TestServiceConfig:
         assert await asyncio.to_thread(client.validate, "tms_x", options=options, code=0) == [""]
 
         assert [each.method for each in first.asked] == ["ValidateSession"] * 3
-        assert all(0 < each.remaining < 5 + 1 for each in first.asked)
+        assert all(0 < each.remaining < PATIENCE + 1 for each in first.asked)
 
     async def test_client_calls_all_live_servers_of_a_name(
         self, client, scripted_servers, tmp_path

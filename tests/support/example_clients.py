@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -113,14 +114,24 @@ def build(language: Language, folder: Path) -> ExampleClient:
     return ExampleClient(language.name, example / "run")
 
 
+def _copy_protos(folder: Path) -> None:
+    """Copy the protos, with the patience of the tests as the deadline of every call."""
+    fresh = folder.with_name(f"protos-{os.getpid()}")
+    shutil.copytree(ROOT / "protos", fresh)
+    config = fresh / "tamatar/auth/v1/grpc_service_config.json"
+    deadline = f'"timeout": "{PATIENCE:.0f}s"'
+    config.write_text(re.sub(r'"timeout": "\d+s"', deadline, config.read_text()))
+    with contextlib.suppress(OSError):  # another process has copied them
+        fresh.rename(folder)
+
+
 def _build(language: Language, example: Path) -> None:
     source = ROOT / "examples" / language.name
     left = shutil.ignore_patterns("gen", "build", "node_modules", "auth.binpb")
     fresh = example.with_name(f"{language.name}-fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(source, fresh, ignore=left)
-    with contextlib.suppress(FileExistsError):
-        (example.parent.parent / "protos").symlink_to(ROOT / "protos")
+    _copy_protos(example.parent.parent / "protos")
     if (source / "node_modules").exists():
         (fresh / "node_modules").symlink_to(source / "node_modules")
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
