@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test mutants chaos failover cluster fuzz bench guarding timing importing soak check format migrate seed proto settings docs proto-release lock wheel release clean
+.PHONY: help setup run test mutants chaos failover cluster standby fuzz bench guarding timing importing soak check format migrate seed proto settings docs proto-release lock wheel release clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ failover: $(DEV) ## Kill the primary repeatedly while clients write: make failov
 cluster: $(DEV) ## Inject faults into a cluster of Patroni: make cluster FAULTS=kill-patroni,link-down RUNS=3
 	@$(BIN)/python -m tests.cluster $(addprefix --faults ,$(FAULTS)) $(addprefix --runs ,$(RUNS)) \
 		$(addprefix --seconds ,$(SECONDS)) $(ARGS)
+
+standby: $(DEV) ## Revoke and validate sessions while standbys are read and fail: make standby PAIRS=50000
+	@$(BIN)/python -m tests.chaos.standby_reads $(addprefix --pairs ,$(PAIRS)) $(ARGS)
 
 fuzz: $(DEV) ## Send random and malformed calls: make fuzz CALLS=1000000, or SEED=123 to repeat
 	@$(BIN)/python -m tests.chaos.fuzz $(addprefix --calls ,$(CALLS)) $(addprefix --seed ,$(SEED))

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -98,8 +98,7 @@ class Pair:
         The primary waits for it from the beginning, so concurrent writes wait too.
         """
         self.fence()
-        ask(self.primary, f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
-        ask(self.primary, "SELECT pg_reload_conf()")
+        self.start_waiting()
         # The copy begins with a checkpoint. By then the checkpointer, which makes commits wait, has
         # read the settings: nothing that comes later is confirmed too early.
         self._copy()
@@ -117,33 +116,58 @@ class Pair:
         ask(self.standby, "SELECT pg_reload_conf()")
         until(lambda: not ask(self.primary, "SELECT count(*) FROM pg_stat_replication"))
 
+    @contextlib.contextmanager
+    def frozen_standby(self) -> Iterator[None]:
+        """Freeze the standby while the block runs."""
+        with frozen(self._folders[self.standby]):
+            yield
+
+    def start_waiting(self) -> None:
+        """Let commits wait for the standby."""
+        ask(self.primary, f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
+        ask(self.primary, "SELECT pg_reload_conf()")
+
     def stop_waiting(self) -> None:
         """Let the primary commit without its standby, as a failover manager does."""
         ask(self.primary, "ALTER SYSTEM RESET synchronous_standby_names")
         ask(self.primary, "SELECT pg_reload_conf()")
 
     def _copy(self) -> None:
-        home = self._home(self.standby)
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(mode=0o700, parents=True)
-        shutil.copy2(self._home(self.primary) / "password", home / "password")
-        data = home / "data"
-        installation = Installation.find(self.primary.version)
-        assert installation is not None
-        subprocess.run(
-            [
-                *(installation.binaries / "pg_basebackup", "--pgdata", data, "--no-sync"),
-                *("--dbname", self.primary.url("postgres"), "--checkpoint", "fast"),
-            ],
-            capture_output=True,
-            check=True,
-        )
-        (data / "standby.signal").touch()
-        source = f"{self.primary.url('postgres')}?application_name={STANDBY}"
-        (data / "postgresql.auto.conf").write_text(f"primary_conninfo = '{source}'\n")
+        copy(self.primary, self._folders[self.standby], STANDBY)
 
-    def _home(self, server: EmbeddedPostgres) -> Path:
-        return self._folders[server] / str(server.version)
+
+@contextlib.contextmanager
+def another_standby(source: EmbeddedPostgres, folder: Path) -> Iterator[EmbeddedPostgres]:
+    """Run an asynchronous standby of a server while the block runs."""
+    server = EmbeddedPostgres(folder, settings=SETTINGS)
+    copy(source, folder, "another")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def copy(source: EmbeddedPostgres, folder: Path, name: str) -> None:
+    """Make a folder the data of a standby, which the source sees by its name."""
+    home = folder / str(source.version)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o700, parents=True)
+    (home / "password").write_text(urlsplit(source.url()).password or "")
+    data = home / "data"
+    installation = Installation.find(source.version)
+    assert installation is not None
+    subprocess.run(
+        [
+            *(installation.binaries / "pg_basebackup", "--pgdata", data, "--no-sync"),
+            *("--dbname", source.url("postgres"), "--checkpoint", "fast"),
+        ],
+        capture_output=True,
+        check=True,
+    )
+    (data / "standby.signal").touch()
+    origin = f"{source.url('postgres')}?application_name={name}"
+    (data / "postgresql.auto.conf").write_text(f"primary_conninfo = '{origin}'\n")
 
 
 def ask(server: EmbeddedPostgres, query: str, *values: object) -> Any:

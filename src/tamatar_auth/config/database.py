@@ -24,6 +24,9 @@ class DatabaseSettings(SettingsGroup):
     )
     """The URL of the same database without a pooler in between, for the connection that listens for
     ended sessions. TAMATAR_DATABASE_URL unless set."""
+    standby_url: DatabaseUrl = Field(default=None, validation_alias="TAMATAR_STANDBY_DATABASE_URL")
+    """The URL of standbys of the same database, several hosts or a proxy to them. Sessions are
+    validated there, as fresh as on the primary. Without it the primary is read."""
     pool_size: int = Field(default=10, ge=1, le=500)
     """The most connections that the pool of a process holds."""
     statement_timeout: _Timeout = timedelta(seconds=5)

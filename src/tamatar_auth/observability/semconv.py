@@ -56,6 +56,8 @@ IN_DOUBT = "tamatar.db.in_doubt"
 UNHANDLED_ERRORS = "tamatar.error.unhandled"
 ERROR_ORIGIN = "tamatar.error.origin"
 UNDELIVERED = "tamatar.call.undelivered"
+VALIDATIONS = "tamatar.validation.count"
+VALIDATION_SOURCE = "tamatar.validation.source"
 
 CALL_STATEMENTS = "tamatar.db.statements"
 CALL_SECONDS = "tamatar.db.seconds"

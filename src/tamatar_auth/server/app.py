@@ -106,6 +106,11 @@ def _start_background_tasks(service: RunningService) -> Sequence[asyncio.Task[No
         asyncio.create_task(components.connections.guard_memory(), name="guard memory"),
         asyncio.create_task(components.activity.run_forever(database), name="activity"),
         *(
+            asyncio.create_task(standbys.maintain(database), name="watch standbys")
+            for standbys in [components.standbys]
+            if standbys is not None
+        ),
+        *(
             asyncio.create_task(watched.watch_for_changes())
             for watched in components.credential_files.watched
         ),

@@ -13,6 +13,7 @@ from tamatar_auth.server.credential_files import CredentialFiles
 from tamatar_auth.server.database_monitor import DatabaseMonitor
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver.connect import standby_settings
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine, on_read_only
 from tamatar_auth.storage.instrumentation.pool_metrics import (
@@ -23,6 +24,7 @@ from tamatar_auth.storage.instrumentation.pool_metrics import (
 from tamatar_auth.storage.instrumentation.queries import observe_statements
 from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.standby_reader import StandbyReader
 from tamatar_auth.storage.session_validation.validator import (
     MAX_CONNECTIONS,
     LastActivityWriter,
@@ -54,6 +56,7 @@ class Components:
     database: Database
     database_monitor: DatabaseMonitor
     validator: SessionValidator
+    standbys: StandbyReader | None
     activity: LastActivityWriter
     session_feed: SessionEndFeed
     orphaned: OrphanedStatements
@@ -69,7 +72,9 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
     passwords = PasswordHasher.create(settings.passwords, telemetry.meter)
     health = HealthServicer(SERVICES, WRITING_SERVICES)
     orphaned = OrphanedStatements(telemetry.meter)
-    database, dedicated_pool, session_feed = _create_storage(settings, orphaned, telemetry)
+    database, dedicated_pool, session_feed, standbys = _create_storage(
+        settings, orphaned, telemetry
+    )
     monitor = DatabaseMonitor(settings.database, database, health, head_revision(), orphaned)
     on_read_only(database.engine, monitor.reconnect)
     activity = LastActivityWriter()
@@ -81,7 +86,10 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
         connections=Connections(telemetry.meter),
         database=database,
         database_monitor=monitor,
-        validator=SessionValidator(dedicated_pool, activity, settings.sessions.idle_limit or None),
+        validator=SessionValidator(
+            dedicated_pool, activity, settings.sessions.idle_limit or None, standbys
+        ),
+        standbys=standbys,
         activity=activity,
         session_feed=session_feed,
         orphaned=orphaned,
@@ -91,8 +99,8 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
 
 def _create_storage(
     settings: Settings, orphaned: OrphanedStatements, telemetry: Telemetry
-) -> tuple[Database, DedicatedPool, SessionEndFeed]:
-    """Create what connects to PostgreSQL; a read-only server disconnects all of it."""
+) -> tuple[Database, DedicatedPool, SessionEndFeed, StandbyReader | None]:
+    """Create what connects to PostgreSQL; a read-only primary disconnects all but standbys."""
     engine = create_engine(settings.database, orphaned)
     observer = observe_statements(
         engine, settings.telemetry.slow_query, tracer=telemetry.tracer, meter=telemetry.meter
@@ -103,11 +111,17 @@ def _create_storage(
     )
     on_read_only(engine, dedicated_pool.invalidate)
     on_read_only(engine, session_feed.disconnect)
+    pools: Pools = {
+        "calls": lambda: engine_pool_usage(engine),
+        "validations": dedicated_pool.count,
+    }
+    standbys = None
+    if (replicas := standby_settings(settings.database)) is not None:
+        # Silence of a standby says nothing about the primary, so it has statements of its own.
+        standby_pool = DedicatedPool(replicas, observer, MAX_CONNECTIONS)
+        standbys = StandbyReader(dedicated_pool, standby_pool, telemetry.meter)
+        pools = {**pools, "standbys": standby_pool.count}
     if telemetry.meter is not None:
-        pools: Pools = {
-            "calls": lambda: engine_pool_usage(engine),
-            "validations": dedicated_pool.count,
-        }
         observe_pools(telemetry.meter, pools)
     database = Database(engine, orphaned, idle_limit=settings.sessions.idle_limit or None)
-    return database, dedicated_pool, session_feed
+    return database, dedicated_pool, session_feed, standbys

@@ -229,3 +229,19 @@ password_attempts = Table(
     Index("idx_password_attempt_user", "user_id"),
     Index("idx_password_attempt_tried", "last_tried_at"),
 )
+
+
+class PrimaryTermColumns(TypedColumns):
+    """One row: the timeline of the last primary that served, and a mark of its own."""
+
+    id: Named[bool] = Column(primary_key=True, server_default=true())
+    timeline: Named[str] = Column(String(8, collation="C"))
+    term: Named[UUID] = Column(Uuid, server_default=func.gen_random_uuid())
+
+
+primary_terms = Table(
+    "primary_terms",
+    metadata,
+    PrimaryTermColumns,
+    CheckConstraint("id", name="one_row"),
+)

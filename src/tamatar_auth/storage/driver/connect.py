@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import SecretStr
+
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.database_url import effective_parameters, strip_driver
 from tamatar_auth.storage.driver import limits, server_parameters
@@ -13,12 +16,25 @@ from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 TIMEOUT_GRACE = 1.0
 """Seconds after `statement_timeout` in which PostgreSQL must have ended a statement."""
 
+STANDBY_PARAMETERS = {"target_session_attrs": "standby", "load_balance_hosts": "random"}
+"""Parameters of libpq for the URL of the standbys, which may have several hosts."""
+
 
 def libpq_url(settings: DatabaseSettings) -> str:
     """Return the URL of the database as libpq reads it. Raise `LookupError` if none is set."""
     if settings.url is None:
         raise LookupError("no database is set")
     return strip_driver(settings.url.get_secret_value())
+
+
+def standby_settings(settings: DatabaseSettings) -> DatabaseSettings | None:
+    """Return the settings with the URL of the standbys as `url`, or None if none is set."""
+    if settings.standby_url is None:
+        return None
+    url = strip_driver(settings.standby_url.get_secret_value())
+    missing = STANDBY_PARAMETERS.keys() - conninfo_to_dict(url).keys()
+    chosen = make_conninfo(url, **{name: STANDBY_PARAMETERS[name] for name in missing})
+    return settings.model_copy(update={"url": SecretStr(chosen)})
 
 
 def connector(

@@ -6,14 +6,15 @@ SQLAlchemy around a statement, several times that of the statement itself, is do
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.types.numeric import Int8BinaryLoader
-from sqlalchemy import CompoundSelect
+from sqlalchemy import CompoundSelect, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tamatar_auth.config.database import DatabaseSettings
@@ -28,6 +29,8 @@ from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.instrumentation.pool_metrics import PoolUsage
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.instrumentation.statement_summary import summarize
+
+AnyStatement: TypeAlias = CompoundSelect[Any] | TextClause
 
 INDEX_PLAN_OPTIONS = (
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
@@ -81,7 +84,7 @@ class DedicatedPool:
         self._valid_from = 0.0
         self._is_closed = False
 
-    def statement(self, statement: CompoundSelect[Any]) -> "PreparedStatement":
+    def statement(self, statement: AnyStatement) -> "PreparedStatement":
         """Return a statement to run on these connections."""
         return PreparedStatement(statement, self._observer)
 
@@ -159,24 +162,32 @@ class DedicatedPool:
 class PreparedStatement:
     """A statement that SQLAlchemy compiles once, and psycopg prepares once on each connection."""
 
-    def __init__(self, statement: CompoundSelect[Any], observer: StatementObserver) -> None:
+    def __init__(self, statement: AnyStatement, observer: StatementObserver) -> None:
         dialect = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
         compiled = statement.compile(dialect=dialect)
-        self._text = compiled.string
+        self.text = compiled.string
         self._names: Sequence[str] = compiled.positiontup or ()
         self._defaults = compiled.params
-        self._summary = summarize(statement.get_execution_options(), self._text)
+        self._summary = summarize(statement.get_execution_options(), self.text)
         self._observer = observer
 
     async def rows(self, connection: Connection, **values: object) -> Sequence[tuple[Any, ...]]:
         """Return the rows, or raise what psycopg raises."""
+        with self.observed(connection):
+            return await self._execute(connection, self.bind(values))
+
+    def bind(self, values: Mapping[str, object]) -> Sequence[object]:
+        """Return the values in the order of the statement's parameters."""
         bound = {**self._defaults, **values}
-        with self._observer.observe(self._summary, self._text, connection.info):
-            return await self._execute(connection, [bound[name] for name in self._names])
+        return [bound[name] for name in self._names]
+
+    def observed(self, connection: Connection) -> AbstractContextManager[None]:
+        """Observe the statement while the block runs."""
+        return self._observer.observe(self._summary, self.text, connection.info)
 
     async def _execute(
         self, connection: Connection, values: Sequence[object]
     ) -> Sequence[tuple[Any, ...]]:
         cursor = RawCursor(connection)
-        await cursor.execute(self._text, values, prepare=True, binary=True)
+        await cursor.execute(self.text, values, prepare=True, binary=True)
         return await cursor.fetchall()

@@ -14,8 +14,8 @@ from psycopg.adapt import Dumper
 from psycopg.postgres import types
 from psycopg.pq import Format
 from sqlalchemy import any_, bindparam, cast, func, select, union_all
-from sqlalchemy.sql import ColumnElement, CompoundSelect, Select
-from sqlalchemy.types import ARRAY, LargeBinary, Text
+from sqlalchemy.sql import ColumnElement, CompoundSelect, Select, functions, visitors
+from sqlalchemy.types import ARRAY, DateTime, LargeBinary, Text
 
 from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, refusal
 from tamatar_auth.storage.tables import sessions, users
@@ -52,6 +52,18 @@ sessions_by_digest: CompoundSelect[Any] = union_all(
 Current and previous tokens are looked up separately. With an OR, PostgreSQL would compare each
 row with every digest.
 """
+
+_now = cast(bindparam("now", type_=Text), DateTime(timezone=True))
+
+
+def _replace_now(part: object, **_: object) -> ColumnElement[Any] | None:
+    return _now if isinstance(part, functions.now) else None
+
+
+sessions_at_time: CompoundSelect[Any] = visitors.replacement_traverse(  # type: ignore[call-overload]
+    sessions_by_digest, {}, _replace_now
+)
+"""The same at the time `now`, a text of PostgreSQL: standbys have clocks of their own."""
 
 
 class Digests(frozenset[bytes]):

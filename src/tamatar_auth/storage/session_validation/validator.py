@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -19,9 +20,11 @@ from tamatar_auth.storage.session_validation.batch_loader import (
     MAX_STATEMENTS,
     READ_TIMEOUT,
     BatchLoader,
+    ReadRows,
     TakeKeys,
 )
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
+from tamatar_auth.storage.session_validation.standby_reader import StandbyReader
 from tamatar_auth.storage.session_validation.statement import (
     DIGEST,
     IS_STALE,
@@ -91,14 +94,22 @@ class SessionValidator:
     """
 
     def __init__(
-        self, pool: DedicatedPool, activity: LastActivityWriter, idle_limit: timedelta | None
+        self,
+        pool: DedicatedPool,
+        activity: LastActivityWriter,
+        idle_limit: timedelta | None,
+        standbys: StandbyReader | None = None,
     ) -> None:
         self._pool = pool
         self._slots = asyncio.Semaphore(MAX_BATCHES)
         self._statement = pool.statement(sessions_by_digest)
         self._last_activity = activity
         self._idle_limit = idle_limit
-        self._loader: BatchLoader[bytes, ValidatedRow] = BatchLoader(self._read_rows)
+        self._standbys = standbys
+        self._read: ReadRows[bytes, ValidatedRow] = self._read_rows
+        if standbys is not None:
+            self._read = partial(standbys.read, self._read_rows, idle_limit=idle_limit)
+        self._loader: BatchLoader[bytes, ValidatedRow] = BatchLoader(self._read)
 
     async def validate(self, digest: bytes) -> ValidatedRow:
         """Return the session of a token with its user.
@@ -111,7 +122,7 @@ class SessionValidator:
     async def validate_all(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
         """Return for each token what `validate` returns or raises."""
         async with self._batch_slot():
-            found = await self._read_rows(lambda: digests)
+            found = await self._read(lambda: digests)
         return [self._outcome(row) for row in map(found.get, digests)]
 
     async def prepare(self) -> None:
@@ -124,6 +135,8 @@ class SessionValidator:
             await self._loader.close()
         finally:
             await self._pool.close()
+            if self._standbys is not None:
+                await self._standbys.close()
 
     @contextlib.asynccontextmanager
     async def _batch_slot(self) -> AsyncIterator[None]:

@@ -1,0 +1,189 @@
+"""Validations from standbys: none is older than a write that was acknowledged before it."""
+
+import asyncio
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc import StatusCode
+from pydantic import SecretStr
+
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.server.app import run_service
+from tests.chaos import standby_reads
+from tests.chaos.replication import Pair, another_standby, ask
+from tests.chaos.standby_reads import SYNCHRONOUS_COMMITS, reading_standbys
+from tests.support.calls import ada, refusal, sign_in, validate
+from tests.support.waiting import eventually, until
+
+REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    with Pair(tmp_path_factory.mktemp("pair")) as pair:
+        yield pair
+
+
+class Service:
+    """A service that reads standbys, with a user of its own."""
+
+    def __init__(self, service, channel):
+        self._standbys = service.components.standbys
+        self._users, self.sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        self._email = f"{uuid4()}@example.com"
+
+    @property
+    def validations(self):
+        return self._standbys.validations
+
+    async def add_user(self):
+        await self._users.CreateUser(ada(email=self._email, email_verified=True))
+
+    async def sign_in(self):
+        return await self.sessions.CreateSession(sign_in(email=self._email))
+
+    async def revoke(self, started):
+        request = RevokeSessionRequest(session_id=started.session.session_id)
+        await self.sessions.RevokeSession(request)
+
+    async def read_a_standby(self):
+        """Validate until a standby is read."""
+        started, before = await self.sign_in(), self.validations["standby"]
+
+        async def is_read():
+            await validate(self.sessions, started.session_token)
+            return self.validations["standby"] > before
+
+        await eventually(is_read)
+
+
+@pytest.fixture
+def reading(settings, pair):
+    return reading_standbys(settings, pair)
+
+
+@pytest.fixture
+async def service(reading):
+    async with (
+        run_service(reading) as service,
+        grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
+    ):
+        found = Service(service, channel)
+        await found.add_user()
+        yield found
+
+
+class TestFreshness:
+    """A session that was revoked is refused, and a new one is valid, whatever the standby does."""
+
+    @pytest.mark.parametrize("commit", SYNCHRONOUS_COMMITS)
+    async def test_standby_that_replays_gives_no_stale_answer(self, settings, pair, commit):
+        report = await standby_reads.run(
+            pair, settings, pairs=60, commits=[commit], faults=["calm", "delayed"]
+        )
+
+        print(report)
+        assert report.stale == []
+        # Without waits for the WAL, commits are seldom flushed early enough to be replayed.
+        assert report.validations["standby"] or commit == "off"
+
+    @pytest.mark.parametrize("fault", ["late", "paused", "frozen", "killed", "failover"])
+    async def test_standby_that_fails_gives_no_stale_answer(self, settings, pair, fault):
+        report = await standby_reads.run(pair, settings, pairs=40, commits=["on"], faults=[fault])
+
+        print(report)
+        assert report.stale == []
+
+    async def test_session_revoked_after_replay_stopped_is_refused(self, pair, service):
+        for _ in range(5):
+            await service.read_a_standby()
+            with standby_reads.paused(pair):
+                started = await service.sign_in()
+                await validate(service.sessions, started.session_token)
+                await service.revoke(started)
+                answer = await refusal(validate(service.sessions, started.session_token))
+            assert answer == REVOKED
+
+    async def test_standby_itself_shows_revoked_session_as_valid(self, pair, service):
+        """So the rig can show a stale read."""
+        started = await service.sign_in()
+        await service.read_a_standby()
+        with standby_reads.paused(pair):
+            await service.revoke(started)
+            is_valid = "SELECT is_valid FROM sessions WHERE id = %s"
+            assert ask(pair.standby, is_valid, started.session.session_id)
+            assert not ask(pair.primary, is_valid, started.session.session_id)
+
+
+class TestRefusedStandbys:
+    """Servers whose positions prove nothing are not read."""
+
+    async def test_standby_of_another_primary_is_not_read(self, settings, pair, tmp_path):
+        with another_standby(pair.primary, tmp_path) as stranger:
+            until(lambda: ask(stranger, "SELECT pg_last_wal_replay_lsn()"))
+            pair.stop_waiting()
+            former = pair.primary
+            pair.promote()
+            # The standby of the former primary is further on another timeline.
+            ask(former, "CREATE TABLE filler AS SELECT generate_series(1, 100000)")
+            position = ask(pair.primary, "SELECT pg_current_wal_insert_lsn()")
+            ahead = "SELECT pg_last_wal_replay_lsn() > %s::pg_lsn + 1000000"
+            until(lambda: ask(stranger, ahead, position))
+            given = reading_standbys(settings, pair)
+            urls = {
+                "url": SecretStr(pair.primary.url()),
+                "standby_url": SecretStr(stranger.url()),
+            }
+            given = given.model_copy(update={"database": given.database.model_copy(update=urls)})
+            async with (
+                run_service(given) as running,
+                grpc.aio.insecure_channel(str(running.addresses[0])) as channel,
+            ):
+                service = Service(running, channel)
+                await service.add_user()
+                standbys = running.components.standbys
+                await eventually(lambda: standbys.problem in {None, "other_primary"})
+                started = await service.sign_in()
+                await validate(service.sessions, started.session_token)
+                assert service.validations["standby"] == 0
+                assert standbys.problem == "other_primary"
+        pair.restore()
+
+    async def test_promoted_standby_is_not_read(self, settings, pair):
+        pair.stop_waiting()
+        given = reading_standbys(settings, pair)
+        urls = {
+            "url": SecretStr(pair.primary.url()),
+            "standby_url": SecretStr(f"{pair.standby.url()}?target_session_attrs=any"),
+        }
+        given = given.model_copy(update={"database": given.database.model_copy(update=urls)})
+        async with (
+            run_service(given) as running,
+            grpc.aio.insecure_channel(str(running.addresses[0])) as channel,
+        ):
+            service = Service(running, channel)
+            await service.add_user()
+            await service.read_a_standby()
+            await asyncio.to_thread(ask, pair.standby, "SELECT pg_promote(true, 60)")
+            started = await service.sign_in()
+            await validate(service.sessions, started.session_token)
+            await service.revoke(started)
+            assert await refusal(validate(service.sessions, started.session_token)) == REVOKED
+            await eventually(lambda: running.components.standbys.problem == "promoted")
+        await asyncio.to_thread(pair.restore)
+
+    async def test_standby_with_one_snapshot_a_transaction_is_not_read(self, settings, pair):
+        """Its second statement would see what the first saw, from before the wait."""
+        options = "options=-cdefault_transaction_isolation%3Drepeatable%5C%20read"
+        given = reading_standbys(settings, pair)
+        urls = {"standby_url": SecretStr(f"{pair.standby.url()}?{options}")}
+        given = given.model_copy(update={"database": given.database.model_copy(update=urls)})
+        async with run_service(given) as running:
+            standbys = running.components.standbys
+            await eventually(lambda: standbys.problem in {None, "isolation"})
+            assert standbys.problem == "isolation"
