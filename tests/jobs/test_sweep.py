@@ -1,25 +1,23 @@
 """Sweeping: rows past their retention are removed in batches, by one sweeper at a time."""
 
 import asyncio
-import contextlib
 import re
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 import structlog
-from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.jobs import sweep as sweeping
 from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.repositories.expired_rows import TOKENS_PER_SESSION, ExpiredRows
+from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 from tamatar_auth.storage.repositories.users import NewUser, UserRepository
 from tamatar_auth.storage.tables import (
     password_attempts,
-    replaced_tokens,
     sessions,
     user_profiles,
     user_tokens,
@@ -88,29 +86,6 @@ def leave(database, user):
             await tx.connection.execute(insert(password_attempts).values(attempt))
 
     return leave
-
-
-@pytest.fixture
-def replace(database):
-    """Add replaced tokens to sessions."""
-
-    async def replace(ids, times):
-        rows = [
-            {"token_digest": uuid4().bytes * 2, "session_id": key}
-            for key in ids
-            for _ in range(times)
-        ]
-        async with database.transaction() as tx:
-            await tx.connection.execute(insert(replaced_tokens), rows)
-
-    return replace
-
-
-@contextlib.contextmanager
-def listening(target, name, listener):
-    event.listen(target, name, listener)
-    yield
-    event.remove(target, name, listener)
 
 
 async def remaining(database, table):
@@ -257,56 +232,14 @@ class TestExpiredRows:
     """The rows that a sweep removes."""
 
     async def test_sweep_removes_sessions_past_retention_only(self, database, settings, add):
-        kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED)
-        await add(EXPIRED, JUST_EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
+        kept = await add(LIVE, REVOKED, REVOKED_AND_EXPIRED, JUST_EXPIRED)
+        await add(EXPIRED, LONG_REVOKED, LONG_REVOKED_AND_EXPIRED)
 
         result = await sweep(database, settings.retention)
 
-        assert result == SweepResult(ended_sessions=2, expired_sessions=2)
+        assert result == SweepResult(ended_sessions=1, expired_sessions=2)
         assert await left(database) == set(kept)
         assert await sweep(database, settings.retention) == SweepResult()
-
-    async def test_sweep_removes_replaced_tokens_of_removed_session(
-        self, database, settings, add, replace
-    ):
-        live, *_ = ids = await add(LIVE, EXPIRED, LONG_REVOKED)
-        await replace(ids, 3)
-
-        await sweep(database, settings.retention)
-
-        async with database.read() as db:
-            kept = await db.connection.execute(select(replaced_tokens.c.session_id))
-        assert kept.scalars().all() == [live] * 3
-
-    async def test_sweep_removes_many_replaced_tokens_in_parts(self, database, add, replace):
-        expired = (ExpiredRows.EXPIRED_SESSIONS, timedelta(0))
-        await replace(await add(EXPIRED, EXPIRED), TOKENS_PER_SESSION + 1)
-        await replace(await add(LIVE, LONG_REVOKED), 1)
-
-        async with database.transaction() as tx:
-            assert not await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
-        assert await remaining(database, replaced_tokens) == 4
-
-        async with database.transaction() as tx:
-            assert await tx.sweeps.purge_replaced_tokens(*expired, limit=2)
-        assert await remaining(database, replaced_tokens) == 2
-
-    @pytest.mark.usefixtures("batches_of_one")
-    async def test_sweep_removes_session_after_its_replaced_tokens(
-        self, database, settings, add, replace
-    ):
-        await replace(await add(EXPIRED), 3 * TOKENS_PER_SESSION)
-        seen = []
-
-        def see(_connection, _cursor, statement, *_):
-            seen.extend(re.findall(r"DELETE FROM (\w+)", statement))
-
-        with listening(database.engine.sync_engine, "before_cursor_execute", see):
-            result = await sweep(database, settings.retention)
-
-        assert result == SweepResult(expired_sessions=1)
-        assert seen[:2] == ["replaced_tokens", "sessions"]  # no revoked session to remove
-        assert seen[2:7] == ["replaced_tokens"] * 4 + ["sessions"]
 
     async def test_sweep_removes_expired_user_tokens_at_once(self, database, settings, leave):
         await leave(timedelta(0))
@@ -330,15 +263,12 @@ class TestExpiredRows:
         assert (await sweep(database, settings.retention)).forgotten_attempts == 0
         assert await remaining(database, password_attempts) == 1
 
-    async def test_retention_of_ended_sessions_is_a_setting(
-        self, database, settings, add, monkeypatch
-    ):
-        monkeypatch.setattr(sweeping, "EXPIRED_SESSION_RETENTION", 4 * DAY)
-        kept = await add(LIVE, EXPIRED, LONG_REVOKED)
+    async def test_retention_of_ended_sessions_is_a_setting(self, database, settings, add):
+        kept = await add(LIVE, REVOKED_AND_EXPIRED, LONG_REVOKED)
         await add(LONG_REVOKED_AND_EXPIRED)
         patient = changed(settings, ended_session_retention=32 * DAY)
 
-        assert await sweep(database, patient.retention) == SweepResult(ended_sessions=1)
+        assert await sweep(database, patient.retention) == SweepResult(expired_sessions=1)
         assert await left(database) == set(kept)
 
     async def test_dry_run_counts_and_removes_nothing(self, database, settings, add, leave):
@@ -349,14 +279,14 @@ class TestExpiredRows:
         result = await sweep(database, settings.retention, dry_run=True, report=lines.append)
 
         assert result == SweepResult(
-            ended_sessions=1, expired_sessions=2, expired_secrets=1, forgotten_attempts=1
+            ended_sessions=1, expired_sessions=1, expired_secrets=1, forgotten_attempts=1
         )
         assert await left(database) == before
         assert await remaining(database, user_tokens) == 1
         assert await remaining(database, password_attempts) == 1
         assert lines == [
             "ended sessions: 1 to remove",
-            "expired sessions: 2 to remove",
+            "expired sessions: 1 to remove",
             "expired secrets: 1 to remove",
             "forgotten attempts: 1 to remove",
         ]
@@ -364,14 +294,14 @@ class TestExpiredRows:
     @pytest.mark.parametrize(
         ("query", "index"),
         [
-            ("EXPLAIN SELECT id FROM sessions WHERE revoked_at <= now()", "idx_session_revoked"),
+            ("EXPLAIN SELECT id FROM sessions WHERE revoked_at <= now()", r"_\d+_revoked_at_idx"),
             (
                 "EXPLAIN SELECT id FROM sessions WHERE is_valid AND expires_at <= now()",
-                "idx_session_expires",
+                r"_\d+_expires_at_idx",
             ),
             (
                 "EXPLAIN SELECT id FROM sessions WHERE last_activity_at <= now()",
-                "idx_session_activity",
+                r"_\d+_last_activity_at_idx",
             ),
             (
                 "EXPLAIN SELECT id FROM users WHERE deleted_at <= now() ORDER BY deleted_at",
@@ -385,10 +315,6 @@ class TestExpiredRows:
                 "EXPLAIN SELECT account FROM password_attempts WHERE last_tried_at <= now()",
                 "idx_password_attempt_tried",
             ),
-            (
-                "EXPLAIN SELECT 1 FROM replaced_tokens WHERE session_id = gen_random_uuid()",
-                "idx_replaced_token_session",
-            ),
         ],
     )
     async def test_sweep_statement_has_an_index(self, database, query, index):
@@ -397,7 +323,7 @@ class TestExpiredRows:
             await tx.connection.execute(text("SET LOCAL enable_sort = off"))
             plan = (await tx.connection.execute(text(query))).scalars().all()
 
-        assert index in "\n".join(plan)
+        assert re.search(index, "\n".join(plan))
 
     async def test_every_kind_of_expired_rows_is_counted_and_removed(
         self, database, add, leave, delete_user
@@ -526,16 +452,13 @@ class TestDeletedUsers:
         assert await user_ids(database) == {user.id, recent}
         assert purged(logs) == [str(old)]
 
-    async def test_purge_removes_every_row_of_user(self, database, purging, delete_user, replace):
+    async def test_purge_removes_every_row_of_user(self, database, purging, delete_user):
         old = await delete_user(30 * DAY, request_id=uuid4())
         await _own_rows(database, old, count=1)
-        async with database.read() as db:
-            ids = (await db.connection.execute(select(sessions.c.id))).scalars().all()
-        await replace(ids, 3)
 
         await sweep(database, purging)
 
-        for table in (users, user_profiles, sessions, replaced_tokens, user_tokens):
+        for table in (users, user_profiles, sessions, user_tokens):
             assert await remaining(database, table) == 0
         assert await remaining(database, password_attempts) == 0
 

@@ -133,10 +133,10 @@ class TestCheck:
                 ("op.create_index('idx_user_created', 'users', ['created_at'], unique=False)"),
             ),
             (
-                "ALTER TABLE sessions DROP CONSTRAINT fk_sessions_user_id_users",
+                "ALTER TABLE user_tokens DROP CONSTRAINT fk_user_tokens_user_id_users",
                 (
-                    "op.create_foreign_key(op.f('fk_sessions_user_id_users'), 'sessions', 'users',"
-                    " ['user_id'], ['id'], ondelete='CASCADE')"
+                    "op.create_foreign_key(op.f('fk_user_tokens_user_id_users'), 'user_tokens',"
+                    " 'users', ['user_id'], ['id'], ondelete='CASCADE')"
                 ),
             ),
         ],
@@ -262,14 +262,17 @@ class TestLocks:
     @pytest.mark.parametrize(
         ("revision", "index"),
         [
-            ("0002", "idx_user_email"),
-            ("0003", "idx_user_live_created"),
-            ("0003", "idx_session_user_created"),
+            ("0003", "idx_user_email"),
+            ("0004", "idx_user_live_created"),
+            ("0004", "idx_session_user_created"),
+            ("0009", "idx_session_activity"),
         ],
     )
     def test_invalid_index_is_built_again(self, migrated_database, revision, index):
+        Migrations(migrated_database).downgrade(revision)
+        before = f"{int(revision) - 1:04}"
         with psycopg.connect(migrated_database) as connection:
-            connection.execute("UPDATE tamatar_auth_version SET version_num = %s", [revision])
+            connection.execute("UPDATE tamatar_auth_version SET version_num = %s", [before])
             connection.execute(
                 "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [index]
             )

@@ -9,10 +9,12 @@ _REPOSITORY = "storage/repositories/sessions.py"
 _ROTATION = "storage/repositories/session_rotation.py"
 _STATE = "storage/repositories/session_state.py"
 _VALIDATION = "storage/session_validation"
+_DAYS = "jobs/session_days.py"
 
 _FAILED_COMMITS = "servicers/test_failed_commits.py::test_call_whose_commit_fails_changes_nothing"
 _ROW_LOCKS = "servicers/test_row_locks.py::TestSignIn::test_session_of_open_sign_in_is_ended_too"
 _SESSIONS = "servicers/test_sessions.py"
+_DROP, _MAKE = (f"jobs/test_session_days.py::{name}" for name in ("TestDrop", "TestMake"))
 _REUSE = "servicers/test_token_reuse.py::TestReuse"
 _VALIDATE = "storage/repositories/test_sessions.py::TestValidate"
 
@@ -201,8 +203,8 @@ MUTANTS = (
     mutant(
         "use_is_recorded_once_a_minute_with_a_short_limit",
         _STATE,
-        '    _idle_limit.op("/", return_type=INTERVAL())(literal_column("4", Integer)),\n',
-        "",
+        "func.least(_literal(IDLE_PRECISION), _part_of_limit(4))",
+        "_literal(IDLE_PRECISION)",
         "servicers/test_idle_sessions.py",
     ),
     mutant(
@@ -281,5 +283,26 @@ MUTANTS = (
         ".where(_of_user, tuple_(*_index_keys) >",
         ".where(tuple_(*_index_keys) >",
         "storage/repositories/test_sessions.py::TestRead",
+    ),
+    mutant(
+        "partition_is_dropped_before_its_day_ends",
+        _DAYS,
+        "day.is_first or not day.is_past or",
+        "day.is_first or",
+        f"{_DROP}::test_day_that_has_not_ended_is_kept",
+    ),
+    mutant(
+        "partition_is_dropped_with_retained_sessions",
+        _DAYS,
+        "return await db.session_days.is_retained(day, retention)",
+        "return False",
+        f"{_DROP}::test_day_with_retained_session_is_kept",
+    ),
+    mutant(
+        "partitions_do_not_reach_a_lifetime_ahead",
+        _DAYS,
+        "ahead=lifetime + MARGIN",
+        "ahead=MARGIN",
+        f"{_MAKE}::test_days_reach_beyond_longest_session",
     ),
 )

@@ -209,8 +209,8 @@ MUTANTS = (
     mutant(
         "sweep_removes_revoked_sessions_as_expired",
         _EXPIRED,
-        "return sessions.c.is_valid & old",
-        "return old",
+        "is_unretained = sessions.c.is_valid |",
+        "is_unretained = true() |",
         f"{_SWEEP}::TestExpiredRows",
     ),
     mutant(
@@ -251,8 +251,8 @@ MUTANTS = (
     mutant(
         "two_sweeps_run_at_once",
         "jobs/sweep.py",
-        "            return None\n        if not await tx.sweeps.purge_replaced_tokens",
-        "            pass\n        if not await tx.sweeps.purge_replaced_tokens",
+        "            return None\n        count = await tx.sweeps.purge",
+        "            pass\n        count = await tx.sweeps.purge",
         f"{_SWEEP}::TestBatches",
     ),
 )

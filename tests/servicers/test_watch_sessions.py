@@ -230,7 +230,8 @@ async def test_repeated_session_end_reaches_watch_once(scene):
     async with watching(scene.sessions) as watch:
         for _ in range(3):
             await revoke(scene)
-        await scene.sql("UPDATE sessions SET expires_at = expires_at + interval '1 day'")
+        # On the same day, so in the same partition.
+        await scene.sql("UPDATE sessions SET expires_at = expires_at + interval '1 microsecond'")
         last = await another_end(scene)
 
         await watch.wait_for(last)
@@ -249,7 +250,10 @@ async def another_end(scene, password=PASSWORD):
     "ended",
     [
         {"is_valid": False, "revoked_at": func.now() - timedelta(days=60)},
-        {"created_at": func.now() - timedelta(days=9), "expires_at": func.now()},
+        {
+            "created_at": func.now() - timedelta(days=9),
+            "expires_at": func.now() - timedelta(days=2),
+        },
     ],
     ids=["revoked", "expired"],
 )

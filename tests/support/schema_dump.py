@@ -12,18 +12,23 @@ _SCHEMA = """
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     LEFT JOIN pg_collation l ON l.oid = a.attcollation AND l.collname <> 'default'
-    WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+      AND a.attnum > 0 AND NOT a.attisdropped
       AND c.relnamespace = 'public'::regnamespace
     UNION ALL
-    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
-    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(t.oid)
+    FROM pg_constraint t JOIN pg_class c ON c.oid = conrelid
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n' AND NOT relispartition
     UNION ALL
-    SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    SELECT tablename, indexname, indexdef
+    FROM pg_indexes JOIN pg_class c ON c.oid = format('%I.%I', schemaname, tablename)::regclass
+    WHERE schemaname = 'public' AND NOT relispartition
 """
 
 _PROGRAMS = """
-    SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid)
-    FROM pg_trigger WHERE NOT tgisinternal
+    SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(pg_trigger.oid)
+    FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+    WHERE NOT tgisinternal AND NOT relispartition
     UNION ALL
     SELECT '', proname, pg_get_functiondef(p.oid)
     FROM pg_proc p JOIN pg_language l ON l.oid = prolang
@@ -33,6 +38,8 @@ _PROGRAMS = """
 
 def schema(url: str, *, programs: bool = True) -> set[tuple[str, str, str]]:
     """Return table, name and definition of everything in a database, as PostgreSQL describes it.
+
+    Partitions are left out.
 
     Without `programs`, triggers and functions are left out.
     """

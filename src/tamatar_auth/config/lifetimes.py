@@ -51,7 +51,7 @@ class RetentionSettings(SettingsGroup):
     ended_sessions: Annotated[Duration, between(timedelta(0), 3650 * _DAY)] = Field(
         default=30 * _DAY, validation_alias="TAMATAR_ENDED_SESSION_RETENTION"
     )
-    """How long a revoked session is kept."""
+    """How long a revoked session is kept at least. It is removed with its partition."""
     deleted_users: Annotated[
         Annotated[Duration, between(_DAY, 3650 * _DAY)] | None, BeforeValidator(empty_as_none)
     ] = Field(default=None, validation_alias="TAMATAR_DELETED_USER_RETENTION")

@@ -45,6 +45,10 @@ class StorageUnavailable(Failure):
     retry_jitter = 1.0
 
 
+class PartitionMissing(StorageUnavailable):
+    """The tables have no partition for the day on which a new session would expire."""
+
+
 class StorageTimedOut(Failure):
     """The deadline of the call passed: the caller's, or else that of the service."""
 

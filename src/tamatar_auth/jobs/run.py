@@ -13,6 +13,7 @@ from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors import Failure
 from tamatar_auth.jobs import seed as seed_job
+from tamatar_auth.jobs import session_days
 from tamatar_auth.jobs import sweep as sweep_job
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.observability.logs import configure_logs
@@ -47,6 +48,8 @@ def sweep(settings: Settings, report: Report, *, dry_run: bool) -> None:
 
     async def run() -> None:
         async with _open_database(settings) as database:
+            if not dry_run:
+                await session_days.make_days(database, settings)
             await sweep_job.sweep(database, settings.retention, dry_run=dry_run, report=report)
 
     uvloop.run(run())

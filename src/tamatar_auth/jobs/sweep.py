@@ -1,12 +1,13 @@
 """The sweep: it removes sessions, one-time tokens, login attempts and users past their retention.
 
-Each batch is a transaction. A lock lets one process of all replicas sweep at a time.
+Sessions that expired on the same day are dropped together. All other rows are removed in batches:
+each batch is a transaction, and a lock lets one process of all replicas sweep at a time.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -16,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.config.lifetimes import RetentionSettings
 from tamatar_auth.errors import Failure
+from tamatar_auth.jobs.session_days import drop_past_days
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.storage import sqlstates
@@ -32,7 +34,6 @@ USER_BATCH_SIZE = 100
 BATCH_TIMEOUT = 60.0
 """Seconds that a batch may take, together with its retries."""
 
-EXPIRED_SESSION_RETENTION = timedelta(0)
 ATTEMPT_RETENTION = timedelta(days=1)
 """How long the attempts on an address without a user are kept after the last one."""
 
@@ -49,6 +50,8 @@ class SweepResult:
     expired_secrets: int = 0
     forgotten_attempts: int = 0
     deleted_users: int = 0
+    dropped_partitions: int = 0
+    """Partitions of sessions, each with all sessions that expired on one day, or on a few."""
     yielded: bool = False
     """Whether the sweep ended early because another process was sweeping."""
 
@@ -61,13 +64,18 @@ async def sweep(
     report: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
     """Remove rows past their retention, or only count them in a dry run."""
-    if not dry_run:
-        return await _remove(database, settings, report)
-    async with database.read() as db:
-        counts = await db.sweeps.count(_retention(database, settings))
-    for kind, count in counts.items():
-        report(f"{_label(kind)}: {count} to remove")
-    return _result(counts)
+    if dry_run:
+        async with database.read() as db:
+            counts = await db.sweeps.count(_retention(database, settings))
+        for kind, count in counts.items():
+            report(f"{_label(kind)}: {count} to remove")
+        result = _result(counts)
+    else:
+        result = await _remove(database, settings, report)
+    if result.yielded:
+        return result
+    dropped = await drop_past_days(database, settings.ended_sessions, report, dry_run=dry_run)
+    return replace(result, dropped_partitions=dropped)
 
 
 async def sweep_periodically(database: Database, settings: RetentionSettings) -> None:
@@ -124,8 +132,6 @@ async def _remove_batch(
     async with database.transaction() as tx:
         if not await tx.sweeps.try_lock():
             return None
-        if not await tx.sweeps.purge_replaced_tokens(kind, retention, limit=BATCH_SIZE):
-            return 0, False
         count = await tx.sweeps.purge(kind, retention, limit=BATCH_SIZE)
     return count, count < BATCH_SIZE
 
@@ -149,7 +155,7 @@ def _retention(database: Database, settings: RetentionSettings) -> Mapping[Expir
     """Return how long each kind of rows is kept. Kinds without a limit are left out."""
     kept = {
         ExpiredRows.ENDED_SESSIONS: settings.ended_sessions,
-        ExpiredRows.EXPIRED_SESSIONS: EXPIRED_SESSION_RETENTION,
+        ExpiredRows.EXPIRED_SESSIONS: settings.ended_sessions,
         ExpiredRows.IDLE_SESSIONS: database.idle_limit,
         ExpiredRows.EXPIRED_SECRETS: timedelta(0),
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,

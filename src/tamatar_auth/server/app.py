@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from tamatar_auth.config.settings import Settings
+from tamatar_auth.jobs.session_days import keep_days_ahead, try_to_make_days
 from tamatar_auth.jobs.sweep import sweep_periodically
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.observability.unhandled_errors import UnhandledErrors
@@ -44,6 +45,7 @@ async def start(settings: Settings, telemetry: Telemetry = NO_TELEMETRY) -> Runn
         raise
     await server.start()
     await health_server.start()
+    await try_to_make_days(components.database, settings)  # the lifetime may be longer now
     await components.database_monitor.check()
     return RunningService(settings, components, server, addresses, health_server, health_address)
 
@@ -103,6 +105,7 @@ def _start_background_tasks(service: RunningService) -> Sequence[asyncio.Task[No
         asyncio.create_task(service.wait_for_failure(), name="watch gRPC"),
         asyncio.create_task(components.database_monitor.run(), name="watch the database"),
         asyncio.create_task(sweep_periodically(database, service.settings.retention), name="sweep"),
+        asyncio.create_task(keep_days_ahead(database, service.settings), name="partitions"),
         asyncio.create_task(components.connections.guard_memory(), name="guard memory"),
         asyncio.create_task(components.activity.run_forever(database), name="activity"),
         *(

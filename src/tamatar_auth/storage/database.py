@@ -21,6 +21,7 @@ from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRowsRepository
 from tamatar_auth.storage.repositories.login_attempts import LoginAttemptRepository
 from tamatar_auth.storage.repositories.profiles import ProfileRepository
+from tamatar_auth.storage.repositories.session_days import SessionDayRepository
 from tamatar_auth.storage.repositories.session_rotation import RotationRepository
 from tamatar_auth.storage.repositories.sessions import SessionRepository
 from tamatar_auth.storage.repositories.user_export import ExportRepository
@@ -50,6 +51,7 @@ class Scope:
         self.user_lists = UserListRepository(connection)
         self.profiles = ProfileRepository(connection)
         self.sessions = SessionRepository(connection, idle_limit)
+        self.session_days = SessionDayRepository(connection)
         self.rotations = RotationRepository(connection, idle_limit)
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)

@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import (
     ConstraintViolated,
+    PartitionMissing,
     StorageTimedOut,
     StorageUnavailable,
     StoredAlready,
@@ -23,7 +24,6 @@ CONSTRAINTS: dict[str, type[Failure]] = {
     "uq_users_username_live": UsernameTaken,
     # Calls with one request id wait for each other, so only a call without the lock meets it.
     "uq_users_request_id": TransactionConflict,
-    "fk_sessions_user_id_users": UserNotFound,
     "fk_user_profiles_user_id_users": UserNotFound,
     "fk_user_tokens_user_id_users": UserNotFound,
     "fk_password_attempts_user_id_users": InvalidCredentials,
@@ -73,6 +73,10 @@ STALE_STATEMENTS = frozenset({"26000", "42P05"})
 _PLAN_CHECK = "RevalidateCachedQuery"
 """The function of PostgreSQL that finds that the columns of a prepared statement have changed.
 Its SQLSTATE is that of any feature that is not supported."""
+
+_PARTITION_SEARCH = "ExecFindPartition"
+"""The function of PostgreSQL that finds that no partition takes a row. Its SQLSTATE is that of a
+violated check."""
 
 CANCELLED_WAITS = frozenset({"55P03", "57014"})
 """A wait ended early: by a timeout, by the deadline of the call or by an operator."""
@@ -135,8 +139,13 @@ def _failure_class(error: psycopg.Error) -> type[Failure] | None:
     violated = error.diag.constraint_name
     if violated in CONSTRAINTS and state[:2] == "23":
         return CONSTRAINTS[violated]
+    return _special_class(error) or SQLSTATES.get(state) or SQLSTATE_CLASSES.get(state[:2])
+
+
+def _special_class(error: psycopg.Error) -> type[Failure] | None:
+    """Return the failure of an error whose SQLSTATE has several meanings."""
     if isinstance(error, StatementTimedOutError):
         return StorageTimedOut
     if is_stale_statement(error):
         return TransactionConflict
-    return SQLSTATES.get(state) or SQLSTATE_CLASSES.get(state[:2])
+    return PartitionMissing if error.diag.source_function == _PARTITION_SEARCH else None

@@ -111,18 +111,20 @@ user_profiles = Table("user_profiles", metadata, UserProfileColumns)
 
 
 class SessionColumns(TypedColumns):
-    """Sessions, live and ended. The table stores a token's SHA-256, never the token."""
+    """Sessions in partitions by day of expiry. The table stores a token's SHA-256, never the token.
+
+    A trigger of `users` deletes them. A foreign key would lock `users` for each new partition.
+    """
 
     id: Named[UUID] = Column(Uuid, primary_key=True)
-    user_id: Named[UUID] = Column(Uuid, ForeignKey("users.id", ondelete="CASCADE"))
+    user_id: Named[UUID] = Column(Uuid)
     token_digest: Named[bytes] = Column(LargeBinary)
     is_valid: Named[bool] = Column(server_default=true())
     created_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
-    expires_at: Named[datetime] = Column(_MOMENT)
+    expires_at: Named[datetime] = Column(_MOMENT, primary_key=True)
     last_activity_at: Named[datetime] = Column(_MOMENT, server_default=func.now())
     revoked_at: Named[datetime | None] = Column(_MOMENT)
-    # The previous token, which works for a short time after its replacement, and the nonce
-    # that derives the present token from it.
+    # The previous token, which works for a short time, and the nonce that derives the present one.
     previous_digest: Named[bytes | None] = Column(LargeBinary)
     rotation_nonce: Named[bytes | None] = Column(LargeBinary)
     rotated_at: Named[datetime | None] = Column(_MOMENT)
@@ -137,10 +139,9 @@ sessions = Table(
     CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
     CheckConstraint("is_valid = (revoked_at IS NULL)", name="revoked_is_invalid"),
     CheckConstraint("expires_at > created_at", name="expires_after_creation"),
-    Index("uq_sessions_token_digest", "token_digest", unique=True),
+    Index("uq_sessions_token_digest", "token_digest", "expires_at", unique=True),
     Index(
-        "uq_sessions_previous_digest",
-        "previous_digest",
+        *("uq_sessions_previous_digest", "previous_digest", "expires_at"),
         unique=True,
         postgresql_where=text("previous_digest IS NOT NULL"),
     ),
@@ -152,14 +153,17 @@ sessions = Table(
     Index("idx_session_activity", "last_activity_at", postgresql_using="brin"),
     # Only for the sweep, and only of revoked sessions, so that validation never writes it.
     Index("idx_session_revoked", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
+    postgresql_partition_by="RANGE (expires_at)",
 )
 
 
 class ReplacedTokenColumns(TypedColumns):
-    """The replaced tokens of sessions. Validation never reads them."""
+    """The replaced tokens of sessions, in the same partitions. Validation never reads them."""
 
     token_digest: Named[bytes] = Column(LargeBinary, primary_key=True)
-    session_id: Named[UUID] = Column(Uuid, ForeignKey("sessions.id", ondelete="CASCADE"))
+    session_id: Named[UUID] = Column(Uuid)
+    # That of the session. Releases before revision 0011 do not set it.
+    expires_at: Named[datetime] = Column(_MOMENT, primary_key=True, server_default="-infinity")
 
 
 replaced_tokens = Table(
@@ -167,8 +171,7 @@ replaced_tokens = Table(
     metadata,
     ReplacedTokenColumns,
     CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
-    # For the cascade from sessions.
-    Index("idx_replaced_token_session", "session_id"),
+    postgresql_partition_by="RANGE (expires_at)",
 )
 
 

@@ -13,6 +13,7 @@ import typer
 
 from tamatar_auth.cli.formats import TextFormat, TextOption
 from tamatar_auth.cli.local.healthcheck import check_health, tls_files_at
+from tamatar_auth.cli.local.partitions import examine_partitions
 from tamatar_auth.cli.local.scheduler import uses_autogroups
 from tamatar_auth.cli.output import print_json
 from tamatar_auth.cli.tables import print_table
@@ -57,8 +58,8 @@ class Finding(NamedTuple):
 def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
     """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
-    The checks cover settings, password keys, grpcio, callers, certificate, database, clock, tables
-    and ports.
+    The checks cover settings, password keys, grpcio, callers, certificate, database, clock, tables,
+    partitions and ports.
     """
     findings = examine()
     rows = [(each.label, each.subject, each.text) for each in findings]
@@ -229,6 +230,8 @@ def _tables(settings: Settings) -> Iterator[Finding]:
         yield Finding("tables", ok=False, text="not up to date; run `tamatar-auth migrate up`")
     else:
         yield Finding("tables", ok=True, text=f"at revision {status.current}")
+        reach = examine_partitions(libpq_url(settings.database), settings.sessions.lifetime)
+        yield Finding("partitions", ok=True, text=reach[0], is_warning=not reach[1])
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

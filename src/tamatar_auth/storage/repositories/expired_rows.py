@@ -6,21 +6,18 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, select, true, tuple_
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.repositories import Repository, any_of, limit_literal
+from tamatar_auth.storage.repositories.session_days import first_partition_end
 from tamatar_auth.storage.repositories.session_state import unused_for
 from tamatar_auth.storage.tables import (
     password_attempts,
-    replaced_tokens,
     sessions,
     user_tokens,
     users,
 )
-
-TOKENS_PER_SESSION = 10
-"""Replaced tokens that a batch removes, for each of its sessions."""
 
 
 class ExpiredRows(Enum):
@@ -53,9 +50,15 @@ _RETAINED_SINCE: Mapping[ExpiredRows, Column[Any]] = {
     ExpiredRows.DELETED_USERS: users.c.deleted_at,
 }
 
-# A lock of the transaction, because a pooler may lend the connection to another client.
+# A lock of the transaction, because a pooler may lend the connection to another client. The
+# transaction finds each row by an index: the planner overestimates a look into one partition of
+# many, and would rather read all sessions for each batch.
 _try_lock = select(
-    func.pg_try_advisory_xact_lock(LOCK_NAMESPACE, AdvisoryLock.SWEEP)
+    func.pg_try_advisory_xact_lock(LOCK_NAMESPACE, AdvisoryLock.SWEEP),
+    *(
+        func.set_config(f"enable_{method}", "off", true())
+        for method in ("hashjoin", "mergejoin", "seqscan")
+    ),
 ).execution_options(summary="SELECT")
 
 
@@ -64,7 +67,7 @@ class ExpiredRowsRepository(Repository):
 
     async def try_lock(self) -> bool:
         """Lock the sweep until the transaction ends; return False if another process holds it."""
-        return bool((await self._connection.execute(_try_lock)).scalar_one())
+        return bool((await self._connection.execute(_try_lock)).one()[0])
 
     async def count(self, retention: Mapping[ExpiredRows, timedelta]) -> Mapping[ExpiredRows, int]:
         """Count the rows past their retention, by kind."""
@@ -80,18 +83,6 @@ class ExpiredRowsRepository(Repository):
         statement = select(*counts).execution_options(summary=summary)
         found = (await self._connection.execute(statement)).one()
         return dict(zip(retention, found, strict=True))
-
-    async def purge_replaced_tokens(
-        self, kind: ExpiredRows, retention: timedelta, *, limit: int
-    ) -> bool:
-        """Remove replaced tokens of the sessions that `purge` removes next.
-
-        Return False if some are left. A session that was refreshed often has thousands of
-        them, and a statement that removes all with the session could take too long.
-        """
-        if kind.table is not sessions:
-            return True
-        return await self._purge_tokens_of(_batch(kind, retention, limit), {}, limit)
 
     async def purge(self, kind: ExpiredRows, retention: timedelta, *, limit: int) -> int:
         """Remove up to `limit` rows that are past their retention, and return how many.
@@ -118,41 +109,18 @@ class ExpiredRowsRepository(Repository):
         return [row.id for row in found]
 
     async def purge_sessions_of(self, user_ids: Sequence[UUID], *, limit: int) -> bool:
-        """Remove sessions of users with their replaced tokens. Return False if some are left."""
+        """Remove sessions of users. Return False if some are left."""
+        key = tuple_(*sessions.primary_key.columns)
         batch = (
-            select(sessions.c.id)
+            select(*sessions.primary_key.columns)
             .where(any_of(sessions.c.user_id, "user_ids"))
-            .order_by(sessions.c.id)
             .limit(limit_literal(limit))
         )
-        values = {"user_ids": list(user_ids)}
-        if not await self._purge_tokens_of(batch, values, limit):
-            return False
         removed = await self._connection.execute(
-            delete(sessions)
-            .where(sessions.c.id.in_(batch))
-            .execution_options(summary="DELETE sessions"),
-            values,
+            delete(sessions).where(key.in_(batch)).execution_options(summary="DELETE sessions"),
+            {"user_ids": list(user_ids)},
         )
         return removed.rowcount < limit
-
-    async def _purge_tokens_of(
-        self, batch: Select[Any], values: Mapping[str, object], limit: int
-    ) -> bool:
-        """Remove replaced tokens of up to `limit` sessions. Return False if some are left."""
-        token_limit = limit * TOKENS_PER_SESSION
-        tokens = (
-            select(replaced_tokens.c.token_digest)
-            .where(replaced_tokens.c.session_id.in_(batch))
-            .limit(limit_literal(token_limit))
-        )
-        removed = await self._connection.execute(
-            delete(replaced_tokens)
-            .where(replaced_tokens.c.token_digest.in_(tokens))
-            .execution_options(summary="DELETE replaced_tokens"),
-            values,
-        )
-        return removed.rowcount < token_limit
 
 
 def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
@@ -169,15 +137,20 @@ def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
 def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement[bool]:
     """Return the condition for rows past their retention.
 
-    A revoked session is kept as an ended one, even after it would have expired. The attempts
-    of a user are kept until its password is right or reset.
+    Expired sessions are dropped with their partition, except those of the first one. There a
+    revoked session is kept as an ended one, even after it would have expired. The attempts of a
+    user are kept until its password is right or reset.
     """
     old = kind.retained_since <= func.now() - retention
+    expires_at = sessions.c.expires_at
     match kind:
+        case ExpiredRows.ENDED_SESSIONS:
+            return old & (expires_at > func.now())
         case ExpiredRows.EXPIRED_SESSIONS:
-            return sessions.c.is_valid & old
+            is_unretained = sessions.c.is_valid | (sessions.c.revoked_at <= func.now() - retention)
+            return (expires_at <= func.now()) & (expires_at < first_partition_end) & is_unretained
         case ExpiredRows.IDLE_SESSIONS:
-            return sessions.c.is_valid & unused_for(retention)
+            return sessions.c.is_valid & unused_for(retention) & (expires_at > func.now())
         case ExpiredRows.FORGOTTEN_ATTEMPTS:
             return password_attempts.c.user_id.is_(None) & old
         case _:

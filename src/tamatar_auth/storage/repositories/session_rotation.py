@@ -81,8 +81,8 @@ _rotate_session = (
 _add_replaced_token = (
     insert(replaced_tokens)
     .from_select(
-        ["token_digest", "session_id"],
-        select(_rotate_session.c.previous_digest, _rotate_session.c.session_id),
+        ["token_digest", "session_id", "expires_at"],
+        select(*_rotate_session.c["previous_digest", "session_id", "session_expires_at"]),
     )
     .cte("remembered")
 )

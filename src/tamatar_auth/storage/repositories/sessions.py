@@ -63,10 +63,11 @@ _all_of_user = select(*SESSION_COLUMNS).where(_of_user).subquery("found")
 _index_keys = (sessions.c.is_valid, sessions.c.expires_at)
 # Materialized, because a scan in the order of a list could pass all ended sessions first. The
 # number of live sessions is bounded. The row comparison fits idx_session_user_valid: other forms
-# let the planner read the unexpired sessions of all users.
+# let the planner read the unexpired sessions of all users. `is_unended` skips the partitions of
+# past days.
 _live_of_user = (
     select(*SESSION_COLUMNS)
-    .where(_of_user, tuple_(*_index_keys) > tuple_(true(), func.now()), is_in_use)
+    .where(_of_user, tuple_(*_index_keys) > tuple_(true(), func.now()), is_unended, is_in_use)
     .order_by(*_index_keys)
     .cte("found")
     .prefix_with("MATERIALIZED")
@@ -94,7 +95,7 @@ _insert = (
 )
 _by_id = (
     select(*SESSION_COLUMNS)
-    .join_from(sessions, users)
+    .join_from(sessions, users, users.c.id == sessions.c.user_id)
     .where(sessions.c.id == bindparam("session_id"), users.c.deleted_at.is_(None))
     .execution_options(summary="SELECT sessions")
 )
@@ -114,12 +115,14 @@ _end_of_user = end_sessions.where(
     _of_user, is_unended, sessions.c.id.is_distinct_from(bindparam("except_id", type_=Uuid))
 ).returning(is_in_use)
 _end_excess = end_sessions.where(
+    _of_user,  # so that the plan joins two short lists, and skips the partitions of past days
+    is_unended,
     sessions.c.id.in_(
         select(sessions.c.id)
         .where(_of_user, live)
         .order_by(sessions.c.created_at.desc(), sessions.c.id.desc())
         .offset(bindparam("kept", type_=Integer))
-    )
+    ),
 )
 _revoke = (
     update(sessions)
@@ -139,7 +142,10 @@ class SessionRepository(Repository):
         self._idle_limit = idle_limit
 
     async def add(self, new: NewSession, lifetime: timedelta) -> SessionRow:
-        """Add a session that expires after `lifetime`. A constraint raises `UserNotFound`."""
+        """Add a session that expires after `lifetime`.
+
+        The transaction holds a lock on the user's row, so that no purge overlooks the session.
+        """
         values = {name: getattr(new, name) for name in NewSession.__dataclass_fields__}
         added = await self._connection.execute(_insert, {**values, "lifetime": lifetime})
         return SessionRow._make(added.one())
