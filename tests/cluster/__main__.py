@@ -19,6 +19,7 @@ from tests.support.commands import ROOT
 LOGS = ROOT / "build/cluster"
 """The logs of all programs, if a promise was broken."""
 
+DEFAULT = [fault.name for fault in FAULTS.values() if fault.is_default]
 WATCHDOG = Path("/dev/watchdog")
 NOT_POSSIBLE = 77
 """The exit status if the rig cannot run here."""
@@ -59,7 +60,7 @@ async def try_fault(rig: Rig, fault: Fault, runs: int, seconds: float) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Parse the arguments, and run in namespaces of its own."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="names, with commas between")
+    parser.add_argument("--faults", default=",".join(DEFAULT), help="names, with commas between")
     parser.add_argument("--runs", type=int, default=1, help="how often each is tried")
     parser.add_argument("--seconds", type=float, default=10, help="how long each lasts")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -80,6 +80,19 @@ class Node:
         log = self.folder / "patroni.log"
         self.patroni = Process(command, log, **node_environment(name))
 
+    def patronictl(self, *arguments: str) -> None:
+        """Run patronictl on the machine."""
+        command = inside(self.name, BIN / "patronictl", "-c", DEPLOYED / "patroni.yml", *arguments)
+        ended = subprocess.run(
+            command,
+            env=environment(node_environment(self.name)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
     def postgres_pids(self) -> list[int]:
         """Return the processes of PostgreSQL, its postmaster first."""
         try:

@@ -129,11 +129,6 @@ class Rig:
         await until(is_everywhere)
         return {name: before.get(name) for name in settings}
 
-    async def order(self, node: Node, path: str, **body: Any) -> None:
-        """Request an action of Patroni, as `patronictl` does."""
-        asked = partial(api.request, node.name, api.PATRONI, path, method="POST", timeout=60)
-        await asyncio.to_thread(asked, **body)
-
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Rig]:

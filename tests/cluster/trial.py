@@ -40,6 +40,7 @@ class Trial:
         """Call, inject the fault, repair it, and judge the results."""
         settings = self._fault.settings
         before = await self._rig.configure(**settings) if settings else {}
+        await self._rig.until_whole()
         database = self._database = await self._rig.new_database()
         urls = await self._rig.service_urls(database)
         self._services = [Service(folder, url) for url in urls.values()]
@@ -65,7 +66,8 @@ class Trial:
 
     async def _disturb(self, _: SharedState, calling: "asyncio.Future[list[None]]") -> None:
         await asyncio.sleep(WARM_UP)
-        scene = Scene(self._rig, self._services, await self._rig.leader(), self._seconds)
+        leader = await self._rig.leader()
+        scene = Scene(self._rig, self._services, self._history, leader, self._seconds)
         began = time.monotonic()
         await self._fault.inject(scene)
         repaired = time.monotonic()

@@ -66,6 +66,7 @@ NOT_RUN = {
         "docs/operate/deploying.md",
         "cd /etc/tamatar-auth",
     ): "there is no systemd where the tests run",
+    ("docs/operate/deploying.md", "patroni --validate"): "tests/cluster checks and runs the files",
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
     ("docs/operate/deploying.md", "kubectl port-forward "): "there is no cluster here either",
     ("docs/operate/operations.md", "pool_mode = "): "tests/support/pgbouncer.py writes one",

@@ -22,6 +22,7 @@ from tamatar_auth.workers.supervisor import STOP_MARGIN_SECONDS
 from tests.support.commands import BIN, ROOT, is_served, run, serving, tamatar
 from tests.support.databases import TEMPLATE
 from tests.support.deploy_files import (
+    DEPLOY,
     KUBERNETES,
     alerts,
     anchors,
@@ -330,3 +331,26 @@ class TestMonitoring:
             assert page == f"{REPOSITORY}/blob/main/docs/operate/incidents.md"
             assert anchor in anchors(linked_file(ROOT, page).read_text()), rule["alert"]
             assert rule["labels"]["severity"] in {"page", "warn"}
+
+
+class TestPatroni:
+    """deploy/patroni/, which tests/cluster runs."""
+
+    SETTINGS = yaml.safe_load((DEPLOY / "patroni/patroni.yml").read_text())["bootstrap"]["dcs"]
+
+    def test_lock_of_leader_outlives_its_retries(self):
+        """Patroni's own rule; it replaces values that break it."""
+        dcs = self.SETTINGS
+
+        assert dcs["ttl"] >= dcs["loop_wait"] + 2 * dcs["retry_timeout"]
+
+    def test_acknowledged_writes_are_on_a_standby(self):
+        names = ("synchronous_mode", "synchronous_mode_strict", "failsafe_mode")
+
+        assert [self.SETTINGS[name] for name in names] == [True] * 3
+
+    def test_proxy_leaves_machines_without_patroni(self):
+        text = (DEPLOY / "patroni/haproxy.cfg").read_text()
+
+        assert "option httpchk OPTIONS /primary\n" in text
+        assert "on-marked-down shutdown-sessions" in text

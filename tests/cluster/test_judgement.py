@@ -1,0 +1,66 @@
+"""The judgement of runs on the cluster, applied to histories written by hand."""
+
+from dataclasses import replace
+
+from tests.chaos.evidence import Evidence, Stored
+from tests.chaos.history import History, Watch
+from tests.chaos.rules import Promise
+from tests.chaos.test_rules import BEGINNING, SESSION, USER, ok
+from tests.chaos.watchers import LATEST
+from tests.cluster.judgement import BOUND, Moments, judge
+
+PROMOTED = 100.0
+SPLIT = Moments(80.0, PROMOTED, 120.0, 121.0, leaves_primary=True)
+ENDED = ok("RevokeSession", 101, 102, session="s")
+
+
+def judged(*calls, moments=SPLIT, watches=()):
+    """Return the judgement of a history in which Ada's session was revoked."""
+    history = History([*BEGINNING, ENDED, *calls], watches=list(watches))
+    stored = Stored({"ada": USER}, {"s": replace(SESSION, is_valid=False)})
+    return judge(Evidence(history, stored), moments)
+
+
+def validated(began):
+    return ok("ValidateSession", began, began + 0.1, session="s", token="t")
+
+
+class TestBound:
+    """Answers of an old primary after a promotion."""
+
+    def test_answer_within_bound_is_no_violation(self):
+        judgement = judged(validated(PROMOTED + BOUND - 1))
+
+        assert judgement.violations == []
+        assert judgement.stale == [BOUND - 1]
+
+    def test_answer_after_bound_is_violation(self):
+        judgement = judged(validated(PROMOTED + BOUND + 1))
+
+        assert judgement.counts == {Promise.ENDED: 1}
+
+    def test_answer_without_old_primary_is_violation(self):
+        whole = replace(SPLIT, leaves_primary=False)
+
+        assert judged(validated(103), moments=whole).counts == {Promise.ENDED: 1}
+
+
+class TestDeafWatches:
+    """Watches that stay open and report nothing."""
+
+    def test_watch_open_for_too_long_is_violation(self):
+        deaf = Watch(50, ended=ENDED.ended + LATEST + 1)
+
+        assert judged(watches=[deaf]).counts == {Promise.NOTIFIED: 1}
+
+    def test_watch_that_ends_in_time_is_no_violation(self):
+        assert judged(watches=[Watch(50, ended=ENDED.ended + 1)]).violations == []
+
+    def test_watch_that_received_the_end_is_no_violation(self):
+        assert judged(watches=[Watch(50, {"s"}, ended=500)]).violations == []
+
+
+def test_gap_is_the_longest_time_without_a_write():
+    judgement = judged(ok("UpdateUser", 105, 106, value="x"))
+
+    assert judgement.gap_of_writes(0) == ENDED.ended - SPLIT.began
