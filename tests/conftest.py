@@ -22,7 +22,7 @@ from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import limits, pooler
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
-from tamatar_auth.storage.session_events import listener
+from tamatar_auth.storage.session_events import feed, listener
 from tamatar_auth.storage.session_validation import validator
 from tamatar_auth.storage.session_validation.batch_loader import BatchLoader
 from tamatar_auth.storage.tables import metadata
@@ -55,6 +55,7 @@ CONSTANTS = {
     for module, name in (
         *((limits, name) for name in CONNECTION_LIMITS),
         (database_monitor, "CHECK_TIMEOUT"),
+        (feed, "STALENESS_LIMIT"),
         (listener, "CHECK_TIMEOUT"),
         (password_check, "CANCELLED_RESERVATION_TIMEOUT"),
         (password_check, "RESERVATION_WAIT"),

@@ -128,8 +128,6 @@ def goes_on_after_a_gap() -> None:
 
     def kept(self: Any, listener: Any) -> None:
         if self._listener is listener:
-            listener.is_live = False
-            listener.decided.set()
             self._listener = None if self._is_closed else _Listener(self._listen)
         if self._listener is not None:
             self._listener.subscribers = listener.subscribers

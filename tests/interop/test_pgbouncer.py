@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import structlog
 
+from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server.app import run_service
@@ -13,6 +14,7 @@ from tests.server.test_app import NOT_SERVING, channel_to, is_serving, said, sta
 from tests.support.calls import ada, sign_in, validate, verify
 from tests.support.commands import tamatar
 from tests.support.pgbouncer import PgBouncer
+from tests.support.session_watchers import End, watching
 from tests.support.waiting import PATIENCE, eventually
 
 ADVICE = "use PgBouncer 1.24 or newer with max_prepared_statements=200, or pool_mode=session"
@@ -48,6 +50,14 @@ async def make_calls(service, channel):
     for _ in range(8):
         started = await asyncio.gather(*(sessions.CreateSession(sign_in()) for _ in range(4)))
         await asyncio.gather(*(validate(sessions, each.session_token) for each in started))
+
+
+async def watch_an_end(sessions):
+    started = await sessions.CreateSession(sign_in())
+    session_id = started.session.session_id
+    async with watching(sessions) as watch:
+        await sessions.RevokeSession(RevokeSessionRequest(session_id=session_id))
+        await watch.wait_for(End(started.user.user_id, session_id))
 
 
 class TestLosesStatements:
@@ -94,3 +104,4 @@ class TestKeepsStatements:
             ):
                 await eventually(lambda: is_serving(channel))
                 await make_calls(service, channel)
+                await watch_an_end(SessionServiceStub(channel))

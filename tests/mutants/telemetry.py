@@ -93,7 +93,7 @@ MUTANTS = (
     mutant(
         "statements_of_the_listener_are_not_observed",
         "storage/session_events/listener.py",
-        "with connection.observed(statement):",
+        "with connection.observed(_BEGIN_SQL):",
         "with contextlib.nullcontext():",
         "storage/session_events/test_feed.py::TestStreams::"
         "test_statements_of_listener_are_observed",

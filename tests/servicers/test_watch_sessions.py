@@ -19,7 +19,6 @@ from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers import sessions as session_servicer
-from tamatar_auth.storage.session_events import listener
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tests.server.test_app import channel_to
 from tests.support.calls import (
@@ -37,13 +36,6 @@ from tests.support.session_watchers import End, watching
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording
 from tests.support.waiting import eventually
-
-
-@pytest.fixture(autouse=True)
-def _patient_listener(monkeypatch):
-    """Allow PostgreSQL to answer the listener slowly."""
-    monkeypatch.setattr(listener, "CHECK_TIMEOUT", 30)
-
 
 BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
 

@@ -22,8 +22,8 @@ class DatabaseSettings(SettingsGroup):
     listener_url: DatabaseUrl = Field(
         default=None, validation_alias="TAMATAR_LISTENER_DATABASE_URL"
     )
-    """The URL of the same database without a pooler in between, for the connection that listens for
-    ended sessions. TAMATAR_DATABASE_URL unless set."""
+    """Another URL of the same database, such as one without a pooler, for the connection that reads
+    the ends of sessions. TAMATAR_DATABASE_URL, which may lead through a pooler, unless set."""
     standby_url: DatabaseUrl = Field(default=None, validation_alias="TAMATAR_STANDBY_DATABASE_URL")
     """The URL of standbys of the same database, several hosts or a proxy to them. Sessions are
     validated there, as fresh as on the primary. Without it the primary is read."""

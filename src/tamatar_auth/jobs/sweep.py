@@ -119,7 +119,16 @@ async def _remove(
             removed[kind] += count
             if count or is_done:
                 report(f"{_label(kind)}: {removed[kind]} removed")
+    await _remove_session_ends(database)
     return _result(removed)
+
+
+async def _remove_session_ends(database: Database) -> None:
+    """Remove the rows for watchers that pile up while there is none."""
+    count = BATCH_SIZE
+    while count == BATCH_SIZE:
+        async with database.statements() as db:
+            count = await db.sweeps.remove_session_ends(limit=BATCH_SIZE)
 
 
 async def _remove_batch(

@@ -12,6 +12,7 @@ from tamatar_auth.server.connections import Connections
 from tamatar_auth.server.credential_files import CredentialFiles
 from tamatar_auth.server.database_monitor import DatabaseMonitor
 from tamatar_auth.servicers.health import HealthServicer
+from tamatar_auth.servicers.messages import ends_message
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.connect import standby_settings
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
@@ -107,7 +108,7 @@ def _create_storage(
     )
     dedicated_pool = DedicatedPool(settings.database, observer, MAX_CONNECTIONS, orphaned)
     session_feed = SessionEndFeed(
-        settings.database, orphaned, telemetry.meter, observer.observe_text
+        settings.database, ends_message, orphaned, telemetry.meter, observer.observe_text
     )
     on_read_only(engine, dedicated_pool.invalidate)
     on_read_only(engine, session_feed.disconnect)

@@ -24,7 +24,7 @@ from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.sessions import SessionRow
 from tamatar_auth.storage.repositories.user_import import ImportedUser
 from tamatar_auth.storage.repositories.users import UserRow
-from tamatar_auth.storage.session_events.subscriber import SessionEnd
+from tamatar_auth.storage.session_events.listener import SessionEnd
 from tamatar_auth.storage.session_validation.statement import ValidatedRow
 
 _MICROSECONDS_PER_SECOND, _POSTGRESQL_EPOCH = 1_000_000, 946_684_800

@@ -168,7 +168,7 @@ class SessionServicer(SessionServiceServicer):
         async with self._session_feed.subscribe() as subscriber:
             yield ends_message()
             while True:
-                yield ends_message(await subscriber.next_batch(KEEPALIVE_INTERVAL))
+                yield await subscriber.next_message(KEEPALIVE_INTERVAL) or ends_message()
 
     async def _start_session(
         self, tx: Scope, request: pb.CreateSessionRequest, user_id: UUID, token: SessionToken

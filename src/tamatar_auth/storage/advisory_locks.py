@@ -8,13 +8,8 @@ class AdvisoryLock(IntEnum):
 
     MIGRATION = 1
     SWEEP = 2
+    SESSION_ENDS = 3
 
-
-LISTENER_NAMESPACE = 0x746D7465
-"""The first number of the listeners' shared locks. Triggers check for them before they notify."""
-
-LISTENER_LOCKS = 64
-"""The number of those locks: transactions that end sessions seldom meet in the same one."""
 
 LOCK_NAMESPACE = 0x746D7472
 """The first number of our locks, which no other program of the database uses."""

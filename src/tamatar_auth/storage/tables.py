@@ -9,17 +9,12 @@ from uuid import UUID
 
 from sqlalchemy import Named, TypedColumns, false, func, text, true
 from sqlalchemy.dialects.postgresql import INET
-from sqlalchemy.schema import CheckConstraint, Column, ForeignKey, Index, MetaData, Table
+from sqlalchemy.schema import CheckConstraint, Column, ForeignKey, Index, Table
 from sqlalchemy.types import DateTime, Integer, LargeBinary, String, Uuid
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
+from tamatar_auth.storage.metadata import new_metadata
+
+metadata = new_metadata()
 
 VERSION_TABLE = "tamatar_auth_version"
 """The table that holds the revision of the tables."""

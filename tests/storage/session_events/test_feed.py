@@ -1,9 +1,10 @@
-"""The listener of session ends: a lost or doubtful connection interrupts all watches."""
+"""The listener of session ends: a lost or late connection interrupts all watches."""
 
 import asyncio
 import contextlib
 from datetime import timedelta
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import grpc
 import psycopg
@@ -16,16 +17,20 @@ from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.interceptors import base
+from tamatar_auth.jobs.sweep import sweep
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.telemetry import Telemetry
 from tamatar_auth.server import lifecycle
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.session_events import feed, listener
-from tamatar_auth.storage.session_events.subscriber import MAX_ENDS_PER_READ, MAX_PENDING_ENDS
-from tests.chaos.faulty_wire import Side, Wire
+from tamatar_auth.storage.session_events.subscriber import (
+    MAX_ENDS_PER_MESSAGE,
+    MAX_PENDING_ENDS,
+)
+from tests.chaos.faulty_wire import Wire
 from tests.server.test_app import channel_to, own_postgres
-from tests.support.calls import ada, refusal, sign_in, validate
+from tests.support.calls import ada, refusal, sign_in
 from tests.support.databases import Postgres
 from tests.support.session_watchers import End, watching
 from tests.support.settings import changed
@@ -42,26 +47,44 @@ LISTENERS = """
     WHERE datname = current_database() AND application_name LIKE '% listener'
 """
 
-NOTIFY = "SELECT pg_notify('tamatar_session_ends', %s || ' ' || %s)"
-NOTIFY_MANY = """
-    SELECT pg_notify('tamatar_session_ends', gen_random_uuid() || ' ' || gen_random_uuid())
-    FROM generate_series(1, %s)
+ADD_END = "INSERT INTO session_ends (user_id, session_id) VALUES (%s, %s)"
+ADD_ENDS = """
+    INSERT INTO session_ends (user_id, session_id)
+    SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, %s)
 """
+
+LOCKS_OF_OLDER_RELEASE = """
+    SELECT pg_advisory_lock_shared(1953330277, number) FROM generate_series(0, 63) AS number
+"""
+
+MARK = "UPDATE session_end_log SET marked_at = now() - interval '1 min'"
+REMOVE = "SELECT remove_session_ends(1000)"
 
 END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b302099a8058")
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    """Check more often, and allow late answers."""
-    monkeypatch.setattr(feed, "CHECK_INTERVAL", 0.1)
-    monkeypatch.setattr(listener, "CHECK_TIMEOUT", PATIENCE)
+    """Read more often, and allow late answers."""
+    monkeypatch.setattr(feed, "READ_INTERVAL", 0.05)
+
+
+@pytest.fixture
+def rarely(monkeypatch):
+    """Read only when a watch begins."""
+    monkeypatch.setattr(feed, "READ_INTERVAL", 10 * PATIENCE)
+    monkeypatch.setattr(feed, "STALENESS_LIMIT", 20 * PATIENCE)
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Return a function that shortens the check's timeout to half a second."""
-    return lambda: monkeypatch.setattr(listener, "CHECK_TIMEOUT", 0.5)
+    """Return a function that shortens the limits of reads to half a second."""
+
+    def shorten():
+        monkeypatch.setattr(listener, "CHECK_TIMEOUT", 0.5)
+        monkeypatch.setattr(feed, "STALENESS_LIMIT", 0.5)
+
+    return shorten
 
 
 @pytest.fixture
@@ -104,7 +127,7 @@ async def hears_again(sessions, sql):
     async def can():
         with contextlib.suppress(grpc.aio.AioRpcError):
             async with watching(sessions) as watch:
-                await sql(NOTIFY, *END)
+                await sql(ADD_END, *END)
                 await watch.wait_for(END)
                 return True
         return False
@@ -129,17 +152,23 @@ async def begin(sessions):
 class TestListener:
     """The connection that listens."""
 
-    async def test_session_end_without_listeners_sends_no_notification(
-        self, sessions, user, database_url
+    @pytest.mark.parametrize("is_older_release_listening", [False, True])
+    async def test_session_end_notifies_listeners_of_older_release_only(
+        self, sessions, user, sql, database_url, is_older_release_listening
     ):
         started = await sessions.CreateSession(sign_in())
-        async with await psycopg.AsyncConnection.connect(
-            database_url, autocommit=True
-        ) as connection:
+        end = End(user.user_id, started.session.session_id)
+        async with (
+            watching(sessions) as watch,
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
+        ):
             await connection.execute("LISTEN tamatar_session_ends")
-            request = pb.RevokeSessionRequest(session_id=started.session.session_id)
-            await sessions.RevokeSession(request)
-            assert not [each async for each in connection.notifies(timeout=0.3)]
+            if is_older_release_listening:
+                await connection.execute(LOCKS_OF_OLDER_RELEASE)
+            await sessions.RevokeSession(pb.RevokeSessionRequest(session_id=end.session_id))
+            await watch.wait_for(end)
+            heard = [each.payload async for each in connection.notifies(timeout=0.3)]
+        assert heard == ([" ".join(end)] if is_older_release_listening else [])
 
     async def test_listener_connection_that_ends_interrupts_watches(self, sessions, sql):
         async with watching(sessions) as one, watching(sessions) as other:
@@ -180,26 +209,6 @@ class TestListener:
         wire.heal()
         await hears_again(over_wire, sql)
 
-    async def test_listener_behind_pooler_is_refused(self, over_wire, sql, monkeypatch):
-        read = Side.message
-
-        async def as_a_pooler(side):
-            message = await read(side)
-            # BackendKeyData: a pooler makes up its own.
-            if message[:1] != b"K":
-                return message
-            return message[:8] + bytes([message[8] ^ 0xFF]) + message[9:]
-
-        monkeypatch.setattr(Side, "message", as_a_pooler)
-        with capture_logs() as logs:
-            for _ in range(2):
-                assert await refusal(begin(over_wire)) == UNAVAILABLE
-        (why,) = [line["why"] for line in logs if line["event"] == "session ends are not heard"]
-        assert "TAMATAR_LISTENER_DATABASE_URL" in why
-
-        monkeypatch.setattr(Side, "message", read)
-        await hears_again(over_wire, sql)
-
     @pytest.mark.parametrize("other", ["the database", "the server"])
     async def test_listener_at_another_database_is_refused(
         self, settings, migrated_database, own_postgres, database_url, other
@@ -219,7 +228,7 @@ class TestListener:
         self, settings, own_postgres, sql, monkeypatch, found_by
     ):
         if found_by == "a call":
-            monkeypatch.setattr(feed, "CHECK_INTERVAL", 60)
+            monkeypatch.setattr(feed, "READ_INTERVAL", 60)
         url = own_postgres.url()
         async with (
             run_service(settings.with_database(url)) as service,
@@ -249,40 +258,65 @@ class TestEnds:
     async def test_watch_receives_ends_from_first_message_on(self, over_wire, wire, sql):
         wire.delay = 0.15
         async with watching(over_wire) as watch:
-            await sql(NOTIFY, *END)
+            await sql(ADD_END, *END)
             await watch.wait_for(END)
 
-    async def test_first_message_waits_for_unannounced_ends(
-        self, service, sessions, user, database_url
+    @pytest.mark.parametrize("is_watched_before", [False, True])
+    async def test_end_that_commits_late_reaches_watch(
+        self, sessions, user, sql, database_url, is_watched_before
     ):
+        """Later transactions have committed, and were read, before it."""
         started = await sessions.CreateSession(sign_in())
-        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        late = End(user.user_id, started.session.session_id)
+        async with (
+            await psycopg.AsyncConnection.connect(database_url) as connection,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            if is_watched_before:
+                watch = await stack.enter_async_context(watching(sessions))
             await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
-            watch = sessions.WatchSessions(pb.WatchSessionsRequest())
-            first = asyncio.ensure_future(watch.read())
-            done, _ = await asyncio.wait([first], timeout=0.3)
-            assert not done
+            if not is_watched_before:
+                watch = await stack.enter_async_context(watching(sessions))
+            for _ in range(3):
+                await sql(ADD_END, *END)
+                await watch.wait_for(END)
+                watch.ends.clear()
             await connection.commit()
 
-            await first
-        assert await refusal(validate(sessions, started.session_token)) == (
-            StatusCode.UNAUTHENTICATED,
-            "SESSION_REVOKED",
-        )
-        watch.cancel()
+            await watch.wait_for(late)
 
-    async def test_watch_during_long_transaction_of_ends_is_unavailable(
-        self, sessions, user, sql, database_url, hasty
+    async def test_end_during_other_long_transaction_is_reported_once(
+        self, sessions, sql, database_url
     ):
-        hasty()
-        await sessions.CreateSession(sign_in())
-        async with await psycopg.AsyncConnection.connect(database_url) as connection:
-            await connection.execute("UPDATE sessions SET is_valid = false, revoked_at = now()")
-            watch = sessions.WatchSessions(pb.WatchSessionsRequest())
-            assert await refusal(watch.read()) == UNAVAILABLE
-            await connection.commit()
+        async with (
+            await psycopg.AsyncConnection.connect(database_url) as connection,
+            watching(sessions) as watch,
+        ):
+            await connection.execute("SELECT pg_current_xact_id()")
+            await sql(ADD_END, *END)
+            await watch.wait_for(END)
+            await sql(ADD_END, END.session_id, END.user_id)
+            await watch.wait_for(End(END.session_id, END.user_id))
+            assert len(watch.ends) == 2
 
-        await hears_again(sessions, sql)
+    async def test_ends_of_one_read_keep_order_of_transactions(self, sessions, sql, rarely):
+        ends = [End(END.user_id, str(UUID(int=number))) for number in range(9, 0, -1)]
+        async with watching(sessions) as watch:
+            for end in ends:
+                await sql(ADD_END, *end)
+            async with watching(sessions):  # reads at once
+                await watch.wait_for(*ends)
+        assert watch.ends == ends
+
+    async def test_end_before_watch_is_not_reported(self, sessions, sql, rarely):
+        async with watching(sessions) as first:
+            await sql(ADD_END, *END)
+            async with watching(sessions) as second:
+                await first.wait_for(END)
+                await sql(ADD_END, END.session_id, END.user_id)
+                async with watching(sessions):
+                    await second.wait_for(End(END.session_id, END.user_id))
+        assert END not in second.ends
 
     @pytest.mark.parametrize(
         ("off", "on"),
@@ -318,11 +352,87 @@ class TestEnds:
             async with watching(SessionServiceStub(channel)):
                 pass
 
-    @pytest.mark.parametrize("what", ["TRUNCATE sessions CASCADE", "NOTIFY tamatar_session_ends"])
-    async def test_notification_without_session_interrupts(self, sessions, sql, what):
+    @pytest.mark.parametrize(
+        "what", ["TRUNCATE sessions CASCADE", "INSERT INTO session_ends DEFAULT VALUES"]
+    )
+    async def test_end_of_unknown_sessions_interrupts(self, sessions, sql, what):
         async with watching(sessions) as watch:
             await sql(what)
 
+            assert await said(watch) == INTERRUPTED
+
+
+class TestRemoval:
+    """Old rows are removed, and readers that may have missed one notice."""
+
+    async def test_read_ends_are_removed_while_watched(self, sessions, sql):
+        async with watching(sessions) as watch:
+            await sql(ADD_END, *END)
+            await watch.wait_for(END)
+
+            async def is_removed():
+                await sql(MARK)
+                return await sql("SELECT count(*) FROM session_ends") == [0]
+
+            await eventually(is_removed)
+            await sql(ADD_END, END.session_id, END.user_id)
+            await watch.wait_for(End(END.session_id, END.user_id))
+
+    async def test_sweep_removes_ends_that_nobody_reads(self, database, settings, sql):
+        await sql(ADD_ENDS, 3000)
+        for _ in range(3):
+            await sweep(database, settings.retention)
+            await sql(MARK)
+        assert await sql("SELECT count(*) FROM session_ends") == [0]
+
+    async def test_removal_keeps_ends_of_running_transactions(self, sql, database, database_url):
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute(ADD_END, END)
+            for _ in range(3):
+                await sql(REMOVE)
+                await sql(MARK)
+            await connection.commit()
+            assert await sql("SELECT count(*) FROM session_ends") == [1]
+
+    async def test_late_reader_whose_rows_were_removed_interrupts(
+        self, sessions, sql, rarely, monkeypatch
+    ):
+        async with watching(sessions) as watch:
+            await sql(ADD_END, *END)
+            for _ in range(3):
+                await sql(MARK)
+                await sql(REMOVE)
+            assert await sql("SELECT count(*) FROM session_ends") == [0]
+            reading = asyncio.ensure_future(refusal(begin(sessions)))
+            assert await said(watch) == INTERRUPTED
+            await reading
+        assert watch.ends == []
+        monkeypatch.undo()
+        await hears_again(sessions, sql)
+
+    @pytest.mark.parametrize(
+        "harm", ["DELETE FROM session_end_log", "UPDATE session_end_log SET epoch = DEFAULT"]
+    )
+    async def test_table_emptied_by_crash_or_failover_interrupts(self, sessions, sql, harm):
+        """A pooler may hide that another server, or a restarted one, answers."""
+        async with watching(sessions) as watch:
+            await sql(harm)
+            assert await said(watch) == INTERRUPTED
+        await hears_again(sessions, sql)
+
+    async def test_rows_of_restored_dump_are_ignored(self, sessions, sql):
+        """They have numbers that the transactions of this server have not reached."""
+        await sql("INSERT INTO session_ends (xid, user_id) VALUES ('9000000000', %s)", END.user_id)
+        await sql("INSERT INTO session_end_log (removed_before, marked) VALUES ('9', '9000000000')")
+        await sql("UPDATE session_end_log SET removed_before = marked")
+        async with watching(sessions) as watch:
+            await sql(ADD_END, *END)
+            await watch.wait_for(END)
+        assert watch.ends == [END]
+
+    async def test_more_ends_than_a_read_returns_interrupt(self, sessions, sql):
+        async with watching(sessions) as watch:
+            await sql(ADD_ENDS, listener.MAX_NEW_ENDS + 1)
             assert await said(watch) == INTERRUPTED
 
 
@@ -336,7 +446,7 @@ async def heard_of(watch, ends):
     """Read until that many more ends came, in messages of bounded size."""
     before = len(watch.ends)
     while len(watch.ends) < before + ends:
-        assert len(await watch.read()) <= MAX_ENDS_PER_READ
+        assert len(await watch.read()) <= MAX_ENDS_PER_MESSAGE
 
 
 @pytest.fixture
@@ -360,9 +470,9 @@ class TestStreams:
                 pass
 
         summaries = {line["summary"] for line in logs if line["event"] == "slow statement"}
-        assert {"LISTEN", "SELECT"} <= summaries
+        assert {"INSERT", "SELECT"} <= summaries
         durations = recording.points("db.client.operation.duration")
-        assert "LISTEN" in {point.attributes["db.operation.name"] for point in durations}
+        assert "INSERT" in {point.attributes["db.operation.name"] for point in durations}
 
     async def test_slow_watcher_alone_is_interrupted(self, settings, database, sql):
         recording = Recording()
@@ -378,12 +488,12 @@ class TestStreams:
                 watching(sessions) as quick,
             ):
                 for _ in range(10):
-                    await sql(NOTIFY_MANY, MAX_PENDING_ENDS // 2)
+                    await sql(ADD_ENDS, MAX_PENDING_ENDS // 2)
                     await heard_of(quick, MAX_PENDING_ENDS // 2)
 
                 assert await said(slow) == INTERRUPTED
                 assert 0 < len(slow.ends) < MAX_PENDING_ENDS * 5
-                await sql(NOTIFY, *END)
+                await sql(ADD_END, *END)
                 await quick.wait_for(END)
             ended = {
                 point.attributes["tamatar.watch.cause"]: point.value
@@ -411,7 +521,7 @@ class TestStreams:
             narrow(service) as channel,
             watching(SessionServiceStub(channel)) as watch,
         ):
-            await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
+            await sql(ADD_ENDS, MAX_PENDING_ENDS)
             await watch.read()
             await service.stop()
 
@@ -430,7 +540,7 @@ class TestStreams:
                 "SERVER_BUSY",
             )
             monkeypatch.setattr(base, "WRITE_TIMEOUT", 0.3)
-            await sql(NOTIFY_MANY, MAX_PENDING_ENDS)
+            await sql(ADD_ENDS, MAX_PENDING_ENDS)
             await hears_again(SessionServiceStub(another), sql)
 
             assert await said(stuck) == INTERRUPTED

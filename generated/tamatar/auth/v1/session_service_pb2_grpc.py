@@ -171,8 +171,8 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchSessions(self, request, context):
-        """Streams each session that ends, for any cause, as soon as the end is
-        committed. The stream is for services that cache answers of
+        """Streams each session that ends, for any cause, within a second after the
+        end is committed. The stream is for services that cache answers of
         ValidateSession: an answer may be cached after the first message, until the
         stream reports its session or ends.
 

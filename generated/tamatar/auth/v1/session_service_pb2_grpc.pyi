@@ -86,8 +86,8 @@ class SessionServiceStub:
     Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     WatchSessions: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
-    """Streams each session that ends, for any cause, as soon as the end is
-    committed. The stream is for services that cache answers of
+    """Streams each session that ends, for any cause, within a second after the
+    end is committed. The stream is for services that cache answers of
     ValidateSession: an answer may be cached after the first message, until the
     stream reports its session or ends.
 
@@ -164,8 +164,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Fails with NOT_FOUND `USER_NOT_FOUND`.
     """
     WatchSessions: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
-    """Streams each session that ends, for any cause, as soon as the end is
-    committed. The stream is for services that cache answers of
+    """Streams each session that ends, for any cause, within a second after the
+    end is committed. The stream is for services that cache answers of
     ValidateSession: an answer may be cached after the first message, until the
     stream reports its session or ends.
 
@@ -293,8 +293,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.WatchSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionsResponse]]:
-        """Streams each session that ends, for any cause, as soon as the end is
-        committed. The stream is for services that cache answers of
+        """Streams each session that ends, for any cause, within a second after the
+        end is committed. The stream is for services that cache answers of
         ValidateSession: an answer may be cached after the first message, until the
         stream reports its session or ends.
 

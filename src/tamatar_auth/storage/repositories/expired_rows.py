@@ -122,6 +122,15 @@ class ExpiredRowsRepository(Repository):
         )
         return removed.rowcount < limit
 
+    async def remove_session_ends(self, *, limit: int) -> int:
+        """Remove up to `limit` reported ends of sessions, and return how many.
+
+        Return 0 if another process is removing them.
+        """
+        statement = select(func.remove_session_ends(limit_literal(limit)))
+        found = await self._connection.execute(statement.execution_options(summary="SELECT"))
+        return int(found.scalar_one())
+
 
 def _batch(kind: ExpiredRows, retention: timedelta, limit: int) -> Select[Any]:
     """Build the statement for some rows past their retention, the first ones of an index.

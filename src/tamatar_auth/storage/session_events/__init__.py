@@ -1,1 +1,1 @@
-"""WatchSessions: PostgreSQL notifications about ended sessions, fanned out to subscribers."""
+"""WatchSessions: the ends of sessions, read from a table and fanned out to subscribers."""

@@ -1,17 +1,16 @@
-"""The feed of ended sessions: from notifications of PostgreSQL to the streams of WatchSessions.
+"""The feed of ended sessions: from the table session_ends to the streams of WatchSessions.
 
-Triggers of revision 0005 send a notification (NOTIFY) in the transaction that ends a session.
-One connection of this process receives all of them. If it may have missed one, every stream is
-interrupted, and the next stream opens a new connection.
+Triggers write a row in the transaction that ends a session. One connection of this process reads
+the new rows four times a second. If it may have missed one, or a read takes too long, every
+stream is interrupted, and the next stream opens a new connection.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
 from time import monotonic
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import structlog
@@ -26,16 +25,25 @@ from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connection import Observe
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
+from tamatar_auth.storage.session_events import listener as connections
 from tamatar_auth.storage.session_events.listener import (
+    EndReader,
     NotListeningError,
-    listen,
+    SessionEnd,
     listener_connector,
-    verify_listener,
+    open_reader,
 )
-from tamatar_auth.storage.session_events.subscriber import SessionEnd, StreamEndCause, Subscriber
+from tamatar_auth.storage.session_events.subscriber import (
+    MAX_ENDS_PER_MESSAGE,
+    StreamEndCause,
+    Subscriber,
+)
 
-CHECK_INTERVAL = 1.0
-"""Seconds between two checks of the connection. Only these detect a silent server."""
+READ_INTERVAL = 0.25
+"""Seconds between two reads."""
+
+STALENESS_LIMIT = 1.0
+"""Seconds from the start of a read to the end of the next one. Later ends would be stale."""
 
 IDLE_TIMEOUT = 30.0
 """Seconds without a stream after which the connection is closed."""
@@ -44,21 +52,26 @@ log = structlog.get_logger(__name__)
 
 
 class SessionEndFeed:
-    """Receives the ends of sessions while there are subscribers."""
+    """Reads the ends of sessions while there are subscribers.
+
+    `encode` builds the message about some ends, once for all subscribers.
+    """
 
     def __init__(
         self,
         settings: DatabaseSettings,
+        encode: Callable[[Sequence[SessionEnd]], Any],
         orphaned: OrphanedStatements,
         meter: Meter | None = None,
         observe: Observe | None = None,
     ) -> None:
         self._connect = listener_connector(settings, orphaned, observe)
+        self._encode = encode
         self._listener: _Listener | None = None
         self._is_closed = False
         self._last_reason: str | None = "no subscribers"
         self.received = 0
-        """Ends received from PostgreSQL."""
+        """Ends read from PostgreSQL."""
         self.ended = dict.fromkeys(StreamEndCause, 0)
         """Subscriptions that have ended, by cause."""
         if meter is not None:
@@ -67,14 +80,16 @@ class SessionEndFeed:
     @contextlib.asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Subscriber]:
         """Receive each end from now on. Raise `StorageUnavailable` if that is not possible."""
-        listener, subscriber = await self._ensure_listening(), Subscriber()
-        listener.subscribers.add(subscriber)
+        if self._is_closed:
+            raise ServiceStopping
+        listener = self._listener = self._listener or _Listener(self._listen)
+        subscriber = Subscriber()
         try:
+            await listener.add(subscriber)
             yield subscriber
         finally:
-            listener.subscribers.discard(subscriber)
-            listener.needed_at = monotonic()
-            self.ended[subscriber.interrupted or StreamEndCause.LEFT] += 1
+            if listener.remove(subscriber):
+                self.ended[subscriber.interrupted or StreamEndCause.LEFT] += 1
 
     def disconnect(self) -> None:
         """Drop the connection: it leads to the wrong server."""
@@ -90,33 +105,13 @@ class SessionEndFeed:
             self.disconnect()
             await asyncio.wait([task])
 
-    async def _ensure_listening(self) -> "_Listener":
-        """Return the live listener, or start one."""
-        if self._is_closed:
-            raise ServiceStopping
-        listener = self._listener = self._listener or _Listener(self._listen)
-        listener.needed_at = monotonic()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limits.POOL_WAIT):
-                await listener.decided.wait()
-        # There is no `await` between this check and the subscription.
-        if not listener.is_live:
-            raise StorageUnavailable
-        return listener
-
     async def _listen(self, listener: "_Listener") -> None:
-        """Receive notifications until the connection is lost or not needed any more."""
+        """Publish ends until the connection is lost or not needed any more."""
         try:
-            async with listen(self._connect) as connection:
-                self._log_state(None)
-                listener.is_live = True
-                listener.decided.set()
-                while listener.subscribers or monotonic() - listener.needed_at < IDLE_TIMEOUT:
-                    async for notification in connection.notifies(timeout=CHECK_INTERVAL):
-                        self._publish(listener, notification.payload)
-                    await verify_listener(connection)
-                self._drop(listener)
-                self._last_reason = "no subscribers"
+            async with open_reader(self._connect) as reader:
+                await self._follow(reader, listener)
+            self._drop(listener)
+            self._last_reason = "no subscribers"
         except NotListeningError as error:
             self._log_state(str(error))
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -126,14 +121,28 @@ class SessionEndFeed:
         finally:
             self._drop(listener)
 
-    def _publish(self, listener: "_Listener", payload: str) -> None:
-        self.received += 1
-        end = _parse(payload)
-        for subscriber in listener.subscribers:
-            if end is not None:
-                subscriber.notify(end)
-            else:  # sessions have ended, but it is unknown which
-                subscriber.interrupt(StreamEndCause.LOST)
+    async def _follow(self, reader: EndReader, listener: "_Listener") -> None:
+        """Publish the ends of each read. Raise `TimeoutError` if the next one is late."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + connections.CHECK_TIMEOUT
+        while listener.is_needed():
+            async with asyncio.timeout_at(deadline):
+                await reader.remove_old_rows()
+                await listener.wait_for_turn()
+                newcomers, started_at = {*listener.newcomers}, clock.time()
+                ends = await reader.read()
+            self._publish(ends, listener.subscribers)
+            listener.accept(newcomers)
+            self._log_state(None)
+            deadline = started_at + STALENESS_LIMIT
+
+    def _publish(self, ends: Sequence[SessionEnd], subscribers: Iterable[Subscriber]) -> None:
+        self.received += len(ends)
+        for first in range(0, len(ends), MAX_ENDS_PER_MESSAGE):
+            part = ends[first : first + MAX_ENDS_PER_MESSAGE]
+            message = self._encode(part)
+            for subscriber in subscribers:
+                subscriber.notify(message, len(part))
 
     def _log_state(self, why: str | None) -> None:
         """Log whether ends are received, or why not, if that has changed."""
@@ -152,32 +161,62 @@ class SessionEndFeed:
 
 
 class _Listener:
-    """A connection that receives notifications, and its subscribers."""
+    """A connection that reads ends, and its subscribers."""
 
     def __init__(self, run: Callable[["_Listener"], Coroutine[Any, Any, None]]) -> None:
         self.subscribers: set[Subscriber] = set()
-        self.needed_at = monotonic()
-        self.decided = asyncio.Event()
-        """Set once the connection is live or has failed."""
-        self.is_live = False
+        self.newcomers: set[Subscriber] = set()
+        """Subscribers that wait for the end of a read which begins after they came."""
+        self._needed_at = monotonic()
+        self._is_wanted = asyncio.Event()
+        self._is_closed = False
         # The context of the call is not inherited, because the call ends first.
         self.task = asyncio.get_running_loop().create_task(run(self), context=Context())
 
+    async def add(self, subscriber: Subscriber) -> None:
+        """Add a subscriber. Raise `StorageUnavailable` if it would receive nothing."""
+        if not self._is_closed:
+            self.newcomers.add(subscriber)
+            self._is_wanted.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.POOL_WAIT):
+                    await subscriber.decided.wait()
+        # There is no `await` between this check and the subscription.
+        if subscriber not in self.subscribers:
+            raise StorageUnavailable
+
+    def remove(self, subscriber: Subscriber) -> bool:
+        """Remove a subscriber; return whether it was accepted."""
+        self._needed_at = monotonic()
+        self.newcomers.discard(subscriber)
+        was_accepted = subscriber in self.subscribers
+        self.subscribers.discard(subscriber)
+        return was_accepted
+
+    def is_needed(self) -> bool:
+        """Return whether there is a subscriber, or was one a short time ago."""
+        is_used = self.subscribers or self.newcomers
+        return bool(is_used) or monotonic() - self._needed_at < IDLE_TIMEOUT
+
+    async def wait_for_turn(self) -> None:
+        """Wait for the time of the next read, or for a newcomer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READ_INTERVAL):
+                await self._is_wanted.wait()
+        self._is_wanted.clear()
+
+    def accept(self, newcomers: set[Subscriber]) -> None:
+        """Subscribe newcomers that are still there."""
+        self.subscribers |= newcomers & self.newcomers
+        self.newcomers -= newcomers
+        for subscriber in newcomers:
+            subscriber.decided.set()
+
     def interrupt(self) -> None:
         """Accept no more subscribers, and interrupt the present ones."""
-        self.is_live = False
-        self.decided.set()
-        for subscriber in self.subscribers:
+        self._is_closed = True
+        for subscriber in self.subscribers | self.newcomers:
             subscriber.interrupt(StreamEndCause.LOST)
-
-
-def _parse(payload: str) -> SessionEnd | None:
-    """Return the end that a trigger sent, or None if the payload is malformed."""
-    user_id, _, session_id = payload.partition(" ")
-    try:
-        return SessionEnd(UUID(user_id), UUID(session_id) if session_id else None)
-    except ValueError:
-        return None
 
 
 def _register_metrics(feed: SessionEndFeed, meter: Meter) -> None:
@@ -190,7 +229,7 @@ def _register_metrics(feed: SessionEndFeed, meter: Meter) -> None:
         semconv.ENDS_HEARD,
         lambda: feed.received,
         unit="{end}",
-        description="The ends of sessions that PostgreSQL has notified this process of.",
+        description="The ends of sessions that this process has read from PostgreSQL.",
     )
     observe_counter(
         meter,

@@ -1,42 +1,127 @@
-"""The connection that receives notifications of ended sessions, and its checks."""
+"""The connection that reads the ends of sessions, each once, from the table session_ends."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any, LiteralString
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, LiteralString, NamedTuple
+from uuid import UUID
 
-from psycopg import AsyncCursor
+from psycopg.rows import namedtuple_row
 
 from tamatar_auth.config.database import DatabaseSettings
-from tamatar_auth.storage.advisory_locks import LISTENER_LOCKS, LISTENER_NAMESPACE
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.connection import Connection, Observe
 from tamatar_auth.storage.driver.opener import Connector
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 
-CHANNEL = "tamatar_session_ends"
-
 CHECK_TIMEOUT = 2.0
-"""Seconds in which a connection must answer a check."""
+"""Seconds in which a new connection must answer."""
+
+MAX_NEW_ENDS = 10_000
+"""Ends that one read returns. More are a gap: each is more than a queue of a stream holds."""
+
+REMOVAL_BATCH = 5000
+"""Old rows that one transaction removes, between two reads."""
+
+_PLAN_OPTIONS = (
+    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
+)
+"""A read is planned once, because planning takes three times as long as reading. The index is used
+whatever the statistics say, because the table grows and shrinks."""
 
 _IDENTITY_SQL = "SELECT pg_postmaster_start_time(), current_database()"
 
-_SHARED_LOCKS_SQL = (
-    "SELECT pg_advisory_lock_shared(%s, number) FROM generate_series(0, %s) AS number"
-)
-
-_VERIFY_SQL = """
-    SELECT current_setting('transaction_read_only') = 'off', count(*) = 4, pg_backend_pid()
-    FROM pg_trigger
-    WHERE tgrelid IN (to_regclass('sessions'), to_regclass('users')) AND tgenabled IN ('O', 'A')
-      AND tgname IN ('sessions_tell_end', 'sessions_tell_deletion', 'sessions_tell_truncation',
-                     'users_tell_end')
+# A dump of another server may have left numbers of transactions that are still to come.
+_BEGIN_SQL = """
+    INSERT INTO session_end_log DEFAULT VALUES
+    ON CONFLICT (id) DO UPDATE SET epoch = DEFAULT, removed_before = DEFAULT, marked = DEFAULT
+    WHERE session_end_log.marked > pg_snapshot_xmax(pg_current_snapshot())
 """
+
+# The new rows are those that the former snapshot did not show: of transactions that began after
+# it, or that were running. A transaction that commits late keeps its early number.
+_READ_SQL = """
+    SELECT current_setting('transaction_read_only') = 'off' AS writes,
+        (SELECT count(*) = 4 FROM pg_trigger
+         WHERE tgrelid IN (to_regclass('sessions'), to_regclass('users'))
+           AND tgenabled IN ('O', 'A')
+           AND tgname IN ('sessions_tell_end', 'sessions_tell_deletion',
+                          'sessions_tell_truncation', 'users_tell_end')) AS has_triggers,
+        pg_postmaster_start_time() || ' ' || epoch AS place,
+        pg_current_snapshot()::text AS snapshot,
+        removed_before > pg_snapshot_xmin(former) AS has_gap,
+        marked_at < now() - interval '10 s' AS has_old_rows,
+        users, sessions
+    FROM session_end_log, CAST(%s AS pg_snapshot) AS former, LATERAL (
+        SELECT array_agg(user_id) AS users, array_agg(session_id) AS sessions
+        FROM (
+            SELECT xid, user_id, session_id FROM session_ends
+            WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(former)))
+            UNION ALL
+            SELECT xid, user_id, session_id FROM session_ends
+            WHERE xid >= pg_snapshot_xmax(former)
+              AND xid < pg_snapshot_xmax(pg_current_snapshot())
+            ORDER BY xid LIMIT %s
+        ) AS found
+    ) AS ends
+"""
+
+_REMOVE_SQL = "SELECT remove_session_ends(%s)"
+
+
+class SessionEnd(NamedTuple):
+    """A session that ended. Without a session id, all sessions of the user ended."""
+
+    user_id: UUID
+    session_id: UUID | None
 
 
 class NotListeningError(Exception):
-    """The connection works, but would receive no notifications."""
+    """The connection works, but would return no ends, or may have missed one."""
+
+
+class EndReader:
+    """Reads the ends of sessions that were committed since the read before."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._place = ""
+        self._snapshot: str | None = None
+        self._has_old_rows = False
+
+    async def read(self) -> Sequence[SessionEnd]:
+        """Return the ends since the last read, in the order in which their transactions began.
+
+        Raise `NotListeningError` if an end may be missing, or what psycopg raises. The first read
+        returns nothing.
+        """
+        row = await self._run(_READ_SQL, self._snapshot, MAX_NEW_ENDS + 1)
+        if row is None:
+            raise NotListeningError("the table session_end_log is empty")
+        if not row.writes:
+            raise NotListeningError("the server does not write")
+        if not row.has_triggers:
+            raise NotListeningError("a trigger of revision 0005 is missing or switched off")
+        if self._snapshot and (row.place != self._place or row.has_gap):
+            raise NotListeningError("another server answers, or this one was read too late")
+        users, sessions = row.users or (), row.sessions or ()
+        if len(users) > MAX_NEW_ENDS or None in users:
+            raise NotListeningError("too many sessions ended at once")
+        self._place, self._snapshot, self._has_old_rows = row.place, row.snapshot, row.has_old_rows
+        return [*map(SessionEnd, users, sessions)]
+
+    async def remove_old_rows(self) -> None:
+        """Remove rows that every reader has read long ago, if there may be some."""
+        if self._has_old_rows:
+            row = await self._run(_REMOVE_SQL, REMOVAL_BATCH)
+            self._has_old_rows = row.remove_session_ends == REMOVAL_BATCH
+
+    async def _run(self, statement: LiteralString, *values: object) -> Any:
+        with self._connection.observed(statement):
+            cursor = self._connection.cursor(row_factory=namedtuple_row)
+            await cursor.execute(statement, values, prepare=True, binary=True)
+            return await cursor.fetchone()
 
 
 def listener_connector(
@@ -65,16 +150,14 @@ def listener_connector(
 
 
 @contextlib.asynccontextmanager
-async def listen(connect: Connector) -> AsyncIterator[Connection]:
-    """Listen on a new connection while the block runs. Raise as `verify_listener` does."""
+async def open_reader(connect: Connector) -> AsyncIterator[EndReader]:
+    """Open a connection while the block runs, and yield a reader that has not read yet."""
     connection = await connect()
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
-            await _run(connection, f"LISTEN {CHANNEL}")
-            # A transaction that found no lock taken, and sent nothing, ends before this returns.
-            await _run(connection, _SHARED_LOCKS_SQL, LISTENER_NAMESPACE, LISTENER_LOCKS - 1)
-        await verify_listener(connection)
-        yield connection
+            with connection.observed(_BEGIN_SQL):
+                await connection.execute(_BEGIN_SQL)
+        yield EndReader(connection)
     finally:
         await connection.close()
 
@@ -86,15 +169,10 @@ def _connector(
         settings,
         orphaned,
         application_name=f"{limits.APPLICATION_NAME} listener",
+        options=_PLAN_OPTIONS,
         observe=observe,
         autocommit=True,
-        prepare_threshold=None,
     )
-
-
-async def _run(connection: Connection, statement: LiteralString, *values: int) -> AsyncCursor[Any]:
-    with connection.observed(statement):
-        return await connection.execute(statement, values or None)
 
 
 async def _require_same_database(connection: Connection, other: Connection) -> None:
@@ -108,21 +186,3 @@ async def _require_same_database(connection: Connection, other: Connection) -> N
         await other.close()
     if found[0] != found[1]:
         raise NotListeningError("TAMATAR_LISTENER_DATABASE_URL leads to another database")
-
-
-async def verify_listener(connection: Connection) -> None:
-    """Raise unless the connection receives notifications.
-
-    Raise `NotListeningError`, `TimeoutError`, or what psycopg raises.
-    """
-    async with asyncio.timeout(CHECK_TIMEOUT):
-        found = await _run(connection, _VERIFY_SQL)
-        row = await found.fetchone()
-    writes, has_triggers, process = row or (False, False, 0)
-    if not writes:
-        raise NotListeningError("the server does not write")
-    if not has_triggers:
-        raise NotListeningError("a trigger of revision 0005 is missing or switched off")
-    if process != connection.info.backend_pid:
-        # A pooler sends each statement to any of its servers, and forwards no notifications.
-        raise NotListeningError("a pooler is between: set TAMATAR_LISTENER_DATABASE_URL")

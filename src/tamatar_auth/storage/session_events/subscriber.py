@@ -2,26 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections import deque
 from enum import Enum
-from itertools import islice
-from typing import NamedTuple
-from uuid import UUID
+from typing import Any
 
 from tamatar_auth.errors import StreamInterrupted
 
 MAX_PENDING_ENDS = 10_000
 """Ends that may wait in a queue: more than the sessions that a user can have."""
 
-MAX_ENDS_PER_READ = 1000
-"""Ends returned at a time."""
-
-
-class SessionEnd(NamedTuple):
-    """A session that ended. Without a session id, all sessions of the user ended."""
-
-    user_id: UUID
-    session_id: UUID | None
+MAX_ENDS_PER_MESSAGE = 1000
+"""Ends of one message."""
 
 
 class StreamEndCause(Enum):
@@ -36,17 +27,21 @@ class Subscriber:
     """A stream of WatchSessions with its queue."""
 
     def __init__(self) -> None:
+        self.decided = asyncio.Event()
+        """Set once the feed has accepted or interrupted the subscriber."""
         self.interrupted: StreamEndCause | None = None
         """Why an end may be missing. An interrupted subscriber receives no more ends."""
-        self._pending: dict[SessionEnd, None] = {}
+        self._pending: deque[tuple[Any, int]] = deque()
+        self._pending_ends = 0
         self._changed = asyncio.Event()
 
-    def notify(self, end: SessionEnd) -> None:
-        """Queue an end. If the queue is full, interrupt the subscriber."""
+    def notify(self, message: Any, ends: int) -> None:
+        """Queue a message with so many ends. If the queue is full, interrupt the subscriber."""
         if self.interrupted is not None:
             return
-        if len(self._pending) < MAX_PENDING_ENDS:
-            self._pending[end] = None
+        self._pending_ends += ends
+        if self._pending_ends <= MAX_PENDING_ENDS:
+            self._pending.append((message, ends))
             self._changed.set()
         else:
             self.interrupt(StreamEndCause.SLOW)
@@ -56,9 +51,10 @@ class Subscriber:
         self.interrupted = self.interrupted or cause
         self._pending.clear()
         self._changed.set()
+        self.decided.set()
 
-    async def next_batch(self, wait_seconds: float) -> Sequence[SessionEnd]:
-        """Return the queued ends. Wait for the first one, `wait_seconds` at most.
+    async def next_message(self, wait_seconds: float) -> Any:
+        """Return the first message of the queue, or None if none came for `wait_seconds`.
 
         Raise `StreamInterrupted` if an end may be missing.
         """
@@ -67,9 +63,10 @@ class Subscriber:
                 await self._changed.wait()
         if self.interrupted is not None:
             raise StreamInterrupted
-        batch = [*islice(self._pending, MAX_ENDS_PER_READ)]
-        for end in batch:
-            del self._pending[end]
+        if not self._pending:
+            return None
+        message, ends = self._pending.popleft()
+        self._pending_ends -= ends
         if not self._pending:
             self._changed.clear()
-        return batch
+        return message
