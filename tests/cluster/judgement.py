@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tests.chaos.evidence import VALIDATIONS, Evidence, describe
+from tests.chaos.evidence import Evidence, describe
 from tests.chaos.history import READS, Call, Watch
 from tests.chaos.read_rules import calls_after_end
 from tests.chaos.rules import Promise, Violation, broken
@@ -13,6 +13,9 @@ from tests.chaos.watchers import LATEST
 
 ACKNOWLEDGED_WITHIN = 5.0
 """The default of TAMATAR_PRIMARY_ACKNOWLEDGED_WITHIN in seconds."""
+
+UNAVAILABLE = {"STORAGE_UNAVAILABLE", "PRIMARY_NOT_CONFIRMED"}
+"""The reasons of calls that were refused because there is no primary."""
 
 BOUND = ACKNOWLEDGED_WITHIN + 1.0
 """Seconds after a promotion in which the old primary may still be read."""
@@ -65,7 +68,7 @@ class Judgement:
     def unavailable(self) -> Sequence[float]:
         """Seconds until calls were refused as UNAVAILABLE."""
         calls = self.evidence.history.calls
-        return [call.seconds for call in calls if call.reason == "STORAGE_UNAVAILABLE"]
+        return [call.seconds for call in calls if call.reason in UNAVAILABLE]
 
     def gap_of_writes(self, server: int) -> float:
         """Return the longest time in which a server acknowledged no write."""
@@ -103,14 +106,14 @@ def _without_bound(evidence: Evidence, moments: Moments) -> Evidence:
     calls = [
         call
         for call in evidence.history.calls
-        if not (_is_read(call) and moments.began < call.began < until)
+        if not (_may_be_stale(call) and moments.began < call.began < until)
     ]
     return Evidence(replace(evidence.history, calls=calls), evidence.stored)
 
 
-def _is_read(call: Call) -> bool:
-    """Return whether an old primary could have answered a call, in favour or not."""
-    return call.method in READS or (call.method in VALIDATIONS and not call.is_ok)
+def _may_be_stale(call: Call) -> bool:
+    """Return whether an old primary could have answered: it acknowledges no write."""
+    return call.method in READS or not call.may_have_happened
 
 
 def _deaf(evidence: Evidence) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+from grpc import StatusCode
+
 from tests.chaos.evidence import Evidence, Stored
 from tests.chaos.history import History, Watch
 from tests.chaos.rules import Promise
-from tests.chaos.test_rules import BEGINNING, SESSION, USER, ok
+from tests.chaos.test_rules import BEGINNING, SESSION, USER, ok, refused
 from tests.chaos.watchers import LATEST
 from tests.cluster.judgement import BOUND, Moments, judge
+from tests.support.calls import Refusal
 
 PROMOTED = 100.0
 SPLIT = Moments(80.0, PROMOTED, 120.0, 121.0, leaves_primary=True)
@@ -33,6 +36,12 @@ class TestBound:
 
         assert judgement.violations == []
         assert judgement.stale == [BOUND - 1]
+
+    def test_refusal_of_old_primary_within_bound_is_no_violation(self):
+        missing = Refusal(StatusCode.NOT_FOUND, "", "SESSION_NOT_FOUND")
+        late = refused("RevokeSession", 103, 104, missing, session="s")
+
+        assert judged(late).violations == []
 
     def test_answer_after_bound_is_violation(self):
         judgement = judged(validated(PROMOTED + BOUND + 1))
