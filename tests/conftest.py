@@ -19,7 +19,7 @@ from tamatar_auth.server import database_monitor
 from tamatar_auth.server.app import run_service
 from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.database import Database
-from tamatar_auth.storage.driver import limits, pooler
+from tamatar_auth.storage.driver import limits, pooler, primary_hosts
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.session_events import feed, listener
@@ -57,6 +57,7 @@ CONSTANTS = {
         (database_monitor, "CHECK_TIMEOUT"),
         (feed, "STALENESS_LIMIT"),
         (listener, "CHECK_TIMEOUT"),
+        (primary_hosts, "PROBE_TIMEOUT"),
         (password_check, "CANCELLED_RESERVATION_TIMEOUT"),
         (password_check, "RESERVATION_WAIT"),
         (password_check, "SETTLE_TIMEOUT"),

@@ -11,7 +11,7 @@ from tests.chaos.status_messages import SENTENCES, TELLTALES
 
 PASSING = {
     *("STORAGE_UNAVAILABLE", "SERVICE_STOPPING", "TRANSACTION_CONFLICT"),
-    *("SERVER_BUSY", "TOO_MANY_ATTEMPTS"),
+    *("SERVER_BUSY", "TOO_MANY_ATTEMPTS", "PRIMARY_NOT_CONFIRMED"),
 }
 """Reasons that need a retry delay."""
 

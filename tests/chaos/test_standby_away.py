@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+from datetime import timedelta
 from uuid import uuid4
 
 import grpc
@@ -17,6 +18,7 @@ from tamatar_auth.server.app import run_service
 from tests.chaos.replication import Pair, ask, until_waiting
 from tests.support.calls import ada, refusal, sign_in, validate
 from tests.support.commands import IMPATIENT, serving
+from tests.support.settings import changed
 from tests.support.waiting import eventually, until
 
 UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
@@ -41,8 +43,10 @@ def away(pair):
 
 @pytest.fixture
 async def stubs(pair, settings):
+    # The fence, which tests/chaos/test_deposed_primary.py is about, would refuse these writes.
+    mine = changed(settings.with_database(pair.url), primary_acknowledged_within=timedelta(0))
     async with (
-        run_service(settings.with_database(pair.url)) as service,
+        run_service(mine) as service,
         grpc.aio.insecure_channel(str(service.addresses[0])) as channel,
     ):
         yield UserServiceStub(channel), SessionServiceStub(channel)
@@ -169,7 +173,11 @@ async def test_validation_succeeds_while_writes_wait(away, stubs, request_of_ada
 
 
 async def test_stopping_server_leaves_waiting_commit_to_postgresql(away, request_of_ada, tmp_path):
-    given = {"TAMATAR_DATABASE_URL": away.url, "TAMATAR_SHUTDOWN_GRACE": "1s"}
+    given = {
+        "TAMATAR_DATABASE_URL": away.url,
+        "TAMATAR_SHUTDOWN_GRACE": "1s",
+        "TAMATAR_PRIMARY_ACKNOWLEDGED_WITHIN": "0",
+    }
     with serving(limits=IMPATIENT, cwd=tmp_path, **given) as server:
         (address,) = server.addresses
         async with grpc.aio.insecure_channel(address) as channel:

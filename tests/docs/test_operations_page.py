@@ -87,7 +87,7 @@ class TestPostgresql:
 
     def test_operations_page_connection_count_is_right(self):
         pool = DatabaseSettings().pool_size
-        most = 4 * 2 * (pool + 8 + 2)
+        most = 4 * 2 * (pool + 8 + 3)
 
         assert f"= {most} at most, and {4 * 2 * pool} more" in PAGE
         assert most + 4 * 2 * pool < int(dict(values())["max_connections"])

@@ -33,3 +33,9 @@ class DatabaseSettings(SettingsGroup):
     """How long a statement may take."""
     lock_timeout: _Timeout = timedelta(seconds=2)
     """How long a statement may wait for a lock."""
+    primary_acknowledged_within: Annotated[
+        Duration, between(timedelta(seconds=3), timedelta(minutes=10), or_zero=True)
+    ] = timedelta(seconds=5)
+    """How long ago the synchronous standbys may have acknowledged a commit of the primary. Later,
+    no session is validated there, because another server may have taken over. 0 disables the check;
+    without synchronous_standby_names there is none."""

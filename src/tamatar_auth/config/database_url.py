@@ -1,7 +1,7 @@
 """The URL of the database: the parameters that libpq takes from it, and the rules it must obey."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 _ENCODE = (
@@ -105,6 +105,24 @@ def effective_parameters(url: str) -> Mapping[str, str]:
     return _resolve(url)[0]
 
 
+def listed_hosts(url: str) -> Sequence[Mapping[str, str]]:
+    """Return the host, port and, if set, address of each host that a URL lists.
+
+    They may also come from its service file or the `PG` variables.
+    """
+    # No machine has this address, so libpq reads the parameters and gives up.
+    values = _resolve(url, hostaddr="-")[0]
+    columns = {name: values[name].split(",") for name in ("host", "port") if name in values}
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    if addresses := conninfo_to_dict(url).get("hostaddr"):
+        columns["hostaddr"] = str(addresses).split(",")
+    count = max(map(len, columns.values()), default=1)
+    # One port counts for all hosts.
+    lists = {name: each * count if len(each) == 1 else each for name, each in columns.items()}
+    return [{name: each[place] for name, each in lists.items()} for place in range(count)]
+
+
 def _check_query(query: str) -> None:
     from psycopg.pq import Conninfo  # noqa: PLC0415
 
@@ -134,13 +152,17 @@ def _check_values(url: str) -> None:
         raise ValueError(f"has a value of {found[1]} that libpq does not know")
 
 
-def _resolve(url: str) -> tuple[Mapping[str, str], str]:
-    """Return the parameters that libpq uses for a URL, and its error."""
+def _resolve(url: str, **unusable: str) -> tuple[Mapping[str, str], str]:
+    """Return the parameters that libpq uses for a URL, and its error.
+
+    `unusable` are parameters with which libpq cannot connect.
+    """
     from psycopg.conninfo import make_conninfo  # noqa: PLC0415
     from psycopg.pq import PGconn  # noqa: PLC0415
 
     # libpq reads service files only when it connects. No server has its socket in this directory.
-    attempt = PGconn.connect_start(make_conninfo(url, host="/", hostaddr="", port="").encode())
+    nowhere = unusable or {"host": "/", "hostaddr": "", "port": ""}
+    attempt = PGconn.connect_start(make_conninfo(url, **nowhere).encode())
     try:
         values = {option.keyword.decode(): option.val for option in attempt.info}
         error = attempt.get_error_message()

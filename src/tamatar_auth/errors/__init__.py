@@ -21,7 +21,7 @@
     │   errors/storage.py
     └── TransactionConflict, ConstraintViolated (StoredAlready),
         ValueRefused, StorageUnavailable, StorageTimedOut,
-        QueryStatisticsMissing                                the database
+        PrimaryNotConfirmed, QueryStatisticsMissing           the database
 
 A failure is a fact with a name. Its code, reason and message are constants, because a
 value that a caller sent must never reach a status. The code is the name of a gRPC status,

@@ -49,6 +49,16 @@ class PartitionMissing(StorageUnavailable):
     """The tables have no partition for the day on which a new session would expire."""
 
 
+class PrimaryNotConfirmed(Failure):
+    """The synchronous standbys have acknowledged no commit of the server lately."""
+
+    code = "UNAVAILABLE"
+    reason = "PRIMARY_NOT_CONFIRMED"
+    message = "Another database server may have taken over. Try again."
+    retry_after = 0.1
+    retry_jitter = 1.0
+
+
 class StorageTimedOut(Failure):
     """The deadline of the call passed: the caller's, or else that of the service."""
 

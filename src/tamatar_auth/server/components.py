@@ -112,6 +112,7 @@ def _create_storage(
     )
     on_read_only(engine, dedicated_pool.invalidate)
     on_read_only(engine, session_feed.disconnect)
+    orphaned.fence.on_close(session_feed.disconnect)
     pools: Pools = {
         "calls": lambda: engine_pool_usage(engine),
         "validations": dedicated_pool.count,

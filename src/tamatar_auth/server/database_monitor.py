@@ -7,6 +7,7 @@ import structlog
 
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.errors import ServerBusy
+from tamatar_auth.server.primary_check import PrimaryCheck
 from tamatar_auth.servicers.health import HealthServicer
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.connect import connector
@@ -54,6 +55,7 @@ class DatabaseMonitor:
             cancelled_limit=SUSPECT_AFTER,
         )
         self._own = Database(engine, orphaned)
+        self._primary = PrimaryCheck(settings, orphaned)
         self._connect = connector(settings, orphaned, autocommit=True)
         self._calls = calls
         self._health = health
@@ -70,15 +72,17 @@ class DatabaseMonitor:
         """Check until the task is cancelled."""
         while True:
             await self.check()
-            is_usable = self._readiness.problem is None
-            await asyncio.sleep(CHECK_INTERVAL if is_usable else RECHECK_INTERVAL)
+            if self._readiness.problem is None:
+                await self._primary.wait_for_doubt(CHECK_INTERVAL)
+            else:
+                await asyncio.sleep(RECHECK_INTERVAL)
 
     async def check(self) -> None:
         """Check once. Set the health status and write a log line if the result has changed."""
         found = await self._find_readiness()
-        if found == self._readiness:
+        before, self._readiness = self._readiness, found
+        if (found.problem, found.reads) == (before.problem, before.reads):
             return
-        self._readiness = found
         await self._health.set_status(reads=found.reads, writes=found.problem is None)
         if found.problem is None:
             log.info("serving")
@@ -88,10 +92,16 @@ class DatabaseMonitor:
             log.error("not serving", why=found.problem)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        await self._primary.close()
         await self._own.close()
 
     async def _find_readiness(self) -> Readiness:
+        await self._primary.find_primary()
+        found = await self._read_readiness()
+        return await self._primary.confirm(found, self._own, self._calls)
+
+    async def _read_readiness(self) -> Readiness:
         # A check that times out abandons its connection, so the next one opens another.
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):

@@ -160,6 +160,8 @@ class Database:
         await self.engine.dispose()
 
     def _refuse_if_in_doubt(self) -> None:
+        # No standby would acknowledge the write; one that changes nothing needs no acknowledgement.
+        self._orphaned.fence.require_open()
         # A call that ended during its commit has left its connection and the pool. Without a
         # limit, a server that answers no commit would collect more and more connections.
         if self._orphaned.in_doubt >= self.pool.size:

@@ -1,4 +1,4 @@
-"""The metadata of the tables: the names of constraints, and the tables of session ends.
+"""The metadata of the tables: the names of constraints, and tables that only SQL reads.
 
 Triggers of revision 0005 write these tables, and `session_events` reads them without SQLAlchemy.
 """
@@ -24,7 +24,7 @@ ischema_names["xid8"] = _Xid8
 
 
 def new_metadata() -> MetaData:
-    """Return metadata with the tables of session ends."""
+    """Return metadata with the tables of session ends and of the primary's heartbeat."""
     metadata = MetaData(
         naming_convention={
             "pk": "pk_%(table_name)s",
@@ -34,6 +34,7 @@ def new_metadata() -> MetaData:
         }
     )
     _add_session_ends(metadata)
+    _add_primary_heartbeat(metadata)
     return metadata
 
 
@@ -64,4 +65,21 @@ def _add_session_ends(metadata: MetaData) -> None:
         Column("marked_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
         CheckConstraint("id", name="one_row"),
         prefixes=["UNLOGGED"],
+    )
+
+
+def _add_primary_heartbeat(metadata: MetaData) -> None:
+    """Add `primary_heartbeat`: one row with the start of an acknowledged commit.
+
+    The index finds the newest time at once, however many old versions of the row there are.
+    """
+    never = text("'-infinity'")
+    Table(
+        "primary_heartbeat",
+        metadata,
+        Column("id", Boolean, server_default=true(), primary_key=True),
+        Column("sent_at", DateTime(timezone=True), server_default=never, nullable=False),
+        Column("acknowledged_at", DateTime(timezone=True), server_default=never, nullable=False),
+        CheckConstraint("id", name="one_row"),
+        Index("idx_primary_heartbeat_acknowledged", "acknowledged_at"),
     )

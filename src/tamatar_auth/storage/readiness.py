@@ -21,6 +21,8 @@ class Readiness(NamedTuple):
     """Why some calls fail, or None if the database is usable."""
     reads: bool = False
     """Whether reads work, such as validations."""
+    is_synchronous: bool = False
+    """Whether commits wait for standbys."""
 
     @property
     def is_read_only(self) -> bool:
@@ -57,7 +59,7 @@ async def check_readiness(
         return Readiness(f"the tables {names} are missing: restore them from a backup")
     # Tables of a later release are usable: each migration stays compatible with the release
     # before it, which may restart while the new one is rolled out.
-    return Readiness(state.read_only_reason, reads=True)
+    return Readiness(state.read_only_reason, reads=True, is_synchronous=state.is_synchronous)
 
 
 def _unavailability(error: Exception) -> str:

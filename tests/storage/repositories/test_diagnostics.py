@@ -73,12 +73,12 @@ async def test_schema_revision_is_that_of_tables_or_none(database, elsewhere):
 
 async def test_database_state_names_revision_and_missing_tables(database, elsewhere):
     async with database.read() as db:
-        assert await db.diagnostics.database_state() == (head_revision(), [], None)
+        assert await db.diagnostics.database_state() == (head_revision(), [], None, False)
     async with elsewhere.read() as db:
         assert await db.diagnostics.database_state() is None
         await db.connection.execute(text("CREATE TABLE tamatar_auth_version (version_num text)"))
         await db.connection.execute(text("CREATE TABLE users (id int)"))
-        revision, missing, _ = await db.diagnostics.database_state()
+        revision, missing, *_ = await db.diagnostics.database_state()
 
     assert revision is None
     assert set(missing) == set(metadata.tables) - {"users"}

@@ -133,6 +133,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     connection to the database was lost or the client read too slowly. Open
     another stream.
     """
+    PRIMARY_NOT_CONFIRMED: _ErrorReason.ValueType  # 49
+    """UNAVAILABLE: no standby has acknowledged a commit of the database server
+    lately, so another server may have taken its place. The server looks for
+    it. A write did not happen. `google.rpc.RetryInfo` says when to try again.
+    """
     INTERNAL_FAULT: _ErrorReason.ValueType  # 46
     """INTERNAL: a defect of the service. Its log has the exception, by the id in
     `metadata["error_id"]`.
@@ -263,6 +268,11 @@ STREAM_INTERRUPTED: ErrorReason.ValueType  # 48
 """UNAVAILABLE: the stream may miss something from now on, because the
 connection to the database was lost or the client read too slowly. Open
 another stream.
+"""
+PRIMARY_NOT_CONFIRMED: ErrorReason.ValueType  # 49
+"""UNAVAILABLE: no standby has acknowledged a commit of the database server
+lately, so another server may have taken its place. The server looks for
+it. A write did not happen. `google.rpc.RetryInfo` says when to try again.
 """
 INTERNAL_FAULT: ErrorReason.ValueType  # 46
 """INTERNAL: a defect of the service. Its log has the exception, by the id in

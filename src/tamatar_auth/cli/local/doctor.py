@@ -1,58 +1,31 @@
 """The command `doctor`: checks each part of an installation, and says how to repair it."""
 
-import asyncio
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
 
 import grpc
-import psycopg
 import typer
 
 from tamatar_auth.cli.formats import TextFormat, TextOption
+from tamatar_auth.cli.local.database_checks import check_database
+from tamatar_auth.cli.local.finding import Finding
 from tamatar_auth.cli.local.healthcheck import check_health, tls_files_at
-from tamatar_auth.cli.local.partitions import examine_partitions
 from tamatar_auth.cli.local.scheduler import uses_autogroups
 from tamatar_auth.cli.output import print_json
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
-from tamatar_auth.migrator.connection import connect
-from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerCredentials
 from tamatar_auth.security.passwords.peppers import Peppers
 from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server import grpcio_release
 from tamatar_auth.server.ports import HEALTH_LISTEN, LISTEN
-from tamatar_auth.storage.driver.connect import connector, libpq_url
-from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
-from tamatar_auth.storage.driver.pooler import find_pooler_problem
-from tamatar_auth.storage.repositories.diagnostics import READ_ONLY_REASON
-
-CLOCK_TOLERANCE = 2.0
-"""Seconds that the clocks of service and database may differ."""
 
 EXPIRY_WARNING = timedelta(days=14)
 """The remaining lifetime of a token or a certificate below which the doctor complains."""
-
-
-class Finding(NamedTuple):
-    """The result of one check."""
-
-    subject: str
-    ok: bool
-    text: str
-    is_warning: bool = False
-    """Whether the part works, but is a risk."""
-
-    @property
-    def label(self) -> str:
-        """The level as it is printed."""
-        return "FAIL" if not self.ok else "warn" if self.is_warning else "ok"
 
 
 def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
@@ -84,7 +57,7 @@ def examine() -> Sequence[Finding]:
         *_scheduler(),
         *_callers(settings),
         *_certificate(settings),
-        *_database(settings),
+        *check_database(settings),
         *_ports(settings),
     ]
 
@@ -178,60 +151,6 @@ def _risk_in_production(settings: Settings, subject: str, text: str, advice: str
     if settings.environment == "development":
         return Finding(subject, ok=True, text=text)
     return Finding(subject, ok=True, text=f"{text}; {advice}", is_warning=True)
-
-
-def _database(settings: Settings) -> Iterator[Finding]:
-    if settings.database.url is None:
-        text = "TAMATAR_DATABASE_URL is not set; `tamatar-auth serve --dev` starts a database"
-        yield Finding("database", ok=True, text=text)
-        return
-    try:
-        with connect(libpq_url(settings.database)) as connection:
-            yield _postgres(connection)
-            yield _clock(connection)
-    except OperatorError as error:
-        yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
-        return
-    yield from _pooler(settings)
-    yield from _tables(settings)
-
-
-def _postgres(connection: psycopg.Connection[Any]) -> Finding:
-    info = connection.info
-    text = f"PostgreSQL {info.server_version // 10000} on {info.host}:{info.port}"
-    row = connection.execute(f"SELECT {READ_ONLY_REASON}").fetchone()
-    reason = row[0] if row else None
-    return Finding("database", reason is None, f"{text}; {reason}" if reason else text)
-
-
-def _clock(connection: psycopg.Connection[Any]) -> Finding:
-    before = time.time()
-    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    local_time = (before + time.time()) / 2
-    difference = abs((row[0] if row else local_time) - local_time)
-    ok = difference <= CLOCK_TOLERANCE
-    advice = "" if ok else "; the database's clock decides validity: synchronize both by NTP"
-    return Finding("clock", ok, f"differs from the database's by {difference:.1f} s{advice}")
-
-
-def _pooler(settings: Settings) -> Iterator[Finding]:
-    connect = connector(settings.database, OrphanedStatements(), autocommit=True)
-    if problem := asyncio.run(find_pooler_problem(connect)):
-        yield Finding("pooler", ok=False, text=problem)
-
-
-def _tables(settings: Settings) -> Iterator[Finding]:
-    try:
-        status = Migrations(libpq_url(settings.database)).status()
-    except OperatorError as error:
-        yield Finding("tables", ok=False, text=str(error))
-        return
-    if status.pending:
-        yield Finding("tables", ok=False, text="not up to date; run `tamatar-auth migrate up`")
-    else:
-        yield Finding("tables", ok=True, text=f"at revision {status.current}")
-        reach = examine_partitions(libpq_url(settings.database), settings.sessions.lifetime)
-        yield Finding("partitions", ok=True, text=reach[0], is_warning=not reach[1])
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

@@ -63,7 +63,8 @@ def connector(
     silence = SilenceLimits(answer_limit, cancelled_limit, timeout)
 
     async def connect() -> Connection:
-        return await Connection.open(orphaned, url, silence, **arguments, **extra)
+        now = arguments | orphaned.hosts.arguments(url)
+        return await Connection.open(orphaned, url, silence, **now, **extra)
 
     opener = ConnectionOpener(connect)
     orphaned.on_close(opener.close)

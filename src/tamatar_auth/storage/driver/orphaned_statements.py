@@ -18,6 +18,8 @@ from psycopg.waiting import wait_async
 from tamatar_auth.observability import semconv
 from tamatar_auth.observability.instruments import observe_counter, observe_gauge
 from tamatar_auth.storage.driver.liveness import FailureDetector
+from tamatar_auth.storage.driver.primary_fence import PrimaryFence
+from tamatar_auth.storage.driver.primary_hosts import PrimaryHosts
 
 CANCEL_TIMEOUT = 2.0
 """Seconds in which a server must accept a cancel request."""
@@ -49,6 +51,8 @@ class OrphanedStatements:
         self.in_doubt = 0
         """Commits that the server has not answered yet."""
         self.failure_detector = FailureDetector()
+        self.fence = PrimaryFence(self.failure_detector)
+        self.hosts = PrimaryHosts()
         self._tasks: set[asyncio.Task[None]] = set()
         self._close_callbacks: list[Callable[[], None]] = []
         if meter is not None:

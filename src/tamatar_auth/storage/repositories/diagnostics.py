@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from tamatar_auth.errors.storage import QueryStatisticsMissing
+from tamatar_auth.storage.acknowledgement import IS_SYNCHRONOUS
 from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.sqlstates import UNDEFINED_TABLE, sqlstate
 from tamatar_auth.storage.tables import VERSION_TABLE, metadata
@@ -25,12 +26,14 @@ class ConnectionCounts(NamedTuple):
 class DatabaseState(NamedTuple):
     """The revision of the tables, the missing ones, and why the server rejects writes, if it does.
 
-    The revision is None before the first migration.
+    The revision is None before the first migration. Commits of a synchronous server wait for
+    standbys.
     """
 
     revision: str | None
     missing_tables: Sequence[str]
     read_only_reason: str | None
+    is_synchronous: bool
 
 
 class QueryStats(NamedTuple):
@@ -89,7 +92,8 @@ _state = text(f"""
            (SELECT version_num FROM {VERSION_TABLE}),
            ARRAY(SELECT name FROM unnest(CAST(:names AS text[])) AS name
                  WHERE to_regclass(name) IS NULL),
-           {READ_ONLY_REASON}
+           {READ_ONLY_REASON},
+           {IS_SYNCHRONOUS}
 """).bindparams(names=list(metadata.tables))  # noqa: S608 - constants only
 
 

@@ -66,6 +66,7 @@ class SessionEndFeed:
         observe: Observe | None = None,
     ) -> None:
         self._connect = listener_connector(settings, orphaned, observe)
+        self._acknowledged_within = settings.primary_acknowledged_within
         self._encode = encode
         self._listener: _Listener | None = None
         self._is_closed = False
@@ -108,7 +109,7 @@ class SessionEndFeed:
     async def _listen(self, listener: "_Listener") -> None:
         """Publish ends until the connection is lost or not needed any more."""
         try:
-            async with open_reader(self._connect) as reader:
+            async with open_reader(self._connect, self._acknowledged_within) as reader:
                 await self._follow(reader, listener)
             self._drop(listener)
             self._last_reason = "no subscribers"

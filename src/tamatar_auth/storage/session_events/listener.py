@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, LiteralString, NamedTuple
+from datetime import timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.rows import namedtuple_row
 
 from tamatar_auth.config.database import DatabaseSettings
+from tamatar_auth.storage.acknowledgement import is_confirmed
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector
 from tamatar_auth.storage.driver.connection import Connection, Observe
@@ -52,6 +54,7 @@ _READ_SQL = """
         pg_current_snapshot()::text AS snapshot,
         removed_before > pg_snapshot_xmin(former) AS has_gap,
         marked_at < now() - interval '10 s' AS has_old_rows,
+        {is_confirmed} AS is_confirmed,
         users, sessions
     FROM session_end_log, CAST(%s AS pg_snapshot) AS former, LATERAL (
         SELECT array_agg(user_id) AS users, array_agg(session_id) AS sessions
@@ -84,8 +87,9 @@ class NotListeningError(Exception):
 class EndReader:
     """Reads the ends of sessions that were committed since the read before."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, within: timedelta) -> None:
         self._connection = connection
+        self._read_sql = _READ_SQL.format(is_confirmed=is_confirmed(within))
         self._place = ""
         self._snapshot: str | None = None
         self._has_old_rows = False
@@ -96,13 +100,15 @@ class EndReader:
         Raise `NotListeningError` if an end may be missing, or what psycopg raises. The first read
         returns nothing.
         """
-        row = await self._run(_READ_SQL, self._snapshot, MAX_NEW_ENDS + 1)
+        row = await self._run(self._read_sql, self._snapshot, MAX_NEW_ENDS + 1)
         if row is None:
             raise NotListeningError("the table session_end_log is empty")
         if not row.writes:
             raise NotListeningError("the server does not write")
         if not row.has_triggers:
             raise NotListeningError("a trigger of revision 0005 is missing or switched off")
+        if not row.is_confirmed:
+            raise NotListeningError("no standby acknowledges the commits of the server")
         if self._snapshot and (row.place != self._place or row.has_gap):
             raise NotListeningError("another server answers, or this one was read too late")
         users, sessions = row.users or (), row.sessions or ()
@@ -117,10 +123,10 @@ class EndReader:
             row = await self._run(_REMOVE_SQL, REMOVAL_BATCH)
             self._has_old_rows = row.remove_session_ends == REMOVAL_BATCH
 
-    async def _run(self, statement: LiteralString, *values: object) -> Any:
+    async def _run(self, statement: str, *values: object) -> Any:
         with self._connection.observed(statement):
             cursor = self._connection.cursor(row_factory=namedtuple_row)
-            await cursor.execute(statement, values, prepare=True, binary=True)
+            await cursor.execute(statement.encode(), values, prepare=True, binary=True)
             return await cursor.fetchone()
 
 
@@ -150,14 +156,17 @@ def listener_connector(
 
 
 @contextlib.asynccontextmanager
-async def open_reader(connect: Connector) -> AsyncIterator[EndReader]:
-    """Open a connection while the block runs, and yield a reader that has not read yet."""
+async def open_reader(connect: Connector, within: timedelta) -> AsyncIterator[EndReader]:
+    """Open a connection while the block runs, and yield a reader that has not read yet.
+
+    Standbys must have acknowledged a commit of the server `within` that time.
+    """
     connection = await connect()
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
             with connection.observed(_BEGIN_SQL):
                 await connection.execute(_BEGIN_SQL)
-        yield EndReader(connection)
+        yield EndReader(connection, within)
     finally:
         await connection.close()
 

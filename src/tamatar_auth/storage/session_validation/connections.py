@@ -72,9 +72,12 @@ class DedicatedPool:
     ) -> None:
         self._observer = observer
         self._max_size, self._in_use = max_size, 0
+        self.acknowledged_within = settings.primary_acknowledged_within
+        orphaned = orphaned or OrphanedStatements()
+        self.fence = orphaned.fence
         self._connect = connector(
             settings,
-            orphaned or OrphanedStatements(),
+            orphaned,
             options=INDEX_PLAN_OPTIONS,
             cancelled_limit=SUSPECT_AFTER,
             observe=observer.observe_text,
@@ -93,6 +96,7 @@ class DedicatedPool:
         """Lend a connection. Each statement on it is a transaction of its own."""
         if self._is_closed:
             raise ServiceStopping
+        self.fence.require_open()
         self._in_use += 1
         try:
             pooled = await self._find_idle() or await self._open()

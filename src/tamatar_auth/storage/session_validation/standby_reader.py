@@ -81,7 +81,7 @@ class StandbyReader:
         self, primary: DedicatedPool, standbys: DedicatedPool, meter: Meter | None = None
     ) -> None:
         self._primary, self._standbys = primary, standbys
-        self._position = primary.statement(primary_position)
+        self._position = primary.statement(primary_position(primary.acknowledged_within))
         self._pair = StatementPair(
             standbys.statement(_obstacle), standbys.statement(sessions_at_time)
         )
@@ -176,6 +176,8 @@ class StandbyReader:
     ) -> Rows:
         if position.lsn is None or position.term is None:
             raise StandbyUnusableError("no_primary" if position.lsn is None else "no_term")
+        if not position.is_confirmed:  # reading the primary refuses the calls, and closes the fence
+            raise StandbyUnusableError("unconfirmed")
         values = {**position._asdict(), "digests": Digests(digests), "idle_limit": idle_limit}
         deadline = monotonic() + STANDBY_TIMEOUT
         poll = FIRST_POLL

@@ -6,6 +6,7 @@ take longer than all other work on a row.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from struct import pack
 from typing import Any, TypeAlias
 
@@ -13,10 +14,11 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
 from psycopg.pq import Format
-from sqlalchemy import any_, bindparam, cast, func, select, union_all
+from sqlalchemy import any_, bindparam, cast, func, literal_column, null, select, union_all
 from sqlalchemy.sql import ColumnElement, CompoundSelect, Select, functions, visitors
-from sqlalchemy.types import ARRAY, DateTime, LargeBinary, Text
+from sqlalchemy.types import ARRAY, Boolean, DateTime, LargeBinary, Text
 
+from tamatar_auth.storage.acknowledgement import is_confirmed
 from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, refusal
 from tamatar_auth.storage.tables import sessions, users
 
@@ -36,6 +38,9 @@ in a valid session and user. Times are microseconds since 2000-01-01."""
 
 REFUSAL, IS_STALE, DIGEST = range(len(COLUMNS), len(COLUMNS) + 3)
 """The positions after `COLUMNS`. The digest of the token is removed before a call gets the row."""
+
+IS_CONFIRMED = IS_STALE
+"""The position in the row without a digest that says whether the primary is confirmed."""
 
 
 def _select_by(digest: ColumnElement[Any]) -> Select[Any]:
@@ -64,6 +69,15 @@ sessions_at_time: CompoundSelect[Any] = visitors.replacement_traverse(  # type: 
     sessions_by_digest, {}, _replace_now
 )
 """The same at the time `now`, a text of PostgreSQL: standbys have clocks of their own."""
+
+
+def with_proof(found: CompoundSelect[Any], within: timedelta) -> CompoundSelect[Any]:
+    """Add a row without a digest; its value at `IS_CONFIRMED` tells about the primary."""
+    no_session = [null() for _ in (*COLUMNS, refusal)]
+    confirmed = literal_column(is_confirmed(within), Boolean)
+    proof: Any = select(*no_session, confirmed, null())
+    both: CompoundSelect[Any] = union_all(*found.selects, proof)
+    return both.execution_options(**found.get_execution_options())
 
 
 class Digests(frozenset[bytes]):

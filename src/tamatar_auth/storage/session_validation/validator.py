@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tamatar_auth.errors import Failure, ServerBusy
 from tamatar_auth.errors.sessions import SessionUnknown
-from tamatar_auth.errors.storage import StorageUnavailable
+from tamatar_auth.errors.storage import PrimaryNotConfirmed, StorageUnavailable
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.session_state import raise_refusal
 from tamatar_auth.storage.retry import retry_rolled_back
@@ -27,11 +27,13 @@ from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.standby_reader import StandbyReader
 from tamatar_auth.storage.session_validation.statement import (
     DIGEST,
+    IS_CONFIRMED,
     IS_STALE,
     REFUSAL,
     Digests,
     ValidatedRow,
     sessions_by_digest,
+    with_proof,
 )
 
 MAX_BATCHES = 4
@@ -102,7 +104,7 @@ class SessionValidator:
     ) -> None:
         self._pool = pool
         self._slots = asyncio.Semaphore(MAX_BATCHES)
-        self._statement = pool.statement(sessions_by_digest)
+        self._statement = pool.statement(with_proof(sessions_by_digest, pool.acknowledged_within))
         self._last_activity = activity
         self._idle_limit = idle_limit
         self._standbys = standbys
@@ -162,7 +164,11 @@ class SessionValidator:
             rows = await self._statement.rows(
                 connection, digests=Digests(digests), idle_limit=self._idle_limit
             )
-            return {row[DIGEST]: row[:DIGEST] for row in rows}
+            found = {row[DIGEST]: row[:DIGEST] for row in rows}
+        if not found.pop(None)[IS_CONFIRMED]:
+            self._pool.fence.close()
+            raise PrimaryNotConfirmed
+        return found
 
     def _outcome(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
         if row is not None and row[REFUSAL] is None and not row[IS_STALE]:
