@@ -131,7 +131,8 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, **given))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings passwords grpcio callers certificate database clock tables partitions port"
+            "settings passwords grpcio callers certificate database clock standbys tables"
+            " partitions port"
         )
         assert all(ok for ok, _, _ in found)
         assert urlsplit(migrated_database).password not in str(found)

@@ -5,23 +5,16 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tamatar_auth.embedded.postgres import EmbeddedPostgres
-from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.storage.acknowledgement import is_confirmed, is_due
+from tests.support.synchronous_postgres import synchronous_postgres
 
 WITHIN = timedelta(minutes=1)
 
 
 @pytest.fixture(scope="module")
 def synchronous(tmp_path_factory):
-    """The URL of a server whose synchronous standby does not exist."""
-    folder = tmp_path_factory.mktemp("synchronous")
-    with EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres:
-        Migrations(postgres.url()).upgrade()
-        with psycopg.connect(postgres.url(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-            connection.execute("SELECT pg_reload_conf()")
-        yield postgres.url()
+    with synchronous_postgres(tmp_path_factory.mktemp("synchronous")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ EXPIRY_WARNING = timedelta(days=14)
 def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
     """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
-    The checks cover settings, password keys, grpcio, callers, certificate, database, clock, tables,
-    partitions and ports.
+    The checks cover settings, password keys, grpcio, callers, certificate, database, clock,
+    standbys, tables, partitions and ports.
     """
     findings = examine()
     rows = [(each.label, each.subject, each.text) for each in findings]
