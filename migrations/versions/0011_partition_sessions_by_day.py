@@ -110,14 +110,18 @@ ALTER TABLE sessions
     DROP CONSTRAINT IF EXISTS fk_sessions_user_id_users
 """
 
-# Of the live tables, which become the first partitions.
+# Of the live tables, which become the first partitions. The B-tree on expires_at stays there for
+# the sweep. The partitions of days have a BRIN index instead: a statement that names the day of a
+# token would else read the whole day along the B-tree.
 INDEXES = {
-    "pk_sessions_first": "sessions (id, expires_at)",
-    "uq_sessions_first_token_digest": "sessions (token_digest, expires_at)",
+    "pk_sessions_first": "UNIQUE INDEX {} ON sessions (id, expires_at)",
+    "uq_sessions_first_token_digest": "UNIQUE INDEX {} ON sessions (token_digest, expires_at)",
     "uq_sessions_first_previous_digest": (
-        "sessions (previous_digest, expires_at) WHERE previous_digest IS NOT NULL"
+        "UNIQUE INDEX {} ON sessions (previous_digest, expires_at)"
+        " WHERE previous_digest IS NOT NULL"
     ),
-    "pk_replaced_tokens_first": "replaced_tokens (token_digest, expires_at)",
+    "idx_session_first_day": "INDEX {} ON sessions USING brin (expires_at)",
+    "pk_replaced_tokens_first": "UNIQUE INDEX {} ON replaced_tokens (token_digest, expires_at)",
 }
 
 # Without a session there is nothing to wait for: PARTITIONS then ends the partition today.
@@ -205,7 +209,7 @@ BEGIN
         WHERE previous_digest IS NOT NULL;
     CREATE INDEX idx_session_user_valid ON sessions (user_id, is_valid, expires_at);
     CREATE INDEX idx_session_user_created ON sessions (user_id, created_at, id);
-    CREATE INDEX idx_session_expires ON sessions (expires_at);
+    CREATE INDEX idx_session_expires ON sessions USING brin (expires_at);
     CREATE INDEX idx_session_activity ON sessions USING brin (last_activity_at);
     CREATE INDEX idx_session_revoked ON sessions (revoked_at) WHERE revoked_at IS NOT NULL;
     CREATE TABLE replaced_tokens (
@@ -320,11 +324,11 @@ def upgrade() -> None:
             return
         step.together(COLUMN, DELETE_SESSIONS, DAYS_END, MAKE_DAYS)
         step.together(WHEN_PURGED, *NO_FOREIGN_KEYS.split(";"))
-        for name, columns in INDEXES.items():
+        for name, index in INDEXES.items():
             step.unhurried(
                 # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index behind.
                 f"DROP INDEX CONCURRENTLY IF EXISTS {name}",
-                f"CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {columns}",
+                f"CREATE {index.format(f'CONCURRENTLY IF NOT EXISTS {name}')}",
             )
         step.together(CHECKS)
         for table in ("sessions", "replaced_tokens"):
@@ -336,3 +340,4 @@ def downgrade() -> None:
     # The column replaced_tokens.expires_at stays, because servers of the later release may run.
     with steps() as step:
         step.together(ONE_TABLE)
+        step.together("ANALYZE sessions", "ANALYZE replaced_tokens")

@@ -95,9 +95,9 @@ UNKNOWN_CONSTRAINTS = [
         "pk_users",
     ),
     (
-        "INSERT INTO replaced_tokens SELECT sha256('x'), gen_random_uuid()",
+        "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23503', CONSTRAINT = 'no_parent'; END $$",
         StatusCode.FAILED_PRECONDITION,
-        "fk_replaced_tokens_session_id_sessions",
+        "no_parent",
     ),
     (
         "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23P01', CONSTRAINT = 'no_overlap'; END $$",

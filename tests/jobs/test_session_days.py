@@ -152,6 +152,18 @@ class TestDrop:
         assert (await scene.sweep())[0] == SweepResult(dropped_partitions=2)
         assert scene.connection.execute(DETACHING).fetchone() == (0,)
 
+    async def test_first_tokens_of_expired_sessions_are_removed(self, scene):
+        scene.connection.execute(
+            "INSERT INTO replaced_tokens (token_digest, session_id)"
+            " VALUES (sha256(''), gen_random_uuid())"
+        )
+
+        await scene.sweep(dry_run=True)
+        assert scene.count("replaced_tokens_first") == 1
+
+        await scene.sweep()
+        assert scene.count("replaced_tokens_first") == 0
+
     async def test_detached_day_is_dropped(self, scene):
         (day,) = make_past_days(scene.connection, 1)
         scene.connection.execute(f"ALTER TABLE sessions DETACH PARTITION sessions_{day}")

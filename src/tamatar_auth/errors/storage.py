@@ -45,10 +45,6 @@ class StorageUnavailable(Failure):
     retry_jitter = 1.0
 
 
-class PartitionMissing(StorageUnavailable):
-    """The tables have no partition for the day on which a new session would expire."""
-
-
 class PrimaryNotConfirmed(Failure):
     """The synchronous standbys have acknowledged no commit of the server lately."""
 

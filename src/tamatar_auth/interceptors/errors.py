@@ -23,7 +23,7 @@ from grpc_status import rpc_status
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar_auth.errors import Failure, InternalFault
-from tamatar_auth.errors.storage import ConstraintViolated, PartitionMissing, StorageTimedOut
+from tamatar_auth.errors.storage import ConstraintViolated, StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.storage import sqlstates
 
@@ -92,7 +92,7 @@ def _failure(error: Exception, method: Method, context: Context) -> Failure:
         constraint = sqlstates.constraint(error)
         log.warning("storage refused", reason=failure.reason, constraint=constraint, **where)
         return failure
-    if isinstance(failure, PartitionMissing):
+    if failure is not None and sqlstates.is_partition_missing(error):
         log.error("sessions have no partition: run `tamatar-auth sweep`", **where)
         return failure
     if failure is not None:

@@ -7,7 +7,7 @@ that does not know the day looks into each of them.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import psycopg
@@ -84,11 +84,13 @@ async def drop_past_days(
         for day in days:
             if day.is_first or not day.is_past or await _is_retained(db, day, retention, kept):
                 continue
-            if not dry_run and not await _try_to_drop(db, day):
+            if not dry_run and not await _try(db.session_days.drop(day)):
                 report(f"{day.name} is in use: it is left to the next sweep")
                 break  # PostgreSQL detaches one partition at a time
             kept.remove(day.name)
             report(f"{day.name}: {'to drop' if dry_run else 'dropped'}")
+        if not dry_run and any(day.is_first and day.is_past for day in days):
+            await _try(db.session_days.forget_first_tokens())
     return sum(day.parent == sessions.name and day.name not in kept for day in days)
 
 
@@ -101,10 +103,10 @@ async def _is_retained(db: Scope, day: SessionDay, retention: timedelta, kept: s
     return await db.session_days.is_retained(day, retention)
 
 
-async def _try_to_drop(db: Scope, day: SessionDay) -> bool:
-    """Drop a partition, or return False if a long transaction or another process uses it."""
+async def _try(change: Awaitable[None]) -> bool:
+    """Change a partition, or return False if a long transaction or another process uses it."""
     try:
-        await db.session_days.drop(day)
+        await change
     except DBAPIError as error:
         if sqlstates.sqlstate(error) not in _IN_USE:
             raise

@@ -10,7 +10,6 @@ from sqlalchemy import exc
 from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import (
     ConstraintViolated,
-    PartitionMissing,
     StorageTimedOut,
     StorageUnavailable,
     StoredAlready,
@@ -112,6 +111,12 @@ def is_stale_statement(error: BaseException | None) -> bool:
     return error.sqlstate in STALE_STATEMENTS
 
 
+def is_partition_missing(error: BaseException) -> bool:
+    """Return whether no partition takes a row."""
+    cause = _cause(error)
+    return isinstance(cause, psycopg.Error) and cause.diag.source_function == _PARTITION_SEARCH
+
+
 def to_failure(error: BaseException) -> Failure | None:
     """Return the failure for an error of the storage, or None for a fault of this program."""
     if isinstance(error, ConnectionError):
@@ -148,4 +153,4 @@ def _special_class(error: psycopg.Error) -> type[Failure] | None:
         return StorageTimedOut
     if is_stale_statement(error):
         return TransactionConflict
-    return PartitionMissing if error.diag.source_function == _PARTITION_SEARCH else None
+    return StorageUnavailable if is_partition_missing(error) else None

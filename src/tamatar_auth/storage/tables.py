@@ -143,7 +143,7 @@ sessions = Table(
     Index("idx_session_user_valid", "user_id", "is_valid", "expires_at"),
     # For lists with ended sessions, whose number has no limit.
     Index("idx_session_user_created", "user_id", "created_at", "id"),
-    Index("idx_session_expires", "expires_at"),
+    Index("idx_session_expires", "expires_at", postgresql_using="brin"),
     # Only for the sweep of idle sessions. BRIN, so that a use of a session writes no index.
     Index("idx_session_activity", "last_activity_at", postgresql_using="brin"),
     # Only for the sweep, and only of revoked sessions, so that validation never writes it.

@@ -71,6 +71,19 @@ _is_retained = select(
 ).execution_options(summary="SELECT sessions")
 
 
+# Calls look for replaced tokens in all partitions, so this waits for a lock for a moment only.
+_FORGET_FIRST_TOKENS = """
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM replaced_tokens_first) THEN
+        SET LOCAL lock_timeout = '50ms';
+        TRUNCATE replaced_tokens_first;
+    END IF;
+END
+$$
+"""
+
+
 class SessionDayRepository(Repository):
     """Makes and drops partitions over one connection."""
 
@@ -101,6 +114,10 @@ class SessionDayRepository(Repository):
             how = "FINALIZE" if day.is_detaching else "CONCURRENTLY"
             await self._run(f"ALTER TABLE {day.parent} DETACH PARTITION {day.name} {how}")
         await self._run(f"DROP TABLE IF EXISTS {day.name}")
+
+    async def forget_first_tokens(self) -> None:
+        """Remove all replaced tokens of the first partition, whose sessions have expired."""
+        await self._run(_FORGET_FIRST_TOKENS)
 
     async def _run(self, statement: str) -> None:
         # The names match the pattern of `_list`, so they need no quotes.
