@@ -86,8 +86,8 @@ MUTANTS = (
     mutant(
         "end_of_a_late_commit_is_missed",
         f"{_FEED}/listener.py",
-        "               OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(former)))\n",
-        "",
+        "WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(former)))",
+        "WHERE false",
         f"{_TEST_FEED}::TestEnds::test_end_that_commits_late_reaches_watch",
     ),
     mutant(
