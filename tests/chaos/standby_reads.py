@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -107,6 +108,8 @@ def reading_standbys(settings: Settings, pair: Pair, commit: str = "on") -> Sett
         update={
             "url": SecretStr(f"{pair.url}&{options}"),
             "standby_url": SecretStr(url),
+            # A busy machine must not make the primary look replaced.
+            "primary_acknowledged_within": timedelta(minutes=10),
         }
     )
     return settings.model_copy(update={"database": database})

@@ -9,6 +9,7 @@ import psycopg
 
 from tamatar_auth.cli.local.finding import Finding
 from tamatar_auth.cli.local.partitions import examine_partitions
+from tamatar_auth.cli.local.standby_checks import check_standby
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.errors import OperatorError
 from tamatar_auth.config.settings import Settings
@@ -40,6 +41,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             yield _postgres(connection)
             yield _clock(connection)
             yield _standbys(connection, settings.database)
+            yield from check_standby(settings.database, connection)
     except OperatorError as error:
         yield Finding("database", ok=False, text=f"{error} Check TAMATAR_DATABASE_URL.")
         return
