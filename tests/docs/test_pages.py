@@ -70,8 +70,6 @@ NOT_RUN = {
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
     ("docs/operate/deploying.md", "kubectl port-forward "): "there is no cluster here either",
     ("docs/operate/operations.md", "pool_mode = "): "tests/support/pgbouncer.py writes one",
-    ("docs/operate/operations.md", "listen auth_database"): "needs HAProxy and three Patronis",
-    ("docs/operate/operations.md", "failsafe_mode: true"): "needs a Patroni",
 }
 """Blocks that no test runs, by page and beginning, with the reason."""
 
