@@ -136,7 +136,7 @@ async def test_deposed_primary_validates_no_revoked_session(servers, mine):
         request = session_pb.BatchValidateSessionsRequest(session_tokens=tokens[:100])
         with contextlib.suppress(grpc.aio.AioRpcError):
             batch = await sessions.BatchValidateSessions(request)
-            assert not any(result.HasField("valid") for result in batch.results)
+            assert not any(result.HasField("session") for result in batch.results)
 
         await eventually(lambda: is_refused(sessions, tokens[0], REVOKED))
         await eventually(lambda: is_created(users))
