@@ -12,6 +12,7 @@ from tamatar.auth.v1.session_service_pb2 import RevokeSessionResponse
 from tamatar_auth.servicers.sessions import SessionServicer
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.sessions import SessionRepository
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.repositories.users import UserRepository
 from tamatar_auth.storage.session_events.feed import SessionEndFeed, _Listener
 from tamatar_auth.storage.session_validation.validator import SessionValidator
@@ -40,13 +41,13 @@ def revokes_after_the_answer() -> None:
 def validates_from_a_cache() -> None:
     """Reuse the result of a validation for a second."""
     look = SessionValidator.validate
-    known: dict[bytes, Any] = {}
+    known: dict[TokenKey, Any] = {}
 
-    async def cached(self: Any, digest: bytes) -> Any:
-        found, at = known.get(digest, (None, 0.0))
+    async def cached(self: Any, key: TokenKey) -> Any:
+        found, at = known.get(key, (None, 0.0))
         if found is None or time.monotonic() - at > 1:
-            found, at = await look(self, digest), time.monotonic()
-            known[digest] = found, at
+            found, at = await look(self, key), time.monotonic()
+            known[key] = found, at
         return found
 
     swap(SessionValidator, "validate", cached)
@@ -55,16 +56,16 @@ def validates_from_a_cache() -> None:
 def joins_statements_that_run() -> None:
     """Answer a validation from a statement that began before the call."""
     look = SessionValidator.validate
-    asked: dict[bytes, Any] = {}
+    asked: dict[TokenKey, Any] = {}
 
-    async def joined(self: Any, digest: bytes) -> Any:
-        if digest not in asked:
-            asked[digest] = asyncio.ensure_future(slow(self, digest))
-            asked[digest].add_done_callback(lambda _: asked.pop(digest))
-        return await asyncio.shield(asked[digest])
+    async def joined(self: Any, key: TokenKey) -> Any:
+        if key not in asked:
+            asked[key] = asyncio.ensure_future(slow(self, key))
+            asked[key].add_done_callback(lambda _: asked.pop(key))
+        return await asyncio.shield(asked[key])
 
-    async def slow(self: Any, digest: bytes) -> Any:
-        found = await look(self, digest)
+    async def slow(self: Any, key: TokenKey) -> Any:
+        found = await look(self, key)
         await asyncio.sleep(0.05)
         return found
 

@@ -20,11 +20,10 @@ from tamatar_auth.errors import Failure
 from tamatar_auth.errors.storage import StorageUnavailable, StoredAlready
 from tamatar_auth.interceptors.errors import ErrorInterceptor, status
 from tamatar_auth.interceptors.registry import HandlerRegistry
-from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refused, validate
-from tests.support.rows import run
+from tests.support.rows import new_token, run
 from tests.support.settings import changed
 from tests.support.waiting import PATIENCE, eventually, lock_is_waited_for
 
@@ -85,7 +84,7 @@ def read_stats(channel):
 
 
 def validate_unknown(channel):
-    return validate(SessionServiceStub(channel), SessionToken.issue().text)
+    return validate(SessionServiceStub(channel), new_token().text)
 
 
 UNKNOWN_CONSTRAINTS = [

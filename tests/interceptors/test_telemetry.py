@@ -24,9 +24,9 @@ from tamatar_auth.interceptors.registry import HandlerRegistry
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.observability import tracing
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
 from tests.support.calls import ada, refusal, sign_in, validate, verify
+from tests.support.rows import new_token
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
 from tests.support.waiting import eventually
@@ -335,7 +335,7 @@ class TestCalls:
 
     async def test_slow_shared_statement_names_the_method_of_its_calls(self, recorded):
         channel, stream = recorded
-        await refusal(validate(SessionServiceStub(channel), SessionToken.issue().text))
+        await refusal(validate(SessionServiceStub(channel), new_token().text))
 
         lines = [json.loads(line) for line in stream.getvalue().splitlines()]
         (line,) = [line for line in lines if line.get("summary") == "SELECT sessions users"]

@@ -8,11 +8,13 @@ _CREDENTIALS = "servicers/user_credentials.py"
 _REPOSITORY = "storage/repositories/sessions.py"
 _ROTATION = "storage/repositories/session_rotation.py"
 _STATE = "storage/repositories/session_state.py"
+_TOKENS = "security/tokens.py"
 _VALIDATION = "storage/session_validation"
 _DAYS = "jobs/session_days.py"
 
 _FAILED_COMMITS = "servicers/test_failed_commits.py::test_call_whose_commit_fails_changes_nothing"
 _ROW_LOCKS = "servicers/test_row_locks.py::TestSignIn::test_session_of_open_sign_in_is_ended_too"
+_DAYS = "servicers/test_session_days.py"
 _SESSIONS = "servicers/test_sessions.py"
 _DROP, _MAKE = (f"jobs/test_session_days.py::{name}" for name in ("TestDrop", "TestMake"))
 _REUSE = "servicers/test_token_reuse.py::TestReuse"
@@ -161,8 +163,8 @@ MUTANTS = (
     mutant(
         "replaced_token_is_validated_after_its_grace",
         f"{_VALIDATION}/statement.py",
-        "_select_by(sessions.c.previous_digest).where(in_grace)",
-        "_select_by(sessions.c.previous_digest)",
+        "select_by(sessions.c.previous_digest).where(in_grace)",
+        "select_by(sessions.c.previous_digest)",
         _VALIDATE,
     ),
     mutant(
@@ -189,8 +191,8 @@ MUTANTS = (
     mutant(
         "late_use_revives_an_idle_session",
         _REPOSITORY,
-        '"session_ids"), live, is_stale)',
-        '"session_ids"), is_stale)',
+        "_uses.c.expires_at, live, is_stale",
+        "_uses.c.expires_at, is_stale",
         "servicers/test_idle_sessions.py",
     ),
     mutant(
@@ -224,7 +226,7 @@ MUTANTS = (
     mutant(
         "reused_token_ends_no_session",
         _SERVICER,
-        "await db.rotations.revoke_reused(valid.session.id)",
+        "await db.rotations.revoke_reused(valid.session)",
         "pass",
         _REUSE,
     ),
@@ -257,16 +259,86 @@ MUTANTS = (
         "storage/session_validation/test_batch_loader.py::TestBatches",
     ),
     mutant(
+        "day_in_a_token_is_off_by_one_at_midnight",
+        _TOKENS,
+        "// timedelta(days=1) + 1",
+        "// timedelta(days=1) + (expires_at.microsecond > 0)",
+        "security/test_tokens.py::TestHeader",
+    ),
+    mutant(
+        "day_in_a_token_is_that_of_another_time_zone",
+        _TOKENS,
+        "end_of_day = (expires_at - FIRST_DAY)",
+        "end_of_day = (expires_at.replace(tzinfo=UTC) - FIRST_DAY)",
+        "security/test_tokens.py::TestHeader",
+    ),
+    mutant(
+        "day_in_a_token_is_of_the_clock_of_the_service",
+        _SERVICER,
+        'signed_in_at = cast("datetime", user.last_login_at)',
+        "signed_in_at = datetime.now(UTC)",
+        "server/test_clock_skew.py",
+    ),
+    mutant(
+        "token_has_the_hash_of_another_user",
+        _TOKENS,
+        "hashlib.sha256(user_id.bytes)",
+        "hashlib.sha256(secrets.token_bytes(16))",
+        "security/test_tokens.py::TestHeader",
+    ),
+    mutant(
+        "refresh_forgets_the_day",
+        _TOKENS,
+        "        if self.day:",
+        "        if not self.day:",
+        "security/test_tokens.py::TestSuccessor",
+    ),
+    mutant(
+        "tokens_of_the_former_format_are_refused",
+        _TOKENS,
+        "return None if len(token) == _FORMER_LENGTH else NO_DAY",
+        "return NO_DAY",
+        _DAYS,
+    ),
+    mutant(
+        "malformed_header_fails_a_call",
+        _TOKENS,
+        '    except ValueError:\n        return b""',
+        '    except LookupError:\n        return b""',
+        "security/test_tokens.py::TestHeader",
+    ),
+    mutant(
+        "session_is_validated_by_a_token_of_another_day",
+        f"{_VALIDATION}/statement.py",
+        "(sessions.c.expires_at >= _keys.c.start)",
+        "(sessions.c.expires_at >= _keys.c.start - timedelta(days=1))",
+        _DAYS,
+    ),
+    mutant(
+        "days_of_a_batch_end_too_early",
+        f"{_VALIDATION}/statement.py",
+        "max(known) * _DAY",
+        "min(known) * _DAY",
+        _DAYS,
+    ),
+    mutant(
+        "revocation_looks_in_all_days",
+        _REPOSITORY,
+        "is_of_token = expires_on_day & (",
+        "is_of_token = true() & (",
+        _DAYS,
+    ),
+    mutant(
         "batch_is_answered_in_another_order",
         f"{_VALIDATION}/validator.py",
-        "map(found.get, digests)",
-        "map(found.get, sorted(digests))",
+        "map(found.get, keys)",
+        "map(found.get, sorted(keys))",
         "servicers/test_validate_session.py::test_batch_validate_returns_results_in_order",
     ),
     mutant(
         "use_of_a_session_is_not_recorded",
         f"{_VALIDATION}/validator.py",
-        "self._last_activity.record(UUID(row[0]))",
+        "self._last_activity.record(UUID(row[0]), moment(row[EXPIRES_AT]))",
         "pass",
         "servicers/test_validate_session.py",
     ),

@@ -13,10 +13,10 @@ from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.observability.telemetry import Telemetry
-from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.server.app import run_service
 from tests.server.test_app import channel_to
 from tests.support.calls import PASSWORD, ada, email_change, refused, sign_in
+from tests.support.rows import new_token
 from tests.support.settings import changed
 from tests.support.telemetry_capture import Recording, logged
 from tests.support.waiting import eventually
@@ -63,7 +63,7 @@ async def test_shared_statement_span_links_to_its_calls(recorded, database):
     channel, recording, _, drain = recorded
     sessions = SessionServiceStub(channel)
     unsampled = [("traceparent", f"00-{1:032x}-{1:016x}-00")]
-    valid = session_service_pb2.ValidateSessionRequest(session_token=SessionToken.issue().text)
+    valid = session_service_pb2.ValidateSessionRequest(session_token=new_token().text)
     async with database.transaction() as tx:
         await tx.connection.execute(text("LOCK TABLE sessions"))
         calls = [refused(sessions.ValidateSession(valid)) for _ in range(20)]

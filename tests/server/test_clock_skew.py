@@ -11,6 +11,8 @@ from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
+from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tests.support.calls import (
     INVALID_CREDENTIALS,
@@ -26,6 +28,7 @@ from tests.support.calls import (
 )
 from tests.support.commands import serving
 from tests.support.databases import TEMPLATE
+from tests.support.rows import expire
 
 # A machine with a wrong clock: Python's functions return another time.
 WRONG = """
@@ -100,6 +103,20 @@ def change_rows(database):
     return change
 
 
+@pytest.fixture
+def expire_by_database(settings, database):
+    """Expire the session of a token, by the database's clock."""
+
+    async def expire_by_database(token):
+        opened = Database(create_engine(settings.with_database(database).database))
+        try:
+            return await expire(opened, token)
+        finally:
+            await opened.close()
+
+    return expire_by_database
+
+
 async def test_valid_tokens_stay_valid_under_clock_skew(stubs, email):
     users, sessions = stubs
     await users.CreateUser(ada(email=email, email_verified=True))
@@ -117,20 +134,20 @@ async def test_valid_tokens_stay_valid_under_clock_skew(stubs, email):
     await reset(users, secret.token)
 
 
-async def test_expired_tokens_are_refused_under_clock_skew(stubs, email, change_rows):
+async def test_expired_tokens_are_refused_under_clock_skew(
+    stubs, email, change_rows, expire_by_database
+):
     users, sessions = stubs
     await users.CreateUser(ada(email=email, email_verified=True))
     started = await sessions.CreateSession(sign_in(email=email))
     secret = await password_reset(users, email)
 
-    change_rows(
-        "UPDATE sessions SET created_at = now() - interval '8 days', expires_at = now()",
-        "UPDATE user_tokens SET expires_at = now()",
-    )
+    token = await expire_by_database(started.session_token)
+    change_rows("UPDATE user_tokens SET expires_at = now()")
 
-    answer = await refusal(validate(sessions, started.session_token))
+    answer = await refusal(validate(sessions, token))
     assert answer == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
-    answer = await refusal(refresh(sessions, started.session_token))
+    answer = await refusal(refresh(sessions, token))
     assert answer == (StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED")
     answer = await refusal(reset(users, secret.token))
     assert answer == (StatusCode.UNAUTHENTICATED, "USER_TOKEN_INVALID")

@@ -15,7 +15,7 @@ from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refresh, refusal, sign_in, validate, verify
-from tests.support.rows import run
+from tests.support.rows import expire, run
 from tests.support.settings import changed
 
 
@@ -65,17 +65,16 @@ async def test_reuse_after_grace_ends_session(sessions, user, database):
     ],
 )
 async def test_refresh_of_ended_session_is_refused(users, sessions, user, database, ended, reason):
-    started = await sessions.CreateSession(sign_in())
+    token = (await sessions.CreateSession(sign_in())).session_token
     if ended == "revoked":
-        request = session_service_pb2.RevokeSessionRequest(session_token=started.session_token)
+        request = session_service_pb2.RevokeSessionRequest(session_token=token)
         await sessions.RevokeSession(request)
     elif ended == "expired":
-        past = {"created_at": func.now() - timedelta(days=8), "expires_at": func.now()}
-        await run(database, update(sessions_table).values(past))
+        token = await expire(database, token)
     else:
         await run(database, update(users_table).values(is_active=False))
 
-    assert (await refusal(refresh(sessions, started.session_token)))[1] == reason
+    assert (await refusal(refresh(sessions, token)))[1] == reason
 
 
 async def test_session_above_limit_ends_oldest(settings, database):

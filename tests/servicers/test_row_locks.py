@@ -1,7 +1,6 @@
 """Calls that wait for a user's row decide by the row as it is after the wait."""
 
 import asyncio
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,11 +11,10 @@ from sqlalchemy import update as update_rows
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
-from tamatar_auth.security.tokens import SessionToken
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import password_attempts
 from tests.support.calls import ada, change, password_reset, refusal, reset, sign_in, validate
-from tests.support.rows import new_session, wait_longer
+from tests.support.rows import new_session, new_token, wait_longer
 from tests.support.waiting import eventually, lock_is_waited_for
 
 
@@ -80,13 +78,13 @@ class TestSignIn:
     async def test_session_of_open_sign_in_is_ended_too(
         self, users, sessions, user, database, end, reason
     ):
-        token = SessionToken.issue()
+        token = new_token()
 
         async def started(tx):
             checked = await tx.credentials.find_by_email(user.email)
             await tx.credentials.record_sign_in(checked)
             new = new_session(UUID(user.user_id), token_digest=token.digest)
-            await tx.sessions.add(new, timedelta(days=7))
+            await tx.sessions.add(new)
 
         await during(database, started, lambda: end(users, user))
 

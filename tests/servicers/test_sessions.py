@@ -21,6 +21,7 @@ from tests.support.calls import (
     sign_in,
     validate,
 )
+from tests.support.rows import expire
 
 
 async def age(database, session_id, **columns):
@@ -162,14 +163,9 @@ class TestValidate:
 
     async def test_validate_expired_session_is_refused(self, sessions, user, database):
         started = await sessions.CreateSession(sign_in())
-        await age(
-            database,
-            started.session.session_id,
-            created_at=func.now() - timedelta(days=7),
-            expires_at=func.now(),
-        )
+        token = await expire(database, started.session_token)
 
-        assert await refusal(validate(sessions, started.session_token)) == (
+        assert await refusal(validate(sessions, token)) == (
             StatusCode.UNAUTHENTICATED,
             "SESSION_EXPIRED",
         )

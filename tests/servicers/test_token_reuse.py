@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1 import user_service_pb2
-from tamatar_auth.storage.session_validation.statement import sessions_by_digest
+from tamatar_auth.storage.session_validation.statement import sessions_of_days, sessions_of_one_day
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tests.support.calls import read_refusal, refresh, refusal, sign_in, validate
+from tests.support.rows import former_token
 
 REUSED = (StatusCode.UNAUTHENTICATED, "SESSION_REUSED")
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
@@ -22,11 +23,13 @@ UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 
 
 @pytest.fixture
-def rotated(sessions, user):
+def rotated(sessions, user, database):
     """Sign in and refresh some times; return all tokens in order, the current one last."""
 
-    async def rotated(times):
+    async def rotated(times, *, of_former_format=False):
         tokens = [(await sessions.CreateSession(sign_in())).session_token]
+        if of_former_format:
+            tokens = [await former_token(database, tokens[0])]
         for _ in range(times):
             tokens.append((await refresh(sessions, tokens[-1])).session_token)
         return tokens
@@ -126,7 +129,8 @@ class TestReplacedTokens:
         await validate(sessions, present)
 
         assert logged_statements() == [*before, *[("SELECT", "sessions")] * 3]
-        assert "replaced_tokens" not in str(sessions_by_digest)
+        for statement in (sessions_of_one_day, sessions_of_days):
+            assert "replaced_tokens" not in str(statement)
 
     async def test_refresh_is_one_statement(self, sessions, rotated, statements):
         (token,) = await rotated(0)
@@ -150,7 +154,7 @@ class TestReplacedTokens:
     async def test_refresh_with_replaced_token_reports_end_of_session(
         self, users, sessions, user, rotated, age
     ):
-        tokens = await rotated(3)
+        tokens = await rotated(3, of_former_format=True)
         await age(expires_at=func.now(), created_at=func.now() - timedelta(days=7))
         for token in tokens:
             assert (await refusal(refresh(sessions, token)))[1] == "SESSION_EXPIRED"

@@ -1,7 +1,7 @@
 """Concurrent validations and BatchValidateSessions, over a real channel."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from grpc import StatusCode
@@ -9,12 +9,12 @@ from sqlalchemy import func, select, text, update
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar_auth.security.tokens import SessionToken, token_digest
+from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.repositories.session_state import ACTIVITY_PRECISION
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import ada, refusal, refused, validate
-from tests.support.rows import new_session, run
+from tests.support.rows import expire, new_session, new_token, run
 
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
 UNKNOWN = "tms_" + "A" * 43
@@ -26,10 +26,10 @@ async def started(users, settings, database):
 
     async def started():
         created = await users.CreateUser(ada(email=f"{uuid4()}@example.com", password=""))
-        token = SessionToken.issue()
-        new = new_session(created.user.user_id, token_digest=token.digest)
+        token = new_token()
+        new = new_session(UUID(created.user.user_id), token_digest=token.digest)
         async with database.transaction() as tx:
-            session = await tx.sessions.add(new, settings.sessions.lifetime)
+            session = await tx.sessions.add(new)
         return token.text, str(session.id)
 
     return started
@@ -111,12 +111,9 @@ async def test_lost_connection_fails_waiting_validations_only(sessions, started,
 async def test_batch_validate_returns_results_in_order(
     sessions, started, database, logged_statements
 ):
-    (good, good_id), (ended, ended_id), (old, old_id), (gone, _) = [
-        await started() for _ in range(4)
-    ]
+    (good, good_id), (ended, ended_id), (old, _), (gone, _) = [await started() for _ in range(4)]
     await revoke(sessions, ended_id)
-    past = {"expires_at": func.now(), "created_at": func.now() - func.make_interval(0, 0, 0, 8)}
-    await run(database, update(sessions_table).where(sessions_table.c.id == old_id).values(past))
+    old = await expire(database, old)
     owner = (await validate(sessions, gone)).user.user_id
     barred = update(users_table).where(users_table.c.id == owner).values(is_active=False)
     await run(database, barred)

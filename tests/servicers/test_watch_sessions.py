@@ -181,7 +181,8 @@ async def use(scene):
     await age(scene, last_activity_at=func.now() - timedelta(minutes=5))
     await validate(scene.sessions, scene.started.session_token)
     async with scene.database.transaction() as tx:
-        await tx.sessions.touch([UUID(scene.end.session_id)])
+        session = await tx.sessions.get(UUID(scene.end.session_id))
+        await tx.sessions.touch({session.id: session.expires_at})
 
 
 async def rename(scene):

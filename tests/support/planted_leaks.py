@@ -15,10 +15,10 @@ from tamatar.auth.v1.user_service_pb2_grpc import (
     UserServiceStub,
     add_UserServiceServicer_to_server,
 )
-from tamatar_auth.security.tokens import SessionToken
 from tests.support.calls import NEW_PASSWORD, PASSWORD, ada
 from tests.support.canaries import PAGE_TOKEN_KEY, PASSWORD_KEY
 from tests.support.commands import serving
+from tests.support.rows import new_token
 from tests.support.telemetry_capture import Recording, logged
 
 INTERNAL = grpc.StatusCode.INTERNAL
@@ -64,7 +64,7 @@ async def test_leak_in_status(way):
 
 def test_leak_in_log_line():
     with structlog.testing.capture_logs():
-        structlog.get_logger("tamatar_auth").debug("event", token=SessionToken.issue().text)
+        structlog.get_logger("tamatar_auth").debug("event", token=new_token().text)
 
 
 def test_leak_in_service_log(settings):

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from tamatar_auth.errors import CallerNotAllowed, CallerUnknown
-from tamatar_auth.security.tokens import Token, token_digest
+from tamatar_auth.security.tokens import RandomToken, token_digest
 
 
 class Role(StrEnum):
@@ -55,7 +55,7 @@ def require_role(role: Role) -> None:
         raise CallerNotAllowed([role])
 
 
-class CallerToken(Token):
+class CallerToken(RandomToken):
     """The bearer token of a caller."""
 
     PREFIX = "tmc_"

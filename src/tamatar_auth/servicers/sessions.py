@@ -2,6 +2,8 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import cast
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -16,7 +18,7 @@ from tamatar_auth.security.attempt_keys import key_of_email, key_of_username
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
-from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken, token_digest
+from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken, session_day, token_digest
 from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.messages import (
     ends_message,
@@ -33,6 +35,8 @@ from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
+from tamatar_auth.storage.repositories.token_keys import TokenKey
+from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.validator import SessionValidator
 
@@ -62,7 +66,6 @@ class SessionServicer(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        token = SessionToken.issue()
         async with (  # the permit first: a server at its limit parses no address
             self._check.permit() as permit,
             self._check.verified(permit, _identity(request), request.password) as checked,
@@ -71,7 +74,7 @@ class SessionServicer(SessionServiceServicer):
             async with self._database.transaction() as tx:
                 user = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
                 if user.email_verified:
-                    session, ended = await self._start_session(tx, request, user.id, token)
+                    session, ended, token = await self._start_session(tx, request, user)
         if not user.email_verified:  # raised after the commit, which keeps the new hash
             raise EmailNotVerified(user.id)
         ids = {"user_id": user.id, "session_id": session.id}
@@ -83,29 +86,29 @@ class SessionServicer(SessionServiceServicer):
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
-        digest = token_digest(request.session_token)
-        return validated_message(await self._validator.validate(digest))
+        key = _key(request.session_token)
+        return validated_message(await self._validator.validate(key))
 
     async def BatchValidateSessions(
         self, request: pb.BatchValidateSessionsRequest, context: Context
     ) -> pb.BatchValidateSessionsResponse:
-        results = await self._validator.validate_all([*map(token_digest, request.session_tokens)])
-        return validations_message(results)
+        keys = [*map(_key, request.session_tokens)]
+        return validations_message(await self._validator.validate_all(keys))
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: Context
     ) -> pb.RefreshSessionResponse:
         token, nonce = SessionToken(request.session_token), secrets.token_bytes(TOKEN_BYTES)
-        successor = token.successor(nonce)
+        key, successor = _key(token.text), token.successor(nonce)
         new = NewToken(successor.digest, nonce)
         # Each statement commits by itself, so that no refresh waits for another.
         async with self._database.statements() as db:
-            valid = await db.rotations.rotate(token.digest, new)
+            valid = await db.rotations.rotate(key, new)
             if valid is None:
-                rotated = await db.rotations.find_rotated(token.digest)
+                rotated = await db.rotations.find_rotated(key)
                 valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
                 if not rotated.is_in_grace:
-                    await db.rotations.revoke_reused(valid.session.id)
+                    await db.rotations.revoke_reused(valid.session)
                     raise SessionReused(valid.user.id, valid.session.id)
         session, user = valid.session, valid.user
         audit.record(Event.SESSION_REFRESHED, user_id=user.id, session_id=session.id)
@@ -146,7 +149,7 @@ class SessionServicer(SessionServiceServicer):
         # One statement, so a transaction of its own: it needs no BEGIN and no COMMIT.
         async with self._database.statements() as db:
             if request.HasField("session_token"):
-                session = await db.sessions.revoke_by_token(token_digest(request.session_token))
+                session = await db.sessions.revoke_by_token(_key(request.session_token))
             else:
                 session = await db.sessions.revoke(UUID(request.session_id))
         audit.record(Event.SESSION_REVOKED, user_id=session.user_id, session_id=session.id)
@@ -171,20 +174,31 @@ class SessionServicer(SessionServiceServicer):
                 yield await subscriber.next_message(KEEPALIVE_INTERVAL) or ends_message()
 
     async def _start_session(
-        self, tx: Scope, request: pb.CreateSessionRequest, user_id: UUID, token: SessionToken
-    ) -> tuple[SessionRow, int]:
-        """Add a session, and end the oldest sessions beyond the limit of a user."""
+        self, tx: Scope, request: pb.CreateSessionRequest, user: UserRow
+    ) -> tuple[SessionRow, int, SessionToken]:
+        """Add a session, and end the oldest sessions beyond the limit of a user.
+
+        The database's clock decides when the session expires: the sign-in was recorded at the
+        time of this transaction.
+        """
+        signed_in_at = cast("datetime", user.last_login_at)
+        expires_at = signed_in_at.astimezone(UTC) + self._limits.lifetime
+        token = SessionToken.issue(user.id, expires_at)
         session = await tx.sessions.add(
             NewSession(
                 id=uuid7(),
-                user_id=user_id,
+                user_id=user.id,
                 token_digest=token.digest,
+                expires_at=expires_at,
                 user_agent=request.client.user_agent or None,
                 ip_address=request.client.ip_address or None,
-            ),
-            self._limits.lifetime,
+            )
         )
-        return session, await tx.sessions.revoke_excess(user_id, self._limits.per_user)
+        return session, await tx.sessions.revoke_excess(user.id, self._limits.per_user), token
+
+
+def _key(token: str) -> TokenKey:
+    return TokenKey(token_digest(token), session_day(token))
 
 
 async def _hash_if_outdated(

@@ -19,7 +19,7 @@ from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
 from tamatar_auth.storage.repositories.user_lists import MAX_SORTED_ROWS
 from tamatar_auth.storage.session_validation.connections import INDEX_PLAN_OPTIONS
-from tamatar_auth.storage.session_validation.statement import sessions_by_digest
+from tamatar_auth.storage.session_validation.statement import sessions_of_days, sessions_of_one_day
 from tests.support.databases import TEMPLATE
 
 SIZE = 51
@@ -238,12 +238,14 @@ async def test_sessions_page_of_busy_user_reads_along_an_index(database, crowded
     assert problems(crowded, sent, most=100) == []
 
 
-async def test_sessions_of_tokens_are_found_by_indexes(database, crowded, sent):
+@pytest.mark.parametrize("statement", [sessions_of_one_day, sessions_of_days])
+async def test_sessions_of_tokens_are_found_by_indexes(database, crowded, sent, statement):
     digests = [token_digest(f"tms_{number}") for number in range(30)]
+    bounds = {"day_start": datetime.now(UTC), "day_end": datetime.now(UTC) + timedelta(days=7)}
+    periods = {"starts": [bounds["day_start"]] * 30, "ends": [bounds["day_end"]] * 30}
+    values = {"digests": digests, "idle_limit": timedelta(hours=1), **bounds, **periods}
     async with database.read() as db:
-        await db.connection.execute(
-            sessions_by_digest, {"digests": list(digests), "idle_limit": timedelta(hours=1)}
-        )
+        await db.connection.execute(statement, values)
 
     assert len(sent) == 1
     assert problems(crowded, sent, most=30, options=INDEX_PLAN_OPTIONS) == []
@@ -274,7 +276,7 @@ async def test_sweep_reads_its_batch_of_deleted_users_only(database, crowded, se
 async def test_statements_of_one_user_read_live_days_only(database, crowded, sent):
     async with database.dry_run() as tx:
         await tx.sessions.revoke_excess(BUSY_USER, 5)
-        await tx.sessions.touch([BUSY_USER])
+        await tx.sessions.touch({BUSY_USER: datetime.now(UTC) + timedelta(days=7)})
         await tx.sessions.recent(BUSY_USER, limit=10)
 
     assert len(sent) == 3

@@ -19,6 +19,7 @@ from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.servicers.messages import session_message, validated_message
 from tamatar_auth.storage.repositories.session_rotation import NewToken, RotationRepository
 from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.tables import replaced_tokens, sessions
 from tests.support.rows import new_session, new_user
 from tests.support.waiting import lock_is_waited_for
@@ -36,10 +37,10 @@ LATER = NewToken(b"3" * 32, b"m" * 32)
 def do(database):
     """Run one method of the repository in a transaction of its own."""
 
-    async def do(method, *arguments, idle_limit=None):
+    async def do(method, digest, *arguments, idle_limit=None):
         async with database.transaction() as tx:
             rotations = RotationRepository(tx.connection, idle_limit)
-            return await getattr(rotations, method)(*arguments)
+            return await getattr(rotations, method)(TokenKey(digest), *arguments)
 
     return do
 
@@ -53,7 +54,7 @@ async def user(database):
 @pytest.fixture
 async def session(database, user):
     async with database.transaction() as tx:
-        return await tx.sessions.add(new_session(user.id, token_digest=FIRST), LIFETIME)
+        return await tx.sessions.add(new_session(user.id, token_digest=FIRST))
 
 
 @pytest.fixture
@@ -94,6 +95,15 @@ ENDS = {
     "deactivated": UserInactive,
     "deleted": UserInactive,
 }
+
+
+@pytest.fixture
+def revoke_reused(database, session):
+    async def revoke_reused():
+        async with database.transaction() as tx:
+            return await tx.rotations.revoke_reused(session)
+
+    return revoke_reused
 
 
 @pytest.fixture
@@ -148,21 +158,19 @@ def statements(database):
 class TestRevocation:
     """Revocations by replaced tokens."""
 
-    async def test_concurrent_reuses_end_session_once(self, do, session, stored):
-        ends = await asyncio.gather(
-            *(do("revoke_reused", session.id) for _ in range(10)), return_exceptions=True
-        )
+    async def test_concurrent_reuses_end_session_once(self, revoke_reused, stored):
+        ends = await asyncio.gather(*(revoke_reused() for _ in range(10)), return_exceptions=True)
 
         assert ends.count(None) == 1
         assert {type(end) for end in ends} == {type(None), SessionRevoked}
         assert (await stored()).revoked_at is not None
 
-    async def test_reuse_after_purge_raises_revoked(self, database, do, user, session):
+    async def test_reuse_after_purge_raises_revoked(self, database, user, revoke_reused):
         async with database.transaction() as tx:
             await tx.users.purge(user.id)
 
         with pytest.raises(SessionRevoked):
-            await do("revoke_reused", session.id)
+            await revoke_reused()
 
     async def test_revoke_by_any_former_token_ends_session(self, database, session, rotate_on, age):
         digests = await rotate_on(3)
@@ -171,17 +179,17 @@ class TestRevocation:
         for digest in digests:
             await age(is_valid=True, revoked_at=None)
             async with database.transaction() as tx:
-                ended = await tx.sessions.revoke_by_token(digest)
+                ended = await tx.sessions.revoke_by_token(TokenKey(digest))
             assert (ended.id, ended.revoked_at is None) == (session.id, False)
 
     async def test_revoke_by_token_rotated_meanwhile_ends_session(self, database, session, stored):
         async def revoke():
             async with database.transaction() as tx:
-                return await tx.sessions.revoke_by_token(FIRST)
+                return await tx.sessions.revoke_by_token(TokenKey(FIRST))
 
         async with database.transaction() as tx:
-            await tx.rotations.rotate(FIRST, NEXT)
-            await tx.rotations.rotate(NEXT.digest, LATER)
+            await tx.rotations.rotate(TokenKey(FIRST), NEXT)
+            await tx.rotations.rotate(TokenKey(NEXT.digest), LATER)
             revocation = asyncio.create_task(revoke())
             while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
                 await asyncio.sleep(0.01)
@@ -244,7 +252,7 @@ class TestFindRotated:
         oldest, *_ = await rotate_on(2)
         async with database.transaction() as tx:
             repository = tx.rotations if find == "find_rotated" else tx.sessions
-            await getattr(repository, find)(oldest)
+            await getattr(repository, find)(TokenKey(oldest))
         statement, values = statements[-1]
 
         async with database.transaction() as tx:
@@ -311,11 +319,11 @@ class TestRotate:
     ):
         other = new_session(user.id)
         async with database.transaction() as tx:
-            before = await tx.sessions.add(other, LIFETIME)
+            before = await tx.sessions.add(other)
 
         await do("rotate", FIRST, NEXT)
 
-        validated = validated_message(await validator().validate(other.token_digest))
+        validated = validated_message(await validator().validate(TokenKey(other.token_digest)))
         assert validated.session == session_message(before)
 
     @pytest.mark.parametrize("how", ENDS)
@@ -336,7 +344,7 @@ class TestRotate:
 
     async def test_rotate_during_revocation_returns_none(self, database, do, session, remembered):
         async with database.transaction() as tx:
-            await tx.rotations.revoke_reused(session.id)
+            await tx.rotations.revoke_reused(session)
             replacement = asyncio.create_task(do("rotate", FIRST, NEXT))
             while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
                 await asyncio.sleep(0.01)

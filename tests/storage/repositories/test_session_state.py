@@ -1,6 +1,6 @@
 """Uses of sessions: when they are recorded, and what the record costs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, text, update
@@ -18,7 +18,7 @@ async def scope(database):
     """A transaction with one session of one user."""
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
-        await tx.sessions.add(new_session(user.id), lifetime=DAY)
+        await tx.sessions.add(new_session(user.id, expires_at=datetime.now(UTC) + DAY))
         yield tx
 
 
@@ -53,7 +53,8 @@ async def test_precision_of_uses_follows_idle_limit(scope, idle_limit, precision
 async def test_record_of_use_is_a_hot_update(scope: Scope, database):
     if database.engine.dialect.server_version_info < (16,):
         pytest.skip("PostgreSQL 15 writes the BRIN index with each use")
-    key = (await scope.connection.execute(select(sessions.c.id))).scalar_one()
+    found = select(sessions.c.id, sessions.c.expires_at)
+    key, expires_at = (await scope.connection.execute(found)).one()
     hot = text(
         "SELECT sum(pg_stat_get_xact_tuples_hot_updated(oid)) FROM pg_class"
         " WHERE relkind = 'r' AND relname LIKE 'sessions%'"
@@ -61,6 +62,6 @@ async def test_record_of_use_is_a_hot_update(scope: Scope, database):
     await age(scope, DAY)
     before = (await scope.connection.execute(hot)).scalar_one()
 
-    await scope.sessions.touch([key])
+    await scope.sessions.touch({key: expires_at})
 
     assert (await scope.connection.execute(hot)).scalar_one() == before + 1

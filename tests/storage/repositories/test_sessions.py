@@ -18,6 +18,7 @@ from tamatar_auth.servicers.messages import session_message, user_message, valid
 from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
 from tamatar_auth.storage.repositories.sessions import SESSION_COLUMNS
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.session_validation.statement import IS_STALE
 from tamatar_auth.storage.tables import sessions
 from tests.support.rows import new_session, new_user
@@ -42,7 +43,7 @@ def validate(validator):
     """Validate one token."""
 
     def validate(digest, *, idle_limit=None):
-        return validator(idle_limit).validate(digest)
+        return validator(idle_limit).validate(TokenKey(digest))
 
     return validate
 
@@ -79,8 +80,8 @@ class TestValidate:
 
     async def test_validate_returns_session_and_user_of_token(self, do, user, validate):
         new = new_session(user.id)
-        session = await do("add", new, LIFETIME)
-        await do("add", new_session(user.id), LIFETIME)
+        session = await do("add", new)
+        await do("add", new_session(user.id))
 
         validated = validated_message(await validate(new.token_digest))
 
@@ -93,14 +94,14 @@ class TestValidate:
 
     async def test_validate_reports_stale_activity_after_5_minutes(self, do, user, age, validate):
         new = new_session(user.id)
-        session = await do("add", new, LIFETIME)
+        session = await do("add", new)
         for seconds, is_stale in ((290, False), (300, True)):
             await age(session, last_activity_at=func.now() - seconds * SECOND)
             assert (await validate(new.token_digest))[IS_STALE] is is_stale
 
     async def test_validate_of_idle_session_raises_if_limited(self, do, user, age, validate):
         new = new_session(user.id)
-        session = await do("add", new, LIFETIME)
+        session = await do("add", new)
         limit = timedelta(minutes=30)
         await age(session, last_activity_at=func.now() - limit + 10 * SECOND)
         assert await validate(new.token_digest, idle_limit=limit)
@@ -112,7 +113,7 @@ class TestValidate:
 
     async def test_validate_of_replaced_token_raises_after_grace(self, do, user, age, validate):
         new = new_session(user.id)
-        session = await do("add", new, LIFETIME)
+        session = await do("add", new)
         for key, moment in ((b"1" * 32, func.now() - ROTATION_GRACE), (b"2" * 32, None)):
             await age(
                 session, token_digest=key, previous_digest=new.token_digest, rotated_at=moment
@@ -125,7 +126,7 @@ class TestValidate:
 
     async def test_validate_of_expired_session_raises(self, do, user, expire, validate):
         new = new_session(user.id)
-        await expire(await do("add", new, LIFETIME))
+        await expire(await do("add", new))
 
         with pytest.raises(SessionExpired):
             await validate(new.token_digest)
@@ -134,7 +135,7 @@ class TestValidate:
         self, do, user, expire, validate
     ):
         new = new_session(user.id)
-        session = await do("add", new, LIFETIME)
+        session = await do("add", new)
         await do("revoke", session.id)
         with pytest.raises(SessionRevoked):
             await validate(new.token_digest)
@@ -146,7 +147,7 @@ class TestValidate:
     @pytest.mark.parametrize("how", ["deleted", "inactive"])
     async def test_validate_of_gone_user_raises(self, database, do, user, how, validate):
         new = new_session(user.id)
-        await do("add", new, LIFETIME)
+        await do("add", new)
         async with database.transaction() as tx:
             if how == "deleted":
                 await tx.users.delete(user.id, deleted_by=None)
@@ -163,9 +164,9 @@ class TestRevoke:
     async def test_revoke_excess_ends_oldest_live_sessions(self, database, do, user, expire):
         async with database.transaction() as tx:
             stranger = await tx.users.add(new_user())
-        theirs = await do("add", new_session(stranger.id), LIFETIME)
+        theirs = await do("add", new_session(stranger.id))
         first, second, third, ended, expired = [
-            await do("add", new_session(user.id), LIFETIME) for _ in range(5)
+            await do("add", new_session(user.id)) for _ in range(5)
         ]
         ended = await do("revoke", ended.id)
         await expire(expired)
@@ -180,7 +181,7 @@ class TestRevoke:
 
     async def test_revoke_excess_at_equal_times_ends_smallest_ids(self, database, do, user):
         async with database.transaction() as tx:
-            ids = [(await tx.sessions.add(new_session(user.id), LIFETIME)).id for _ in range(4)]
+            ids = [(await tx.sessions.add(new_session(user.id))).id for _ in range(4)]
 
         assert await do("revoke_excess", user.id, 2) == 2
 
@@ -189,8 +190,8 @@ class TestRevoke:
     @pytest.mark.parametrize("by", ["id", "token"])
     async def test_revoke_of_revoked_session_keeps_its_time(self, do, user, by):
         new = new_session(user.id)
-        await do("add", new, LIFETIME)
-        how = ("revoke", new.id) if by == "id" else ("revoke_by_token", new.token_digest)
+        await do("add", new)
+        how = ("revoke", new.id) if by == "id" else ("revoke_by_token", TokenKey(new.token_digest))
 
         ended = await do(*how)
         again = await do(*how)
@@ -201,9 +202,9 @@ class TestRevoke:
     async def test_revoke_of_user_ends_live_sessions_except_one(self, database, do, user, expire):
         async with database.transaction() as tx:
             stranger = await tx.users.add(new_user())
-        theirs = await do("add", new_session(stranger.id), LIFETIME)
+        theirs = await do("add", new_session(stranger.id))
         kept, first, second, ended, expired = [
-            await do("add", new_session(user.id), LIFETIME) for _ in range(5)
+            await do("add", new_session(user.id)) for _ in range(5)
         ]
         ended = await do("revoke", ended.id)
         await expire(expired)
@@ -224,41 +225,43 @@ class TestRead:
     async def test_session_add_uses_time_of_transaction(self, do, user):
         new = new_session(user.id, user_agent="grpc", ip_address="2001:db8::1")
 
-        session = await do("add", new, LIFETIME)
+        session = await do("add", new)
 
         assert (session.id, session.user_id) == (new.id, user.id)
-        assert session.expires_at - session.created_at == LIFETIME
+        assert session.expires_at == new.expires_at
         assert session.last_activity_at == session.created_at
         assert session.revoked_at is None
         assert (session.user_agent, str(session.ip_address)) == ("grpc", "2001:db8::1")
 
     async def test_touch_writes_only_stale_activity(self, do, user, age):
-        several = [await do("add", new_session(user.id), LIFETIME) for _ in range(3)]
+        several = [await do("add", new_session(user.id)) for _ in range(3)]
         used, fresh, other = several
         for session in (used, other):
             await age(session, last_activity_at=func.now() - timedelta(minutes=5))
 
-        await do("touch", [used.id, fresh.id, uuid4(), used.id])
+        expiry_times = {session.id: session.expires_at for session in (used, fresh)}
+        await do("touch", {**expiry_times, uuid4(): used.expires_at})
 
         assert (await do("get", used.id)).last_activity_at > used.last_activity_at
         assert await do("get", fresh.id) == fresh
         assert (await do("get", other.id)).last_activity_at < other.last_activity_at
-        await do("touch", [])
+        await do("touch", {})
 
     async def test_get_returns_live_and_ended_sessions(self, do, user):
-        session = await do("add", new_session(user.id), LIFETIME)
+        session = await do("add", new_session(user.id))
         assert await do("get", session.id) == session
 
         ended = await do("revoke", session.id)
         assert await do("get", session.id) == ended
 
     async def test_missing_session_raises_not_found(self, do):
-        for ask in (do("get", uuid4()), do("revoke", uuid4()), do("revoke_by_token", b"?" * 32)):
+        unknown = TokenKey(b"?" * 32)
+        for ask in (do("get", uuid4()), do("revoke", uuid4()), do("revoke_by_token", unknown)):
             with pytest.raises(SessionNotFound):
                 await ask
 
     async def test_recent_returns_live_sessions_by_last_activity(self, do, user, age, expire):
-        several = [await do("add", new_session(user.id), LIFETIME) for _ in range(5)]
+        several = [await do("add", new_session(user.id)) for _ in range(5)]
         await expire(several[0])
         await do("revoke", several[1].id)
         await age(several[2], last_activity_at=func.now() + SECOND)
@@ -272,9 +275,9 @@ class TestRead:
     @pytest.mark.parametrize("include_ended", [False, True])
     async def test_session_pages_are_newest_first(self, database, do, user, expire, include_ended):
         async with database.transaction() as tx:  # so that all were created at one moment
-            rows = [await tx.sessions.add(new_session(user.id), LIFETIME) for _ in range(7)]
+            rows = [await tx.sessions.add(new_session(user.id)) for _ in range(7)]
             stranger = await tx.users.add(new_user())
-            await tx.sessions.add(new_session(stranger.id), LIFETIME)
+            await tx.sessions.add(new_session(stranger.id))
         await do("revoke", rows[0].id)
         await expire(rows[1])
         after, seen = None, []
@@ -293,7 +296,7 @@ class TestRead:
 
     async def test_session_rows_hold_no_token_or_hash(self, do, user, validate):
         new = new_session(user.id)
-        session = await do("add", new, LIFETIME)
+        session = await do("add", new)
         valid = await validate(new.token_digest)
 
         assert sessions.c.token_digest not in SESSION_COLUMNS

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.session_rotation import NewToken
+from tamatar_auth.storage.repositories.sessions import SessionRow
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.repositories.user_filters import UserFilter, UserOrder
 from tamatar_auth.storage.repositories.user_import import ImportedUser
 from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner, TokenPurpose
@@ -31,6 +33,8 @@ CHECKED = Credentials(ID, "ada@example.com", "hash", is_active=True)
 OWNER = TokenOwner(ID, "ada@example.com")
 CHANGE = EmailChange(OWNER, "new@example.com")
 KEYS = AttemptKeys(typed=DIGEST, account=b"a" * 32, user_id=None)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SESSION = SessionRow(ID, ID, START, START + DAY, START, None, None, None)
 RESET = TokenPurpose.PASSWORD_RESET
 
 CALLS = [
@@ -51,19 +55,19 @@ CALLS = [
     ("profiles.add", lambda add: add(ID, ProfileRow())),
     ("profiles.get", lambda get: get(ID)),
     ("profiles.update", lambda update: update(ID, {"bio": "engines"})),
-    ("sessions.add", lambda add: add(new_session(ID), DAY)),
-    ("sessions.touch", lambda touch: touch([ID])),
+    ("sessions.add", lambda add: add(new_session(ID))),
+    ("sessions.touch", lambda touch: touch({ID: START})),
     ("sessions.revoke_excess", lambda revoke: revoke(ID, 1)),
     ("sessions.get", lambda get: get(ID)),
     ("sessions.recent", lambda recent: recent(ID, limit=1)),
     ("sessions.page", lambda page: page(ID, include_ended=False, size=1)),
     ("sessions.page", lambda page: page(ID, include_ended=True, size=1)),
     ("sessions.revoke", lambda revoke: revoke(ID)),
-    ("sessions.revoke_by_token", lambda revoke: revoke(DIGEST)),
+    ("sessions.revoke_by_token", lambda revoke: revoke(TokenKey(DIGEST))),
     ("sessions.revoke_of_user", lambda revoke: revoke(ID)),
-    ("rotations.rotate", lambda rotate: rotate(DIGEST, NewToken(DIGEST, DIGEST))),
-    ("rotations.find_rotated", lambda find: find(DIGEST)),
-    ("rotations.revoke_reused", lambda revoke: revoke(ID)),
+    ("rotations.rotate", lambda rotate: rotate(TokenKey(DIGEST), NewToken(DIGEST, DIGEST))),
+    ("rotations.find_rotated", lambda find: find(TokenKey(DIGEST))),
+    ("rotations.revoke_reused", lambda revoke: revoke(SESSION)),
     ("credentials.find_by_user_id", lambda find: find(ID)),
     ("credentials.find_by_email", lambda find: find("ada@example.com")),
     ("credentials.find_by_username", lambda find: find("ada")),

@@ -203,7 +203,7 @@ class TestDelete:
     @pytest.mark.parametrize("deleted_before", [False, True])
     async def test_purge_deletes_profile_and_sessions(self, database, do, ada, deleted_before):
         async with database.transaction() as tx:
-            await tx.sessions.add(new_session(ada.id), timedelta(days=7))
+            await tx.sessions.add(new_session(ada.id))
             await tx.connection.execute(
                 text("INSERT INTO user_profiles (user_id) SELECT id FROM users")
             )

@@ -7,10 +7,11 @@ import pytest
 from tamatar_auth.errors.sessions import SessionExpired
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
 from tamatar_auth.storage.repositories.session_state import raise_refusal
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.statement import (
     REFUSAL,
-    Digests,
+    of_days,
     sessions_at_time,
 )
 from tests.support.rows import new_session, new_user
@@ -23,15 +24,15 @@ async def read(settings, database):
     """A function that returns the row of a session that ends in an hour, at a time."""
     async with database.transaction() as tx:
         user = await tx.users.add(new_user())
-        session = new_session(user.id)
-        await tx.sessions.add(session, HOUR)
+        session = new_session(user.id, expires_at=datetime.now(UTC) + HOUR)
+        await tx.sessions.add(session)
     pool = DedicatedPool(settings.database, StatementObserver(60, None, None), 8)
 
     async def read(now):
         async with pool.acquire() as connection:
             (row,) = await pool.statement(sessions_at_time).rows(
                 connection,
-                digests=Digests([session.token_digest]),
+                **of_days([TokenKey(session.token_digest)]),
                 idle_limit=None,
                 now=str(now),
             )

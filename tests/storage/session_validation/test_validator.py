@@ -14,6 +14,7 @@ from tamatar_auth.storage.instrumentation.call_record import (
     current_call,
 )
 from tamatar_auth.storage.instrumentation.queries import StatementObserver
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.session_validation import validator as module
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.validator import (
@@ -23,7 +24,7 @@ from tamatar_auth.storage.session_validation.validator import (
 )
 from tests.support.telemetry_capture import Recording
 
-UNKNOWN = b"x" * 32
+UNKNOWN = TokenKey(b"x" * 32)
 
 
 async def waiting(database):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +23,7 @@ from tamatar_auth.storage.repositories.sessions import (
     end_sessions,
     is_of_token,
 )
+from tamatar_auth.storage.repositories.token_keys import TokenKey, expires_on_day
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 
@@ -59,6 +59,7 @@ _rotate_session = (
     update(sessions)
     .where(
         _is_current,
+        expires_on_day,
         live,
         users.c.id == sessions.c.user_id,
         users.c.deleted_at.is_(None),
@@ -104,7 +105,11 @@ _find_by_replaced_token = (
     .where(is_of_token)
     .execution_options(summary="SELECT sessions users")
 )
-_revoke_valid = end_sessions.where(sessions.c.id == bindparam("session_id"), sessions.c.is_valid)
+_revoke_valid = end_sessions.where(
+    sessions.c.id == bindparam("session_id"),
+    sessions.c.expires_at == bindparam("expiry_time"),
+    sessions.c.is_valid,
+)
 
 
 class RotationRepository(Repository):
@@ -114,14 +119,14 @@ class RotationRepository(Repository):
         super().__init__(connection)
         self._idle_limit = idle_limit
 
-    async def rotate(self, token_digest: bytes, new: NewToken) -> ValidSession | None:
+    async def rotate(self, key: TokenKey, new: NewToken) -> ValidSession | None:
         """Replace the present token of a session; the old one works for `ROTATION_GRACE` more.
 
         Return None, and change nothing, if the token is not the present one of a valid session.
         One of several calls at the same time replaces it.
         """
         values = {
-            "digest": token_digest,
+            **key.parameters,
             "new_digest": new.digest,
             "new_nonce": new.nonce,
             "idle_limit": self._idle_limit,
@@ -129,25 +134,25 @@ class RotationRepository(Repository):
         row = (await self._connection.execute(_rotation, values)).one_or_none()
         return _valid_session(row) if row else None
 
-    async def find_rotated(self, token_digest: bytes) -> RotatedSession:
+    async def find_rotated(self, key: TokenKey) -> RotatedSession:
         """Return the session that had the token before its present one.
 
         Raise `SessionUnknown`, or what `raise_refusal` raises. Raise `TransactionConflict` if
         the token is the present one of a valid session: `rotate` ran before it was valid.
         """
-        values = {"digest": token_digest, "idle_limit": self._idle_limit}
+        values = {**key.parameters, "idle_limit": self._idle_limit}
         row = await self._one(_find_by_replaced_token, values, SessionUnknown)
         raise_refusal(row.refusal)
         if row.is_current:
             raise TransactionConflict
         return RotatedSession(_valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
 
-    async def revoke_reused(self, session_id: UUID) -> None:
+    async def revoke_reused(self, session: SessionRow) -> None:
         """End a session whose replaced token was used again.
 
         Raise `SessionRevoked` if the session has ended: one of several calls ends it.
         """
-        values = {"session_id": session_id}
+        values = {"session_id": session.id, "expiry_time": session.expires_at}
         if not (await self._connection.execute(_revoke_valid, values)).rowcount:
             raise SessionRevoked
 

@@ -1,21 +1,31 @@
 """Sessions: their rows, and the statements that find and end them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, insert, select, true, tuple_, union_all, update
+from sqlalchemy import (
+    DateTime,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Integer, Interval, Uuid
+from sqlalchemy.types import ARRAY, Integer, Uuid
 
 from tamatar_auth.errors.sessions import SessionNotFound
 from tamatar_auth.storage.repositories import (
     KeysetCursor,
     Repository,
     after_condition,
-    any_of,
     limit_literal,
 )
 from tamatar_auth.storage.repositories.session_state import (
@@ -23,6 +33,11 @@ from tamatar_auth.storage.repositories.session_state import (
     is_stale,
     is_unended,
     live,
+)
+from tamatar_auth.storage.repositories.token_keys import (
+    TokenKey,
+    expires_on_day,
+    was_replaced_on_day,
 )
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
 
@@ -54,6 +69,7 @@ class NewSession:
     id: UUID
     user_id: UUID
     token_digest: bytes = field(repr=False)
+    expires_at: datetime
     user_agent: str | None = None
     ip_address: str | None = None
 
@@ -73,35 +89,41 @@ _live_of_user = (
     .prefix_with("MATERIALIZED")
 )
 
-is_of_token = sessions.c.id == (
-    union_all(
-        select(sessions.c.id).where(sessions.c.token_digest == bindparam("digest")).correlate(None),
+is_of_token = expires_on_day & (
+    sessions.c.id
+    == union_all(
+        select(sessions.c.id)
+        .where(sessions.c.token_digest == bindparam("digest"), expires_on_day)
+        .correlate(None),
         select(replaced_tokens.c.session_id).where(
-            replaced_tokens.c.token_digest == bindparam("digest")
+            replaced_tokens.c.token_digest == bindparam("digest"), was_replaced_on_day
         ),
     ).scalar_subquery()
 )
-"""Whether the session has the token `digest`, or had it once.
+"""Whether the session has the token of a `TokenKey`, or had it once.
 
 The id is found before the row is locked. So a refresh of the token at the same time changes
 nothing.
 """
 
-_insert = (
-    insert(sessions)
-    .values(expires_at=func.now() + bindparam("lifetime", type_=Interval))
-    .returning(*SESSION_COLUMNS)
-    .execution_options(summary="INSERT sessions")
-)
+_insert = insert(sessions).returning(*SESSION_COLUMNS).execution_options(summary="INSERT sessions")
 _by_id = (
     select(*SESSION_COLUMNS)
     .join_from(sessions, users, users.c.id == sessions.c.user_id)
     .where(sessions.c.id == bindparam("session_id"), users.c.deleted_at.is_(None))
     .execution_options(summary="SELECT sessions")
 )
+_uses = (
+    func.unnest(
+        bindparam("session_ids", type_=ARRAY(Uuid)),
+        bindparam("expiry_times", type_=ARRAY(DateTime(timezone=True))),
+    )
+    .table_valued(sessions.c.id, sessions.c.expires_at, name="uses")
+    .render_derived()
+)
 _touch = (
     update(sessions)
-    .where(any_of(sessions.c.id, "session_ids"), live, is_stale)
+    .where(sessions.c.id == _uses.c.id, sessions.c.expires_at == _uses.c.expires_at, live, is_stale)
     .values(last_activity_at=func.now())
     .execution_options(summary="UPDATE sessions")
 )
@@ -141,18 +163,25 @@ class SessionRepository(Repository):
         super().__init__(connection)
         self._idle_limit = idle_limit
 
-    async def add(self, new: NewSession, lifetime: timedelta) -> SessionRow:
-        """Add a session that expires after `lifetime`.
+    async def add(self, new: NewSession) -> SessionRow:
+        """Add a session.
 
         The transaction holds a lock on the user's row, so that no purge overlooks the session.
         """
         values = {name: getattr(new, name) for name in NewSession.__dataclass_fields__}
-        added = await self._connection.execute(_insert, {**values, "lifetime": lifetime})
+        added = await self._connection.execute(_insert, values)
         return SessionRow._make(added.one())
 
-    async def touch(self, session_ids: Sequence[UUID]) -> None:
-        """Set `last_activity_at` of live sessions to now where it is stale."""
-        values = {"session_ids": list(session_ids), "idle_limit": self._idle_limit}
+    async def touch(self, expiry_times: Mapping[UUID, datetime]) -> None:
+        """Set `last_activity_at` of live sessions to now where it is stale.
+
+        The sessions are given by their ids, with the times at which they expire.
+        """
+        values = {
+            "session_ids": [*expiry_times],
+            "expiry_times": [*expiry_times.values()],
+            "idle_limit": self._idle_limit,
+        }
         await self._connection.execute(_touch, values)
 
     async def revoke_excess(self, user_id: UUID, limit: int) -> int:
@@ -188,10 +217,10 @@ class SessionRepository(Repository):
         values = {"session_id": session_id}
         return SessionRow._make(await self._one(_revoke_by_id, values, SessionNotFound))
 
-    async def revoke_by_token(self, token_digest: bytes) -> SessionRow:
+    async def revoke_by_token(self, key: TokenKey) -> SessionRow:
         """End the session that has a token, or had it once, as `revoke` does."""
-        values = {"digest": token_digest}
-        return SessionRow._make(await self._one(_revoke_by_token, values, SessionNotFound))
+        found = await self._one(_revoke_by_token, key.parameters, SessionNotFound)
+        return SessionRow._make(found)
 
     async def revoke_of_user(self, user_id: UUID, *, except_id: UUID | None = None) -> int:
         """End the sessions of a user, all or all but one, and return how many were live."""

@@ -25,6 +25,7 @@ from tamatar_auth.storage import sqlstates
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.repositories.primary_terms import PrimaryTermRepository
+from tamatar_auth.storage.repositories.token_keys import NO_DAY, TokenKey
 from tamatar_auth.storage.session_validation.batch_loader import TakeKeys
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.primary_position import (
@@ -34,8 +35,9 @@ from tamatar_auth.storage.session_validation.primary_position import (
 )
 from tamatar_auth.storage.session_validation.statement import (
     DIGEST,
-    Digests,
     ValidatedRow,
+    by_key,
+    of_days,
     sessions_at_time,
 )
 from tamatar_auth.storage.session_validation.statement_pairs import Rows, StatementPair
@@ -62,7 +64,7 @@ _obstacle = text("""
 
 _TRANSIENT = ("behind", "other_primary")
 
-ReadPrimary: TypeAlias = Callable[[TakeKeys[bytes]], Awaitable[Mapping[bytes, ValidatedRow]]]
+ReadPrimary: TypeAlias = Callable[[TakeKeys[TokenKey]], Awaitable[Mapping[TokenKey, ValidatedRow]]]
 
 log = structlog.get_logger(__name__)
 
@@ -94,12 +96,12 @@ class StandbyReader:
             _register_metrics(self.validations, meter)
 
     async def read(
-        self, read_primary: ReadPrimary, take_keys: TakeKeys[bytes], idle_limit: timedelta | None
-    ) -> Mapping[bytes, ValidatedRow]:
+        self, read_primary: ReadPrimary, take_keys: TakeKeys[TokenKey], idle_limit: timedelta | None
+    ) -> Mapping[TokenKey, ValidatedRow]:
         """Return the rows of sessions as `read_primary` does, from a standby if possible."""
-        taken: Collection[bytes] | None = None
+        taken: Collection[TokenKey] | None = None
 
-        def take() -> Collection[bytes]:
+        def take() -> Collection[TokenKey]:
             nonlocal taken
             taken = take_keys() if taken is None else taken
             return taken
@@ -143,7 +145,7 @@ class StandbyReader:
             if position.lsn is not None and position.term is None:
                 async with database.transaction() as tx:
                     await PrimaryTermRepository(tx.connection).begin()
-            await self._read_standby(lambda: [bytes(32)], None)
+            await self._read_standby(lambda: [TokenKey(bytes(32), NO_DAY)], None)
         except _STANDBY_ERRORS as error:
             self._give_up(error)
             return False
@@ -153,32 +155,32 @@ class StandbyReader:
         return True
 
     async def _read_standby(
-        self, take_keys: Callable[[], Collection[bytes]], idle_limit: timedelta | None
-    ) -> Mapping[bytes, ValidatedRow]:
+        self, take_keys: Callable[[], Collection[TokenKey]], idle_limit: timedelta | None
+    ) -> Mapping[TokenKey, ValidatedRow]:
         async with asyncio.timeout(STANDBY_TIMEOUT) as limit, self._standbys.acquire() as standby:
             # The time that the primary takes does not count: nothing is faster without it.
             limit.reschedule(None)
             async with self._primary.acquire() as primary:
-                digests = take_keys()
-                if not digests:  # all calls were cancelled
+                keys = set(take_keys())
+                if not keys:  # all calls were cancelled
                     return {}
                 position = await read_position(self._position, primary)
             limit.reschedule(asyncio.get_running_loop().time() + STANDBY_TIMEOUT)
-            rows = await self._read_when_replayed(standby, position, digests, idle_limit)
-            return {row[DIGEST]: row[:DIGEST] for row in rows}
+            rows = await self._read_when_replayed(standby, position, keys, idle_limit)
+            return by_key(keys, {row[DIGEST]: row[:DIGEST] for row in rows})
 
     async def _read_when_replayed(
         self,
         standby: Connection,
         position: PrimaryPosition,
-        digests: Collection[bytes],
+        keys: Collection[TokenKey],
         idle_limit: timedelta | None,
     ) -> Rows:
         if position.lsn is None or position.term is None:
             raise StandbyUnusableError("no_primary" if position.lsn is None else "no_term")
         if not position.is_confirmed:  # reading the primary refuses the calls, and closes the fence
             raise StandbyUnusableError("unconfirmed")
-        values = {**position._asdict(), "digests": Digests(digests), "idle_limit": idle_limit}
+        values = {**position._asdict(), **of_days(keys), "idle_limit": idle_limit}
         deadline = monotonic() + STANDBY_TIMEOUT
         poll = FIRST_POLL
         while True:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.errors.storage import PrimaryNotConfirmed, StorageUnavailable
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.session_state import raise_refusal
+from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.retry import retry_rolled_back
 from tamatar_auth.storage.session_validation.batch_loader import (
     MAX_STATEMENTS,
@@ -27,12 +28,17 @@ from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.standby_reader import StandbyReader
 from tamatar_auth.storage.session_validation.statement import (
     DIGEST,
+    EXPIRES_AT,
     IS_CONFIRMED,
     IS_STALE,
     REFUSAL,
-    Digests,
     ValidatedRow,
-    sessions_by_digest,
+    by_key,
+    moment,
+    of_days,
+    of_one_day,
+    sessions_of_days,
+    sessions_of_one_day,
     with_proof,
 )
 
@@ -60,22 +66,22 @@ class LastActivityWriter:
     """Collects the sessions that were used. Losing some only costs accuracy."""
 
     def __init__(self) -> None:
-        self._pending: set[UUID] = set()
+        self._pending: dict[UUID, datetime] = {}
 
-    def record(self, session_id: UUID) -> None:
+    def record(self, session_id: UUID, expires_at: datetime) -> None:
         """Record that a session was used."""
         if len(self._pending) < MAX_PENDING:
-            self._pending.add(session_id)
+            self._pending[session_id] = expires_at
 
     async def flush(self, database: Database) -> None:
         """Write the recorded sessions. They are lost if the database is not available."""
-        session_ids, self._pending = self._pending, set()
-        if not session_ids:
+        used, self._pending = self._pending, {}
+        if not used:
             return
 
         async def write() -> None:
             async with database.transaction() as tx:
-                await tx.sessions.touch(list(session_ids))
+                await tx.sessions.touch(used)
 
         try:
             await retry_rolled_back(write, within=WRITE_TIMEOUT)
@@ -104,28 +110,31 @@ class SessionValidator:
     ) -> None:
         self._pool = pool
         self._slots = asyncio.Semaphore(MAX_BATCHES)
-        self._statement = pool.statement(with_proof(sessions_by_digest, pool.acknowledged_within))
+        self._of_one_day, self._of_days = (
+            pool.statement(with_proof(each, pool.acknowledged_within))
+            for each in (sessions_of_one_day, sessions_of_days)
+        )
         self._last_activity = activity
         self._idle_limit = idle_limit
         self._standbys = standbys
-        self._read: ReadRows[bytes, ValidatedRow] = self._read_rows
+        self._read: ReadRows[TokenKey, ValidatedRow] = self._read_rows
         if standbys is not None:
             self._read = partial(standbys.read, self._read_rows, idle_limit=idle_limit)
-        self._loader: BatchLoader[bytes, ValidatedRow] = BatchLoader(self._read)
+        self._loader: BatchLoader[TokenKey, ValidatedRow] = BatchLoader(self._read)
 
-    async def validate(self, digest: bytes) -> ValidatedRow:
+    async def validate(self, key: TokenKey) -> ValidatedRow:
         """Return the session of a token with its user.
 
         Raise `SessionUnknown`, `SessionRevoked`, `SessionExpired`, `SessionIdle` or
         `UserInactive`.
         """
-        return self._require_valid(await self._loader.load(digest))
+        return self._require_valid(await self._loader.load(key))
 
-    async def validate_all(self, digests: Sequence[bytes]) -> Sequence[ValidatedRow | Failure]:
+    async def validate_all(self, keys: Sequence[TokenKey]) -> Sequence[ValidatedRow | Failure]:
         """Return for each token what `validate` returns or raises."""
         async with self._batch_slot():
-            found = await self._read(lambda: digests)
-        return [self._outcome(row) for row in map(found.get, digests)]
+            found = await self._read(lambda: keys)
+        return [self._outcome(row) for row in map(found.get, keys)]
 
     async def prepare(self) -> None:
         """Open a connection for the first call."""
@@ -156,19 +165,20 @@ class SessionValidator:
         finally:
             self._slots.release()
 
-    async def _read_rows(self, take_keys: TakeKeys[bytes]) -> Mapping[bytes, ValidatedRow]:
+    async def _read_rows(self, take_keys: TakeKeys[TokenKey]) -> Mapping[TokenKey, ValidatedRow]:
         async with self._pool.acquire() as connection:
-            digests = take_keys()
-            if not digests:  # all calls were cancelled
+            keys = set(take_keys())
+            if not keys:  # all calls were cancelled
                 return {}
-            rows = await self._statement.rows(
-                connection, digests=Digests(digests), idle_limit=self._idle_limit
-            )
+            values, statement = of_one_day(keys), self._of_one_day
+            if values is None:
+                values, statement = of_days(keys), self._of_days
+            rows = await statement.rows(connection, **values, idle_limit=self._idle_limit)
             found = {row[DIGEST]: row[:DIGEST] for row in rows}
         if not found.pop(None)[IS_CONFIRMED]:
             self._pool.fence.close()
             raise PrimaryNotConfirmed
-        return found
+        return by_key(keys, found)
 
     def _outcome(self, row: ValidatedRow | None) -> ValidatedRow | Failure:
         if row is not None and row[REFUSAL] is None and not row[IS_STALE]:
@@ -183,5 +193,5 @@ class SessionValidator:
             raise SessionUnknown
         raise_refusal(row[REFUSAL])
         if row[IS_STALE]:
-            self._last_activity.record(UUID(row[0]))
+            self._last_activity.record(UUID(row[0]), moment(row[EXPIRES_AT]))
         return row

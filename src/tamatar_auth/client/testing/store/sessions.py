@@ -165,4 +165,5 @@ class Sessions:
 
 
 def _new_token() -> str:
-    return f"tms_{secrets.token_urlsafe(32)}"
+    """Return a token of the length of the real service. Its letters mean nothing to callers."""
+    return f"tms_{secrets.token_urlsafe(37)}"
