@@ -310,15 +310,15 @@ MUTANTS = (
     mutant(
         "session_is_validated_by_a_token_of_another_day",
         f"{_VALIDATION}/statement.py",
-        "(sessions.c.expires_at >= _keys.c.start)",
-        "(sessions.c.expires_at >= _keys.c.start - timedelta(days=1))",
+        "(digest == _keys.c.digest) & is_on_day",
+        "digest == _keys.c.digest",
         _DAYS,
     ),
     mutant(
         "days_of_a_batch_end_too_early",
         f"{_VALIDATION}/statement.py",
-        "max(known) * _DAY",
-        "min(known) * _DAY",
+        "max(known) * _DAY - 1",
+        "min(known) * _DAY - 1",
         _DAYS,
     ),
     mutant(

@@ -30,7 +30,12 @@ from sqlalchemy.types import ARRAY, Boolean, DateTime, LargeBinary, Text
 
 from tamatar_auth.storage.acknowledgement import is_confirmed
 from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, refusal
-from tamatar_auth.storage.repositories.token_keys import NO_DAY, TokenKey, expires_on_day
+from tamatar_auth.storage.repositories.token_keys import (
+    NO_DAY,
+    TokenKey,
+    expires_on_day,
+    is_between,
+)
 from tamatar_auth.storage.tables import sessions, users
 
 ValidatedRow: TypeAlias = Sequence[Any]
@@ -80,11 +85,8 @@ def _select_by(digest: ColumnElement[Any]) -> Select[Any]:
 def _select_each_by(digest: ColumnElement[Any]) -> Select[Any]:
     """Select the sessions of keys that have several days, or none."""
     # PostgreSQL opens the partitions of `expires_on_day`, and looks in that of the key alone.
-    is_of_key = (
-        (digest == _keys.c.digest)
-        & (sessions.c.expires_at >= _keys.c.start)
-        & (sessions.c.expires_at < _keys.c.end)
-    )
+    is_on_day = is_between(sessions.c.expires_at, _keys.c.start, _keys.c.end)
+    is_of_key = (digest == _keys.c.digest) & is_on_day
     found = select(*COLUMNS, refusal, is_stale, digest).select_from(_keys)
     found = found.join(sessions, is_of_key & expires_on_day)
     return found.join(users, users.c.id == sessions.c.user_id)
@@ -171,7 +173,7 @@ def _period(days: Collection[int | None]) -> tuple[int, int]:
     known = [day for day in days if day is not None]
     if len(known) < len(days):
         return _ANY_TIME
-    return (min(known) - 1) * _DAY, max(known) * _DAY
+    return (min(known) - 1) * _DAY, max(known) * _DAY - 1
 
 
 _DAY = 86_400_000_000
