@@ -5,12 +5,20 @@ import contextlib
 import sys
 from datetime import timedelta
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tamatar_auth.interceptors import request_receipt
-from tamatar_auth.interceptors.stream_limits import OPEN_STREAMS_PER_CONNECTION
+from tamatar_auth.interceptors.stream_limits import (
+    OPEN_STREAMS,
+    OPEN_STREAMS_PER_CONNECTION,
+    StreamLimitInterceptor,
+)
 from tamatar_auth.server import build, connections
 from tamatar_auth.server.app import run_service
+from tamatar_auth.servicers.health import NOT_SERVING, SERVING
 from tests.chaos.hostile import NO_SESSION, VALIDATE, WATCH
 from tests.chaos.http2_frames import (
     ACK,
@@ -18,6 +26,7 @@ from tests.chaos.http2_frames import (
     END_STREAM,
     GOAWAY,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     PING,
     PREFACE,
     SETTINGS,
@@ -215,6 +224,29 @@ async def test_watches_of_health_are_limited_per_connection(connection):
         await connection.send(headers(number, WATCH), message(number, b""))
         answer = await frame_of(connection, HEADERS, stream=number)
         assert (BUSY in answer.payload) == (number == numbers[-1])
+
+
+async def test_first_watch_of_a_connection_is_admitted(connection, monkeypatch):
+    monkeypatch.setattr(StreamLimitInterceptor, "open_streams", OPEN_STREAMS)
+    await agree(connection)
+    for number in (1, 3):
+        await connection.send(headers(number, WATCH), message(number, b""))
+        answer = await frame_of(connection, HEADERS, stream=number)
+        assert (BUSY in answer.payload) == (number > 1)
+
+
+async def test_watch_that_is_not_read_delays_no_other(service, connection):
+    await connection.greet({INITIAL_WINDOW_SIZE: 0})
+    await frames_up_to(connection, (SETTINGS, 0))
+    await connection.send(headers(1, WATCH), message(1, b""))
+    await frame_of(connection, HEADERS, stream=1)
+
+    async with grpc.aio.insecure_channel(str(service.addresses[0])) as channel:
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        async with asyncio.timeout(PATIENCE):
+            assert (await watch.read()).status == SERVING
+            await service.components.health.set_status(reads=False, writes=False)
+            assert (await watch.read()).status == NOT_SERVING
 
 
 async def agree(connection):

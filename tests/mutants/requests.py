@@ -132,6 +132,13 @@ MUTANTS = (
         f"{_DEADLINES}::TestCallsInFlight",
     ),
     mutant(
+        "first_watch_of_a_connection_is_refused",
+        "interceptors/stream_limits.py",
+        "if self._of_other_services and not self._streams_by_peer[peer]:",
+        "if False:",
+        "chaos/test_connection_limits.py::test_first_watch_of_a_connection_is_admitted",
+    ),
+    mutant(
         "streams_of_a_connection_are_unbounded",
         "interceptors/stream_limits.py",
         "return self._streams_by_peer[peer] >= self._limit_per_connection and",

@@ -13,7 +13,9 @@ from tamatar_auth.observability.instruments import observe_counter, observe_gaug
 
 OPEN_STREAMS = 2000
 """Streams of other services, such as Watch of health, that a process holds. Strangers may open
-them, so they do not count with ours."""
+them, so they do not count with ours. The first stream of a connection is always admitted, because
+gRPC's clients send no calls on a connection whose health they cannot watch. gRPC bounds the
+connections."""
 
 OPEN_STREAMS_PER_CONNECTION = 10
 """Streams of other services on one connection. A client watches the health of a few services."""
@@ -73,6 +75,8 @@ class StreamLimitInterceptor(Interceptor):
         return bounded
 
     def _is_full(self, peer: str) -> bool:
+        if self._of_other_services and not self._streams_by_peer[peer]:
+            return False
         if self.open_streams >= self.limit:
             return True
         return self._streams_by_peer[peer] >= self._limit_per_connection and not peer.startswith(
