@@ -7,10 +7,20 @@ from tamatar_auth import client
 from tamatar_auth.client import aio
 from tests.support.calls import ada, sign_in, verify
 from tests.support.fake_service import fake
+from tests.support.replicas import replicas, shared_replicas
 from tests.support.sample_service import sample_address
 from tests.support.scripted_service import Scripted
 
-__all__ = ["auth", "blocking", "fake", "sample_address", "scripted", "signed_in"]
+__all__ = [
+    "auth",
+    "blocking",
+    "fake",
+    "replicas",
+    "sample_address",
+    "scripted",
+    "shared_replicas",
+    "signed_in",
+]
 
 
 @pytest.fixture

@@ -198,12 +198,12 @@ class TestTransport:
             ("ipv6:[::1]:50051", True),
             ("dns:///localhost:50051", True),
             ("ipv4:127.0.0.1:50051,127.0.0.2:50051", True),
+            ("127.0.0.1:50051,127.0.0.2:50052", True),
             ("unix:/run/auth.sock", True),
             ("unix:///run/auth.sock", True),
             ("auth.example.com:50051", False),
             ("127.0.0.1.example.com:50051", False),
             ("localhost.example.com", False),
-            ("ipv4:127.0.0.1:50051,10.0.0.1:50051", False),
             ("dns:///auth.example.com:50051", False),
             ("[2001:db8::1]:50051", False),
         ],
@@ -234,6 +234,58 @@ class TestTransport:
         with pytest.raises(ValueError, match="the address must be host:port"):
             aio.connect(address)
 
+    @pytest.mark.parametrize(
+        ("address", "target"),
+        [
+            ("10.0.0.1:50051,10.0.0.2:50052", "ipv4:10.0.0.1:50051,10.0.0.2:50052"),
+            ("[2001:db8::1]:1,[2001:db8::2]:1", "ipv6:[2001:db8::1]:1,[2001:db8::2]:1"),
+            ("10.0.0.1:50051", "10.0.0.1:50051"),
+        ],
+    )
+    def test_list_of_addresses_is_one_target(self, address, target):
+        assert resolve_target(address, {"plaintext": True}).address == target
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "a.example.com:50051,b.example.com:50051",
+            "10.0.0.1:50051,b.example.com:50051",
+            "10.0.0.1:50051,[2001:db8::2]:50051",
+            "10.0.0.1,10.0.0.2",
+        ],
+    )
+    def test_list_with_names_raises(self, address):
+        with pytest.raises(ValueError, match="one name that resolves to all of them"):
+            client.connect(address)
+
+    def test_list_with_tls_needs_server_name(self):
+        addresses = "10.0.0.1:50051,10.0.0.2:50051"
+
+        with pytest.raises(ValueError, match="server_name"):
+            client.connect(addresses)
+        assert resolve_target(addresses, {"server_name": "auth.example.com"}).credentials
+        assert not is_local("ipv4:127.0.0.1:50051,10.0.0.1:50051")
+
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("127.0.0.1:50051", True),
+            ("[2001:db8::1]:50051", True),
+            ("dns:///localhost:50051", True),
+            ("unix:/run/auth.sock", True),
+            ("auth.example.com:50051", False),
+            ("dns:///auth.example.com:50051", False),
+            ("127.0.0.1:50051,127.0.0.2:50051", False),
+        ],
+    )
+    def test_health_is_checked_if_address_may_be_several(self, address, expected):
+        options = dict(resolve_target(address, {}).options)
+
+        assert options.get("grpc.inhibit_health_checking", 0) == expected
+        assert json.loads(options["grpc.service_config"])["healthCheckConfig"] == {
+            "serviceName": ""
+        }
+
     def test_explicit_plaintext_or_tls_is_obeyed(self):
         assert resolve_target("auth.example.com:50051", {"plaintext": True}).credentials is None
         assert resolve_target("localhost:50051", {"plaintext": False}).credentials is not None
@@ -254,7 +306,10 @@ class TestTransport:
             client.connect("localhost:50051", **how)
 
     def test_client_keepalive_is_slower_than_server_limit(self):
+        options = dict(CHANNEL_OPTIONS)
+
         assert (
-            dict(CHANNEL_OPTIONS)["grpc.keepalive_time_ms"]
+            options["grpc.keepalive_time_ms"]
             > 1.2 * dict(SERVER)["grpc.http2.min_ping_interval_without_data_ms"]
         )
+        assert options["grpc.http2.ping_timeout_ms"] <= options["grpc.keepalive_timeout_ms"]

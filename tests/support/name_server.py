@@ -13,7 +13,10 @@ import dns.rrset
 
 @contextlib.contextmanager
 def name_server(name: str, addresses: Sequence[str]) -> Iterator[str]:
-    """Answer queries for the IPv4 addresses of a name while the block runs; yield host:port."""
+    """Answer queries for the IPv4 addresses of a name while the block runs; yield host:port.
+
+    A change of `addresses` changes the next answer.
+    """
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -35,5 +38,5 @@ def _answer(data: bytes, name: str, addresses: Sequence[str]) -> Any:
     (question,) = query.question
     answer = dns.message.make_response(query)
     if question.name.to_text() == f"{name}." and question.rdtype == dns.rdatatype.A:
-        answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", *addresses))
+        answer.answer.append(dns.rrset.from_text(question.name, 1, "IN", "A", *addresses))
     return answer

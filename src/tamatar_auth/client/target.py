@@ -16,13 +16,18 @@ Token = str | Callable[[], str]
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The server disconnects a client that pings more often than every 9 seconds.
     ("grpc.keepalive_time_ms", 15_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 4_000),
+    # While a ping of another kind waits, gRPC sends no keepalive. Its limit is a minute.
+    ("grpc.http2.ping_timeout_ms", 4_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC's own backoff before a reconnect grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 3_000),
+    # A replica that is started takes calls after gRPC has resolved the name again, which it does
+    # when a connection ends, by default at most every 30 seconds.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     # A response about a thousand sessions is larger than the default limit of 4 MiB.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
@@ -31,8 +36,11 @@ MAX_PORT = 65535
 
 _TOKEN_CHARACTERS = re.compile(r"[!-~]+")
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
+_IP_TARGET = re.compile(r"ipv[46]:")
 _OTHER_TARGET = re.compile(r"(dns|google-c2p|ipv4|ipv6|unix|unix-abstract|vsock|xds):\S+")
+_LIST_SCHEMES = ((re.compile(r"(\d+\.){3}\d+:\d+"), "ipv4"), (re.compile(r"\[.+\]:\d+"), "ipv6"))
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
+_ONE_SERVER = re.compile(r"localhost|(\d{1,3}\.){3}\d{1,3}|\[.+\]")
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -72,6 +80,7 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     `TypeError` if an option is unknown.
     """
     check_address(address)
+    address = _as_target(address)
     unknown = connect_options.keys() - ConnectOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
@@ -85,16 +94,21 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     plaintext = uses_plaintext(address, plaintext, certificates)
     if plaintext and certificates != (None, None, None):
         raise ValueError("certificates cannot be used with plain text")
+    if _IP_TARGET.match(address) and not (plaintext or server_name or is_local(address)):
+        # gRPC would accept a certificate of localhost, and of no other name.
+        raise ValueError("a list of addresses with TLS needs the server_name of the certificates")
     name_override = [("grpc.ssl_target_name_override", server_name)] if server_name else []
     # The proxy of the environment, which gRPC would ask, is another machine.
     direct = [("grpc.enable_http_proxy", 0)] if is_local(address) else []
+    # Without another server to call, a call fails with the reason of this one.
+    unwatched = [("grpc.inhibit_health_checking", 1)] if is_one_server(address) else []
     credentials = None
     if not plaintext:
         root, chain, key = (_read_pem(given) for given in certificates)
         credentials = grpc.ssl_channel_credentials(root, key, chain)
     config = ("grpc.service_config", service_config())
     more_options = connect_options.get("options", ())
-    options = [config, *CHANNEL_OPTIONS, *direct, *name_override, *more_options]
+    options = [config, *CHANNEL_OPTIONS, *direct, *unwatched, *name_override, *more_options]
     return Target(address, credentials, options)
 
 
@@ -107,22 +121,29 @@ def uses_plaintext(address: str, plaintext: bool | None, certificates: Iterable[
 
 def check_address(address: str) -> None:
     """Raise `ValueError` unless gRPC can read an address."""
-    found = _HOST_AND_PORT.fullmatch(address)
-    is_endpoint = found is not None and (found[1] is None or 0 < int(found[1]) <= MAX_PORT)
-    if not is_endpoint and not _OTHER_TARGET.fullmatch(address):
+    endpoints = address.split(",")
+    if not all(map(_is_endpoint, endpoints)) and not _OTHER_TARGET.fullmatch(address):
         raise ValueError(
             "the address must be host:port, [address]:port, unix:path or another target of gRPC"
+        )
+    if len(endpoints) > 1 and _as_target(address) == address and _is_endpoint(endpoints[0]):
+        raise ValueError(
+            "a list must have only IPv4 addresses or only [IPv6] addresses, each with a port: "
+            "servers with names need one name that resolves to all of them"
         )
 
 
 def is_local(address: str) -> bool:
     """Return whether an address is on this machine: loopback or a unix socket."""
-    scheme, _, rest = address.rpartition("://")
-    if address.startswith(("unix:", "unix-abstract:")) or scheme == "unix":
+    return _is_unix(address) or all(_LOOPBACK.fullmatch(host) for host in _hosts(address))
+
+
+def is_one_server(address: str) -> bool:
+    """Return whether an address stands for one server. A name may stand for several."""
+    if _is_unix(address):
         return True
-    endpoints = re.sub(r"^(ipv4|ipv6|dns):", "", rest.rpartition("/")[2]).split(",")
-    hosts = (re.sub(r"(?<=[^:]):\d+$", "", endpoint) for endpoint in endpoints)
-    return all(_LOOPBACK.fullmatch(host) for host in hosts)
+    hosts = _hosts(address)
+    return len(hosts) == 1 and _ONE_SERVER.fullmatch(hosts[0]) is not None
 
 
 def bearer_metadata(token: Token | None) -> Sequence[tuple[str, str]]:
@@ -142,3 +163,26 @@ def bearer_metadata(token: Token | None) -> Sequence[tuple[str, str]]:
 
 def _read_pem(given: bytes | Path | None) -> bytes | None:
     return given.read_bytes() if isinstance(given, Path) else given
+
+
+def _is_endpoint(address: str) -> bool:
+    found = _HOST_AND_PORT.fullmatch(address)
+    return found is not None and (found[1] is None or 0 < int(found[1]) <= MAX_PORT)
+
+
+def _as_target(address: str) -> str:
+    """Return the target name of a list of addresses, or the address if it is no list."""
+    endpoints = address.split(",")
+    for pattern, scheme in _LIST_SCHEMES:
+        if len(endpoints) > 1 and all(pattern.fullmatch(each) for each in endpoints):
+            return f"{scheme}:{address}"
+    return address
+
+
+def _is_unix(address: str) -> bool:
+    return address.startswith(("unix:", "unix-abstract:"))
+
+
+def _hosts(address: str) -> Sequence[str]:
+    endpoints = re.sub(r"^(ipv4|ipv6|dns):", "", address.rpartition("/")[2]).split(",")
+    return [re.sub(r"(?<=[^:]):\d+$", "", endpoint) for endpoint in endpoints]

@@ -27,6 +27,9 @@ MASK = "********"
 LOCAL_CONTEXT = "local"
 """The context that exists even if the file does not define it."""
 
+_ANY_HEALTH = ("grpc.inhibit_health_checking", 1)
+"""The channel option to call an unhealthy service, too: it returns the reason."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"tmc_[A-Za-z0-9_-]{43}")
 
@@ -77,6 +80,7 @@ class ServiceContext:
                 private_key=_expanded_path(self.private_key),
                 server_name=self.server_name,
                 plaintext=self.plaintext,
+                options=[_ANY_HEALTH],
             )
         except OSError as error:
             raise usage_error(f"{error.filename} cannot be read: {error.strerror}.") from None
