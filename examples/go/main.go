@@ -13,12 +13,15 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/health" // checks the health of servers, as the service config says
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	authv1 "auth.example/gen/tamatar/auth/v1"
@@ -68,7 +71,11 @@ func main() {
 
 // connect returns a connection to all servers that the address stands for.
 func connect() (*grpc.ClientConn, error) {
-	options := []grpc.DialOption{grpc.WithDefaultServiceConfig(serviceConfig)}
+	options := []grpc.DialOption{
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		// A server that does not answer a ping is left, and its calls go to the others.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 4 * time.Second}),
+	}
 	switch {
 	case *plaintext && (*ca != "" || *tokenFile != ""):
 		return nil, errors.New("--plaintext cannot protect a token: leave out --ca and --token-file")

@@ -55,6 +55,9 @@ function connect({ address, plaintext, ca, "token-file": tokenFile }: Options): 
   const config = new URL("../gen/grpc_service_config.json", import.meta.url);
   return new Client(address, plaintext ? credentials.createInsecure() : secure(ca, tokenFile), {
     "grpc.service_config": readFileSync(config, "utf8"),
+    // A server that does not answer a ping is left, and its calls go to the others.
+    "grpc.keepalive_time_ms": 15_000,
+    "grpc.keepalive_timeout_ms": 4_000,
   });
 }
 

@@ -25,7 +25,7 @@ from tests.interop.story import PASSWORD
 from tests.support.calls import ada, sign_in, verify
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, missing_tool, run
-from tests.support.example_clients import BUILD_PATIENCE, LANGUAGES, build
+from tests.support.example_clients import BUILD_PATIENCE
 from tests.support.name_server import name_server
 from tests.support.scripted_service import Scripted
 from tests.support.settings import changed
@@ -36,12 +36,6 @@ pytestmark = pytest.mark.timeout(BUILD_PATIENCE)
 NAME = "auth.test"
 SERVERS = ("127.0.0.1", "127.0.0.2")
 DEAD = "127.0.0.3"
-
-
-@pytest.fixture(scope="session", params=LANGUAGES, ids=lambda language: language.name)
-def client(request, tmp_path_factory, worker_id):
-    own = tmp_path_factory.getbasetemp()
-    return build(request.param, own if worker_id == "master" else own.parent)
 
 
 @pytest.fixture

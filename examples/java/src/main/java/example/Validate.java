@@ -26,6 +26,7 @@ import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
@@ -105,6 +106,9 @@ public final class Validate {
     try {
       return Grpc.newChannelBuilder(options.get("--address"), credentials(options))
           .defaultServiceConfig(serviceConfig())
+          // A server that does not answer a ping is left, and its calls go to the others.
+          .keepAliveTime(15, TimeUnit.SECONDS)
+          .keepAliveTimeout(4, TimeUnit.SECONDS)
           .build();
     } catch (ProviderNotFoundException error) {
       throw new IOException("Cannot trust " + options.get("--ca") + ": " + error.getMessage());
