@@ -25,7 +25,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test mutants chaos failover cluster standby fuzz bench guarding timing importing soak check format migrate seed proto settings docs proto-release lock wheel release clean
+.PHONY: help setup run test mutants chaos failover cluster standby fuzz bench costs guarding timing importing soak check format migrate seed proto settings docs proto-release lock wheel release clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ fuzz: $(DEV) ## Send random and malformed calls: make fuzz CALLS=1000000, or SEE
 
 bench: $(RUNTIME) ## Measure the service and an empty handler: make bench QUICK=1
 	@$(BIN)/python -m benchmarks
+
+costs: $(RUNTIME) ## Measure the bytes of a row, and the CPU and log of a call: make costs USERS=1000000
+	@$(BIN)/python -m benchmarks.costs $(USERS)
 
 guarding: $(RUNTIME) ## Measure the delay of the client's guards, and the calls that they save.
 	@$(BIN)/python -m benchmarks.guards
