@@ -37,12 +37,12 @@ class Caller:
         self.auth.users.UpdateUser(request, timeout)
 
     @contextlib.contextmanager
-    def calling(self, threads=4):
+    def calling(self, threads=2):
         """Call again and again while the block runs; no call may fail."""
         failed, ended = [], threading.Event()
 
         def call():
-            while not ended.wait(0.01):
+            while not ended.wait(0.05):
                 try:
                     self.validate()
                     self.rename()
