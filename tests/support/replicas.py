@@ -162,8 +162,8 @@ def shared_replicas(
     """The replicas of all tests of this worker, and the sample users."""
     database, folder = OwnDatabase(postgres), tmp_path_factory.mktemp("replicas")
     try:
-        url = {"TAMATAR_DATABASE_URL": database.url(HOSTS[0])}
-        tamatar("seed", cwd=folder, **QUICK, **url)
+        given: Any = {**QUICK, "TAMATAR_DATABASE_URL": database.url(HOSTS[0])}
+        tamatar("seed", cwd=folder, **given)
         with contextlib.closing(Replicas(folder, database)) as replicas:
             yield replicas
     finally:
