@@ -60,7 +60,7 @@ standby: $(DEV) ## Revoke and validate sessions while standbys are read and fail
 fuzz: $(DEV) ## Send random and malformed calls: make fuzz CALLS=1000000, or SEED=123 to repeat
 	@$(BIN)/python -m tests.chaos.fuzz $(addprefix --calls ,$(CALLS)) $(addprefix --seed ,$(SEED))
 
-bench: $(RUNTIME) ## Measure the service and an empty handler: make bench QUICK=1
+bench: $(RUNTIME) ## Measure the service and an empty handler: make bench QUICK=1, or lists of users: SCALE=10m
 	@$(BIN)/python -m benchmarks
 
 costs: $(RUNTIME) ## Measure the bytes of a row, and the CPU and log of a call: make costs USERS=1000000

@@ -1,5 +1,7 @@
 """Measures the service beside an empty handler: `make bench`, `make bench QUICK=1`.
 
+`make bench SCALE=10m` measures lists and counts of that many users instead.
+
 Both share this machine with PostgreSQL and the load generators, and take turns. So the ratios
 are more reliable than the figures. Prints tables; nothing is asserted.
 """
@@ -20,6 +22,7 @@ from benchmarks import h2load
 from benchmarks.bench import Bench
 from benchmarks.calls import PASSWORD
 from benchmarks.chart import Series, draw_chart
+from benchmarks.lists import measure_lists
 from benchmarks.machine import autogroup_warning, describe_machine
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.processes import ROOT
@@ -50,6 +53,9 @@ def main() -> int:
     # gRPC's core writes lines of its own to stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
+        if scale := os.environ.get("SCALE", ""):
+            measure_lists(_users_of(scale))
+            return 0
         h2load.require()
     except BenchmarkError as error:
         print(error, file=sys.stderr)
@@ -119,6 +125,14 @@ def _measure(bench: Bench, few: str, hardware: str) -> None:
     CHART.parent.mkdir(exist_ok=True)
     CHART.write_text(draw_chart(series, f"{hardware}; {size}"))
     print(f"\nThe chart is {CHART.relative_to(ROOT)}.")
+
+
+def _users_of(scale: str) -> int:
+    """Return the number of users of a scale such as 100k, 1m or 10m."""
+    digits, unit = scale.lower().rstrip("km"), scale.lower().lstrip("0123456789")
+    if not digits.isdigit() or unit not in {"", "k", "m"}:
+        raise BenchmarkError(f"SCALE must be a number such as 100k, 1m or 10m, not {scale}")
+    return int(digits) * {"": 1, "k": 1_000, "m": 1_000_000}[unit]
 
 
 def _databases(postgres: EmbeddedPostgres) -> tuple[str, str]:

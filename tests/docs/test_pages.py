@@ -37,6 +37,7 @@ RUN_BY = {
     ),
     "docs/operate/running.md": ("tests/docs/test_pages.py", {"console"}),
     "docs/operate/telemetry.md": ("tests/docs/test_pages.py", {"console"}),
+    "docs/operate/upgrading.md": ("tests/docs/test_upgrading_page.py", {"sql"}),
     "examples/go/README.md": ("tests/interop/test_languages.py", {"console"}),
     "examples/java/README.md": ("tests/interop/test_languages.py", {"console"}),
     "examples/typescript/README.md": ("tests/interop/test_languages.py", {"console"}),

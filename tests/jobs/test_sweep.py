@@ -304,8 +304,11 @@ class TestExpiredRows:
                 r"_\d+_last_activity_at_idx",
             ),
             (
-                "EXPLAIN SELECT id FROM users WHERE deleted_at <= now() ORDER BY deleted_at",
-                "idx_user_live_",
+                (
+                    "EXPLAIN SELECT id FROM users"
+                    " WHERE deleted_at > '-infinity' AND deleted_at <= now() ORDER BY deleted_at"
+                ),
+                "idx_user_deleted ",
             ),
             (
                 "EXPLAIN SELECT user_id, purpose FROM user_tokens WHERE expires_at <= now()",

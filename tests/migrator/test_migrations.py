@@ -130,7 +130,10 @@ class TestCheck:
             ),
             (
                 "DROP INDEX idx_user_created",
-                ("op.create_index('idx_user_created', 'users', ['created_at'], unique=False)"),
+                (
+                    "op.create_index('idx_user_created', 'users', ['created_at', 'id'],"
+                    " unique=False, postgresql_where=sa.text('deleted_at IS NULL'))"
+                ),
             ),
             (
                 "ALTER TABLE user_tokens DROP CONSTRAINT fk_user_tokens_user_id_users",
@@ -266,6 +269,8 @@ class TestLocks:
             ("0004", "idx_user_live_created"),
             ("0004", "idx_session_user_created"),
             ("0009", "idx_session_activity"),
+            ("0014", "idx_user_created"),
+            ("0014", "idx_user_deleted_username"),
         ],
     )
     def test_invalid_index_is_built_again(self, migrated_database, revision, index):

@@ -4,17 +4,40 @@ from tests.mutants.mutant import mutant
 
 _REPOSITORY = "storage/repositories/users.py"
 _FILTERS = "storage/repositories/user_filters.py"
+_LISTS = "storage/repositories/user_lists.py"
 _IMPORT = "storage/repositories/user_import.py"
 _EXPIRED = "storage/repositories/expired_rows.py"
 _MASKS = "servicers/update_masks.py"
 
 _TEST_USERS = "storage/repositories/test_users.py"
 _TEST_SERVICER = "servicers/test_users.py"
+_TEST_LISTS = "servicers/test_list_users.py"
 _ROW_LOCKS = "servicers/test_row_locks.py"
 _BULK = "servicers/test_bulk_users.py"
 _SWEEP = "jobs/test_sweep.py"
 
 MUTANTS = (
+    mutant(
+        "estimate_is_not_marked",
+        _LISTS,
+        "RowEstimate.read(plan)), is_estimate=True)",
+        "RowEstimate.read(plan)), is_estimate=False)",
+        f"{_TEST_LISTS}::TestBounds",
+    ),
+    mutant(
+        "count_ignores_its_bound",
+        _LISTS,
+        "if read <= query.limit:",
+        "if read <= query.limit + 1:",
+        f"{_TEST_LISTS}::TestBounds",
+    ),
+    mutant(
+        "page_scan_ignores_its_bound",
+        "storage/repositories/user_pages.py",
+        ".limit(scan_limit(share)).subquery",
+        ".subquery",
+        f"{_TEST_LISTS}::TestBounds",
+    ),
     mutant(
         "sweep_purges_deleted_users_by_default",
         "jobs/sweep.py",

@@ -32,7 +32,8 @@ from tamatar_auth.servicers.user_lifecycle import LifecycleMethods
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.profiles import ProfileRow
-from tamatar_auth.storage.repositories.user_filters import Deleted
+from tamatar_auth.storage.repositories.user_filters import Deleted, UserOrder
+from tamatar_auth.storage.repositories.user_pages import UserPage
 from tamatar_auth.storage.repositories.users import NewUser, UserRepository, UserRow
 
 RECENT_SESSIONS = 10
@@ -107,14 +108,14 @@ class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserSer
         total = None
         scope = self._database.snapshot if request.include_total else self._database.read
         async with scope() as db:
-            rows = await db.user_lists.page(matching, order, size=size + 1, after=after)
+            page = await db.user_lists.page(matching, order, size=size + 1, after=after)
             if request.include_total:
                 total = await db.user_lists.count(matching)
-        answer = pb.ListUsersResponse(total_size=total)
-        answer.users.extend(within_size_limit(map(user_message, rows[:size])))
-        if len(rows) > len(answer.users):
-            last = rows[len(answer.users) - 1]
-            cursor = KeysetCursor(getattr(last, order.column), last.id)
+        answer = pb.ListUsersResponse()
+        if total is not None:
+            answer.total_size, answer.total_size_is_estimate = total
+        answer.users.extend(within_size_limit(map(user_message, page.rows[:size])))
+        if cursor := _cursor_after(page, len(answer.users), order):
             answer.next_page_token = self._page_tokens.issue(query, cursor)
         return answer
 
@@ -122,10 +123,11 @@ class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserSer
         self, request: pb.GetUserStatsRequest, context: Context
     ) -> pb.GetUserStatsResponse:
         matching = user_filter(request.filter)
-        async with self._database.read() as db:
+        async with self._database.snapshot() as db:
             stats = await db.user_lists.stats(matching)
         return pb.GetUserStatsResponse(
-            user_count=stats.total,
+            user_count=stats.total.number,
+            user_count_is_estimate=stats.total.is_estimate,
             first_create_time=timestamp(stats.first_created_at),
             last_create_time=timestamp(stats.last_created_at),
         )
@@ -154,6 +156,14 @@ class UserServicer(CredentialMethods, LifecycleMethods, BulkUserMethods, UserSer
         self._policy.check(password, names=_names(new))
         async with self._passwords.permit() as permit:
             return replace(new, password_hash=await permit.hash(password))
+
+
+def _cursor_after(page: UserPage, shown: int, order: UserOrder) -> KeysetCursor | None:
+    """Return where the page after the first `shown` users of a page begins, or None at the end."""
+    if len(page.rows) == shown:
+        return page.resume_after
+    last = page.rows[shown - 1]
+    return KeysetCursor(getattr(last, order.column), last.id)
 
 
 def _names(new: NewUser) -> Sequence[str]:

@@ -27,6 +27,10 @@ ORDERS = {"created": "created_at", "updated": "updated_at", "email": "email"}
 LIVE, DELETED = text("deleted_at IS NULL"), text("deleted_at IS NOT NULL")
 
 
+IN_INDEX_OF_DELETIONS = text("deleted_at > '-infinity'")
+"""The condition of `idx_user_deleted`: that of lists would let them sort all deleted users."""
+
+
 class UserColumns(TypedColumns):
     """Users, live and deleted."""
 
@@ -61,30 +65,25 @@ users = Table(
     Index("uq_users_email_live", "email", unique=True, postgresql_where=LIVE),
     Index("uq_users_username_live", "username", unique=True, postgresql_where=LIVE),
     Index("uq_users_request_id", "request_id", unique=True),
-    # With deleted users too, which are in neither unique index.
-    Index("idx_user_email", "email"),
-    Index("idx_user_username", "username"),
-    Index("idx_user_status", "email_verified", "is_active"),
-    Index("idx_user_created", "created_at"),
-    Index("idx_user_active_updated", "is_active", "updated_at"),
-    # For lists of live users; the order by address has uq_users_email_live. The first column is
-    # NULL for them, so these orders differ from the order of idx_user_created.
-    Index("idx_user_live_created", "deleted_at", "created_at", "id"),
-    Index("idx_user_live_updated", "deleted_at", "updated_at", "id"),
-    # The same by flags: a few unverified users, for example, may be far apart in those above.
+    # For lists of live users, by order; the order by address has uq_users_email_live too. The flags
+    # go first, because a few unverified users, for example, may be far apart in an order.
+    Index("idx_user_created", "created_at", "id", postgresql_where=LIVE),
     *(
-        Index(
-            f"idx_user_flags_{order}",
-            *("email_verified", "is_active", column, "id"),
-            postgresql_where=LIVE,
-        )
-        for order, column in ORDERS.items()
+        Index(name, *columns, "id", postgresql_where=LIVE)
+        for name, columns in {
+            "idx_user_status": ("email_verified", "is_active", "created_at"),
+            "idx_user_active_updated": ("is_active", "email_verified", "updated_at"),
+            "idx_user_flags_email": ("email_verified", "is_active", "email"),
+        }.items()
     ),
     # Only deletions, and changes of deleted users, write these.
     *(
         Index(f"idx_user_deleted_{order}", column, "id", postgresql_where=DELETED)
         for order, column in ORDERS.items()
     ),
+    Index("idx_user_deleted_username", "username", postgresql_where=DELETED),
+    # Only for the sweep.
+    Index("idx_user_deleted", "deleted_at", postgresql_where=IN_INDEX_OF_DELETIONS),
 )
 
 

@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import re
 import subprocess
 from uuid import uuid4
 
 import pytest
 
+from tamatar_auth.storage.repositories import user_counts
 from tests.support.calls import PASSWORD
 from tests.support.commands import COMMAND, environment
 
@@ -76,7 +78,12 @@ class TestRead:
     def test_user_list_without_matches_is_empty(self, cli):
         none = ("user", "list", "--email", "nobody-is-called-so")
 
-        assert printed_json(cli(*none, "-o", "json")) == {"users": [], "next_page_token": ""}
+        assert printed_json(cli(*none, "-o", "json")) == {
+            "users": [],
+            "next_page_token": "",
+            "total_size": "0",
+            "total_size_is_estimate": False,
+        }
         assert len(cli(*none).stdout.splitlines()) == 1
 
     def test_user_list_filters_sorts_and_limits(self, cli):
@@ -100,8 +107,33 @@ class TestRead:
         assert found("--created-before", "2100-01-01T00:00:00") == (["2", "1", "0"], "")
         assert found("--limit", "2") == (
             ["2", "1"],
-            "There are more than 2: use --limit or --page-token to list more.\n",
+            "There are 3: use --limit or --page-token to list more.\n",
         )
+
+    def test_user_list_after_a_page_token_counts_nothing(self, cli):
+        mark = f"l{uuid4().hex[:10]}"
+        for number in range(3):
+            cli("user", "create", f"{mark}{number}@example.com")
+        listed = ("user", "list", "--email", mark, "--limit", "1")
+        token = printed_json(cli(*listed, "-o", "json"))["next_page_token"]
+
+        ended = cli(*listed, "--page-token", token)
+
+        assert ended.stderr.startswith("There are more than 1: ")
+
+    def test_estimates_are_marked_in_tables_and_json(self, cli, monkeypatch):
+        monkeypatch.setattr(user_counts, "MAX_COUNTED_ENTRIES", 1)
+        mark = f"e{uuid4().hex[:10]}"
+        for number in range(3):
+            cli("user", "create", f"{mark}{number}@example.com")
+
+        listed = cli("user", "list", "--email", mark, "--limit", "2")
+        counted = ("user", "stats", "--email", mark)
+
+        assert re.match(r"There are ~[\d,]+: ", listed.stderr)
+        assert re.search(r"user_count +~[\d,]+", cli(*counted).stdout)
+        assert printed_json(cli(*counted, "-o", "json"))["user_count_is_estimate"] is True
+        assert cli(*counted, "-o", "name").stdout.strip().isdigit()
 
     def test_user_stats_counts_users_that_match(self, cli):
         mark = f"s{uuid4().hex[:10]}"

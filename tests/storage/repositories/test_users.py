@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.repositories import KeysetCursor
+from tamatar_auth.storage.repositories.user_counts import UserCount
 from tamatar_auth.storage.repositories.user_filters import (
     Deleted,
     UserFilter,
@@ -96,20 +97,6 @@ class TestRead:
 
         assert await do("find_many", [ada.id, gone.id, uuid4(), ada.id]) == {ada.id: ada}
         assert await do("find_many", []) == {}
-
-    @pytest.mark.parametrize(
-        ("query", "index"),
-        [
-            ("EXPLAIN SELECT id FROM users WHERE email = 'x'", "idx_user_email"),
-            ("EXPLAIN SELECT id FROM users WHERE username = 'x'", "idx_user_username"),
-        ],
-    )
-    async def test_deleted_users_are_found_by_an_index(self, database, query, index):
-        async with database.transaction() as tx:
-            await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
-            plan = (await tx.connection.execute(text(query))).scalars().all()
-
-        assert index in "\n".join(plan)
 
 
 class TestUpdate:
@@ -304,7 +291,7 @@ class TestPages:
         order, after, seen = UserOrder(column, descending), None, []
 
         async with database.snapshot() as db:
-            while page := await db.user_lists.page(UserFilter(), order, size=3, after=after):
+            while page := (await db.user_lists.page(UserFilter(), order, size=3, after=after)).rows:
                 seen += page
                 after = KeysetCursor(getattr(page[-1], column), page[-1].id)
 
@@ -340,19 +327,23 @@ class TestPages:
             if name == "gone":
                 await do("delete", user.id, deleted_by=None)
 
-        rows = await do("page", matching, UserOrder(), size=10)
+        rows = (await do("page", matching, UserOrder(), size=10)).rows
 
         assert {row.username for row in rows} == expected
-        assert await do("count", matching) == len(expected)
+        assert await do("count", matching) == UserCount(len(expected))
         created = sorted(row.created_at for row in rows) or [None]
-        assert await do("stats", matching) == (len(expected), created[0], created[-1])
+        assert await do("stats", matching) == (
+            UserCount(len(expected)),
+            created[0],
+            created[-1],
+        )
 
     async def test_creation_bounds_include_start_and_exclude_end(self, do, ada):
         at, later = ada.created_at, ada.created_at + timedelta(microseconds=1)
 
-        assert await do("count", UserFilter(created_from=at, created_before=later)) == 1
-        assert await do("count", UserFilter(created_from=later)) == 0
-        assert await do("count", UserFilter(created_before=at)) == 0
+        assert await do("count", UserFilter(created_from=at, created_before=later)) == UserCount(1)
+        assert await do("count", UserFilter(created_from=later)) == UserCount(0)
+        assert await do("count", UserFilter(created_before=at)) == UserCount(0)
 
     @pytest.mark.parametrize(
         ("prefix", "above"),
@@ -376,5 +367,5 @@ class TestPages:
 
         page = await do("page", UserFilter(email_prefix=prefix), UserOrder("email"), size=9)
 
-        assert set(found) <= set(page)
-        assert all(user.email.startswith(prefix) for user in page)
+        assert set(found) <= set(page.rows)
+        assert all(user.email.startswith(prefix) for user in page.rows)

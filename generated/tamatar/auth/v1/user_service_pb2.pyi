@@ -413,7 +413,9 @@ class ListUsersRequest(_message.Message):
     INCLUDE_TOTAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The largest number of users on the page. 0 means 50, more than 1000 means
-    1000. A page of very large users has fewer, to stay below 3 MiB.
+    1000. A page may have fewer users, or none, although more follow: the
+    service keeps a page below 3 MiB, and it checks a bounded number of users
+    for a page. Only an empty `next_page_token` marks the last page.
     """
     page_token: _builtins.str
     """The `next_page_token` of the page before. Empty for the first page. Filter
@@ -427,8 +429,8 @@ class ListUsersRequest(_message.Message):
     """
     include_total: _builtins.bool
     """Whether the response has the number of all users that match, at the moment
-    the page was read. The count reads all of them and may take longer than the
-    page, so request it once, with the first page.
+    the page was read. The count may take longer than the page, so request it
+    once, with the first page.
     """
     @_builtins.property
     def filter(self) -> Global___UserFilter:
@@ -460,10 +462,17 @@ class ListUsersResponse(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_IS_ESTIMATE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The token of the next page. Empty on the last page."""
     total_size: _builtins.int
     """The number of all users that match, if it was requested."""
+    total_size_is_estimate: _builtins.bool
+    """Whether `total_size` is an estimate. It is exact up to 100,000 users, or
+    up to 10,000 if the filter has more than one of: an address prefix, a
+    username prefix, times, or flags with a username prefix or with deleted
+    users. An estimate comes from the statistics of the database.
+    """
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
         """The users of this page, in order."""
@@ -474,10 +483,11 @@ class ListUsersResponse(_message.Message):
         users: _abc.Iterable[_user_pb2.User] | None = ...,
         next_page_token: _builtins.str = ...,
         total_size: _builtins.int | None = ...,
+        total_size_is_estimate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "next_page_token", b"next_page_token", "total_size", b"total_size", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "next_page_token", b"next_page_token", "total_size", b"total_size", "total_size_is_estimate", b"total_size_is_estimate", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
     _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
@@ -518,15 +528,22 @@ class GetUserStatsResponse(_message.Message):
     USER_COUNT_FIELD_NUMBER: _builtins.int
     FIRST_CREATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    USER_COUNT_IS_ESTIMATE_FIELD_NUMBER: _builtins.int
     user_count: _builtins.int
     """The number of users."""
+    user_count_is_estimate: _builtins.bool
+    """Whether `user_count` is an estimate, as in `ListUsersResponse`."""
     @_builtins.property
     def first_create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the first of them was created. Not set without users."""
+        """When the first of them was created. Not set without users, or if more than
+        100,000 other users were created before.
+        """
 
     @_builtins.property
     def last_create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last of them was created. Not set without users."""
+        """When the last of them was created. Not set without users, or if more than
+        100,000 other users were created after.
+        """
 
     def __init__(
         self,
@@ -534,10 +551,11 @@ class GetUserStatsResponse(_message.Message):
         user_count: _builtins.int = ...,
         first_create_time: _timestamp_pb2.Timestamp | None = ...,
         last_create_time: _timestamp_pb2.Timestamp | None = ...,
+        user_count_is_estimate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_create_time", b"first_create_time", "last_create_time", b"last_create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_create_time", b"first_create_time", "last_create_time", b"last_create_time", "user_count", b"user_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_create_time", b"first_create_time", "last_create_time", b"last_create_time", "user_count", b"user_count", "user_count_is_estimate", b"user_count_is_estimate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

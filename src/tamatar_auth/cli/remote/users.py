@@ -111,7 +111,7 @@ def show_users(  # noqa: PLR0913 - options of a command, each named
     with open_client(ctx) as auth:
         page = _list_users(auth, matching, order, limit, page_token)
     show_all(as_dict(page), output, USERS)
-    notify_of_more(page.next_page_token, limit)
+    notify_of_more(page.next_page_token, limit, _total(page))
 
 
 def show_stats(  # noqa: PLR0913 - options of a command, each named
@@ -138,13 +138,18 @@ def show_stats(  # noqa: PLR0913 - options of a command, each named
     )
     with open_client(ctx) as auth:
         response = auth.users.GetUserStats(pb.GetUserStatsRequest(filter=matching))
-    show(as_dict(response), output, name="user_count")
+    figures = as_dict(response)
+    if output not in {OutputFormat.JSON, OutputFormat.NAME}:
+        del figures["user_count_is_estimate"]
+        figures["user_count"] = _count(response.user_count, response.user_count_is_estimate)
+    show(figures, output, name="user_count")
 
 
-def notify_of_more(next_page_token: str, limit: int) -> None:
-    """Print how to list more if there is a next page."""
+def notify_of_more(next_page_token: str, limit: int, total: str = "") -> None:
+    """Print how to list more, and how many there are, if there is a next page."""
     if next_page_token:
-        notify(f"There are more than {limit}: use --limit or --page-token to list more.")
+        number = total or f"more than {limit}"
+        notify(f"There are {number}: use --limit or --page-token to list more.")
 
 
 def get_user(
@@ -179,6 +184,7 @@ def _list_users(
             order_by=order,
             page_size=min(limit - len(found.users), MAX_PAGE_SIZE),
             page_token=found.next_page_token,
+            include_total=not found.next_page_token,
         )
         # A merge appends to lists and replaces the token, unless it is empty.
         found.next_page_token = ""
@@ -190,6 +196,17 @@ def _list_users(
 def user_with_profile(response: Any) -> dict[str, Any]:
     """Return the fields of the user in a response, with its profile."""
     return {**as_dict(response.user), "profile": as_dict(response.profile)}
+
+
+def _total(page: pb.ListUsersResponse) -> str:
+    """Return the total of a list, or an empty text if it began with a later page."""
+    if not page.HasField("total_size"):
+        return ""
+    return _count(page.total_size, page.total_size_is_estimate)
+
+
+def _count(number: int, is_estimate: bool) -> str:  # noqa: FBT001 - a field of the response
+    return f"~{number:,}" if is_estimate else f"{number:,}"
 
 
 def _is_id(text: str) -> bool:

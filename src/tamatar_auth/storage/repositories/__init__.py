@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, any_, bindparam, literal, literal_column, tuple_
+from sqlalchemy import Executable, Row, any_, bindparam, literal, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import ARRAY, Uuid
@@ -55,6 +55,15 @@ def limit_literal(number: int) -> ColumnElement[int]:
     The planner knows no parameter of a generic plan: it assumes a tenth of all rows.
     """
     return literal_column(str(int(number)))
+
+
+def scan_limit(number: int) -> ColumnElement[int]:
+    """Return a number for the LIMIT of an ordered scan of a range, which the planner cannot see.
+
+    It assumes a tenth of the range, so it reads the index in order. With the number, it could
+    read and sort all of a range that it believes to be small.
+    """
+    return select(limit_literal(number)).scalar_subquery()
 
 
 def any_of(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]:

@@ -6,13 +6,25 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, Table, delete, func, select, true, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    select,
+    true,
+    tuple_,
+)
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
 from tamatar_auth.storage.repositories import Repository, any_of, limit_literal
 from tamatar_auth.storage.repositories.session_days import first_partition_end
 from tamatar_auth.storage.repositories.session_state import unused_for
 from tamatar_auth.storage.tables import (
+    IN_INDEX_OF_DELETIONS,
     password_attempts,
     sessions,
     user_tokens,
@@ -162,5 +174,7 @@ def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement
             return sessions.c.is_valid & unused_for(retention) & (expires_at > func.now())
         case ExpiredRows.FORGOTTEN_ATTEMPTS:
             return password_attempts.c.user_id.is_(None) & old
+        case ExpiredRows.DELETED_USERS:
+            return and_(IN_INDEX_OF_DELETIONS, old)
         case _:
             return old

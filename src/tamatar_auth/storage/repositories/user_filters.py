@@ -1,16 +1,19 @@
 """Filters and orders of users, the same for rows, counts and aggregates."""
 
 import enum
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, and_
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from tamatar_auth.storage.tables import users
+
+Columns: TypeAlias = ReadOnlyColumnCollection[str, Any]
+"""The columns of users, or of rows that were read from users."""
 
 _SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000
 """The first code point that no text has, and the first after those."""
@@ -47,57 +50,34 @@ class UserOrder(NamedTuple):
 class ColumnRange(NamedTuple):
     """A range of an indexed column: `low` is in it, `high` is not."""
 
-    column: ColumnElement[Any]
+    name: str
     low: datetime | str | None
     high: datetime | str | None
 
-    @property
-    def condition(self) -> ColumnElement[bool]:
-        """The condition for rows in the range."""
-        above = () if self.low is None else (self.column >= self.low,)
-        below = () if self.high is None else (self.column < self.high,)
+    def condition(self, columns: Columns = users.c) -> ColumnElement[bool]:
+        """Return the condition for rows in the range."""
+        column = columns[self.name]
+        above = () if self.low is None else (column >= self.low,)
+        below = () if self.high is None else (column < self.high,)
         return and_(*above, *below)
 
 
-class IndexPartition(NamedTuple):
-    """A part of the users that is contiguous in an index for lists, in each order."""
-
-    deleted: bool
-    flags: tuple[bool, bool] | None = None
-    """Whether the address is verified and the user is active; None for any of both."""
+def matches_any(matching: UserFilter) -> bool:
+    """Return whether any user can match. No deleted user is active."""
+    return not (matching.deleted is Deleted.ONLY and matching.is_active)
 
 
-def index_partitions(matching: UserFilter) -> Sequence[IndexPartition]:
-    """Return the partitions that hold all users of a filter. No deleted user is active."""
-    verified, active = matching.email_verified, matching.is_active
-    found: list[IndexPartition] = []
-    if matching.deleted is not Deleted.ONLY:
-        found += [IndexPartition(deleted=False, flags=flags) for flags in _flags(verified, active)]
-    if matching.deleted is not Deleted.EXCLUDE and active is not True:
-        found += [IndexPartition(deleted=True)]
-    return found
+def flags(matching: UserFilter) -> Mapping[str, bool]:
+    """Return the flags of a filter, by column name."""
+    found = {"email_verified": matching.email_verified, "is_active": matching.is_active}
+    return {name: wanted for name, wanted in found.items() if wanted is not None}
 
 
-def _flags(*wanted: bool | None) -> Sequence[tuple[bool, bool] | None]:
-    if wanted == (None, None):
-        return [None]
-    verified, active = ((False, True) if it is None else (it,) for it in wanted)
-    return [*itertools.product(verified, active)]
-
-
-def conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
-    """Return all conditions of a filter."""
-    ranges = [column_range.condition for column_range in column_ranges(matching).values()]
-    return [*deletion_conditions(matching.deleted), *flag_conditions(matching), *ranges]
-
-
-def flag_conditions(matching: UserFilter) -> Sequence[ColumnElement[bool]]:
+def flag_conditions(
+    matching: UserFilter, columns: Columns = users.c
+) -> Sequence[ColumnElement[bool]]:
     """Return the conditions on verified addresses and active users."""
-    flags = (
-        (users.c.email_verified, matching.email_verified),
-        (users.c.is_active, matching.is_active),
-    )
-    return [column.is_(wanted) for column, wanted in flags if wanted is not None]
+    return [columns[name].is_(wanted) for name, wanted in flags(matching).items()]
 
 
 def column_ranges(matching: UserFilter) -> Mapping[str, ColumnRange]:
@@ -106,10 +86,10 @@ def column_ranges(matching: UserFilter) -> Mapping[str, ColumnRange]:
     # Not LIKE: a prepared statement has one plan for all patterns, which uses no index.
     for name, prefix in (("email", matching.email_prefix), ("username", matching.username_prefix)):
         if prefix is not None:
-            found[name] = ColumnRange(users.c[name], prefix, after_prefix(prefix))
+            found[name] = ColumnRange(name, prefix, after_prefix(prefix))
     if matching.created_from is not None or matching.created_before is not None:
         found["created_at"] = ColumnRange(
-            users.c.created_at, matching.created_from, matching.created_before
+            "created_at", matching.created_from, matching.created_before
         )
     return found
 
@@ -120,6 +100,11 @@ def deletion_conditions(deleted: Deleted) -> Sequence[ColumnElement[bool]]:
         return ()
     is_live = users.c.deleted_at.is_(None)
     return (is_live if deleted is Deleted.EXCLUDE else ~is_live,)
+
+
+def deletion_parts(deleted: Deleted) -> Sequence[Deleted]:
+    """Return the filters of deletion that match the same users, each of which has its indexes."""
+    return [Deleted.EXCLUDE, Deleted.ONLY] if deleted is Deleted.INCLUDE else [deleted]
 
 
 def after_prefix(prefix: str) -> str | None:

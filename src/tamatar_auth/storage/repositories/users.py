@@ -10,11 +10,26 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
 
 from tamatar_auth.errors.users import EtagMismatch, RequestIdReused, UserNotDeleted, UserNotFound
 from tamatar_auth.storage.repositories import Repository, any_of, limit_literal
-from tamatar_auth.storage.repositories.user_filters import Deleted, deletion_conditions
+from tamatar_auth.storage.repositories.user_filters import (
+    Deleted,
+    deletion_conditions,
+    deletion_parts,
+)
 from tamatar_auth.storage.tables import users
 
 
@@ -60,12 +75,17 @@ class NewUser:
 
 def _select_by(column: ColumnElement[Any], deleted: Deleted) -> Select[Any]:
     """Build the statement for the user with a unique value: the live user goes first."""
-    found = select(*USER_COLUMNS).where(
-        column == bindparam("value", type_=column.type), *deletion_conditions(deleted)
-    )
-    if deleted is not Deleted.EXCLUDE:
-        found = found.order_by(users.c.deleted_at.desc().nulls_first()).limit(limit_literal(1))
-    return found.execution_options(summary="SELECT users")
+    value = bindparam("value", type_=column.type)
+    # One SELECT for each index: live and deleted users are in different ones.
+    found = [
+        select(*USER_COLUMNS).where(column == value, *deletion_conditions(part))
+        for part in deletion_parts(deleted)
+    ]
+    if deleted is Deleted.EXCLUDE:
+        return found[0].execution_options(summary="SELECT users")
+    union = union_all(*found).subquery("found")
+    latest = select(*union.c).order_by(union.c.deleted_at.desc().nulls_first())
+    return latest.limit(limit_literal(1)).execution_options(summary="SELECT users")
 
 
 _by_id = {deleted: _select_by(users.c.id, deleted) for deleted in Deleted}
