@@ -24,7 +24,8 @@ def test_advised_indexes_serve_the_release_before(migrated_database):
     with psycopg.connect(migrated_database, autocommit=True) as connection:
         for statement in block.partition("```")[0].strip().split("\n"):
             connection.execute(statement.encode())
-        connection.execute("SET enable_seqscan = off")
+        for plan_option in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+            connection.execute(f"SET {plan_option} = off".encode())
         for index, statement in OLD_STATEMENTS.items():
             plan = connection.execute(f"EXPLAIN {statement}".encode()).fetchall()
             assert index in str(plan)
