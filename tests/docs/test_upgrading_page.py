@@ -14,7 +14,7 @@ OLD_STATEMENTS = {
     "upgrade_email": (
         "SELECT 1 FROM users WHERE email >= 'a' AND email < 'b' ORDER BY email OFFSET 5000 LIMIT 1"
     ),
-    "upgrade_username": "SELECT id FROM users WHERE username = 'ada' ORDER BY deleted_at LIMIT 1",
+    "upgrade_username": "SELECT id FROM users WHERE username = 'ada'",
 }
 
 
