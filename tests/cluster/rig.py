@@ -18,7 +18,7 @@ from tests.cluster.processes import PASSWORD, Node
 NODES = ("pg1", "pg2", "pg3")
 TEMPLATE = "rig_template"
 OWNER = "tamatar"
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds to wait for the cluster to be whole. A busy machine needs them."""
 
 
@@ -108,9 +108,9 @@ class Rig:
         """Return whether a leader runs with a synchronous standby, and all stream from it."""
         return api.is_whole([*self.nodes.values()])
 
-    async def until_whole(self) -> None:
+    async def until_whole(self, patience: float = PATIENCE) -> None:
         """Wait until all machines are in the cluster again."""
-        await until(self.is_whole)
+        await until(self.is_whole, patience)
 
     async def configure(self, **settings: Any) -> Mapping[str, Any]:
         """Change settings of the cluster in etcd, wait until all machines have them.

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -22,6 +23,9 @@ from tests.cluster.rig import Rig
 CLIENTS = (*[Client] * 6, Prober)
 WARM_UP, COOL_DOWN = 4.0, 3.0
 """Seconds of calls before the fault, and after all is well again."""
+
+REJOINING = 20.0
+"""Seconds in which clients go on to call while a machine joins the cluster again."""
 
 
 class Trial:
@@ -77,8 +81,8 @@ class Trial:
         self._moments = Moments(began, scene.promoted, repaired, healed, self._fault.leaves_primary)
         promoted = f"promoted after {scene.promoted - began:.1f} s, " if scene.promoted else ""
         self._report(f"{promoted}repaired, healed after {healed - repaired:.1f} s")
-        await self._rig.until_whole()
-        self._report(f"whole after {time.monotonic() - repaired:.1f} s")
+        with suppress(TimeoutError):
+            await self._rig.until_whole(REJOINING)
         await asyncio.sleep(COOL_DOWN)
         self._url = await self._rig.primary_url(self._database)
         if calling.done():
@@ -94,6 +98,8 @@ class Trial:
 
     async def _judged(self, database: str) -> Judgement:
         assert self._moments is not None
+        await self._rig.until_whole()
+        self._report(f"whole after {time.monotonic() - self._moments.repaired:.1f} s")
         until = time.monotonic() + SETTLED
         others = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
         while (await self._rig.administer(others))[0][0]:
