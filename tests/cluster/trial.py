@@ -77,12 +77,13 @@ class Trial:
         repaired = time.monotonic()
         await self._wait_until_served(repaired)
         healed = time.monotonic()
-        self._history.faults.append(Span(CLUSTER, began, healed))
         self._moments = Moments(began, scene.promoted, repaired, healed, self._fault.leaves_primary)
         promoted = f"promoted after {scene.promoted - began:.1f} s, " if scene.promoted else ""
         self._report(f"{promoted}repaired, healed after {healed - repaired:.1f} s")
         with suppress(TimeoutError):
             await self._rig.until_whole(REJOINING)
+        # A machine that joins copies data from the primary, so calls may wait.
+        self._history.faults.append(Span(CLUSTER, began, time.monotonic()))
         await asyncio.sleep(COOL_DOWN)
         self._url = await self._rig.primary_url(self._database)
         if calling.done():
