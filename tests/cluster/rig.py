@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -111,6 +111,15 @@ class Rig:
     async def until_whole(self, patience: float = PATIENCE) -> None:
         """Wait until all machines are in the cluster again."""
         await until(self.is_whole, patience)
+
+    async def until_writable(self) -> None:
+        """Wait until a primary acknowledges a commit."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(psycopg.Error):
+                    await self.administer("SELECT pg_logical_emit_message(true, 'rig', '')")
+                    return
+                await asyncio.sleep(0.2)
 
     async def configure(self, **settings: Any) -> Mapping[str, Any]:
         """Change settings of the cluster in etcd, wait until all machines have them.

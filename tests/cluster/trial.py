@@ -74,6 +74,7 @@ class Trial:
         scene = Scene(self._rig, self._services, self._history, leader, self._seconds)
         began = time.monotonic()
         await self._fault.inject(scene)
+        await self._rig.until_writable()
         repaired = time.monotonic()
         await self._wait_until_served(repaired)
         healed = time.monotonic()
