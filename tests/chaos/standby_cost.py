@@ -5,7 +5,6 @@ python -m tests.chaos.standby_cost
 
 import asyncio
 import logging
-import os
 import resource
 import sys
 import tempfile
@@ -32,8 +31,6 @@ SESSIONS = 50
 CALLS = 3000
 IN_FLIGHT = (1, 32, 256)
 
-_TICK = os.sysconf("SC_CLK_TCK")
-
 
 def cpu_seconds(server: EmbeddedPostgres) -> float:
     """Return the CPU time of the connections of a server that are open."""
@@ -42,12 +39,9 @@ def cpu_seconds(server: EmbeddedPostgres) -> float:
         "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity"
         " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
     )
-    ticks = 0
-    for pid in (pids or "").split():
-        # In a namespace of users, not of processes, so the ids are those of this machine.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICK
+    # In a namespace of users, not of processes, so the ids are those of this machine.
+    times = [Path(f"/proc/{pid}/schedstat").read_text() for pid in (pids or "").split()]
+    return sum(int(time.split()[0]) for time in times) / 1e9
 
 
 async def measure(pair: Pair, settings: Settings, name: str) -> None:
