@@ -191,8 +191,8 @@ MUTANTS = (
     mutant(
         "late_use_revives_an_idle_session",
         _REPOSITORY,
-        "_uses.c.expires_at, live, is_stale",
-        "_uses.c.expires_at, is_stale",
+        "_expires_then, live, is_stale",
+        "_expires_then, is_stale",
         "servicers/test_idle_sessions.py",
     ),
     mutant(

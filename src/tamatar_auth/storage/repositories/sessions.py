@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import (
     DateTime,
     Select,
+    any_,
     bindparam,
     func,
     insert,
@@ -26,6 +27,7 @@ from tamatar_auth.storage.repositories import (
     KeysetCursor,
     Repository,
     after_condition,
+    any_of,
     limit_literal,
 )
 from tamatar_auth.storage.repositories.session_state import (
@@ -113,17 +115,12 @@ _by_id = (
     .where(sessions.c.id == bindparam("session_id"), users.c.deleted_at.is_(None))
     .execution_options(summary="SELECT sessions")
 )
-_uses = (
-    func.unnest(
-        bindparam("session_ids", type_=ARRAY(Uuid)),
-        bindparam("expiry_times", type_=ARRAY(DateTime(timezone=True))),
-    )
-    .table_valued(sessions.c.id, sessions.c.expires_at, name="uses")
-    .render_derived()
+_expires_then = sessions.c.expires_at == any_(
+    bindparam("expiry_times", type_=ARRAY(DateTime(timezone=True)))
 )
 _touch = (
     update(sessions)
-    .where(sessions.c.id == _uses.c.id, sessions.c.expires_at == _uses.c.expires_at, live, is_stale)
+    .where(any_of(sessions.c.id, "session_ids"), _expires_then, live, is_stale)
     .values(last_activity_at=func.now())
     .execution_options(summary="UPDATE sessions")
 )
