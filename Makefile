@@ -114,9 +114,9 @@ release: $(DEV) ## Build a release into dist/, and install it with each Python o
 lock: .venv-lock/.installed ## Write requirements/ from pyproject.toml: make lock ARGS=--upgrade
 	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt --extra server
 	@$(COMPILE) pyproject.toml --output-file requirements/local.txt \
-		--extra embedded --group build --constraints requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --output-file requirements/dev.txt \
-		--extra embedded --group dev --constraints requirements/local.txt
+		--extra embedded --group build --group sources --constraints requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --output-file requirements/dev.txt --emit-build-options \
+		--no-binary python-etcd --extra embedded --group dev --constraints requirements/local.txt
 	@$(COMPILE) --group build --output-file requirements/build.txt \
 		--constraints requirements/local.txt
 	@$(COMPILE) --group proto --output-file requirements/proto.txt

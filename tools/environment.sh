@@ -3,8 +3,9 @@
 #
 #     tools/environment.sh FOLDER LOCK_FILE
 #
-# Every file is checked against the hashes of the lock file. Only wheels are installed: building a
-# source archive would download build tools that no lock file names.
+# Every file is checked against the hashes of the lock file. Only wheels are installed, except for
+# packages that the lock file names by --no-binary. These are built with the tools that are already
+# in the environment: pip would download build tools that no lock file names.
 set -eu
 
 folder=$1
@@ -52,5 +53,5 @@ fi
 started=$(date +%s)
 say "Installing $lock into $folder; the first time can take a minute."
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --require-hashes --only-binary :all: --requirement "$lock"
+    --require-hashes --only-binary :all: --no-build-isolation --requirement "$lock"
 say "$folder is ready after $(($(date +%s) - started)) s."

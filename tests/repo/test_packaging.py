@@ -31,7 +31,12 @@ def of_extra(name: str) -> list[str]:
 
 
 RUNTIME = [*PROJECT["project"]["dependencies"], *of_extra("server")]
-LOCAL = [*PROJECT["project"]["dependencies"], *of_extra("embedded"), *GROUPS["build"]]
+LOCAL = [
+    *PROJECT["project"]["dependencies"],
+    *of_extra("embedded"),
+    *GROUPS["build"],
+    *GROUPS["sources"],
+]
 LOCKED = {
     "runtime": RUNTIME,
     "local": LOCAL,
@@ -43,12 +48,13 @@ LOCKED = {
 }
 
 PIN = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; [^\\]+)? \\")
+BUILT = re.compile(r"--no-binary ([a-z0-9-]+)")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
 
 
 def lines(lock: str) -> list[str]:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
-    return [line for line in text.splitlines() if not line.startswith("#")]
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -69,11 +75,17 @@ class TestLockFiles:
 
     @pytest.mark.parametrize("lock", LOCKED)
     def test_lock_file_holds_only_pins_and_hashes(self, lock: str) -> None:
-        strange = [
-            line for line in lines(lock) if not (PIN.fullmatch(line) or HASH.fullmatch(line))
-        ]
+        kinds = [PIN, HASH, BUILT] if lock == "dev" else [PIN, HASH]
 
-        assert not strange
+        assert not [line for line in lines(lock) if not any(kind.fullmatch(line) for kind in kinds)]
+
+    def test_packages_without_a_wheel_are_built_with_locked_tools(self) -> None:
+        built = {found[1] for line in lines("dev") if (found := BUILT.fullmatch(line))}
+
+        assert built == {"python-etcd"}
+        assert built <= pins("dev").keys()
+        assert "setuptools" in pins("local")
+        assert "--no-build-isolation" in (ROOT / "tools/environment.sh").read_text()
 
     @pytest.mark.parametrize("lock", LOCKED)
     def test_lock_file_meets_requirements_of_project(self, lock: str) -> None:
