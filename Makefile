@@ -116,7 +116,7 @@ lock: .venv-lock/.installed ## Write requirements/ from pyproject.toml: make loc
 	@$(COMPILE) pyproject.toml --output-file requirements/local.txt \
 		--extra embedded --group build --group sources --constraints requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --output-file requirements/dev.txt --emit-build-options \
-		--no-binary python-etcd --extra embedded --group dev --constraints requirements/local.txt
+		--no-binary python-etcd --no-binary ydiff --extra embedded --group dev --constraints requirements/local.txt
 	@$(COMPILE) --group build --output-file requirements/build.txt \
 		--constraints requirements/local.txt
 	@$(COMPILE) --group proto --output-file requirements/proto.txt
