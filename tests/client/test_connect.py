@@ -266,6 +266,10 @@ class TestTransport:
         assert resolve_target(addresses, {"server_name": "auth.example.com"}).credentials
         assert not is_local("ipv4:127.0.0.1:50051,10.0.0.1:50051")
 
+    @pytest.mark.parametrize("address", ["ipv4:10.0.0.1:50051", "ipv6:[2001:db8::1]:50051"])
+    def test_single_address_with_tls_needs_no_server_name(self, address):
+        assert resolve_target(address, {}).credentials
+
     @pytest.mark.parametrize(
         ("address", "expected"),
         [

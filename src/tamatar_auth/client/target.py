@@ -94,7 +94,8 @@ def resolve_target(address: str, connect_options: ConnectOptions) -> Target:
     plaintext = uses_plaintext(address, plaintext, certificates)
     if plaintext and certificates != (None, None, None):
         raise ValueError("certificates cannot be used with plain text")
-    if _IP_TARGET.match(address) and not (plaintext or server_name or is_local(address)):
+    is_list = _IP_TARGET.match(address) is not None and len(_hosts(address)) > 1
+    if is_list and not (plaintext or server_name or is_local(address)):
         # gRPC would accept a certificate of localhost, and of no other name.
         raise ValueError("a list of addresses with TLS needs the server_name of the certificates")
     name_override = [("grpc.ssl_target_name_override", server_name)] if server_name else []
