@@ -46,15 +46,15 @@ async def try_fault(rig: Rig, fault: Fault, runs: int, seconds: float) -> bool:
         trial = Trial(rig, fault, seconds, partial(_progress, prefix))
         try:
             judged.append(await trial.run(folder))
-        except TimeoutError:
+        except Exception:
             _keep_logs(fault, number)
             raise
-        if judged[-1].violations:
+        if not judged[-1].is_good:
             _keep_logs(fault, number)
             for line in report.broken_promises(judged[-1]):
                 _progress(prefix, line)
     print(report.row(fault.name, judged), flush=True)
-    return not any(run.violations for run in judged)
+    return all(run.is_good for run in judged)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,9 +65,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=10, help="how long each lasts")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    names = given.faults.split(",")
+    names = [*dict.fromkeys(given.faults.split(","))]
     if unknown := [name for name in names if name not in FAULTS]:
         parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    if given.runs < 1:
+        parser.error("--runs must be at least 1")
     if given.inside:
         isolation.become_init()
         return (

@@ -13,11 +13,15 @@ from tests.chaos.faults import RESTARTED
 from tests.chaos.history import History
 from tests.cluster import network
 from tests.cluster import patroni_api as api
+from tests.cluster.judgement import BOUND
 from tests.cluster.processes import Node
 from tests.cluster.rig import Rig, until
 
 LONGER_THAN_TTL = 30.0
 """Seconds after which the lock of a silent leader has expired (`ttl` is 20), and was taken."""
+
+JUDGED = 6.0
+"""Seconds in which an old primary is called after `BOUND`."""
 
 WATCHDOG = 15.0
 """Seconds after which a watchdog resets a machine: `ttl` without the `safety_margin`."""
@@ -34,8 +38,10 @@ class Scene:
     """The leader before the fault."""
     seconds: float
     """How long the fault lasts, or goes on after another machine was promoted."""
+    unpromoted: float = field(default_factory=time.monotonic)
+    """When no other machine had been promoted yet."""
     promoted: float | None = None
-    """When another machine was promoted."""
+    """When another machine was promoted: `unpromoted` is a little earlier."""
 
     async def last(self, least: float = 0) -> None:
         """Let the fault last, at least for some seconds."""
@@ -44,7 +50,15 @@ class Scene:
     async def promotion(self) -> None:
         """Wait until another machine is promoted, and let the fault last."""
         others = [node for node in self.rig.nodes.values() if node is not self.leader]
-        await until(lambda: any(map(api.is_leader, others)))
+
+        def is_promoted() -> bool:
+            asked = time.monotonic()
+            if any(map(api.is_leader, others)):
+                return True
+            self.unpromoted = asked
+            return False
+
+        await until(is_promoted)
         self.promoted = time.monotonic()
         await self.last()
 
@@ -66,6 +80,11 @@ class Fault:
     """Settings of Patroni during the fault; all have other values before and afterwards."""
     is_default: bool = True
     """Whether it is tried if no faults are named."""
+
+    @property
+    def least(self) -> float:
+        """Seconds that it lasts at least: calls are made to an old primary after its bound."""
+        return BOUND + JUDGED if self.leaves_primary else 0
 
 
 async def kill_postgres(scene: Scene) -> None:

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf
 
-from tests.chaos.evidence import Evidence, describe
+from tests.chaos.evidence import VALIDATIONS, Evidence, describe
 from tests.chaos.history import READS, Call, Watch
 from tests.chaos.read_rules import calls_after_end
 from tests.chaos.rules import Promise, Violation, broken
@@ -26,6 +27,8 @@ class Moments:
     """When a fault began, another machine was promoted, and all was well again."""
 
     began: float
+    unpromoted: float
+    """When no other machine had been promoted yet."""
     promoted: float | None
     repaired: float
     healed: float
@@ -39,6 +42,38 @@ class Judgement:
     moments: Moments
     evidence: Evidence
     violations: Sequence[Violation]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all promises were kept, and the calls could have shown a broken one."""
+        return not self.violations and not self.blind
+
+    @property
+    def blind(self) -> Sequence[str]:
+        """What no call could have shown."""
+        history = self.evidence.history
+        missing = {
+            "no write was acknowledged": history.acknowledged,
+            "no ended session was validated": self.asked,
+            "no end was reported to a watch": sum(len(watch.ends) for watch in history.watches),
+        }
+        return [text for text, number in missing.items() if not number]
+
+    @property
+    def asked(self) -> int:
+        """The number of validations that are forbidden if they succeed."""
+        over: dict[str, float] = {}
+        asked = 0
+        for call in self.evidence.history.of(*VALIDATIONS):
+            if call.session and call.session not in over:
+                over[call.session] = self.evidence.over_by(call.session, call.user)
+            asked += call.began > over.get(call.session, inf) and self._is_judged(call)
+        return asked
+
+    def _is_judged(self, call: Call) -> bool:
+        """Return whether an old primary may be asked, and its bound is over."""
+        bounded = _end_of_bound(self.moments)
+        return bounded is None or bounded < call.began < self.moments.repaired
 
     @property
     def counts(self) -> Counter[Promise]:
@@ -100,15 +135,22 @@ def judge(evidence: Evidence, moments: Moments) -> Judgement:
 
 
 def _without_bound(evidence: Evidence, moments: Moments) -> Evidence:
-    if moments.promoted is None or not moments.leaves_primary:
+    until = _end_of_bound(moments)
+    if until is None:
         return evidence
-    until = moments.promoted + BOUND
     calls = [
         call
         for call in evidence.history.calls
-        if not (_may_be_stale(call) and moments.began < call.began < until)
+        if not (_may_be_stale(call) and moments.unpromoted < call.began < until)
     ]
     return Evidence(replace(evidence.history, calls=calls), evidence.stored)
+
+
+def _end_of_bound(moments: Moments) -> float | None:
+    """Return until when an old primary may be read, or None if none runs on."""
+    if moments.promoted is None or not moments.leaves_primary:
+        return None
+    return moments.promoted + BOUND
 
 
 def _may_be_stale(call: Call) -> bool:

@@ -29,8 +29,12 @@ def request(
 
 
 def is_leader(node: Node) -> bool:
-    """Return whether Patroni runs on a machine and holds the leader's lock."""
-    return request(node.name, PATRONI, "/primary") is not None
+    """Return whether Patroni runs on a machine, holds the leader's lock, and has promoted it.
+
+    Patroni answers 200 as soon as it holds the lock: the promotion comes later.
+    """
+    answer = request(node.name, PATRONI, "/primary")
+    return answer is not None and answer["role"] == "primary"
 
 
 def members(nodes: Sequence[Node]) -> Sequence[Mapping[str, Any]]:

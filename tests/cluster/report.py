@@ -48,6 +48,7 @@ COLUMNS = (
     Column("writes", lambda runs: str(sum(run.evidence.history.acknowledged for run in runs))),
     Column("lost", _count(*LOST)),
     Column("forbidden", _count(*FORBIDDEN)),
+    Column("   of", lambda runs: str(sum(run.asked for run in runs))),
     Column("unknown", _count(Promise.STATUS)),
     Column("watchers", _count(Promise.NOTIFIED)),
     Column("others", _count(*OTHERS)),
@@ -78,4 +79,5 @@ def broken_promises(run: Judgement) -> list[str]:
     """Return a line for each broken promise of a run, up to a number."""
     lines = [f"{found.promise}: {' '.join(found.text.split())}" for found in run.violations]
     left = len(lines) - MAX_SHOWN
-    return lines[:MAX_SHOWN] + ([f"... and {left} more"] if left > 0 else [])
+    more = [f"... and {left} more"] if left > 0 else []
+    return [*lines[:MAX_SHOWN], *more, *(f"the run shows little: {text}" for text in run.blind)]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster import isolation, processes
 from tests.cluster.faults import FAULTS
+from tests.cluster.report import COLUMNS
 from tests.support.commands import ROOT, missing_tool, run
 
 pytestmark = pytest.mark.timeout(900)
@@ -28,5 +29,9 @@ def test_promises_hold_while_machines_fail():
     assert all(f"\n{fault} " in ended.stdout for fault in ("kill-postgres", "link-down"))
 
 
-def test_every_fault_has_its_sentence():
-    assert all(fault.inject.__doc__ for fault in FAULTS.values())
+def test_page_describes_every_fault_and_column():
+    page = (ROOT / "docs/operate/chaos.md").read_text()
+
+    assert [name for name in FAULTS if f"\n| `{name}` | " not in page] == []
+    described = page.partition("| Column |")[2].partition("\n\n")[0]
+    assert [column.title for column in COLUMNS if column.title.strip() not in described] == []

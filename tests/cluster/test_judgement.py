@@ -9,12 +9,23 @@ from tests.chaos.history import History, Watch
 from tests.chaos.rules import Promise
 from tests.chaos.test_rules import BEGINNING, SESSION, USER, ok, refused
 from tests.chaos.watchers import LATEST
+from tests.cluster.faults import FAULTS
 from tests.cluster.judgement import BOUND, Moments, judge
+from tests.cluster.report import broken_promises
 from tests.support.calls import Refusal
 
 PROMOTED = 100.0
-SPLIT = Moments(80.0, PROMOTED, 120.0, 121.0, leaves_primary=True)
+SPLIT = Moments(80.0, 99.0, PROMOTED, 120.0, 121.0, leaves_primary=True)
 ENDED = ok("RevokeSession", 101, 102, session="s")
+
+REJECTED = refused(
+    "ValidateSession",
+    PROMOTED + BOUND + 1,
+    PROMOTED + BOUND + 2,
+    Refusal(StatusCode.UNAUTHENTICATED, "", "SESSION_REVOKED"),
+    session="s",
+    token="t",
+)
 
 
 def judged(*calls, moments=SPLIT, watches=()):
@@ -48,10 +59,50 @@ class TestBound:
 
         assert judgement.counts == {Promise.ENDED: 1}
 
+    def test_answer_before_promotion_is_violation(self):
+        early = ok("RevokeSession", 90, 91, session="s")
+
+        assert judged(early, validated(95)).counts == {Promise.ENDED: 1}
+
     def test_answer_without_old_primary_is_violation(self):
         whole = replace(SPLIT, leaves_primary=False)
 
         assert judged(validated(103), moments=whole).counts == {Promise.ENDED: 1}
+
+
+class TestBlindRuns:
+    """Runs whose calls could not have shown a broken promise."""
+
+    def test_run_that_asked_after_the_bound_is_not_blind(self):
+        judgement = judged(REJECTED, watches=[Watch(50, {"s"}, ended=500)])
+
+        assert judgement.asked == 1
+        assert judgement.blind == []
+
+    def test_run_that_asked_within_the_bound_only_is_blind(self):
+        early = replace(REJECTED, began=PROMOTED + BOUND - 1)
+
+        judgement = judged(early, watches=[Watch(50, {"s"}, ended=500)])
+
+        assert judgement.blind == ["no ended session was validated"]
+        assert not judgement.is_good
+
+    def test_run_without_writes_and_watches_is_blind(self):
+        judgement = judge(Evidence(History([REJECTED]), Stored({}, {})), SPLIT)
+
+        assert len(judgement.blind) == 3
+
+    def test_blind_run_is_reported(self):
+        assert broken_promises(judged()) == [
+            "the run shows little: no ended session was validated",
+            "the run shows little: no end was reported to a watch",
+        ]
+
+    def test_fault_with_old_primary_outlasts_its_bound(self):
+        faults = [fault for fault in FAULTS.values() if fault.leaves_primary]
+
+        assert faults
+        assert all(fault.least > BOUND for fault in faults)
 
 
 class TestDeafWatches:

@@ -21,7 +21,7 @@ from tests.cluster.prober import Prober
 from tests.cluster.rig import Rig
 
 CLIENTS = (*[Client] * 6, Prober)
-WARM_UP, COOL_DOWN = 4.0, 3.0
+WARM_UP, COOL_DOWN = 4.0, 5.0
 """Seconds of calls before the fault, and after all is well again."""
 
 REJOINING = 20.0
@@ -71,20 +71,27 @@ class Trial:
     async def _disturb(self, _: SharedState, calling: "asyncio.Future[list[None]]") -> None:
         await asyncio.sleep(WARM_UP)
         leader = await self._rig.leader()
-        scene = Scene(self._rig, self._services, self._history, leader, self._seconds)
+        seconds = max(self._seconds, self._fault.least)
+        scene = Scene(self._rig, self._services, self._history, leader, seconds)
         began = time.monotonic()
         await self._fault.inject(scene)
         await self._rig.until_writable()
         repaired = time.monotonic()
         await self._wait_until_served(repaired)
         healed = time.monotonic()
-        self._moments = Moments(began, scene.promoted, repaired, healed, self._fault.leaves_primary)
+        self._history.faults.append(Span(CLUSTER, began, healed))
+        self._moments = Moments(
+            began=began,
+            unpromoted=scene.unpromoted,
+            promoted=scene.promoted,
+            repaired=repaired,
+            healed=healed,
+            leaves_primary=self._fault.leaves_primary,
+        )
         promoted = f"promoted after {scene.promoted - began:.1f} s, " if scene.promoted else ""
         self._report(f"{promoted}repaired, healed after {healed - repaired:.1f} s")
         with suppress(TimeoutError):
             await self._rig.until_whole(REJOINING)
-        # A machine that joins copies data from the primary, so calls may wait.
-        self._history.faults.append(Span(CLUSTER, began, time.monotonic()))
         await asyncio.sleep(COOL_DOWN)
         self._url = await self._rig.primary_url(self._database)
         if calling.done():
