@@ -19,7 +19,11 @@ from tests.support.commands import COMMAND, environment, serving
 from tests.support.schema_dump import schema
 from tests.support.waiting import until
 
-PREVIOUS = "0003"
+BEFORE_INDEXES = "0003"
+"""Revision 0004 builds indexes on sessions and on users."""
+
+SERVED = "0013"
+"""The oldest revision whose tables this release reads. The later ones only change indexes."""
 
 BUILDING = """
     SELECT pid FROM pg_stat_activity
@@ -66,8 +70,7 @@ async def story(users, sessions):
 
 
 async def test_calls_succeed_while_indexes_are_dropped_and_built(settings, migrated_database):
-    # The previous release knew the tables at this revision. Going there and back is what
-    # both releases meet while one replaces the other.
+    # Both releases meet these changes of indexes while one replaces the other.
     migrations = Migrations(migrated_database)
     async with (
         run_service(settings.with_database(migrated_database)) as service,
@@ -80,7 +83,7 @@ async def test_calls_succeed_while_indexes_are_dropped_and_built(settings, migra
                 await story(*stubs)
 
         clients = [asyncio.create_task(client()) for _ in range(3)]
-        for move in (lambda: migrations.downgrade(PREVIOUS), migrations.upgrade):
+        for move in (lambda: migrations.downgrade(SERVED), migrations.upgrade):
             await asyncio.to_thread(move)
             await story(*stubs)
         for task in clients:
@@ -114,7 +117,7 @@ def test_interrupted_concurrent_index_is_built_by_next_migrator(
 ):
     expected = schema(migrated_database)
     migrations = Migrations(migrated_database)
-    migrations.downgrade(PREVIOUS)
+    migrations.downgrade(BEFORE_INDEXES)
     command = [COMMAND, "migrate", "up"]
     given = {"TAMATAR_DATABASE_URL": migrated_database}
     with psycopg.connect(migrated_database) as old:

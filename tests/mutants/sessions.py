@@ -14,7 +14,7 @@ _DAYS = "jobs/session_days.py"
 
 _FAILED_COMMITS = "servicers/test_failed_commits.py::test_call_whose_commit_fails_changes_nothing"
 _ROW_LOCKS = "servicers/test_row_locks.py::TestSignIn::test_session_of_open_sign_in_is_ended_too"
-_DAYS = "servicers/test_session_days.py"
+_TEST_DAYS = "servicers/test_session_days.py"
 _SESSIONS = "servicers/test_sessions.py"
 _DROP, _MAKE = (f"jobs/test_session_days.py::{name}" for name in ("TestDrop", "TestMake"))
 _REUSE = "servicers/test_token_reuse.py::TestReuse"
@@ -298,7 +298,7 @@ MUTANTS = (
         _TOKENS,
         "return None if len(token) == _FORMER_LENGTH else NO_DAY",
         "return NO_DAY",
-        _DAYS,
+        _TEST_DAYS,
     ),
     mutant(
         "malformed_header_fails_a_call",
@@ -312,21 +312,21 @@ MUTANTS = (
         f"{_VALIDATION}/statement.py",
         "(digest == _keys.c.digest) & is_on_day",
         "digest == _keys.c.digest",
-        _DAYS,
+        _TEST_DAYS,
     ),
     mutant(
         "days_of_a_batch_end_too_early",
         f"{_VALIDATION}/statement.py",
         "max(known) * _DAY - 1",
         "min(known) * _DAY - 1",
-        _DAYS,
+        _TEST_DAYS,
     ),
     mutant(
         "revocation_looks_in_all_days",
         _REPOSITORY,
         "is_of_token = expires_on_day & (",
         "is_of_token = true() & (",
-        _DAYS,
+        _TEST_DAYS,
     ),
     mutant(
         "batch_is_answered_in_another_order",

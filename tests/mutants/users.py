@@ -118,8 +118,8 @@ MUTANTS = (
     mutant(
         "prefix_is_a_pattern",
         _FILTERS,
-        "ColumnRange(users.c[name], prefix, after_prefix(prefix))",
-        'ColumnRange(users.c[name], prefix.strip("%"), after_prefix(prefix.strip("%")))',
+        "ColumnRange(name, prefix, after_prefix(prefix))",
+        'ColumnRange(name, prefix.strip("%"), after_prefix(prefix.strip("%")))',
         f"{_TEST_USERS}::TestPages",
     ),
     mutant(
