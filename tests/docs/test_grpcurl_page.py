@@ -14,6 +14,7 @@ from tamatar_auth.security.callers import Role
 from tests.support.certificates import DAY, Authority
 from tests.support.commands import BIN, ROOT, environment, find_grpcurl, serving
 from tests.support.databases import TEMPLATE
+from tests.support.waiting import PATIENCE
 
 PAGE = (ROOT / "docs/guide/grpcurl.md").read_text()
 BLOCKS = re.findall(r"(?ms)^## (.*?)$|^```console\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", PAGE)
@@ -92,7 +93,7 @@ def test_grpcurl_page_command_prints_as_shown(title, commands, printed, request,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=50,
+        timeout=PATIENCE,
     )
 
     if printed:

@@ -48,6 +48,7 @@ OTHER_PROGRAMS = (
     "echo",
     "gunicorn",
     "kubectl",
+    "patroni",
     r"\S*pip",
     "protoc",
     "systemctl",

@@ -58,8 +58,6 @@ def test_client_spreads_calls_while_a_replica_is_replaced(validate, replicas):
 
 
 def test_replica_without_database_fails_no_read(client, validate, replicas):
-    if client.name == "java":
-        pytest.xfail("it failed once, and the cause is not known yet")
     with replicas.database.cut_off(THREE):
         until(lambda: in_a_row(validate))
         if client.name in HEALTH_CHECKING:

@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from tamatar_auth.storage.database import Database
 
-PATIENCE = 120.0
-"""Seconds to wait for what should happen at once. A machine at a load of 40 needs tens of them.
+PATIENCE = 180.0
+"""Seconds to wait for what should happen at once. A machine at a load of 40 needs up to a hundred.
 
 Every wait of a test uses this limit. pyproject.toml ends a test after five of them.
 """
