@@ -323,9 +323,9 @@ MUTANTS = (
     ),
     mutant(
         "revocation_looks_in_all_days",
-        _REPOSITORY,
-        "is_of_token = expires_on_day & (",
-        "is_of_token = true() & (",
+        "storage/repositories/token_keys.py",
+        "            start, end = end - _DAY, end - _TICK\n",
+        "            start, end = _ANY_TIME\n",
         _TEST_DAYS,
     ),
     mutant(
