@@ -24,14 +24,15 @@ CREATE UNLOGGED TABLE IF NOT EXISTS session_ends (
 
 INDEX = "CREATE INDEX IF NOT EXISTS idx_session_end_xid ON session_ends (xid)"
 
-# Its one row: rows of transactions before `removed_before` may be missing, and those of
-# transactions before `marked` will be removed next.
+# Its one row: rows of transactions before `removed_before` may be missing, those of transactions
+# before `removed_to` are, and those of transactions before `marked` will be removed next.
 LOG = """
 CREATE UNLOGGED TABLE IF NOT EXISTS session_end_log (
     id boolean DEFAULT true NOT NULL CONSTRAINT pk_session_end_log PRIMARY KEY
         CONSTRAINT ck_session_end_log_one_row CHECK (id),
     epoch uuid DEFAULT gen_random_uuid() NOT NULL,
     removed_before xid8 DEFAULT '0' NOT NULL,
+    removed_to xid8 DEFAULT '0' NOT NULL,
     marked xid8 DEFAULT pg_snapshot_xmin(pg_current_snapshot()) NOT NULL,
     marked_at timestamptz DEFAULT now() NOT NULL
 )
@@ -62,12 +63,14 @@ END
 $$
 """
 
-# The number of the lock is AdvisoryLock.SESSION_ENDS.
+# The number of the lock is AdvisoryLock.SESSION_ENDS. A scan begins at `removed_to`, because
+# removed rows stay in the index while any old snapshot may see them.
 REMOVAL = """
 CREATE OR REPLACE FUNCTION remove_session_ends(most integer) RETURNS bigint LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 DECLARE
     removed bigint;
+    last xid8;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(1953330290, 3) THEN
         RETURN 0;
@@ -76,11 +79,17 @@ BEGIN
     UPDATE session_end_log
     SET removed_before = marked, marked = pg_snapshot_xmin(pg_current_snapshot()), marked_at = now()
     WHERE marked_at < now() - interval '10 s';
-    DELETE FROM session_ends WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM session_ends
-        WHERE xid < (SELECT removed_before FROM session_end_log) ORDER BY xid LIMIT most
-    ));
-    GET DIAGNOSTICS removed = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM session_ends WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM session_ends
+            WHERE xid >= (SELECT removed_to FROM session_end_log)
+              AND xid < (SELECT removed_before FROM session_end_log)
+            ORDER BY xid LIMIT most
+        )) RETURNING xid
+    ) SELECT count(*), max(xid) INTO removed, last FROM gone;
+    UPDATE session_end_log
+    SET removed_to = CASE WHEN removed = most THEN last ELSE removed_before END
+    WHERE removed > 0;
     RETURN removed;
 END
 $$

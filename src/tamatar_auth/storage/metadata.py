@@ -42,8 +42,8 @@ def _add_session_ends(metadata: MetaData) -> None:
     """Add `session_ends`, and `session_end_log` with its state in one row.
 
     An end without a session is that of all sessions of the user. An end without a user is a gap.
-    Ends of transactions before `removed_before` may be missing, and those before `marked` are
-    removed next. A crash or a failover empties both tables.
+    Ends of transactions before `removed_before` may be missing, those before `removed_to` are,
+    and those before `marked` are removed next. A crash or a failover empties both tables.
     """
     Table(
         "session_ends",
@@ -61,6 +61,7 @@ def _add_session_ends(metadata: MetaData) -> None:
         Column("id", Boolean, server_default=true(), primary_key=True),
         Column("epoch", Uuid, server_default=func.gen_random_uuid(), nullable=False),
         Column("removed_before", _Xid8, server_default=text("'0'"), nullable=False),
+        Column("removed_to", _Xid8, server_default=text("'0'"), nullable=False),
         Column("marked", _Xid8, server_default=xmin, nullable=False),
         Column("marked_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
         CheckConstraint("id", name="one_row"),

@@ -59,6 +59,9 @@ LOCKS_OF_OLDER_RELEASE = """
 
 MARK = "UPDATE session_end_log SET marked_at = now() - interval '1 min'"
 REMOVE = "SELECT remove_session_ends(1000)"
+INDEX_READS = """
+    SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'idx_session_end_xid'
+"""
 
 END = End("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b302099a8058")
 
@@ -403,6 +406,20 @@ class TestRemoval:
                 await sql(MARK)
             await connection.commit()
             assert await sql("SELECT count(*) FROM session_ends") == [1]
+
+    async def test_removal_reads_no_removed_row_again(self, sql, database, database_url):
+        """Removed rows stay in the index while another transaction may see them."""
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+            await connection.execute("SELECT FROM users")
+            for _ in range(4):
+                await sql(ADD_ENDS, 600)
+                await eventually(lambda: is_removed(sql))
+
+            before = await sql(INDEX_READS)
+            for _ in range(10):
+                await sql(REMOVE)
+            assert (await sql(INDEX_READS))[0] - before[0] < 1000
 
     async def test_late_reader_whose_rows_were_removed_interrupts(
         self, sessions, sql, rarely, monkeypatch

@@ -37,7 +37,8 @@ _IDENTITY_SQL = "SELECT pg_postmaster_start_time(), current_database()"
 # A dump of another server may have left numbers of transactions that are still to come.
 _BEGIN_SQL = """
     INSERT INTO session_end_log DEFAULT VALUES
-    ON CONFLICT (id) DO UPDATE SET epoch = DEFAULT, removed_before = DEFAULT, marked = DEFAULT
+    ON CONFLICT (id) DO UPDATE
+    SET epoch = DEFAULT, removed_before = DEFAULT, removed_to = DEFAULT, marked = DEFAULT
     WHERE session_end_log.marked > pg_snapshot_xmax(pg_current_snapshot())
 """
 
