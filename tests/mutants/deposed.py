@@ -31,9 +31,16 @@ MUTANTS = (
     mutant(
         "heartbeat_waits_for_no_standby",
         _HEARTBEAT,
-        "await connection.execute(WAIT_FOR_STANDBYS)",
-        "await connection.execute(WAIT_FOR_NOTHING)",
+        "[WAIT_FOR_STANDBYS, self._lock_limit]",
+        "[WAIT_FOR_NOTHING, self._lock_limit]",
         f"{_TEST}::test_deposed_primary_validates_no_revoked_session",
+    ),
+    mutant(
+        "heartbeat_of_a_frozen_process_stays_locked",
+        _HEARTBEAT,
+        "'idle_in_transaction_session_timeout', %s, true),",
+        "'application_name', %s, true),",
+        "storage/test_primary_heartbeat.py",
     ),
     mutant(
         "heartbeat_counts_before_its_acknowledgement",

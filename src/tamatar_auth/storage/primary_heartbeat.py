@@ -15,7 +15,7 @@ from sqlalchemy import exc, text
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage import sqlstates
-from tamatar_auth.storage.acknowledgement import is_confirmed, is_due
+from tamatar_auth.storage.acknowledgement import INTERVAL_SHARE, is_confirmed, is_due
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.driver import limits
 from tamatar_auth.storage.driver.connect import connector, is_dead
@@ -29,11 +29,20 @@ CONFIRM_TIMEOUT = 1.0
 POLL_INTERVAL = 0.1
 """Seconds between two looks at the row while another process renews it."""
 
-WAIT_FOR_STANDBYS = "SET LOCAL synchronous_commit = on"
-"""The role or the URL may have set a value that waits for no standby."""
+WAIT_FOR_STANDBYS = "on"
+"""A `synchronous_commit`. The role or the URL may have set one that waits for no standby."""
 
-WAIT_FOR_NOTHING = "SET LOCAL synchronous_commit = off"
-"""The time is acknowledged already; only its mark is written."""
+WAIT_FOR_NOTHING = "off"
+"""The same if the time is acknowledged already, and only its mark is written."""
+
+# The row is locked until the commit. A process that freezes before it must not keep the others
+# from renewing the row, whatever the URL says and a pooler drops. And the warning of a cancelled
+# wait must arrive.
+_BEGIN_SQL = """
+    SELECT set_config('synchronous_commit', %s, true),
+           set_config('idle_in_transaction_session_timeout', %s, true),
+           set_config('client_min_messages', 'notice', true)
+"""
 
 _STATE_SQL = f"""
     SELECT {HEALTH_CHECK_MARK} {{is_confirmed}},
@@ -66,6 +75,7 @@ class PrimaryHeartbeat:
         self._connect = connector(
             settings, orphaned, application_name=f"{limits.APPLICATION_NAME} heartbeat"
         )
+        self._lock_limit = str(round((within / INTERVAL_SHARE).total_seconds() * 1000))
         self._send_sql = _SEND_SQL.format(is_due=is_due(within)).encode()
         self._state = text(
             _STATE_SQL.format(is_confirmed=is_confirmed(within), is_due=is_due(within))
@@ -126,14 +136,14 @@ class PrimaryHeartbeat:
 
     async def _send(self, connection: Connection) -> object:
         """Commit the time, and return it once the standbys have it; None if it is not due."""
-        await connection.execute(WAIT_FOR_STANDBYS)
+        await connection.execute(_BEGIN_SQL, [WAIT_FOR_STANDBYS, self._lock_limit])
         await connection.execute(_RESTORE_ROW_SQL)
         row = await (await connection.execute(self._send_sql)).fetchone()
         await connection.commit()
         return row[0] if row else None
 
     async def _acknowledge(self, connection: Connection, sent_at: object) -> None:
-        await connection.execute(WAIT_FOR_NOTHING)
+        await connection.execute(_BEGIN_SQL, [WAIT_FOR_NOTHING, self._lock_limit])
         await connection.execute(_ACKNOWLEDGE_SQL, [sent_at])
         await connection.commit()
 
