@@ -1,8 +1,11 @@
 """The calls that are measured, of any user or session by its number, and what is right."""
 
+import base64
 import hashlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1 import session_service_pb2 as sessions
 from tamatar.auth.v1 import user_service_pb2 as users
+from tamatar_auth.security.tokens import FIRST_DAY
 
 PASSWORD = "correct horse battery staple"
 BATCH = 100
@@ -18,6 +22,12 @@ FIRST_CREATED = 1_735_689_600
 """When the first user was created, in seconds since 1970; the others follow second by second."""
 _SESSIONS = "/tamatar.auth.v1.SessionService/"
 _USERS = "/tamatar.auth.v1.UserService/"
+
+
+DAYS = 7
+"""The sessions expire on so many days, as those of a service do that is used each day."""
+
+_TODAY = (datetime.now(UTC) - FIRST_DAY).days
 
 
 def email(number: int) -> str:
@@ -31,8 +41,10 @@ def user_id(number: int) -> str:
 
 
 def token(number: int) -> str:
-    """Return the token of a session."""
-    return "tms_" + hashlib.sha256(f"session {number}".encode()).hexdigest()[:43]
+    """Return the token of a session. The sessions expire within the next week."""
+    secret = hashlib.sha256(f"session {number}".encode()).digest()
+    header = struct.pack("!BH", 1, _TODAY + 2 + number % DAYS) + secret[:2]
+    return "tms_" + base64.urlsafe_b64encode(header + secret).decode().rstrip("=")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 import psycopg
 
-from benchmarks.calls import FIRST_CREATED
+from benchmarks.calls import DAYS, FIRST_CREATED
 
 # The same ids and tokens as in calls.py.
 _ID = "('01900000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
-_TOKEN = "'tms_' || left(encode(sha256(convert_to('session ' || n, 'UTF8')), 'hex'), 43)"
+_SECRET = "sha256(convert_to('session ' || n, 'UTF8'))"
+_DAY = f"(date_trunc('day', now(), 'UTC') + interval '1 day' * (1 + n %% {DAYS}))"
+_END = f"int2send((({_DAY} AT TIME ZONE 'UTC')::date - '2000-01-01'::date + 1)::int2)"
+_HEADER = rf"'\x01'::bytea || {_END} || substr({_SECRET}, 1, 2)"
+_BASE64 = f"translate(encode({_HEADER} || {_SECRET}, 'base64'), '+/', '-_')"
+_TOKEN = f"'tms_' || rtrim({_BASE64}, '=')"
 
 _USERS = f"""
 INSERT INTO users
@@ -23,7 +28,7 @@ _PROFILES = "INSERT INTO user_profiles (user_id, display_name) SELECT id, 'Ada' 
 _SESSIONS = f"""
 INSERT INTO sessions (id, user_id, token_digest, expires_at, user_agent, ip_address)
 SELECT {_ID.format("n")}, {_ID.format("n %% %(users)s")}, sha256(convert_to({_TOKEN}, 'UTF8')),
-    now() + interval '7 days', 'Mozilla/5.0 (X11; Linux x86_64)', '192.0.2.1'
+    {_DAY} + interval '12 hours', 'Mozilla/5.0 (X11; Linux x86_64)', '192.0.2.1'
 FROM generate_series(0, %(sessions)s - 1) AS n
 """  # noqa: S608 - constants
 
