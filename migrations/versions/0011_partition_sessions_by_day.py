@@ -2,7 +2,8 @@
 
 The live tables become the first partitions, so no row moves. The code before this revision works
 with the new tables: its rows of replaced_tokens go to the first partition. The first partition of
-sessions ends a week after the last session expires, so its check refuses no session of that code.
+sessions ends a week after the last session expires, or would expire if it began now. So its check
+refuses no session of that code.
 There are no foreign keys, because each new or dropped partition would lock the table they
 reference: a trigger of users deletes the sessions of a purged user.
 """
@@ -129,7 +130,9 @@ CHECKS = """
 DO $$
 DECLARE
     bound timestamptz := (
-        SELECT date_trunc('day', max(expires_at) + interval '8 days', 'UTC') FROM sessions
+        SELECT date_trunc('day', latest + interval '8 days', 'UTC')
+        FROM sessions, greatest(expires_at, now() + (expires_at - created_at)) AS latest
+        ORDER BY expires_at DESC LIMIT 1
     );
 BEGIN
     IF bound IS NOT NULL THEN

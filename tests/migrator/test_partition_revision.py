@@ -23,10 +23,24 @@ TOKEN = """
     SELECT sha256(token_digest), id FROM sessions WHERE id = %(session)s
 """
 
+# As after a month in which nobody signed in.
+REVOKED_SESSION = """
+    INSERT INTO sessions (
+        id, user_id, token_digest, created_at, expires_at, is_valid, revoked_at
+    )
+    SELECT gen_random_uuid(), id, sha256(''), now() - interval '20 days',
+           now() - interval '13 days', false, now() - interval '20 days'
+    FROM users
+"""
+
 PARTITIONS = "SELECT tableoid::regclass::text FROM {} ORDER BY expires_at"
 BOUND = """
     SELECT substring(pg_get_expr(relpartbound, oid) FROM 'TO .''(.*)''.')::timestamptz
            - (SELECT max(expires_at) FROM sessions_first)
+    FROM pg_class WHERE relname = 'sessions_first'
+"""
+BOUND_AHEAD = """
+    SELECT substring(pg_get_expr(relpartbound, oid) FROM 'TO .''(.*)''.')::timestamptz - now()
     FROM pg_class WHERE relname = 'sessions_first'
 """
 DIFFERENT_ROLE = "SELECT has_table_privilege('reader', 'sessions', 'SELECT')"
@@ -71,6 +85,15 @@ def test_upgrade_keeps_rows_in_first_partitions(scene):
     assert scene.partitions("sessions") == ["sessions_first"] * 2
     assert scene.partitions("replaced_tokens") == ["replaced_tokens_first"] * 2
     assert 7 <= scene.value(BOUND).total_seconds() / 86400 <= 8
+
+
+def test_first_partition_takes_a_sign_in_after_a_quiet_month(scene):
+    scene.connection.execute(REVOKED_SESSION)
+
+    scene.migrations.upgrade()
+
+    # The check of this bound is there before the tables are swapped, and sign-ins go on.
+    assert 14 <= scene.value(BOUND_AHEAD).total_seconds() / 86400 <= 15
 
 
 def test_release_before_writes_to_upgraded_tables(scene):
