@@ -164,6 +164,23 @@ class TestDrop:
         await scene.sweep()
         assert scene.count("replaced_tokens_first") == 0
 
+    async def test_first_tokens_of_live_session_are_kept(self, scene):
+        """The release before writes its replaced tokens there, however new the session is."""
+        scene.add(-DAY)
+        scene.connection.execute("UPDATE replaced_tokens SET expires_at = '-infinity'")
+
+        await scene.sweep()
+
+        assert scene.count("replaced_tokens_first") == 1
+
+    async def test_copy_with_the_name_of_a_day_is_kept(self, scene):
+        for copy in ("CREATE TABLE {} AS TABLE sessions", "CREATE TABLE {} (LIKE sessions)"):
+            scene.connection.execute(copy.format("sessions_20250101"))
+
+            assert (await scene.sweep())[0] == SweepResult()
+
+            scene.connection.execute("DROP TABLE sessions_20250101")
+
     async def test_detached_day_is_dropped(self, scene):
         (day,) = make_past_days(scene.connection, 1)
         scene.connection.execute(f"ALTER TABLE sessions DETACH PARTITION sessions_{day}")

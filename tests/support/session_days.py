@@ -8,7 +8,10 @@ from psycopg import sql
 DAY = timedelta(days=1)
 
 _PARENTS = ("sessions", "replaced_tokens")
-_MAKE = "CREATE TABLE {child} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+_MAKE = (
+    "CREATE TABLE {child} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+    " WITH (vacuum_truncate = false)"
+)
 _DETACH = "ALTER TABLE {parent} DETACH PARTITION {child}"
 _ATTACH = "ALTER TABLE {parent} ATTACH PARTITION {child} FOR VALUES FROM ({begin}) TO ({end})"
 

@@ -38,7 +38,8 @@ _make = text(
     "SELECT make_session_days(now() + CAST(:ahead AS interval), CAST(:width AS integer))"
 ).bindparams(bindparam("ahead", type_=Interval))
 
-# A sweep that was interrupted leaves tables that are detached, and not dropped.
+# A sweep that was interrupted leaves tables that are detached, and not dropped. The parameter
+# distinguishes them from an operator's copies of such a name.
 _list = text(r"""
     SELECT child.relname, parent.relname, begun, ended,
            coalesce(ended <= now(), true), inhparent IS NOT NULL, coalesce(inhdetachpending, false)
@@ -52,6 +53,7 @@ _list = text(r"""
                CAST(substring(range FROM 'TO \(''(.*?)''\)') AS timestamptz)
     ) AS period (begun, ended)
     WHERE parent.oid IN (to_regclass(:first), to_regclass(:second))
+      AND (inhparent IS NOT NULL OR 'vacuum_truncate=false' = ANY (child.reloptions))
     ORDER BY inhdetachpending DESC NULLS LAST, parent.relname DESC, ended NULLS FIRST
 """).bindparams(first=sessions.name, second=replaced_tokens.name)
 
@@ -71,11 +73,17 @@ _is_retained = select(
 ).execution_options(summary="SELECT sessions")
 
 
-# Calls look for replaced tokens in all partitions, so this waits for a lock for a moment only.
+# Calls look for replaced tokens in all partitions, so this waits for a lock for a moment only. The
+# release before writes all its tokens here. Ids of sessions are in the order of their creation.
 _FORGET_FIRST_TOKENS = """
 DO $$
 BEGIN
-    IF EXISTS (SELECT FROM replaced_tokens_first) THEN
+    IF EXISTS (SELECT FROM replaced_tokens_first) AND NOT EXISTS (
+        SELECT FROM replaced_tokens_first
+        WHERE session_id >= (
+            SELECT id FROM sessions WHERE expires_at > now() ORDER BY id LIMIT 1
+        )
+    ) THEN
         SET LOCAL lock_timeout = '50ms';
         TRUNCATE replaced_tokens_first;
     END IF;
@@ -116,7 +124,7 @@ class SessionDayRepository(Repository):
         await self._run(f"DROP TABLE IF EXISTS {day.name}")
 
     async def forget_first_tokens(self) -> None:
-        """Remove all replaced tokens of the first partition, whose sessions have expired."""
+        """Remove the replaced tokens of the first partition, unless a session of them is live."""
         await self._run(_FORGET_FIRST_TOKENS)
 
     async def _run(self, statement: str) -> None:
