@@ -10,7 +10,8 @@ _ROTATION = "storage/repositories/session_rotation.py"
 _STATE = "storage/repositories/session_state.py"
 _TOKENS = "security/tokens.py"
 _VALIDATION = "storage/session_validation"
-_DAYS = "jobs/session_days.py"
+_JOB = "jobs/session_days.py"
+_PARTITIONS = "storage/repositories/session_days.py"
 
 _FAILED_COMMITS = "servicers/test_failed_commits.py::test_call_whose_commit_fails_changes_nothing"
 _ROW_LOCKS = "servicers/test_row_locks.py::TestSignIn::test_session_of_open_sign_in_is_ended_too"
@@ -358,21 +359,42 @@ MUTANTS = (
     ),
     mutant(
         "partition_is_dropped_before_its_day_ends",
-        _DAYS,
+        _JOB,
         "day.is_first or not day.is_past or",
         "day.is_first or",
         f"{_DROP}::test_day_that_has_not_ended_is_kept",
     ),
     mutant(
         "partition_is_dropped_with_retained_sessions",
-        _DAYS,
+        _JOB,
         "return await db.session_days.is_retained(day, retention)",
         "return False",
         f"{_DROP}::test_day_with_retained_session_is_kept",
     ),
     mutant(
+        "sweep_drops_a_table_of_the_operator",
+        _PARTITIONS,
+        "inhparent IS NOT NULL OR 'vacuum_truncate=false' = ANY (child.reloptions)",
+        "true",
+        f"{_DROP}::test_copy_with_the_name_of_a_day_is_kept",
+    ),
+    mutant(
+        "replaced_tokens_of_live_sessions_are_forgotten",
+        _PARTITIONS,
+        "WHERE session_id >= (",
+        "WHERE session_id < (",
+        f"{_DROP}::test_first_tokens_of_live_session_are_kept",
+    ),
+    mutant(
+        "refresh_answers_a_token_that_is_not_stored",
+        _SERVICER,
+        'token.stored_successor(rotated.nonce or b"", rotated.digest)',
+        'token.successor(rotated.nonce or b"")',
+        f"{_TEST_DAYS}::test_refresh_follows_one_by_the_release_before",
+    ),
+    mutant(
         "partitions_do_not_reach_a_lifetime_ahead",
-        _DAYS,
+        _JOB,
         "ahead=lifetime + MARGIN",
         "ahead=MARGIN",
         f"{_MAKE}::test_days_reach_beyond_longest_session",

@@ -1,17 +1,21 @@
 """Tokens that know the day in which their session expires, over a real channel."""
 
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from grpc import StatusCode
-from sqlalchemy import select, update
+from sqlalchemy import func, insert, select, update
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.security.tokens import FIRST_DAY, SessionToken
+from tamatar_auth.security.tokens import FIRST_DAY, TOKEN_BYTES, SessionToken
 from tamatar_auth.server.app import run_service
+from tamatar_auth.storage.tables import replaced_tokens
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tests.server.test_app import channel_to
 from tests.support.calls import ada, refresh, refusal, sign_in, validate, verify
@@ -135,6 +139,29 @@ async def test_token_of_former_format_works_until_it_expires(sessions, user, dat
         assert (await refusal(call(sessions, fresh)))[1] == "SESSION_EXPIRED"
     await revoke(sessions, former)
     assert (await refusal(validate(sessions, fresh)))[1] == "SESSION_REVOKED"
+
+
+async def test_refresh_follows_one_by_the_release_before(sessions, user, database):
+    """A server of that release gives a successor without a header to any token."""
+    token = (await sessions.CreateSession(sign_in())).session_token
+    nonce = secrets.token_bytes(TOKEN_BYTES)
+    mac = hmac.digest(token.encode(), nonce, "sha256")
+    former = SessionToken(f"tms_{urlsafe_b64encode(mac).decode().rstrip('=')}")
+    refreshed = {
+        "token_digest": former.digest,
+        "previous_digest": SessionToken(token).digest,
+        "rotation_nonce": nonce,
+        "rotated_at": func.now(),
+    }
+    await run(database, update(sessions_table).values(refreshed))
+    remembered = select(*sessions_table.c["previous_digest", "id"])
+    add = insert(replaced_tokens).from_select(["token_digest", "session_id"], remembered)
+    await run(database, add)
+
+    fresh = (await refresh(sessions, token)).session_token
+
+    assert fresh == former.text
+    await validate(sessions, fresh)
 
 
 async def test_expired_token_is_refused_with_its_reason(sessions, user, database):

@@ -102,7 +102,18 @@ class SessionToken(Token):
         header = b""
         if self.day:
             header = _decode(self.text[_START : _START + _HEADER_LETTERS])[: _HEADER.size]
-        return self._encode(header + hmac.digest(self.text.encode(), nonce, "sha256"))
+        return self._encode(header + self._mac(nonce))
+
+    def stored_successor(self, nonce: bytes, digest: bytes) -> Self:
+        """Return the token that follows this one and has a digest.
+
+        A server of the release before gives no header to it.
+        """
+        former = self._encode(self._mac(nonce))
+        return former if former.digest == digest else self.successor(nonce)
+
+    def _mac(self, nonce: bytes) -> bytes:
+        return hmac.digest(self.text.encode(), nonce, "sha256")
 
 
 def session_day(token: str) -> int | None:

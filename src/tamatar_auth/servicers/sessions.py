@@ -106,7 +106,8 @@ class SessionServicer(SessionServiceServicer):
             valid = await db.rotations.rotate(key, new)
             if valid is None:
                 rotated = await db.rotations.find_rotated(key)
-                valid, successor = rotated.valid, token.successor(rotated.nonce or b"")
+                valid = rotated.valid
+                successor = token.stored_successor(rotated.nonce or b"", rotated.digest)
                 if not rotated.is_in_grace:
                     await db.rotations.revoke_reused(valid.session)
                     raise SessionReused(valid.user.id, valid.session.id)

@@ -51,6 +51,8 @@ class RotatedSession:
     is_in_grace: bool
     """Whether the token is the previous one, and still works."""
     nonce: bytes | None = field(repr=False)
+    digest: bytes = field(repr=False)
+    """The digest of the present token."""
 
 
 _is_current = sessions.c.token_digest == bindparam("digest")
@@ -100,6 +102,7 @@ _find_by_replaced_token = (
         _is_current.label("is_current"),
         (_is_previous & in_grace).label("is_in_grace"),
         sessions.c.rotation_nonce,
+        sessions.c.token_digest,
     )
     .join(users, users.c.id == sessions.c.user_id)
     .where(is_of_token)
@@ -145,7 +148,9 @@ class RotationRepository(Repository):
         raise_refusal(row.refusal)
         if row.is_current:
             raise TransactionConflict
-        return RotatedSession(_valid_session(row), bool(row.is_in_grace), row.rotation_nonce)
+        return RotatedSession(
+            _valid_session(row), bool(row.is_in_grace), row.rotation_nonce, row.token_digest
+        )
 
     async def revoke_reused(self, session: SessionRow) -> None:
         """End a session whose replaced token was used again.
