@@ -36,7 +36,7 @@ MUTANTS = (
         "storage/repositories/user_pages.py",
         ".limit(scan_limit(share)).subquery",
         ".subquery",
-        f"{_TEST_LISTS}::TestBounds",
+        "storage/repositories/test_query_plans.py::test_users_page_reads_few_rows_along_an_index",
     ),
     mutant(
         "sweep_purges_deleted_users_by_default",
