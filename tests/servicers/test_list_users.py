@@ -12,7 +12,12 @@ from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens
-from tamatar_auth.storage.repositories import KeysetCursor, user_counts, user_pages
+from tamatar_auth.storage.repositories import (
+    KeysetCursor,
+    user_counts,
+    user_lists,
+    user_pages,
+)
 from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import ada, refusal, refused
 
@@ -103,6 +108,7 @@ def few_rows(monkeypatch):
     """Bounds of rows that pages and counts of a thousand users exceed."""
     monkeypatch.setattr(user_pages, "MAX_SORTED_ROWS", 10)
     monkeypatch.setattr(user_pages, "MAX_SCANNED_ROWS", 50)
+    monkeypatch.setattr(user_lists, "MAX_PAGES_OF_EXTREME", 100)
     monkeypatch.setattr(user_counts, "MAX_COUNTED_ENTRIES", 100)
     monkeypatch.setattr(user_counts, "MAX_COUNTED_ROWS", 100)
 

@@ -536,13 +536,13 @@ class GetUserStatsResponse(_message.Message):
     @_builtins.property
     def first_create_time(self) -> _timestamp_pb2.Timestamp:
         """When the first of them was created. Not set without users, or if more than
-        100,000 other users were created before.
+        10,000 other users were created before.
         """
 
     @_builtins.property
     def last_create_time(self) -> _timestamp_pb2.Timestamp:
         """When the last of them was created. Not set without users, or if more than
-        100,000 other users were created after.
+        10,000 other users were created after.
         """
 
     def __init__(

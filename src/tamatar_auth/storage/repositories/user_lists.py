@@ -20,7 +20,7 @@ from tamatar_auth.storage.repositories.user_filters import (
 from tamatar_auth.storage.repositories.user_pages import UserPage, UserPageQuery
 from tamatar_auth.storage.repositories.users import UserRow
 
-MAX_PAGES_OF_EXTREME = 10
+MAX_PAGES_OF_EXTREME = 2
 """Pages that are read in search of the first or the last user of a filter."""
 
 
