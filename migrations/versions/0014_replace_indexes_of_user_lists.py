@@ -54,19 +54,30 @@ CREATE STATISTICS IF NOT EXISTS stat_user_status (mcv)
     ON email_verified, is_active, deleted_at FROM users
 """
 
+# A count reads the row of each entry on a page that changed since the last VACUUM. Each sign-in
+# changes a row, and by default VACUUM waits for a fifth of them.
+VACUUM_SOONER = """
+ALTER TABLE users SET
+    (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05)
+"""
+VACUUM_LATER = """
+ALTER TABLE users RESET
+    (autovacuum_vacuum_scale_factor, autovacuum_vacuum_insert_scale_factor)
+"""
+
 
 def upgrade() -> None:
     with steps() as step:
         step.unhurried(*_create(ADDED))
         _redefine(step, {name: new for name, (_, new) in REDEFINED.items()})
         step.unhurried(*_drop(DROPPED))
-        step.together(STATISTICS)
+        step.together(STATISTICS, VACUUM_SOONER)
         step.unhurried("ANALYZE users")
 
 
 def downgrade() -> None:
     with steps() as step:
-        step.together("DROP STATISTICS IF EXISTS stat_user_status")
+        step.together("DROP STATISTICS IF EXISTS stat_user_status", VACUUM_LATER)
         step.unhurried(*_create(DROPPED))
         _redefine(step, {name: old for name, (old, _) in REDEFINED.items()})
         step.unhurried(*_drop(ADDED))
