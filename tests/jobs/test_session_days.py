@@ -10,7 +10,13 @@ from sqlalchemy.exc import DBAPIError
 
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
-from tamatar_auth.jobs.session_days import MARGIN, MAX_PARTITIONS, make_days, try_to_make_days
+from tamatar_auth.jobs.session_days import (
+    MADE_AT_ONCE,
+    MARGIN,
+    MAX_PARTITIONS,
+    make_days,
+    try_to_make_days,
+)
 from tamatar_auth.jobs.sweep import SweepResult, sweep
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.database import Database
@@ -36,6 +42,9 @@ SESSION = """
 TOKEN = """
     INSERT INTO replaced_tokens (token_digest, session_id, expires_at)
     SELECT sha256(token_digest), id, expires_at FROM sessions
+"""
+TRANSACTIONS = r"""
+    SELECT count(DISTINCT xmin::text) FROM pg_class WHERE relname ~ '^sessions_\d{8}$'
 """
 DETACHING = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending"
 
@@ -230,9 +239,11 @@ class TestMake:
             scene.settings, session_lifetime=365 * DAY, ended_session_retention=365 * DAY
         )
 
-        await make_days(scene.database, year)
+        made = await make_days(scene.database, year)
 
         assert len(scene.partitions()) < MAX_PARTITIONS
+        transactions = scene.connection.execute(TRANSACTIONS).fetchone()[0]
+        assert transactions >= made / MADE_AT_ONCE / 2
         scene.add(-365 * DAY)
 
     async def test_days_made_by_several_processes_exist_once(self, scene):

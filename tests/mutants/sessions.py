@@ -395,8 +395,8 @@ MUTANTS = (
     mutant(
         "partitions_do_not_reach_a_lifetime_ahead",
         _JOB,
-        "ahead=lifetime + MARGIN",
-        "ahead=MARGIN",
+        "timedelta(0), lifetime + MARGIN",
+        "timedelta(0), MARGIN",
         f"{_MAKE}::test_days_reach_beyond_longest_session",
     ),
 )

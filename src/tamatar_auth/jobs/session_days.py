@@ -26,6 +26,9 @@ MAX_PARTITIONS = 60
 MARGIN = timedelta(days=7)
 """How far the partitions reach beyond the lifetime of a new session."""
 
+MADE_AT_ONCE = 10
+"""Partitions that a statement makes. All together could take longer than a statement may."""
+
 INTERVAL = timedelta(hours=1)
 """How often a server checks how far the partitions reach."""
 
@@ -43,8 +46,12 @@ async def make_days(database: Database, settings: Settings) -> int:
     lifetime = settings.sessions.lifetime
     days = (lifetime + settings.retention.ended_sessions) / timedelta(days=1)
     width = max(1, math.ceil(days / MAX_PARTITIONS))
-    async with database.transaction() as tx:
-        return await tx.session_days.make(ahead=lifetime + MARGIN, width=width)
+    made, ahead, needed = 0, timedelta(0), lifetime + MARGIN
+    while ahead < needed:
+        ahead = min(ahead + MADE_AT_ONCE * width * timedelta(days=1), needed)
+        async with database.transaction() as tx:
+            made += await tx.session_days.make(ahead=ahead, width=width)
+    return made
 
 
 async def try_to_make_days(database: Database, settings: Settings) -> bool:
