@@ -133,6 +133,9 @@ class TestRefusedStandbys:
     """Servers whose positions prove nothing are not read."""
 
     async def test_standby_of_another_primary_is_not_read(self, settings, pair, tmp_path):
+        # The former primary has a term too, which its standby has replayed.
+        term = "INSERT INTO primary_terms (timeline) VALUES ('00000001') ON CONFLICT DO NOTHING"
+        ask(pair.primary, term)
         with another_standby(pair.primary, tmp_path) as stranger:
             until(lambda: ask(stranger, "SELECT pg_last_wal_replay_lsn()"))
             pair.stop_waiting()
