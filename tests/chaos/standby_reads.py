@@ -31,6 +31,7 @@ from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.lifecycle import RunningService
+from tamatar_auth.storage.session_validation import standby_reader
 from tests.chaos.replication import Pair, ask
 from tests.support.calls import ada, sign_in, validate
 
@@ -274,7 +275,11 @@ async def main() -> int:
     parser.add_argument("--pairs", type=int, default=50_000)
     parser.add_argument("--commits", nargs="*", default=SYNCHRONOUS_COMMITS)
     parser.add_argument("--faults", nargs="*", default=[*FAULTS])
+    parser.add_argument(
+        "--timeout", type=float, default=1.0, help="seconds of a standby; 0.15 is the server's"
+    )
     given = parser.parse_args()
+    standby_reader.STANDBY_TIMEOUT = given.timeout
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     settings = Settings.load(env_file=None, listen="127.0.0.1:0", bcrypt_cost=4, hash_queue=250)
     with tempfile.TemporaryDirectory() as folder, Pair(Path(folder)) as pair:

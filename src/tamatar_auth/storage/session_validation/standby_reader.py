@@ -45,6 +45,9 @@ from tamatar_auth.storage.session_validation.statement_pairs import Rows, Statem
 STANDBY_TIMEOUT = 0.15
 """Seconds that a standby delays a group of validations before the primary is read."""
 
+PROBE_TIMEOUT = 2.0
+"""Seconds in which a new connection must have opened and planned its statements. No call waits."""
+
 FIRST_POLL, LAST_POLL = 0.001, 0.016
 """Seconds between two looks at a standby that has not replayed enough. A wait inside of
 PostgreSQL would hold a snapshot, and replay might wait for that."""
@@ -61,6 +64,8 @@ _obstacle = text("""
                 WHEN NOT EXISTS (SELECT FROM primary_terms WHERE term = CAST(:term AS uuid))
                 THEN 'other_primary' END
 """).execution_options(summary="SELECT primary_terms")
+
+_NO_TOKEN = TokenKey(bytes(32), NO_DAY)
 
 _TRANSIENT = ("behind", "other_primary")
 
@@ -109,7 +114,7 @@ class StandbyReader:
         source = "paused"
         if self.problem is None:
             try:
-                rows = await self._read_standby(take, idle_limit)
+                rows = await self._read_standby(take, idle_limit, STANDBY_TIMEOUT)
             except _STANDBY_ERRORS as error:
                 source = self._give_up(error)
             else:
@@ -145,7 +150,8 @@ class StandbyReader:
             if position.lsn is not None and position.term is None:
                 async with database.transaction() as tx:
                     await PrimaryTermRepository(tx.connection).begin()
-            await self._read_standby(lambda: [TokenKey(bytes(32), NO_DAY)], None)
+            for timeout in (PROBE_TIMEOUT, STANDBY_TIMEOUT):
+                await self._read_standby(lambda: [_NO_TOKEN], None, timeout)
         except _STANDBY_ERRORS as error:
             self._give_up(error)
             return False
@@ -155,33 +161,27 @@ class StandbyReader:
         return True
 
     async def _read_standby(
-        self, take_keys: Callable[[], Collection[TokenKey]], idle_limit: timedelta | None
+        self,
+        take_keys: Callable[[], Collection[TokenKey]],
+        idle_limit: timedelta | None,
+        timeout: float,  # noqa: ASYNC109 - the time of the primary does not count
     ) -> Mapping[TokenKey, ValidatedRow]:
-        async with asyncio.timeout(STANDBY_TIMEOUT) as limit, self._standbys.acquire() as standby:
-            # The time that the primary takes does not count: nothing is faster without it.
+        async with asyncio.timeout(timeout) as limit, self._standbys.acquire() as standby:
+            # Nothing is faster without the primary.
             limit.reschedule(None)
             async with self._primary.acquire() as primary:
                 keys = set(take_keys())
                 if not keys:  # all calls were cancelled
                     return {}
                 position = await read_position(self._position, primary)
-            limit.reschedule(asyncio.get_running_loop().time() + STANDBY_TIMEOUT)
-            rows = await self._read_when_replayed(standby, position, keys, idle_limit)
+            limit.reschedule(asyncio.get_running_loop().time() + timeout)
+            values = {**_values(position), **of_days(keys), "idle_limit": idle_limit}
+            rows = await self._read_when_replayed(standby, values, monotonic() + timeout)
             return by_key(keys, {row[DIGEST]: row[:DIGEST] for row in rows})
 
     async def _read_when_replayed(
-        self,
-        standby: Connection,
-        position: PrimaryPosition,
-        keys: Collection[TokenKey],
-        idle_limit: timedelta | None,
+        self, standby: Connection, values: Mapping[str, object], deadline: float
     ) -> Rows:
-        if position.lsn is None or position.term is None:
-            raise StandbyUnusableError("no_primary" if position.lsn is None else "no_term")
-        if not position.is_confirmed:  # reading the primary refuses the calls, and closes the fence
-            raise StandbyUnusableError("unconfirmed")
-        values = {**position._asdict(), **of_days(keys), "idle_limit": idle_limit}
-        deadline = monotonic() + STANDBY_TIMEOUT
         poll = FIRST_POLL
         while True:
             ((obstacle,),), rows = await self._pair.rows(standby, **values)
@@ -195,8 +195,9 @@ class StandbyReader:
     def _give_up(self, error: Exception) -> str:
         """Leave the standbys alone for a while, and return why."""
         reason = _reason(error)
-        # With several hosts in the URL, another standby may be usable.
-        self._standbys.invalidate()
+        if not isinstance(error, TimeoutError):
+            # With several hosts in the URL, another standby may be usable.
+            self._standbys.invalidate()
         self._failed.set()
         self._set_problem(reason)
         return reason
@@ -209,6 +210,15 @@ class StandbyReader:
             log.info("validations read standbys")
         else:
             log.warning("validations read the primary", why=why)
+
+
+def _values(position: PrimaryPosition) -> Mapping[str, object]:
+    """Return the parameters of a position, or raise `StandbyUnusableError`."""
+    if position.lsn is None or position.term is None:
+        raise StandbyUnusableError("no_primary" if position.lsn is None else "no_term")
+    if not position.is_confirmed:  # reading the primary refuses the calls, and closes the fence
+        raise StandbyUnusableError("unconfirmed")
+    return position._asdict()
 
 
 def _reason(error: Exception) -> str:
