@@ -90,7 +90,9 @@ class Pair:
     def promote(self) -> None:
         """Promote the standby, whatever the state of the other server."""
         self.primary, self.standby = self.standby, self.primary
-        ask(self.primary, "SELECT pg_promote(true, 60)")
+        # A statement that waits for the promotion could be in the way of the replay before it.
+        ask(self.primary, "SELECT pg_promote(false)")
+        until(lambda: not ask(self.primary, "SELECT pg_is_in_recovery()"))
 
     def restore(self) -> None:
         """Turn the server that is not the primary into a standby; it loses its data.
