@@ -11,7 +11,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.browser import chromium
 from tests.support.calls import NEW_PASSWORD, PASSWORD
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 from tests.support.web_example import mailbox, site
 
 __all__ = ["mailbox", "site"]
@@ -68,6 +68,10 @@ async def browser(site, tmp_path):
         yield Browser(driver, site)
 
 
+async def asks_to_sign_in(browser):
+    return "Sign in" in await browser.open("/account")
+
+
 async def test_user_story_in_browser_succeeds(browser, mailbox):
     email = f"{uuid4()}@example.com"
     new_email = f"new-{email}"
@@ -94,7 +98,7 @@ async def test_user_story_in_browser_succeeds(browser, mailbox):
     await browser.submit("/forgot", email=new_email)
     await browser.open(await mailbox.receive_link(new_email))
     await browser.submit("/reset", new_password=NEW_PASSWORD)
-    assert "Sign in" in await browser.open("/account")  # the reset has ended the session
+    await eventually(lambda: asks_to_sign_in(browser))  # the reset has ended the session
     text = await browser.submit("/sign-in", email=new_email, password=NEW_PASSWORD)
     assert new_email in text
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def build(language: Language, folder: Path) -> ExampleClient:
 
 def _copy_protos(folder: Path) -> None:
     """Copy the protos, with the patience of the tests as the deadline of every call."""
-    fresh = folder.with_name(f"protos-{os.getpid()}")
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent)) / folder.name
     shutil.copytree(ROOT / "protos", fresh)
     config = fresh / "tamatar/auth/v1/grpc_service_config.json"
     deadline = f'"timeout": "{PATIENCE:.0f}s"'
