@@ -47,7 +47,7 @@ Counters: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
 
 class Cost(NamedTuple):
-    """What a call cost: seconds, and pages of 8 KiB that PostgreSQL touched."""
+    """The cost of a call: seconds, and pages of 8 KiB that PostgreSQL touched."""
 
     seconds: float
     pages: int

@@ -44,19 +44,19 @@ FUNCTION = """
 CREATE OR REPLACE FUNCTION tell_session_end() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 DECLARE
-    told text := 'all';
+    payload text := 'all';
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         INSERT INTO session_ends DEFAULT VALUES;
     ELSIF TG_TABLE_NAME = 'users' THEN
-        told := OLD.id;
+        payload := OLD.id;
         INSERT INTO session_ends (user_id) VALUES (OLD.id);
     ELSE
-        told := OLD.user_id || ' ' || OLD.id;
+        payload := OLD.user_id || ' ' || OLD.id;
         INSERT INTO session_ends (user_id, session_id) VALUES (OLD.user_id, OLD.id);
     END IF;
     IF NOT pg_try_advisory_xact_lock(1953330277, pg_backend_pid() % 64) THEN
-        PERFORM pg_notify('tamatar_session_ends', told);
+        PERFORM pg_notify('tamatar_session_ends', payload);
     END IF;
     RETURN NULL;
 END
@@ -98,15 +98,15 @@ $$
 FORMER_FUNCTION = """
 CREATE OR REPLACE FUNCTION tell_session_end() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    told text := 'all';
+    payload text := 'all';
 BEGIN
     IF TG_OP <> 'TRUNCATE' AND TG_TABLE_NAME = 'users' THEN
-        told := OLD.id;
+        payload := OLD.id;
     ELSIF TG_OP <> 'TRUNCATE' THEN
-        told := OLD.user_id || ' ' || OLD.id;
+        payload := OLD.user_id || ' ' || OLD.id;
     END IF;
     IF NOT pg_try_advisory_xact_lock(1953330277, pg_backend_pid() % 64) THEN
-        PERFORM pg_notify('tamatar_session_ends', told);
+        PERFORM pg_notify('tamatar_session_ends', payload);
     END IF;
     RETURN NULL;
 END
