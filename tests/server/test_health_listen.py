@@ -84,12 +84,13 @@ async def test_server_without_database_is_alive_but_not_ready(guarded, tmp_path)
             watch.cancel()
 
 
-async def test_stop_is_announced_before_health_port_closes(guarded):
+async def test_stop_ends_watches_and_closes_health_port(guarded):
     async with run_service(guarded) as service, probe(service) as channel:
         watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
         stopping = asyncio.create_task(service.stop())
-        assert (await watch.read()).status == NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError, match="This server is stopping"):
+            await watch.read()
         await stopping
         with socket.socket() as closed:
             address = service.health_address

@@ -1,6 +1,7 @@
 """Columns change their type while connections hold prepared statements: no call fails."""
 
 import asyncio
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -209,7 +210,7 @@ async def test_job_after_disturbance_succeeds(world, disturb, name):
     database, passwords = service.database, service.components.passwords
 
     async def flush():
-        activity.record(uuid4())
+        activity.record(uuid4(), datetime.now(UTC))
         await activity.flush(database)
 
     jobs = {

@@ -57,6 +57,9 @@ async def make_days(database: Database, settings: Settings) -> int:
 async def try_to_make_days(database: Database, settings: Settings) -> bool:
     """Make the missing partitions, or log why that failed; return whether they exist."""
     try:
+        async with database.read() as db:
+            if not await db.diagnostics.has_tables():
+                return False
         made = await make_days(database, settings)
     except (SQLAlchemyError, psycopg.Error, OSError, Failure) as error:
         sqlstate = sqlstates.sqlstate(error)

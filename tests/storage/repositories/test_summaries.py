@@ -99,6 +99,7 @@ CALLS = [
     ("sweeps.count", lambda count: count(dict.fromkeys(ExpiredRows, DAY))),
     ("sweeps.lock_deleted_users", lambda lock: lock(DAY, limit=1)),
     ("sweeps.purge_sessions_of", lambda purge: purge([ID], limit=1)),
+    ("sweeps.remove_session_ends", lambda remove: remove(limit=1)),
     ("sweeps.purge", lambda purge: purge(ExpiredRows.EXPIRED_SECRETS, DAY, limit=1)),
     ("users.purge", lambda purge: purge(ID)),
 ]
