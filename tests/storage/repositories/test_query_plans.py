@@ -13,12 +13,12 @@ from sqlalchemy import event
 
 from tamatar_auth.security.tokens import token_digest
 from tamatar_auth.storage.database import Database
+from tamatar_auth.storage.driver.limits import INDEX_PLAN_OPTIONS
 from tamatar_auth.storage.engine import create_engine
 from tamatar_auth.storage.repositories import KeysetCursor, user_counts
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 from tamatar_auth.storage.repositories.user_filters import Deleted, UserFilter, UserOrder
 from tamatar_auth.storage.repositories.user_pages import MAX_SORTED_ROWS
-from tamatar_auth.storage.session_validation.connections import INDEX_PLAN_OPTIONS
 from tamatar_auth.storage.session_validation.statement import sessions_of_days, sessions_of_one_day
 from tests.support.databases import TEMPLATE
 

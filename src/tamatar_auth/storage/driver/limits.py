@@ -21,3 +21,11 @@ POOL_WAIT = 1.0
 
 MAX_CONNECTION_AGE = 30 * 60
 """Seconds after which a connection is replaced, for example to follow a change of DNS."""
+
+INDEX_PLAN_OPTIONS = (
+    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
+    " -c max_parallel_workers_per_gather=0"
+)
+"""Options for statements that find rows by an index. They are planned once, whatever the
+statistics say, because planning takes longer than finding a row. No index is unique by the digest
+alone, so the planner expects many rows until the table is analyzed, and would start workers."""

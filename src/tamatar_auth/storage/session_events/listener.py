@@ -26,12 +26,6 @@ MAX_NEW_ENDS = 10_000
 REMOVAL_BATCH = 5000
 """Old rows that one transaction removes, between two reads."""
 
-_PLAN_OPTIONS = (
-    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
-)
-"""A read is planned once, because planning takes three times as long as reading. The index is used
-whatever the statistics say, because the table grows and shrinks."""
-
 _IDENTITY_SQL = "SELECT pg_postmaster_start_time(), current_database()"
 
 # A dump of another server may have left numbers of transactions that are still to come.
@@ -179,7 +173,7 @@ def _connector(
         settings,
         orphaned,
         application_name=f"{limits.APPLICATION_NAME} listener",
-        options=_PLAN_OPTIONS,
+        options=limits.INDEX_PLAN_OPTIONS,
         observe=observe,
         autocommit=True,
     )

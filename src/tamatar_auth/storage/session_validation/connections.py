@@ -32,14 +32,6 @@ from tamatar_auth.storage.instrumentation.statement_summary import summarize
 
 AnyStatement: TypeAlias = CompoundSelect[Any] | TextClause
 
-INDEX_PLAN_OPTIONS = (
-    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
-    " -c max_parallel_workers_per_gather=0"
-)
-"""Options for statements that find rows by an index. They are planned once, whatever the
-statistics say, because planning takes longer than finding a row. No index is unique by the digest
-alone, so the planner expects many rows until the table is analyzed, and would start workers."""
-
 PLAN_LIFETIME = 10.0
 """Seconds after which a connection discards its plans. A plan that was made for a table of a few
 rows may read the whole table."""
@@ -80,7 +72,7 @@ class DedicatedPool:
         self._connect = connector(
             settings,
             orphaned,
-            options=INDEX_PLAN_OPTIONS,
+            options=limits.INDEX_PLAN_OPTIONS,
             cancelled_limit=SUSPECT_AFTER,
             observe=observer.observe_text,
             autocommit=True,
