@@ -46,9 +46,9 @@ class Deposed:
     def __init__(self, pair):
         self._pair = pair
         self.old, self.new = pair.primary, pair.standby
-        who = urlsplit(self.old.url()).netloc.rpartition("@")[0]
+        owner = urlsplit(self.old.url()).netloc.rpartition("@")[0]
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in (self.old, self.new))
-        self.url = f"postgresql://{who}@{hosts}/{DATABASE}?target_session_attrs=read-write"
+        self.url = f"postgresql://{owner}@{hosts}/{DATABASE}?target_session_attrs=read-write"
         self._deposed_at = None
 
     def depose(self):

@@ -50,7 +50,7 @@ class Judgement:
 
     @property
     def blind(self) -> Sequence[str]:
-        """What no call could have shown."""
+        """The evidence that the run lacks."""
         history = self.evidence.history
         missing = {
             "no write was acknowledged": history.acknowledged,

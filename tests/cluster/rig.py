@@ -75,10 +75,10 @@ class Rig:
         leader = (await self.leader()).name
         names = sorted(NODES, key=lambda name: name != leader)
         hosts = ",".join(f"{name}:5432" for name in names)
-        who = f"postgresql://{OWNER}:{PASSWORD}@"
+        owner = f"postgresql://{OWNER}:{PASSWORD}@"
         return {
-            "haproxy": f"{who}127.0.0.1:5000/{database}",
-            "hosts": f"{who}{hosts}/{database}?target_session_attrs=read-write",
+            "haproxy": f"{owner}127.0.0.1:5000/{database}",
+            "hosts": f"{owner}{hosts}/{database}?target_session_attrs=read-write",
         }
 
     async def leader(self) -> Node:

@@ -23,7 +23,7 @@ TOKEN = """
     SELECT sha256(token_digest), id FROM sessions WHERE id = %(session)s
 """
 
-# As after a month in which nobody signed in.
+# As after a month without sign-ins.
 REVOKED_SESSION = """
     INSERT INTO sessions (
         id, user_id, token_digest, created_at, expires_at, is_valid, revoked_at

@@ -31,7 +31,7 @@ def primary_position(within: timedelta) -> TextClause:
 
 
 class PrimaryPosition(NamedTuple):
-    """What a primary had committed, as texts of PostgreSQL."""
+    """The commits of a primary up to a moment, as texts of PostgreSQL."""
 
     lsn: str | None
     """The end of the WAL, or None if the server is a standby itself."""

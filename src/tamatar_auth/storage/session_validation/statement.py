@@ -131,7 +131,7 @@ sessions_at_time: CompoundSelect[Any] = visitors.replacement_traverse(  # type: 
 
 
 def with_proof(found: CompoundSelect[Any], within: timedelta) -> CompoundSelect[Any]:
-    """Add a row without a digest; its value at `IS_CONFIRMED` tells about the primary."""
+    """Add a row without a digest. At `IS_CONFIRMED` it has whether the primary is confirmed."""
     no_session = [null() for _ in (*COLUMNS, refusal)]
     confirmed = literal_column(is_confirmed(within), Boolean)
     proof: Any = select(*no_session, confirmed, null())
