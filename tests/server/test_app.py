@@ -204,11 +204,11 @@ class TestDatabase:
             def end(connection, _record):
                 connection.driver_connection.pgconn.finish()
 
-            event.listen(service.database.engine.sync_engine, "connect", end)
-            event.listen(
-                service.components.database_monitor._own.engine.sync_engine, "connect", end
-            )
-            await service.components.database_monitor._own.close()
+            # A check that found its own connection slow has opened one in the pool of the calls.
+            monitor = service.components.database_monitor
+            for engine in (service.database.engine, monitor._own.engine):
+                event.listen(engine.sync_engine, "connect", end)
+                await engine.dispose()
             call = UserServiceStub(channel).GetUserStats(pb.GetUserStatsRequest())
             said = await refused(call)
             await eventually(lambda: is_not_serving(channel))
