@@ -134,6 +134,18 @@ class TestCallsWithoutRequests:
 
         assert INVALID in (await frame_of(connection, HEADERS, stream=1)).payload
 
+    async def test_call_that_ends_at_its_deadline_is_answered_once(
+        self, connection, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(request_receipt, "CANCELLATION_WAIT", 3.0)
+        await agree(connection)
+        begun = headers(1, VALIDATE)[9:]
+        await connection.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, begun))
+        assert BUSY in (await frame_of(connection, HEADERS, stream=1)).payload
+        await asyncio.sleep(request_receipt.CANCELLATION_WAIT)
+
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
     async def test_connection_with_many_overdue_calls_is_closed(self, service, connection):
         await agree(connection)
         many = range(1, 2 * request_receipt.MAX_STRIKES, 2)

@@ -63,7 +63,8 @@ class RequestReceiptInterceptor(HandlerInterceptor):
         self._strikes: Counter[str] = Counter()
         """The strikes of each connection since its last request."""
         self._timer: asyncio.TimerHandle | None = None
-        self._endings: set[asyncio.Task[None]] = set()
+        self._endings: dict[Context, asyncio.Future[Any]] = {}
+        """The answers to overdue calls."""
 
     def wrap_handler(self, handler: Handler, method: Method) -> Handler:
         """Return a handler that gRPC calls before it has a request."""
@@ -93,9 +94,13 @@ class RequestReceiptInterceptor(HandlerInterceptor):
                 request = await context.read()
                 if request is grpc.aio.EOF:
                     await asyncio.sleep(CANCELLATION_WAIT)
-                    raise MalformedRequest
             finally:
                 waiting.pop(context, None)
+                ending = self._endings.pop(context, None)
+            if ending is not None:  # a call is answered once: this raises `AbortError`
+                await ending
+            if request is grpc.aio.EOF:
+                raise MalformedRequest
             if self._strikes:
                 self._strikes.pop(peer_name(context), None)
             return await behaviour(request, context)
@@ -133,7 +138,5 @@ class RequestReceiptInterceptor(HandlerInterceptor):
     def _end(self, context: Context) -> None:
         """Answer a call, whose read then raises `AbortError`."""
         answer = context.abort_with_status(rpc_status.to_status(status(ServerBusy())))
-        ending = asyncio.ensure_future(answer)
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
+        self._endings[context] = ending = asyncio.ensure_future(answer)
         ending.add_done_callback(retrieve_exception)
