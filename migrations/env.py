@@ -15,6 +15,7 @@ from tamatar_auth.migrator.migrations import COMPARISON
 from tamatar_auth.migrator.revisions import next_revision
 from tamatar_auth.migrator.steps import Progress, Steps
 from tamatar_auth.migrator.version_table import move_statement
+from tamatar_auth.storage import factor_tables  # noqa: F401 - tables of the same metadata
 from tamatar_auth.storage.driver.connect import libpq_url
 from tamatar_auth.storage.tables import VERSION_TABLE, metadata
 

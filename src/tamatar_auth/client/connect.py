@@ -5,6 +5,7 @@ from typing import Self, Unpack
 import grpc
 
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
+from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.channel import AuthChannel
@@ -17,6 +18,7 @@ class AuthClient:
     users: UserServiceStub
     sessions: SessionServiceStub
     diagnostics: DiagnosticsServiceStub
+    factors: FactorServiceStub
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
@@ -24,6 +26,7 @@ class AuthClient:
         self.users = UserServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.diagnostics = DiagnosticsServiceStub(channel)
+        self.factors = FactorServiceStub(channel)
 
     def close(self) -> None:
         """Close the connections and cancel calls in flight."""

@@ -16,7 +16,11 @@
     │   errors/sessions.py
     ├── SessionUnknown, SessionExpired, SessionIdle,
     │   SessionRevoked, SessionReused, UserInactive,
-    │   SessionNotFound                                       sessions
+    │   SessionNotFound, StepUpRequired                       sessions
+    │
+    │   errors/factors.py
+    ├── FactorNotFound, InvalidProof, FactorsNotConfigured,
+    │   TooManyFactors, PasskeyTaken                          second factors
     │
     │   errors/storage.py
     └── TransactionConflict, ConstraintViolated (StoredAlready),

@@ -1,5 +1,7 @@
 """The failures about sessions."""
 
+from collections.abc import Mapping
+
 from tamatar_auth.errors import Failure
 
 
@@ -62,3 +64,15 @@ class SessionNotFound(Failure):
     code = "NOT_FOUND"
     reason = "SESSION_NOT_FOUND"
     message = "There is no such session."
+
+
+class StepUpRequired(Failure):
+    """The session is good, but not authenticated as strongly or recently as was asked for."""
+
+    code = "UNAUTHENTICATED"
+    reason = "STEP_UP_REQUIRED"
+    message = "The session needs a stronger or more recent authentication."
+
+    def __init__(self, missing: Mapping[str, str]) -> None:
+        super().__init__()
+        self.metadata = missing

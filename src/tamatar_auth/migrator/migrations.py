@@ -20,6 +20,7 @@ from tamatar_auth.migrator.connection import MigrationError, engine
 from tamatar_auth.migrator.revisions import head_revision, migrations_folder
 from tamatar_auth.migrator.steps import Progress, revision_title
 from tamatar_auth.migrator.version_table import find_version_table, missing_tables
+from tamatar_auth.storage import factor_tables  # noqa: F401 - tables of the same metadata
 from tamatar_auth.storage.tables import VERSION_TABLE, metadata
 
 __all__ = ["MigrationError", "MigrationStatus", "Migrations", "head_revision"]

@@ -52,6 +52,10 @@ ACCESS_RULES: AccessRules = MappingProxyType(
         },
         "tamatar.auth.v1.SessionService": {
             "CreateSession": ACCOUNTS,
+            "BeginPasskeySignIn": ACCOUNTS,
+            "CompleteSignIn": ACCOUNTS,
+            "BeginStepUp": ACCOUNTS,
+            "CompleteStepUp": ACCOUNTS,
             "ValidateSession": VALIDATOR,
             "BatchValidateSessions": VALIDATOR,
             "RefreshSession": ACCOUNTS,
@@ -60,6 +64,16 @@ ACCESS_RULES: AccessRules = MappingProxyType(
             "RevokeSession": ACCOUNTS,
             "RevokeUserSessions": ACCOUNTS,
             "WatchSessions": VALIDATOR,
+        },
+        "tamatar.auth.v1.FactorService": {
+            "CreateTotpFactor": ACCOUNTS,
+            "ConfirmTotpFactor": ACCOUNTS,
+            "CreateRecoveryCodes": ACCOUNTS,
+            "BeginPasskeyRegistration": ACCOUNTS,
+            "FinishPasskeyRegistration": ACCOUNTS,
+            "ListFactors": ACCOUNTS,
+            "UpdateFactor": ACCOUNTS,
+            "DeleteFactor": ACCOUNTS,
         },
         "tamatar.auth.v1.DiagnosticsService": {
             "GetCaller": READER,

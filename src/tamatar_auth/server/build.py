@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import add_DiagnosticsServiceServicer_to_server
+from tamatar.auth.v1.factor_service_pb2_grpc import add_FactorServiceServicer_to_server
 from tamatar.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from tamatar.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from tamatar_auth.config.addresses import ListenAddress
@@ -41,6 +42,7 @@ from tamatar_auth.server.ports import (
     unusable_address,
 )
 from tamatar_auth.servicers.diagnostics import DiagnosticsServicer
+from tamatar_auth.servicers.factors import FactorServicer
 from tamatar_auth.servicers.field_rules import FieldRules
 from tamatar_auth.servicers.page_tokens import PageTokens
 from tamatar_auth.servicers.reflection import add_reflection
@@ -186,6 +188,7 @@ def _add_servicers(settings: Settings, components: Components, methods: Any) -> 
     )
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
+    add_FactorServiceServicer_to_server(FactorServicer(database), methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
 
 

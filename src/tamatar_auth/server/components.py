@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar.auth.v1 import (
+    diagnostics_service_pb2,
+    factor_service_pb2,
+    session_service_pb2,
+    user_service_pb2,
+)
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.interceptors.in_flight import InFlightInterceptor
 from tamatar_auth.migrator.revisions import head_revision
@@ -34,7 +39,12 @@ from tamatar_auth.storage.session_validation.validator import (
 
 SERVICES = tuple(
     service.full_name
-    for file in (user_service_pb2, session_service_pb2, diagnostics_service_pb2)
+    for file in (
+        user_service_pb2,
+        session_service_pb2,
+        factor_service_pb2,
+        diagnostics_service_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 """The full names of the gRPC services that a server answers."""

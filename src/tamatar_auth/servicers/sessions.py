@@ -30,6 +30,8 @@ from tamatar_auth.servicers.messages import (
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
+from tamatar_auth.servicers.sign_in import SignInMethods
+from tamatar_auth.servicers.step_up import StepUpMethods
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
@@ -44,7 +46,7 @@ KEEPALIVE_INTERVAL = 5.0
 """Seconds after which a stream without ended sessions sends an empty message."""
 
 
-class SessionServicer(SessionServiceServicer):
+class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
     """The servicer of SessionService."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - six parts of the server

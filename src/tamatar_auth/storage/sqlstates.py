@@ -8,6 +8,7 @@ import psycopg
 from sqlalchemy import exc
 
 from tamatar_auth.errors import Failure
+from tamatar_auth.errors.factors import FactorNotFound, PasskeyTaken
 from tamatar_auth.errors.storage import (
     ConstraintViolated,
     StorageTimedOut,
@@ -26,6 +27,13 @@ CONSTRAINTS: dict[str, type[Failure]] = {
     "fk_user_profiles_user_id_users": UserNotFound,
     "fk_user_tokens_user_id_users": UserNotFound,
     "fk_password_attempts_user_id_users": InvalidCredentials,
+    "fk_factors_user_id_users": UserNotFound,
+    "fk_challenges_user_id_users": UserNotFound,
+    "fk_recovery_codes_factor_id_factors": FactorNotFound,
+    "uq_factors_credential_id": PasskeyTaken,
+    # Two calls at the same time: the second one replaces the row of the first.
+    "uq_factors_recovery_codes": TransactionConflict,
+    "uq_factors_unconfirmed": TransactionConflict,
 }
 
 SQLSTATES: dict[str, type[Failure]] = {

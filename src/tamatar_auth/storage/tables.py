@@ -124,6 +124,10 @@ class SessionColumns(TypedColumns):
     rotated_at: Named[datetime | None] = Column(_MOMENT)
     user_agent: Named[str | None] = Column(String(512))
     ip_address: Named[str | None] = Column(INET)
+    # Set by a step-up. Before one, the user was authenticated when the session was created.
+    authenticated_at: Named[datetime | None] = Column(_MOMENT)
+    # Words of RFC 8176, separated by spaces. `mfa` among them means AAL2.
+    authentication_methods: Named[str] = Column(String(50), server_default="pwd")
 
 
 sessions = Table(

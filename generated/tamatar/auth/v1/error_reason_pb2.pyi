@@ -100,6 +100,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: the session was refreshed with a token that had been
     replaced. The token may be stolen, so the session was revoked.
     """
+    STEP_UP_REQUIRED: _ErrorReason.ValueType  # 37
+    """UNAUTHENTICATED: the session is good, but the call asks for a stronger or a
+    more recent authentication. BeginStepUp and CompleteStepUp give it.
+    `metadata["assurance_level"]` and `metadata["max_authentication_age"]`, in
+    seconds, name what is asked for and was not reached.
+    """
     TRANSACTION_CONFLICT: _ErrorReason.ValueType  # 40
     """ABORTED: the transaction conflicted with others several times.
     `google.rpc.RetryInfo` says when to try again.
@@ -142,6 +148,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a defect of the service. Its log has the exception, by the id in
     `metadata["error_id"]`.
     """
+    FACTOR_NOT_FOUND: _ErrorReason.ValueType  # 60
+    """NOT_FOUND: there is no such factor."""
+    INVALID_PROOF: _ErrorReason.ValueType  # 61
+    """UNAUTHENTICATED: the code, the recovery code, the password or the answer of
+    the browser is wrong, was used or has expired, or its challenge is unknown,
+    was used, has expired or had five wrong answers. The response is the same in
+    all these cases.
+    """
+    FACTORS_NOT_CONFIGURED: _ErrorReason.ValueType  # 62
+    """FAILED_PRECONDITION: the server lacks a setting for this kind of factor.
+    `metadata["settings"]` names what is missing, separated by commas.
+    """
+    TOO_MANY_FACTORS: _ErrorReason.ValueType  # 63
+    """FAILED_PRECONDITION: the user has 20 factors, the most that are allowed."""
+    PASSKEY_TAKEN: _ErrorReason.ValueType  # 64
+    """ALREADY_EXISTS: the passkey is registered already."""
     CALLER_UNKNOWN: _ErrorReason.ValueType  # 50
     """UNAUTHENTICATED: the calling service is not known. Its bearer token or its
     certificate is missing, unknown or expired. The response is the same in all
@@ -236,6 +258,12 @@ SESSION_REUSED: ErrorReason.ValueType  # 36
 """UNAUTHENTICATED: the session was refreshed with a token that had been
 replaced. The token may be stolen, so the session was revoked.
 """
+STEP_UP_REQUIRED: ErrorReason.ValueType  # 37
+"""UNAUTHENTICATED: the session is good, but the call asks for a stronger or a
+more recent authentication. BeginStepUp and CompleteStepUp give it.
+`metadata["assurance_level"]` and `metadata["max_authentication_age"]`, in
+seconds, name what is asked for and was not reached.
+"""
 TRANSACTION_CONFLICT: ErrorReason.ValueType  # 40
 """ABORTED: the transaction conflicted with others several times.
 `google.rpc.RetryInfo` says when to try again.
@@ -278,6 +306,22 @@ INTERNAL_FAULT: ErrorReason.ValueType  # 46
 """INTERNAL: a defect of the service. Its log has the exception, by the id in
 `metadata["error_id"]`.
 """
+FACTOR_NOT_FOUND: ErrorReason.ValueType  # 60
+"""NOT_FOUND: there is no such factor."""
+INVALID_PROOF: ErrorReason.ValueType  # 61
+"""UNAUTHENTICATED: the code, the recovery code, the password or the answer of
+the browser is wrong, was used or has expired, or its challenge is unknown,
+was used, has expired or had five wrong answers. The response is the same in
+all these cases.
+"""
+FACTORS_NOT_CONFIGURED: ErrorReason.ValueType  # 62
+"""FAILED_PRECONDITION: the server lacks a setting for this kind of factor.
+`metadata["settings"]` names what is missing, separated by commas.
+"""
+TOO_MANY_FACTORS: ErrorReason.ValueType  # 63
+"""FAILED_PRECONDITION: the user has 20 factors, the most that are allowed."""
+PASSKEY_TAKEN: ErrorReason.ValueType  # 64
+"""ALREADY_EXISTS: the passkey is registered already."""
 CALLER_UNKNOWN: ErrorReason.ValueType  # 50
 """UNAUTHENTICATED: the calling service is not known. Its bearer token or its
 certificate is missing, unknown or expired. The response is the same in all

@@ -27,7 +27,7 @@ from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtamatar/auth/v1/session.proto\x12\x0ftamatar.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x02\n\x07Session\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\x12last_activity_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x06\x63lient\x18\x07 \x01(\x0b\x32\x1e.tamatar.auth.v1.SessionClientB\x04\xe2\x41\x01\x05\"i\n\rSessionClient\x12\'\n\nuser_agent\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x04\x32\t^\\P{Cc}*$\x12/\n\nip_address\x18\x02 \x01(\tB\x1b\xe2\x8c\xcf\xd7\x08\x02\x08\x04\xbaH\x10r\x0b\x32\x07^[^%]*$p\x01\xd8\x01\x01\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtamatar/auth/v1/session.proto\x12\x0ftamatar.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n\x07Session\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\x12last_activity_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x06\x63lient\x18\x07 \x01(\x0b\x32\x1e.tamatar.auth.v1.SessionClientB\x04\xe2\x41\x01\x05\x12>\n\x0f\x61ssurance_level\x18\x08 \x01(\x0e\x32\x1f.tamatar.auth.v1.AssuranceLevelB\x04\xe2\x41\x01\x03\x12;\n\x11\x61uthenticate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16\x61uthentication_methods\x18\n \x03(\tB\x04\xe2\x41\x01\x03\"i\n\rSessionClient\x12\'\n\nuser_agent\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x04\x32\t^\\P{Cc}*$\x12/\n\nip_address\x18\x02 \x01(\tB\x1b\xe2\x8c\xcf\xd7\x08\x02\x08\x04\xbaH\x10r\x0b\x32\x07^[^%]*$p\x01\xd8\x01\x01*e\n\x0e\x41ssuranceLevel\x12\x1f\n\x1b\x41SSURANCE_LEVEL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41SSURANCE_LEVEL_AAL1\x10\x01\x12\x18\n\x14\x41SSURANCE_LEVEL_AAL2\x10\x02\x42\x65\n\x13\x64\x65v.tamatar.auth.v1P\x01Z:github.com/tamatar/tamatar-auth/gen/tamatar/auth/v1;authv1\xaa\x02\x0fTamatar.Auth.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,12 +49,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
   _globals['_SESSION'].fields_by_name['client']._loaded_options = None
   _globals['_SESSION'].fields_by_name['client']._serialized_options = b'\342A\001\005'
+  _globals['_SESSION'].fields_by_name['assurance_level']._loaded_options = None
+  _globals['_SESSION'].fields_by_name['assurance_level']._serialized_options = b'\342A\001\003'
+  _globals['_SESSION'].fields_by_name['authenticate_time']._loaded_options = None
+  _globals['_SESSION'].fields_by_name['authenticate_time']._serialized_options = b'\342A\001\003'
+  _globals['_SESSION'].fields_by_name['authentication_methods']._loaded_options = None
+  _globals['_SESSION'].fields_by_name['authentication_methods']._serialized_options = b'\342A\001\003'
   _globals['_SESSIONCLIENT'].fields_by_name['user_agent']._loaded_options = None
   _globals['_SESSIONCLIENT'].fields_by_name['user_agent']._serialized_options = b'\272H\020r\016\030\200\0042\t^\\P{Cc}*$'
   _globals['_SESSIONCLIENT'].fields_by_name['ip_address']._loaded_options = None
   _globals['_SESSIONCLIENT'].fields_by_name['ip_address']._serialized_options = b'\342\214\317\327\010\002\010\004\272H\020r\0132\007^[^%]*$p\001\330\001\001'
+  _globals['_ASSURANCELEVEL']._serialized_start=757
+  _globals['_ASSURANCELEVEL']._serialized_end=858
   _globals['_SESSION']._serialized_start=146
-  _globals['_SESSION']._serialized_end=485
-  _globals['_SESSIONCLIENT']._serialized_start=487
-  _globals['_SESSIONCLIENT']._serialized_end=592
+  _globals['_SESSION']._serialized_end=648
+  _globals['_SESSIONCLIENT']._serialized_start=650
+  _globals['_SESSIONCLIENT']._serialized_end=755
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AssuranceLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AssuranceLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AssuranceLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASSURANCE_LEVEL_UNSPECIFIED: _AssuranceLevel.ValueType  # 0
+    """In a request: no level is asked for."""
+    ASSURANCE_LEVEL_AAL1: _AssuranceLevel.ValueType  # 1
+    """With one factor."""
+    ASSURANCE_LEVEL_AAL2: _AssuranceLevel.ValueType  # 2
+    """With two: a password and a code or passkey, or a passkey that verified the
+    user by itself.
+    """
+
+class AssuranceLevel(_AssuranceLevel, metaclass=_AssuranceLevelEnumTypeWrapper):
+    """How strongly a user was authenticated, by NIST SP 800-63B."""
+
+ASSURANCE_LEVEL_UNSPECIFIED: AssuranceLevel.ValueType  # 0
+"""In a request: no level is asked for."""
+ASSURANCE_LEVEL_AAL1: AssuranceLevel.ValueType  # 1
+"""With one factor."""
+ASSURANCE_LEVEL_AAL2: AssuranceLevel.ValueType  # 2
+"""With two: a password and a code or passkey, or a passkey that verified the
+user by itself.
+"""
+Global___AssuranceLevel: _TypeAlias = AssuranceLevel  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
@@ -30,10 +61,15 @@ class Session(_message.Message):
     LAST_ACTIVITY_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    ASSURANCE_LEVEL_FIELD_NUMBER: _builtins.int
+    AUTHENTICATE_TIME_FIELD_NUMBER: _builtins.int
+    AUTHENTICATION_METHODS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session's id, a UUID. The id grants no access: only the token does."""
     user_id: _builtins.str
     """The id of the user who signed in."""
+    assurance_level: Global___AssuranceLevel.ValueType
+    """How strongly the user was authenticated."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the user signed in."""
@@ -56,6 +92,18 @@ class Session(_message.Message):
     def client(self) -> Global___SessionClient:
         """The client that the user signed in from."""
 
+    @_builtins.property
+    def authenticate_time(self) -> _timestamp_pb2.Timestamp:
+        """When the user last proved who they are: at the sign-in or a later step-up."""
+
+    @_builtins.property
+    def authentication_methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How the user proved it, in the words of RFC 8176: `pwd` a password, `otp` a
+        code of an app or a recovery code, `hwk` a passkey that stays on its device,
+        `swk` one that may be copied, `user` the presence of the user, `mfa` several
+        factors.
+        """
+
     def __init__(
         self,
         *,
@@ -66,10 +114,13 @@ class Session(_message.Message):
         last_activity_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         client: Global___SessionClient | None = ...,
+        assurance_level: Global___AssuranceLevel.ValueType = ...,
+        authenticate_time: _timestamp_pb2.Timestamp | None = ...,
+        authentication_methods: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "last_activity_time", b"last_activity_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authenticate_time", b"authenticate_time", "client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "last_activity_time", b"last_activity_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "last_activity_time", b"last_activity_time", "revoke_time", b"revoke_time", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_level", b"assurance_level", "authenticate_time", b"authenticate_time", "authentication_methods", b"authentication_methods", "client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "last_activity_time", b"last_activity_time", "revoke_time", b"revoke_time", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

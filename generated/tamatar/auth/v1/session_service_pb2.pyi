@@ -5,9 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tamatar.auth.v1 import error_reason_pb2 as _error_reason_pb2
+from tamatar.auth.v1 import factor_pb2 as _factor_pb2
 from tamatar.auth.v1 import session_pb2 as _session_pb2
 from tamatar.auth.v1 import user_pb2 as _user_pb2
 import builtins as _builtins
@@ -61,6 +64,179 @@ Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 
 @_typing.final
 class CreateSessionResponse(_message.Message):
+    """The session that was started, or the challenge to answer first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    session_token: _builtins.str
+    """The session's token. It is returned only now: the service stores its digest
+    alone.
+    """
+    @_builtins.property
+    def session(self) -> _session_pb2.Session:
+        """The new session."""
+
+    @_builtins.property
+    def user(self) -> _user_pb2.User:
+        """The user who signed in."""
+
+    @_builtins.property
+    def challenge(self) -> Global___Challenge:
+        """Set if the user has a second factor. Then the other fields are not set."""
+
+    def __init__(
+        self,
+        *,
+        session: _session_pb2.Session | None = ...,
+        user: _user_pb2.User | None = ...,
+        session_token: _builtins.str = ...,
+        challenge: Global___Challenge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "session", b"session", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "session", b"session", "session_token", b"session_token", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
+
+@_typing.final
+class Challenge(_message.Message):
+    """Asks for a proof of who the user is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_TOKEN_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    PASSKEY_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    challenge_token: _builtins.str
+    """The token of the challenge."""
+    passkey_options_json: _builtins.str
+    """The options as JSON, for
+    `PublicKeyCredential.parseRequestOptionsFromJSON`. Empty if no passkey
+    answers the challenge.
+    """
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_factor_pb2.FactorKind.ValueType]:
+        """The kinds of factors, one of which answers it."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the challenge expires, after 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        challenge_token: _builtins.str = ...,
+        kinds: _abc.Iterable[_factor_pb2.FactorKind.ValueType] | None = ...,
+        passkey_options_json: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_token", b"challenge_token", "expire_time", b"expire_time", "kinds", b"kinds", "passkey_options_json", b"passkey_options_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Challenge: _TypeAlias = Challenge  # noqa: Y015
+
+@_typing.final
+class BeginPasskeySignInRequest(_message.Message):
+    """The user who signs in with a passkey, if that is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The user's email address, in any case. Without one the browser offers all
+    passkeys that it has for this service.
+    """
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginPasskeySignInRequest: _TypeAlias = BeginPasskeySignInRequest  # noqa: Y015
+
+@_typing.final
+class BeginPasskeySignInResponse(_message.Message):
+    """What the browser needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def challenge(self) -> Global___Challenge:
+        """The challenge. A passkey alone answers it, and must verify the user."""
+
+    def __init__(
+        self,
+        *,
+        challenge: Global___Challenge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginPasskeySignInResponse: _TypeAlias = BeginPasskeySignInResponse  # noqa: Y015
+
+@_typing.final
+class CompleteSignInRequest(_message.Message):
+    """The answer to a challenge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTP_CODE_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODE_FIELD_NUMBER: _builtins.int
+    PASSKEY_CREDENTIAL_JSON_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    challenge_token: _builtins.str
+    """The token of the challenge."""
+    totp_code: _builtins.str
+    """The six digits that the app shows. Spaces are ignored."""
+    recovery_code: _builtins.str
+    """A recovery code, in any case. Spaces and dashes are ignored."""
+    passkey_credential_json: _builtins.str
+    """The credential as JSON: `credential.toJSON()`."""
+    @_builtins.property
+    def client(self) -> _session_pb2.SessionClient:
+        """The client that the user signs in from."""
+
+    def __init__(
+        self,
+        *,
+        challenge_token: _builtins.str = ...,
+        totp_code: _builtins.str = ...,
+        recovery_code: _builtins.str = ...,
+        passkey_credential_json: _builtins.str = ...,
+        client: _session_pb2.SessionClient | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "passkey_credential_json", b"passkey_credential_json", "proof", b"proof", "recovery_code", b"recovery_code", "totp_code", b"totp_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_token", b"challenge_token", "client", b"client", "passkey_credential_json", b"passkey_credential_json", "proof", b"proof", "recovery_code", b"recovery_code", "totp_code", b"totp_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["totp_code", "recovery_code", "passkey_credential_json"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
+
+Global___CompleteSignInRequest: _TypeAlias = CompleteSignInRequest  # noqa: Y015
+
+@_typing.final
+class CompleteSignInResponse(_message.Message):
     """The session that was started."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -93,11 +269,11 @@ class CreateSessionResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
+Global___CompleteSignInResponse: _TypeAlias = CompleteSignInResponse  # noqa: Y015
 
 @_typing.final
-class ValidateSessionRequest(_message.Message):
-    """The session to validate."""
+class BeginStepUpRequest(_message.Message):
+    """The session whose user proves again who they are."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -112,6 +288,144 @@ class ValidateSessionRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["session_token", b"session_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginStepUpRequest: _TypeAlias = BeginStepUpRequest  # noqa: Y015
+
+@_typing.final
+class BeginStepUpResponse(_message.Message):
+    """What may be proved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def challenge(self) -> Global___Challenge:
+        """The challenge. It belongs to the session."""
+
+    def __init__(
+        self,
+        *,
+        challenge: Global___Challenge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginStepUpResponse: _TypeAlias = BeginStepUpResponse  # noqa: Y015
+
+@_typing.final
+class CompleteStepUpRequest(_message.Message):
+    """The answer to the challenge of BeginStepUp."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    CHALLENGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    TOTP_CODE_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODE_FIELD_NUMBER: _builtins.int
+    PASSKEY_CREDENTIAL_JSON_FIELD_NUMBER: _builtins.int
+    session_token: _builtins.str
+    """The session's token."""
+    challenge_token: _builtins.str
+    """The token of the challenge."""
+    password: _builtins.str
+    """The user's password."""
+    totp_code: _builtins.str
+    """The six digits that the app shows. Spaces are ignored."""
+    recovery_code: _builtins.str
+    """A recovery code, in any case. Spaces and dashes are ignored."""
+    passkey_credential_json: _builtins.str
+    """The credential as JSON: `credential.toJSON()`."""
+    def __init__(
+        self,
+        *,
+        session_token: _builtins.str = ...,
+        challenge_token: _builtins.str = ...,
+        password: _builtins.str = ...,
+        totp_code: _builtins.str = ...,
+        recovery_code: _builtins.str = ...,
+        passkey_credential_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["passkey_credential_json", b"passkey_credential_json", "password", b"password", "proof", b"proof", "recovery_code", b"recovery_code", "totp_code", b"totp_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_token", b"challenge_token", "passkey_credential_json", b"passkey_credential_json", "password", b"password", "proof", b"proof", "recovery_code", b"recovery_code", "session_token", b"session_token", "totp_code", b"totp_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["password", "totp_code", "recovery_code", "passkey_credential_json"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
+
+Global___CompleteStepUpRequest: _TypeAlias = CompleteStepUpRequest  # noqa: Y015
+
+@_typing.final
+class CompleteStepUpResponse(_message.Message):
+    """The session, with its new token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    session_token: _builtins.str
+    """The new token. It is returned only now: the service stores its digest
+    alone.
+    """
+    @_builtins.property
+    def session(self) -> _session_pb2.Session:
+        """The session."""
+
+    @_builtins.property
+    def user(self) -> _user_pb2.User:
+        """Its user."""
+
+    def __init__(
+        self,
+        *,
+        session: _session_pb2.Session | None = ...,
+        user: _user_pb2.User | None = ...,
+        session_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "session_token", b"session_token", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteStepUpResponse: _TypeAlias = CompleteStepUpResponse  # noqa: Y015
+
+@_typing.final
+class ValidateSessionRequest(_message.Message):
+    """The session to validate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    MIN_ASSURANCE_LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_AUTHENTICATION_AGE_FIELD_NUMBER: _builtins.int
+    session_token: _builtins.str
+    """The session's token."""
+    min_assurance_level: _session_pb2.AssuranceLevel.ValueType
+    """The level that the session must have."""
+    @_builtins.property
+    def max_authentication_age(self) -> _duration_pb2.Duration:
+        """The longest time since the user last proved who they are, 1 second to 30
+        days. Not set means any time.
+        """
+
+    def __init__(
+        self,
+        *,
+        session_token: _builtins.str = ...,
+        min_assurance_level: _session_pb2.AssuranceLevel.ValueType = ...,
+        max_authentication_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_authentication_age", b"max_authentication_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_authentication_age", b"max_authentication_age", "min_assurance_level", b"min_assurance_level", "session_token", b"session_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,20 +468,32 @@ class BatchValidateSessionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_TOKENS_FIELD_NUMBER: _builtins.int
+    MIN_ASSURANCE_LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_AUTHENTICATION_AGE_FIELD_NUMBER: _builtins.int
+    min_assurance_level: _session_pb2.AssuranceLevel.ValueType
+    """The level that each session must have."""
     @_builtins.property
     def session_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tokens of the sessions, 1 to 1000. The answer for a thousand tokens can
         be larger than 4 MiB, the default limit of gRPC clients.
         """
 
+    @_builtins.property
+    def max_authentication_age(self) -> _duration_pb2.Duration:
+        """The longest time since the user last proved who they are, 1 second to 30
+        days. Not set means any time.
+        """
+
     def __init__(
         self,
         *,
         session_tokens: _abc.Iterable[_builtins.str] | None = ...,
+        min_assurance_level: _session_pb2.AssuranceLevel.ValueType = ...,
+        max_authentication_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_authentication_age", b"max_authentication_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_tokens", b"session_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_authentication_age", b"max_authentication_age", "min_assurance_level", b"min_assurance_level", "session_tokens", b"session_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,26 @@ class SessionServiceStub(object):
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CreateSessionRequest.SerializeToString,
                 response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CreateSessionResponse.FromString,
                 _registered_method=True)
+        self.BeginPasskeySignIn = channel.unary_unary(
+                '/tamatar.auth.v1.SessionService/BeginPasskeySignIn',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginPasskeySignInRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginPasskeySignInResponse.FromString,
+                _registered_method=True)
+        self.CompleteSignIn = channel.unary_unary(
+                '/tamatar.auth.v1.SessionService/CompleteSignIn',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteSignInRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteSignInResponse.FromString,
+                _registered_method=True)
+        self.BeginStepUp = channel.unary_unary(
+                '/tamatar.auth.v1.SessionService/BeginStepUp',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginStepUpRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginStepUpResponse.FromString,
+                _registered_method=True)
+        self.CompleteStepUp = channel.unary_unary(
+                '/tamatar.auth.v1.SessionService/CompleteStepUp',
+                request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteStepUpRequest.SerializeToString,
+                response_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteStepUpResponse.FromString,
+                _registered_method=True)
         self.ValidateSession = channel.unary_unary(
                 '/tamatar.auth.v1.SessionService/ValidateSession',
                 request_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.SerializeToString,
@@ -90,10 +110,57 @@ class SessionServiceServicer(object):
         """Signs a user in: checks the password and starts a session. If the user
         would have more than 100 sessions, the oldest one is revoked.
 
+        The right password of a user with a second factor starts no session: the
+        response has a `challenge` and nothing else. CompleteSignIn answers it.
+
         Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
         with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
         passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
         RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginPasskeySignIn(self, request, context):
+        """Returns what a browser needs to sign in with a passkey and no password. The
+        response looks alike for all addresses, whether a user has one or not.
+
+        Fails with FAILED_PRECONDITION `FACTORS_NOT_CONFIGURED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteSignIn(self, request, context):
+        """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
+        session as CreateSession does. After five wrong answers the challenge is
+        void. A wrong answer counts as a wrong password of the user does; a right
+        one does not end that count.
+
+        Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
+        FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginStepUp(self, request, context):
+        """Begins to prove again who the user of a session is.
+
+        Fails as ValidateSession does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteStepUp(self, request, context):
+        """Proves again who the user of a session is: renews `authenticate_time`,
+        raises `assurance_level` if the proof is another factor, and replaces the
+        token. The old token no longer works.
+
+        Fails as ValidateSession and CompleteSignIn do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +173,8 @@ class SessionServiceServicer(object):
         Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
         `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
         no longer works is unknown here and revokes nothing: only RefreshSession
-        detects reuse.
+        detects reuse. A valid session that does not reach what the request asks
+        for is refused with UNAUTHENTICATED `STEP_UP_REQUIRED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,6 +270,26 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CreateSessionRequest.FromString,
                     response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CreateSessionResponse.SerializeToString,
             ),
+            'BeginPasskeySignIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginPasskeySignIn,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginPasskeySignInRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginPasskeySignInResponse.SerializeToString,
+            ),
+            'CompleteSignIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteSignIn,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteSignInRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteSignInResponse.SerializeToString,
+            ),
+            'BeginStepUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginStepUp,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginStepUpRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginStepUpResponse.SerializeToString,
+            ),
+            'CompleteStepUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteStepUp,
+                    request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteStepUpRequest.FromString,
+                    response_serializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteStepUpResponse.SerializeToString,
+            ),
             'ValidateSession': grpc.unary_unary_rpc_method_handler(
                     servicer.ValidateSession,
                     request_deserializer=tamatar_dot_auth_dot_v1_dot_session__service__pb2.ValidateSessionRequest.FromString,
@@ -271,6 +359,114 @@ class SessionService(object):
             '/tamatar.auth.v1.SessionService/CreateSession',
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.CreateSessionRequest.SerializeToString,
             tamatar_dot_auth_dot_v1_dot_session__service__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginPasskeySignIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/BeginPasskeySignIn',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginPasskeySignInRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginPasskeySignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteSignIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/CompleteSignIn',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteSignInRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteSignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginStepUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/BeginStepUp',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginStepUpRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.BeginStepUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteStepUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tamatar.auth.v1.SessionService/CompleteStepUp',
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteStepUpRequest.SerializeToString,
+            tamatar_dot_auth_dot_v1_dot_session__service__pb2.CompleteStepUpResponse.FromString,
             options,
             channel_credentials,
             insecure,

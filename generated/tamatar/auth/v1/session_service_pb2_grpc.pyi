@@ -37,10 +37,41 @@ class SessionServiceStub:
     """Signs a user in: checks the password and starts a session. If the user
     would have more than 100 sessions, the oldest one is revoked.
 
+    The right password of a user with a second factor starts no session: the
+    response has a `challenge` and nothing else. CompleteSignIn answers it.
+
     Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
     with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
     passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
     RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
+    """
+    BeginPasskeySignIn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BeginPasskeySignInRequest, _session_service_pb2.BeginPasskeySignInResponse]
+    """Returns what a browser needs to sign in with a passkey and no password. The
+    response looks alike for all addresses, whether a user has one or not.
+
+    Fails with FAILED_PRECONDITION `FACTORS_NOT_CONFIGURED`.
+    """
+    CompleteSignIn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CompleteSignInRequest, _session_service_pb2.CompleteSignInResponse]
+    """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
+    session as CreateSession does. After five wrong answers the challenge is
+    void. A wrong answer counts as a wrong password of the user does; a right
+    one does not end that count.
+
+    Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
+    FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+    """
+    BeginStepUp: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BeginStepUpRequest, _session_service_pb2.BeginStepUpResponse]
+    """Begins to prove again who the user of a session is.
+
+    Fails as ValidateSession does.
+    """
+    CompleteStepUp: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CompleteStepUpRequest, _session_service_pb2.CompleteStepUpResponse]
+    """Proves again who the user of a session is: renews `authenticate_time`,
+    raises `assurance_level` if the proof is another factor, and replaces the
+    token. The old token no longer works.
+
+    Fails as ValidateSession and CompleteSignIn do.
     """
     ValidateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]
     """Returns the session and the user of a token, if the session is valid at
@@ -49,7 +80,8 @@ class SessionServiceStub:
     Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
     `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
     no longer works is unknown here and revokes nothing: only RefreshSession
-    detects reuse.
+    detects reuse. A valid session that does not reach what the request asks
+    for is refused with UNAUTHENTICATED `STEP_UP_REQUIRED`.
     """
     BatchValidateSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]
     """Validates many sessions at once. A session that is not valid is a result,
@@ -115,10 +147,41 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Signs a user in: checks the password and starts a session. If the user
     would have more than 100 sessions, the oldest one is revoked.
 
+    The right password of a user with a second factor starts no session: the
+    response has a `challenge` and nothing else. CompleteSignIn answers it.
+
     Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
     with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
     passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
     RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
+    """
+    BeginPasskeySignIn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BeginPasskeySignInRequest, _session_service_pb2.BeginPasskeySignInResponse]  # type: ignore[assignment]
+    """Returns what a browser needs to sign in with a passkey and no password. The
+    response looks alike for all addresses, whether a user has one or not.
+
+    Fails with FAILED_PRECONDITION `FACTORS_NOT_CONFIGURED`.
+    """
+    CompleteSignIn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CompleteSignInRequest, _session_service_pb2.CompleteSignInResponse]  # type: ignore[assignment]
+    """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
+    session as CreateSession does. After five wrong answers the challenge is
+    void. A wrong answer counts as a wrong password of the user does; a right
+    one does not end that count.
+
+    Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
+    FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+    """
+    BeginStepUp: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BeginStepUpRequest, _session_service_pb2.BeginStepUpResponse]  # type: ignore[assignment]
+    """Begins to prove again who the user of a session is.
+
+    Fails as ValidateSession does.
+    """
+    CompleteStepUp: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CompleteStepUpRequest, _session_service_pb2.CompleteStepUpResponse]  # type: ignore[assignment]
+    """Proves again who the user of a session is: renews `authenticate_time`,
+    raises `assurance_level` if the proof is another factor, and replaces the
+    token. The old token no longer works.
+
+    Fails as ValidateSession and CompleteSignIn do.
     """
     ValidateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ValidateSessionRequest, _session_service_pb2.ValidateSessionResponse]  # type: ignore[assignment]
     """Returns the session and the user of a token, if the session is valid at
@@ -127,7 +190,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
     `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
     no longer works is unknown here and revokes nothing: only RefreshSession
-    detects reuse.
+    detects reuse. A valid session that does not reach what the request asks
+    for is refused with UNAUTHENTICATED `STEP_UP_REQUIRED`.
     """
     BatchValidateSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BatchValidateSessionsRequest, _session_service_pb2.BatchValidateSessionsResponse]  # type: ignore[assignment]
     """Validates many sessions at once. A session that is not valid is a result,
@@ -196,10 +260,65 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Signs a user in: checks the password and starts a session. If the user
         would have more than 100 sessions, the oldest one is revoked.
 
+        The right password of a user with a second factor starts no session: the
+        response has a `challenge` and nothing else. CompleteSignIn answers it.
+
         Fails with UNAUTHENTICATED `INVALID_CREDENTIALS`; after the right password
         with FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`; after too many wrong
         passwords with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`; and with
         RESOURCE_EXHAUSTED `SERVER_BUSY`, which does not count as an attempt.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginPasskeySignIn(
+        self,
+        request: _session_service_pb2.BeginPasskeySignInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.BeginPasskeySignInResponse, _abc.Awaitable[_session_service_pb2.BeginPasskeySignInResponse]]:
+        """Returns what a browser needs to sign in with a passkey and no password. The
+        response looks alike for all addresses, whether a user has one or not.
+
+        Fails with FAILED_PRECONDITION `FACTORS_NOT_CONFIGURED`.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteSignIn(
+        self,
+        request: _session_service_pb2.CompleteSignInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CompleteSignInResponse, _abc.Awaitable[_session_service_pb2.CompleteSignInResponse]]:
+        """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
+        session as CreateSession does. After five wrong answers the challenge is
+        void. A wrong answer counts as a wrong password of the user does; a right
+        one does not end that count.
+
+        Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
+        FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginStepUp(
+        self,
+        request: _session_service_pb2.BeginStepUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.BeginStepUpResponse, _abc.Awaitable[_session_service_pb2.BeginStepUpResponse]]:
+        """Begins to prove again who the user of a session is.
+
+        Fails as ValidateSession does.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteStepUp(
+        self,
+        request: _session_service_pb2.CompleteStepUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CompleteStepUpResponse, _abc.Awaitable[_session_service_pb2.CompleteStepUpResponse]]:
+        """Proves again who the user of a session is: renews `authenticate_time`,
+        raises `assurance_level` if the proof is another factor, and replaces the
+        token. The old token no longer works.
+
+        Fails as ValidateSession and CompleteSignIn do.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +333,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with UNAUTHENTICATED `SESSION_UNKNOWN`, `SESSION_EXPIRED`,
         `SESSION_IDLE`, `SESSION_REVOKED` or `USER_INACTIVE`. A replaced token that
         no longer works is unknown here and revokes nothing: only RefreshSession
-        detects reuse.
+        detects reuse. A valid session that does not reach what the request asks
+        for is refused with UNAUTHENTICATED `STEP_UP_REQUIRED`.
         """
 
     @_abc_1.abstractmethod

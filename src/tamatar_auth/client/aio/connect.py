@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import grpc
 
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
+from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client.aio.channel import AuthChannel
@@ -12,6 +13,7 @@ from tamatar_auth.client.target import ConnectOptions, bearer_metadata, resolve_
 
 if TYPE_CHECKING:  # the classes exist only in the type stubs
     from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceAsyncStub
+    from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceAsyncStub
     from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceAsyncStub
     from tamatar.auth.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
@@ -25,6 +27,7 @@ class AuthClient:
     users: "UserServiceAsyncStub"
     sessions: "SessionServiceAsyncStub"
     diagnostics: "DiagnosticsServiceAsyncStub"
+    factors: "FactorServiceAsyncStub"
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -32,6 +35,7 @@ class AuthClient:
         self.users = UserServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.diagnostics = DiagnosticsServiceStub(channel)
+        self.factors = FactorServiceStub(channel)
 
     async def close(self) -> None:
         """Close the connections of the running event loop, and cancel calls in flight."""
