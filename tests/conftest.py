@@ -28,6 +28,7 @@ from tamatar_auth.storage.session_validation.batch_loader import BatchLoader
 from tamatar_auth.storage.tables import metadata
 from tests.support.calls import NEW_PASSWORD, PASSWORD
 from tests.support.canaries import (
+    FACTOR_KEYS,
     PAGE_TOKEN_KEY,
     PASSWORD_KEYS,
     SECRETS_OF_SETTINGS,
@@ -176,6 +177,7 @@ def settings(database_url):
         hash_queue=250,  # only tests about refusals reach it
         page_token_key=PAGE_TOKEN_KEY,
         password_keys=PASSWORD_KEYS,
+        factor_keys=FACTOR_KEYS,
         listen="127.0.0.1:0",
         drain_delay=0,
         sweep_interval=0,

@@ -131,7 +131,7 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, **given))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings passwords grpcio callers certificate database clock standbys tables"
+            "settings passwords factors grpcio callers certificate database clock standbys tables"
             " partitions port"
         )
         assert all(ok for ok, _, _ in found)
@@ -150,7 +150,7 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, TAMATAR_LISTEN="127.0.0.1:0"))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings passwords grpcio callers certificate database port"
+            "settings passwords factors grpcio callers certificate database port"
         )
 
     @pytest.mark.parametrize(
@@ -173,6 +173,7 @@ class TestDoctor:
                 "passwords",
                 "TAMATAR_PASSWORD_KEYS_FILE: cannot be read",
             ),
+            ({"TAMATAR_FACTOR_KEYS": "2026:c2hvcnQ="}, "factors", "TAMATAR_FACTOR_KEYS: key 1 "),
             ({"TAMATAR_DATABASE_URL": UNREACHABLE}, "database", "Check TAMATAR_DATABASE_URL"),
             (
                 {"TAMATAR_DATABASE_URL": UNREADABLE},
@@ -207,8 +208,10 @@ class TestDoctor:
             " set TAMATAR_CALLERS_FILE",
             "certificate": "none configured: calls are not encrypted;"
             " set TAMATAR_TLS_CERTIFICATE_FILE and TAMATAR_TLS_KEY_FILE, or use a unix socket",
+            "factors": "no keys: users cannot add apps, recovery codes or passkeys;"
+            " set TAMATAR_FACTOR_KEYS",
         }
-        assert set(warnings(on_socket)) == {"callers"}
+        assert set(warnings(on_socket)) == {"callers", "factors"}
 
     def test_doctor_reports_outdated_tables(self, tmp_path, empty_database):
         given = {"TAMATAR_DATABASE_URL": empty_database, "TAMATAR_LISTEN": "127.0.0.1:0"}

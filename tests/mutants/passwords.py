@@ -237,7 +237,7 @@ MUTANTS = (
     ),
     mutant(
         "new_hash_uses_the_oldest_key",
-        "security/passwords/peppers.py",
+        "security/key_ring.py",
         "next(reversed(self))",
         "next(iter(self))",
         f"{_TEST_HASHER}::TestPeppers",

@@ -112,6 +112,13 @@ MUTANTS = (
         "cli/test_app.py::TestDoctor::test_doctor_reports_problem_with_remedy",
     ),
     mutant(
+        "doctor_accepts_any_factor_keys",
+        "cli/local/doctor.py",
+        'return Finding("factors", ok=False',
+        'return Finding("factors", ok=True',
+        "cli/test_app.py::TestDoctor::test_doctor_reports_problem_with_remedy",
+    ),
+    mutant(
         "address_is_called_with_token_of_context",
         "cli/remote/service_selection.py",
         'if address is not None and "context" not in level:',

@@ -32,8 +32,18 @@ PAGE_TOKEN_KEY = "canary: the key that signs the page tokens"
 PASSWORD_KEY = "canary: the key of all the passwords"
 ENCODED_PASSWORD_KEY = base64.b64encode(PASSWORD_KEY.encode()).decode()
 PASSWORD_KEYS = f"canary:{ENCODED_PASSWORD_KEY}"
+FACTOR_KEY = "canary: the key of all second factors"
+ENCODED_FACTOR_KEY = base64.b64encode(FACTOR_KEY.encode()).decode()
+FACTOR_KEYS = f"canary:{ENCODED_FACTOR_KEY}"
 DSN_PASSWORDS = ("hunter2", "Hunter2")
-SECRETS_OF_SETTINGS = (PAGE_TOKEN_KEY, PASSWORD_KEY, ENCODED_PASSWORD_KEY, *DSN_PASSWORDS)
+SECRETS_OF_SETTINGS = (
+    PAGE_TOKEN_KEY,
+    PASSWORD_KEY,
+    ENCODED_PASSWORD_KEY,
+    FACTOR_KEY,
+    ENCODED_FACTOR_KEY,
+    *DSN_PASSWORDS,
+)
 """Secrets in the settings of the tests, which no output may hold."""
 
 _FORMATTER = LogFormatter()

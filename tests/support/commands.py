@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.canaries import PAGE_TOKEN_KEY, PASSWORD_KEYS, SUITE
+from tests.support.canaries import FACTOR_KEYS, PAGE_TOKEN_KEY, PASSWORD_KEYS, SUITE
 from tests.support.databases import REQUIRE_INTEROP, TEMPLATE, Postgres
 from tests.support.waiting import PATIENCE, until
 
@@ -29,6 +29,7 @@ QUICK = {
     "TAMATAR_DRAIN_DELAY": "0s",
     "TAMATAR_PAGE_TOKEN_KEY": PAGE_TOKEN_KEY,
     "TAMATAR_PASSWORD_KEYS": PASSWORD_KEYS,
+    "TAMATAR_FACTOR_KEYS": FACTOR_KEYS,
 }
 """Settings of a fast and unsafe server that never refuses a call because it is busy."""
 

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from tamatar_auth.config.addresses import ListenAddress
 from tamatar_auth.config.database import DatabaseSettings
 from tamatar_auth.config.errors import SettingsError
+from tamatar_auth.config.factors import FactorSettings
 from tamatar_auth.config.groups import Conflict, SettingsGroup
 from tamatar_auth.config.lifetimes import RetentionSettings, SessionSettings, UserTokenSettings
 from tamatar_auth.config.limits import LimitSettings
@@ -70,6 +71,7 @@ class Settings(SettingsGroup):
     tls: TlsSettings = TlsSettings()
     sessions: SessionSettings = SessionSettings()
     passwords: PasswordSettings = PasswordSettings()
+    factors: FactorSettings = FactorSettings()
     user_tokens: UserTokenSettings = UserTokenSettings()
     limits: LimitSettings = LimitSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

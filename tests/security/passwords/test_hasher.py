@@ -9,9 +9,10 @@ import bcrypt
 import pytest
 
 from tamatar_auth.config.settings import Settings
+from tamatar_auth.security.key_ring import InvalidKeysError
 from tamatar_auth.security.passwords.hash_queue import HashQueue
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordSchemes, StoredHash
-from tamatar_auth.security.passwords.peppers import PepperError, Peppers
+from tamatar_auth.security.passwords.peppers import Peppers
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
@@ -178,7 +179,7 @@ class TestPeppers:
         both = peppers(password_keys_file=file, password_keys=f"b:{key(b'b')} c:{key(b'c')}")
         assert (both.newest_id, both["b"]) == ("c", b"b" * 32)
 
-        with pytest.raises(PepperError) as refused:
+        with pytest.raises(InvalidKeysError) as refused:
             peppers(password_keys_file=file, password_keys=f"b:{key(b'c')}")
         assert str(refused.value) == (
             "TAMATAR_PASSWORD_KEYS and TAMATAR_PASSWORD_KEYS_FILE: the key b differs between them"
@@ -206,12 +207,12 @@ class TestPeppers:
         file = tmp_path / "keys"
         file.write_text(text)
 
-        with pytest.raises(PepperError) as refused:
+        with pytest.raises(InvalidKeysError) as refused:
             peppers(password_keys_file=file)
 
         assert "TAMATAR_PASSWORD_KEYS_FILE" in str(refused.value)
         assert "hunter2" not in str(refused.value)
 
     def test_missing_peppers_file_is_named(self, tmp_path):
-        with pytest.raises(PepperError, match="cannot be read"):
+        with pytest.raises(InvalidKeysError, match="cannot be read"):
             peppers(password_keys_file=tmp_path / "nothing")

@@ -17,8 +17,10 @@ from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
+from tamatar_auth.errors.factors import FactorsNotConfigured
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerCredentials
+from tamatar_auth.security.factor_keys import FactorKeys
 from tamatar_auth.security.passwords.peppers import Peppers
 from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server import grpcio_release
@@ -31,8 +33,8 @@ EXPIRY_WARNING = timedelta(days=14)
 def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
     """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
-    The checks cover settings, password keys, grpcio, callers, certificate, database, clock,
-    standbys, tables, partitions and ports.
+    The checks cover settings, password keys, factor keys, grpcio, callers, certificate, database,
+    clock, standbys, tables, partitions and ports.
     """
     findings = examine()
     rows = [(each.label, each.subject, each.text) for each in findings]
@@ -53,6 +55,7 @@ def examine() -> Sequence[Finding]:
     return [
         *_settings(settings),
         _passwords(settings),
+        _factors(settings),
         _grpcio(),
         *_scheduler(),
         *_callers(settings),
@@ -78,6 +81,18 @@ def _passwords(settings: Settings) -> Finding:
     except SettingsError as error:
         return Finding("passwords", ok=False, text=str(error))
     return Finding("passwords", ok=True, text=f"new ones are hashed with the key {newest}")
+
+
+def _factors(settings: Settings) -> Finding:
+    in_development = settings.environment == "development"
+    try:
+        newest = FactorKeys.load(settings.factors, in_development=in_development).newest_id
+    except SettingsError as error:
+        return Finding("factors", ok=False, text=str(error))
+    except FactorsNotConfigured:
+        text = "no keys: users cannot add apps, recovery codes or passkeys; set TAMATAR_FACTOR_KEYS"
+        return Finding("factors", ok=True, text=text, is_warning=True)
+    return Finding("factors", ok=True, text=f"new ones are kept with the key {newest}")
 
 
 def _grpcio() -> Finding:

@@ -76,7 +76,7 @@ class PasswordHasher:
 
     @classmethod
     def create(cls, settings: PasswordSettings, meter: Meter | None = None) -> Self:
-        """Create a hasher with its keys and threads, or raise `PepperError`."""
+        """Create a hasher with its keys and threads, or raise `InvalidKeysError`."""
         schemes = PasswordSchemes(settings.bcrypt_cost, Peppers.load(settings))
         on_linux = sys.platform == "linux"
         cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1

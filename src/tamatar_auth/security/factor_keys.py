@@ -1,0 +1,123 @@
+"""Factor keys: what encrypts secrets of authenticator apps and digests recovery codes.
+
+A key of the settings is never used itself. One key for each use is derived from it (HKDF), so a
+value of one use means nothing in another.
+"""
+
+import hmac
+import os
+from dataclasses import dataclass
+from typing import Self
+from uuid import UUID
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from tamatar_auth.config.factors import FactorSettings
+from tamatar_auth.errors.factors import FactorsNotConfigured
+from tamatar_auth.security.key_ring import DEVELOPMENT_ID, KeyRing
+
+SETTING = "TAMATAR_FACTOR_KEYS"
+
+_DEVELOPMENT_KEY = b"not a secret: for development"
+_NONCE_BYTES = 12
+_KEY_BYTES = 32
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EncryptedSecret:
+    """The secret of an authenticator app as it is stored: its key, and nonce and ciphertext."""
+
+    key_id: str
+    content: bytes
+
+
+class FactorKeys:
+    """The keys of a server by id. New values use the newest key."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._keys = {key_id: _DerivedKeys.of(key) for key_id, key in ring.items()}
+        self._newest_id = ring.newest_id if ring else None
+
+    @classmethod
+    def load(cls, settings: FactorSettings, *, in_development: bool) -> Self:
+        """Read the keys that the settings name, or raise `InvalidKeysError`.
+
+        Without any, development has a published key, and production has none.
+        """
+        ring = KeyRing.read(SETTING, settings.keys, settings.keys_file)
+        if not ring and in_development:
+            ring = KeyRing({DEVELOPMENT_ID: _DEVELOPMENT_KEY})
+        return cls(ring)
+
+    @property
+    def newest_id(self) -> str:
+        """The id of the key for new values. Raise `FactorsNotConfigured` if there is none."""
+        if self._newest_id is None:
+            raise FactorsNotConfigured([SETTING])
+        return self._newest_id
+
+    def encrypt(self, factor_id: UUID, secret: bytes) -> EncryptedSecret:
+        """Encrypt the secret of a factor with the newest key."""
+        key_id, nonce = self.newest_id, os.urandom(_NONCE_BYTES)
+        cipher = AESGCM(self._keys[key_id].secrets)
+        return EncryptedSecret(key_id, nonce + cipher.encrypt(nonce, secret, factor_id.bytes))
+
+    def decrypt(self, factor_id: UUID, encrypted: EncryptedSecret) -> bytes | None:
+        """Return the secret of a factor, or None if its key is missing or it was altered.
+
+        The secret of another factor counts as altered.
+        """
+        keys = self._find(encrypted.key_id)
+        if keys is None:
+            return None
+        nonce, content = encrypted.content[:_NONCE_BYTES], encrypted.content[_NONCE_BYTES:]
+        try:
+            return AESGCM(keys.secrets).decrypt(nonce, content, factor_id.bytes)
+        except (InvalidTag, ValueError) as error:
+            name = type(error).__name__
+            log.error("factor secret is unreadable", factor_id=str(factor_id), error=name)  # noqa: TRY400
+            return None
+
+    def code_digest(self, key_id: str, factor_id: UUID, code: str) -> bytes | None:
+        """Return the digest of a recovery code, or None if its key is missing."""
+        keys = self._find(key_id)
+        if keys is None:
+            return None
+        return hmac.digest(keys.codes, factor_id.bytes + code.encode(), "sha256")
+
+    def made_up_credential_id(self, email: str) -> bytes:
+        """Return the id of a passkey that no user has: always the same for an address."""
+        key = self._keys[self.newest_id].credentials
+        return hmac.digest(key, email.encode(), "sha256")
+
+    def _find(self, key_id: str) -> "_DerivedKeys | None":
+        keys = self._keys.get(key_id)
+        if keys is None:
+            log.error("factor key is missing", key_id=key_id)
+        return keys
+
+    def __repr__(self) -> str:
+        return f"FactorKeys({', '.join(self._keys)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _DerivedKeys:
+    secrets: bytes
+    codes: bytes
+    credentials: bytes
+
+    @classmethod
+    def of(cls, key: bytes) -> Self:
+        uses = (b"totp secrets", b"recovery codes", b"made-up credential ids")
+        return cls(*(_derive(key, use) for use in uses))
+
+
+def _derive(key: bytes, use: bytes) -> bytes:
+    info = b"tamatar-auth factors: " + use
+    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(key)
