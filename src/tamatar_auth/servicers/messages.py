@@ -11,7 +11,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar.auth.v1.session_pb2 import Session
+from tamatar.auth.v1.session_pb2 import AssuranceLevel, Session
 from tamatar.auth.v1.session_service_pb2 import (
     BatchValidateSessionsResponse,
     ValidateSessionResponse,
@@ -20,6 +20,7 @@ from tamatar.auth.v1.session_service_pb2 import (
 from tamatar.auth.v1.user_pb2 import User, UserProfile
 from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult
 from tamatar_auth.errors import Failure
+from tamatar_auth.security.assurance import Level, Methods
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.sessions import SessionRow
 from tamatar_auth.storage.repositories.user_import import ImportedUser
@@ -31,6 +32,11 @@ _MICROSECONDS_PER_SECOND, _POSTGRESQL_EPOCH = 1_000_000, 946_684_800
 """Microseconds in a second, and seconds from 1970 to PostgreSQL's epoch, 2000-01-01."""
 
 _REASONS: Mapping[str, ErrorReason.ValueType] = dict(ErrorReason.items())
+
+_LEVELS: Mapping[Level, AssuranceLevel.ValueType] = {
+    Level.AAL1: AssuranceLevel.ASSURANCE_LEVEL_AAL1,
+    Level.AAL2: AssuranceLevel.ASSURANCE_LEVEL_AAL2,
+}
 
 
 def user_message(row: UserRow) -> User:
@@ -82,6 +88,8 @@ def session_message(row: SessionRow) -> Session:
         _write_time(message.revoke_time, row.revoked_at)
     message.client.user_agent = row.user_agent or ""
     message.client.ip_address = row.ip_address or ""
+    _write_time(message.authenticate_time, row.authenticated_at)
+    _write_methods(message, row.authentication_methods)
     return message
 
 
@@ -142,12 +150,18 @@ def _write_time(message: Timestamp, moment: datetime) -> None:
     message.nanos = moment.microsecond * 1000
 
 
+def _write_methods(session: Session, text: str) -> None:
+    methods = Methods.parse(text)
+    session.assurance_level = _LEVELS[methods.level]
+    session.authentication_methods.extend(methods.words)
+
+
 def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
     """Write a valid session and its user. Smaller functions would take a quarter longer."""
     # fmt: off
     (session_id, user_id, created_at, expires_at, last_activity_at, user_agent, ip_address,
      email, username, first_name, last_name, full_name, avatar_url, email_verified, version,
-     user_created_at, updated_at, last_login_at, _, _) = row
+     user_created_at, updated_at, last_login_at, authenticated_at, methods, _, _, _) = row
     # fmt: on
     session.session_id = session_id
     session.user_id = user.user_id = user_id
@@ -155,6 +169,7 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
         (session.create_time, created_at),
         (session.expire_time, expires_at),
         (session.last_activity_time, last_activity_at),
+        (session.authenticate_time, authenticated_at),
         (user.create_time, user_created_at),
         (user.update_time, updated_at),
     ):
@@ -163,6 +178,7 @@ def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
     client = session.client
     client.user_agent = user_agent or ""
     client.ip_address = ip_address or ""
+    _write_methods(session, methods)
 
     user.email = email
     user.full_name = full_name

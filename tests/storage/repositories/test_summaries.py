@@ -34,7 +34,7 @@ OWNER = TokenOwner(ID, "ada@example.com")
 CHANGE = EmailChange(OWNER, "new@example.com")
 KEYS = AttemptKeys(typed=DIGEST, account=b"a" * 32, user_id=None)
 START = datetime(2026, 1, 1, tzinfo=UTC)
-SESSION = SessionRow(ID, ID, START, START + DAY, START, None, None, None)
+SESSION = SessionRow(ID, ID, START, START + DAY, START, None, None, "pwd", None, START)
 RESET = TokenPurpose.PASSWORD_RESET
 
 CALLS = [

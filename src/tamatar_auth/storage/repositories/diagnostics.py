@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from tamatar_auth.errors.storage import QueryStatisticsMissing
+from tamatar_auth.storage import factor_tables  # noqa: F401 - tables of the same metadata
 from tamatar_auth.storage.acknowledgement import IS_SYNCHRONOUS
 from tamatar_auth.storage.repositories import Repository
 from tamatar_auth.storage.sqlstates import UNDEFINED_TABLE, sqlstate

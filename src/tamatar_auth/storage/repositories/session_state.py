@@ -76,6 +76,9 @@ live = is_unended & is_in_use
 is_stale = unused_for(_precision)
 """Whether `last_activity_at` is so old that a use of the session updates it."""
 
+authenticated_at = func.coalesce(sessions.c.authenticated_at, sessions.c.created_at)
+"""When the user last proved who they are."""
+
 _refusal_grounds: Sequence[tuple[ColumnElement[bool], type[Failure]]] = (
     (sessions.c.revoked_at.is_not(None), SessionRevoked),
     (sessions.c.expires_at <= func.now(), SessionExpired),

@@ -31,6 +31,7 @@ from tamatar_auth.storage.repositories import (
     limit_literal,
 )
 from tamatar_auth.storage.repositories.session_state import (
+    authenticated_at,
     is_in_use,
     is_stale,
     is_unended,
@@ -54,12 +55,15 @@ class SessionRow(NamedTuple):
     last_activity_at: datetime
     revoked_at: datetime | None
     user_agent: str | None
+    authentication_methods: str
     ip_address: str | None
+    authenticated_at: datetime
 
 
 SESSION_COLUMNS = (
-    *(sessions.c[name] for name in SessionRow._fields[:-1]),
+    *(sessions.c[name] for name in SessionRow._fields[:-2]),
     func.host(sessions.c.ip_address).label("ip_address"),
+    authenticated_at.label("authenticated_at"),
 )
 """The columns of every SELECT and every RETURNING of sessions, without a token's digest."""
 
@@ -72,6 +76,8 @@ class NewSession:
     user_id: UUID
     token_digest: bytes = field(repr=False)
     expires_at: datetime
+    authentication_methods: str = "pwd"
+    """The text of `Methods`."""
     user_agent: str | None = None
     ip_address: str | None = None
 

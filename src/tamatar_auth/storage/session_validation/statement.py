@@ -29,7 +29,12 @@ from sqlalchemy.sql import ColumnElement, CompoundSelect, Select, functions, vis
 from sqlalchemy.types import ARRAY, Boolean, DateTime, LargeBinary, Text
 
 from tamatar_auth.storage.acknowledgement import is_confirmed
-from tamatar_auth.storage.repositories.session_state import in_grace, is_stale, refusal
+from tamatar_auth.storage.repositories.session_state import (
+    authenticated_at,
+    in_grace,
+    is_stale,
+    refusal,
+)
 from tamatar_auth.storage.repositories.token_keys import (
     NO_DAY,
     TokenKey,
@@ -48,12 +53,16 @@ COLUMNS: Sequence[ColumnElement[Any]] = (
     func.host(sessions.c.ip_address),
     *users.c["email", "username", "first_name", "last_name", "full_name", "avatar_url"],
     *users.c["email_verified", "version", "created_at", "updated_at", "last_login_at"],
+    *(authenticated_at, sessions.c.authentication_methods, func.now()),
 )
 """A valid session and its user. Columns such as `revoked_at` are left out, because they are NULL
 in a valid session and user. Times are microseconds since 2000-01-01."""
 
 EXPIRES_AT = 3
 """The position of `sessions.expires_at` in `COLUMNS`."""
+
+AUTHENTICATED_AT, METHODS, NOW = range(len(COLUMNS) - 3, len(COLUMNS))
+"""The positions of what decides whether the user was authenticated strongly and recently."""
 
 REFUSAL, IS_STALE, DIGEST = range(len(COLUMNS), len(COLUMNS) + 3)
 """The positions after `COLUMNS`. The digest of the token is removed before a call gets the row."""
