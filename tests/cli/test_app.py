@@ -131,8 +131,8 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, **given))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings passwords factors grpcio callers certificate database clock standbys tables"
-            " partitions port"
+            "settings passwords factors passkeys grpcio callers certificate database clock"
+            " standbys tables partitions port"
         )
         assert all(ok for ok, _, _ in found)
         assert urlsplit(migrated_database).password not in str(found)
@@ -150,7 +150,7 @@ class TestDoctor:
         found = findings(tamatar("doctor", cwd=tmp_path, TAMATAR_LISTEN="127.0.0.1:0"))
 
         assert " ".join(what for _, what, _ in found) == (
-            "settings passwords factors grpcio callers certificate database port"
+            "settings passwords factors passkeys grpcio callers certificate database port"
         )
 
     @pytest.mark.parametrize(
@@ -210,8 +210,10 @@ class TestDoctor:
             " set TAMATAR_TLS_CERTIFICATE_FILE and TAMATAR_TLS_KEY_FILE, or use a unix socket",
             "factors": "no keys: users cannot add apps, recovery codes or passkeys;"
             " set TAMATAR_FACTOR_KEYS",
+            "passkeys": "no domain: users cannot add or use passkeys;"
+            " set TAMATAR_PASSKEY_RELYING_PARTY_ID and TAMATAR_PASSKEY_ORIGINS",
         }
-        assert set(warnings(on_socket)) == {"callers", "factors"}
+        assert set(warnings(on_socket)) == {"callers", "factors", "passkeys"}
 
     def test_doctor_reports_outdated_tables(self, tmp_path, empty_database):
         given = {"TAMATAR_DATABASE_URL": empty_database, "TAMATAR_LISTEN": "127.0.0.1:0"}

@@ -119,6 +119,20 @@ MUTANTS = (
         "cli/test_app.py::TestDoctor::test_doctor_reports_problem_with_remedy",
     ),
     mutant(
+        "passkey_origin_may_be_outside_of_domain",
+        "config/web_origins.py",
+        'host.endswith(f".{domain}")',
+        "host.endswith(domain)",
+        "config/test_web_origins.py",
+    ),
+    mutant(
+        "passkey_origin_may_be_unencrypted",
+        "config/web_origins.py",
+        'if match["scheme"] == "http" and',
+        "if False and",
+        "config/test_web_origins.py",
+    ),
+    mutant(
         "address_is_called_with_token_of_context",
         "cli/remote/service_selection.py",
         'if address is not None and "context" not in level:',

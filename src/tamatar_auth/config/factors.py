@@ -1,11 +1,15 @@
 """Settings of second factors: authenticator apps, recovery codes and passkeys."""
 
-from typing import Annotated
+from collections.abc import Iterator
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from tamatar_auth.config.groups import SettingsGroup
-from tamatar_auth.config.types import OptionalFile, OptionalSecret, WordList, empty_as_none
+from tamatar_auth.config.groups import Conflict, SettingsGroup
+from tamatar_auth.config.types import OptionalFile, OptionalSecret
+from tamatar_auth.config.web_origins import Domain, Origins, host_of, is_within
+
+RELYING_PARTY_ID = "TAMATAR_PASSKEY_RELYING_PARTY_ID"
+ORIGINS = "TAMATAR_PASSKEY_ORIGINS"
 
 
 class FactorSettings(SettingsGroup):
@@ -22,11 +26,21 @@ class FactorSettings(SettingsGroup):
     )
     """The name of your service, which authenticator apps and browsers show beside the account. It
     has no colon."""
-    passkey_relying_party_id: Annotated[
-        Annotated[str, Field(max_length=253)] | None, BeforeValidator(empty_as_none)
-    ] = None
-    """The domain that passkeys belong to, such as example.com. Another domain later makes all
-    passkeys useless. Unless set, localhost in development."""
-    passkey_origins: WordList = ()
+    passkey_relying_party_id: Domain = None
+    """The domain that passkeys belong to, such as example.com: that of the origins or one above
+    them, and no public suffix such as co.uk. Another domain later makes all passkeys useless.
+    Unless set, localhost in development."""
+    passkey_origins: Origins = ()
     """The origins of the pages that ask for passkeys, such as https://login.example.com, separated
     by commas. Unless set, http://localhost:8000 in development."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield what passkeys lack, and each origin that is not within their domain."""
+        domain, origins = self.passkey_relying_party_id, self.passkey_origins
+        if origins and domain is None:
+            yield Conflict(RELYING_PARTY_ID, f"must be set if {ORIGINS} is set")
+        if domain is not None and not origins:
+            yield Conflict(ORIGINS, f"must be set if {RELYING_PARTY_ID} is set")
+        outside = [each for each in origins if domain and not is_within(host_of(each), domain)]
+        if outside:
+            yield Conflict(ORIGINS, f"{', '.join(outside)} must be within the domain {domain}")

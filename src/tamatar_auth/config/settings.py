@@ -80,6 +80,7 @@ class Settings(SettingsGroup):
     def conflicts(self) -> Iterator[Conflict]:
         """Yield each setting that does not fit the others, and each one that production lacks."""
         yield from self.tls.conflicts()
+        yield from self.factors.conflicts()
         yield from self._unsecured_addresses()
         if self.environment == "production":
             yield from self._missing_in_production()

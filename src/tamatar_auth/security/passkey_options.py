@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 import webauthn
@@ -16,6 +16,8 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from tamatar_auth.config.factors import FactorSettings
+
 ALGORITHMS = [
     COSEAlgorithmIdentifier.ECDSA_SHA_256,
     COSEAlgorithmIdentifier.EDDSA,
@@ -25,6 +27,9 @@ ALGORITHMS = [
 
 TIMEOUT_MS = 300_000
 """Milliseconds in which the browser is to answer: the life of a challenge."""
+
+DEVELOPMENT = ("localhost", ("http://localhost:8000",))
+"""The domain and the origins in development."""
 
 Transports: TypeAlias = tuple[str, ...]
 
@@ -52,6 +57,17 @@ class RelyingParty:
     """The domain of its pages, or one above it."""
     origins: Sequence[str]
     name: str
+
+    @classmethod
+    def load(cls, settings: FactorSettings, *, in_development: bool) -> Self | None:
+        """Return the relying party of the settings, or None if they name none.
+
+        Development has one on this machine.
+        """
+        if settings.passkey_relying_party_id is not None:
+            origins = settings.passkey_origins
+            return cls(settings.passkey_relying_party_id, origins, settings.issuer_name)
+        return cls(*DEVELOPMENT, settings.issuer_name) if in_development else None
 
     def registration_options(
         self, user: PasskeyUser, *, challenge: bytes, registered: Sequence[CredentialId]

@@ -26,7 +26,8 @@ from webauthn.helpers.cose import COSEAlgorithmIdentifier as Algorithm
 from webauthn.helpers.structs import CredentialDeviceType
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
-from tamatar_auth.errors.factors import ProofCause
+from tamatar_auth.config.factors import ORIGINS, RELYING_PARTY_ID
+from tamatar_auth.errors.factors import FactorsNotConfigured, ProofCause
 from tamatar_auth.security.assurance import Methods
 from tamatar_auth.security.credential_json import AssertionJson, ClientDataJson, RegistrationJson
 from tamatar_auth.security.passkey_options import (
@@ -89,14 +90,22 @@ class Assertion:
         return Methods.of(*words, *(["mfa"] if self.verified_user else []))
 
 
-@dataclass(frozen=True, slots=True)
 class PasskeyVerifier:
     """Verifies the answers of browsers to the options of a relying party."""
 
-    relying_party: RelyingParty
+    def __init__(self, relying_party: RelyingParty | None) -> None:
+        self._relying_party = relying_party
+
+    @property
+    def relying_party(self) -> RelyingParty:
+        """The relying party. Raise `FactorsNotConfigured` if the settings name none."""
+        if self._relying_party is None:
+            raise FactorsNotConfigured([RELYING_PARTY_ID, ORIGINS])
+        return self._relying_party
 
     def verify_registration(self, credential_json: str, *, challenge: bytes) -> Registration:
         """Return the passkey that a browser made, or raise `WrongCredential`."""
+        party = self.relying_party
         with _as_wrong_credential():
             credential = RegistrationJson.model_validate_json(credential_json)
             _refuse_cross_origin(credential.response.client_data_json)
@@ -107,8 +116,8 @@ class PasskeyVerifier:
             verified = webauthn.verify_registration_response(
                 credential=answer,
                 expected_challenge=challenge,
-                expected_rp_id=self.relying_party.id,
-                expected_origin=[*self.relying_party.origins],
+                expected_rp_id=party.id,
+                expected_origin=[*party.origins],
                 supported_pub_key_algs=ALGORITHMS,
             )
             _check_key(verified.credential_public_key)
@@ -139,14 +148,15 @@ class PasskeyVerifier:
         Causes that accuse the user or the authenticator are named only after the signature was
         right: before that, anybody could have made the answer.
         """
+        party = self.relying_party
         with _as_wrong_credential():
             credential = AssertionJson.model_validate_json(credential_json)
             _refuse_cross_origin(credential.response.client_data_json)
             verified = webauthn.verify_authentication_response(
                 credential=credential.model_dump(by_alias=True),
                 expected_challenge=challenge,
-                expected_rp_id=self.relying_party.id,
-                expected_origin=[*self.relying_party.origins],
+                expected_rp_id=party.id,
+                expected_origin=[*party.origins],
                 credential_public_key=stored.public_key,
                 credential_current_sign_count=0,
             )

@@ -15,12 +15,14 @@ from tamatar_auth.cli.local.scheduler import uses_autogroups
 from tamatar_auth.cli.output import print_json
 from tamatar_auth.cli.tables import print_table
 from tamatar_auth.config.errors import OperatorError, SettingsError
+from tamatar_auth.config.factors import ORIGINS, RELYING_PARTY_ID
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.config.sources import REMOVED_VARIABLES, Sources
 from tamatar_auth.errors.factors import FactorsNotConfigured
 from tamatar_auth.security.caller_file import read_callers
 from tamatar_auth.security.callers import CallerCredentials
 from tamatar_auth.security.factor_keys import FactorKeys
+from tamatar_auth.security.passkey_options import RelyingParty
 from tamatar_auth.security.passwords.peppers import Peppers
 from tamatar_auth.security.tls import TlsFiles
 from tamatar_auth.server import grpcio_release
@@ -33,8 +35,8 @@ EXPIRY_WARNING = timedelta(days=14)
 def doctor(*, output: TextOption = TextFormat.TEXT) -> None:
     """Check the installation. Exit with 1 if a check fails. Warnings do not count.
 
-    The checks cover settings, password keys, factor keys, grpcio, callers, certificate, database,
-    clock, standbys, tables, partitions and ports.
+    The checks cover settings, password keys, factor keys, passkeys, grpcio, callers, certificate,
+    database, clock, standbys, tables, partitions and ports.
     """
     findings = examine()
     rows = [(each.label, each.subject, each.text) for each in findings]
@@ -56,6 +58,7 @@ def examine() -> Sequence[Finding]:
         *_settings(settings),
         _passwords(settings),
         _factors(settings),
+        _passkeys(settings),
         _grpcio(),
         *_scheduler(),
         *_callers(settings),
@@ -93,6 +96,16 @@ def _factors(settings: Settings) -> Finding:
         text = "no keys: users cannot add apps, recovery codes or passkeys; set TAMATAR_FACTOR_KEYS"
         return Finding("factors", ok=True, text=text, is_warning=True)
     return Finding("factors", ok=True, text=f"new ones are kept with the key {newest}")
+
+
+def _passkeys(settings: Settings) -> Finding:
+    in_development = settings.environment == "development"
+    party = RelyingParty.load(settings.factors, in_development=in_development)
+    if party is None:
+        text = f"no domain: users cannot add or use passkeys; set {RELYING_PARTY_ID} and {ORIGINS}"
+        return Finding("passkeys", ok=True, text=text, is_warning=True)
+    text = f"they belong to {party.id}, for pages of {', '.join(party.origins)}"
+    return Finding("passkeys", ok=True, text=text)
 
 
 def _grpcio() -> Finding:
