@@ -1,6 +1,7 @@
 """All mutants, by area."""
 
 from tests.mutants import (
+    assurance,
     audit,
     callers,
     client,
@@ -18,6 +19,7 @@ from tests.mutants import (
 
 AREAS = {
     "sessions": sessions.MUTANTS,
+    "assurance": assurance.MUTANTS,
     "passwords": passwords.MUTANTS,
     "throttle": throttle.MUTANTS,
     "users": users.MUTANTS,

@@ -18,7 +18,7 @@ from tamatar_auth.security.attempt_keys import key_of_email, key_of_username
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
-from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken, session_day, token_digest
+from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken
 from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.messages import (
     ends_message,
@@ -30,6 +30,11 @@ from tamatar_auth.servicers.messages import (
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.request_parsing import optional_id
+from tamatar_auth.servicers.session_requirement import (
+    require_all_validated,
+    require_validated,
+    token_key,
+)
 from tamatar_auth.servicers.sign_in import SignInMethods
 from tamatar_auth.servicers.step_up import StepUpMethods
 from tamatar_auth.storage.database import Database, Scope
@@ -37,7 +42,6 @@ from tamatar_auth.storage.repositories import KeysetCursor
 from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
-from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.validator import SessionValidator
@@ -88,20 +92,21 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
     ) -> pb.ValidateSessionResponse:
-        key = _key(request.session_token)
-        return validated_message(await self._validator.validate(key))
+        row = await self._validator.validate(token_key(request.session_token))
+        return validated_message(require_validated(request, row))
 
     async def BatchValidateSessions(
         self, request: pb.BatchValidateSessionsRequest, context: Context
     ) -> pb.BatchValidateSessionsResponse:
-        keys = [*map(_key, request.session_tokens)]
-        return validations_message(await self._validator.validate_all(keys))
+        keys = [*map(token_key, request.session_tokens)]
+        results = await self._validator.validate_all(keys)
+        return validations_message(require_all_validated(request, results))
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: Context
     ) -> pb.RefreshSessionResponse:
         token, nonce = SessionToken(request.session_token), secrets.token_bytes(TOKEN_BYTES)
-        key, successor = _key(token.text), token.successor(nonce)
+        key, successor = token_key(token.text), token.successor(nonce)
         new = NewToken(successor.digest, nonce)
         # Each statement commits by itself, so that no refresh waits for another.
         async with self._database.statements() as db:
@@ -152,7 +157,7 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
         # One statement, so a transaction of its own: it needs no BEGIN and no COMMIT.
         async with self._database.statements() as db:
             if request.HasField("session_token"):
-                session = await db.sessions.revoke_by_token(_key(request.session_token))
+                session = await db.sessions.revoke_by_token(token_key(request.session_token))
             else:
                 session = await db.sessions.revoke(UUID(request.session_id))
         audit.record(Event.SESSION_REVOKED, user_id=session.user_id, session_id=session.id)
@@ -198,10 +203,6 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
             )
         )
         return session, await tx.sessions.revoke_excess(user.id, self._limits.per_user), token
-
-
-def _key(token: str) -> TokenKey:
-    return TokenKey(token_digest(token), session_day(token))
 
 
 async def _hash_if_outdated(

@@ -16,6 +16,7 @@ from tamatar_auth.errors.storage import StorageUnavailable
 from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.opener import is_connecting
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
+from tamatar_auth.storage.repositories.authentications import AuthenticationRepository
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRowsRepository
@@ -53,6 +54,7 @@ class Scope:
         self.sessions = SessionRepository(connection, idle_limit)
         self.session_days = SessionDayRepository(connection)
         self.rotations = RotationRepository(connection, idle_limit)
+        self.authentications = AuthenticationRepository(connection, idle_limit)
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)
         self.attempts = LoginAttemptRepository(connection)

@@ -10,6 +10,8 @@ from tamatar_auth.storage.repositories.session_state import raise_refusal
 from tamatar_auth.storage.repositories.token_keys import TokenKey
 from tamatar_auth.storage.session_validation.connections import DedicatedPool
 from tamatar_auth.storage.session_validation.statement import (
+    AUTHENTICATED_AT,
+    NOW,
     REFUSAL,
     of_days,
     sessions_at_time,
@@ -48,6 +50,13 @@ async def test_session_ends_by_the_clock_that_is_given(read):
     assert (await read(now - 24 * HOUR))[REFUSAL] is None
     with pytest.raises(SessionExpired):
         raise_refusal((await read(now + 24 * HOUR))[REFUSAL])
+
+
+async def test_age_is_counted_by_the_clock_that_is_given(read):
+    for hours in (0, 24):
+        row = await read(datetime.now(UTC) + hours * HOUR)
+        age = timedelta(microseconds=row[NOW] - row[AUTHENTICATED_AT])
+        assert abs(age - hours * HOUR) < HOUR
 
 
 async def test_statement_for_standbys_reads_no_clock(settings):

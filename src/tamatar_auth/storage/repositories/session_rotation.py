@@ -1,9 +1,7 @@
 """Rotation: RefreshSession replaces a session's token, and recognises the tokens before it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tamatar_auth.errors.sessions import SessionRevoked, SessionUnknown
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.repositories import Repository
+from tamatar_auth.storage.repositories.authentications import ValidSession, valid_session
 from tamatar_auth.storage.repositories.session_state import (
     in_grace,
     live,
@@ -24,15 +23,8 @@ from tamatar_auth.storage.repositories.sessions import (
     is_of_token,
 )
 from tamatar_auth.storage.repositories.token_keys import TokenKey, expires_on_day
-from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
+from tamatar_auth.storage.repositories.users import USER_COLUMNS
 from tamatar_auth.storage.tables import replaced_tokens, sessions, users
-
-
-class ValidSession(NamedTuple):
-    """A session that is valid at this moment, and its user."""
-
-    session: SessionRow
-    user: UserRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +127,7 @@ class RotationRepository(Repository):
             "idle_limit": self._idle_limit,
         }
         row = (await self._connection.execute(_rotation, values)).one_or_none()
-        return _valid_session(row) if row else None
+        return valid_session(row) if row else None
 
     async def find_rotated(self, key: TokenKey) -> RotatedSession:
         """Return the session that had the token before its present one.
@@ -149,7 +141,7 @@ class RotationRepository(Repository):
         if row.is_current:
             raise TransactionConflict
         return RotatedSession(
-            _valid_session(row), bool(row.is_in_grace), row.rotation_nonce, row.token_digest
+            valid_session(row), bool(row.is_in_grace), row.rotation_nonce, row.token_digest
         )
 
     async def revoke_reused(self, session: SessionRow) -> None:
@@ -160,12 +152,3 @@ class RotationRepository(Repository):
         values = {"session_id": session.id, "expiry_time": session.expires_at}
         if not (await self._connection.execute(_revoke_valid, values)).rowcount:
             raise SessionRevoked
-
-
-def _valid_session(row: Sequence[Any]) -> ValidSession:
-    """Read a row that begins with `SESSION_COLUMNS` and `USER_COLUMNS`."""
-    session_end = len(SESSION_COLUMNS)
-    user_end = session_end + len(USER_COLUMNS)
-    return ValidSession(
-        SessionRow._make(row[:session_end]), UserRow._make(row[session_end:user_end])
-    )
