@@ -7,7 +7,7 @@ import pytest
 
 from tamatar_auth.config.settings import Settings
 from tamatar_auth.errors.factors import FactorsNotConfigured
-from tamatar_auth.security.factor_keys import EncryptedSecret, FactorKeys
+from tamatar_auth.security.factor_keys import MADE_UP_IDS, EncryptedSecret, FactorKeys
 from tamatar_auth.security.key_ring import InvalidKeysError, KeyRing
 
 SECRET = b"a secret of 20 bytes"
@@ -25,6 +25,42 @@ def load(environment="development", **given):
 
 def encoded(letter):
     return base64.b64encode(letter * 32).decode()
+
+
+class TestMadeUpIds:
+    """Ids of passkeys that no user has."""
+
+    def test_ids_of_an_address_stay_the_same(self):
+        made_up = keys("a").made_up_credential_ids("ada@example.com")
+
+        assert made_up == keys("a").made_up_credential_ids("ada@example.com")
+        assert len(set(made_up)) == MADE_UP_IDS
+
+    def test_ids_differ_between_addresses_and_between_keys(self):
+        mine = keys("a").made_up_credential_ids("ada@example.com")
+        others = keys("a").made_up_credential_ids("bob@example.com")
+        rotated = keys("a", "b").made_up_credential_ids("ada@example.com")
+
+        assert not {*mine} & {*others} | {*mine} & {*rotated}
+
+    def test_ids_have_lengths_of_common_authenticators(self):
+        lengths = {
+            len(each)
+            for number in range(100)
+            for each in keys("a").made_up_credential_ids(f"{number}@example.com")
+        }
+
+        assert lengths == {16, 20, 32}
+
+    def test_made_up_id_is_known_again_after_a_rotation(self):
+        made_up = keys("a").made_up_credential_ids("ada@example.com")
+
+        assert all(map(keys("a", "b").is_made_up, made_up))
+        assert not any(map(keys("b").is_made_up, made_up))
+
+    @pytest.mark.parametrize("credential_id", [b"", b"x" * 12, b"x" * 20, b"x" * 1023])
+    def test_other_id_is_not_made_up(self, credential_id):
+        assert not keys("a", "b").is_made_up(credential_id)
 
 
 class TestSecrets:
@@ -66,7 +102,7 @@ class TestSecrets:
 
 
 class TestDigests:
-    """Digests of recovery codes, and made-up ids."""
+    """Digests of recovery codes."""
 
     def test_code_digest_depends_on_key_factor_and_code(self):
         mine, factor_id = keys("a", "b"), uuid4()
@@ -82,13 +118,6 @@ class TestDigests:
 
     def test_code_digest_of_missing_key_is_none(self):
         assert keys("b").code_digest("a", uuid4(), CODE) is None
-
-    def test_made_up_credential_id_is_stable_for_an_address(self):
-        made_up = keys("a").made_up_credential_id("ada@example.com")
-
-        assert made_up == keys("a").made_up_credential_id("ada@example.com")
-        assert made_up != keys("a").made_up_credential_id("bob@example.com")
-        assert made_up != keys("b").made_up_credential_id("ada@example.com")
 
 
 class TestSettings:

@@ -6,6 +6,7 @@ value of one use means nothing in another.
 
 import hmac
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
@@ -25,6 +26,12 @@ SETTING = "TAMATAR_FACTOR_KEYS"
 _DEVELOPMENT_KEY = b"not a secret: for development"
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
+
+MADE_UP_IDS = 4
+"""The ids that are made up for an address. Few users have more passkeys."""
+
+_ID_LENGTHS = (16, 20, 32, 32)
+_MARK_BYTES = 12
 
 log = structlog.get_logger(__name__)
 
@@ -91,10 +98,26 @@ class FactorKeys:
             return None
         return hmac.digest(keys.codes, factor_id.bytes + code.encode(), "sha256")
 
-    def made_up_credential_id(self, email: str) -> bytes:
-        """Return the id of a passkey that no user has: always the same for an address."""
+    def made_up_credential_ids(self, email: str) -> Sequence[bytes]:
+        """Return ids of passkeys that no user has: always the same ones for an address.
+
+        They have the lengths of common authenticators. Each begins with a number that the address
+        determines, and ends with a digest of that number, by which `is_made_up` knows it again.
+        """
         key = self._keys[self.newest_id].credentials
-        return hmac.digest(key, email.encode(), "sha256")
+        found = []
+        for position in range(MADE_UP_IDS):
+            number = hmac.digest(key, b"%d %s" % (position, email.encode()), "sha256")
+            length = _ID_LENGTHS[number[-1] % len(_ID_LENGTHS)]
+            start = number[: length - _MARK_BYTES]
+            found.append(start + _mark(key, start))
+        return found
+
+    def is_made_up(self, credential_id: bytes) -> bool:
+        """Return whether an id was made up by one of the keys."""
+        start, mark = credential_id[:-_MARK_BYTES], credential_id[-_MARK_BYTES:]
+        marks = [_mark(keys.credentials, start) for keys in self._keys.values()]
+        return any(hmac.compare_digest(mark, each) for each in marks)
 
     def _find(self, key_id: str) -> "_DerivedKeys | None":
         keys = self._keys.get(key_id)
@@ -116,6 +139,10 @@ class _DerivedKeys:
     def of(cls, key: bytes) -> Self:
         uses = (b"totp secrets", b"recovery codes", b"made-up credential ids")
         return cls(*(_derive(key, use) for use in uses))
+
+
+def _mark(key: bytes, start: bytes) -> bytes:
+    return hmac.digest(key, b"made up: " + start, "sha256")[:_MARK_BYTES]
 
 
 def _derive(key: bytes, use: bytes) -> bytes:
