@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from tamatar_auth.observability.logs import LogFormatter
 
-FORMS = re.compile(r"tm[suc]_[\w-]{20,}|\$2[aby]\$\d\d\$|\$hmac-sha384\$")
+FORMS = re.compile(r"tm[such]_[\w-]{20,}|\$2[aby]\$\d\d\$|\$hmac-sha384\$")
 """The shapes of tokens and hashes of any origin."""
 
 MIN_LETTERS = 6

@@ -1,4 +1,4 @@
-"""The keys under which password attempts are counted: digests of 32 bytes.
+"""The keys under which attempts with passwords and codes are counted: digests of 32 bytes.
 
 An attempt has two counters. One belongs to what was typed: an address, a username or a user's id,
 whether a user has it or not. Its waits are visible, and it reveals no other name of the user.
@@ -22,6 +22,11 @@ def key_of_username(username: str) -> bytes:
 def key_of_user_id(user_id: UUID) -> bytes:
     """Return the key of an id that a caller named."""
     return _digest(f"id:{user_id}")
+
+
+def key_of_proof(user_id: UUID) -> bytes:
+    """Return the key of the codes of a user's second factors."""
+    return _digest(f"proof:{user_id}")
 
 
 def key_of_account(user_id: UUID) -> bytes:

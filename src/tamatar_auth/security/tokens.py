@@ -70,6 +70,17 @@ class UserToken(RandomToken):
     PREFIX = "tmu_"
 
 
+class ChallengeToken(RandomToken):
+    """The token of a challenge."""
+
+    PREFIX = "tmh_"
+
+    @property
+    def webauthn_challenge(self) -> bytes:
+        """The bytes that a passkey signs. They reveal nothing of the token, and are not stored."""
+        return hmac.digest(self.text.encode(), b"webauthn", "sha256")
+
+
 class SessionToken(Token):
     """The token of a session.
 

@@ -78,7 +78,7 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
         ):
             new_hash = await _hash_if_outdated(request.password, checked, permit)
             async with self._database.transaction() as tx:
-                user = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
+                user, _ = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
                 if user.email_verified:
                     session, ended, token = await self._start_session(tx, request, user)
         if not user.email_verified:  # raised after the commit, which keeps the new hash

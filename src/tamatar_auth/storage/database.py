@@ -17,11 +17,14 @@ from tamatar_auth.storage.driver.connection import Connection
 from tamatar_auth.storage.driver.opener import is_connecting
 from tamatar_auth.storage.driver.orphaned_statements import OrphanedStatements
 from tamatar_auth.storage.repositories.authentications import AuthenticationRepository
+from tamatar_auth.storage.repositories.challenges import ChallengeRepository
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRowsRepository
+from tamatar_auth.storage.repositories.factors import FactorRepository
 from tamatar_auth.storage.repositories.login_attempts import LoginAttemptRepository
 from tamatar_auth.storage.repositories.profiles import ProfileRepository
+from tamatar_auth.storage.repositories.proofs import ProofRepository
 from tamatar_auth.storage.repositories.session_days import SessionDayRepository
 from tamatar_auth.storage.repositories.session_rotation import RotationRepository
 from tamatar_auth.storage.repositories.sessions import SessionRepository
@@ -58,6 +61,9 @@ class Scope:
         self.credentials = CredentialRepository(connection)
         self.user_tokens = UserTokenRepository(connection)
         self.attempts = LoginAttemptRepository(connection)
+        self.factors = FactorRepository(connection)
+        self.proofs = ProofRepository(connection)
+        self.challenges = ChallengeRepository(connection)
         self.imports = ImportRepository(connection)
         self.exports = ExportRepository(connection)
         self.sweeps = ExpiredRowsRepository(connection)

@@ -137,14 +137,14 @@ class TestSignIn:
     """Sign-ins that are recorded."""
 
     async def test_record_sign_in_keeps_version(self, do, ada, stored):
-        user = await do("record_sign_in", await do("find_by_user_id", ada.id))
+        user, _ = await do("record_sign_in", await do("find_by_user_id", ada.id))
 
         assert user.last_login_at == user.updated_at > ada.updated_at
         assert user.version == ada.version
         assert await stored() == HASH
 
     async def test_record_sign_in_stores_new_hash(self, do, ada, stored):
-        user = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
+        user, _ = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
 
         assert user.version == ada.version
         assert await stored() == NEW_HASH
@@ -154,7 +154,7 @@ class TestSignIn:
     ):
         await change("update", ada.id, {"email": "new@example.com"})
 
-        user = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
+        user, _ = await do("record_sign_in", await do("find_by_user_id", ada.id), new_hash=NEW_HASH)
 
         assert (user.email_verified, user.last_login_at) == (False, None)
         assert await stored() == NEW_HASH

@@ -11,8 +11,10 @@ from sqlalchemy import event
 
 from tamatar_auth.errors import Failure
 from tamatar_auth.storage.database import Scope
+from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
 from tamatar_auth.storage.repositories.credentials import Credentials
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
+from tamatar_auth.storage.repositories.factors import FactorKind, NewFactor
 from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.session_rotation import NewToken
@@ -36,6 +38,9 @@ KEYS = AttemptKeys(typed=DIGEST, account=b"a" * 32, user_id=None)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SESSION = SessionRow(ID, ID, START, START + DAY, START, None, None, "pwd", None, START)
 RESET = TokenPurpose.PASSWORD_RESET
+APP = NewFactor(id=ID, user_id=ID, kind=FactorKind.TOTP, key_id="key", encrypted_secret=b"secret")
+CODES = NewFactor(id=UUID(int=2), user_id=ID, kind=FactorKind.RECOVERY_CODES, key_id="key")
+CHALLENGE = NewChallenge(token_digest=DIGEST, purpose=ChallengePurpose.SIGN_IN, user_id=ID)
 
 CALLS = [
     ("users.add", lambda add: add(ADA)),
@@ -92,6 +97,31 @@ CALLS = [
     ("attempts.record_failure", lambda record: record(KEYS)),
     ("attempts.record_success", lambda record: record(KEYS)),
     ("attempts.clear", lambda clear: clear(DIGEST)),
+    ("users.lock", lambda lock: lock(ID)),
+    ("credentials.record_proven_sign_in", lambda record: record(ID)),
+    ("factors.require_room", lambda require_room: require_room(ID)),
+    ("factors.add", lambda add: add(APP)),
+    ("factors.add", lambda add: add(CODES)),
+    ("factors.add_codes", lambda add_codes: add_codes(CODES.id, [DIGEST])),
+    ("factors.list_of_user", lambda list_of_user: list_of_user(ID)),
+    ("factors.get", lambda get: get(ID)),
+    ("factors.confirm", lambda confirm: confirm(ID, 1)),
+    ("factors.relabel", lambda relabel: relabel(ID, "Phone")),
+    ("proofs.of_user", lambda of_user: of_user(ID)),
+    ("proofs.of_credential", lambda of_credential: of_credential(DIGEST)),
+    ("proofs.of_factor", lambda of_factor: of_factor(ID)),
+    ("proofs.use_step", lambda use: use(ID, 2)),
+    ("proofs.use_code", lambda use: use(CODES.id, DIGEST)),
+    ("proofs.use_passkey", lambda use: use(ID, 0, is_backed_up=True)),
+    ("proofs.renew_secret", lambda renew: renew(ID, "key", b"secret")),
+    ("factors.delete_unconfirmed", lambda delete: delete(ID)),
+    ("factors.delete_codes", lambda delete: delete(ID)),
+    ("factors.delete", lambda delete: delete(ID)),
+    ("challenges.issue", lambda issue: issue(CHALLENGE)),
+    ("challenges.count_answer", lambda count: count(DIGEST, [ChallengePurpose.SIGN_IN])),
+    ("challenges.uncount_answer", lambda uncount: uncount(DIGEST)),
+    ("challenges.use", lambda use: use(DIGEST)),
+    ("challenges.delete_of_user", lambda delete: delete(ID)),
     ("imports.add", lambda add: add([IMPORTED])),
     ("imports.add_profiles", lambda add: add([])),
     ("imports.resolve_conflicts", lambda resolve: resolve([IMPORTED])),

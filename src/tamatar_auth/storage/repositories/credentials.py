@@ -5,13 +5,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Update, bindparam, case, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 
+from tamatar_auth.errors.factors import InvalidProof, ProofCause
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
+from tamatar_auth.storage.factor_tables import factors
 from tamatar_auth.storage.repositories import Repository
+from tamatar_auth.storage.repositories.factors import FactorKind
 from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import users
@@ -69,10 +83,22 @@ _update_checked = _update.where(users.c.password_hash == bindparam("checked_hash
 _update_owned = _update.where(users.c.email == bindparam("owner_email"))
 _next_version = users.c.version + 1
 
-_record_sign_in = _update_checked.values(
-    last_login_at=case((users.c.email_verified, func.now()), else_=users.c.last_login_at),
-    password_hash=bindparam("new_hash"),
+_signs_in = case((users.c.email_verified, func.now()), else_=users.c.last_login_at)
+_has_second_factor = (
+    select(factors.c.id)
+    .where(
+        factors.c.user_id == users.c.id,
+        factors.c.confirmed_at.is_not(None),
+        factors.c.kind != FactorKind.RECOVERY_CODES,
+    )
+    .correlate(users)
+    .exists()
 )
+_record_sign_in = _update_checked.values(
+    last_login_at=case((_has_second_factor, users.c.last_login_at), else_=_signs_in),
+    password_hash=bindparam("new_hash"),
+).returning(_has_second_factor)
+_record_proven_sign_in = _update.values(last_login_at=_signs_in)
 _replace = _update_checked.values(password_hash=bindparam("new_hash"), version=_next_version)
 # The token was sent to the address, so its holder reads the mailbox.
 _reset = _update_owned.values(
@@ -80,6 +106,13 @@ _reset = _update_owned.values(
 )
 _verify_email = _update_owned.values(email_verified=True, version=_next_version)
 _change_email = _verify_email.values(email=bindparam("new_email"))
+
+
+class SignIn(NamedTuple):
+    """A user whose password was right, and whether a second factor must be proved too."""
+
+    user: UserRow
+    has_second_factor: bool
 
 
 class CredentialRepository(Repository):
@@ -97,21 +130,30 @@ class CredentialRepository(Repository):
         """Return the credentials of the live user with a username, or `NO_CREDENTIALS`."""
         return await self._find(_by_username, username)
 
-    async def record_sign_in(self, checked: Credentials, *, new_hash: str | None = None) -> UserRow:
+    async def record_sign_in(self, checked: Credentials, *, new_hash: str | None = None) -> SignIn:
         """Record that the user signed in, replace its hash if `new_hash` is given, return it.
 
-        A user with an unverified address does not sign in, but its hash is replaced. Raise
-        `InvalidCredentials` if the user is no longer live and active, or has another hash than
-        the checked one. The row stays locked until the transaction ends: a deletion, a
-        deactivation or a password change happens wholly before or wholly after.
+        A user with an unverified address or a second factor does not sign in yet, but its hash is
+        replaced. Raise `InvalidCredentials` if the user is no longer live and active, or has
+        another hash than the checked one. The row stays locked until the transaction ends: a
+        deletion, a deactivation or a password change happens wholly before or wholly after.
         """
-        return await self._change_checked(
-            _record_sign_in, checked, new_hash or checked.password_hash
-        )
+        hashed = new_hash or checked.password_hash
+        row = await self._one_checked(_record_sign_in, checked, hashed)
+        return SignIn(UserRow._make(row[:-1]), row[-1])
+
+    async def record_proven_sign_in(self, user_id: UUID) -> UserRow:
+        """Record that the user of an answered challenge signed in, as `record_sign_in` does.
+
+        Raise `InvalidProof` if the user is no longer live and active.
+        """
+        failure = InvalidProof(ProofCause.CHANGED_MEANWHILE, user_id)
+        row = await self._one(_record_proven_sign_in, {"user_id": user_id}, failure)
+        return UserRow._make(row)
 
     async def replace(self, checked: Credentials, new_hash: str) -> UserRow:
         """Replace a user's hash, or raise `InvalidCredentials` as `record_sign_in` does."""
-        return await self._change_checked(_replace, checked, new_hash)
+        return UserRow._make(await self._one_checked(_replace, checked, new_hash))
 
     async def reset(self, owner: TokenOwner, new_hash: str) -> UserRow:
         """Replace the hash of a token's owner, and mark the address as verified.
@@ -137,16 +179,16 @@ class CredentialRepository(Repository):
         row = (await self._connection.execute(statement, {"value": value})).one_or_none()
         return Credentials(*row) if row else NO_CREDENTIALS
 
-    async def _change_checked(
-        self, statement: Update, checked: Credentials, new_hash: str | None
-    ) -> UserRow:
+    async def _one_checked(
+        self, statement: Executable, checked: Credentials, new_hash: str | None
+    ) -> Row[Any]:
         values = {
             "user_id": checked.user_id,
             "checked_hash": checked.password_hash,
             "new_hash": new_hash,
         }
         failure = InvalidCredentials(Cause.CHANGED_MEANWHILE, checked.user_id)
-        return UserRow._make(await self._one(statement, values, failure))
+        return await self._one(statement, values, failure)
 
     async def _change_owned(
         self, statement: Update, owner: TokenOwner, values: Mapping[str, object]

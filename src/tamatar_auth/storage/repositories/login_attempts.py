@@ -42,6 +42,9 @@ class AttemptKeys(NamedTuple):
     typed: bytes
     account: bytes
     user_id: UUID | None
+    typed_user_id: UUID | None = None
+    """The user whose counter is that of what was typed, if it is kept as long as the account's.
+    None for names, so that nothing links them to the user."""
 
     def __repr__(self) -> str:
         return "AttemptKeys()"
@@ -75,6 +78,7 @@ _waits = case(
 )
 _typed = bindparam("typed", type_=LargeBinary)
 _account = bindparam("of_account", type_=LargeBinary)
+_typed_user = bindparam("typed_user_id", type_=Uuid)
 _of_typed, _of_account = _columns.account == _typed, _columns.account == _account
 _one_less = func.greatest(_columns.pending - 1, 0)
 
@@ -123,13 +127,14 @@ def failure_statement(now: ColumnElement[datetime]) -> Select[*tuple[Any, ...]]:
     )
     # From the other row, so that PostgreSQL locks that one first.
     of_typed = insert(password_attempts).from_select(
-        ["account", "failures", "blocked_until"],
-        select(_typed, literal(1), now).select_from(account),
+        ["account", "user_id", "failures", "blocked_until"],
+        select(_typed, _typed_user, literal(1), now).select_from(account),
     )
     typed = (
         of_typed.on_conflict_do_update(
             index_elements=[_columns.account],
-            set_=counted | {"blocked_until": now + _waits, "pending": _one_less},
+            set_=counted
+            | {"user_id": _typed_user, "blocked_until": now + _waits, "pending": _one_less},
         )
         .returning(_columns.failures)
         .cte("typed")
@@ -186,11 +191,12 @@ class LoginAttemptRepository(Repository):
 
         A row without a user is swept some time after the last attempt.
         """
-        values = {"typed": keys.typed, "of_account": keys.account, "user_id": keys.user_id}
+        users = {"user_id": keys.user_id, "typed_user_id": keys.typed_user_id}
+        values = {"typed": keys.typed, "of_account": keys.account}
         try:
-            await self._connection.execute(_record_failure, values)
+            await self._connection.execute(_record_failure, values | users)
         except IntegrityError:  # the user was purged during the check
-            await self._connection.execute(_record_failure, {**values, "user_id": None})
+            await self._connection.execute(_record_failure, values | dict.fromkeys(users))
 
     async def record_success(self, keys: AttemptKeys) -> bool:
         """End a reservation whose password was right, and forget the failures of both counters.

@@ -173,6 +173,18 @@ class UserRepository(Repository):
         found = await self._connection.execute(_by_ids, {"user_ids": list(user_ids)})
         return {row.id: UserRow._make(row) for row in found}
 
+    async def lock(
+        self, user_id: UUID, version: int | None = None, *, deleted: Deleted = Deleted.EXCLUDE
+    ) -> UserRow:
+        """Return the user, and lock its row until the transaction ends.
+
+        Raise `UserNotFound`, or `EtagMismatch` if the user has another version than `version`.
+        """
+        row = await self._one(_locked[deleted], {"user_id": user_id}, UserNotFound)
+        if version not in {None, row.version}:
+            raise EtagMismatch
+        return UserRow._make(row)
+
     async def update(
         self, user_id: UUID, changes: Mapping[str, object], *, version: int | None = None
     ) -> UserRow:
@@ -181,7 +193,7 @@ class UserRepository(Repository):
         Raise `UserNotFound`, or `EtagMismatch` if the user has another version than `version`.
         PostgreSQL's constraints raise `EmailTaken` and `UsernameTaken`.
         """
-        user = await self._lock(user_id, version)
+        user = await self.lock(user_id, version)
         return await self._change(user, _unverify_changed_email(user, changes))
 
     async def set_active(self, user_id: UUID, *, active: bool) -> UserRow:
@@ -189,7 +201,7 @@ class UserRepository(Repository):
 
         The version stays the same if nothing changes.
         """
-        user = await self._lock(user_id)
+        user = await self.lock(user_id)
         return user if user.is_active is active else await self._change(user, {"is_active": active})
 
     async def delete(
@@ -199,7 +211,7 @@ class UserRepository(Repository):
 
         Raise `UserNotFound` or `EtagMismatch`, as `update` does.
         """
-        user = await self._lock(user_id, version)
+        user = await self.lock(user_id, version)
         values = {"user_id": user.id, "deleted_by": deleted_by}
         return UserRow._make((await self._connection.execute(_mark_deleted, values)).one())
 
@@ -209,7 +221,7 @@ class UserRepository(Repository):
         Raise `UserNotFound`, or `UserNotDeleted` if the user is live. PostgreSQL's constraints
         raise `EmailTaken` and `UsernameTaken`.
         """
-        user = await self._lock(user_id, deleted=Deleted.INCLUDE)
+        user = await self.lock(user_id, deleted=Deleted.INCLUDE)
         if user.deleted_at is None:
             raise UserNotDeleted
         restoration = {"is_active": True, "deleted_at": None, "deleted_by": None}
@@ -222,18 +234,6 @@ class UserRepository(Repository):
 
     async def _get(self, statement: Select[Any], value: object) -> UserRow:
         return UserRow._make(await self._one(statement, {"value": value}, UserNotFound))
-
-    async def _lock(
-        self, user_id: UUID, version: int | None = None, *, deleted: Deleted = Deleted.EXCLUDE
-    ) -> UserRow:
-        """Return the user, and lock its row until the transaction ends.
-
-        Raise `UserNotFound`, or `EtagMismatch` if the user has another version than `version`.
-        """
-        row = await self._one(_locked[deleted], {"user_id": user_id}, UserNotFound)
-        if version not in {None, row.version}:
-            raise EtagMismatch
-        return UserRow._make(row)
 
     async def _change(self, user: UserRow, values: Mapping[str, object]) -> UserRow:
         changed = await self._connection.execute(_update, {"user_id": user.id, **values})
