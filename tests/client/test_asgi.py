@@ -3,15 +3,28 @@
 import asyncio
 import contextvars
 import json
-from typing import ClassVar
+from datetime import timedelta
+from typing import Annotated, ClassVar
 
 import grpc
 import pytest
+from fastapi import Depends, FastAPI, WebSocket
 from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
-from tamatar_auth.client import AuthError, SessionGuard, aio, connect, find_current_session
+from tamatar_auth.client import (
+    AAL1,
+    AAL2,
+    AuthError,
+    CurrentSession,
+    SessionGuard,
+    StepUp,
+    aio,
+    connect,
+    find_current_session,
+)
 from tamatar_auth.client.asgi import SCOPE_KEY, SessionMiddleware
+from tamatar_auth.client.fastapi import require_step_up
 
 
 async def application(scope, receive, send):
@@ -35,7 +48,7 @@ async def application(scope, receive, send):
         await send({"type": f"{scope['type']}.startup.complete"})
 
 
-async def asked(app, path="/", headers=(), kind="http", method="GET", root=""):
+async def asked(app, path="/", headers=(), kind="http", method="GET", root="", **more):
     """Return the messages that an application sends."""
     sent = []
 
@@ -45,7 +58,7 @@ async def asked(app, path="/", headers=(), kind="http", method="GET", root=""):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": kind, "method": method, "path": path, "root_path": root}
+    scope = {"type": kind, "method": method, "path": path, "root_path": root, **more}
     scope["headers"] = [*headers]
     await app(scope, receive, send)
     return sent
@@ -329,3 +342,152 @@ class TestPaths:
         for option in ("open_paths", "optional_paths"):
             with pytest.raises(TypeError, match="expected a list of names"):
                 SessionMiddleware(application, guard, **{option: "/health"})
+
+
+class TestStepUp:
+    """Paths that need a stronger or a more recent authentication."""
+
+    STEP_UP: ClassVar = {
+        "/pay": StepUp(level=AAL2, max_age=timedelta(minutes=5)),
+        "/admin/*": StepUp(level=AAL2),
+        "/admin/log": StepUp(level=AAL1),
+        "/recent": StepUp(max_age=timedelta(hours=1)),
+    }
+
+    @pytest.fixture
+    async def app(self, fake):
+        async with aio.connect(fake.address) as auth:
+            guard = aio.SessionGuard(auth, recheck=0, max_age=0)
+            yield SessionMiddleware(
+                application, guard, step_up=self.STEP_UP, open_paths=["/admin/health"]
+            )
+
+    @pytest.fixture
+    def weak(self, fake):
+        ada = fake.add_user("ada@example.com")
+        return [bearer(fake.start_session(ada, authentication_age=timedelta(days=1)))]
+
+    @pytest.fixture
+    def strong(self, fake):
+        return [bearer(fake.start_session(fake.add_user("bob@example.com"), level=AAL2))]
+
+    @pytest.mark.parametrize(
+        ("path", "wanted"),
+        [
+            ("/pay", 'acr_values="AAL2", max_age="300"'),
+            ("/admin/users", 'acr_values="AAL2"'),
+            ("/recent", 'max_age="3600"'),
+        ],
+    )
+    async def test_refusal_asks_for_step_up_by_rfc_9470(self, app, weak, strong, path, wanted):
+        (start, body) = await asked(app, path, weak)
+        header = f'Bearer error="insufficient_user_authentication", {wanted}'
+
+        assert start["status"] == 401
+        assert (b"www-authenticate", header.encode()) in start["headers"]
+        assert json.loads(body["body"])["reason"] == "STEP_UP_REQUIRED"
+        assert (await answer(app, path, strong))[0] == 200
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/pay/", "//pay", "/./pay", "/x/../pay", "/x\\..\\pay", "/pay/."),
+            *("/admin", "/admin/", "/admin/a/b", "/admin/log/more", "/admin/health/"),
+        ],
+    )
+    async def test_paths_like_those_with_step_up_need_it(self, app, weak, strong, path):
+        assert await refusal(app, path, weak) == (401, "STEP_UP_REQUIRED")
+        assert (await answer(app, path, strong))[0] == 200
+
+    @pytest.mark.parametrize("path", ["/", "/payment", "/pay/more", "/administer", "/admin/log"])
+    async def test_other_paths_need_no_step_up(self, app, weak, path):
+        assert (await answer(app, path, weak))[0] == 200
+
+    async def test_open_path_below_prefix_is_open(self, app):
+        assert await answer(app, "/admin/health") == (200, b"anonymous")
+
+    async def test_step_up_needs_a_session_first(self, app):
+        assert await refusal(app, "/pay") == (401, "SESSION_UNKNOWN")
+
+    async def test_websocket_without_step_up_is_closed_unopened(self, app, weak):
+        (closed,) = await asked(app, "/pay", weak, kind="websocket")
+
+        assert closed == {"type": "websocket.close", "code": 4401, "reason": "STEP_UP_REQUIRED"}
+
+    async def test_open_websocket_may_grow_old(self, app, fake, strong):
+        said, sent = asyncio.Queue(), asyncio.Queue()
+        said.put_nowait({"type": "websocket.connect"})
+        scope = {"type": "websocket", "path": "/pay", "headers": strong}
+        talking = asyncio.create_task(app(scope, said.get, sent.put))
+        assert (await sent.get())["type"] == "websocket.accept"
+
+        fake.advance(timedelta(hours=1))
+        said.put_nowait({"type": "websocket.receive", "text": "one"})
+        assert (await sent.get())["text"] == "one"
+        fake._store.sessions.get_by_token(strong[0][1].decode()[7:]).session.assurance_level = AAL1
+        said.put_nowait({"type": "websocket.receive", "text": "two"})
+
+        assert (await sent.get())["reason"] == "STEP_UP_REQUIRED"
+        await talking
+
+    @pytest.mark.parametrize("option", ["open_paths", "optional_paths"])
+    @pytest.mark.parametrize("name", ["/pay", "/*"])
+    async def test_step_up_of_open_path_is_refused(self, guard, option, name):
+        with pytest.raises(ValueError, match="/pay needs a step-up, so it cannot be open"):
+            SessionMiddleware(
+                application, guard, step_up={"/pay": StepUp(level=AAL2)}, **{option: [name]}
+            )
+
+
+class TestFastApi:
+    """The dependency on a step-up, for routes with parameters."""
+
+    @pytest.fixture
+    async def app(self, fake):
+        app, needed = FastAPI(), StepUp(level=AAL2, max_age=timedelta(minutes=5))
+
+        async def pay(
+            number: int, session: Annotated[CurrentSession, Depends(require_step_up(needed))]
+        ) -> str:
+            return f"{session.user.email} paid {number}"
+
+        async def chat(
+            socket: WebSocket, session: Annotated[CurrentSession, Depends(require_step_up(needed))]
+        ) -> None:
+            raise AssertionError(session)
+
+        app.add_api_route("/orders/{number}/pay", pay)
+        app.add_api_websocket_route("/orders/{number}/chat", chat)
+        async with aio.connect(fake.address) as auth:
+            app.add_middleware(
+                SessionMiddleware,
+                aio.SessionGuard(auth, max_age=0),
+                optional_paths=["/orders/7/pay"],
+            )
+            yield app
+
+    async def test_route_needs_step_up_of_its_dependency(self, app, fake):
+        ada = fake.add_user("ada@example.com")
+        weak, strong = fake.start_session(ada), fake.start_session(ada, level=AAL2)
+        path, scope = "/orders/1/pay", {"query_string": b""}
+
+        start, _ = await asked(app, path, [bearer(weak)], **scope)
+        assert start["status"] == 401
+        challenge = b'Bearer error="insufficient_user_authentication", acr_values="AAL2"'
+        assert (b"www-authenticate", challenge) in start["headers"]
+        assert await answer(app, path, [bearer(strong)], **scope) == (
+            200,
+            b'"ada@example.com paid 1"',
+        )
+        assert (await asked(app, "/orders/7/pay", **scope))[0]["status"] == 401
+        fake.is_available = False
+        assert (await asked(app, path, [bearer(strong)], **scope))[0]["status"] == 503
+
+    async def test_websocket_without_step_up_is_refused(self, app, fake):
+        token = fake.start_session(fake.add_user("ada@example.com"))
+
+        (closed,) = await asked(
+            app, "/orders/1/chat", [bearer(token)], kind="websocket", query_string=b""
+        )
+
+        assert (closed["code"], closed["reason"]) == (4401, "STEP_UP_REQUIRED")

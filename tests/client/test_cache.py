@@ -3,7 +3,7 @@
 import runpy
 import time
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import settings
@@ -18,11 +18,13 @@ from hypothesis.stateful import (
 from tamatar.auth.v1.session_pb2 import Session
 from tamatar.auth.v1.session_service_pb2 import SessionEnd, ValidateSessionResponse
 from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.client import AAL1, AAL2, StepUp
 from tamatar_auth.client import cache as cache_module
 from tamatar_auth.client.cache import MAX_STREAM_SILENCE, SessionCache
 
 MAX_AGE = 30
 LIFE = 100
+FIVE_MINUTES = timedelta(minutes=5)
 USERS = ("ada", "bob")
 SESSIONS = {f"{user}{n}": user for user in USERS for n in range(3)}
 
@@ -190,6 +192,40 @@ class TestEnds:
         assert live("ada0", LIFE) == MAX_AGE
         assert live("ada1", 12) == 12
         assert live("ada2", 0.5) == 1
+
+
+class TestStepUp:
+    """Cached answers to calls that need a level or a recent authentication."""
+
+    def find(self, cache, *, level=AAL1, age=0, needed_level=0, max_age=None):
+        """Return whether the cache answers for a session of a level and an age."""
+        response = answer("ada0", cache._wall_clock() + LIFE)
+        response.session.assurance_level = level
+        authenticated_at = datetime.fromtimestamp(cache._wall_clock() - age, UTC)
+        response.session.authenticate_time.FromDatetime(authenticated_at)
+        cache.stream_opened()
+        cache.store(cache.begin(), "ada0", response)
+        assert cache.find("ada0") == response
+        return cache.find("ada0", StepUp(level=needed_level, max_age=max_age)) == response
+
+    def test_answer_is_used_for_its_level_and_lower_ones(self, cache):
+        assert self.find(cache, level=AAL1, needed_level=AAL1)
+        assert self.find(cache, level=AAL2, needed_level=AAL1)
+        assert self.find(cache, level=AAL2, needed_level=AAL2)
+        assert not self.find(cache, level=AAL1, needed_level=AAL2)
+
+    def test_answer_is_used_until_its_authentication_is_old(self, cache, clock):
+        clock.seconds = 1000
+        for age, is_used in ((0, True), (299, True), (300, False), (1000, False), (-1, False)):
+            assert self.find(cache, age=age, max_age=FIVE_MINUTES) == is_used
+        assert not self.find(cache, level=AAL2, age=300, needed_level=AAL2, max_age=FIVE_MINUTES)
+
+    def test_answer_without_time_is_used_for_no_step_up(self, cache):
+        cache.stream_opened()
+        assert kept(cache, "ada0")
+
+        assert cache.find("ada0", StepUp(level=AAL1)) is None
+        assert cache.find("ada0", StepUp(max_age=FIVE_MINUTES)) is None
 
 
 class TestEntries:

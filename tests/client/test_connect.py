@@ -7,7 +7,12 @@ import pytest
 from google.protobuf import message_factory
 from grpc import StatusCode
 
-from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar.auth.v1 import (
+    diagnostics_service_pb2,
+    factor_service_pb2,
+    session_service_pb2,
+    user_service_pb2,
+)
 from tamatar.auth.v1.diagnostics_service_pb2 import GetDatabaseInfoRequest
 from tamatar.auth.v1.session_service_pb2 import GetSessionRequest
 from tamatar.auth.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
@@ -25,9 +30,10 @@ from tests.support.settings import changed
 
 SPIFFE_ID = "spiffe://example.com/operator"
 INFO = GetDatabaseInfoRequest()
+SERVICES = (user_service_pb2, session_service_pb2, factor_service_pb2, diagnostics_service_pb2)
 UNARY = [
     method
-    for file in (user_service_pb2, session_service_pb2, diagnostics_service_pb2)
+    for file in SERVICES
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if not (method.client_streaming or method.server_streaming)
@@ -36,6 +42,8 @@ SERVICE_CONFIG = "protos/tamatar/auth/v1/grpc_service_config.json has the retrie
 RUN_ONCE = {
     *("UpdateUser", "DeleteUser", "RestoreUser", "PurgeUser"),
     *("ChangePassword", "VerifyEmail", "ConfirmEmailChange", "ResetPassword"),
+    *("CompleteSignIn", "CompleteStepUp", "DeleteFactor"),
+    *("ConfirmTotpFactor", "FinishPasskeyRegistration"),
 }
 """The methods whose second run would change more than the first."""
 
@@ -65,9 +73,12 @@ class TestCalls:
     async def test_only_repeatable_calls_are_retried(self, scripted, method, code):
         scripted.refusals = [code]
         async with aio.connect(scripted.address) as auth:
-            service = {"UserService": auth.users, "SessionService": auth.sessions}.get(
-                method.containing_service.name, auth.diagnostics
-            )
+            service = {
+                "UserService": auth.users,
+                "SessionService": auth.sessions,
+                "FactorService": auth.factors,
+                "DiagnosticsService": auth.diagnostics,
+            }[method.containing_service.name]
             request = message_factory.GetMessageClass(method.input_type)()
             (error,) = await asyncio.gather(
                 getattr(service, method.name)(request), return_exceptions=True

@@ -3,7 +3,7 @@
 import pytest
 
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest, RevokeSessionRequest
-from tamatar_auth.client import aio, connect
+from tamatar_auth.client import AAL2, aio, connect
 from tamatar_auth.client.django import session_middleware
 from tests.support.commands import SAMPLE_PASSWORD
 from tests.support.waiting import until
@@ -12,6 +12,7 @@ from tests.support.web import running_site
 SITE = """
 import os
 import socket
+from datetime import timedelta
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from django.conf import settings
@@ -20,12 +21,17 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 
-from tamatar_auth.client import SessionGuard, connect, current_session, find_current_session
+from tamatar_auth.client import AAL2, SessionGuard, StepUp, connect, current_session
+from tamatar_auth.client import find_current_session
 from tamatar_auth.client.django import session_middleware
 
 auth = connect(os.environ["AUTH"])
 guarded = session_middleware(
-    SessionGuard(auth), open_paths=["/health"], optional_paths=["/start"], cookie="session"
+    SessionGuard(auth),
+    open_paths=["/health"],
+    optional_paths=["/start"],
+    step_up={"/pay/*": StepUp(level=AAL2, max_age=timedelta(minutes=5))},
+    cookie="session",
 )
 closed = connect(os.environ["AUTH"])
 closed.close()
@@ -77,6 +83,8 @@ urlpatterns = [
     path("start", start),
     path("health", start),
     path("stream", stream),
+    path("pay/one", plain),
+    path("pay/async", plain_async),
     path("plain", plain),
     path("plain-async", plain_async),
 ]
@@ -171,6 +179,21 @@ class TestSessionMiddleware:
         asked = {"Origin": "https://shop.test", "Access_Control_Request_Method": "GET"}
 
         assert site.ask("/me?cors", method="OPTIONS", **asked).body == "answered"
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_view_needs_step_up_of_its_path(fake, tmp_path, start):
+    (tmp_path / "app.py").write_text(SITE)
+    ada = fake.add_user("ada@example.com")
+    weak, strong = fake.start_session(ada), fake.start_session(ada, level=AAL2)
+    env = {"AUTH": fake.address, "MIDDLEWARE": "guarded"}
+    with running_site(tmp_path, *STARTS[start], **env) as site:
+        for path in ("/pay/one", "/pay/async"):
+            refused = site.ask(path, Authorization=f"Bearer {weak}")
+            assert site.ask(path, Authorization=f"Bearer {strong}").body == "plain"
+            assert (refused.status, refused.json["reason"]) == (401, "STEP_UP_REQUIRED")
+            assert 'acr_values="AAL2"' in refused.headers["WWW-Authenticate"]
+        assert site.ask("/me", Authorization=f"Bearer {weak}").status == 200
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -15,41 +15,17 @@ from tests.support.calls import refusal
 from tests.support.guarded_shop import (
     KINDS,
     SHOP,
+    SHOPS,
     Asyncio,
-    Blocking,
     Customer,
-    Writing,
     aio_shop,
     blocking_shop,
+    shop,
 )
 from tests.support.waiting import PATIENCE
 
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
-SHOPS = {
-    "blocking": None,
-    "coroutines": Asyncio,
-    "coroutines that write": Writing,
-    "blocking on asyncio": Blocking,
-}
-
-
-@contextlib.asynccontextmanager
-async def shop(kind, address, *, own_token=None, **options):
-    """Yield a channel to a shop whose guard calls the service at an address."""
-    async with contextlib.AsyncExitStack() as stack:
-        if SHOPS[kind] is None:
-            auth = stack.enter_context(client.connect(address, token=own_token))
-            guard = SessionGuard(auth, **options)
-            stack.push_async_callback(asyncio.to_thread, guard.close)
-            running = blocking_shop(guard)
-        else:
-            auth = await stack.enter_async_context(aio.connect(address, token=own_token))
-            guard = aio.SessionGuard(auth, **options)
-            stack.push_async_callback(guard.close)
-            running = aio_shop(guard, SHOPS[kind]())
-        at = await stack.enter_async_context(running)
-        yield await stack.enter_async_context(grpc.aio.insecure_channel(at))
 
 
 @pytest.fixture(params=SHOPS)

@@ -4,12 +4,15 @@ from tests.mutants.mutant import mutant
 
 _CACHE = "client/cache.py"
 _GUARD = "client/guard.py"
+_METHODS = "client/method_rules.py"
 _RULES = "client/guard_rules.py"
+_STEP_UP = "client/step_up.py"
 
 _TEST_CACHE = "client/test_cache.py"
 _TEST_GUARD = "client/test_guard.py"
 _TEST_INVALIDATION = "client/test_invalidation.py"
 _TEST_ASGI = "client/test_asgi.py"
+_TEST_STEP_UP = "client/test_step_up.py"
 
 MUTANTS = (
     mutant(
@@ -85,16 +88,18 @@ MUTANTS = (
     mutant(
         "ticket_is_taken_after_the_answer",
         _GUARD,
-        "            ticket = self._cache.begin()\n            response = self._validate(token)\n",
-        "            response = self._validate(token)\n            ticket = self._cache.begin()\n",
+        "            ticket = self._cache.begin()\n"
+        "            response = self._validate(token, step_up)\n",
+        "            response = self._validate(token, step_up)\n"
+        "            ticket = self._cache.begin()\n",
         f"{_TEST_INVALIDATION}::TestCachedAnswers",
     ),
     mutant(
         "ticket_is_taken_after_the_answer_on_asyncio",
         "client/aio/guard.py",
         "            ticket = self._cache.begin()\n"
-        "            response = await self._validate(token)\n",
-        "            response = await self._validate(token)\n"
+        "            response = await self._validate(token, step_up)\n",
+        "            response = await self._validate(token, step_up)\n"
         "            ticket = self._cache.begin()\n",
         f"{_TEST_INVALIDATION}::TestCachedAnswers",
     ),
@@ -163,10 +168,73 @@ MUTANTS = (
     ),
     mutant(
         "unnamed_method_is_open",
-        _RULES,
-        "return SessionRequirement.OPTIONAL if is_optional else SessionRequirement.REQUIRED",
-        "return SessionRequirement.OPTIONAL",
+        _METHODS,
+        "return MethodRule(SessionRequirement.REQUIRED, next(found, None))",
+        "return MethodRule(SessionRequirement.OPTIONAL, next(found, None))",
         _TEST_GUARD,
+    ),
+    mutant(
+        "cache_ignores_level",
+        _STEP_UP,
+        "if session.assurance_level < self.level or not session.HasField",
+        "if not session.HasField",
+        f"{_TEST_CACHE}::TestStepUp",
+    ),
+    mutant(
+        "cache_ignores_age",
+        _STEP_UP,
+        "return 0 <= age < self.max_age.total_seconds()",
+        "return age is not None",
+        f"{_TEST_CACHE}::TestStepUp",
+    ),
+    mutant(
+        "guard_asks_for_no_level",
+        _STEP_UP,
+        "        request.min_assurance_level = step_up.level\n",
+        "",
+        _TEST_STEP_UP,
+    ),
+    mutant(
+        "guard_ignores_age",
+        _STEP_UP,
+        "            request.max_authentication_age.FromTimedelta(step_up.max_age)\n",
+        "            pass\n",
+        _TEST_STEP_UP,
+    ),
+    mutant(
+        "service_that_ignores_step_up_is_trusted",
+        _RULES,
+        "    if step_up is None or step_up.is_known_to(response.session):\n",
+        "    if step_up is None or response:\n",
+        f"{_TEST_STEP_UP}::test_service_that_ignores_step_up_is_not_trusted",
+    ),
+    mutant(
+        "step_up_of_open_method_is_accepted",
+        _METHODS,
+        "if not {*_names(name)}.isdisjoint(self._open | self._optional):",
+        "if name in self._optional:",
+        f"{_TEST_STEP_UP}::TestConfiguration",
+    ),
+    mutant(
+        "running_stream_loses_its_level",
+        _GUARD,
+        "                    get_session(token, while_running)\n",
+        "                    get_session(token, None)\n",
+        f"{_TEST_STEP_UP}::test_running_stream_keeps_its_level_but_may_grow_old",
+    ),
+    mutant(
+        "path_like_one_with_step_up_needs_none",
+        "client/web_rules.py",
+        "return StepUp.strictest(self._step_up.values()) if self._step_up else None",
+        "return None",
+        f"{_TEST_ASGI}::TestStepUp",
+    ),
+    mutant(
+        "dependency_checks_no_step_up",
+        "client/fastapi.py",
+        "            return await check(step_up)\n",
+        "            return await check(None)\n",
+        f"{_TEST_ASGI}::TestFastApi",
     ),
     mutant(
         "second_token_is_ignored",
@@ -185,8 +253,8 @@ MUTANTS = (
     mutant(
         "path_like_an_open_one_is_open",
         "client/web_rules.py",
-        "return is_plain and (path in self._exact",
-        "return (path in self._exact",
+        "return found and _is_plain(path)",
+        "return found",
         f"{_TEST_ASGI}::TestPaths",
     ),
     mutant(

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from tamatar_auth.client import find_current_session
+from tamatar_auth import client
+from tamatar_auth.client import SessionGuard, aio, find_current_session
 from tests.support.calls import refusal
 
 SHOP = "/shop.v1.Shop/"
@@ -109,6 +110,32 @@ async def aio_shop(guard, shop):
         yield address
     finally:
         await server.stop(None)
+
+
+SHOPS = {
+    "blocking": None,
+    "coroutines": Asyncio,
+    "coroutines that write": Writing,
+    "blocking on asyncio": Blocking,
+}
+
+
+@contextlib.asynccontextmanager
+async def shop(kind, address, *, own_token=None, **options):
+    """Yield a channel to a shop whose guard calls the service at an address."""
+    async with contextlib.AsyncExitStack() as stack:
+        if SHOPS[kind] is None:
+            auth = stack.enter_context(client.connect(address, token=own_token))
+            guard = SessionGuard(auth, **options)
+            stack.push_async_callback(asyncio.to_thread, guard.close)
+            running = blocking_shop(guard)
+        else:
+            auth = await stack.enter_async_context(aio.connect(address, token=own_token))
+            guard = aio.SessionGuard(auth, **options)
+            stack.push_async_callback(guard.close)
+            running = aio_shop(guard, SHOPS[kind]())
+        at = await stack.enter_async_context(running)
+        yield await stack.enter_async_context(grpc.aio.insecure_channel(at))
 
 
 async def each(requests):

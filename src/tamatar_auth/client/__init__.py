@@ -22,12 +22,16 @@ from tamatar_auth.client.errors import (
     NotFoundError,
     PreconditionError,
     SessionError,
+    StepUpRequiredError,
     UnavailableError,
 )
 from tamatar_auth.client.guard import SessionGuard
-from tamatar_auth.client.guard_rules import OPEN_METHODS
+from tamatar_auth.client.method_rules import OPEN_METHODS
+from tamatar_auth.client.step_up import AAL1, AAL2, StepUp
 
 __all__ = [
+    "AAL1",
+    "AAL2",
     "OPEN_METHODS",
     "AlreadyExistsError",
     "AuthClient",
@@ -43,6 +47,8 @@ __all__ = [
     "PreconditionError",
     "SessionError",
     "SessionGuard",
+    "StepUp",
+    "StepUpRequiredError",
     "UnavailableError",
     "connect",
     "current_session",

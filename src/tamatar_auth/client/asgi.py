@@ -1,14 +1,17 @@
 """The guard of an ASGI application: it rejects requests without a valid session."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from grpc import StatusCode
 
 from tamatar_auth.client.aio.guard import SessionGuard
-from tamatar_auth.client.current_session import bound_session
+from tamatar_auth.client.current_session import CurrentSession, bound_session
 from tamatar_auth.client.guard_rules import CallRejected, RecheckTimer
+from tamatar_auth.client.step_up import StepUp
 from tamatar_auth.client.web_rules import RequestRules, is_preflight, problem
 
 Message = MutableMapping[str, Any]
@@ -19,6 +22,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SCOPE_KEY = "tamatar_auth.session"
 """The key of the session in the scope. Frameworks use the key `session` for their own."""
+
+CHECK_KEY = "tamatar_auth.check"
+"""The key of the function that checks the session for a step-up, or of None without a token."""
+
+Check = Callable[[StepUp | None], Awaitable[CurrentSession]]
 
 UNAUTHENTICATED, TRY_AGAIN_LATER = 4401, 1013
 """The close codes of websockets."""
@@ -41,13 +49,14 @@ class SessionMiddleware:
     >>> app = SessionMiddleware(app, SessionGuard(auth), open_paths=["/health", "/static/*"])
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each named
         self,
         app: Application,
         guard: SessionGuard | Callable[[], SessionGuard],
         *,
         open_paths: Iterable[str] = (),
         optional_paths: Iterable[str] = (),
+        step_up: Mapping[str, StepUp] = MappingProxyType({}),
         cookie: str | None = None,
     ) -> None:
         """Wrap an application.
@@ -55,6 +64,8 @@ class SessionMiddleware:
         - `guard`: the guard, or a function that returns it, if it is made in the lifespan.
         - `open_paths`: paths that need no session: `/health`, or all of `/static/*`.
         - `optional_paths`: paths that need no session, but reject an invalid one.
+        - `step_up`: paths that need a stronger or more recent authentication, with or without a
+          slash at their end: `{"/pay": StepUp(level=AAL2)}`, or all of `/admin/*`.
         - `cookie`: the cookie that may have the token if there is no header. Browsers send cookies
           with forged requests as well, so set `SameSite` and defend against such requests.
         """
@@ -62,7 +73,7 @@ class SessionMiddleware:
             raise TypeError("this middleware needs a guard of tamatar_auth.client.aio")
         self._app, self._guard = app, guard
         self._rules = RequestRules(
-            open_paths=open_paths, optional_paths=optional_paths, cookie=cookie
+            open_paths=open_paths, optional_paths=optional_paths, step_up=step_up, cookie=cookie
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,22 +81,24 @@ class SessionMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        session = token = None
+        session = token = check = None
         if self._is_preflight(scope):
             send = _PreflightAnswer(scope, receive, send).send
         elif not self._rules.is_open(_route_path(scope)):
             guard = self._guard if isinstance(self._guard, SessionGuard) else self._guard()
+            step_up = self._rules.step_up(_route_path(scope))
             try:
                 token = self._find_token(scope)
-                session = await guard.session(token) if token else None
+                session = await guard.session(token, step_up) if token else None
             except CallRejected as rejection:
                 await _reject(scope, receive, send, rejection)
                 return
-            if scope["type"] == "websocket" and token:
-                websocket = _GuardedWebSocket(guard, token, receive, send)
+            check = partial(guard.session, token) if token else None
+            if scope["type"] == "websocket" and check:
+                websocket = _GuardedWebSocket(check, step_up, guard.recheck, receive, send)
                 receive, send = websocket.receive, websocket.send
         with bound_session(session):
-            await self._app({**scope, SCOPE_KEY: session}, receive, send)
+            await self._app({**scope, SCOPE_KEY: session, CHECK_KEY: check}, receive, send)
 
     def _is_preflight(self, scope: Scope) -> bool:
         """Return whether a request is a preflight of a path that requires a session."""
@@ -137,10 +150,17 @@ class _PreflightAnswer:
 class _GuardedWebSocket:
     """A websocket whose session is checked between messages."""
 
-    def __init__(self, guard: SessionGuard, token: str, receive: Receive, send: Send) -> None:
-        self._guard, self._token = guard, token
+    def __init__(
+        self,
+        check: Check,
+        step_up: StepUp | None,
+        recheck: float,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._session_check, self._step_up = check, step_up and step_up.while_running
         self._receive, self._send = receive, send
-        self._recheck_timer = RecheckTimer(guard.recheck)
+        self._recheck_timer = RecheckTimer(recheck)
         self._closed: Message | None = None
 
     async def receive(self) -> Message:
@@ -161,9 +181,9 @@ class _GuardedWebSocket:
         if self._closed is not None or not self._recheck_timer.is_due():
             return
         try:
-            await self._guard.session(self._token)
+            await self._session_check(self._step_up)
         except CallRejected as rejection:
-            close = _close_message(rejection)
+            close = close_message(rejection)
             self._closed = {"type": "websocket.disconnect", "code": close["code"]}
             await self._send(close)
 
@@ -171,7 +191,7 @@ class _GuardedWebSocket:
 async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRejected) -> None:
     if scope["type"] == "websocket":
         await receive()  # websocket.connect
-        await send(_close_message(rejection))
+        await send(close_message(rejection))
         return
     status, headers, body = problem(rejection)
     fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -179,7 +199,8 @@ async def _reject(scope: Scope, receive: Receive, send: Send, rejection: CallRej
     await send({"type": "http.response.body", "body": body})
 
 
-def _close_message(rejection: CallRejected) -> Message:
+def close_message(rejection: CallRejected) -> Message:
+    """Return the message that closes the websocket of a rejected session."""
     is_unauthenticated = rejection.code is StatusCode.UNAUTHENTICATED
     code = UNAUTHENTICATED if is_unauthenticated else TRY_AGAIN_LATER
     return {"type": "websocket.close", "code": code, "reason": rejection.reason}

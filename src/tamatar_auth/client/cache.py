@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tamatar.auth.v1.session_service_pb2 import SessionEnd, ValidateSessionResponse
+from tamatar_auth.client.step_up import StepUp
 
 MAX_STREAM_SILENCE = 10.0
 """Seconds of silence after which a stream counts as broken. A live one sends every 5 seconds."""
@@ -77,8 +78,11 @@ class SessionCache:
         """Whether the cache knows every end."""
         return self._is_stream_open and self._clock() - self._last_message_at <= MAX_STREAM_SILENCE
 
-    def find(self, token: str) -> ValidateSessionResponse | None:
-        """Return the cached response for a token, or None if it must be validated."""
+    def find(self, token: str, step_up: StepUp | None = None) -> ValidateSessionResponse | None:
+        """Return the cached response for a token, or None if it must be validated.
+
+        A cached session that may not reach `step_up` must be validated too: the service refuses it.
+        """
         key = _key(token)
         with self._lock:
             entry = self._entries.get(key)
@@ -88,7 +92,9 @@ class SessionCache:
                 self._drop(key)
                 return None
             self._entries.move_to_end(key)
-            return entry.response
+        if step_up and not step_up.is_reached_by(entry.response.session, self._wall_clock()):
+            return None
+        return entry.response
 
     def begin(self) -> Ticket:
         """Return the ticket of a validation that is about to begin."""

@@ -1,7 +1,8 @@
 """The guard of a Django site: it rejects requests without a valid session."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction
@@ -11,6 +12,7 @@ from django.utils.decorators import sync_and_async_middleware
 from tamatar_auth.client.current_session import bind_session, bound_session
 from tamatar_auth.client.guard import SessionGuard
 from tamatar_auth.client.guard_rules import CallRejected
+from tamatar_auth.client.step_up import StepUp
 from tamatar_auth.client.web_rules import RequestRules, is_preflight, problem
 
 Middleware = Callable[[Callable[[HttpRequest], Any]], Callable[[HttpRequest], Any]]
@@ -21,6 +23,7 @@ def session_middleware(
     *,
     open_paths: Iterable[str] = (),
     optional_paths: Iterable[str] = (),
+    step_up: Mapping[str, StepUp] = MappingProxyType({}),
     cookie: str | None = None,
 ) -> Middleware:
     """Return a middleware, to be named in the setting `MIDDLEWARE`.
@@ -35,7 +38,9 @@ def session_middleware(
     """
     if not isinstance(guard, SessionGuard):
         raise TypeError("this middleware needs a guard of tamatar_auth.client")
-    rules = RequestRules(open_paths=open_paths, optional_paths=optional_paths, cookie=cookie)
+    rules = RequestRules(
+        open_paths=open_paths, optional_paths=optional_paths, step_up=step_up, cookie=cookie
+    )
     check = _SessionCheck(guard, rules)
 
     def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
@@ -99,7 +104,9 @@ class _SessionCheck:
         )
         try:
             token = self._rules.find_token(path, authorizations, cookies)
-            request.tamatar_session = self._guard.session(token) if token else None
+            request.tamatar_session = (
+                self._guard.session(token, self._rules.step_up(path)) if token else None
+            )
         except CallRejected as rejection:
             status, headers, body = problem(rejection)
             return HttpResponse(body, status=status, headers=headers)

@@ -6,8 +6,9 @@
     ├── AlreadyExistsError     ALREADY_EXISTS: an address or a username is taken
     ├── PreconditionError      FAILED_PRECONDITION: such as an address that is not verified
     ├── ConflictError          ABORTED: another change was made at the same time
-    ├── CredentialsError       a password or a one-time secret is wrong
+    ├── CredentialsError       a password, a one-time secret or a proof is wrong
     ├── SessionError           a session is not valid, or no longer valid
+    │   └── StepUpRequiredError    it is valid, but the call asks for a stronger or newer proof
     ├── CallerError            the service does not know this caller, or does not allow the call
     ├── BusyError              RESOURCE_EXHAUSTED: try again after `retry_after` seconds
     └── UnavailableError       UNAVAILABLE, DEADLINE_EXCEEDED: the service did not answer
@@ -18,6 +19,7 @@ that handles these exceptions continues to work.
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +31,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar_auth.client.connection_hints import connection_hint
 
 ERROR_DOMAIN = "auth.tamatar.dev"
@@ -112,11 +115,31 @@ class ConflictError(AuthError):
 
 
 class CredentialsError(AuthError):
-    """A password or a one-time secret is wrong."""
+    """A password, a one-time secret or the proof of a factor is wrong."""
 
 
 class SessionError(AuthError):
     """A session is not valid, or no longer valid."""
+
+
+class StepUpRequiredError(SessionError):
+    """A session is valid, but the call asks for a stronger or a more recent authentication.
+
+    Sign the user in no second time: BeginStepUp and CompleteStepUp raise the session.
+    """
+
+    @property
+    def level(self) -> AssuranceLevel.ValueType:
+        """The level that the session lacks. `ASSURANCE_LEVEL_UNSPECIFIED` if it lacks none."""
+        name = f"ASSURANCE_LEVEL_{self.metadata.get('assurance_level', 'UNSPECIFIED')}"
+        is_known = name in AssuranceLevel.keys()  # noqa: SIM118 - an enum wrapper is no mapping
+        return AssuranceLevel.Value(name if is_known else "ASSURANCE_LEVEL_UNSPECIFIED")
+
+    @property
+    def max_age(self) -> timedelta | None:
+        """The age that the user's last proof exceeds. None if it is recent enough."""
+        seconds = self.metadata.get("max_authentication_age")
+        return timedelta(seconds=float(seconds)) if seconds else None
 
 
 class CallerError(AuthError):
@@ -138,12 +161,14 @@ class UnavailableError(AuthError):
 _BY_REASON = {
     "INVALID_CREDENTIALS": CredentialsError,
     "USER_TOKEN_INVALID": CredentialsError,
+    "INVALID_PROOF": CredentialsError,
     "SESSION_UNKNOWN": SessionError,
     "SESSION_EXPIRED": SessionError,
     "SESSION_IDLE": SessionError,
     "SESSION_REVOKED": SessionError,
     "SESSION_REUSED": SessionError,
     "USER_INACTIVE": SessionError,
+    "STEP_UP_REQUIRED": StepUpRequiredError,
     "CALLER_UNKNOWN": CallerError,
     "CALLER_NOT_ALLOWED": CallerError,
 }

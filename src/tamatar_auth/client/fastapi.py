@@ -1,17 +1,20 @@
 """Dependencies for FastAPI: the session of the request, and its scheme in the OpenAPI document."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, WebSocketException, status
+from fastapi import Depends, HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBearer
 from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
-from tamatar_auth.client.asgi import SCOPE_KEY, UNAUTHENTICATED
+from tamatar_auth.client.asgi import CHECK_KEY, SCOPE_KEY, Check, close_message
 from tamatar_auth.client.current_session import CurrentSession
 from tamatar_auth.client.guard_rules import CallRejected
+from tamatar_auth.client.step_up import StepUp
+from tamatar_auth.client.web_rules import status_and_hint
 
-__all__ = ["current_session", "find_current_session"]
+__all__ = ["current_session", "find_current_session", "require_step_up"]
 
 
 class _FoundSession(SecurityBase):
@@ -47,9 +50,39 @@ async def current_session(
     """
     if session is not None:
         return session
-    rejection = CallRejected.unknown_session()
+    raise _exception(connection, CallRejected.unknown_session())
+
+
+def require_step_up(
+    step_up: StepUp,
+) -> Callable[[HTTPConnection, CurrentSession], Awaitable[CurrentSession]]:
+    """Return a dependency on a stronger or more recent authentication. Without it, 401.
+
+    The middleware has the same rule, by path. The dependency is for routes with parameters.
+
+    >>> Payer = Annotated[CurrentSession, Depends(require_step_up(StepUp(level=AAL2)))]
+    >>> @app.post("/orders/{number}/pay")
+    ... async def pay(number: int, session: Payer) -> Receipt: ...
+    """
+
+    async def require(
+        connection: HTTPConnection,
+        _session: Annotated[CurrentSession, Depends(current_session)],
+    ) -> CurrentSession:
+        check: Check = connection.scope[CHECK_KEY]
+        try:
+            return await check(step_up)
+        except CallRejected as rejection:
+            raise _exception(connection, rejection) from None
+
+    return require
+
+
+def _exception(
+    connection: HTTPConnection, rejection: CallRejected
+) -> HTTPException | WebSocketException:
+    """Return the exception that FastAPI answers as the middleware rejects."""
     if connection.scope["type"] == "websocket":
-        raise WebSocketException(UNAUTHENTICATED, rejection.reason)
-    raise HTTPException(
-        status.HTTP_401_UNAUTHORIZED, rejection.message, {"WWW-Authenticate": "Bearer"}
-    )
+        return WebSocketException(close_message(rejection)["code"], rejection.reason)
+    status, hint = status_and_hint(rejection)
+    return HTTPException(status, rejection.message, dict(hint))

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 import grpc
 
-from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest, ValidateSessionResponse
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionResponse
 from tamatar_auth.client.connect import AuthClient
 from tamatar_auth.client.current_session import CurrentSession, as_current_session, bound_session
 from tamatar_auth.client.errors import AuthError
@@ -14,11 +14,13 @@ from tamatar_auth.client.guard_rules import (
     GuardConfig,
     GuardOptions,
     RecheckTimer,
-    SessionRequirement,
     as_rejection,
+    checked_response,
     find_token,
 )
 from tamatar_auth.client.invalidation import SessionWatcher
+from tamatar_auth.client.method_rules import MethodRule, SessionRequirement
+from tamatar_auth.client.step_up import StepUp, validation_request
 
 Recheck = Callable[[], None]
 
@@ -48,18 +50,19 @@ class SessionGuard(grpc.ServerInterceptor):
         self._cache = config.cache
         self._watcher = SessionWatcher(auth, self._cache) if self._cache is not None else None
 
-    def session(self, token: str) -> CurrentSession:
+    def session(self, token: str, step_up: StepUp | None = None) -> CurrentSession:
         """Return the session of a token.
 
-        Raises `CallRejected` if the session is not valid, or if the service does not answer.
+        Raises `CallRejected` if the session is not valid, if it does not reach what `step_up` asks
+        for, or if the service does not answer.
         """
         if self._cache is None or self._watcher is None:
-            return as_current_session(self._validate(token))
+            return as_current_session(self._validate(token, step_up))
         self._watcher.begin()
-        response = self._cache.find(token)
+        response = self._cache.find(token, step_up)
         if response is None:
             ticket = self._cache.begin()
-            response = self._validate(token)
+            response = self._validate(token, step_up)
             self._cache.store(ticket, token, response)
         return as_current_session(response)
 
@@ -68,20 +71,21 @@ class SessionGuard(grpc.ServerInterceptor):
         if self._watcher is not None:
             self._watcher.close()
 
-    def _validate(self, token: str) -> ValidateSessionResponse:
+    def _validate(self, token: str, step_up: StepUp | None) -> ValidateSessionResponse:
         try:
-            return self._auth.sessions.ValidateSession(ValidateSessionRequest(session_token=token))
+            response = self._auth.sessions.ValidateSession(validation_request(token, step_up))
         except AuthError as error:
             raise CallRejected.from_error(error) from None
+        return checked_response(response, step_up)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler of a method with a check before it."""
         handler = continuation(handler_call_details)
-        requirement = self._rules.requirement(handler_call_details.method)
-        if handler is None or requirement is SessionRequirement.NONE:
+        rule = self._rules.rule(handler_call_details.method)
+        if handler is None or rule.requirement is SessionRequirement.NONE:
             return handler
         # The handler makes the check, because a check in here would delay other calls.
-        return guard_handler(handler, admission(self.session, self._key, requirement, self.recheck))
+        return guard_handler(handler, admission(self.session, self._key, rule, self.recheck))
 
 
 AdmitCall = Callable[[Any], tuple[CurrentSession | None, Recheck]]
@@ -89,25 +93,26 @@ AdmitCall = Callable[[Any], tuple[CurrentSession | None, Recheck]]
 
 
 def admission(
-    get_session: Callable[[str], CurrentSession],
+    get_session: Callable[[str, StepUp | None], CurrentSession],
     key: str,
-    requirement: SessionRequirement,
+    rule: MethodRule,
     recheck: float,
 ) -> AdmitCall:
     """Return a function that admits a call by the session token in its metadata."""
+    needed, while_running = rule.step_up, rule.step_up and rule.step_up.while_running
 
     def admit(context: Any) -> tuple[CurrentSession | None, Recheck]:
         def recheck_if_due() -> None:
             if token and timer.is_due():
                 try:
-                    get_session(token)
+                    get_session(token, while_running)
                 except Exception as error:  # noqa: BLE001 - gRPC would send its text
                     as_rejection(error).abort(context)
 
         timer = RecheckTimer(recheck)
         try:
-            token = find_token(context.invocation_metadata(), key, requirement)
-            return (get_session(token) if token else None), recheck_if_due
+            token = find_token(context.invocation_metadata(), key, rule.requirement)
+            return (get_session(token, needed) if token else None), recheck_if_due
         except Exception as error:  # noqa: BLE001 - gRPC would send its text
             as_rejection(error).abort(context)
 

@@ -1,12 +1,12 @@
-"""The rules that all guards share: which calls need a session, and how a call is rejected."""
+"""The rules that all guards share: options, tokens, and how a call is rejected."""
 
-import enum
 import logging
 import re
 import time
 import traceback
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NoReturn, Self, TypedDict
 
 from google.protobuf.any_pb2 import Any as Packed
@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.session_service_pb2 import ValidateSessionResponse
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.errors import (
     DETAILS_KEY,
@@ -22,15 +23,11 @@ from tamatar_auth.client.errors import (
     AuthError,
     InvalidRequestError,
     SessionError,
+    StepUpRequiredError,
     loggable,
 )
-
-OPEN_METHODS = (
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-)
-"""The methods that need no session by default: health and reflection."""
+from tamatar_auth.client.method_rules import OPEN_METHODS, MethodRules, SessionRequirement
+from tamatar_auth.client.step_up import StepUp
 
 AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[!-~]{1,128}")
@@ -64,6 +61,10 @@ class GuardOptions(TypedDict, total=False):
     max_age: float
     """Seconds for which a response of the service is cached, 30 by default; 0 turns the cache off.
     The service sends the end of a session at once. While it cannot, each session is validated."""
+    step_up: Mapping[str, StepUp]
+    """The methods that need a stronger or more recent authentication than any session has:
+    `{"shop.v1.Shop/Pay": StepUp(level=AAL2, max_age=timedelta(minutes=5))}`. Of a stream that runs,
+    the level is checked again and the age is not."""
     cache_size: int
     """The number of cached responses, about 2 KB each; 10,000 by default."""
 
@@ -78,11 +79,12 @@ class GuardConfig:
     recheck: float = 30.0
     max_age: float = 30.0
     cache_size: int = 10_000
+    step_up: Mapping[str, StepUp] = field(default_factory=dict)
 
     @property
-    def rules(self) -> "MethodRules":
-        """The requirement of each method."""
-        return MethodRules(self.open_methods, self.optional_methods)
+    def rules(self) -> MethodRules:
+        """The rule of each method. Raises `ValueError` if rules contradict each other."""
+        return MethodRules(self.open_methods, self.optional_methods, self.step_up)
 
     @property
     def cache(self) -> SessionCache | None:
@@ -90,35 +92,6 @@ class GuardConfig:
         if not self.max_age or not self.cache_size:
             return None
         return SessionCache(max_age=self.max_age, size=self.cache_size)
-
-
-class SessionRequirement(enum.Enum):
-    """Whether a call needs a session."""
-
-    NONE = enum.auto()
-    OPTIONAL = enum.auto()
-    REQUIRED = enum.auto()
-
-
-class MethodRules:
-    """The requirement of each method. A method that is not named needs a session.
-
-    `shop.v1.Shop/List` names a method, `shop.v1.Shop` all of a service.
-    """
-
-    def __init__(self, open_methods: Iterable[str], optional_methods: Iterable[str]) -> None:
-        self._open, self._optional = (
-            frozenset(name.lstrip("/") for name in as_tuple(methods))
-            for methods in (open_methods, optional_methods)
-        )
-
-    def requirement(self, path: str) -> SessionRequirement:
-        """Return the requirement of a method such as `/shop.v1.Shop/List`."""
-        names = {path.lstrip("/"), path.lstrip("/").partition("/")[0]}
-        if names & self._open:
-            return SessionRequirement.NONE
-        is_optional = names & self._optional
-        return SessionRequirement.OPTIONAL if is_optional else SessionRequirement.REQUIRED
 
 
 class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an error
@@ -130,6 +103,8 @@ class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an err
         super().__init__(message)
         self.code, self.message = code, message
         self.reason, self.details = reason, details
+        self.missing: Mapping[str, str] = MappingProxyType({})
+        """What a valid session lacks, as `STEP_UP_REQUIRED` documents it."""
 
     @classmethod
     def unknown_session(cls) -> Self:
@@ -150,15 +125,23 @@ class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an err
             return cls.unknown_session()
         if isinstance(error, SessionError):
             details = error.trailing_metadata().get(DETAILS_KEY) or b""
-            return cls(
+            rejection = cls(
                 StatusCode.UNAUTHENTICATED,
                 error.details() or "",
                 error.reason_name,
                 details if isinstance(details, bytes) else details.encode(),
             )
+            if isinstance(error, StepUpRequiredError):
+                rejection.missing = error.metadata
+            return rejection
         if error.code() not in _PASSING:
             raise error
         log.warning("a session cannot be checked: %s", loggable(error))
+        return cls.unchecked()
+
+    @classmethod
+    def unchecked(cls) -> Self:
+        """Return the rejection of a call whose session cannot be checked now."""
         return cls(StatusCode.UNAVAILABLE, "The session cannot be checked at the moment.")
 
     @property
@@ -190,6 +173,19 @@ def as_rejection(error: Exception) -> CallRejected:
     where = ", ".join(f"{each.filename}:{each.lineno} in {each.name}" for each in frames)
     log.error("the check of a session failed: %s at %s", loggable(error), where)
     return CallRejected(StatusCode.INTERNAL, "The check of the session failed.")
+
+
+def checked_response(
+    response: ValidateSessionResponse, step_up: StepUp | None
+) -> ValidateSessionResponse:
+    """Return a response if the service has checked what it was asked for.
+
+    Raises `CallRejected` otherwise: earlier releases ignore it.
+    """
+    if step_up is None or step_up.is_known_to(response.session):
+        return response
+    log.warning("the service does not know levels of sessions: it needs a newer release")
+    raise CallRejected.unchecked()
 
 
 class RecheckTimer:
@@ -227,10 +223,3 @@ def extract_token(value: str, *, is_bearer: bool) -> str:
     if (is_bearer and not found) or not _TOKEN.fullmatch(token):
         raise CallRejected.unknown_session()
     return token
-
-
-def as_tuple(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names. Raises `TypeError` for a single text, which is iterable by letter."""
-    if isinstance(names, str):
-        raise TypeError(f"expected a list of names, such as [{names!r}]")
-    return tuple(names)

@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
 from grpc import StatusCode
 
-from tamatar_auth.client.guard_rules import CallRejected, as_tuple, extract_token
+from tamatar_auth.client.guard_rules import CallRejected, extract_token
+from tamatar_auth.client.method_rules import as_tuple, no_session_for_step_up
+from tamatar_auth.client.step_up import StepUp
 
 
 class PathSet:
@@ -19,19 +21,58 @@ class PathSet:
         self._prefixes = tuple(path[:-1] for path in paths if path.endswith("/*"))
 
     def __contains__(self, path: str) -> bool:
-        # The application may resolve /static/../admin to /admin.
-        is_plain = not re.search(r"//|\\|/\.{1,2}(/|$)", path)
-        return is_plain and (path in self._exact or path.startswith(self._prefixes or ("\0",)))
+        found = path in self._exact or path.startswith(self._prefixes or ("\0",))
+        return found and _is_plain(path)
+
+
+class StepUpPaths:
+    """The step-ups of paths, and of prefixes that end with `/*`.
+
+    A path decides before a prefix, and a longer prefix before a shorter one.
+    """
+
+    def __init__(self, step_up: Mapping[str, StepUp]) -> None:
+        names = sorted(step_up, key=lambda name: (name.endswith("/*"), -len(name)))
+        self._step_up = {name: step_up[name] for name in names}
+
+    def find(self, path: str) -> StepUp | None:
+        """Return the step-up of a path, with or without a slash at its end, or None.
+
+        The application may resolve a path that is not plain to any other.
+        """
+        if not _is_plain(path):
+            return StepUp.strictest(self._step_up.values()) if self._step_up else None
+        path = path.rstrip("/")
+        for name, needed in self._step_up.items():
+            base = name.removesuffix("*").rstrip("/")
+            if path == base or (name.endswith("/*") and path.startswith(f"{base}/")):
+                return needed
+        return None
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether no application resolves a path to another, as /static/../pay to /pay."""
+    return not re.search(r"//|\\|/\.{1,2}(/|$)", path)
 
 
 class RequestRules:
     """Which requests need a session, and which token they have."""
 
     def __init__(
-        self, *, open_paths: Iterable[str], optional_paths: Iterable[str], cookie: str | None
+        self,
+        *,
+        open_paths: Iterable[str],
+        optional_paths: Iterable[str],
+        step_up: Mapping[str, StepUp],
+        cookie: str | None,
     ) -> None:
+        """Raise `ValueError` for a step-up that no request would need."""
         self._open, self._optional = PathSet(open_paths), PathSet(optional_paths)
+        self._step_up = StepUpPaths(step_up)
         self._cookie = cookie
+        for name in step_up:
+            if not self.requires_session(name):
+                raise no_session_for_step_up(name)
 
     def is_open(self, path: str) -> bool:
         """Return whether a path needs no session, and ignores one."""
@@ -40,6 +81,10 @@ class RequestRules:
     def requires_session(self, path: str) -> bool:
         """Return whether a request for a path is rejected without a session."""
         return path not in self._open and path not in self._optional
+
+    def step_up(self, path: str) -> StepUp | None:
+        """Return the step-up that a request for a path needs, or None."""
+        return self._step_up.find(path) if self.requires_session(path) else None
 
     def find_token(
         self, path: str, authorizations: Sequence[str], cookies: Sequence[str]
@@ -71,11 +116,10 @@ def is_preflight(method: str, headers: Iterable[str]) -> bool:
 
 def problem(rejection: CallRejected) -> tuple[int, Mapping[str, str], bytes]:
     """Return the status, the headers and the body that answer a rejected request."""
-    is_unauthenticated = rejection.code is StatusCode.UNAUTHENTICATED
-    status = HTTPStatus.UNAUTHORIZED if is_unauthenticated else HTTPStatus.SERVICE_UNAVAILABLE
+    status, hint = status_and_hint(rejection)
     fields = {"title": status.phrase, "status": status.value, "detail": rejection.message}
-    body = json.dumps(fields | ({"reason": rejection.reason} if rejection.reason else {})).encode()
-    hint = {"WWW-Authenticate": "Bearer"} if is_unauthenticated else {"Retry-After": "1"}
+    reason = {"reason": rejection.reason} if rejection.reason else {}
+    body = json.dumps({**fields, **reason, **rejection.missing}).encode()
     headers = {
         "Content-Type": "application/problem+json",
         "Content-Length": str(len(body)),
@@ -83,3 +127,20 @@ def problem(rejection: CallRejected) -> tuple[int, Mapping[str, str], bytes]:
         **hint,
     }
     return status.value, headers, body
+
+
+def status_and_hint(rejection: CallRejected) -> tuple[HTTPStatus, Mapping[str, str]]:
+    """Return the status of a rejection, and the header that says how to be admitted."""
+    if rejection.code is not StatusCode.UNAUTHENTICATED:
+        return HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"}
+    challenge = ", ".join(f'{name}="{value}"' for name, value in _challenge(rejection.missing))
+    return HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": f"Bearer {challenge}".rstrip()}
+
+
+def _challenge(missing: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the parameters by which RFC 9470 asks for a step-up."""
+    if missing:
+        yield "error", "insufficient_user_authentication"
+    for name, key in (("acr_values", "assurance_level"), ("max_age", "max_authentication_age")):
+        if key in missing:
+            yield name, missing[key]

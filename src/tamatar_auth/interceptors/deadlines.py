@@ -8,7 +8,9 @@ from tamatar_auth.errors.storage import StorageTimedOut
 from tamatar_auth.interceptors.base import Behaviour, Context, Interceptor, Method
 from tamatar_auth.interceptors.cancellation import CancellableCall
 
-PASSWORD_METHODS = frozenset({"CreateUser", "CreateSession", "ChangePassword", "ResetPassword"})
+PASSWORD_METHODS = frozenset(
+    {"CreateUser", "CreateSession", "CompleteStepUp", "ChangePassword", "ResetPassword"}
+)
 """The methods that wait for a thread that hashes."""
 
 

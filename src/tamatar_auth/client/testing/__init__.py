@@ -9,13 +9,16 @@ import grpc
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar.auth.v1.user_pb2 import User
+from tamatar_auth.client.step_up import AAL1, AAL2
 from tamatar_auth.client.testing.handlers import CallLog, FakeHandlers
 from tamatar_auth.client.testing.identifiers import normalize_email, normalize_password
 from tamatar_auth.client.testing.servicers import FakeSessionServicer, FakeUserServicer
 from tamatar_auth.client.testing.servicers.lifecycle import CALLER
 from tamatar_auth.client.testing.servicers.sessions import HEARTBEAT_INTERVAL
 from tamatar_auth.client.testing.store import FakeStore
+from tamatar_auth.client.testing.store.authentication import PASSWORD, TWO_FACTORS
 from tamatar_auth.client.testing.store.sessions import LIFETIME
 
 __all__ = ["FakeAuthServer"]
@@ -97,11 +100,25 @@ class FakeAuthServer:
             record.password = normalize_password(password)
             return User.FromString(record.user.SerializeToString())
 
-    def start_session(self, user: User, *, life: timedelta = LIFETIME) -> str:
-        """Sign a user in without a password, and return the token of the session."""
+    def start_session(
+        self,
+        user: User,
+        *,
+        life: timedelta = LIFETIME,
+        level: AssuranceLevel.ValueType = AAL1,
+        authentication_age: timedelta = timedelta(0),
+    ) -> str:
+        """Sign a user in without a password, and return the token of the session.
+
+        The session has an assurance level, as after a second factor, and an authentication that
+        may be some time ago.
+        """
+        methods = TWO_FACTORS if level == AAL2 else PASSWORD
         with self._store.lock:
             record = self._store.users.get(user.user_id)
-            started = self._store.sessions.add(user.user_id, life)
+            started = self._store.sessions.add(user.user_id, life, methods=methods)
+            authenticated_at = self._store.clock.now() - authentication_age
+            started.session.authenticate_time.FromDatetime(authenticated_at)
             record.user.last_login_time.CopyFrom(started.session.create_time)
             return started.tokens[-1]
 

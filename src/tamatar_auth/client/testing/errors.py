@@ -1,6 +1,7 @@
 """The errors of the fake service: the statuses and reasons of the real one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,14 +20,14 @@ _REASONS_BY_STATUS = {
     StatusCode.INVALID_ARGUMENT: (
         *("INVALID_FIELDS", "MALFORMED_REQUEST", "INVALID_PAGE_TOKEN", "VALUE_REFUSED"),
     ),
-    StatusCode.NOT_FOUND: ("USER_NOT_FOUND", "SESSION_NOT_FOUND"),
+    StatusCode.NOT_FOUND: ("USER_NOT_FOUND", "SESSION_NOT_FOUND", "FACTOR_NOT_FOUND"),
     StatusCode.ALREADY_EXISTS: (
         *("EMAIL_TAKEN", "USERNAME_TAKEN", "REQUEST_ID_REUSED"),
-        *("USER_ID_TAKEN", "IMPORTED_DIFFERENTLY"),
+        *("USER_ID_TAKEN", "IMPORTED_DIFFERENTLY", "PASSKEY_TAKEN"),
     ),
     StatusCode.FAILED_PRECONDITION: (
         *("USER_NOT_DELETED", "EMAIL_NOT_VERIFIED", "CONSTRAINT_VIOLATED"),
-        "QUERY_STATISTICS_MISSING",
+        *("QUERY_STATISTICS_MISSING", "FACTORS_NOT_CONFIGURED", "TOO_MANY_FACTORS"),
     ),
     StatusCode.ABORTED: ("ETAG_MISMATCH", "TRANSACTION_CONFLICT"),
     StatusCode.RESOURCE_EXHAUSTED: ("TOO_MANY_ATTEMPTS", "SERVER_BUSY"),
@@ -55,9 +56,14 @@ class RefusedError(Exception):
     """A call fails with a reason."""
 
     def __init__(
-        self, reason: ErrorReason.ValueType, broken_rules: Iterable[BrokenRule] = ()
+        self,
+        reason: ErrorReason.ValueType,
+        broken_rules: Iterable[BrokenRule] = (),
+        *,
+        metadata: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(ErrorReason.Name(reason))
+        self.metadata = metadata
         self.reason = reason
         self.broken_rules = list(broken_rules)
 
@@ -66,7 +72,9 @@ class RefusedError(Exception):
         name = ErrorReason.Name(self.reason)
         code = status_of(name)
         status = Status(code=code.value[0], message=f"The fake service returns {name}.")
-        details: list[Message] = [ErrorInfo(reason=name, domain=ERROR_DOMAIN)]
+        details: list[Message] = [
+            ErrorInfo(reason=name, domain=ERROR_DOMAIN, metadata=self.metadata)
+        ]
         if self.broken_rules:
             shown = self.broken_rules[:MAX_VIOLATIONS]
             violations = [BadRequest.FieldViolation(**each._asdict()) for each in shown]

@@ -40,6 +40,11 @@ def _broken_rules_of_field(message: Message, field: Any, path: str) -> Iterator[
     elif field.has_presence and not message.HasField(field.name):
         if rules.required:
             yield BrokenRule(path, "must be set")
+    elif rules.HasField("duration"):
+        least, most = rules.duration.gte.seconds, rules.duration.lte.seconds
+        if not least <= value.seconds + value.nanos / 1e9 <= most:
+            bounds = f"greater than or equal to {least}s and less than or equal to {most}s"
+            yield BrokenRule(path, f"must be {bounds}")
     elif field.message_type is not None:
         yield from broken_rules(value, f"{path}.")
     elif value or not rules.ignore:
@@ -139,6 +144,7 @@ _MESSAGES = {
         _field("string", 14, "String"),
         _field("enum", 16, "Enum"),
         _field("repeated", 18, "Repeated"),
+        _field("duration", 21, "DurationBounds"),
         _field("required", 25, "bool"),
         _field("ignore", 27, "int32"),
     ],
@@ -151,6 +157,8 @@ _MESSAGES = {
     ],
     "Int32": [_field("gte", 5, "int32")],
     "Enum": [_field("defined_only", 2, "bool")],
+    "DurationBounds": [_field("lte", 4, "Seconds"), _field("gte", 6, "Seconds")],
+    "Seconds": [_field("seconds", 1, "int64")],
     "Repeated": [
         _field("min_items", 1, "uint64"),
         _field("max_items", 2, "uint64"),

@@ -13,6 +13,7 @@ from tamatar_auth.client.testing.identifiers import normalize_email, normalize_u
 from tamatar_auth.client.testing.servicers.pages import Pages
 from tamatar_auth.client.testing.servicers.users import get_user
 from tamatar_auth.client.testing.store import FakeStore
+from tamatar_auth.client.testing.store.authentication import check_requirements
 from tamatar_auth.client.testing.store.sessions import SessionRecord
 
 HEARTBEAT_INTERVAL = 5.0
@@ -51,12 +52,13 @@ class FakeSessionServicer:
 
     def ValidateSession(self, request: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse:
         session, record = self._store.sessions.validate(request.session_token)
+        check_requirements(session, request, self._store.clock.now())
         return pb.ValidateSessionResponse(session=session, user=record.user)
 
     def BatchValidateSessions(
         self, request: pb.BatchValidateSessionsRequest
     ) -> pb.BatchValidateSessionsResponse:
-        results = map(self._validation, request.session_tokens)
+        results = [self._validation(token, request) for token in request.session_tokens]
         return pb.BatchValidateSessionsResponse(results=results)
 
     def RefreshSession(self, request: pb.RefreshSessionRequest) -> pb.RefreshSessionResponse:
@@ -121,9 +123,12 @@ class FakeSessionServicer:
         finally:
             self._store.ends.remove_watcher(watcher)
 
-    def _validation(self, token: str) -> pb.SessionValidation:
+    def _validation(
+        self, token: str, request: pb.BatchValidateSessionsRequest
+    ) -> pb.SessionValidation:
         try:
             session, record = self._store.sessions.validate(token)
+            check_requirements(session, request, self._store.clock.now())
         except RefusedError as refused:
             return pb.SessionValidation(refusal=refused.reason)
         return pb.SessionValidation(session=session, user=record.user)

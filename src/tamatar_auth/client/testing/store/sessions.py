@@ -1,13 +1,14 @@
 """Sessions: their records, and how they are validated, refreshed and ended."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_pb2 import Session, SessionClient
 from tamatar_auth.client.testing.errors import RefusedError
+from tamatar_auth.client.testing.store.authentication import PASSWORD, authenticate
 from tamatar_auth.client.testing.store.clock import Clock
 from tamatar_auth.client.testing.store.session_ends import SessionEnds
 from tamatar_auth.client.testing.store.users import UserRecord, Users, new_id
@@ -62,7 +63,12 @@ class Sessions:
         self._ids: dict[str, str] = {}  # by token
 
     def add(
-        self, user_id: str, life: timedelta = LIFETIME, client: SessionClient | None = None
+        self,
+        user_id: str,
+        life: timedelta = LIFETIME,
+        client: SessionClient | None = None,
+        *,
+        methods: Iterable[str] = PASSWORD,
     ) -> SessionRecord:
         """Start a session, and revoke the oldest sessions of the user beyond the limit."""
         now, token = self._clock.now(), _new_token()
@@ -70,6 +76,7 @@ class Sessions:
         session.create_time.FromDatetime(now)
         session.last_activity_time.FromDatetime(now)
         session.expire_time.FromDatetime(now + life)
+        authenticate(session, methods, now)
         session.client.MergeFrom(client or SessionClient())
         session.client.SetInParent()
         record = SessionRecord(session, [token])
