@@ -358,3 +358,109 @@ class TestRotate:
 
         for secret in (FIRST, NEXT.digest, NEXT.nonce):
             assert repr(secret) not in repr([valid, found, NEXT])
+
+
+class TestStepUp:
+    """`step_up`."""
+
+    @pytest.fixture
+    def validate(self, validator):
+        """Validate one token."""
+
+        def validate(digest):
+            return validator().validate(TokenKey(digest))
+
+        return validate
+
+    async def test_step_up_renews_authentication(self, do, session, user):
+        valid = await do("step_up", FIRST, NEXT.digest, "mfa otp pwd")
+
+        assert valid.user == user
+        assert valid.session.authentication_methods == "mfa otp pwd"
+        assert valid.session.authenticated_at == valid.session.last_activity_at
+        assert valid.session.authenticated_at > session.authenticated_at
+        assert valid.session.created_at == session.created_at
+
+    async def test_step_up_keeps_no_former_token(self, do, rotate_on, validate, remembered):
+        first, second = await rotate_on(1)
+
+        await do("step_up", second, NEXT.digest, "pwd")
+
+        assert await remembered() == {first, second}
+        for digest in (first, second):
+            with pytest.raises(SessionUnknown):
+                await validate(digest)
+            assert not (await do("find_rotated", digest)).is_in_grace
+        assert await validate(NEXT.digest)
+
+    async def test_step_up_by_token_in_grace_succeeds(
+        self, do, rotate_on, validate, remembered, age
+    ):
+        first, second = await rotate_on(1)
+
+        assert await do("step_up", first, NEXT.digest, "pwd")
+
+        assert await remembered() == {first, second}
+        for digest in (first, second):
+            with pytest.raises(SessionUnknown):
+                await validate(digest)
+
+    async def test_step_up_by_token_after_grace_raises(self, do, rotate_on, age, stored):
+        first, second = await rotate_on(1)
+        await age(rotated_at=func.now() - ROTATION_GRACE)
+
+        with pytest.raises(SessionUnknown):
+            await do("step_up", first, NEXT.digest, "pwd")
+        assert (await stored()).token_digest == second
+
+    async def test_refresh_after_step_up_gives_grace_again(self, do, session, validate):
+        await do("step_up", FIRST, NEXT.digest, "pwd")
+
+        await do("rotate", NEXT.digest, LATER)
+
+        assert await validate(NEXT.digest)
+        with pytest.raises(SessionUnknown):
+            await validate(FIRST)
+
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_step_up_of_ended_session_raises_its_end(self, do, end, stored, how):
+        await end(how)
+
+        with pytest.raises(ENDS[how]):
+            await do("step_up", FIRST, NEXT.digest, "pwd", idle_limit=LIMIT)
+        assert (await stored()).token_digest == FIRST
+
+    async def test_concurrent_step_ups_one_succeeds(self, do, session, stored, remembered):
+        digests = [bytes([n]) * 32 for n in range(10)]
+
+        ends = await asyncio.gather(
+            *(do("step_up", FIRST, digest, "pwd") for digest in digests), return_exceptions=True
+        )
+
+        (winner,) = [d for d, end in zip(digests, ends, strict=True) if isinstance(end, tuple)]
+        assert sum(isinstance(end, SessionUnknown) for end in ends) == len(digests) - 1
+        assert (await stored()).token_digest == winner
+        assert await remembered() == {FIRST}
+
+    async def test_step_up_during_revocation_raises(self, database, do, session, remembered):
+        async with database.transaction() as tx:
+            await tx.rotations.revoke_reused(session)
+            step_up = asyncio.create_task(do("step_up", FIRST, NEXT.digest, "pwd"))
+            while not await lock_is_waited_for(database):  # noqa: ASYNC110 - asks PostgreSQL
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(SessionRevoked):
+            await step_up
+        assert await remembered() == set()
+
+    async def test_step_up_finds_session_by_indexes(self, database, do, session, statements):
+        await do("step_up", FIRST, NEXT.digest, "pwd")
+        statement, values = statements[-1]
+
+        async with database.transaction() as tx:
+            await tx.connection.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = await tx.connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+            lines = "\n".join(plan.scalars())
+        for column in ("token", "previous"):
+            assert re.search(rf"sessions_\d{{8}}_{column}_digest_expires_at_idx", lines)
+        assert "Seq Scan" not in lines

@@ -73,6 +73,7 @@ CALLS = [
     ("rotations.rotate", lambda rotate: rotate(TokenKey(DIGEST), NewToken(DIGEST, DIGEST))),
     ("rotations.find_rotated", lambda find: find(TokenKey(DIGEST))),
     ("rotations.revoke_reused", lambda revoke: revoke(SESSION)),
+    ("rotations.step_up", lambda step_up: step_up(TokenKey(DIGEST), DIGEST, "pwd")),
     ("authentications.get", lambda get: get(TokenKey(DIGEST))),
     ("credentials.find_by_user_id", lambda find: find(ID)),
     ("credentials.find_by_email", lambda find: find("ada@example.com")),

@@ -56,10 +56,19 @@ def has_second_factor(user_id: ColumnElement[UUID]) -> ColumnElement[bool]:
 
 
 _digest = bindparam("digest", type_=LargeBinary)
-_id_of_token = union_all(
-    select(sessions.c.id).where(sessions.c.token_digest == _digest, expires_on_day),
-    select(sessions.c.id).where(sessions.c.previous_digest == _digest, in_grace, expires_on_day),
-).scalar_subquery()
+_is_current = sessions.c.token_digest == _digest
+_works_still = (sessions.c.previous_digest == _digest) & in_grace
+_ids_of_token = union_all(
+    select(sessions.c.id).where(_is_current, expires_on_day).correlate(None),
+    select(sessions.c.id).where(_works_still, expires_on_day).correlate(None),
+)
+is_of_working_token = (
+    (sessions.c.id == _ids_of_token.scalar_subquery())
+    & expires_on_day
+    & (_is_current | _works_still)  # still, once the row is locked
+)
+"""Whether a `TokenKey` is the session's present token, or a replaced one that still works."""
+
 _get = (
     select(
         *SESSION_COLUMNS,
@@ -69,7 +78,7 @@ _get = (
         has_second_factor(users.c.id).label("has_second_factor"),
     )
     .join(users, users.c.id == sessions.c.user_id)
-    .where(sessions.c.id == _id_of_token, expires_on_day)
+    .where(is_of_working_token)
     .execution_options(summary="SELECT sessions users factors")
 )
 

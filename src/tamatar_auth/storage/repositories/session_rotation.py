@@ -2,14 +2,20 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tamatar_auth.errors.sessions import SessionRevoked, SessionUnknown
 from tamatar_auth.errors.storage import TransactionConflict
 from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.authentications import ValidSession, valid_session
+from tamatar_auth.storage.repositories.authentications import (
+    AuthenticationRepository,
+    ValidSession,
+    is_of_working_token,
+    valid_session,
+)
 from tamatar_auth.storage.repositories.session_state import (
     in_grace,
     live,
@@ -49,42 +55,52 @@ class RotatedSession:
 
 _is_current = sessions.c.token_digest == bindparam("digest")
 _is_previous = sessions.c.previous_digest == bindparam("digest")
-_rotate_session = (
-    update(sessions)
-    .where(
-        _is_current,
-        expires_on_day,
-        live,
-        users.c.id == sessions.c.user_id,
-        users.c.deleted_at.is_(None),
-        users.c.is_active,
+
+
+def _replace_token(is_chosen: ColumnElement[bool], **values: Any) -> Select[*tuple[Any, ...]]:
+    """Build the statement that replaces the token of a valid session, and remembers it."""
+    changed = (
+        update(sessions)
+        .where(
+            is_chosen,
+            live,
+            users.c.id == sessions.c.user_id,
+            users.c.deleted_at.is_(None),
+            users.c.is_active,
+        )
+        .values(
+            token_digest=bindparam("new_digest"),
+            previous_digest=sessions.c.token_digest,
+            last_activity_at=func.now(),
+            **values,
+        )
+        .returning(
+            *(column.label(f"session_{column.name}") for column in SESSION_COLUMNS),
+            *(column.label(f"user_{column.name}") for column in USER_COLUMNS),
+            sessions.c.previous_digest,
+        )
+        .cte("changed")
     )
-    .values(
-        token_digest=bindparam("new_digest"),
-        rotation_nonce=bindparam("new_nonce"),
-        previous_digest=sessions.c.token_digest,
-        rotated_at=func.now(),
-        last_activity_at=func.now(),
+    replaced = select(*changed.c["previous_digest", "session_id", "session_expires_at"])
+    remembered = insert(replaced_tokens).from_select(
+        ["token_digest", "session_id", "expires_at"], replaced
     )
-    .returning(
-        *(column.label(f"session_{column.name}") for column in SESSION_COLUMNS),
-        *(column.label(f"user_{column.name}") for column in USER_COLUMNS),
-        sessions.c.previous_digest,
-    )
-    .cte("changed")
+    found = select(changed).add_cte(remembered.cte("remembered"))
+    return found.execution_options(summary="UPDATE sessions")
+
+
+_rotation = _replace_token(
+    _is_current & expires_on_day,
+    rotation_nonce=bindparam("new_nonce"),
+    rotated_at=func.now(),
 )
-_add_replaced_token = (
-    insert(replaced_tokens)
-    .from_select(
-        ["token_digest", "session_id", "expires_at"],
-        select(*_rotate_session.c["previous_digest", "session_id", "session_expires_at"]),
-    )
-    .cte("remembered")
-)
-_rotation = (
-    select(_rotate_session)
-    .add_cte(_add_replaced_token)
-    .execution_options(summary="UPDATE sessions")
+# Without the time of a rotation no replaced token is in its grace.
+_step_up = _replace_token(
+    is_of_working_token,
+    rotation_nonce=None,
+    rotated_at=None,
+    authenticated_at=func.now(),
+    authentication_methods=bindparam("methods"),
 )
 _find_by_replaced_token = (
     select(
@@ -128,6 +144,24 @@ class RotationRepository(Repository):
         }
         row = (await self._connection.execute(_rotation, values)).one_or_none()
         return valid_session(row) if row else None
+
+    async def step_up(self, key: TokenKey, new_digest: bytes, methods: str) -> ValidSession:
+        """Replace the token of a session at once, because its user was authenticated again.
+
+        Return the session with the text of its `Methods`. Raise what ValidateSession raises: of
+        several calls at the same time one succeeds, and the token is unknown to the others.
+        """
+        values = {
+            **key.parameters,
+            "new_digest": new_digest,
+            "methods": methods,
+            "idle_limit": self._idle_limit,
+        }
+        row = (await self._connection.execute(_step_up, values)).one_or_none()
+        if row is None:
+            await AuthenticationRepository(self._connection, self._idle_limit).get(key)
+            raise TransactionConflict  # it was not valid a moment ago
+        return valid_session(row)
 
     async def find_rotated(self, key: TokenKey) -> RotatedSession:
         """Return the session that had the token before its present one.
