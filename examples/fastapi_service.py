@@ -75,6 +75,8 @@ async def sign_in(credentials: Credentials, response: Response) -> None:
         created = await auth.sessions.CreateSession(request)
     except tuple(REFUSALS) as error:
         raise HTTPException(*REFUSALS[type(error)]) from None
+    if created.HasField("challenge"):  # examples/web answers it
+        raise HTTPException(403, "This account has a second factor.")
     response.set_cookie(
         COOKIE, created.session_token, httponly=True, secure=True, samesite="strict"
     )

@@ -5,12 +5,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from pages import page
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from tamatar.auth.v1.session_service_pb2 import (
+    CompleteSignInResponse,
+    CompleteStepUpResponse,
     CreateSessionResponse,
     RefreshSessionRequest,
     RefreshSessionResponse,
@@ -19,13 +22,17 @@ from tamatar_auth.client import AuthError, find_current_session
 from tamatar_auth.client.aio import AuthClient
 
 Next = Callable[[Request], Awaitable[Response]]
+Answer = (
+    CreateSessionResponse | CompleteSignInResponse | CompleteStepUpResponse | RefreshSessionResponse
+)
 
 TOKEN_AGE = timedelta(hours=1)
 """How old the token of a session becomes before it is replaced."""
 
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "strict-origin",  # the addresses of some pages have one-time tokens
 }
 
@@ -42,9 +49,7 @@ class SessionCookie:
         prefix = "__Host-" if self._is_secure else ""  # only this host can then set the cookie
         self.name, self._age = f"{prefix}session", f"{prefix}token-age"
 
-    def set(
-        self, response: Response, answer: CreateSessionResponse | RefreshSessionResponse
-    ) -> None:
+    def set(self, response: Response, answer: Answer) -> None:
         """Store the token where no script can read it, and begin its age."""
         end = answer.session.expire_time.ToDatetime(UTC)
         young = datetime.now(UTC) + TOKEN_AGE
@@ -68,12 +73,14 @@ class SessionCookie:
         return response
 
     async def protect(self, request: Request, call_next: Next) -> Response:
-        """Refuse forged requests, lead to the sign-in if there is no session, and add headers."""
+        """Refuse forged requests, lead to the sign-in or the step-up, and add headers."""
         # Browsers send the origin with all other methods. A form of another site has another one.
         if request.method not in SAFE and request.headers.get("origin") != self._origin:
             return page("This request came from another site", status_code=403)
         response = await call_next(request)
-        if response.status_code == HTTPStatus.UNAUTHORIZED:  # by the SessionMiddleware
+        if "insufficient_user_authentication" in response.headers.get("www-authenticate", ""):
+            response = lead_to_step_up(request)
+        elif response.status_code == HTTPStatus.UNAUTHORIZED:  # by the SessionMiddleware
             response = self.delete(RedirectResponse("/sign-in", 303))
         response.headers.update(HEADERS)
         return response
@@ -92,3 +99,8 @@ class SessionCookie:
                     ),
                 )
         return response
+
+
+def lead_to_step_up(request: Request) -> Response:
+    """Return a redirect to the page of the step-up, which leads back afterwards."""
+    return RedirectResponse(f"/step-up?{urlencode({'next': request.url.path})}", 303)

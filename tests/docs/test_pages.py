@@ -22,6 +22,7 @@ RUN_BY = {
     "README.md": ("tests/docs/test_readme.py", {"console", "python"}),
     "docs/operate/audit.md": ("tests/security/test_audit.py", {"json"}),
     "docs/guide/cli.md": ("tests/docs/test_cli_page.py", {"console", "text"}),
+    "docs/guide/second-factors.md": ("tests/docs/test_web_example.py", {"js", "python"}),
     "docs/guide/user-story.md": ("tests/docs/test_web_example.py", {"python"}),
     "docs/guide/client.md": ("tests/docs/test_client_page.py", {"python"}),
     "docs/guide/testing.md": ("tests/client/test_pytest_plugin.py", {"python"}),
@@ -70,6 +71,7 @@ NOT_RUN = {
     ("docs/operate/deploying.md", "patroni --validate"): "tests/cluster checks and runs the files",
     ("docs/operate/deploying.md", "kubectl delete job "): "there is no cluster where the tests run",
     ("docs/operate/deploying.md", "kubectl port-forward "): "there is no cluster here either",
+    ("examples/web/README.md", "make setup "): "tests/support/web_example.py runs its parts",
     ("docs/operate/operations.md", "pool_mode = "): "tests/support/pgbouncer.py writes one",
 }
 """Blocks that no test runs, by page and beginning, with the reason."""

@@ -13,7 +13,12 @@ import pytest
 import typer.main
 from grpc_health.v1 import health_pb2
 
-from tamatar.auth.v1 import diagnostics_service_pb2, session_service_pb2, user_service_pb2
+from tamatar.auth.v1 import (
+    diagnostics_service_pb2,
+    factor_service_pb2,
+    session_service_pb2,
+    user_service_pb2,
+)
 from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
 from tamatar_auth.cli.app import app
 from tamatar_auth.cli.lazy import LazyCommand
@@ -43,6 +48,8 @@ TEXT = "\n".join(page.read_text() for page in PAGES)
 
 OTHER_PROGRAMS = (
     r"\./run",
+    r"CODE=\$\(oathtool",
+    r"app\.py",
     "buf",
     "docker",
     "echo",
@@ -62,6 +69,7 @@ SERVICES = {
     for file in (
         user_service_pb2.DESCRIPTOR,
         session_service_pb2.DESCRIPTOR,
+        factor_service_pb2.DESCRIPTOR,
         diagnostics_service_pb2.DESCRIPTOR,
         health_pb2.DESCRIPTOR,
     )

@@ -1,6 +1,7 @@
 """The web application of examples/web: its process, the mail that it sends, and a visitor."""
 
 import asyncio
+import contextlib
 import re
 import signal
 import socket
@@ -8,14 +9,18 @@ import sys
 from email import message_from_bytes
 from email.message import Message
 from http.cookiejar import CookieJar
+from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, ProxyHandler, Request, build_opener
+from uuid import uuid4
 
+import psycopg
 import pytest
 from aiosmtpd.smtp import SMTP
 
-from tests.support.commands import ROOT, environment
+from tests.support.commands import ROOT, environment, serving
+from tests.support.databases import TEMPLATE
 from tests.support.waiting import eventually
 
 APP = ROOT / "examples/web/app.py"
@@ -40,7 +45,7 @@ class Mailbox:
 
     async def receive_link(self, address):
         """Wait for a mail to an address, and return the path of its link."""
-        return re.search(r"http://127\.0\.0\.1:\d+(/\S+)", await self.receive(address))[1]
+        return re.search(r"http://localhost:\d+(/\S+)", await self.receive(address))[1]
 
     def _find(self, address):
         return next((mail for mail in self.mails if mail["To"] == address), None)
@@ -97,22 +102,66 @@ async def site(sample_address, mailbox, tmp_path):
     """The origin of the running application, whose output has no token."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    options = ["--auth", sample_address, "--smtp", mailbox.address, "--port", str(port)]
-    output = tmp_path / "output"
+    async with running_application(sample_address, mailbox, port, tmp_path) as origin:
+        yield origin
+
+
+class FactorSite(NamedTuple):
+    """A running application, and the database of its service."""
+
+    origin: str
+    database: str
+
+    def age_sessions(self, email: str) -> None:
+        """Let the authentication of all sessions of a user be older than any page allows."""
+        with psycopg.connect(self.database) as connection:
+            connection.execute(
+                "UPDATE sessions SET authenticated_at = now() - interval '1 hour'"
+                " WHERE user_id = (SELECT id FROM users WHERE email = %s)",
+                [email],
+            )
+
+
+@pytest.fixture
+async def factor_site(postgres, mailbox, tmp_path):
+    """An application whose origin the service accepts for passkeys."""
+    name = f"factors_{uuid4().hex}"
+    url = postgres.create(name, TEMPLATE)
+    try:
+        with contextlib.ExitStack() as stack:
+            probe = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = probe.getsockname()[1]
+            settings = {
+                "TAMATAR_DATABASE_URL": url,
+                "TAMATAR_PASSKEY_ORIGINS": f"http://localhost:{port}",
+            }
+            server = stack.enter_context(serving("--dev", cwd=tmp_path, **settings))
+            (address,) = await asyncio.to_thread(lambda: server.addresses)
+            probe.close()
+            async with running_application(address, mailbox, port, tmp_path) as origin:
+                yield FactorSite(origin, url)
+    finally:
+        postgres.drop(name)
+
+
+@contextlib.asynccontextmanager
+async def running_application(address, mailbox, port, folder):
+    """Run the application while the block runs; yield its origin."""
+    options = ["--auth", address, "--smtp", mailbox.address, "--port", str(port)]
+    output = folder / "output"
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             sys.executable, APP, *options, env=environment(), stdout=file, stderr=file
         )
-    origin = f"http://127.0.0.1:{port}"
     try:
         await eventually(lambda: _answers(port))
-        yield origin
+        yield f"http://localhost:{port}"
     finally:
         process.terminate()
         assert await process.wait() in {0, -signal.SIGTERM}
         said = output.read_text()
-        assert "tmu_" not in said
-        assert "tms_" not in said
+        for secret in ("tmu_", "tms_", "tmh_", "otpauth:"):
+            assert secret not in said
         assert "Traceback" not in said
 
 
