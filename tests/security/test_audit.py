@@ -124,6 +124,16 @@ class Scene:
         answer = await self.sessions.RefreshSession(request)
         self.secrets.add(answer.session_token)
 
+    async def step_up(self, password=PASSWORD):
+        """Begin a step-up, and return the call that completes it."""
+        token = await self.sign_in()
+        begun = await self.sessions.BeginStepUp(session_pb.BeginStepUpRequest(session_token=token))
+        challenge = begun.challenge.challenge_token
+        self.secrets.add(challenge)
+        proof = {"challenge_token": challenge, "password": password}
+        request = session_pb.CompleteStepUpRequest(session_token=token, **proof)
+        return lambda: self.sessions.CompleteStepUp(request)
+
     async def change(self, current=PASSWORD, **given):
         values = {"user_id": self.user.user_id, "new_password": NEW_PASSWORD} | given
         request = pb.ChangePasswordRequest(current_password=current, **values)
@@ -277,6 +287,18 @@ async def revoked(scene):
     await scene.revoke()
 
 
+async def stepped_up(scene):
+    complete = await scene.step_up()
+    yield {"authentication_methods": "pwd"}
+    scene.secrets.add((await complete()).session_token)
+
+
+async def refused_step_up(scene):
+    complete = await scene.step_up(WRONG_PASSWORD)
+    yield {"cause": Cause.WRONG_PASSWORD}
+    await refused(complete())
+
+
 async def reused(scene):
     token = await scene.sign_in()
     await scene.refresh(token)
@@ -353,6 +375,8 @@ SCENES = {
     Event.EMAIL_CHANGE_FAILED: refused_email_change,
     Event.SESSION_REFRESHED: refreshed,
     Event.SESSION_REVOKED: revoked,
+    Event.SESSION_STEPPED_UP: stepped_up,
+    Event.SESSION_STEP_UP_FAILED: refused_step_up,
     Event.SESSION_REUSED: reused,
     Event.SESSIONS_REVOKED: revoked_all,
     Event.USER_CREATED: created,

@@ -36,7 +36,7 @@ class InvalidProof(Failure):
     reason = "INVALID_PROOF"
     message = "The proof is not valid."
 
-    def __init__(self, cause: ProofCause, user_id: object = None, factor_id: object = None) -> None:
+    def __init__(self, cause: str, user_id: object = None, factor_id: object = None) -> None:
         super().__init__()
         values = {"cause": cause, "user_id": user_id, "factor_id": factor_id}
         self.audit_details = {name: str(value) for name, value in values.items() if value}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tamatar_auth.errors.factors import InvalidProof
 from tamatar_auth.errors.sessions import SessionReused
 from tamatar_auth.errors.users import (
     EmailNotVerified,
@@ -15,13 +16,20 @@ from tamatar_auth.security.audit import Event
 
 FAILURE_EVENTS = {
     "CreateSession": Event.SIGN_IN_FAILED,
+    "CompleteStepUp": Event.SESSION_STEP_UP_FAILED,
     "ChangePassword": Event.PASSWORD_CHANGE_FAILED,
     "ResetPassword": Event.PASSWORD_RESET_FAILED,
     "VerifyEmail": Event.EMAIL_VERIFICATION_FAILED,
     "ConfirmEmailChange": Event.EMAIL_CHANGE_FAILED,
 }
 
-AUDITED_FAILURES = (InvalidCredentials, EmailNotVerified, TooManyAttempts, UserTokenInvalid)
+AUDITED_FAILURES = (
+    InvalidCredentials,
+    InvalidProof,
+    EmailNotVerified,
+    TooManyAttempts,
+    UserTokenInvalid,
+)
 """The failures that are attempts. A field that breaks a rule is not an attempt."""
 
 

@@ -34,6 +34,8 @@ class Event(StrEnum):
     EMAIL_CHANGE_FAILED = "email.change_failed"
     SESSION_REFRESHED = "session.refreshed"
     SESSION_REVOKED = "session.revoked"
+    SESSION_STEPPED_UP = "session.stepped_up"
+    SESSION_STEP_UP_FAILED = "session.step_up_failed"
     SESSION_REUSED = "session.reused"
     SESSIONS_REVOKED = "sessions.revoked"
     USER_CREATED = "user.created"

@@ -1,18 +1,122 @@
 """The methods of SessionService that prove again who a user is."""
 
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
 from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar.auth.v1.factor_pb2 import FactorKind
+from tamatar_auth.errors.factors import InvalidProof, ProofCause
+from tamatar_auth.errors.users import InvalidCredentials, TooManyAttempts
+from tamatar_auth.security import audit
+from tamatar_auth.security.assurance import PASSWORD, Methods
+from tamatar_auth.security.attempt_keys import key_of_user_id
+from tamatar_auth.security.audit import Event
+from tamatar_auth.security.tokens import ChallengeToken, SessionToken
 from tamatar_auth.servicers import Context
+from tamatar_auth.servicers.messages import session_message, timestamp, user_message
+from tamatar_auth.servicers.password_check import Identity, PasswordCheck
+from tamatar_auth.servicers.session_requirement import token_key
+from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
+from tamatar_auth.storage.repositories.credentials import CredentialRepository
+from tamatar_auth.storage.repositories.sessions import SessionRow
+
+STEP_UP = ChallengePurpose.STEP_UP
 
 
 class StepUpMethods:
     """Raises the level of sessions."""
 
+    _database: Database
+    _check: PasswordCheck
+
     async def BeginStepUp(
         self, request: pb.BeginStepUpRequest, context: Context
     ) -> pb.BeginStepUpResponse:
-        raise NotImplementedError
+        token = ChallengeToken.issue()
+        async with self._database.transaction() as tx:
+            found = await tx.authentications.get(token_key(request.session_token))
+            session = found.valid.session
+            new = NewChallenge(
+                token_digest=token.digest,
+                purpose=STEP_UP,
+                user_id=session.user_id,
+                session_id=session.id,
+            )
+            expires, kinds = await tx.challenges.issue(new), await _kinds(tx, session)
+        challenge = pb.Challenge(
+            challenge_token=token.text, kinds=kinds, expire_time=timestamp(expires)
+        )
+        return pb.BeginStepUpResponse(challenge=challenge)
 
     async def CompleteStepUp(
         self, request: pb.CompleteStepUpRequest, context: Context
     ) -> pb.CompleteStepUpResponse:
-        raise NotImplementedError
+        key = token_key(request.session_token)
+        async with self._database.read() as db:
+            session = (await db.authentications.get(key)).valid.session
+        token = SessionToken.issue(session.user_id, session.expires_at)
+        async with self._proven(request, session) as (tx, methods):
+            proven = Methods.parse(session.authentication_methods) | methods
+            valid = await tx.rotations.step_up(key, token.digest, proven.text)
+        session, user = valid.session, valid.user
+        ids = {"user_id": user.id, "session_id": session.id}
+        audit.record(Event.SESSION_STEPPED_UP, **ids, authentication_methods=proven.text)
+        return pb.CompleteStepUpResponse(
+            session=session_message(session), user=user_message(user), session_token=token.text
+        )
+
+    @contextlib.asynccontextmanager
+    async def _proven(
+        self, request: pb.CompleteStepUpRequest, session: SessionRow
+    ) -> AsyncIterator[tuple[Scope, Methods]]:
+        """Open the transaction of a right proof, which uses its challenge. Yield its methods."""
+        async with self._proven_by_password(request, session) as tx:
+            yield tx, PASSWORD
+
+    @contextlib.asynccontextmanager
+    async def _proven_by_password(
+        self, request: pb.CompleteStepUpRequest, session: SessionRow
+    ) -> AsyncIterator[Scope]:
+        """Open the transaction of a right password.
+
+        Raise `InvalidProof`, `TooManyAttempts` or `ServerBusy`. A wrong password counts as at a
+        sign-in.
+        """
+        user_id, digest = session.user_id, ChallengeToken(request.challenge_token).digest
+        find = CredentialRepository.find_by_user_id
+        identity = Identity(find, user_id, key_of_user_id(user_id))
+        async with self._check.permit() as permit:
+            await self._count_answer(digest, session)
+            try:
+                async with (
+                    self._check.verified(permit, identity, request.password) as checked,
+                    self._database.transaction() as tx,
+                ):
+                    await tx.credentials.lock(checked)
+                    await tx.challenges.use(digest)
+                    yield tx
+            except InvalidCredentials as failure:
+                raise InvalidProof(**failure.audit_details) from None
+            except TooManyAttempts:
+                async with self._database.statements() as db:
+                    await db.challenges.uncount_answer(digest)
+                raise
+
+    async def _count_answer(self, digest: bytes, session: SessionRow) -> None:
+        """Count an answer to the challenge of a session, or raise `InvalidProof`."""
+        async with self._database.statements() as db:
+            found = await db.challenges.count_answer(digest, [STEP_UP], session_id=session.id)
+        if found is None:
+            raise InvalidProof(ProofCause.NO_CHALLENGE, session.user_id)
+        if found.is_void:
+            raise InvalidProof(ProofCause.TOO_MANY_ANSWERS, session.user_id)
+
+
+async def _kinds(tx: Scope, session: SessionRow) -> Sequence[FactorKind.ValueType]:
+    """Return what the user of a session can prove."""
+    kinds = []
+    credentials = await tx.credentials.find_by_user_id(session.user_id)
+    if credentials.password_hash is not None:
+        kinds.append(FactorKind.FACTOR_KIND_PASSWORD)
+    return kinds

@@ -79,6 +79,7 @@ CALLS = [
     ("credentials.find_by_email", lambda find: find("ada@example.com")),
     ("credentials.find_by_username", lambda find: find("ada")),
     ("credentials.record_sign_in", lambda record: record(CHECKED)),
+    ("credentials.lock", lambda lock: lock(CHECKED)),
     ("credentials.replace", lambda replace: replace(CHECKED, "hash")),
     ("credentials.reset", lambda reset: reset(OWNER, "hash")),
     ("credentials.verify_email", lambda verify: verify(OWNER)),

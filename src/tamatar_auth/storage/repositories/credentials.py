@@ -99,6 +99,17 @@ _record_sign_in = _update_checked.values(
     password_hash=bindparam("new_hash"),
 ).returning(_has_second_factor)
 _record_proven_sign_in = _update.values(last_login_at=_signs_in)
+_lock_checked = (
+    select(users.c.id)
+    .where(
+        users.c.id == bindparam("user_id"),
+        users.c.password_hash == bindparam("checked_hash"),
+        users.c.deleted_at.is_(None),
+        users.c.is_active,
+    )
+    .with_for_update(key_share=True)
+    .execution_options(summary="SELECT users")
+)
 _replace = _update_checked.values(password_hash=bindparam("new_hash"), version=_next_version)
 # The token was sent to the address, so its holder reads the mailbox.
 _reset = _update_owned.values(
@@ -150,6 +161,12 @@ class CredentialRepository(Repository):
         failure = InvalidProof(ProofCause.CHANGED_MEANWHILE, user_id)
         row = await self._one(_record_proven_sign_in, {"user_id": user_id}, failure)
         return UserRow._make(row)
+
+    async def lock(self, checked: Credentials) -> None:
+        """Lock the user, or raise `InvalidCredentials` as `record_sign_in` does."""
+        values = {"user_id": checked.user_id, "checked_hash": checked.password_hash}
+        failure = InvalidCredentials(Cause.CHANGED_MEANWHILE, checked.user_id)
+        await self._one(_lock_checked, values, failure)
 
     async def replace(self, checked: Credentials, new_hash: str) -> UserRow:
         """Replace a user's hash, or raise `InvalidCredentials` as `record_sign_in` does."""
