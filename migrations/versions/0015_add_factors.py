@@ -82,7 +82,7 @@ CREATE TABLE IF NOT EXISTS recovery_codes (
 CHALLENGES = """
 CREATE TABLE IF NOT EXISTS challenges (
     token_digest bytea NOT NULL,
-    purpose varchar(20) NOT NULL,
+    purpose varchar(32) NOT NULL,
     user_id uuid,
     session_id uuid,
     attempts integer DEFAULT 0 NOT NULL,

@@ -87,7 +87,7 @@ class ChallengeColumns(TypedColumns):
     """Challenges that are not answered yet. The right answer deletes the row."""
 
     token_digest: Named[bytes] = Column(LargeBinary, primary_key=True)
-    purpose: Named[str] = Column(String(20))
+    purpose: Named[str] = Column(String(32))
     # Unknown at a sign-in with a passkey and no address, or with an address that no user has.
     user_id: Named[UUID | None] = Column(Uuid, ForeignKey("users.id", ondelete="CASCADE"))
     # Of a step-up.
