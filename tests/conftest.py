@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import delete
 
 from tamatar.auth.v1.diagnostics_service_pb2_grpc import DiagnosticsServiceStub
+from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.client import call_defaults
@@ -231,6 +232,11 @@ def users(channel):
 @pytest.fixture
 def sessions(channel):
     return SessionServiceStub(channel)
+
+
+@pytest.fixture
+def factors(channel):
+    return FactorServiceStub(channel)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from tamatar_auth.errors.factors import ProofCause
 from tamatar_auth.errors.users import Cause
 from tamatar_auth.observability.logs import AUDIT_LOGGER
 from tamatar_auth.security import audit
@@ -37,8 +38,10 @@ from tests.support.calls import (
     verify,
 )
 from tests.support.commands import ROOT
+from tests.support.passkey_calls import begin_registration, finish_registration
 from tests.support.rows import wait_longer
 from tests.support.settings import changed
+from tests.support.soft_authenticator import SoftPasskey, base64url
 from tests.support.telemetry_capture import logged
 from tests.support.waiting import eventually, lock_is_waited_for
 
@@ -99,8 +102,8 @@ class TestDocumentation:
 class Scene:
     """Ada, the calls made for her, and the secrets that no line may repeat."""
 
-    def __init__(self, users, sessions, database):
-        self.users, self.sessions, self.database = users, sessions, database
+    def __init__(self, users, sessions, factors, database):
+        self.users, self.sessions, self.factors, self.database = users, sessions, factors, database
         self.user = None
         self.session_id = None
         self.secrets = {"ada@example.com", "ada.l", "Lovelace", PASSWORD, NEW_PASSWORD}
@@ -149,6 +152,11 @@ class Scene:
         request = pb.ResetPasswordRequest(token=token, new_password=NEW_PASSWORD)
         return await self.users.ResetPassword(request)
 
+    async def begin_passkey(self):
+        begun = await begin_registration(self.factors, self.user)
+        self.secrets |= {begun.registration_token, begun.creation_options_json}
+        return begun
+
     async def ask_verification(self):
         request = pb.CreateEmailVerificationRequest(user_id=self.user.user_id)
         token = (await self.users.CreateEmailVerification(request)).token
@@ -190,9 +198,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(users, sessions, database):
+async def scene(users, sessions, factors, database):
     """Ada, who can sign in."""
-    scene = Scene(users, sessions, database)
+    scene = Scene(users, sessions, factors, database)
     await verify(database, await scene.create())
     return scene
 
@@ -359,6 +367,23 @@ async def exported(scene):
         pass
 
 
+async def registered_passkey(scene):
+    begun = await scene.begin_passkey()
+    passkey = SoftPasskey.for_options(begun.creation_options_json)
+    answer = passkey.register(begun.creation_options_json)
+    scene.secrets |= {answer, base64url(passkey.credential_id)}
+    facts = {}
+    yield facts
+    done = await finish_registration(scene.factors, begun.registration_token, answer)
+    facts["factor_id"] = done.factor.factor_id
+
+
+async def refused_passkey(scene):
+    begun = await scene.begin_passkey()
+    yield {"cause": ProofCause.WRONG_CREDENTIAL}
+    await refused(finish_registration(scene.factors, begun.registration_token, "{}"))
+
+
 SCENES = {
     Event.SIGN_IN_SUCCEEDED: signed_in,
     Event.SIGN_IN_FAILED: refused_sign_in,
@@ -373,6 +398,8 @@ SCENES = {
     Event.EMAIL_CHANGE_CREATED: asked_for_email_change,
     Event.EMAIL_CHANGED: changed_email,
     Event.EMAIL_CHANGE_FAILED: refused_email_change,
+    Event.PASSKEY_REGISTERED: registered_passkey,
+    Event.PASSKEY_REGISTRATION_FAILED: refused_passkey,
     Event.SESSION_REFRESHED: refreshed,
     Event.SESSION_REVOKED: revoked,
     Event.SESSION_STEPPED_UP: stepped_up,

@@ -21,6 +21,7 @@ FAILURE_EVENTS = {
     "ResetPassword": Event.PASSWORD_RESET_FAILED,
     "VerifyEmail": Event.EMAIL_VERIFICATION_FAILED,
     "ConfirmEmailChange": Event.EMAIL_CHANGE_FAILED,
+    "FinishPasskeyRegistration": Event.PASSKEY_REGISTRATION_FAILED,
 }
 
 AUDITED_FAILURES = (

@@ -32,6 +32,8 @@ class Event(StrEnum):
     EMAIL_CHANGE_CREATED = "email.change_created"
     EMAIL_CHANGED = "email.changed"
     EMAIL_CHANGE_FAILED = "email.change_failed"
+    PASSKEY_REGISTERED = "passkey.registered"
+    PASSKEY_REGISTRATION_FAILED = "passkey.registration_failed"
     SESSION_REFRESHED = "session.refreshed"
     SESSION_REVOKED = "session.revoked"
     SESSION_STEPPED_UP = "session.stepped_up"

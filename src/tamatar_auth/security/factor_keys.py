@@ -62,6 +62,10 @@ class FactorKeys:
             ring = KeyRing({DEVELOPMENT_ID: _DEVELOPMENT_KEY})
         return cls(ring)
 
+    def __bool__(self) -> bool:
+        """Whether there is a key."""
+        return self._newest_id is not None
+
     @property
     def newest_id(self) -> str:
         """The id of the key for new values. Raise `FactorsNotConfigured` if there is none."""

@@ -4,44 +4,36 @@ The library `webauthn` checks the ceremonies. This module bounds what reaches it
 that it leaves to callers, and turns all of its exceptions into `WrongCredential`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 import webauthn
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from webauthn.authentication.verify_authentication_response import VerifiedAuthentication
 from webauthn.helpers import (
     base64url_to_bytes,
     bytes_to_base64url,
-    decode_credential_public_key,
-    decoded_public_key_to_cryptography,
     encode_cbor,
     parse_cbor,
 )
-from webauthn.helpers.cose import COSEAlgorithmIdentifier as Algorithm
 from webauthn.helpers.structs import CredentialDeviceType
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
-from tamatar_auth.config.factors import ORIGINS, RELYING_PARTY_ID
+from tamatar_auth.config.factors import ORIGINS, RELYING_PARTY_ID, FactorSettings
 from tamatar_auth.errors.factors import FactorsNotConfigured, ProofCause
 from tamatar_auth.security.assurance import Methods
 from tamatar_auth.security.credential_json import AssertionJson, ClientDataJson, RegistrationJson
+from tamatar_auth.security.factor_keys import SETTING as KEYS
+from tamatar_auth.security.factor_keys import FactorKeys
+from tamatar_auth.security.passkey_keys import is_usable
 from tamatar_auth.security.passkey_options import (
     ALGORITHMS,
     CredentialId,
     RelyingParty,
     known_transports,
 )
-
-RSA_BITS = range(2048, 4096 + 1)
-"""The sizes of RSA keys. A longer key would make each sign-in slow."""
-
-MAX_RSA_EXPONENT_BITS = 32
-"""The most bits of their exponent, for the same reason."""
 
 
 class WrongCredential(Exception):  # noqa: N818 - a fact, as the names of failures
@@ -93,14 +85,22 @@ class Assertion:
 class PasskeyVerifier:
     """Verifies the answers of browsers to the options of a relying party."""
 
-    def __init__(self, relying_party: RelyingParty | None) -> None:
+    def __init__(self, relying_party: RelyingParty | None, missing: Sequence[str] = ()) -> None:
         self._relying_party = relying_party
+        self._missing = missing
+
+    @classmethod
+    def load(cls, settings: FactorSettings, keys: FactorKeys, *, in_development: bool) -> Self:
+        """Return the verifier for the relying party of the settings."""
+        party = RelyingParty.load(settings, in_development=in_development)
+        missing = [] if keys else [KEYS]
+        return cls(party, [*missing, *([] if party else [RELYING_PARTY_ID, ORIGINS])])
 
     @property
     def relying_party(self) -> RelyingParty:
-        """The relying party. Raise `FactorsNotConfigured` if the settings name none."""
-        if self._relying_party is None:
-            raise FactorsNotConfigured([RELYING_PARTY_ID, ORIGINS])
+        """The relying party. Raise `FactorsNotConfigured` if settings of passkeys are missing."""
+        if self._relying_party is None or self._missing:
+            raise FactorsNotConfigured(self._missing)
         return self._relying_party
 
     def verify_registration(self, credential_json: str, *, challenge: bytes) -> Registration:
@@ -120,7 +120,8 @@ class PasskeyVerifier:
                 expected_origin=[*party.origins],
                 supported_pub_key_algs=ALGORITHMS,
             )
-            _check_key(verified.credential_public_key)
+            if not is_usable(verified.credential_public_key):
+                raise WrongCredential
             if verified.credential_id != base64url_to_bytes(credential.raw_id):
                 raise WrongCredential
             aaguid = UUID(verified.aaguid)
@@ -223,19 +224,3 @@ def _without_attestation(attestation_object: str) -> str:
         return attestation_object
     bare = {"fmt": "none", "attStmt": {}, "authData": content["authData"]}
     return bytes_to_base64url(encode_cbor(bare))
-
-
-def _check_key(public_key: bytes) -> None:
-    """Refuse a key that no signature could be checked with, or that makes the check slow."""
-    decoded = decode_credential_public_key(public_key)
-    key = decoded_public_key_to_cryptography(decoded)
-    match decoded.alg, key:
-        case Algorithm.ECDSA_SHA_256, EllipticCurvePublicKey(curve=SECP256R1()):
-            return
-        case Algorithm.EDDSA, Ed25519PublicKey():
-            return
-        case Algorithm.RSASSA_PKCS1_v1_5_SHA_256, RSAPublicKey():
-            exponent = key.public_numbers().e
-            if key.key_size in RSA_BITS and exponent.bit_length() <= MAX_RSA_EXPONENT_BITS:
-                return
-    raise WrongCredential

@@ -2,6 +2,8 @@
 
 from tamatar.auth.v1 import factor_service_pb2 as pb
 from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceServicer
+from tamatar_auth.security.factor_keys import FactorKeys
+from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.passkeys import PasskeyMethods
 from tamatar_auth.storage.database import Database
@@ -10,8 +12,10 @@ from tamatar_auth.storage.database import Database
 class FactorServicer(PasskeyMethods, FactorServiceServicer):
     """The servicer of FactorService."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: FactorKeys, passkeys: PasskeyVerifier) -> None:
         self._database = database
+        self._keys = keys
+        self._passkeys = passkeys
 
     async def CreateTotpFactor(
         self, request: pb.CreateTotpFactorRequest, context: Context

@@ -11,6 +11,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
+from tamatar.auth.v1.factor_pb2 import Factor, FactorKind
 from tamatar.auth.v1.session_pb2 import AssuranceLevel, Session
 from tamatar.auth.v1.session_service_pb2 import (
     BatchValidateSessionsResponse,
@@ -21,6 +22,8 @@ from tamatar.auth.v1.user_pb2 import User, UserProfile
 from tamatar.auth.v1.user_service_pb2 import ImportOutcome, ImportResult
 from tamatar_auth.errors import Failure
 from tamatar_auth.security.assurance import Level, Methods
+from tamatar_auth.storage.repositories.factors import FactorKind as StoredKind
+from tamatar_auth.storage.repositories.factors import FactorRow
 from tamatar_auth.storage.repositories.profiles import ProfileRow
 from tamatar_auth.storage.repositories.sessions import SessionRow
 from tamatar_auth.storage.repositories.user_import import ImportedUser
@@ -36,6 +39,13 @@ _REASONS: Mapping[str, ErrorReason.ValueType] = dict(ErrorReason.items())
 _LEVELS: Mapping[Level, AssuranceLevel.ValueType] = {
     Level.AAL1: AssuranceLevel.ASSURANCE_LEVEL_AAL1,
     Level.AAL2: AssuranceLevel.ASSURANCE_LEVEL_AAL2,
+}
+
+
+FACTOR_KINDS: Mapping[str, FactorKind.ValueType] = {
+    StoredKind.TOTP: FactorKind.FACTOR_KIND_TOTP,
+    StoredKind.RECOVERY_CODES: FactorKind.FACTOR_KIND_RECOVERY_CODES,
+    StoredKind.PASSKEY: FactorKind.FACTOR_KIND_PASSKEY,
 }
 
 
@@ -90,6 +100,26 @@ def session_message(row: SessionRow) -> Session:
     message.client.ip_address = row.ip_address or ""
     _write_time(message.authenticate_time, row.authenticated_at)
     _write_methods(message, row.authentication_methods)
+    return message
+
+
+def factor_message(row: FactorRow) -> Factor:
+    """Build the message of a factor."""
+    message = Factor(
+        factor_id=str(row.id),
+        user_id=str(row.user_id),
+        kind=FACTOR_KINDS[row.kind],
+        label=row.label,
+        create_time=timestamp(row.created_at),
+        confirm_time=timestamp(row.confirmed_at),
+        last_use_time=timestamp(row.last_used_at),
+        remaining_code_count=row.remaining_codes,
+    )
+    if row.kind == StoredKind.PASSKEY:
+        message.passkey.aaguid = str(row.aaguid or "")
+        message.passkey.backup_eligible = row.is_backup_eligible
+        message.passkey.backed_up = row.is_backed_up
+        message.passkey.transports.extend(row.transports.split())
     return message
 
 

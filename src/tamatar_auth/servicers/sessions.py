@@ -16,7 +16,9 @@ from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import key_of_email, key_of_username
 from tamatar_auth.security.audit import Event
+from tamatar_auth.security.factor_keys import FactorKeys
 from tamatar_auth.security.identifiers import normalize_email, normalize_username
+from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
 from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken
 from tamatar_auth.servicers import Context
@@ -53,7 +55,7 @@ KEEPALIVE_INTERVAL = 5.0
 class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
     """The servicer of SessionService."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - six parts of the server
+    def __init__(  # noqa: PLR0913, PLR0917 - eight parts of the server
         self,
         database: Database,
         passwords: PasswordHasher,
@@ -61,7 +63,11 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
         limits: SessionSettings,
         validator: SessionValidator,
         session_feed: SessionEndFeed,
+        keys: FactorKeys,
+        passkeys: PasskeyVerifier,
     ) -> None:
+        self._keys = keys
+        self._passkeys = passkeys
         self._database = database
         self._page_tokens = page_tokens
         self._limits = limits

@@ -2,15 +2,11 @@
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar_auth.servicers import Context
+from tamatar_auth.servicers.passkey_sign_in import PasskeySignInMethods
 
 
-class SignInMethods:
+class SignInMethods(PasskeySignInMethods):
     """Signs users in."""
-
-    async def BeginPasskeySignIn(
-        self, request: pb.BeginPasskeySignInRequest, context: Context
-    ) -> pb.BeginPasskeySignInResponse:
-        raise NotImplementedError
 
     async def CompleteSignIn(
         self, request: pb.CompleteSignInRequest, context: Context

@@ -23,6 +23,7 @@ from tamatar_auth.storage.repositories.diagnostics import DiagnosticsRepository
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRowsRepository
 from tamatar_auth.storage.repositories.factors import FactorRepository
 from tamatar_auth.storage.repositories.login_attempts import LoginAttemptRepository
+from tamatar_auth.storage.repositories.passkeys import PasskeyRepository
 from tamatar_auth.storage.repositories.profiles import ProfileRepository
 from tamatar_auth.storage.repositories.proofs import ProofRepository
 from tamatar_auth.storage.repositories.session_days import SessionDayRepository
@@ -62,6 +63,7 @@ class Scope:
         self.user_tokens = UserTokenRepository(connection)
         self.attempts = LoginAttemptRepository(connection)
         self.factors = FactorRepository(connection)
+        self.passkeys = PasskeyRepository(connection)
         self.proofs = ProofRepository(connection)
         self.challenges = ChallengeRepository(connection)
         self.imports = ImportRepository(connection)
