@@ -4,15 +4,17 @@ import base64
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tamatar.auth.v1 import session_service_pb2 as sessions
 from tamatar.auth.v1 import user_service_pb2 as users
+from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar_auth.security.tokens import FIRST_DAY
 
 PASSWORD = "correct horse battery staple"
@@ -101,6 +103,16 @@ def session_calls(user_count: int) -> dict[str, Call]:
         Call(_SESSIONS + "BatchValidateSessions", batch, are_valid),
     )
     return {call.name: call for call in calls}
+
+
+def with_requirements(validate: Call) -> Call:
+    """Return ValidateSession with both requirements, which all sessions reach."""
+    required = sessions.ValidateSessionRequest(
+        min_assurance_level=AssuranceLevel.ASSURANCE_LEVEL_AAL1,
+        max_authentication_age=Duration(seconds=2_592_000),
+    )
+    encoded = required.SerializeToString()
+    return replace(validate, request=lambda number: validate.request(number) + encoded)
 
 
 def _get_user(number: int) -> bytes:

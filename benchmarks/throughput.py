@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import uvloop
 
 from benchmarks.bench import Bench
-from benchmarks.calls import BATCH, EMPTY, Call, session_calls
+from benchmarks.calls import BATCH, EMPTY, Call, session_calls, with_requirements
 from benchmarks.client import checked_call
 from benchmarks.collector import SAMPLING_RATIO, running_collector
 from benchmarks.h2load import PROCESSES, drive
@@ -26,6 +26,8 @@ class Level:
     ours: list[Sample] = field(default_factory=list)
     own: list[Sample] = field(default_factory=list)
     """The empty handler on the server of the service."""
+    required: list[Sample] = field(default_factory=list)
+    """ValidateSession with a level and an age."""
     traced: list[Sample] = field(default_factory=list)
     batch: list[Sample] = field(default_factory=list)
     statements: Statements = field(default_factory=Statements)
@@ -43,6 +45,7 @@ class Throughput:
         self._bench = bench
         calls = session_calls(bench.plan.users)
         self._validate, self._batch = calls["ValidateSession"], calls["BatchValidateSessions"]
+        self._required = with_requirements(self._validate)
         step = bench.plan.users // PROCESSES
         self._numbers = range(0, step * PROCESSES, step)
         self._sizes: dict[tuple[str, str], list[int]] = {}
@@ -73,6 +76,7 @@ class Throughput:
         spent = Statements.read(self._bench.url).since(before)
         level.statements = level.statements.plus(spent)
         if in_flight in TARGET_LEVELS:
+            level.required.append(self._drive(self._bench.real, self._required, in_flight))
             level.own.append(self._drive(own, EMPTY, in_flight))
             level.traced.append(self._drive(traced, self._validate, in_flight))
         if in_flight == TARGET_LEVELS[0]:
@@ -105,6 +109,10 @@ class Throughput:
             level = self.levels[in_flight]
             label = f"the same with metrics and 1 % of calls traced, {in_flight} in flight"
             rows.append(at_least(label, 0.60, median_ratio(level.traced, level.empty, rate)))
+        for in_flight in TARGET_LEVELS:
+            level = self.levels[in_flight]
+            label = f"ValidateSession with requirements / without, {in_flight} in flight"
+            rows.append(at_least(label, 0.97, median_ratio(level.required, level.ours, rate)))
         many = median_ratio(first.batch, first.ours, rate) * BATCH
         return [
             *rows,
@@ -143,7 +151,11 @@ class Throughput:
             if level.own:
                 ratio = median_ratio(level.own, level.empty, rate)
                 lines.append(Line("empty handler on our own server", in_flight, level.own, ratio))
-            for name, samples in (("with telemetry", level.traced), ("batch of 100", level.batch)):
+            for name, samples in (
+                ("with requirements", level.required),
+                ("with telemetry", level.traced),
+                ("batch of 100", level.batch),
+            ):
                 if samples:
                     ratio = median_ratio(samples, level.empty, rate)
                     lines.append(Line(f"ValidateSession, {name}", in_flight, samples, ratio))
