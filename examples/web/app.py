@@ -134,4 +134,4 @@ if __name__ == "__main__":
         connect(given.auth), SmtpMailSender(given.smtp, "shop@example.com"), origin
     )
     # No access log: its lines would have the queries, and so one-time tokens.
-    uvicorn.run(application, host="127.0.0.1", port=given.port, access_log=False)
+    uvicorn.run(application, host="localhost", port=given.port, access_log=False)
