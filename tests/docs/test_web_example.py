@@ -10,9 +10,10 @@ import pytest
 
 from tests.support.calls import NEW_PASSWORD, PASSWORD
 from tests.support.commands import ROOT
-from tests.support.web_example import Visitor, mailbox, site
+from tests.support.waiting import eventually
+from tests.support.web_example import Visitor, factor_site, mailbox, site
 
-__all__ = ["mailbox", "site"]
+__all__ = ["factor_site", "mailbox", "site"]
 
 PAGES = ("user-story.md", "second-factors.md")
 OK, BAD_REQUEST, FORBIDDEN, CONFLICT = 200, 400, 403, 409
@@ -189,6 +190,53 @@ class TestRefusals:
 
 def squeezed(text):
     return re.sub(r"\s", "", text)
+
+
+class TestStepUp:
+    """Pages that ask again who the person is."""
+
+    async def test_pay_without_second_factor_leads_to_adding_one(self, member):
+        _, text = await member.visitor.get("/pay")
+
+        assert "Add a second factor first" in text
+        assert "Paid" not in (await member.visitor.post("/pay"))[1]
+
+    async def test_old_session_changes_address_after_password(self, factor_site, mailbox):
+        person = Person(factor_site.origin, mailbox)
+        await person.sign_up()
+        await person.open_link("/verify")
+        await person.sign_in()
+        before = person.visitor.token()
+        factor_site.age_sessions(person.email)
+        await eventually(lambda: asks_for_proof(person, "/account/email"))
+
+        token = await challenge_token(person, "/account/email")
+        answer = {"challenge_token": token, "next": "/account/email"}
+        status, text = await person.visitor.post("/step-up", password="wrong horse", **answer)
+        assert (status, "did not work" in text) == (FORBIDDEN, True)
+        _, text = await person.visitor.post("/step-up", password=PASSWORD, **answer)
+
+        assert "New address" in text
+        assert person.visitor.token() != before
+        assert (await person.ask_change(f"new-{person.email}"))[0] == OK
+
+    @pytest.mark.parametrize("path", ["https://evil.example/", "//evil.example/pay", "/sign-out"])
+    async def test_step_up_leads_to_known_pages_only(self, member, path):
+        answer = {"challenge_token": await challenge_token(member, "/step-up"), "next": path}
+
+        _, text = await member.visitor.post("/step-up", password=PASSWORD, **answer)
+
+        assert f"You are signed in as {member.email}." in text
+
+
+async def asks_for_proof(person, path):
+    return "Confirm that it is you" in (await person.visitor.get(path))[1]
+
+
+async def challenge_token(person, path):
+    """Return the token of the challenge on a page."""
+    _, text = await person.visitor.get(path)
+    return re.search(r'name="challenge_token" value="([^"]*)"', text)[1]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -133,6 +133,7 @@ async def factor_site(postgres, mailbox, tmp_path):
             port = probe.getsockname()[1]
             settings = {
                 "TAMATAR_DATABASE_URL": url,
+                "TAMATAR_PASSKEY_RELYING_PARTY_ID": "localhost",
                 "TAMATAR_PASSKEY_ORIGINS": f"http://localhost:{port}",
             }
             server = stack.enter_context(serving("--dev", cwd=tmp_path, **settings))
