@@ -8,7 +8,7 @@ from tests.support.commands import ROOT, run
 from tests.support.waiting import PATIENCE
 
 TESTS_PAGE = (ROOT / "docs/guide/testing.md").read_text()
-FIXTURES, AIO, CLASS, REAL = re.findall(r"(?ms)^```python\n(.*?)^```$", TESTS_PAGE)
+FIXTURES, AIO, CLASS, FACTORS, REAL = re.findall(r"(?ms)^```python\n(.*?)^```$", TESTS_PAGE)
 
 
 def run_tests(folder, code, *options, expected=0, **env):
@@ -38,6 +38,10 @@ def test_project_without_the_fixtures_imports_no_grpc(tmp_path):
 
 def test_fixtures_of_fake_run_page(tmp_path):
     assert "2 passed" in run_tests(tmp_path, FIXTURES)
+
+
+def test_second_factors_of_fake_run_page(tmp_path):
+    assert "2 passed" in run_tests(tmp_path, FACTORS)
 
 
 def test_fixtures_of_fake_are_separate_for_each_test(tmp_path):

@@ -4,11 +4,12 @@ import re
 
 import pytest
 
+from tamatar_auth.client import AAL2
 from tests.support.commands import ROOT
 from tests.support.web import running_site
 
 PAGE = (ROOT / "docs/guide/web.md").read_text()
-FASTAPI, STARLETTE, DJANGO = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
+FASTAPI, STEP_UP, STARLETTE, DJANGO = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
 ADDRESS = "auth.example.com:50051"
 UVICORN = ("-m", "uvicorn", "--fd", "FD", "website:app")
 
@@ -40,7 +41,7 @@ def bearer(fake):
 @pytest.mark.parametrize(
     ("files", "is_health_open"),
     [
-        ({"website.py": FASTAPI}, True),
+        ({"website.py": FASTAPI + STEP_UP}, True),
         ({"website.py": STARLETTE}, False),
         ({"website.py": DJANGO_SITE, "sessions.py": DJANGO}, True),
     ],
@@ -55,3 +56,17 @@ def test_web_page_site_admits_signed_in_user(fake, bearer, tmp_path, files, is_h
         assert site.ask("/orders").json["reason"] == "SESSION_UNKNOWN"
         if is_health_open:
             assert site.ask("/health").status == 200
+
+
+def test_web_page_route_needs_step_up(fake, tmp_path):
+    (tmp_path / "website.py").write_text((FASTAPI + STEP_UP).replace(ADDRESS, fake.address))
+    ada = fake.add_user("ada@example.com")
+    weak, strong = fake.start_session(ada), fake.start_session(ada, level=AAL2)
+    with running_site(tmp_path, *UVICORN, AUTH_TOKEN="tmc_of_this_site") as site:
+        paid, refused = (
+            site.ask("/orders/7/pay", method="POST", Authorization=f"Bearer {token}")
+            for token in (strong, weak)
+        )
+    assert paid.json == "ada@example.com paid order 7"
+    assert refused.status == 401
+    assert refused.headers["WWW-Authenticate"].endswith('acr_values="AAL2"')

@@ -7,31 +7,38 @@ from typing import Any, Self
 
 import grpc
 
-from tamatar.auth.v1 import session_service_pb2, user_service_pb2
+from tamatar.auth.v1 import factor_service_pb2, session_service_pb2, user_service_pb2
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client.step_up import AAL1, AAL2
+from tamatar_auth.client.testing.factor_shortcuts import FactorShortcuts
 from tamatar_auth.client.testing.handlers import CallLog, FakeHandlers
 from tamatar_auth.client.testing.identifiers import normalize_email, normalize_password
-from tamatar_auth.client.testing.servicers import FakeSessionServicer, FakeUserServicer
+from tamatar_auth.client.testing.passkeys import FakePasskey
+from tamatar_auth.client.testing.servicers import (
+    FakeFactorServicer,
+    FakeSessionServicer,
+    FakeUserServicer,
+)
 from tamatar_auth.client.testing.servicers.lifecycle import CALLER
 from tamatar_auth.client.testing.servicers.sessions import HEARTBEAT_INTERVAL
 from tamatar_auth.client.testing.store import FakeStore
 from tamatar_auth.client.testing.store.authentication import PASSWORD, TWO_FACTORS
 from tamatar_auth.client.testing.store.sessions import LIFETIME
 
-__all__ = ["FakeAuthServer"]
+__all__ = ["FakeAuthServer", "FakePasskey"]
 
 _USERS = user_service_pb2.DESCRIPTOR.services_by_name["UserService"]
+_FACTORS = factor_service_pb2.DESCRIPTOR.services_by_name["FactorService"]
 _SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
 
-class FakeAuthServer:
+class FakeAuthServer(FactorShortcuts):
     """A gRPC server on a loopback port that behaves like the service, without a database.
 
-    It answers all calls of SessionService, and those of UserService but ImportUsers and
-    ExportUsers. Other calls fail with UNIMPLEMENTED. Callers need no token.
+    It answers all calls of SessionService and FactorService, and those of UserService but
+    ImportUsers and ExportUsers. Other calls fail with UNIMPLEMENTED. Callers need no token.
 
     >>> with FakeAuthServer() as fake, connect(fake.address) as auth:
     ...     token = fake.start_session(fake.add_user("ada@example.com"))
@@ -58,6 +65,7 @@ class FakeAuthServer:
         )
         servicers = {
             _USERS: FakeUserServicer(self._store),
+            _FACTORS: FakeFactorServicer(self._store),
             _SESSIONS: FakeSessionServicer(self._store, self._heartbeat_interval),
         }
         server.add_generic_rpc_handlers([FakeHandlers(servicers, self._store, self._log)])

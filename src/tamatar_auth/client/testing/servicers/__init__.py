@@ -5,13 +5,14 @@ store. A stream takes the context too, and holds no lock.
 """
 
 from tamatar_auth.client.testing.servicers.credentials import FakeCredentialMethods
+from tamatar_auth.client.testing.servicers.factors import FakeFactorServicer
 from tamatar_auth.client.testing.servicers.lifecycle import FakeLifecycleMethods
 from tamatar_auth.client.testing.servicers.lists import FakeListMethods
 from tamatar_auth.client.testing.servicers.sessions import FakeSessionServicer
 from tamatar_auth.client.testing.servicers.users import FakeUserMethods
 from tamatar_auth.client.testing.store import FakeStore
 
-__all__ = ["FakeSessionServicer", "FakeUserServicer"]
+__all__ = ["FakeFactorServicer", "FakeSessionServicer", "FakeUserServicer"]
 
 
 class FakeUserServicer(

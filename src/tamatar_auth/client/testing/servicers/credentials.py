@@ -71,7 +71,7 @@ class FakeCredentialMethods:
             raise RefusedError(ErrorReason.EMAIL_TAKEN)
         record.user.email, record.user.email_verified = token.new_email, True
         self._store.users.record_change(record)
-        self._store.tokens.revoke(record.user.user_id)
+        self._store.revoke_secrets(record)
         return pb.ConfirmEmailChangeResponse(user=record.user, previous_email=token.email)
 
     def CreatePasswordReset(
@@ -96,7 +96,7 @@ class FakeCredentialMethods:
         """Set a password, end sessions and tokens, and return how many sessions were live."""
         record.password = normalize_password(password)
         self._store.users.record_change(record)
-        self._store.tokens.revoke(record.user.user_id)
+        self._store.revoke_secrets(record)
         return self._store.sessions.revoke_of_user(record.user.user_id, except_id=kept_id)
 
     def _owner(self, token: OneTimeToken) -> UserRecord:

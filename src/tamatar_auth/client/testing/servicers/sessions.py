@@ -7,10 +7,10 @@ from uuid import UUID
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
-from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client.testing.errors import RefusedError
-from tamatar_auth.client.testing.identifiers import normalize_email, normalize_username
 from tamatar_auth.client.testing.servicers.pages import Pages
+from tamatar_auth.client.testing.servicers.sign_in import FakeSignInMethods
+from tamatar_auth.client.testing.servicers.step_up import FakeStepUpMethods
 from tamatar_auth.client.testing.servicers.users import get_user
 from tamatar_auth.client.testing.store import FakeStore
 from tamatar_auth.client.testing.store.authentication import check_requirements
@@ -20,35 +20,13 @@ HEARTBEAT_INTERVAL = 5.0
 """Seconds without an end after which a stream sends a heartbeat."""
 
 
-class FakeSessionServicer:
-    """Starts, validates, refreshes, revokes and watches sessions."""
+class FakeSessionServicer(FakeSignInMethods, FakeStepUpMethods):
+    """The fake's servicer of SessionService."""
 
     def __init__(self, store: FakeStore, heartbeat_interval: float) -> None:
-        self._store = store
+        super().__init__(store)
         self._heartbeat_interval = heartbeat_interval
         self._pages = Pages()
-
-    def CreateSession(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
-        if request.HasField("email"):
-            name, value = "email", normalize_email(request.email)
-        else:
-            name, value = "username", normalize_username(request.username)
-
-        def matches(user: User) -> bool:
-            return bool(value) and bool(getattr(user, name) == value)
-
-        record = self._store.users.find_where(matches)
-        if record is None or not record.has_password(request.password):
-            raise RefusedError(ErrorReason.INVALID_CREDENTIALS)
-        user = record.user
-        self._store.users.record_write(record)
-        if not user.email_verified:
-            raise RefusedError(ErrorReason.EMAIL_NOT_VERIFIED)
-        started = self._store.sessions.add(user.user_id, client=request.client)
-        user.last_login_time.CopyFrom(started.session.create_time)
-        return pb.CreateSessionResponse(
-            session=started.session, user=user, session_token=started.tokens[-1]
-        )
 
     def ValidateSession(self, request: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse:
         session, record = self._store.sessions.validate(request.session_token)

@@ -1,8 +1,10 @@
-"""The users and sessions of the fake service, in memory."""
+"""The users, sessions and factors of the fake service, in memory."""
 
 from threading import RLock
 
+from tamatar_auth.client.testing.store.challenges import Challenges
 from tamatar_auth.client.testing.store.clock import Clock
+from tamatar_auth.client.testing.store.factors import Factors
 from tamatar_auth.client.testing.store.one_time_tokens import OneTimeTokens
 from tamatar_auth.client.testing.store.session_ends import SessionEnds
 from tamatar_auth.client.testing.store.sessions import Sessions
@@ -21,6 +23,8 @@ class FakeStore:
         self.users = Users(self.clock)
         self.sessions = Sessions(self.clock, self.users, self.ends)
         self.tokens = OneTimeTokens(self.clock)
+        self.factors = Factors(self.clock)
+        self.challenges = Challenges(self.clock)
 
     def deactivate(self, record: UserRecord) -> int:
         """Deactivate a user, end its sessions and tokens; return how many sessions were live."""
@@ -44,8 +48,14 @@ class FakeStore:
         """Remove a user with its sessions and tokens."""
         self._end(record)
         self.sessions.remove_of_user(record.user.user_id)
+        self.factors.remove_of_user(record.user.user_id)
         self.users.remove(record)
 
-    def _end(self, record: UserRecord) -> int:
+    def revoke_secrets(self, record: UserRecord) -> None:
+        """End the one-time tokens and the challenges of a user."""
         self.tokens.revoke(record.user.user_id)
+        self.challenges.remove_of_user(record.user.user_id)
+
+    def _end(self, record: UserRecord) -> int:
+        self.revoke_secrets(record)
         return self.sessions.revoke_of_user(record.user.user_id)

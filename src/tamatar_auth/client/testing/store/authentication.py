@@ -37,6 +37,8 @@ def check_requirements(session: Session, request: Any, now: datetime) -> None:
     if request.HasField("max_authentication_age"):
         max_age = request.max_authentication_age.ToTimedelta()
         if now - session.authenticate_time.ToDatetime(tzinfo=UTC) > max_age:
-            missing["max_authentication_age"] = f"{max_age.total_seconds():g}"
+            missing["max_authentication_age"] = f"{max_age.total_seconds():.6f}".rstrip("0").rstrip(
+                "."
+            )
     if missing:
         raise RefusedError(ErrorReason.STEP_UP_REQUIRED, metadata=missing)

@@ -123,6 +123,16 @@ class Sessions:
             raise RefusedError(ErrorReason.SESSION_REUSED)
         return record, user
 
+    def step_up(self, session_id: str, methods: Iterable[str]) -> SessionRecord:
+        """Record that the user has proved again who they are, and replace the token at once."""
+        record, now = self._records[session_id], self._clock.now()
+        authenticate(record.session, methods, now)
+        record.session.last_activity_time.FromDatetime(now)
+        record.tokens.append(_new_token())
+        record.refresh_time = None
+        self._ids[record.tokens[-1]] = session_id
+        return record
+
     def list_of_user(self, user_id: str) -> Sequence[SessionRecord]:
         """Return the sessions of a user, the oldest first."""
         return [each for each in self._records.values() if each.session.user_id == user_id]
