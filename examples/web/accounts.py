@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from tamatar.auth.v1 import user_service_pb2 as u
 from tamatar.auth.v1.user_pb2 import User
-from tamatar_auth.client import AlreadyExistsError, current_session
+from tamatar_auth.client import AAL2, AlreadyExistsError, current_session
 from tamatar_auth.client.aio import AuthClient
 
 
@@ -64,10 +64,12 @@ class Accounts:
         return page("Your password is changed", links(Sign_in="/sign-in"))
 
     async def account(self, _request: Request) -> Response:
-        user = await self.get_user()
+        user, session = await self.get_user(), current_session().session
+        level = "AAL2" if session.assurance_level == AAL2 else "AAL1"
         return page(
             "Account",
             text(f"You are signed in as {user.email}."),
+            text(f"Level {level}: {', '.join(session.authentication_methods)}"),
             links(Pay="/pay", Second_factors="/factors", Change_the_address="/account/email"),
             form("/sign-out", "Sign out"),
         )

@@ -71,7 +71,7 @@ def create_app(auth: AuthClient, mail: MailSender, origin: str) -> Starlette:
     guard, cookie = SessionGuard(auth), SessionCookie(auth, origin)
     mailed = MailedLinks(auth, mail, origin)
     accounts, sign_in = Accounts(auth, mailed), SignIn(auth, mailed, cookie)
-    factors, step_up = Factors(auth, cookie), StepUpPages(auth, cookie)
+    factors, step_up = Factors(auth, mail, cookie), StepUpPages(auth, cookie)
     pages = {
         "/": accounts.home,
         "/sign-up": accounts.sign_up,

@@ -4,8 +4,10 @@
 from html import escape
 
 import segno
+from mail import MailSender
 from pages import form, links, page, passkey_form, posted, text
 from session_cookie import SessionCookie
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -25,8 +27,8 @@ KINDS = {
 class Factors:
     """The handlers of the pages. Each change asks for a recent proof of who the user is."""
 
-    def __init__(self, auth: AuthClient, cookie: SessionCookie) -> None:
-        self.auth, self.cookie = auth, cookie
+    def __init__(self, auth: AuthClient, mail: MailSender, cookie: SessionCookie) -> None:
+        self.auth, self.mail, self.cookie = auth, mail, cookie
 
     async def show(self, _request: Request) -> Response:
         rows = "".join(row(each) for each in await self.list())
@@ -105,28 +107,35 @@ class Factors:
                 user_id=current_session().user_id, step_up=self.step_up(request)
             )
         )
-        return recovery_codes(created)
+        return recovery_codes(created, self.notice("was replaced by new recovery codes"))
 
     async def delete(self, request: Request) -> Response:
         (factor_id,) = await posted(request, "factor_id")
         await self.auth.factors.DeleteFactor(
             f.DeleteFactorRequest(factor_id=factor_id, step_up=self.step_up(request))
         )
-        return RedirectResponse("/factors", 303)
+        return RedirectResponse("/factors", 303, background=self.notice("was removed"))
 
     async def added(self) -> Response:
         """Answer after a new factor: with recovery codes, if the user has none."""
+        notice = self.notice("was added")
         if any(each.kind == FactorKind.FACTOR_KIND_RECOVERY_CODES for each in await self.list()):
-            return RedirectResponse("/factors", 303)
+            return RedirectResponse("/factors", 303, background=notice)
         # The call before has checked the session.
         request = f.CreateRecoveryCodesRequest(user_id=current_session().user_id)
-        return recovery_codes(await self.auth.factors.CreateRecoveryCodes(request))
+        return recovery_codes(await self.auth.factors.CreateRecoveryCodes(request), notice)
 
     async def list(self) -> list[Factor]:
         """Return the factors of the user that count."""
         request = f.ListFactorsRequest(user_id=current_session().user_id)
         factors = (await self.auth.factors.ListFactors(request)).factors
         return [each for each in factors if each.HasField("confirm_time")]
+
+    def notice(self, change: str) -> BackgroundTask:
+        """Return the task that sends a mail about a change. It may have been made by a thief."""
+        words = f"A second factor of your account {change}. If this was not you, write to us."
+        email = current_session().user.email
+        return BackgroundTask(self.mail.send, email, "Your second factors", words)
 
     def step_up(self, request: Request) -> StepUpRequirement:
         """Return the requirement that the session belongs to the user, and is strong and recent."""
@@ -147,7 +156,7 @@ def row(factor: Factor) -> str:
     return f"<li><span>{name}<small>{', '.join(details)}</small></span>{button}</li>"
 
 
-def recovery_codes(created: f.CreateRecoveryCodesResponse) -> Response:
+def recovery_codes(created: f.CreateRecoveryCodesResponse, notice: BackgroundTask) -> Response:
     """Return the page with new codes, which are shown only now."""
     codes = "".join(f"<li><code>{code}</code></li>" for code in created.codes)
     return page(
@@ -155,4 +164,5 @@ def recovery_codes(created: f.CreateRecoveryCodesResponse) -> Response:
         text("Each works once, if you lose your phone or passkey. Keep them: they are shown once."),
         f'<ul class="codes">{codes}</ul>',
         links(I_have_kept_them="/factors"),
+        background=notice,
     )

@@ -6,7 +6,6 @@ from tests.mutants import (
     callers,
     client,
     deposed,
-    passkeys,
     passwords,
     requests,
     sessions,
@@ -21,7 +20,6 @@ from tests.mutants import (
 AREAS = {
     "sessions": sessions.MUTANTS,
     "assurance": assurance.MUTANTS,
-    "passkeys": passkeys.MUTANTS,
     "passwords": passwords.MUTANTS,
     "throttle": throttle.MUTANTS,
     "users": users.MUTANTS,
