@@ -6,6 +6,7 @@ from tests.mutants import (
     callers,
     client,
     deposed,
+    passkeys,
     passwords,
     requests,
     sessions,
@@ -20,6 +21,7 @@ from tests.mutants import (
 AREAS = {
     "sessions": sessions.MUTANTS,
     "assurance": assurance.MUTANTS,
+    "passkeys": passkeys.MUTANTS,
     "passwords": passwords.MUTANTS,
     "throttle": throttle.MUTANTS,
     "users": users.MUTANTS,

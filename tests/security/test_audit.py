@@ -38,6 +38,16 @@ from tests.support.calls import (
     verify,
 )
 from tests.support.commands import ROOT
+from tests.support.factors import (
+    challenge,
+    complete,
+    confirm,
+    create_app,
+    create_codes,
+    delete,
+    enrol,
+    rename,
+)
 from tests.support.passkey_calls import begin_registration, finish_registration
 from tests.support.rows import wait_longer
 from tests.support.settings import changed
@@ -87,7 +97,7 @@ class TestDocumentation:
         explained = set(re.findall(r"`(\w+)`", DOCUMENT.partition("## The events")[0]))
 
         assert {field for fields in EVENTS.values() for field in set().union(*fields)} <= explained
-        assert {cause.value for cause in Cause} <= explained
+        assert {cause.value for cause in (*Cause, *ProofCause)} <= explained
 
     def test_audit_examples_have_documented_fields(self):
         whole, *own = examples()
@@ -151,6 +161,16 @@ class Scene:
     async def reset(self, token):
         request = pb.ResetPasswordRequest(token=token, new_password=NEW_PASSWORD)
         return await self.users.ResetPassword(request)
+
+    async def create_app(self):
+        app = await create_app(self.factors, self.user)
+        self.secrets |= {app.secret, app.code()}
+        return app
+
+    async def enrol(self):
+        app = await enrol(self.factors, self.user, self.database)
+        self.secrets |= {app.secret, app.code()}
+        return app
 
     async def begin_passkey(self):
         begun = await begin_registration(self.factors, self.user)
@@ -367,6 +387,60 @@ async def exported(scene):
         pass
 
 
+async def challenged(scene):
+    await scene.enrol()
+    yield
+    scene.secrets.add(await challenge(scene.sessions))
+
+
+async def created_app(scene):
+    facts = {"kind": "totp"}
+    yield facts
+    facts["factor_id"] = (await scene.create_app()).factor.factor_id
+
+
+async def confirmed_app(scene):
+    app = await scene.create_app()
+    yield {"factor_id": app.factor.factor_id, "kind": "totp"}
+    await confirm(scene.factors, app)
+
+
+async def refused_confirmation(scene):
+    app = await scene.create_app()
+    yield {"factor_id": app.factor.factor_id, "cause": ProofCause.WRONG_CODE}
+    await refused(confirm(scene.factors, app, app.wrong_code))
+
+
+async def renamed_factor(scene):
+    app = await scene.create_app()
+    scene.secrets.add("Adas phone")
+    yield {"factor_id": app.factor.factor_id, "kind": "totp"}
+    await rename(scene.factors, app.factor, "Adas phone")
+
+
+async def deleted_factor(scene):
+    app = await scene.enrol()
+    yield {"factor_id": app.factor.factor_id, "kind": "totp"}
+    await delete(scene.factors, app.factor)
+
+
+async def created_codes(scene):
+    facts = {"kind": "recovery_codes"}
+    yield facts
+    created = await create_codes(scene.factors, scene.user)
+    facts["factor_id"] = created.factor.factor_id
+    scene.secrets |= {*created.codes}
+
+
+async def used_recovery_code(scene):
+    await scene.enrol()
+    created = await create_codes(scene.factors, scene.user)
+    token, code = await challenge(scene.sessions), created.codes[0]
+    scene.secrets |= {token, code}
+    yield {"factor_id": created.factor.factor_id}
+    await complete(scene.sessions, token, recovery_code=code)
+
+
 async def registered_passkey(scene):
     begun = await scene.begin_passkey()
     passkey = SoftPasskey.for_options(begun.creation_options_json)
@@ -386,6 +460,7 @@ async def refused_passkey(scene):
 
 SCENES = {
     Event.SIGN_IN_SUCCEEDED: signed_in,
+    Event.SIGN_IN_CHALLENGED: challenged,
     Event.SIGN_IN_FAILED: refused_sign_in,
     Event.PASSWORD_CHANGED: changed_password,
     Event.PASSWORD_CHANGE_FAILED: refused_change,
@@ -398,6 +473,13 @@ SCENES = {
     Event.EMAIL_CHANGE_CREATED: asked_for_email_change,
     Event.EMAIL_CHANGED: changed_email,
     Event.EMAIL_CHANGE_FAILED: refused_email_change,
+    Event.FACTOR_CREATED: created_app,
+    Event.FACTOR_CONFIRMED: confirmed_app,
+    Event.FACTOR_CONFIRM_FAILED: refused_confirmation,
+    Event.FACTOR_UPDATED: renamed_factor,
+    Event.FACTOR_DELETED: deleted_factor,
+    Event.RECOVERY_CODES_CREATED: created_codes,
+    Event.RECOVERY_CODE_USED: used_recovery_code,
     Event.PASSKEY_REGISTERED: registered_passkey,
     Event.PASSKEY_REGISTRATION_FAILED: refused_passkey,
     Event.SESSION_REFRESHED: refreshed,
@@ -591,7 +673,8 @@ class TestEvents:
         play = SCENES[event](scene)
         facts = await anext(play)
 
-        (entry,) = await recorded(anext(play, None))
+        entries = await recorded(anext(play, None))
+        (entry,) = (entry for entry in entries if entry["event"] == event.value)
 
         expected = {"event": event.value, **(facts or {})}
         fields = EVENTS[event.value]

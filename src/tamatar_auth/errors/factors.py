@@ -11,6 +11,7 @@ class ProofCause(StrEnum):
 
     NO_CHALLENGE = "no_challenge"
     TOO_MANY_ANSWERS = "too_many_answers"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
     NO_FACTOR = "no_factor"
     WRONG_CODE = "wrong_code"
     USED_CODE = "used_code"

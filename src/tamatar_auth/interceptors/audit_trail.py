@@ -17,6 +17,8 @@ from tamatar_auth.security.audit import Event
 FAILURE_EVENTS = {
     "CreateSession": Event.SIGN_IN_FAILED,
     "CompleteStepUp": Event.SESSION_STEP_UP_FAILED,
+    "CompleteSignIn": Event.SIGN_IN_FAILED,
+    "ConfirmTotpFactor": Event.FACTOR_CONFIRM_FAILED,
     "ChangePassword": Event.PASSWORD_CHANGE_FAILED,
     "ResetPassword": Event.PASSWORD_RESET_FAILED,
     "VerifyEmail": Event.EMAIL_VERIFICATION_FAILED,

@@ -20,6 +20,7 @@ class Event(StrEnum):
     """The names of the events."""
 
     SIGN_IN_SUCCEEDED = "sign_in.succeeded"
+    SIGN_IN_CHALLENGED = "sign_in.challenged"
     SIGN_IN_FAILED = "sign_in.failed"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an event
     PASSWORD_CHANGE_FAILED = "password.change_failed"  # noqa: S105 - an event
@@ -40,6 +41,13 @@ class Event(StrEnum):
     SESSION_STEP_UP_FAILED = "session.step_up_failed"
     SESSION_REUSED = "session.reused"
     SESSIONS_REVOKED = "sessions.revoked"
+    FACTOR_CREATED = "factor.created"
+    FACTOR_CONFIRMED = "factor.confirmed"
+    FACTOR_CONFIRM_FAILED = "factor.confirm_failed"
+    FACTOR_UPDATED = "factor.updated"
+    FACTOR_DELETED = "factor.deleted"
+    RECOVERY_CODES_CREATED = "recovery_codes.created"
+    RECOVERY_CODE_USED = "recovery_code.used"
     USER_CREATED = "user.created"
     USER_DEACTIVATED = "user.deactivated"
     USER_ACTIVATED = "user.activated"

@@ -95,12 +95,18 @@ class FactorKeys:
             log.error("factor secret is unreadable", factor_id=str(factor_id), error=name)  # noqa: TRY400
             return None
 
+    def digest_codes(self, factor_id: UUID, codes: Sequence[str]) -> tuple[str, Sequence[bytes]]:
+        """Digest new recovery codes with the newest key. Return its id, and the digests."""
+        key_id = self.newest_id
+        key = self._keys[key_id].codes
+        return key_id, [_code_digest(key, factor_id, code) for code in codes]
+
     def code_digest(self, key_id: str, factor_id: UUID, code: str) -> bytes | None:
         """Return the digest of a recovery code, or None if its key is missing."""
         keys = self._find(key_id)
         if keys is None:
             return None
-        return hmac.digest(keys.codes, factor_id.bytes + code.encode(), "sha256")
+        return _code_digest(keys.codes, factor_id, code)
 
     def made_up_credential_ids(self, email: str) -> Sequence[bytes]:
         """Return ids of passkeys that no user has: always the same ones for an address.
@@ -147,6 +153,10 @@ class _DerivedKeys:
 
 def _mark(key: bytes, start: bytes) -> bytes:
     return hmac.digest(key, b"made up: " + start, "sha256")[:_MARK_BYTES]
+
+
+def _code_digest(key: bytes, factor_id: UUID, code: str) -> bytes:
+    return hmac.digest(key, factor_id.bytes + code.encode(), "sha256")
 
 
 def _derive(key: bytes, use: bytes) -> bytes:

@@ -30,8 +30,6 @@ from tamatar_auth.interceptors.stream_limits import (
 )
 from tamatar_auth.interceptors.telemetry import TelemetryInterceptor
 from tamatar_auth.security.authorization import find_rule_mismatch
-from tamatar_auth.security.factor_keys import FactorKeys
-from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.passwords.policy import PasswordPolicy
 from tamatar_auth.security.tls import TlsCredentials, server_credentials
 from tamatar_auth.server.accept_loop import new_server
@@ -173,9 +171,6 @@ def _add_servicers(settings: Settings, components: Components, methods: Any) -> 
     database, passwords = components.database, components.passwords
     key = settings.page_token_key
     tokens = PageTokens(key.get_secret_value() if key else None)
-    in_development = settings.environment == "development"
-    factor_keys = FactorKeys.load(settings.factors, in_development=in_development)
-    passkeys = PasskeyVerifier.load(settings.factors, factor_keys, in_development=in_development)
     users = UserServicer(
         database,
         passwords,
@@ -190,12 +185,14 @@ def _add_servicers(settings: Settings, components: Components, methods: Any) -> 
         settings.sessions,
         components.validator,
         components.session_feed,
-        factor_keys,
-        passkeys,
+        components.factor_keys,
+        components.passkeys,
     )
+    issuer = settings.factors.issuer_name
+    factors = FactorServicer(database, components.factor_keys, components.passkeys, issuer)
     add_UserServiceServicer_to_server(users, methods)
     add_SessionServiceServicer_to_server(sessions, methods)
-    add_FactorServiceServicer_to_server(FactorServicer(database, factor_keys, passkeys), methods)
+    add_FactorServiceServicer_to_server(factors, methods)
     add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(database), methods)
 
 

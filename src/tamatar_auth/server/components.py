@@ -12,6 +12,8 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.interceptors.in_flight import InFlightInterceptor
 from tamatar_auth.migrator.revisions import head_revision
 from tamatar_auth.observability.telemetry import Telemetry
+from tamatar_auth.security.factor_keys import FactorKeys
+from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.server.connections import Connections
 from tamatar_auth.server.credential_files import CredentialFiles
@@ -61,6 +63,8 @@ class Components:
 
     credential_files: CredentialFiles
     passwords: PasswordHasher
+    factor_keys: FactorKeys
+    passkeys: PasskeyVerifier
     health: HealthServicer
     drain: InFlightInterceptor
     connections: Connections
@@ -80,6 +84,9 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
     Raises `OperatorError` if a file that the settings name cannot be read.
     """
     credential_files = CredentialFiles.load(settings)
+    in_development = settings.environment == "development"
+    factor_keys = FactorKeys.load(settings.factors, in_development=in_development)
+    passkeys = PasskeyVerifier.load(settings.factors, factor_keys, in_development=in_development)
     passwords = PasswordHasher.create(settings.passwords, telemetry.meter)
     health = HealthServicer(SERVICES, WRITING_SERVICES)
     orphaned = OrphanedStatements(telemetry.meter)
@@ -92,6 +99,8 @@ def create_components(settings: Settings, telemetry: Telemetry) -> Components:
     return Components(
         credential_files=credential_files,
         passwords=passwords,
+        factor_keys=factor_keys,
+        passkeys=passkeys,
         health=health,
         drain=InFlightInterceptor(settings.limits.calls_in_flight, telemetry.meter),
         connections=Connections(telemetry.meter),

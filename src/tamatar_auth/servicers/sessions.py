@@ -2,24 +2,17 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from typing import cast
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceServicer
 from tamatar_auth.config.lifetimes import SessionSettings
 from tamatar_auth.errors.sessions import SessionReused
-from tamatar_auth.errors.users import EmailNotVerified
 from tamatar_auth.security import audit
-from tamatar_auth.security.attempt_keys import key_of_email, key_of_username
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.factor_keys import FactorKeys
-from tamatar_auth.security.identifiers import normalize_email, normalize_username
 from tamatar_auth.security.passkeys import PasskeyVerifier
-from tamatar_auth.security.passwords.hasher import PasswordHasher, PasswordPermit
+from tamatar_auth.security.passwords.hasher import PasswordHasher
 from tamatar_auth.security.tokens import TOKEN_BYTES, SessionToken
 from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.messages import (
@@ -30,7 +23,8 @@ from tamatar_auth.servicers.messages import (
     validations_message,
 )
 from tamatar_auth.servicers.page_tokens import PageQuery, PageTokens, page_size
-from tamatar_auth.servicers.password_check import Identity, PasswordCheck
+from tamatar_auth.servicers.password_check import PasswordCheck
+from tamatar_auth.servicers.proof_check import ProofCheck
 from tamatar_auth.servicers.request_parsing import optional_id
 from tamatar_auth.servicers.session_requirement import (
     require_all_validated,
@@ -39,12 +33,9 @@ from tamatar_auth.servicers.session_requirement import (
 )
 from tamatar_auth.servicers.sign_in import SignInMethods
 from tamatar_auth.servicers.step_up import StepUpMethods
-from tamatar_auth.storage.database import Database, Scope
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories import KeysetCursor
-from tamatar_auth.storage.repositories.credentials import CredentialRepository, Credentials
 from tamatar_auth.storage.repositories.session_rotation import NewToken
-from tamatar_auth.storage.repositories.sessions import NewSession, SessionRow
-from tamatar_auth.storage.repositories.users import UserRow
 from tamatar_auth.storage.session_events.feed import SessionEndFeed
 from tamatar_auth.storage.session_validation.validator import SessionValidator
 
@@ -74,26 +65,7 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
         self._validator = validator
         self._session_feed = session_feed
         self._check = PasswordCheck(database, passwords)
-
-    async def CreateSession(
-        self, request: pb.CreateSessionRequest, context: Context
-    ) -> pb.CreateSessionResponse:
-        async with (  # the permit first: a server at its limit parses no address
-            self._check.permit() as permit,
-            self._check.verified(permit, _identity(request), request.password) as checked,
-        ):
-            new_hash = await _hash_if_outdated(request.password, checked, permit)
-            async with self._database.transaction() as tx:
-                user, _ = await tx.credentials.record_sign_in(checked, new_hash=new_hash)
-                if user.email_verified:
-                    session, ended, token = await self._start_session(tx, request, user)
-        if not user.email_verified:  # raised after the commit, which keeps the new hash
-            raise EmailNotVerified(user.id)
-        ids = {"user_id": user.id, "session_id": session.id}
-        audit.record(Event.SIGN_IN_SUCCEEDED, **ids, revoked_sessions=ended)
-        return pb.CreateSessionResponse(
-            session=session_message(session), user=user_message(user), session_token=token.text
-        )
+        self._proofs = ProofCheck(database, keys, passkeys)
 
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
@@ -186,43 +158,3 @@ class SessionServicer(SignInMethods, StepUpMethods, SessionServiceServicer):
             yield ends_message()
             while True:
                 yield await subscriber.next_message(KEEPALIVE_INTERVAL) or ends_message()
-
-    async def _start_session(
-        self, tx: Scope, request: pb.CreateSessionRequest, user: UserRow
-    ) -> tuple[SessionRow, int, SessionToken]:
-        """Add a session, and end the oldest sessions beyond the limit of a user.
-
-        The database's clock decides when the session expires: the sign-in was recorded at the
-        time of this transaction.
-        """
-        signed_in_at = cast("datetime", user.last_login_at)
-        expires_at = signed_in_at.astimezone(UTC) + self._limits.lifetime
-        token = SessionToken.issue(user.id, expires_at)
-        session = await tx.sessions.add(
-            NewSession(
-                id=uuid7(),
-                user_id=user.id,
-                token_digest=token.digest,
-                expires_at=expires_at,
-                user_agent=request.client.user_agent or None,
-                ip_address=request.client.ip_address or None,
-            )
-        )
-        return session, await tx.sessions.revoke_excess(user.id, self._limits.per_user), token
-
-
-async def _hash_if_outdated(
-    password: str, credentials: Credentials, permit: PasswordPermit
-) -> str | None:
-    """Hash a password again if its hash has another scheme, key or cost than new hashes."""
-    if permit.is_outdated(credentials.password_hash):
-        return await permit.hash(password)
-    return None
-
-
-def _identity(request: pb.CreateSessionRequest) -> Identity:
-    if request.HasField("email"):
-        email = normalize_email(request.email)
-        return Identity(CredentialRepository.find_by_email, email, key_of_email(email))
-    name = normalize_username(request.username)
-    return Identity(CredentialRepository.find_by_username, name, key_of_username(name))

@@ -8,6 +8,7 @@ from tamatar_auth.security import audit
 from tamatar_auth.security.attempt_keys import (
     key_of_account,
     key_of_email,
+    key_of_proof,
     key_of_reset,
     key_of_user_id,
 )
@@ -60,6 +61,7 @@ class CredentialMethods:
                 user = await tx.credentials.replace(checked, new_hash)
                 await tx.user_tokens.revoke(user_id)
                 ended = await tx.sessions.revoke_of_user(user_id, except_id=kept_id)
+                await tx.challenges.delete_of_user(user_id)
         audit.record(Event.PASSWORD_CHANGED, user_id=user_id, revoked_sessions=ended)
         return pb.ChangePasswordResponse(user=user_message(user), revoked_session_count=ended)
 
@@ -112,6 +114,7 @@ class CredentialMethods:
             user = await tx.credentials.change_email(change)
             await tx.user_tokens.consume(CHANGE, digest)
             await tx.user_tokens.revoke(user.id)
+            await tx.challenges.delete_of_user(user.id)
         audit.record(Event.EMAIL_CHANGED, user_id=user.id)
         return pb.ConfirmEmailChangeResponse(
             user=user_message(user), previous_email=change.owner.email
@@ -147,7 +150,9 @@ class CredentialMethods:
             await tx.user_tokens.consume(RESET, digest)
             ended = await tx.sessions.revoke_of_user(user.id)
             await tx.user_tokens.revoke(user.id)
+            await tx.challenges.delete_of_user(user.id)
             # Not the username's: a wait that ends with that of an address would link the two.
-            await tx.attempts.clear(key_of_account(user.id), key_of_email(owner.email))
+            counters = (key_of_account(user.id), key_of_email(owner.email), key_of_proof(user.id))
+            await tx.attempts.clear(*counters)
         audit.record(Event.PASSWORD_RESET, user_id=user.id, revoked_sessions=ended)
         return pb.ResetPasswordResponse(user=user_message(user), revoked_session_count=ended)

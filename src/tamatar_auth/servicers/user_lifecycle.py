@@ -26,6 +26,7 @@ class LifecycleMethods:
             user = await tx.users.set_active(user_id, active=False)
             ended = await tx.sessions.revoke_of_user(user_id)
             await tx.user_tokens.revoke(user_id)
+            await tx.challenges.delete_of_user(user_id)
         audit.record(Event.USER_DEACTIVATED, user_id=user.id, revoked_sessions=ended)
         return pb.DeactivateUserResponse(user=user_message(user), revoked_session_count=ended)
 
@@ -48,6 +49,7 @@ class LifecycleMethods:
             user = await tx.users.delete(user_id, deleted_by=deleted_by, version=version)
             ended = await tx.sessions.revoke_of_user(user_id)
             await tx.user_tokens.revoke(user_id)
+            await tx.challenges.delete_of_user(user_id)
         audit.record(Event.USER_DELETED, user_id=user.id, revoked_sessions=ended)
         return pb.DeleteUserResponse(user=user_message(user), revoked_session_count=ended)
 

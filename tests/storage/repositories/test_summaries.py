@@ -17,6 +17,7 @@ from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
 from tamatar_auth.storage.repositories.factors import FactorKind, NewFactor
 from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.repositories.profiles import ProfileRow
+from tamatar_auth.storage.repositories.proofs import StoredFactor
 from tamatar_auth.storage.repositories.session_rotation import NewToken
 from tamatar_auth.storage.repositories.sessions import SessionRow
 from tamatar_auth.storage.repositories.token_keys import TokenKey
@@ -39,6 +40,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 SESSION = SessionRow(ID, ID, START, START + DAY, START, None, None, "pwd", None, START)
 RESET = TokenPurpose.PASSWORD_RESET
 APP = NewFactor(id=ID, user_id=ID, kind=FactorKind.TOTP, key_id="key", encrypted_secret=b"secret")
+STORED = StoredFactor._make((ID, ID, "totp", None, None, 0, None, None, 0, False, None, 0.0))
 CODES = NewFactor(id=UUID(int=2), user_id=ID, kind=FactorKind.RECOVERY_CODES, key_id="key")
 CHALLENGE = NewChallenge(token_digest=DIGEST, purpose=ChallengePurpose.SIGN_IN, user_id=ID)
 
@@ -112,10 +114,12 @@ CALLS = [
     ("proofs.of_user", lambda of_user: of_user(ID)),
     ("proofs.of_credential", lambda of_credential: of_credential(DIGEST)),
     ("proofs.of_factor", lambda of_factor: of_factor(ID)),
-    ("proofs.use_step", lambda use: use(ID, 2)),
-    ("proofs.use_code", lambda use: use(CODES.id, DIGEST)),
-    ("proofs.use_passkey", lambda use: use(ID, 0, is_backed_up=True)),
+    ("proofs.use_step", lambda use: use(STORED, 2)),
+    ("proofs.use_code", lambda use: use(STORED, DIGEST)),
+    ("proofs.use_passkey", lambda use: use(STORED, 0, is_backed_up=True)),
     ("proofs.renew_secret", lambda renew: renew(ID, "key", b"secret")),
+    ("passkeys.of_user", lambda of_user: of_user(ID)),
+    ("passkeys.of_email", lambda of_email: of_email("ada@example.com")),
     ("factors.delete_unconfirmed", lambda delete: delete(ID)),
     ("factors.delete_codes", lambda delete: delete(ID)),
     ("factors.delete", lambda delete: delete(ID)),

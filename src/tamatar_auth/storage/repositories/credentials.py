@@ -23,9 +23,8 @@ from sqlalchemy import (
 
 from tamatar_auth.errors.factors import InvalidProof, ProofCause
 from tamatar_auth.errors.users import Cause, InvalidCredentials, UserTokenInvalid
-from tamatar_auth.storage.factor_tables import factors
 from tamatar_auth.storage.repositories import Repository
-from tamatar_auth.storage.repositories.factors import FactorKind
+from tamatar_auth.storage.repositories.authentications import has_second_factor
 from tamatar_auth.storage.repositories.user_tokens import EmailChange, TokenOwner
 from tamatar_auth.storage.repositories.users import USER_COLUMNS, UserRow
 from tamatar_auth.storage.tables import users
@@ -84,16 +83,7 @@ _update_owned = _update.where(users.c.email == bindparam("owner_email"))
 _next_version = users.c.version + 1
 
 _signs_in = case((users.c.email_verified, func.now()), else_=users.c.last_login_at)
-_has_second_factor = (
-    select(factors.c.id)
-    .where(
-        factors.c.user_id == users.c.id,
-        factors.c.confirmed_at.is_not(None),
-        factors.c.kind != FactorKind.RECOVERY_CODES,
-    )
-    .correlate(users)
-    .exists()
-)
+_has_second_factor = has_second_factor(users.c.id)
 _record_sign_in = _update_checked.values(
     last_login_at=case((_has_second_factor, users.c.last_login_at), else_=_signs_in),
     password_hash=bindparam("new_hash"),

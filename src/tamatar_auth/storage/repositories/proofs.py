@@ -109,24 +109,21 @@ class ProofRepository(Repository):
         """Return the factor with an id, confirmed or not, if a live user has it."""
         return await self._find(_by_id, {"factor_id": factor_id})
 
-    async def use_step(self, factor_id: UUID, step: int) -> None:
+    async def use_step(self, factor: StoredFactor, step: int) -> None:
         """Note that a code of an app was used. Codes of this step and of earlier ones are void."""
-        await self._use(_use_step, {"factor_id": factor_id, "step": step}, ProofCause.USED_CODE)
+        await self._use(_use_step, factor, {"step": step}, ProofCause.USED_CODE)
 
-    async def use_code(self, factor_id: UUID, digest: bytes) -> None:
+    async def use_code(self, factor: StoredFactor, digest: bytes) -> None:
         """Delete a recovery code that was used."""
-        values = {"factor_id": factor_id, "digest": digest}
-        await self._use(_use_code, values, ProofCause.USED_CODE)
-        await self._use(_use, {"factor_id": factor_id}, ProofCause.CHANGED_MEANWHILE)
+        await self._use(_use_code, factor, {"digest": digest}, ProofCause.USED_CODE)
+        await self._use(_use, factor, {}, ProofCause.CHANGED_MEANWHILE)
 
-    async def use_passkey(self, factor_id: UUID, sign_count: int, *, is_backed_up: bool) -> None:
+    async def use_passkey(
+        self, factor: StoredFactor, sign_count: int, *, is_backed_up: bool
+    ) -> None:
         """Note the counter of a passkey, which must have grown unless it is always zero."""
-        values = {
-            "factor_id": factor_id,
-            "new_sign_count": sign_count,
-            "now_backed_up": is_backed_up,
-        }
-        await self._use(_use_passkey, values, ProofCause.SIGN_COUNT_WENT_BACK)
+        values = {"new_sign_count": sign_count, "now_backed_up": is_backed_up}
+        await self._use(_use_passkey, factor, values, ProofCause.SIGN_COUNT_WENT_BACK)
 
     async def renew_secret(self, factor_id: UUID, key_id: str, encrypted_secret: bytes) -> None:
         """Replace the secret of an app by the same one under another key."""
@@ -140,6 +137,11 @@ class ProofRepository(Repository):
         return [StoredFactor._make(row) for row in found]
 
     async def _use(
-        self, statement: Executable, values: Mapping[str, Any], cause: ProofCause
+        self,
+        statement: Executable,
+        factor: StoredFactor,
+        values: Mapping[str, Any],
+        cause: ProofCause,
     ) -> None:
-        await self._one(statement, values, InvalidProof(cause, factor_id=values["factor_id"]))
+        failure = InvalidProof(cause, factor.user_id)
+        await self._one(statement, {"factor_id": factor.id, **values}, failure)
