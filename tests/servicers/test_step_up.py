@@ -17,6 +17,7 @@ from tamatar_auth.storage.factor_tables import challenges
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
 from tamatar_auth.storage.tables import sessions as sessions_table
+from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import (
     NEW_PASSWORD,
     PASSWORD,
@@ -30,11 +31,15 @@ from tests.support.calls import (
     validate,
     verify,
 )
+from tests.support.factors import INVALID_PROOF, enrol, recovery_codes
+from tests.support.factors import challenge as challenge_of_sign_in
+from tests.support.factors import complete as complete_sign_in
+from tests.support.passkey_calls import register_passkey
 from tests.support.rows import run, wait_longer
 from tests.support.session_watchers import End, watching
+from tests.support.waiting import eventually, lock_is_waited_for
 
 AAL1, AAL2 = AssuranceLevel.ASSURANCE_LEVEL_AAL1, AssuranceLevel.ASSURANCE_LEVEL_AAL2
-INVALID_PROOF = (StatusCode.UNAUTHENTICATED, "INVALID_PROOF")
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
 WRONG = "wrong horse battery"
@@ -74,6 +79,11 @@ async def stepped_up(sessions, token):
     return await complete(sessions, token, await begun(sessions, token))
 
 
+def validate_strong(sessions, token):
+    request = pb.ValidateSessionRequest(session_token=token, min_assurance_level=AAL2)
+    return sessions.ValidateSession(request)
+
+
 def validate_recent(sessions, token):
     request = pb.ValidateSessionRequest(session_token=token, max_authentication_age=5 * HOUR / 60)
     return sessions.ValidateSession(request)
@@ -102,6 +112,28 @@ class TestBegin:
 
         assert challenge.kinds == [FactorKind.FACTOR_KIND_PASSWORD]
         assert not challenge.passkey_options_json
+
+    async def test_challenge_names_all_that_the_user_can_prove(
+        self, sessions, factors, signed_in, database
+    ):
+        await enrol(factors, signed_in.user, database)
+        await recovery_codes(factors, signed_in.user)
+        await register_passkey(factors, signed_in.user)
+
+        challenge = (await begin(sessions, signed_in.session_token)).challenge
+
+        assert challenge.kinds == [
+            FactorKind.FACTOR_KIND_PASSWORD,
+            FactorKind.FACTOR_KIND_TOTP,
+            FactorKind.FACTOR_KIND_RECOVERY_CODES,
+            FactorKind.FACTOR_KIND_PASSKEY,
+        ]
+        assert challenge.passkey_options_json
+
+    async def test_user_without_password_is_not_asked_for_it(self, sessions, token, database):
+        await run(database, update(users_table).values(password_hash=None))
+
+        assert list((await begin(sessions, token)).challenge.kinds) == []
 
     async def test_begin_for_session_not_valid_is_refused(self, sessions, token):
         await sessions.RevokeSession(pb.RevokeSessionRequest(session_token=token))
@@ -232,6 +264,138 @@ class TestComplete:
 
         assert answer.user.last_login_time == signed_in.user.last_login_time
         assert answer.user.etag == signed_in.user.etag
+
+
+class TestSecondFactors:
+    """CompleteStepUp with a code or a passkey."""
+
+    @pytest.fixture
+    async def app(self, factors, signed_in, database):
+        """Ada's authenticator app."""
+        return await enrol(factors, signed_in.user, database)
+
+    async def test_code_of_app_raises_session_to_aal2(self, sessions, token, app):
+        assert (await refusal(validate_strong(sessions, token)))[1] == "STEP_UP_REQUIRED"
+        challenge = await begun(sessions, token)
+
+        answer = await complete(sessions, token, challenge, totp_code=app.code())
+
+        assert answer.session.assurance_level == AAL2
+        assert answer.session.authentication_methods == ["mfa", "otp", "pwd"]
+        fresh = await validate_strong(sessions, answer.session_token)
+        assert (fresh.session, fresh.user) == (answer.session, answer.user)
+        assert await validate_recent(sessions, answer.session_token)
+        assert await refusal(validate(sessions, token)) == UNKNOWN
+
+    async def test_recovery_code_raises_session_to_aal2_once(
+        self, sessions, factors, signed_in, app
+    ):
+        code, *_ = await recovery_codes(factors, signed_in.user)
+        token = signed_in.session_token
+
+        answer = await complete(sessions, token, await begun(sessions, token), recovery_code=code)
+
+        assert answer.session.authentication_methods == ["mfa", "otp", "pwd"]
+        token = answer.session_token
+        again = complete(sessions, token, await begun(sessions, token), recovery_code=code)
+        assert await refusal(again) == INVALID_PROOF
+
+    @pytest.mark.parametrize(
+        ("facts", "word"),
+        [({}, "hwk"), ({"is_backup_eligible": True, "verifies_user": False}, "swk")],
+    )
+    async def test_passkey_raises_session_to_aal2(self, sessions, factors, signed_in, facts, word):
+        passkey, _ = await register_passkey(factors, signed_in.user, **facts)
+        token = signed_in.session_token
+        challenge = (await begin(sessions, token)).challenge
+        credential = passkey.sign(challenge.passkey_options_json)
+
+        answer = await complete(
+            sessions, token, challenge.challenge_token, passkey_credential_json=credential
+        )
+
+        assert answer.session.assurance_level == AAL2
+        assert answer.session.authentication_methods == sorted(["mfa", "pwd", "user", word])
+        token = answer.session_token
+        again = complete(
+            sessions, token, await begun(sessions, token), passkey_credential_json=credential
+        )
+        assert await refusal(again) == INVALID_PROOF
+
+    async def test_session_with_second_factor_is_aal2_before_step_up(
+        self, sessions, signed_in, app
+    ):
+        sign_in_challenge = await challenge_of_sign_in(sessions)
+
+        session = (
+            await complete_sign_in(sessions, sign_in_challenge, totp_code=app.code())
+        ).session
+
+        assert session.assurance_level == AAL2
+        assert session.authenticate_time == session.create_time
+
+    async def test_one_of_20_parallel_codes_steps_up(self, sessions, token, app):
+        challenge = await begun(sessions, token)
+
+        ends = await asyncio.gather(
+            *(complete(sessions, token, challenge, totp_code=app.code()) for _ in range(20)),
+            return_exceptions=True,
+        )
+
+        (answer,) = [end for end in ends if isinstance(end, pb.CompleteStepUpResponse)]
+        assert await validate(sessions, answer.session_token)
+
+    async def test_code_that_signed_in_is_no_proof_again(self, sessions, token, app):
+        code = app.code()
+        await complete_sign_in(sessions, await challenge_of_sign_in(sessions), totp_code=code)
+
+        again = complete(sessions, token, await begun(sessions, token), totp_code=code)
+
+        assert await refusal(again) == INVALID_PROOF
+
+    async def test_challenge_of_sign_in_is_none_of_step_up(self, sessions, token, app):
+        of_sign_in, of_step_up = await challenge_of_sign_in(sessions), await begun(sessions, token)
+
+        for code in ({"totp_code": app.code()}, {"password": PASSWORD}):
+            assert await refusal(complete(sessions, token, of_sign_in, **code)) == INVALID_PROOF
+        signed_in = complete_sign_in(sessions, of_step_up, totp_code=app.code())
+        assert await refusal(signed_in) == INVALID_PROOF
+
+    async def test_code_of_another_user_is_refused(
+        self, sessions, factors, users, token, app, database
+    ):
+        other = (await users.CreateUser(ada(email="grace@example.com"))).user
+        of_other = await enrol(factors, other, database)
+        challenge = await begun(sessions, token)
+
+        assert await refusal(complete(sessions, token, challenge, totp_code=of_other.code())) == (
+            INVALID_PROOF
+        )
+
+    async def test_session_that_ends_during_the_proof_is_refused(self, sessions, token, app):
+        challenge = await begun(sessions, token)
+        await sessions.RevokeSession(pb.RevokeSessionRequest(session_token=token))
+
+        assert await refusal(complete(sessions, token, challenge, totp_code=app.code())) == REVOKED
+
+    async def test_used_proof_of_failed_step_up_works_again(
+        self, sessions, signed_in, app, database
+    ):
+        """The proof is used in the transaction that replaces the token."""
+        token, code = signed_in.session_token, app.code()
+        challenge = await begun(sessions, token)
+        async with database.transaction() as tx:
+            await tx.users.lock(UUID(signed_in.user.user_id))
+            step_up = asyncio.ensure_future(complete(sessions, token, challenge, totp_code=code))
+            await eventually(lambda: lock_is_waited_for(database))
+            await tx.sessions.revoke(UUID(signed_in.session.session_id))
+        assert await refusal(step_up) == REVOKED
+
+        done = await complete_sign_in(
+            sessions, await challenge_of_sign_in(sessions), totp_code=code
+        )
+
+        assert done.session_token
 
 
 class TestRefusals:

@@ -38,13 +38,17 @@ async def issue_challenge(
     )
     usable = [row for row in await tx.factors.list_of_user(user_id) if _is_usable(row)]
     options = _passkey_options(passkeys, token, usable)
-    passwords = [PASSWORD] if session_id else []
+    passwords = [PASSWORD] if session_id and await _has_password(tx, user_id) else []
     return Challenge(
         challenge_token=token.text,
         kinds=[*passwords, *_kinds(usable, has_passkeys=bool(options))],
         passkey_options_json=options,
         expire_time=timestamp(expires),
     )
+
+
+async def _has_password(tx: Scope, user_id: UUID) -> bool:
+    return (await tx.credentials.find_by_user_id(user_id)).password_hash is not None
 
 
 def _is_usable(row: FactorRow) -> bool:

@@ -1,25 +1,28 @@
 """The methods of SessionService that prove again who a user is."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from tamatar.auth.v1 import session_service_pb2 as pb
-from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar_auth.errors.factors import InvalidProof, ProofCause
 from tamatar_auth.errors.users import InvalidCredentials, TooManyAttempts
 from tamatar_auth.security import audit
 from tamatar_auth.security.assurance import PASSWORD, Methods
 from tamatar_auth.security.attempt_keys import key_of_user_id
 from tamatar_auth.security.audit import Event
+from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.tokens import ChallengeToken, SessionToken
 from tamatar_auth.servicers import Context
-from tamatar_auth.servicers.messages import session_message, timestamp, user_message
+from tamatar_auth.servicers.challenges import issue_challenge
+from tamatar_auth.servicers.messages import session_message, user_message
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
+from tamatar_auth.servicers.proof_check import Answer, ProofCheck
 from tamatar_auth.servicers.session_requirement import token_key
 from tamatar_auth.storage.database import Database, Scope
-from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
+from tamatar_auth.storage.repositories.challenges import ChallengePurpose
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
 from tamatar_auth.storage.repositories.sessions import SessionRow
+from tamatar_auth.storage.repositories.user_filters import Deleted
 
 STEP_UP = ChallengePurpose.STEP_UP
 
@@ -29,24 +32,18 @@ class StepUpMethods:
 
     _database: Database
     _check: PasswordCheck
+    _proofs: ProofCheck
+    _passkeys: PasskeyVerifier
 
     async def BeginStepUp(
         self, request: pb.BeginStepUpRequest, context: Context
     ) -> pb.BeginStepUpResponse:
-        token = ChallengeToken.issue()
         async with self._database.transaction() as tx:
             found = await tx.authentications.get(token_key(request.session_token))
             session = found.valid.session
-            new = NewChallenge(
-                token_digest=token.digest,
-                purpose=STEP_UP,
-                user_id=session.user_id,
-                session_id=session.id,
+            challenge = await issue_challenge(
+                tx, self._passkeys, STEP_UP, session.user_id, session_id=session.id
             )
-            expires, kinds = await tx.challenges.issue(new), await _kinds(tx, session)
-        challenge = pb.Challenge(
-            challenge_token=token.text, kinds=kinds, expire_time=timestamp(expires)
-        )
         return pb.BeginStepUpResponse(challenge=challenge)
 
     async def CompleteStepUp(
@@ -71,8 +68,20 @@ class StepUpMethods:
         self, request: pb.CompleteStepUpRequest, session: SessionRow
     ) -> AsyncIterator[tuple[Scope, Methods]]:
         """Open the transaction of a right proof, which uses its challenge. Yield its methods."""
-        async with self._proven_by_password(request, session) as tx:
-            yield tx, PASSWORD
+        kind = request.WhichOneof("proof") or ""
+        if kind == "password":
+            async with self._proven_by_password(request, session) as tx:
+                yield tx, PASSWORD
+            return
+        token = ChallengeToken(request.challenge_token)
+        answer = Answer(token, kind, getattr(request, kind), session.id)
+        proven = await self._proofs.proven(answer, [STEP_UP])
+        async with self._database.transaction() as tx:
+            # A user who was deleted meanwhile has no valid session, which is what the caller hears.
+            await tx.users.lock(session.user_id, deleted=Deleted.INCLUDE)
+            await proven.use(tx)
+            yield tx, proven.proof.methods
+        proven.record()
 
     @contextlib.asynccontextmanager
     async def _proven_by_password(
@@ -111,12 +120,3 @@ class StepUpMethods:
             raise InvalidProof(ProofCause.NO_CHALLENGE, session.user_id)
         if found.is_void:
             raise InvalidProof(ProofCause.TOO_MANY_ANSWERS, session.user_id)
-
-
-async def _kinds(tx: Scope, session: SessionRow) -> Sequence[FactorKind.ValueType]:
-    """Return what the user of a session can prove."""
-    kinds = []
-    credentials = await tx.credentials.find_by_user_id(session.user_id)
-    if credentials.password_hash is not None:
-        kinds.append(FactorKind.FACTOR_KIND_PASSWORD)
-    return kinds
