@@ -10,6 +10,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from tests.support.soft_authenticator import SoftPasskey
+
 CANARY = b"cnry"
 """Part of every made-up text, so no status may hold it."""
 
@@ -36,6 +38,8 @@ SENSIBLE = {
     "locale": "en-GB",
     "time_zone": "Europe/Paris",
     "ip_address": "192.0.2.1",
+    "credential_json": SoftPasskey("localhost", bytes(16)).register('{"challenge": ""}'),
+    "passkey_credential_json": SoftPasskey("localhost", bytes(16)).sign('{"challenge": ""}'),
     "order_by": "",
     "service": "",
 }
