@@ -8,6 +8,7 @@ _SIGN_IN = "servicers/passkey_sign_in.py"
 
 _TEST_PASSKEYS = "security/test_passkeys.py"
 _TEST_REGISTRATION = "servicers/test_passkeys.py"
+_TEST_SIGN_IN = "servicers/test_passkey_sign_in.py"
 _TEST_BEGIN = "servicers/test_begin_passkey_sign_in.py"
 
 _ANSWERED_ORIGIN = (
@@ -140,6 +141,34 @@ MUTANTS = (
         "return sorted([*map(credential_of, known), *stand_ins])",
         "return [*map(credential_of, known), *stand_ins]",
         f"{_TEST_BEGIN}::TestNamed",
+    ),
+    mutant(
+        "passkey_of_another_user_answers",
+        "servicers/proof_check.py",
+        "(is_any or factor.user_id == challenge.user_id)",
+        "True",
+        f"{_TEST_SIGN_IN}::TestRefusals",
+    ),
+    mutant(
+        "passkey_alone_need_not_verify_user",
+        "servicers/proof_check.py",
+        "must_verify_user=challenge is None or challenge.purpose in PASSKEY_PURPOSES,",
+        "must_verify_user=False,",
+        f"{_TEST_SIGN_IN}::TestAlone",
+    ),
+    mutant(
+        "passkey_is_used_without_its_count",
+        "storage/repositories/proofs.py",
+        "factors.c.sign_count < _sign_count",
+        "factors.c.sign_count <= _sign_count",
+        f"{_TEST_SIGN_IN}::TestRaces",
+    ),
+    mutant(
+        "unknown_passkey_is_not_checked",
+        "servicers/proof_check.py",
+        "_passkey(stored) if stored else STAND_IN,",
+        "_passkey(stored or found[0]),",
+        f"{_TEST_SIGN_IN}::TestRefusals",
     ),
     mutant(
         "inactive_user_has_passkeys",
