@@ -4,8 +4,8 @@ import logging
 
 import pytest
 import structlog
-from sqlalchemy import event
 
+from tests.support.call_statements import statements_of_calls
 from tests.support.calls import ada, verify
 
 
@@ -20,15 +20,8 @@ async def user(users, database):
 @pytest.fixture
 def statements(service):
     """The statements of the server, except those that calls share."""
-    seen = []
-
-    def see(_connection, _cursor, statement, *_):
-        seen.append(statement)
-
-    engine = service.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", see)
-    yield seen
-    event.remove(engine, "before_cursor_execute", see)
+    with statements_of_calls(service) as seen:
+        yield seen
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from grpc import StatusCode
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
@@ -13,6 +13,7 @@ from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.factor_tables import challenges
 from tests.server.test_app import channel_to
+from tests.support.call_statements import statements_of_calls
 from tests.support.calls import ada, refused, verify
 from tests.support.passkey_calls import (
     begin_registration,
@@ -65,18 +66,8 @@ def allowed(challenge):
 
 async def outcome(service, sessions, email=ADDRESS):
     """Begin to sign in; return what does not vary from call to call, and the statements."""
-    statements = []
-
-    def seen(_connection, _cursor, statement, *_):
-        if "make_session_days" not in statement:  # a job of the server
-            statements.append(statement)
-
-    engine = service.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", seen)
-    try:
+    with statements_of_calls(service) as statements:
         challenge = await begin_sign_in(sessions, email)
-    finally:
-        event.remove(engine, "before_cursor_execute", seen)
     content = options(challenge)
     assert len(from_base64url(content.pop("challenge"))) == 32
     size = len(challenge.passkey_options_json), len(challenge.challenge_token)

@@ -11,7 +11,7 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from sqlalchemy import event, func, select, text
+from sqlalchemy import func, select, text
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
@@ -26,6 +26,7 @@ from tamatar_auth.storage.repositories.login_attempts import (
 )
 from tamatar_auth.storage.tables import password_attempts
 from tests.server.test_app import channel_to
+from tests.support.call_statements import statements_of_calls
 from tests.support.calls import (
     INVALID_CREDENTIALS,
     NEW_PASSWORD,
@@ -397,18 +398,11 @@ class TestRefusals:
     async def test_full_queue_refuses_before_any_statement(self, service, users, user, way):
         asked = user_service_pb2.CreatePasswordResetRequest(email="ada@example.com")
         token = (await users.CreatePasswordReset(asked)).token
-        statements = []
-        engine = service.database.engine.sync_engine
-
-        def seen(_connection, _cursor, statement, *_):
-            statements.append(statement)
-
-        event.listen(engine, "before_cursor_execute", seen)
         async with AsyncExitStack() as taken:
             for _ in range(PERMITS):
                 await taken.enter_async_context(service.components.passwords.permit())
-            refusal = await refused(way(users, user, token))
-        event.remove(engine, "before_cursor_execute", seen)
+            with statements_of_calls(service) as statements:
+                refusal = await refused(way(users, user, token))
 
         assert (refusal.code, refusal.reason) == SERVER_BUSY
         assert refusal.retry_seconds

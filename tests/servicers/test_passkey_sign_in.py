@@ -9,7 +9,7 @@ import grpc
 import pytest
 import structlog
 from grpc import StatusCode
-from sqlalchemy import event, func, select, update
+from sqlalchemy import func, select, update
 
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
@@ -19,6 +19,7 @@ from tamatar_auth.storage.factor_tables import challenges
 from tamatar_auth.storage.factor_tables import factors as factors_table
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
+from tests.support.call_statements import statements_of_calls
 from tests.support.calls import ada, change, refusal, refused, reset, sign_in, validate
 from tests.support.calls import password_reset as ask_reset
 from tests.support.factors import INVALID_PROOF, delete, listed
@@ -351,15 +352,8 @@ class TestRefusals:
             if token:
                 challenge.challenge_token = token
             call = await prepare(sessions, challenge, passkey)
-            seen = []
-
-            def see(_connection, _cursor, statement, *_):
-                seen.append(statement)
-
-            engine = service.database.engine.sync_engine
-            event.listen(engine, "before_cursor_execute", see)
-            await refused(call)
-            event.remove(engine, "before_cursor_execute", see)
+            with statements_of_calls(service) as seen:
+                await refused(call)
             return seen
 
         known, unknown = await statements(), await statements("unknown")

@@ -2,7 +2,7 @@
 
 import pytest
 from grpc import StatusCode
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
@@ -10,6 +10,7 @@ from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
+from tests.support.call_statements import statements_of_calls
 from tests.support.calls import PASSWORD, ada, refusal, refused, sign_in, verify
 from tests.support.rows import wait_longer
 
@@ -50,17 +51,8 @@ KINDS = [unknown, wrong, deleted, inactive, no_password, corrupt_hash]
 
 async def outcome(service, sessions, email, password):
     """Fail to sign in; return the refusal and the statements of the call."""
-    statements = []
-
-    def seen(_connection, _cursor, statement, *_):
-        statements.append(statement)
-
-    engine = service.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", seen)
-    try:
+    with statements_of_calls(service) as statements:
         said = await refused(sessions.CreateSession(sign_in(email=email, password=password)))
-    finally:
-        event.remove(engine, "before_cursor_execute", seen)
     return said, statements
 
 
