@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tamatar_auth.cli.remote.contexts import CONTEXTS
+from tamatar_auth.cli.remote.factors import FACTORS
 from tamatar_auth.cli.remote.sessions import SESSIONS
 from tamatar_auth.cli.remote.users import USERS
 from tamatar_auth.security.caller_file_editor import CallerFile
@@ -18,15 +19,21 @@ PAGE = (ROOT / "docs/guide/cli.md").read_text()
 (COMMANDS,) = re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE)
 (REFUSAL,) = re.findall(r"(?ms)^```text\n(.*?)^```$", PAGE)
 (PIPE,) = re.findall(r"`(tamatar-auth [^`]* xargs [^`]*)`", PAGE)
+LISTINGS = {
+    "user": USERS,
+    "session": SESSIONS,
+    "user factors": FACTORS,
+    "context": CONTEXTS,
+}
 ADDRESS = "auth.example.com:50051"
 
 
 def test_cli_page_lists_columns_in_order_of_importance():
-    rows = re.findall(r"(?m)^\| `(\w+) list` \| (.*) \| (.*) \|$", PAGE)
+    rows = re.findall(r"(?m)^\| `([\w ]+) list` \| (.*) \| (.*) \|$", PAGE)
 
     assert rows == [
         (name, ", ".join(headers), ", ".join(headers[: listing.kept]))
-        for name, listing in (("user", USERS), ("session", SESSIONS), ("context", CONTEXTS))
+        for name, listing in LISTINGS.items()
         for headers in [list(listing.columns.values())]
     ]
 

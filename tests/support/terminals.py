@@ -4,7 +4,7 @@ import contextlib
 import os
 import pty
 import select
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.commands import COMMAND, environment
@@ -16,17 +16,26 @@ _AGAIN = 5
 
 
 def type_into(
-    *arguments: str, prompt: bytes, keys: bytes, cwd: Path, env: Mapping[str, str]
+    *arguments: str,
+    prompt: bytes,
+    keys: bytes,
+    cwd: Path,
+    env: Mapping[str, str],
+    more: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[int, bytes]:
-    """Run a command, type keys once its screen ends with a prompt, return its code and screen."""
+    """Run a command, type keys once its screen ends with a prompt, return its code and screen.
+
+    `more` has further prompts, each with the keys to type at it.
+    """
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(cwd)
         os.execve(COMMAND, ["tamatar-auth", *arguments], environment(env))  # noqa: S606 - ours
     screen = b""
-    while not screen.endswith(prompt):
-        screen += os.read(terminal, 1024)
-    os.write(terminal, keys)
+    for asked, typed in ((prompt, keys), *more):
+        while not screen.endswith(asked):
+            screen += os.read(terminal, 1024)
+        os.write(terminal, typed)
     with contextlib.suppress(OSError):  # how Linux ends a terminal
         while part := _read_after(terminal, keys, screen):
             screen += part

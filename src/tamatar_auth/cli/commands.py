@@ -48,6 +48,23 @@ CALLER = LazyGroup(
     ],
 )
 
+FACTORS = LazyGroup(
+    "Manage the second factors of users.",
+    {
+        "list": CallCommand(
+            "cli.remote.factors:show_factors", "List the second factors of a user."
+        ),
+        "delete": CallCommand("cli.remote.factors:delete", "Remove a second factor of a user."),
+        "reset-recovery": CallCommand(
+            "cli.remote.factors:reset_recovery", "Replace the recovery codes of a user."
+        ),
+    },
+    examples=[
+        "tamatar-auth user factors list ada@example.com",
+        "tamatar-auth user factors reset-recovery ada@example.com --yes",
+    ],
+)
+
 USER = LazyGroup(
     "Manage users.",
     {
@@ -73,6 +90,7 @@ USER = LazyGroup(
         "reset-password": CallCommand(
             "cli.remote.user_changes:reset_password", "Set a new password, end the user's sessions."
         ),
+        "factors": FACTORS,
     },
     examples=[
         "tamatar-auth user create ada@example.com --first-name Ada --ask-password",

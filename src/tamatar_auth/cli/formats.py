@@ -59,6 +59,10 @@ class Listing:
     """The number of first columns that stay in a narrow terminal."""
 
 
+_PREFIXES = {"assurance_level": "ASSURANCE_LEVEL_", "kind": "FACTOR_KIND_"}
+"""The prefixes of the values of enums, by the fields that have them."""
+
+
 def show(value: Mapping[str, Any], output: OutputFormat, *, name: str) -> None:
     """Print one resource. A table omits empty fields.
 
@@ -69,7 +73,7 @@ def show(value: Mapping[str, Any], output: OutputFormat, *, name: str) -> None:
     elif output is OutputFormat.NAME:
         typer.echo(dict(_flattened(value))[name])
     else:
-        cells = ((field, _cell(part)) for field, part in _flattened(value))
+        cells = ((field, _cell(field, part)) for field, part in _flattened(value))
         print_table(("Field", "Value"), [row for row in cells if row[1]])
 
 
@@ -83,7 +87,7 @@ def show_all(answer: Mapping[str, Any], output: OutputFormat, listing: Listing) 
         for value in values:
             typer.echo(value[next(iter(listing.columns))])
         return
-    rows = [[_cell(value.get(field)) for field in listing.columns] for value in values]
+    rows = [[_cell(field, value.get(field)) for field in listing.columns] for value in values]
     kept = None if output is OutputFormat.WIDE else listing.kept
     print_table(tuple(listing.columns.values()), rows, kept=kept)
 
@@ -96,9 +100,17 @@ def _flattened(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, 
             yield f"{path}{name}", part
 
 
-def _cell(value: Any) -> str:
+def plain_name(field: str, value: str) -> str:
+    """Return an enum's value as people read it, and values of other fields as they are."""
+    prefix = _PREFIXES.get(field.rpartition(".")[2])
+    if prefix is None:
+        return value
+    return "" if value == f"{prefix}UNSPECIFIED" else value.removeprefix(prefix)
+
+
+def _cell(field: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None else plain_name(field, str(value))

@@ -6,6 +6,13 @@ from tamatar_auth.cli.remote.connection_causes import find_cause
 from tamatar_auth.cli.remote.context_file import ServiceContext
 from tamatar_auth.client import AuthError, UnavailableError
 
+_LACKS = (
+    ("assurance_level", "the level {}"),
+    ("max_authentication_age", "an authentication in the last {} s"),
+    ("settings", "{}"),
+)
+"""The details of reasons that name what a session or a server lacks."""
+
 
 def error_message(error: AuthError, service: ServiceContext) -> str:
     """Return the message of an error with its reason, and a line for each wrong field."""
@@ -19,6 +26,9 @@ def error_message(error: AuthError, service: ServiceContext) -> str:
         text += f" Try again in {error.retry_after:.1f} s."
     if "roles" in error.metadata:
         text += f" The call needs one of these roles: {error.metadata['roles']}."
+    lacking = [each.format(error.metadata[key]) for key, each in _LACKS if key in error.metadata]
+    if lacking:
+        text += f" It lacks {' and '.join(lacking)}."
     return text
 
 

@@ -1,11 +1,12 @@
 """The commands of `session`."""
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
 from tamatar.auth.v1 import session_service_pb2 as pb
-from tamatar.auth.v1.session_pb2 import SessionClient
+from tamatar.auth.v1.session_pb2 import AssuranceLevel, SessionClient
 from tamatar_auth import __version__
 from tamatar_auth.cli.exits import usage_error
 from tamatar_auth.cli.formats import (
@@ -18,6 +19,8 @@ from tamatar_auth.cli.formats import (
     show_all,
 )
 from tamatar_auth.cli.output import notify, print_json
+from tamatar_auth.cli.remote.ages import parse_age
+from tamatar_auth.cli.remote.challenges import answer_challenge
 from tamatar_auth.cli.remote.messages import as_dict
 from tamatar_auth.cli.remote.options import (
     PasswordStdinOption,
@@ -34,12 +37,22 @@ from tamatar_auth.cli.remote.users import (
     notify_of_more,
 )
 
+
+class Level(StrEnum):
+    """The values of `--min-level`."""
+
+    AAL1 = "AAL1"
+    AAL2 = "AAL2"
+
+
 SESSIONS = Listing(
     field="sessions",
     columns={
         "session_id": "Id",
         "last_activity_time": "Last seen",
         "client.ip_address": "Address",
+        "assurance_level": "Level",
+        "authenticate_time": "Authenticated",
         "create_time": "Created",
         "expire_time": "Expires",
         "revoke_time": "Ended",
@@ -62,7 +75,8 @@ def create(
 ) -> None:
     """Sign a user in. The token of the new session is printed only now.
 
-    A prompt asks for the password unless stdin provides it.
+    A prompt asks for the password unless stdin provides it. If the user has a second factor,
+    another prompt asks for a code.
     """
     password = read_secret("password", from_stdin=password_stdin)
     client = SessionClient(user_agent=f"tamatar-auth/{__version__}")
@@ -72,7 +86,9 @@ def create(
     else:
         request.username = who
     with open_client(ctx) as auth:
-        response = auth.sessions.CreateSession(request)
+        response: Any = auth.sessions.CreateSession(request)
+        if response.HasField("challenge"):
+            response = answer_challenge(auth, response.challenge, client)
     if print_token and output is not OutputFormat.JSON:
         typer.echo(response.session_token)
     else:
@@ -84,6 +100,17 @@ def validate(
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Read the token from the first line of stdin.")
     ] = False,
+    min_level: Annotated[
+        Level | None, typer.Option(help="Require this assurance level.", case_sensitive=False)
+    ] = None,
+    max_age: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_age,
+            metavar="DURATION",
+            help="Require an authentication that is at most this old, such as 5m.",
+        ),
+    ] = None,
     output: OutputOption = OutputFormat.TABLE,
     ctx: typer.Context,
 ) -> None:
@@ -92,6 +119,10 @@ def validate(
     A prompt asks for the token unless stdin provides it.
     """
     request = pb.ValidateSessionRequest(session_token=read_secret("token", from_stdin=token_stdin))
+    if min_level:
+        request.min_assurance_level = AssuranceLevel.Value(f"ASSURANCE_LEVEL_{min_level.value}")
+    if max_age:
+        request.max_authentication_age.FromTimedelta(max_age)
     with open_client(ctx) as auth:
         response = auth.sessions.ValidateSession(request)
     show(as_dict(response), output, name="session.session_id")

@@ -54,6 +54,7 @@ RECENT_SESSIONS = Listing(
         "session_id": "Session",
         "create_time": "Created",
         "last_activity_time": "Last seen",
+        "assurance_level": "Level",
         "expire_time": "Expires",
     },
 )
