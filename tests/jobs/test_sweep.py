@@ -12,9 +12,13 @@ from sqlalchemy.exc import DBAPIError
 
 from tamatar_auth.jobs import sweep as sweeping
 from tamatar_auth.jobs.sweep import SweepResult, sweep, sweep_periodically
+from tamatar_auth.servicers.proof_attempts import keys_of_user
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.engine import create_engine
+from tamatar_auth.storage.factor_tables import challenges, factors
+from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
 from tamatar_auth.storage.repositories.expired_rows import ExpiredRows
+from tamatar_auth.storage.repositories.factors import FactorKind, NewFactor
 from tamatar_auth.storage.repositories.users import NewUser, UserRepository
 from tamatar_auth.storage.tables import (
     password_attempts,
@@ -86,6 +90,28 @@ def leave(database, user):
             await tx.connection.execute(insert(password_attempts).values(attempt))
 
     return leave
+
+
+async def leave_challenge(database, user, digest, ago):
+    """Add a challenge that has expired for some time."""
+    purpose = ChallengePurpose.SIGN_IN
+    async with database.transaction() as tx:
+        await tx.challenges.issue(
+            NewChallenge(token_digest=digest, purpose=purpose, user_id=user.id)
+        )
+        moved = update(challenges).where(challenges.c.token_digest == digest)
+        await tx.connection.execute(moved.values(expires_at=func.now() - ago))
+
+
+async def leave_app(database, user, age):
+    """Add an app of some age that is not confirmed."""
+    secret = {"key_id": "key", "encrypted_secret": b"secret"}
+    async with database.transaction() as tx:
+        app = await tx.factors.add(
+            NewFactor(id=uuid4(), user_id=user.id, kind=FactorKind.TOTP, **secret)
+        )
+        await tx.connection.execute(update(factors).values(created_at=func.now() - age))
+    return app
 
 
 async def remaining(database, table):
@@ -263,6 +289,39 @@ class TestExpiredRows:
         assert (await sweep(database, settings.retention)).forgotten_attempts == 0
         assert await remaining(database, password_attempts) == 1
 
+    async def test_sweep_keeps_count_of_wrong_codes(self, database, settings, user):
+        keys = keys_of_user(user.id)
+        async with database.transaction() as tx:
+            await tx.attempts.reserve(keys)
+            await tx.attempts.record_failure(keys)
+        await run(database, update(password_attempts).values(last_tried_at=func.now() - 9 * DAY))
+
+        assert (await sweep(database, settings.retention)).forgotten_attempts == 0
+        assert await remaining(database, password_attempts) == 2
+
+    async def test_sweep_removes_expired_challenges_at_once(self, database, settings, user):
+        await leave_challenge(database, user, b"a" * 32, timedelta(0))
+        await leave_challenge(database, user, b"b" * 32, -timedelta(minutes=1))
+
+        assert await sweep(database, settings.retention) == SweepResult(expired_challenges=1)
+        assert await remaining(database, challenges) == 1
+
+    @pytest.mark.parametrize(
+        ("age", "confirmed", "removed"),
+        [(DAY, False, 1), (DAY - timedelta(minutes=1), False, 0), (9 * DAY, True, 0)],
+    )
+    async def test_sweep_removes_unconfirmed_factors_after_a_day(
+        self, database, settings, user, age, confirmed, removed
+    ):
+        app = await leave_app(database, user, age)
+        if confirmed:
+            async with database.transaction() as tx:
+                await tx.factors.confirm(app.id, 1)
+
+        result = await sweep(database, settings.retention)
+
+        assert result == SweepResult(unconfirmed_factors=removed)
+
     async def test_retention_of_ended_sessions_is_a_setting(self, database, settings, add):
         kept = await add(LIVE, REVOKED_AND_EXPIRED, LONG_REVOKED)
         await add(LONG_REVOKED_AND_EXPIRED)
@@ -288,6 +347,8 @@ class TestExpiredRows:
             "ended sessions: 1 to remove",
             "expired sessions: 1 to remove",
             "expired secrets: 1 to remove",
+            "expired challenges: 0 to remove",
+            "unconfirmed factors: 0 to remove",
             "forgotten attempts: 1 to remove",
         ]
 
@@ -329,10 +390,12 @@ class TestExpiredRows:
         assert re.search(index, "\n".join(plan))
 
     async def test_every_kind_of_expired_rows_is_counted_and_removed(
-        self, database, add, leave, delete_user
+        self, database, add, leave, delete_user, user
     ):
         await add(EXPIRED, LONG_REVOKED)
         await leave(DAY)
+        await leave_challenge(database, user, b"a" * 32, timedelta(0))
+        await leave_app(database, user, timedelta(0))
         (idle,) = await add(LIVE)
         await _rest(database, idle, DAY)
         await delete_user(timedelta(0))

@@ -239,7 +239,7 @@ MUTANTS = (
     mutant(
         "sweep_forgets_attempts_on_users",
         _EXPIRED,
-        "return password_attempts.c.user_id.is_(None) & old",
+        "return _KEPT_IF_SET[kind].is_(None) & old",
         "return old",
         f"{_SWEEP}::TestExpiredRows",
     ),

@@ -1,4 +1,4 @@
-"""The sweep: it removes sessions, one-time tokens, login attempts and users past their retention.
+"""The sweep: it removes sessions, tokens, challenges, attempts and users past their retention.
 
 Sessions that expired on the same day are dropped together. All other rows are removed in batches:
 each batch is a transaction, and a lock lets one process of all replicas sweep at a time.
@@ -37,6 +37,9 @@ BATCH_TIMEOUT = 60.0
 ATTEMPT_RETENTION = timedelta(days=1)
 """How long the attempts on an address without a user are kept after the last one."""
 
+UNCONFIRMED_RETENTION = timedelta(days=1)
+"""How long an authenticator app may stay without its first code."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -48,6 +51,8 @@ class SweepResult:
     expired_sessions: int = 0
     idle_sessions: int = 0
     expired_secrets: int = 0
+    expired_challenges: int = 0
+    unconfirmed_factors: int = 0
     forgotten_attempts: int = 0
     deleted_users: int = 0
     dropped_partitions: int = 0
@@ -167,6 +172,8 @@ def _retention(database: Database, settings: RetentionSettings) -> Mapping[Expir
         ExpiredRows.EXPIRED_SESSIONS: settings.ended_sessions,
         ExpiredRows.IDLE_SESSIONS: database.idle_limit,
         ExpiredRows.EXPIRED_SECRETS: timedelta(0),
+        ExpiredRows.EXPIRED_CHALLENGES: timedelta(0),
+        ExpiredRows.UNCONFIRMED_FACTORS: UNCONFIRMED_RETENTION,
         ExpiredRows.FORGOTTEN_ATTEMPTS: ATTEMPT_RETENTION,
         ExpiredRows.DELETED_USERS: settings.deleted_users,
     }

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from tamatar_auth.storage.advisory_locks import LOCK_NAMESPACE, AdvisoryLock
+from tamatar_auth.storage.factor_tables import challenges, factors
 from tamatar_auth.storage.repositories import Repository, any_of, limit_literal
 from tamatar_auth.storage.repositories.session_days import first_partition_end
 from tamatar_auth.storage.repositories.session_state import unused_for
@@ -39,6 +40,8 @@ class ExpiredRows(Enum):
     EXPIRED_SESSIONS = "expired_sessions"
     IDLE_SESSIONS = "idle_sessions"
     EXPIRED_SECRETS = "expired_secrets"
+    EXPIRED_CHALLENGES = "expired_challenges"
+    UNCONFIRMED_FACTORS = "unconfirmed_factors"
     FORGOTTEN_ATTEMPTS = "forgotten_attempts"
     DELETED_USERS = "deleted_users"
 
@@ -58,8 +61,15 @@ _RETAINED_SINCE: Mapping[ExpiredRows, Column[Any]] = {
     ExpiredRows.EXPIRED_SESSIONS: sessions.c.expires_at,
     ExpiredRows.IDLE_SESSIONS: sessions.c.last_activity_at,
     ExpiredRows.EXPIRED_SECRETS: user_tokens.c.expires_at,
+    ExpiredRows.EXPIRED_CHALLENGES: challenges.c.expires_at,
+    ExpiredRows.UNCONFIRMED_FACTORS: factors.c.created_at,
     ExpiredRows.FORGOTTEN_ATTEMPTS: password_attempts.c.last_tried_at,
     ExpiredRows.DELETED_USERS: users.c.deleted_at,
+}
+
+_KEPT_IF_SET: Mapping[ExpiredRows, Column[Any]] = {
+    ExpiredRows.UNCONFIRMED_FACTORS: factors.c.confirmed_at,
+    ExpiredRows.FORGOTTEN_ATTEMPTS: password_attempts.c.user_id,
 }
 
 # A lock of the transaction, because a pooler may lend the connection to another client. The
@@ -172,8 +182,8 @@ def _is_past_retention(kind: ExpiredRows, retention: timedelta) -> ColumnElement
             return (expires_at <= func.now()) & (expires_at < first_partition_end) & is_unretained
         case ExpiredRows.IDLE_SESSIONS:
             return sessions.c.is_valid & unused_for(retention) & (expires_at > func.now())
-        case ExpiredRows.FORGOTTEN_ATTEMPTS:
-            return password_attempts.c.user_id.is_(None) & old
+        case ExpiredRows.UNCONFIRMED_FACTORS | ExpiredRows.FORGOTTEN_ATTEMPTS:
+            return _KEPT_IF_SET[kind].is_(None) & old
         case ExpiredRows.DELETED_USERS:
             return and_(IN_INDEX_OF_DELETIONS, old)
         case _:
