@@ -11,6 +11,7 @@ from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.commands import missing_tool
@@ -48,7 +49,7 @@ class Tab:
     def __init__(self, driver: webdriver.Chrome, site: str, pictures: Path | None = None) -> None:
         """Visit a site. `pictures` is a folder for a picture of each page."""
         self.driver, self.site = driver, site
-        self._pictures, self._count = pictures, 0
+        self._pictures, self._read_texts = pictures, [""]
 
     async def open(self, path: str) -> str:
         """Open a page, and return its text."""
@@ -80,8 +81,12 @@ class Tab:
         ]
         for name, value in fields.items():
             form.find_element(By.NAME, name).send_keys(value)
+        return self._follow(form.find_element(By.TAG_NAME, "button"))
+
+    def _follow(self, button: WebElement) -> str:
+        """Click a button, and return the text of the next page."""
         self.run("window.isOld = true")
-        form.find_element(By.TAG_NAME, "button").click()
+        button.click()
         # Between two documents any command may fail.
         wait = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=[WebDriverException])
         wait.until(lambda _: self.run("return !window.isOld && document.readyState === 'complete'"))
@@ -90,7 +95,7 @@ class Tab:
     def _read(self) -> str:
         wait = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=[WebDriverException])
         text: str = wait.until(lambda _: self.driver.find_element(By.TAG_NAME, "body").text)
-        if self._pictures is not None:
-            self._count += 1
-            self.driver.save_screenshot(self._pictures / f"{self._count:02}.png")
+        if self._pictures is not None and text != self._read_texts[-1]:
+            self.driver.save_screenshot(self._pictures / f"{len(self._read_texts):02}.png")
+            self._read_texts.append(text)
         return text
