@@ -2,9 +2,9 @@
 
 The cases take turns in random order, so that other load on the machine affects all of them.
 Prints the median of each case and its ratio to the median of its group: sign-ins whose password
-is checked, sign-ins that must wait, requests for a password reset, and requests for a change of
-address. Among the first are sign-ins by the address of a user whose username must wait, or is
-disabled by wrong passwords.
+is checked, sign-ins that must wait, requests for a password reset, requests for a change of
+address, and starts of sign-ins with passkeys. Among the first are sign-ins by the address of a
+user whose username must wait, or is disabled by wrong passwords.
 
 Fails if a ratio is not between 0.90 and 1.10, or if the answers in a group differ. A busy machine
 gets more rounds before that.
@@ -25,9 +25,10 @@ from uuid import UUID
 
 import grpc
 from sqlalchemy import delete, func, update
+from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
-from tamatar.auth.v1.session_service_pb2 import CreateSessionRequest
+from tamatar.auth.v1.session_service_pb2 import BeginPasskeySignInRequest, CreateSessionRequest
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import (
     CreateEmailChangeRequest,
@@ -44,6 +45,8 @@ from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.logs import AUDIT_LOGGER, configure_logs
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.lifecycle import RunningService
+from tamatar_auth.storage.factor_tables import challenges
+from tamatar_auth.storage.repositories.factors import FactorKind, NewFactor
 from tamatar_auth.storage.tables import password_attempts, user_tokens, users
 
 ROUNDS, MAX_ROUNDS = 40, 200
@@ -66,6 +69,7 @@ PASSWORD_CHECKED = (
 THROTTLED = ("throttled, known", "throttled, unknown")
 RESET = ("reset, known", "reset, unknown", "reset, inactive")
 CHANGE = ("change, taken", "change, unknown", "change, inactive")
+PASSKEY = ("passkey, known", "passkey, none", "passkey, unknown", "passkey, inactive")
 CHANGING_USER = "0190d9a0-0000-7000-8000-000000000000"
 """The id of the user who requests a change to the address of a case."""
 
@@ -82,6 +86,7 @@ GROUPS = (
     *([Case(kind, length) for kind in THROTTLED] for length in LENGTHS),
     [Case(kind, "") for kind in RESET],
     [Case(kind, "") for kind in CHANGE],
+    [Case(kind, "") for kind in PASSKEY],
 )
 
 
@@ -135,7 +140,7 @@ async def populate(service: RunningService, stub: Any) -> None:
     changing = PortableUser(user_id=CHANGING_USER, email="changing@example.com")
     async for _ in stub.ImportUsers(iter([ImportUsersRequest(users=[changing])])):
         pass
-    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET, *CHANGE):
+    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET, *CHANGE, *PASSKEY):
         if "unknown" in kind:
             continue
         password = "" if kind == "no password" else PASSWORD
@@ -144,6 +149,8 @@ async def populate(service: RunningService, stub: Any) -> None:
         user_id = (await stub.CreateUser(request)).user.user_id
         if kind == "deleted":
             await stub.DeleteUser(DeleteUserRequest(user_id=user_id))
+        if kind in {"passkey, known", "passkey, inactive"}:
+            await store_passkey(service, user_id)
         if "inactive" in kind:
             await stub.DeactivateUser(DeactivateUserRequest(user_id=user_id))
         if kind == "corrupt hash":
@@ -159,11 +166,27 @@ async def store_hash(service: RunningService, user_id: str, password_hash: str) 
         await tx.connection.execute(statement.values(password_hash=password_hash))
 
 
+async def store_passkey(service: RunningService, user_id: str) -> None:
+    """Store a passkey of a user."""
+    async with service.database.transaction() as tx:
+        await tx.factors.add(
+            NewFactor(
+                id=uuid7(),
+                user_id=UUID(user_id),
+                kind=FactorKind.PASSKEY,
+                credential_id=UUID(user_id).bytes,
+                public_key=b"of nobody",
+                transports="internal hybrid",
+            )
+        )
+
+
 async def prepare(service: RunningService, channel: grpc.aio.Channel, kind: str) -> None:
     """Forget all attempts and tokens, and then block what the case needs blocked."""
     async with service.database.transaction() as tx:
         await tx.connection.execute(delete(password_attempts))
         await tx.connection.execute(delete(user_tokens))
+        await tx.connection.execute(delete(challenges))
     if kind not in THROTTLED and not kind.startswith("name"):
         return
     wrong = CreateSessionRequest(email=address(kind), password="x")
@@ -187,6 +210,9 @@ def call(channel: grpc.aio.Channel, case: Case) -> Awaitable[Any]:
         return stub.CreateEmailChange(
             CreateEmailChangeRequest(user_id=CHANGING_USER, email=address(case.kind))
         )
+    if case.kind in PASSKEY:
+        request = BeginPasskeySignInRequest(email=address(case.kind))
+        return SessionServiceStub(channel).BeginPasskeySignIn(request)
     sign_in = CreateSessionRequest(email=address(case.kind), password=LENGTHS[case.length])
     return SessionServiceStub(channel).CreateSession(sign_in)
 
