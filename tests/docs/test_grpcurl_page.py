@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from uuid import uuid4
@@ -12,7 +13,14 @@ from tamatar_auth.security.authorization import ACCESS_RULES
 from tamatar_auth.security.caller_file_editor import CallerFile
 from tamatar_auth.security.callers import Role
 from tests.support.certificates import DAY, Authority
-from tests.support.commands import BIN, ROOT, environment, find_grpcurl, serving
+from tests.support.commands import (
+    BIN,
+    ROOT,
+    environment,
+    find_grpcurl,
+    missing_tool,
+    serving,
+)
 from tests.support.databases import TEMPLATE
 from tests.support.waiting import PATIENCE
 
@@ -74,6 +82,8 @@ def mutual(guarded):
 @pytest.mark.parametrize(("title", "commands", "printed"), list(examples()))
 def test_grpcurl_page_command_prints_as_shown(title, commands, printed, request, tmp_path):
     program = find_grpcurl()
+    if "oathtool" in commands and shutil.which("oathtool") is None:
+        missing_tool("oathtool is missing: .ci/run installs it")
     if "TLS" in title:
         wanted = "mutual" if "certificate" in title else "encrypted"
         folder, address, variables = request.getfixturevalue(wanted)
