@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
+from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.config.database import DatabaseSettings
@@ -29,6 +30,7 @@ from tests.conftest import CONNECTION_LIMITS
 from tests.support.calls import ada, sign_in
 from tests.support.certificates import Authority
 from tests.support.commands import BIN, QUICK, ROOT, run, tamatar
+from tests.support.factors import challenge, complete, enrol, forget_steps
 from tests.support.schema_dump import schema
 from tests.support.settings import changed
 
@@ -188,6 +190,26 @@ class TestProcedures:
             await sign_in_with(*keys)
 
         assert named == [[("2026", 1)], [("2026", 1)], [("2027", 1)], [("2027", 1)]]
+
+    async def test_operations_page_rotates_factor_keys(self, settings, migrated_database):
+        old, new = (f"{name}:{b64encode(name.encode() * 8).decode()}" for name in ("2026", "2027"))
+        (count,) = blocks("sql", section("Factor keys"))
+        app, named = None, []
+
+        for keys in ([old], [new, old], [old, new], [new]):
+            mine = settings.with_database(migrated_database)
+            mine = changed(mine, factor_keys=SecretStr(" ".join(keys)))
+            async with run_service(mine) as service, channel_to(service) as channel:
+                factors, sessions = FactorServiceStub(channel), SessionServiceStub(channel)
+                if app is None:
+                    created = await UserServiceStub(channel).CreateUser(ada(email_verified=True))
+                    app = await enrol(factors, created.user, service.database)
+                await forget_steps(service.database)
+                await complete(sessions, await challenge(sessions), totp_code=app.code())
+            with psycopg.connect(migrated_database) as connection:
+                named += connection.execute(count.encode()).fetchall()
+
+        assert named == [(key, "totp", 1) for key in ("2026", "2026", "2027", "2027")]
 
     def test_operations_page_rotates_caller_tokens(self, tmp_path):
         given = {"TAMATAR_CALLERS_FILE": str(tmp_path / "callers.toml")}

@@ -54,8 +54,10 @@ class SessionServiceStub:
     CompleteSignIn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CompleteSignInRequest, _session_service_pb2.CompleteSignInResponse]
     """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
     session as CreateSession does. After five wrong answers the challenge is
-    void. A wrong answer counts as a wrong password of the user does; a right
-    one does not end that count.
+    void. A wrong code counts as a wrong password of the user does, and the next
+    code may have to wait; a right code does not end the count of passwords.
+    After 100 wrong codes in a row none is right until a password reset, or
+    until a factor that counts is deleted. Passkeys still work.
 
     Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
     `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
@@ -164,8 +166,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     CompleteSignIn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CompleteSignInRequest, _session_service_pb2.CompleteSignInResponse]  # type: ignore[assignment]
     """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
     session as CreateSession does. After five wrong answers the challenge is
-    void. A wrong answer counts as a wrong password of the user does; a right
-    one does not end that count.
+    void. A wrong code counts as a wrong password of the user does, and the next
+    code may have to wait; a right code does not end the count of passwords.
+    After 100 wrong codes in a row none is right until a password reset, or
+    until a factor that counts is deleted. Passkeys still work.
 
     Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
     `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
@@ -289,8 +293,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.CompleteSignInResponse, _abc.Awaitable[_session_service_pb2.CompleteSignInResponse]]:
         """Answers the challenge of CreateSession or BeginPasskeySignIn, and starts a
         session as CreateSession does. After five wrong answers the challenge is
-        void. A wrong answer counts as a wrong password of the user does; a right
-        one does not end that count.
+        void. A wrong code counts as a wrong password of the user does, and the next
+        code may have to wait; a right code does not end the count of passwords.
+        After 100 wrong codes in a row none is right until a password reset, or
+        until a factor that counts is deleted. Passkeys still work.
 
         Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
         `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
