@@ -178,8 +178,8 @@ MUTANTS = (
     mutant(
         "rotation_forgets_the_replaced_token",
         _ROTATION,
-        "    .add_cte(_add_replaced_token)\n",
-        "",
+        'select(changed).add_cte(remembered.cte("remembered"))',
+        "select(changed)",
         "servicers/test_token_reuse.py",
     ),
     mutant(
@@ -220,8 +220,8 @@ MUTANTS = (
     mutant(
         "rotation_for_an_inactive_user",
         _ROTATION,
-        "        users.c.is_active,\n    )\n    .values(",
-        "    )\n    .values(",
+        "            users.c.is_active,\n",
+        "",
         "storage/repositories/test_session_rotation.py::TestRotate",
     ),
     mutant(

@@ -7,6 +7,8 @@ from sqlalchemy import select
 
 from tamatar.auth.v1 import session_service_pb2 as session_pb
 from tamatar.auth.v1 import user_service_pb2 as pb
+from tamatar_auth.storage.factor_tables import factors as factors_table
+from tamatar_auth.storage.factor_tables import recovery_codes as codes_table
 from tamatar_auth.storage.tables import (
     password_attempts,
     replaced_tokens,
@@ -27,21 +29,31 @@ from tests.support.calls import (
     verification,
     verify_email,
 )
+from tests.support.factors import recovery_codes
 from tests.support.failing_commits import commits_fail
 
-TABLES = (users_table, user_profiles, sessions_table, replaced_tokens, user_tokens)
+TABLES = (
+    *(users_table, user_profiles, sessions_table, replaced_tokens, user_tokens),
+    *(factors_table, codes_table),
+)
 """The tables that a failed call must leave unchanged. Attempts are counted apart."""
 
 
 class Scene:
     """Ada with a session and all kinds of one-time tokens."""
 
-    def __init__(self, users, sessions, user):
-        self.users, self.sessions, self.user = users, sessions, user
+    def __init__(self, users, sessions, factors, user):
+        self.users, self.sessions, self.factors, self.user = users, sessions, factors, user
         self.session_id = self.verification = self.reset = self.change = ""
+        self.step_up = session_pb.CompleteStepUpRequest()
 
     async def prepare(self):
-        self.session_id = (await self.sessions.CreateSession(sign_in())).session.session_id
+        started = await self.sessions.CreateSession(sign_in())
+        self.session_id, token = started.session.session_id, started.session_token
+        begun = await self.sessions.BeginStepUp(session_pb.BeginStepUpRequest(session_token=token))
+        self.step_up.session_token = token
+        self.step_up.challenge_token = begun.challenge.challenge_token
+        (self.step_up.recovery_code, *_) = await recovery_codes(self.factors, self.user)
         self.verification = (await verification(self.users, self.user)).token
         self.reset = (await password_reset(self.users)).token
         self.change = (await email_change(self.users, self.user)).token
@@ -52,8 +64,8 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(users, sessions, user):
-    scene = Scene(users, sessions, user)
+async def scene(users, sessions, factors, user):
+    scene = Scene(users, sessions, factors, user)
     await scene.prepare()
     return scene
 
@@ -111,6 +123,10 @@ def revoke_sessions(scene):
     return scene.sessions.RevokeUserSessions(request)
 
 
+def step_up(scene):
+    return scene.sessions.CompleteStepUp(scene.step_up)
+
+
 CHANGED_TABLES = {
     create_user: (users_table, user_profiles),
     create_session: (users_table, sessions_table),
@@ -124,6 +140,7 @@ CHANGED_TABLES = {
     purge: (users_table, user_profiles, sessions_table, user_tokens),
     revoke_session: (sessions_table,),
     revoke_sessions: (sessions_table,),
+    step_up: (sessions_table, replaced_tokens, factors_table, codes_table),
 }
 """The tables that each call changes in its one transaction."""
 

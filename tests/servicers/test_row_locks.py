@@ -11,9 +11,20 @@ from sqlalchemy import update as update_rows
 
 from tamatar.auth.v1 import user_service_pb2 as pb
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
+from tamatar.auth.v1.session_service_pb2 import BeginStepUpRequest, CompleteStepUpRequest
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.tables import password_attempts
-from tests.support.calls import ada, change, password_reset, refusal, reset, sign_in, validate
+from tests.support.calls import (
+    PASSWORD,
+    ada,
+    change,
+    password_reset,
+    refusal,
+    reset,
+    sign_in,
+    validate,
+)
+from tests.support.factors import enrol
 from tests.support.rows import new_session, new_token, wait_longer
 from tests.support.waiting import eventually, lock_is_waited_for
 
@@ -62,6 +73,16 @@ async def purge(users, user):
     await of_user(users, user, "PurgeUser")
 
 
+async def change_user(tx, user_id, how):
+    """Change a user in a transaction, and leave the sessions."""
+    if how == "deleted":
+        await tx.users.delete(user_id, deleted_by=None)
+    elif how == "inactive":
+        await tx.users.set_active(user_id, active=False)
+    else:
+        await tx.users.update(user_id, {"password_hash": "another"})
+
+
 class TestSignIn:
     """A sign-in that holds the row while another call ends the sessions."""
 
@@ -98,18 +119,46 @@ class TestSignIn:
         user_id = UUID(user.user_id)
 
         async def changed(tx):
-            if how == "deleted":
-                await tx.users.delete(user_id, deleted_by=None)
-            elif how == "inactive":
-                await tx.users.set_active(user_id, active=False)
-            else:
-                await tx.users.update(user_id, {"password_hash": "another"})
+            await change_user(tx, user_id, how)
 
         attempt = during(database, changed, lambda: sessions.CreateSession(sign_in()))
 
         assert await refusal(attempt) == (StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
         async with database.read() as db:
             assert not await db.sessions.recent(user_id, limit=1)
+
+
+class TestStepUp:
+    """A step-up that waits for a change of its user."""
+
+    @pytest.mark.parametrize(
+        ("proof", "how", "reason"),
+        [
+            ("password", "deleted", "INVALID_PROOF"),
+            ("password", "inactive", "INVALID_PROOF"),
+            ("password", "another password", "INVALID_PROOF"),
+            ("totp_code", "deleted", "USER_INACTIVE"),
+            ("totp_code", "inactive", "USER_INACTIVE"),
+        ],
+    )
+    async def test_step_up_during_change_of_user_is_refused(
+        self, sessions, factors, user, database, proof, how, reason
+    ):
+        token = (await sessions.CreateSession(sign_in())).session_token
+        app = await enrol(factors, user, database)
+        begun = await sessions.BeginStepUp(BeginStepUpRequest(session_token=token))
+        request = CompleteStepUpRequest(
+            session_token=token,
+            challenge_token=begun.challenge.challenge_token,
+            **{proof: PASSWORD if proof == "password" else app.code()},
+        )
+
+        async def changed(tx):
+            await change_user(tx, UUID(user.user_id), how)
+
+        attempt = during(database, changed, lambda: sessions.CompleteStepUp(request))
+
+        assert await refusal(attempt) == (StatusCode.UNAUTHENTICATED, reason)
 
 
 class TestUpdates:
