@@ -1,6 +1,7 @@
 """Validations from standbys: none is older than a write that was acknowledged before it."""
 
 import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import grpc
@@ -8,7 +9,13 @@ import pytest
 from grpc import StatusCode
 from pydantic import SecretStr
 
-from tamatar.auth.v1.session_service_pb2 import RevokeSessionRequest
+from tamatar.auth.v1.session_pb2 import AssuranceLevel
+from tamatar.auth.v1.session_service_pb2 import (
+    BeginStepUpRequest,
+    CompleteStepUpRequest,
+    RevokeSessionRequest,
+    ValidateSessionRequest,
+)
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.server.app import run_service
@@ -16,10 +23,11 @@ from tamatar_auth.storage.session_validation import standby_reader
 from tests.chaos import standby_reads
 from tests.chaos.replication import Pair, another_standby, ask
 from tests.chaos.standby_reads import SYNCHRONOUS_COMMITS, reading_standbys
-from tests.support.calls import ada, refusal, sign_in, validate
+from tests.support.calls import PASSWORD, ada, refusal, refused, sign_in, validate
 from tests.support.waiting import eventually, until
 
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
+AAL2 = AssuranceLevel.ASSURANCE_LEVEL_AAL2
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -51,6 +59,19 @@ class Service:
     async def revoke(self, started):
         request = RevokeSessionRequest(session_id=started.session.session_id)
         await self.sessions.RevokeSession(request)
+
+    def validate(self, started, **required):
+        request = ValidateSessionRequest(session_token=started.session_token, **required)
+        return self.sessions.ValidateSession(request)
+
+    async def step_up(self, started):
+        token = started.session_token
+        begun = await self.sessions.BeginStepUp(BeginStepUpRequest(session_token=token))
+        challenge = begun.challenge.challenge_token
+        request = CompleteStepUpRequest(
+            session_token=token, challenge_token=challenge, password=PASSWORD
+        )
+        return await self.sessions.CompleteStepUp(request)
 
     async def read_a_standby(self):
         """Validate until a standby is read."""
@@ -115,6 +136,30 @@ class TestFreshness:
                 await service.revoke(started)
                 answer = await refusal(validate(service.sessions, started.session_token))
             assert answer == REVOKED
+
+    @pytest.mark.usefixtures("patience")
+    async def test_standby_decides_level_and_age(self, service):
+        started = await service.sign_in()
+        await service.read_a_standby()
+        before = service.validations["standby"]
+
+        weak = service.validate(started, min_assurance_level=AAL2)
+        recent = service.validate(started, max_authentication_age=timedelta(days=1))
+
+        assert (await refused(weak)).metadata == {"assurance_level": "AAL2"}
+        assert await recent
+        assert service.validations["standby"] > before
+
+    @pytest.mark.usefixtures("patience")
+    async def test_token_before_step_up_is_refused_after_replay_stopped(self, pair, service):
+        started = await service.sign_in()
+        await service.read_a_standby()
+        with standby_reads.paused(pair):
+            stepped_up = await service.step_up(started)
+            old = await refusal(validate(service.sessions, started.session_token))
+            assert await validate(service.sessions, stepped_up.session_token)
+
+        assert old == (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 
     @pytest.mark.usefixtures("patience")
     async def test_standby_itself_shows_revoked_session_as_valid(self, pair, service):
