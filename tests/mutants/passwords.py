@@ -25,14 +25,16 @@ MUTANTS = (
     mutant(
         "password_reset_keeps_other_secrets",
         _CREDENTIALS,
-        "            await tx.user_tokens.revoke(user.id)\n            # Not the username's",
-        "            # Not the username's",
+        "            await tx.user_tokens.revoke(user.id)\n"
+        "            await tx.challenges.delete_of_user(user.id)\n            # Not the username's",
+        "            await tx.challenges.delete_of_user(user.id)\n            # Not the username's",
         f"{_USER_TOKENS}::TestUse",
     ),
     mutant(
         "deactivation_keeps_reset_secrets",
         "servicers/user_lifecycle.py",
         "            await tx.user_tokens.revoke(user_id)\n"
+        "            await tx.challenges.delete_of_user(user_id)\n"
         "        audit.record(Event.USER_DEACTIVATED",
         "        audit.record(Event.USER_DEACTIVATED",
         f"{_USER_TOKENS}::TestRefusals",
@@ -40,7 +42,9 @@ MUTANTS = (
     mutant(
         "deletion_keeps_reset_secrets",
         "servicers/user_lifecycle.py",
-        "            await tx.user_tokens.revoke(user_id)\n        audit.record(Event.USER_DELETED",
+        "            await tx.user_tokens.revoke(user_id)\n"
+        "            await tx.challenges.delete_of_user(user_id)\n"
+        "        audit.record(Event.USER_DELETED",
         "        audit.record(Event.USER_DELETED",
         f"{_USER_TOKENS}::TestRefusals",
     ),

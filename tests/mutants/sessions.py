@@ -3,6 +3,7 @@
 from tests.mutants.mutant import mutant
 
 _SERVICER = "servicers/sessions.py"
+_SIGN_IN = "servicers/sign_in.py"
 _LIFECYCLE = "servicers/user_lifecycle.py"
 _CREDENTIALS = "servicers/user_credentials.py"
 _REPOSITORY = "storage/repositories/sessions.py"
@@ -55,7 +56,7 @@ MUTANTS = (
     ),
     mutant(
         "sign_in_adds_session_after_its_commit",
-        _SERVICER,
+        _SIGN_IN,
         "record_sign_in(checked, new_hash=new_hash)",
         "record_sign_in(checked, new_hash=new_hash)\n"
         "            async with self._database.transaction() as tx:",
@@ -247,9 +248,9 @@ MUTANTS = (
     ),
     mutant(
         "unverified_address_gets_a_session",
-        _SERVICER,
-        "                if user.email_verified:",
-        "                if user.is_active:",
+        _SIGN_IN,
+        "                elif user.email_verified:",
+        "                elif user.is_active:",
         f"{_SESSIONS}::TestSignIn",
     ),
     mutant(
@@ -275,7 +276,7 @@ MUTANTS = (
     ),
     mutant(
         "day_in_a_token_is_of_the_clock_of_the_service",
-        _SERVICER,
+        "servicers/session_start.py",
         'signed_in_at = cast("datetime", user.last_login_at)',
         "signed_in_at = datetime.now(UTC)",
         "server/test_clock_skew.py",

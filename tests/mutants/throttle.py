@@ -97,8 +97,8 @@ MUTANTS = (
     mutant(
         "password_reset_keeps_the_failures",
         "servicers/user_credentials.py",
-        "tx.attempts.clear(key_of_account(user.id), key_of_email(owner.email))",
-        "tx.attempts.clear(key_of_email(owner.email))",
+        "(key_of_account(user.id), key_of_email(owner.email), ",
+        "(key_of_email(owner.email), ",
         f"{_THROTTLE}::TestLimits",
     ),
     mutant(
@@ -181,8 +181,8 @@ MUTANTS = (
     mutant(
         "reset_keeps_the_wait_of_its_address",
         "servicers/user_credentials.py",
-        "clear(key_of_account(user.id), key_of_email(owner.email))",
-        "clear(key_of_account(user.id))",
+        "key_of_email(owner.email), key_of_proof",
+        "key_of_proof",
         f"{_THROTTLE}::TestSecrecy",
     ),
     mutant(
