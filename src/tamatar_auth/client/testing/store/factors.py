@@ -1,9 +1,11 @@
 """Second factors: their records, and how their proofs are checked and used."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 from tamatar.auth.v1.error_reason_pb2 import ErrorReason
 from tamatar.auth.v1.factor_pb2 import Factor, FactorKind
@@ -22,6 +24,10 @@ MAX_FACTORS = 20
 CODES = 10
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _READ_AS = str.maketrans({"O": "0", "I": "1", "L": "1", " ": None, "-": None})
+
+
+UseProof = Callable[[], None]
+"""Uses a right proof, which then works no longer."""
 
 
 @dataclass
@@ -128,32 +134,36 @@ class Factors:
             self._clock.advance(timedelta(seconds=STEP_SECONDS))
         return code_of_step(record.secret, step)
 
-    def use_totp_code(self, user_id: str, code: str) -> None:
-        """Use a code of one of the user's apps, or raise `RefusedError`."""
+    def confirm_by_code(self, record: FactorRecord, code: str) -> None:
+        """Let an app count, or raise `RefusedError`. The code that was used last is right too."""
+        step = self.find_step(record, code)
+        if record.factor.kind != TOTP:
+            raise RefusedError(ErrorReason.FACTOR_NOT_FOUND)
+        if step is None or step < record.last_step:
+            raise RefusedError(ErrorReason.INVALID_PROOF)
+        record.last_step = step
+        self.confirm(record)
+
+    def check_totp_code(self, user_id: str, code: str) -> UseProof:
+        """Return the use of a code of one of the user's apps, or raise `RefusedError`."""
         for record in self.confirmed(user_id, TOTP):
             step = self.find_step(record, code)
             if step is not None and step > record.last_step:
-                record.last_step = step
-                self._use(record)
-                return
+                return partial(self._use, record, last_step=step)
         raise RefusedError(ErrorReason.INVALID_PROOF)
 
-    def use_recovery_code(self, user_id: str, code: str) -> None:
-        """Use a recovery code of a user, or raise `RefusedError`."""
+    def check_recovery_code(self, user_id: str, code: str) -> UseProof:
+        """Return the use of a recovery code of a user, or raise `RefusedError`."""
         for record in self.confirmed(user_id, RECOVERY_CODES):
             if _normal_code(code) in record.codes:
-                record.codes.remove(_normal_code(code))
-                record.factor.remaining_code_count = len(record.codes)
-                self._use(record)
-                return
+                return partial(self._use, record, codes=record.codes - {_normal_code(code)})
         raise RefusedError(ErrorReason.INVALID_PROOF)
 
-    def use_passkey(self, record: FactorRecord, sign_count: int) -> None:
-        """Use a passkey that has signed, or raise `RefusedError`."""
+    def check_sign_count(self, record: FactorRecord, sign_count: int) -> UseProof:
+        """Return the use of a passkey that has signed, or raise `RefusedError`."""
         if (sign_count or record.sign_count) and sign_count <= record.sign_count:
             raise RefusedError(ErrorReason.INVALID_PROOF)
-        record.sign_count = sign_count
-        self._use(record)
+        return partial(self._use, record, sign_count=sign_count)
 
     def remove(self, record: FactorRecord) -> None:
         """Remove a factor."""
@@ -167,13 +177,16 @@ class Factors:
     def _add(self, user_id: str, kind: FactorKind.ValueType, label: str = "") -> FactorRecord:
         now = self._clock.now()
         factor_id = new_id(int(now.timestamp() * 1000))
-        factor = Factor(factor_id=factor_id, user_id=user_id, kind=kind, label=label.strip())
+        factor = Factor(factor_id=factor_id, user_id=user_id, kind=kind, label=label)
         factor.create_time.FromDatetime(now)
         record = FactorRecord(factor)
         self._records[factor_id] = record
         return record
 
-    def _use(self, record: FactorRecord) -> None:
+    def _use(self, record: FactorRecord, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(record, name, value)
+        record.factor.remaining_code_count = len(record.codes)
         record.factor.last_use_time.FromDatetime(self._clock.now())
 
 
