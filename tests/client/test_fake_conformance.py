@@ -1,78 +1,19 @@
 """The same scenarios on the fake and on the real service: statuses, reasons, fields and answers."""
 
-import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import text
 
-from tamatar.auth.v1 import session_service_pb2 as s
-from tamatar.auth.v1 import user_service_pb2 as u
-from tamatar.auth.v1.session_pb2 import Session
-from tamatar_auth import client
-from tamatar_auth.client import aio
-
-PASSWORD, OTHER_PASSWORD = "correct horse battery", "another horse battery"
-UNKNOWN_ID = "0190d9a0-0000-7000-8000-000000000000"
-REQUEST_ID = "0190d9a0-0000-7000-8000-000000000001"
-
-SECRET = re.compile(r"tm[su]_[\w-]{43,50}|[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}")
-"""A token or an id: it differs between services, and has a name in the results."""
-
-
-class Story:
-    """Makes calls, and records each with its answer or its refusal."""
-
-    def __init__(self, auth, advance):
-        self._auth, self.advance = auth, advance
-        self._names = {}
-        self.results = []
-
-    async def call(self, method, **fields):
-        stub, module = (self._auth.users, u) if hasattr(self._auth.users, method) else (None, None)
-        if stub is None:
-            stub, module = self._auth.sessions, s
-        try:
-            answer = await getattr(stub, method)(getattr(module, f"{method}Request")(**fields))
-        except client.AuthError as error:
-            fields = {path: sorted(rules) for path, rules in error.fields.items()}
-            waits = error.retry_after is not None
-            refusal = (type(error).__name__, error.status, error.reason_name, fields, waits)
-            self.results.append((method, refusal, dict(error.metadata)))
-            return None
-        self.results.append((method, self._plain(answer)))
-        return answer
-
-    async def user(self, name="ada", **fields):
-        given = {"email": f"{name}@example.com", "password": PASSWORD, "email_verified": True}
-        return (await self.call("CreateUser", **(given | fields))).user
-
-    async def sign_in(self, name="ada", password=PASSWORD, **fields):
-        return await self.call(
-            "CreateSession", email=f"{name}@example.com", password=password, **fields
-        )
-
-    def _plain(self, value):
-        """Return a value without what differs between two services: ids, tokens and times."""
-        if isinstance(value, Timestamp):
-            return "<a moment>"
-        if isinstance(value, Message):
-            found = {field.name: self._plain(each) for field, each in value.ListFields()}
-            if isinstance(value, Session):
-                life = value.expire_time.ToNanoseconds() - value.create_time.ToNanoseconds()
-                found["life"] = life
-            if found.get("next_page_token"):
-                found["next_page_token"] = "<a page token>"
-            return found
-        if isinstance(value, str) and SECRET.fullmatch(value):
-            return self._names.setdefault(value, f"<secret {len(self._names)}>")
-        if hasattr(value, "append"):
-            return [self._plain(each) for each in value]
-        return value
-
+from tests.support.stories import (
+    OTHER_PASSWORD,
+    PASSWORD,
+    REQUEST_ID,
+    UNKNOWN_ID,
+    Story,
+    tell_twice,
+)
 
 SCENARIOS: list[Callable[[Story], Awaitable[None]]] = []
 
@@ -488,37 +429,9 @@ async def list_users(story):
         await story.call("ListUsers", **({"page_token": token} | fields))
 
 
-async def play(scenario, auth, advance):
-    story = Story(auth, advance)
-    await scenario(story)
-    return story.results
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 async def test_fake_and_real_service_answer_alike(auth, database, fake, scenario, monkeypatch):
-    # Sessions whose past is moved expire on other days than their tokens name.
-    monkeypatch.setattr("tamatar_auth.servicers.sessions.session_day", lambda _token: None)
+    results = await tell_twice(scenario, auth, database, fake, monkeypatch)
 
-    async def age_rows(time):
-        """Move the past of the real service away, in place of its clock."""
-        columns = {
-            "sessions": ("created_at", "expires_at", "last_activity_at", "rotated_at"),
-            "user_tokens": ("created_at", "expires_at"),
-        }
-        async with database.transaction() as tx:
-            for table, names in columns.items():
-                changes = ", ".join(f"{name} = {name} - :time" for name in names)
-                await tx.connection.execute(
-                    text(f"UPDATE {table} SET {changes}"),  # noqa: S608 - names of this test
-                    {"time": time},
-                )
-
-    async def advance_clock(time):
-        fake.advance(time)
-
-    real = await play(scenario, auth, age_rows)
-    async with aio.connect(fake.address) as there:
-        imitated = await play(scenario, there, advance_clock)
-
-    for number, (expected, given) in enumerate(zip(real, imitated, strict=True)):
+    for number, (expected, given) in enumerate(results):
         assert given == expected, number

@@ -58,7 +58,7 @@ class Challenges:
         """Issue a challenge."""
         expire_time = Timestamp()
         expire_time.FromDatetime(self._clock.now() + LIFETIME)
-        token = f"tmc_{secrets.token_urlsafe(32)}"
+        token = f"tmh_{secrets.token_urlsafe(32)}"
         record = ChallengeRecord(token, purpose, expire_time, user_id, session_id)
         self._records[token] = record
         return record
