@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.types import BigInteger
 
 from tamatar_auth.errors.factors import FactorNotFound, TooManyFactors
@@ -72,7 +72,7 @@ _remaining_codes = (
     .scalar_subquery()
 )
 FACTOR_COLUMNS = (*(factors.c[name] for name in FactorRow._fields[:-1]), _remaining_codes)
-"""The columns of every SELECT and every RETURNING of factors."""
+"""The columns of every SELECT of factors, and of the RETURNING of changes."""
 
 _of_id = factors.c.id == bindparam("factor_id")
 _of_user = factors.c.user_id == bindparam("owner_id")
@@ -99,7 +99,12 @@ _get = (
 _count = (
     select(func.count()).where(_of_user, ~_is_code_set).execution_options(summary="SELECT factors")
 )
-_insert = insert(factors).returning(*FACTOR_COLUMNS).execution_options(summary="INSERT factors")
+# A new factor has no codes yet. In an INSERT their count would not be that of its row.
+_insert = (
+    insert(factors)
+    .returning(*FACTOR_COLUMNS[:-1], literal(0))
+    .execution_options(summary="INSERT factors")
+)
 _insert_confirmed = _insert.values(confirmed_at=func.now())
 _add_codes = insert(recovery_codes).execution_options(summary="INSERT recovery_codes")
 _delete = delete(factors).execution_options(summary="DELETE factors")
