@@ -1,14 +1,15 @@
 """Scenarios of second factors and step-ups on the fake and on the real service."""
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
 
-from tests.support.stories import OTHER_PASSWORD, PASSWORD, UNKNOWN_ID, tell_twice
+from tests.support.stories import OTHER_PASSWORD, PASSWORD, UNKNOWN_ID, Story, tell_twice
 
 A_MINUTE = timedelta(minutes=1)
-SCENARIOS = []
+SCENARIOS: list[Callable[[Story], Awaitable[None]]] = []
 
 
 def scenario(play):
