@@ -3,8 +3,8 @@
 The cases take turns in random order, so that other load on the machine affects all of them.
 Prints the median of each case and its ratio to the median of its group: sign-ins whose password
 is checked, sign-ins that must wait, requests for a password reset, requests for a change of
-address, and starts of sign-ins with passkeys. Among the first are sign-ins by the address of a
-user whose username must wait, or is disabled by wrong passwords.
+address, starts of sign-ins with passkeys, and codes that answer challenges. Among the first are
+sign-ins by the address of a user whose username must wait, or is disabled by wrong passwords.
 
 Fails if a ratio is not between 0.90 and 1.10, or if the answers in a group differ. A busy machine
 gets more rounds before that.
@@ -24,11 +24,17 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import grpc
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from sqlalchemy import delete, func, update
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1.portable_user_pb2 import PortableUser
-from tamatar.auth.v1.session_service_pb2 import BeginPasskeySignInRequest, CreateSessionRequest
+from tamatar.auth.v1.session_service_pb2 import (
+    BeginPasskeySignInRequest,
+    CompleteSignInRequest,
+    CreateSessionRequest,
+)
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2 import (
     CreateEmailChangeRequest,
@@ -43,9 +49,12 @@ from tamatar_auth.config.settings import Settings
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.migrator.migrations import Migrations
 from tamatar_auth.observability.logs import AUDIT_LOGGER, configure_logs
+from tamatar_auth.security.factor_keys import FactorKeys
+from tamatar_auth.security.tokens import ChallengeToken
 from tamatar_auth.server.app import run_service
 from tamatar_auth.server.lifecycle import RunningService
 from tamatar_auth.storage.factor_tables import challenges
+from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
 from tamatar_auth.storage.repositories.factors import FactorKind, NewFactor
 from tamatar_auth.storage.tables import password_attempts, user_tokens, users
 
@@ -63,6 +72,8 @@ PASSWORD_CHECKED = (
     "no password",
     "corrupt hash",
     "older hash",
+    "wrong with app",
+    "wrong with passkey",
     "name throttled",
     "name disabled",
 )
@@ -70,6 +81,11 @@ THROTTLED = ("throttled, known", "throttled, unknown")
 RESET = ("reset, known", "reset, unknown", "reset, inactive")
 CHANGE = ("change, taken", "change, unknown", "change, inactive")
 PASSKEY = ("passkey, known", "passkey, none", "passkey, unknown", "passkey, inactive")
+CODE = ("code, wrong", "code, used", "code, expired", "code, no challenge", "code, no app")
+CODE_CALLS = 3
+"""Calls in a round of a case with a code, before the waits begin."""
+APP_SECRET = b"a secret of 20 bytes"
+APP = TOTP(APP_SECRET, 6, SHA1(), 30)  # noqa: S303 - as apps do
 CHANGING_USER = "0190d9a0-0000-7000-8000-000000000000"
 """The id of the user who requests a change to the address of a case."""
 
@@ -87,6 +103,7 @@ GROUPS = (
     [Case(kind, "") for kind in RESET],
     [Case(kind, "") for kind in CHANGE],
     [Case(kind, "") for kind in PASSKEY],
+    [Case(kind, "") for kind in CODE],
 )
 
 
@@ -120,7 +137,7 @@ async def measure(service: RunningService) -> bool:
             random.Random(number).shuffle(cases)  # noqa: S311 - no secret
             for case in cases:
                 await prepare(service, channel, case.kind)
-                for _ in range(1 if case.kind in PASSWORD_CHECKED else SHORT_CALLS):
+                for _ in range(calls_in_round(case.kind)):
                     answer, took = await timed(call(channel, case))
                     seconds[case].append(took)
                     answers[case].add(answer)
@@ -135,12 +152,19 @@ async def measure(service: RunningService) -> bool:
     return is_alike
 
 
+def calls_in_round(kind: str) -> int:
+    """Return how many calls of a case follow each other."""
+    if kind in PASSWORD_CHECKED:
+        return 1
+    return CODE_CALLS if kind in CODE else SHORT_CALLS
+
+
 async def populate(service: RunningService, stub: Any) -> None:
     """Create a user for each cause that needs one."""
     changing = PortableUser(user_id=CHANGING_USER, email="changing@example.com")
     async for _ in stub.ImportUsers(iter([ImportUsersRequest(users=[changing])])):
         pass
-    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET, *CHANGE, *PASSKEY):
+    for kind in (*PASSWORD_CHECKED, *THROTTLED, *RESET, *CHANGE, *PASSKEY, *CODE):
         if "unknown" in kind:
             continue
         password = "" if kind == "no password" else PASSWORD
@@ -149,8 +173,10 @@ async def populate(service: RunningService, stub: Any) -> None:
         user_id = (await stub.CreateUser(request)).user.user_id
         if kind == "deleted":
             await stub.DeleteUser(DeleteUserRequest(user_id=user_id))
-        if kind in {"passkey, known", "passkey, inactive"}:
+        if kind in {"passkey, known", "passkey, inactive", "wrong with passkey"}:
             await store_passkey(service, user_id)
+        if kind == "wrong with app" or (kind in CODE and kind != "code, no app"):
+            await store_app(service, user_id)
         if "inactive" in kind:
             await stub.DeactivateUser(DeactivateUserRequest(user_id=user_id))
         if kind == "corrupt hash":
@@ -181,12 +207,47 @@ async def store_passkey(service: RunningService, user_id: str) -> None:
         )
 
 
+async def store_app(service: RunningService, user_id: str) -> None:
+    """Store an authenticator app of a user, whose codes of today are used."""
+    settings = Settings.load(env_file=None).factors
+    keys, factor_id = FactorKeys.load(settings, in_development=True), uuid7()
+    encrypted = keys.encrypt(factor_id, APP_SECRET)
+    new = NewFactor(
+        id=factor_id,
+        user_id=UUID(user_id),
+        kind=FactorKind.TOTP,
+        key_id=encrypted.key_id,
+        encrypted_secret=encrypted.content,
+    )
+    async with service.database.transaction() as tx:
+        await tx.factors.add(new)
+        await tx.factors.confirm(factor_id, 2**40)
+
+
+async def issue_challenge(service: RunningService, kind: str) -> None:
+    """Issue the challenge of a case with a code."""
+    token, purpose = challenge_token(kind), ChallengePurpose.SIGN_IN
+    async with service.database.transaction() as tx:
+        user = await tx.users.get_by_email(address(kind))
+        new = NewChallenge(token_digest=token.digest, purpose=purpose, user_id=user.id)
+        await tx.challenges.issue(new)
+        if kind == "code, expired":
+            await tx.connection.execute(update(challenges).values(expires_at=func.now()))
+
+
+def challenge_token(kind: str) -> ChallengeToken:
+    """Return the token of the challenge of a case."""
+    return ChallengeToken(f"tmh_{kind}")
+
+
 async def prepare(service: RunningService, channel: grpc.aio.Channel, kind: str) -> None:
     """Forget all attempts and tokens, and then block what the case needs blocked."""
     async with service.database.transaction() as tx:
         await tx.connection.execute(delete(password_attempts))
         await tx.connection.execute(delete(user_tokens))
         await tx.connection.execute(delete(challenges))
+    if kind in CODE and kind != "code, no challenge":
+        await issue_challenge(service, kind)
     if kind not in THROTTLED and not kind.startswith("name"):
         return
     wrong = CreateSessionRequest(email=address(kind), password="x")
@@ -213,6 +274,12 @@ def call(channel: grpc.aio.Channel, case: Case) -> Awaitable[Any]:
     if case.kind in PASSKEY:
         request = BeginPasskeySignInRequest(email=address(case.kind))
         return SessionServiceStub(channel).BeginPasskeySignIn(request)
+    if case.kind in CODE:
+        code = APP.generate(time.time()).decode() if case.kind == "code, used" else "no code"
+        answer = CompleteSignInRequest(
+            challenge_token=challenge_token(case.kind).text, totp_code=code
+        )
+        return SessionServiceStub(channel).CompleteSignIn(answer)
     sign_in = CreateSessionRequest(email=address(case.kind), password=LENGTHS[case.length])
     return SessionServiceStub(channel).CreateSession(sign_in)
 

@@ -15,7 +15,9 @@ from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar_auth.errors.factors import ProofCause
+from tamatar_auth.security import totp
 from tamatar_auth.security.attempt_keys import key_of_account, key_of_proof
+from tamatar_auth.security.factor_keys import FactorKeys
 from tamatar_auth.security.tokens import ChallengeToken
 from tamatar_auth.storage.factor_tables import challenges
 from tamatar_auth.storage.factor_tables import factors as factors_table
@@ -55,6 +57,7 @@ from tests.support.factors import (
     listed,
     recovery_codes,
 )
+from tests.support.passkey_calls import begin_sign_in
 from tests.support.rows import run, wait_longer
 from tests.support.waiting import eventually
 
@@ -397,6 +400,39 @@ class TestRefusals:
         return reference
 
     @pytest.mark.parametrize("cause", REFUSALS, ids=lambda cause: cause.__name__)
+    async def test_refused_answers_take_equal_work(self, scene, monkeypatch, cause):
+        work = []
+
+        def count(owner, name):
+            do = getattr(owner, name)
+            monkeypatch.setattr(owner, name, lambda *args: (work.append(name), do(*args))[1])
+
+        call = await cause(scene)
+        count(totp, "find_step")
+        count(FactorKeys, "decrypt")
+        count(FactorKeys, "code_digest")
+        await refused(call)
+
+        of_app, of_codes = ["decrypt", "find_step"], ["code_digest"]
+        assert work == (of_codes if "recovery" in cause.__name__ else of_app)
+
+    async def test_code_answers_no_challenge_without_password(self, scene):
+        begun = await begin_sign_in(scene.sessions, "ada@example.com")
+
+        answer = complete(scene.sessions, begun.challenge_token, totp_code=scene.app.code())
+
+        assert await refusal(answer) == INVALID_PROOF
+
+    async def test_code_is_in_no_status_and_no_log(self, scene):
+        token, code = await challenge(scene.sessions), scene.app.wrong_code
+
+        with structlog.testing.capture_logs() as logs:
+            said = await refused(complete(scene.sessions, token, totp_code=code))
+
+        assert code not in f"{said}"
+        assert [entry["event"] for entry in logs if code in str(entry.values())] == []
+
+    @pytest.mark.parametrize("cause", REFUSALS, ids=lambda cause: cause.__name__)
     async def test_true_cause_is_in_the_audit_trail(self, scene, cause):
         call = await cause(scene)
 
@@ -562,6 +598,28 @@ class TestThrottle:
         # A code that was not checked is no answer.
         await end_waits(scene.database)
         assert (await complete(scene.sessions, token, totp_code=scene.app.code())).session_token
+
+    async def test_waiting_answers_leave_the_challenge(self, scene):
+        token = await challenge(scene.sessions)
+        for _ in range(FREE_ATTEMPTS + 1):
+            await refused(complete(scene.sessions, token, totp_code=scene.app.wrong_code))
+        await wait_longer(scene.database)
+        for _ in range(MAX_ANSWERS):
+            said = await refusal(complete(scene.sessions, token, totp_code=scene.app.code()))
+            assert said == TOO_MANY_ATTEMPTS
+
+        await end_waits(scene.database)
+
+        assert (await complete(scene.sessions, token, totp_code=scene.app.code())).session_token
+
+    async def test_unconfirmed_factor_keeps_the_count_of_codes(self, scene):
+        token = await challenge(scene.sessions)
+        await refused(complete(scene.sessions, token, totp_code=scene.app.wrong_code))
+        unconfirmed = await create_app(scene.factors, scene.user)
+
+        await delete(scene.factors, unconfirmed.factor)
+
+        assert await failures(scene, key_of_proof) == 1
 
     async def test_right_code_ends_the_count_of_codes_alone(self, scene):
         await refused(scene.sessions.CreateSession(sign_in(password="x")))

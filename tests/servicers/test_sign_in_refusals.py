@@ -12,6 +12,8 @@ from tamatar_auth.storage.tables import users as users_table
 from tests.server.test_app import channel_to
 from tests.support.call_statements import statements_of_calls
 from tests.support.calls import PASSWORD, ada, refusal, refused, sign_in, verify
+from tests.support.factors import enrol
+from tests.support.passkey_calls import register_passkey
 from tests.support.rows import wait_longer
 
 PASSWORDS = {"1 byte": "x", "73 bytes": "x" * 73, "1 KiB": "😀" * 256}
@@ -74,6 +76,26 @@ async def test_every_cause_is_refused_alike(service, users, sessions, database, 
     assert (said, statements) == reference
     assert said.code is StatusCode.UNAUTHENTICATED
     assert len(statements) == 3
+
+
+async def app(factors, user, database):
+    await enrol(factors, user, database)
+
+
+async def passkey(factors, user, _database):
+    await register_passkey(factors, user)
+
+
+@pytest.mark.parametrize("factor", [app, passkey], ids=lambda factor: factor.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+async def test_every_cause_with_second_factor_is_refused_alike(
+    service, users, sessions, factors, database, user, kind, factor
+):
+    reference = await outcome(service, sessions, "reference@example.com", "x")
+    await factor(factors, user, database)
+    email = await kind(users, database, user)
+
+    assert await outcome(service, sessions, email, "x") == reference
 
 
 @pytest.mark.parametrize("length", PASSWORDS)

@@ -25,6 +25,9 @@ FORMS = re.compile(r"tm[such]_[\w-]{20,}|\$2[aby]\$\d\d\$|\$hmac-sha384\$")
 MIN_LETTERS = 6
 """A password with fewer different letters may occur anywhere by chance."""
 
+MIN_LENGTH = 8
+"""So may the six digits of a code."""
+
 MAX_FINDINGS = 20
 """The number of findings that are reported."""
 
@@ -66,7 +69,11 @@ class Canaries:
         """Add the fields of a message that its proto marks as secrets."""
         if isinstance(message, Message):
             self.add_secrets(
-                *(text for text in _redacted(message) if len(set(text)) >= MIN_LETTERS)
+                *(
+                    text
+                    for text in _redacted(message)
+                    if len(set(text)) >= MIN_LETTERS and len(text) >= MIN_LENGTH
+                )
             )
 
     def record(self, where: str, text: str) -> None:
@@ -98,6 +105,8 @@ class Canaries:
         return f"{secret!r} in {place}: {text[max(0, at - 100) : at + 100]!r}"
 
     async def _read_status(self, call: grpc.aio.Call) -> None:
+        if isinstance(call, grpc.aio.UnaryUnaryCall) and await call.code() is grpc.StatusCode.OK:
+            self.add_secrets_of(await call)
         self.record("the message of a status", await call.details() or "")
         for name, value in await call.trailing_metadata() or ():
             text = value if isinstance(value, str) else value.decode(errors="replace")

@@ -77,7 +77,7 @@ class FactorKeys:
         """Encrypt the secret of a factor with the newest key."""
         key_id, nonce = self.newest_id, os.urandom(_NONCE_BYTES)
         cipher = AESGCM(self._keys[key_id].secrets)
-        return EncryptedSecret(key_id, nonce + cipher.encrypt(nonce, secret, factor_id.bytes))
+        return EncryptedSecret(key_id, nonce + cipher.encrypt(nonce, secret, _bound_to(factor_id)))
 
     def decrypt(self, factor_id: UUID, encrypted: EncryptedSecret) -> bytes | None:
         """Return the secret of a factor, or None if its key is missing or it was altered.
@@ -89,7 +89,7 @@ class FactorKeys:
             return None
         nonce, content = encrypted.content[:_NONCE_BYTES], encrypted.content[_NONCE_BYTES:]
         try:
-            return AESGCM(keys.secrets).decrypt(nonce, content, factor_id.bytes)
+            return AESGCM(keys.secrets).decrypt(nonce, content, _bound_to(factor_id))
         except (InvalidTag, ValueError) as error:
             name = type(error).__name__
             log.error("factor secret is unreadable", factor_id=str(factor_id), error=name)  # noqa: TRY400
@@ -153,6 +153,11 @@ class _DerivedKeys:
 
 def _mark(key: bytes, start: bytes) -> bytes:
     return hmac.digest(key, b"made up: " + start, "sha256")[:_MARK_BYTES]
+
+
+def _bound_to(factor_id: UUID) -> bytes:
+    """Return the associated data of a secret: moved to another factor, it does not decrypt."""
+    return factor_id.bytes
 
 
 def _code_digest(key: bytes, factor_id: UUID, code: str) -> bytes:
