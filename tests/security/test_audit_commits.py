@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from tamatar_auth.security.audit import Event
+from tamatar_auth.storage.factor_tables import challenges
+from tamatar_auth.storage.factor_tables import factors as factors_table
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import user_tokens
 from tamatar_auth.storage.tables import users as users_table
@@ -19,17 +21,22 @@ READ_OR_REFUSED = {
     Event.PASSWORD_RESET_FAILED,
     Event.EMAIL_VERIFICATION_FAILED,
     Event.EMAIL_CHANGE_FAILED,
+    Event.FACTOR_CONFIRM_FAILED,
+    Event.PASSKEY_REGISTRATION_FAILED,
+    Event.SESSION_STEP_UP_FAILED,
     Event.USERS_EXPORTED,
 }
 """The events of calls that commit nothing."""
+
+TABLES = (users_table, sessions_table, user_tokens, factors_table, challenges)
 
 COMMITTED = [event for event in SCENES if event not in READ_OR_REFUSED]
 
 
 @pytest.fixture
-async def scene(users, sessions, database):
+async def scene(users, sessions, factors, database):
     """Ada, who can sign in."""
-    scene = Scene(users, sessions, database)
+    scene = Scene(users, sessions, factors, database)
     await verify(database, await scene.create())
     return scene
 
@@ -45,7 +52,7 @@ async def test_change_whose_commit_fails_records_no_event(scene, event):
     play = SCENES[event](scene)
     await anext(play)
 
-    async with commits_fail(scene.database, users_table, sessions_table, user_tokens):
+    async with commits_fail(scene.database, *TABLES):
         assert await recorded(failed(anext(play, None))) == []
 
 
