@@ -138,6 +138,14 @@ class TestChallenge:
         assert session.assurance_level == AAL1
         assert session.authentication_methods == ["pwd"]
 
+    async def test_app_of_another_user_challenges_nobody(
+        self, users, factors, sessions, user, database
+    ):
+        bob = (await users.CreateUser(ada(email="bob@example.com"))).user
+        await enrol(factors, bob, database)
+
+        assert (await sessions.CreateSession(sign_in())).session_token
+
     async def test_challenged_sign_in_starts_no_session(self, sessions, user, app, database):
         await challenge(sessions)
 
