@@ -14,17 +14,21 @@ from sqlalchemy import func, select, update
 from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar.auth.v1.session_pb2 import AssuranceLevel
+from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar_auth.errors.factors import ProofCause
+from tamatar_auth.server.app import run_service
 from tamatar_auth.storage.factor_tables import challenges
 from tamatar_auth.storage.factor_tables import factors as factors_table
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
+from tests.server.test_app import channel_to
 from tests.support.call_statements import statements_of_calls
 from tests.support.calls import ada, change, refusal, refused, reset, sign_in, validate
 from tests.support.calls import password_reset as ask_reset
 from tests.support.factors import INVALID_PROOF, delete, listed
 from tests.support.passkey_calls import begin_sign_in, complete_sign_in, register_passkey
 from tests.support.rows import run
+from tests.support.settings import changed
 from tests.support.soft_authenticator import base64url, from_base64url
 
 ADDRESS = "ada@example.com"
@@ -360,6 +364,26 @@ class TestRefusals:
 
         assert known == unknown
         assert len(known) == 2
+
+
+class TestMissingSettings:
+    """Users with passkeys at a server that lost its settings."""
+
+    async def test_password_alone_does_not_sign_in(self, settings, sessions, passkey, database):
+        options = (await second_factor(sessions)).passkey_options_json
+        async with (
+            run_service(changed(settings, environment="production")) as service,
+            channel_to(service) as channel,
+        ):
+            bare = SessionServiceStub(channel)
+            challenge = await second_factor(bare)
+            token, signed = challenge.challenge_token, passkey.sign(options)
+            call = complete_sign_in(bare, token, passkey_credential_json=signed)
+            said = await refusal(call)
+
+        assert said == (StatusCode.FAILED_PRECONDITION, "FACTORS_NOT_CONFIGURED")
+        assert not challenge.kinds
+        assert await session_count(database) == 0
 
 
 class TestRaces:
