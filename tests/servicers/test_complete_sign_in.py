@@ -57,7 +57,7 @@ from tests.support.factors import (
     listed,
     recovery_codes,
 )
-from tests.support.passkey_calls import begin_sign_in
+from tests.support.passkey_calls import begin_sign_in, register_passkey
 from tests.support.rows import run, wait_longer
 from tests.support.waiting import eventually
 
@@ -425,6 +425,7 @@ class TestRefusals:
         assert work == (of_codes if "recovery" in cause.__name__ else of_app)
 
     async def test_code_answers_no_challenge_without_password(self, scene):
+        await register_passkey(scene.factors, scene.user)
         begun = await begin_sign_in(scene.sessions, "ada@example.com")
 
         answer = complete(scene.sessions, begun.challenge_token, totp_code=scene.app.code())
