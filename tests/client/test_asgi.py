@@ -438,9 +438,30 @@ class TestStepUp:
                 application, guard, step_up={"/pay": StepUp(level=AAL2)}, **{option: [name]}
             )
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("", "pay", "/pay*", "/pay/**", "/*/pay", "//pay", "/a/../pay", "/pay?now=1"),
+            *("/orders/{number}/pay", "/orders/<int:number>/pay", "https://example.com/pay"),
+        ],
+    )
+    async def test_step_up_of_no_path_is_refused(self, guard, name):
+        with pytest.raises(ValueError, match="is no path, such as /pay"):
+            SessionMiddleware(application, guard, step_up={name: StepUp(level=AAL2)})
+
+    @pytest.mark.parametrize("given", [{"/pay": AAL2}, {"/pay": None}, ["/pay"]])
+    async def test_step_up_of_another_type_is_refused(self, guard, given):
+        with pytest.raises(TypeError, match=r"step_up must map .* StepUp"):
+            SessionMiddleware(application, guard, step_up=given)
+
 
 class TestFastApi:
     """The dependency on a step-up, for routes with parameters."""
+
+    @pytest.mark.parametrize("needed", [AAL2, None])
+    def test_dependency_on_no_step_up_is_refused(self, needed):
+        with pytest.raises(TypeError, match="needs an instance of StepUp"):
+            require_step_up(needed)
 
     @pytest.fixture
     async def app(self, fake):

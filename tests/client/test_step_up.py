@@ -188,6 +188,26 @@ class TestConfiguration:
         with pytest.raises(ValueError, match="StepUp"):
             StepUp(**given)
 
+    @pytest.mark.parametrize("age", [0, 300, "5m"])
+    def test_max_age_that_is_no_timedelta_is_refused(self, age):
+        with pytest.raises(TypeError, match="must be a timedelta"):
+            StepUp(max_age=age)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", "*", "shop.v1.Shop/", "shop.v1.Shop/*", "//shop.v1.Shop/Pay", "shop.v1.Shop/Pay "],
+    )
+    def test_step_up_of_no_method_is_refused(self, name):
+        refused = pytest.raises(ValueError, match="is no method, such as shop")
+        with client.connect("localhost:1") as auth, refused:
+            SessionGuard(auth, step_up={name: StepUp(level=AAL2)})
+
+    @pytest.mark.parametrize("given", [{PAY: AAL2}, {PAY: None}, {1: StepUp(level=AAL2)}, [PAY]])
+    def test_step_up_of_another_type_is_refused(self, given):
+        refused = pytest.raises(TypeError, match=r"step_up must map .* StepUp")
+        with client.connect("localhost:1") as auth, refused:
+            SessionGuard(auth, step_up=given)
+
 
 async def test_error_of_client_says_what_session_lacks(fake, ada):
     token = fake.start_session(ada, authentication_age=TEN_MINUTES)

@@ -64,6 +64,8 @@ def require_step_up(
     >>> @app.post("/orders/{number}/pay")
     ... async def pay(number: int, session: Payer) -> Receipt: ...
     """
+    if not isinstance(step_up, StepUp):
+        raise TypeError("require_step_up needs an instance of StepUp")
 
     async def require(
         connection: HTTPConnection,

@@ -1,10 +1,11 @@
 """Which methods need a session, and which need a step-up."""
 
 import enum
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tamatar_auth.client.step_up import StepUp
+from tamatar_auth.client.step_up import StepUp, require_step_ups
 
 OPEN_METHODS = (
     "grpc.health.v1.Health",
@@ -12,6 +13,8 @@ OPEN_METHODS = (
     "grpc.reflection.v1alpha.ServerReflection",
 )
 """The methods that need no session by default: health and reflection."""
+
+_NAME = re.compile(r"/?[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", re.ASCII)
 
 
 class SessionRequirement(enum.Enum):
@@ -42,11 +45,18 @@ class MethodRules:
         optional_methods: Iterable[str],
         step_up: Mapping[str, StepUp],
     ) -> None:
-        """Raise `ValueError` for a step-up that no call would need."""
+        """Raise `ValueError` for a step-up that no call would need.
+
+        Raise `TypeError` if `step_up` has other values than step-ups.
+        """
+        require_step_ups(step_up)
         self._open, self._optional = (
             frozenset(name.lstrip("/") for name in as_tuple(methods))
             for methods in (open_methods, optional_methods)
         )
+        for name in step_up:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no method, such as shop.v1.Shop/Pay, and no service")
         self._step_up = {name.lstrip("/"): needed for name, needed in step_up.items()}
         for name in self._step_up:
             if not {*_names(name)}.isdisjoint(self._open | self._optional):

@@ -1,9 +1,9 @@
 """How strongly and how recently the user of a call must be authenticated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from tamatar.auth.v1.session_pb2 import AssuranceLevel, Session
 from tamatar.auth.v1.session_service_pb2 import ValidateSessionRequest
@@ -35,6 +35,8 @@ class StepUp:
             raise ValueError("a StepUp needs a level or a max_age")
         if self.level not in AssuranceLevel.values():
             raise ValueError("the level of a StepUp must be AAL1 or AAL2")
+        if self.max_age is not None and not isinstance(self.max_age, timedelta):
+            raise TypeError("the max_age of a StepUp must be a timedelta")
         if self.max_age is not None and not _MIN_AGE <= self.max_age <= _MAX_AGE:
             raise ValueError("the max_age of a StepUp must be 1 second to 30 days")
 
@@ -71,6 +73,15 @@ class StepUp:
         A service of an earlier release ignores what it is asked for.
         """
         return session.assurance_level >= self.level and session.HasField("authenticate_time")
+
+
+def require_step_ups(step_up: Mapping[Any, Any]) -> None:
+    """Raise `TypeError` unless each key is a text, and each value a `StepUp`."""
+    if not isinstance(step_up, Mapping):
+        raise TypeError("step_up must map names to instances of StepUp")
+    for name, needed in step_up.items():
+        if not isinstance(name, str) or not isinstance(needed, StepUp):
+            raise TypeError(f"step_up must map {name!r} to an instance of StepUp")
 
 
 def validation_request(token: str, step_up: StepUp | None) -> ValidateSessionRequest:

@@ -9,7 +9,10 @@ from grpc import StatusCode
 
 from tamatar_auth.client.guard_rules import CallRejected, extract_token
 from tamatar_auth.client.method_rules import as_tuple, no_session_for_step_up
-from tamatar_auth.client.step_up import StepUp
+from tamatar_auth.client.step_up import StepUp, require_step_ups
+
+_STEP_UP_PATH = re.compile(r"/[^*?#{}<>]*|/([^*?#{}<>]*/)?\*")
+"""A path, or a prefix. No path has a query, or parameters such as `{number}`."""
 
 
 class PathSet:
@@ -66,11 +69,19 @@ class RequestRules:
         step_up: Mapping[str, StepUp],
         cookie: str | None,
     ) -> None:
-        """Raise `ValueError` for a step-up that no request would need."""
+        """Raise `ValueError` for a step-up that no request would need.
+
+        Raise `TypeError` if `step_up` has other values than step-ups.
+        """
+        require_step_ups(step_up)
         self._open, self._optional = PathSet(open_paths), PathSet(optional_paths)
         self._step_up = StepUpPaths(step_up)
         self._cookie = cookie
         for name in step_up:
+            if not _STEP_UP_PATH.fullmatch(name) or not _is_plain(name):
+                raise ValueError(
+                    f"{name!r} is no path, such as /pay, and no prefix, such as /pay/*"
+                )
             if not self.requires_session(name):
                 raise no_session_for_step_up(name)
 

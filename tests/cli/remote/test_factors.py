@@ -133,7 +133,22 @@ def test_session_validate_requires_level_and_age(cli, fake, ada):
     assert refused.endswith("(STEP_UP_REQUIRED) It lacks the level AAL2.\n")
     for wrong in ("5", "5 m", "-5m", "5w"):
         assert "90s, 5m" in cli(*validate, "--max-age", wrong, entered=weak, code=2).stderr
-    assert "INVALID_FIELDS" in cli(*validate, "--max-age", "31d", entered=weak, code=1).stderr
+    for beyond in ("0s", "31d"):
+        refused = cli(*validate, "--max-age", beyond, entered=strong, code=1).stderr
+        assert "INVALID_FIELDS" in refused
+
+
+def test_session_validate_trusts_no_service_without_levels(cli, fake, ada):
+    """A service of an earlier release ignores what it is asked for."""
+    token = fake.start_session(ada, level=AAL2)
+    fake._store.sessions.get_by_token(token).session.ClearField("authenticate_time")
+    validate = ("session", "validate", "--token-stdin")
+
+    assert cli(*validate, entered=token).stdout
+    refused = cli(*validate, "--min-level", "AAL2", entered=token, code=1)
+
+    assert "does not know levels of sessions" in refused.stderr
+    assert not refused.stdout
 
 
 def test_session_list_shows_level_and_time(cli, fake, ada):

@@ -8,7 +8,7 @@ import typer
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar.auth.v1.session_pb2 import AssuranceLevel, SessionClient
 from tamatar_auth import __version__
-from tamatar_auth.cli.exits import usage_error
+from tamatar_auth.cli.exits import CommandError, ExitCode, usage_error
 from tamatar_auth.cli.formats import (
     Listing,
     OutputFormat,
@@ -121,10 +121,16 @@ def validate(
     request = pb.ValidateSessionRequest(session_token=read_secret("token", from_stdin=token_stdin))
     if min_level:
         request.min_assurance_level = AssuranceLevel.Value(f"ASSURANCE_LEVEL_{min_level.value}")
-    if max_age:
+    if max_age is not None:
         request.max_authentication_age.FromTimedelta(max_age)
     with open_client(ctx) as auth:
         response = auth.sessions.ValidateSession(request)
+    is_required = request.min_assurance_level or request.HasField("max_authentication_age")
+    if is_required and not response.session.HasField("authenticate_time"):
+        raise CommandError(
+            "The service does not know levels of sessions: its version may be older.",
+            ExitCode.REFUSED,
+        )
     show(as_dict(response), output, name="session.session_id")
 
 
