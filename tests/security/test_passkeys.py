@@ -140,6 +140,13 @@ class TestRightAnswers:
 
         assert register(passkey(), attestation=statement).public_key
 
+    def test_extensions_that_were_not_asked_for_are_ignored(self):
+        extensions = cbor2.dumps({"credProtect": 2, "hmac-secret": True})
+        soft = passkey()
+
+        assert register(soft, extensions=extensions)
+        assert sign(soft, extensions=extensions)
+
     def test_answer_without_user_handle_is_right(self):
         assert sign(passkey(), user_handle=None)
 
@@ -285,6 +292,15 @@ HUGE = [
 ]
 
 
+TAGGED = [
+    b"\xd8\x23\x61a",  # a regular expression
+    b"\xd8\x1c\x80",  # a shared value
+    b"\x81\xc2\x41\x01",
+    b"\xa1\x01\xd9\xd9\xf7\x01",
+    b"\xda\xff\xff\xff\xff\x01",
+]
+
+
 class TestHostileInput:
     """Whatever is sent ends in the same refusal."""
 
@@ -337,6 +353,18 @@ class TestHostileInput:
         assert cause_of(register_object, b"\xa3" + inner[1:] + b"\x68authData" + content) is WRONG
         assert cause_of(register, passkey(), cose_key=content) is WRONG
 
+    @pytest.mark.parametrize("content", TAGGED)
+    def test_tags_are_refused_wherever_they_are(self, content):
+        extensions = b"\xa1\x61x" + content
+        assert cause_of(sign, passkey(), extensions=extensions) is WRONG
+        assert cause_of(register, passkey(), extensions=extensions) is WRONG
+        key = cbor2.dumps(new_cose_key("ES256"))
+        longer_key = bytes([key[0] + 1]) + key[1:] + b"\x61x" + content
+        assert cause_of(register, passkey(), cose_key=longer_key) is WRONG
+        statement = b"\xa3\x63fmt\x61x\x67attStmt" + content + b"\x68authData"
+        data = authenticator_data()
+        assert cause_of(register_object, statement + cbor2.dumps(data)) is WRONG
+
     @pytest.mark.parametrize(
         ("part", "size"),
         [("attestationObject", 8193), ("clientDataJSON", 3073), ("attestationObject", 0)],
@@ -352,6 +380,10 @@ class TestHostileInput:
 def attestation_object():
     answer = json.loads(passkey().register(creation_options()))
     return from_base64url(answer["response"]["attestationObject"])
+
+
+def authenticator_data():
+    return cbor2.loads(attestation_object())["authData"]
 
 
 def register_object(content):

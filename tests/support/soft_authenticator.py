@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 Algorithm: TypeAlias = Literal["ES256", "EdDSA", "RS256"]
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
-PRESENT, VERIFIED, BACKUP_ELIGIBLE, BACKED_UP, HAS_CREDENTIAL = 1, 4, 8, 16, 64
+PRESENT, VERIFIED, BACKUP_ELIGIBLE, BACKED_UP = 1, 4, 8, 16
+HAS_CREDENTIAL, HAS_EXTENSIONS = 64, 128
 
 
 def base64url(content: bytes) -> str:
@@ -67,6 +68,7 @@ class SoftPasskey:
         size = len(self.credential_id).to_bytes(2, "big")
         attested = self.aaguid + size + self.credential_id + key
         data = self._authenticator_data(HAS_CREDENTIAL, changes) + attested
+        data += changes.get("extensions", b"")
         attestation = {"fmt": "none", "attStmt": {}, "authData": data} | changes.get(
             "attestation", {}
         )
@@ -80,7 +82,7 @@ class SoftPasskey:
     def sign(self, options_json: str, **changes: Any) -> str:
         """Return the JSON of `credential.toJSON()` after `navigator.credentials.get()`."""
         challenge = from_base64url(json.loads(options_json)["challenge"])
-        data = self._authenticator_data(0, changes)
+        data = self._authenticator_data(0, changes) + changes.get("extensions", b"")
         client_data = self._client_data("webauthn.get", challenge, changes)
         signed = data + hashlib.sha256(from_base64url(client_data)).digest()
         handle = changes.get("user_handle", self.user_handle)
@@ -119,6 +121,7 @@ class SoftPasskey:
         flags |= changes.get("verified", self.verifies_user) and VERIFIED
         flags |= changes.get("is_backup_eligible", self.is_backup_eligible) and BACKUP_ELIGIBLE
         flags |= changes.get("is_backed_up", self.is_backed_up) and BACKED_UP
+        flags |= "extensions" in changes and HAS_EXTENSIONS
         relying_party_id = changes.get("relying_party_id", self.relying_party_id)
         count: int = changes.get("sign_count", self.sign_count)
         digest = hashlib.sha256(relying_party_id.encode()).digest()

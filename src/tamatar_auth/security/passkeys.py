@@ -16,13 +16,13 @@ from webauthn.helpers import (
     base64url_to_bytes,
     bytes_to_base64url,
     encode_cbor,
-    parse_cbor,
 )
 from webauthn.helpers.structs import CredentialDeviceType
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
 from tamatar_auth.config.factors import ORIGINS, RELYING_PARTY_ID, FactorSettings
 from tamatar_auth.errors.factors import FactorsNotConfigured, ProofCause
+from tamatar_auth.security import authenticator_cbor
 from tamatar_auth.security.assurance import Methods
 from tamatar_auth.security.credential_json import AssertionJson, ClientDataJson, RegistrationJson
 from tamatar_auth.security.factor_keys import SETTING as KEYS
@@ -153,6 +153,9 @@ class PasskeyVerifier:
         with _as_wrong_credential():
             credential = AssertionJson.model_validate_json(credential_json)
             _refuse_cross_origin(credential.response.client_data_json)
+            authenticator_cbor.require_plain(
+                base64url_to_bytes(credential.response.authenticator_data)
+            )
             verified = webauthn.verify_authentication_response(
                 credential=credential.model_dump(by_alias=True),
                 expected_challenge=challenge,
@@ -219,7 +222,8 @@ def _without_attestation(attestation_object: str) -> str:
     None is asked for. If a browser sends one anyway, nothing relies on it: its certificates need
     no check.
     """
-    content = parse_cbor(base64url_to_bytes(attestation_object))
+    content = authenticator_cbor.decode(base64url_to_bytes(attestation_object))
+    authenticator_cbor.require_plain(content["authData"])
     if content["fmt"] == "none":
         return attestation_object
     bare = {"fmt": "none", "attStmt": {}, "authData": content["authData"]}
