@@ -121,9 +121,16 @@ MUTANTS = (
     mutant(
         "answer_that_waits_is_counted",
         _CHECK,
-        "                await db.challenges.uncount_answer(answer.token.digest)\n",
+        "                await db.challenges.uncount_answer(counted)\n",
         "                pass\n",
         f"{_THROTTLE}::test_waiting_answers_leave_the_challenge",
+    ),
+    mutant(
+        "answer_for_another_purpose_takes_back_a_count",
+        _CHECK,
+        "answer.token.digest if challenge else NO_DIGEST",
+        "answer.token.digest",
+        f"{_THROTTLE}::test_answers_for_another_purpose_take_back_no_count",
     ),
     mutant(
         "challenge_survives_a_new_password",

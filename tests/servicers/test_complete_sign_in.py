@@ -11,7 +11,7 @@ import structlog
 from grpc import StatusCode
 from sqlalchemy import func, select, update
 
-from tamatar.auth.v1 import user_service_pb2
+from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar_auth.errors.factors import ProofCause
@@ -45,6 +45,7 @@ from tests.support.calls import (
     reset,
     sign_in,
     validate,
+    verify,
 )
 from tests.support.factors import (
     INVALID_PROOF,
@@ -620,6 +621,31 @@ class TestThrottle:
         await end_waits(scene.database)
 
         assert (await complete(scene.sessions, token, totp_code=scene.app.code())).session_token
+
+    async def test_answers_for_another_purpose_take_back_no_count(self, scene):
+        bob = (await scene.users.CreateUser(ada(email="bob@example.com"))).user
+        await verify(scene.database, bob)
+        session = (
+            await scene.sessions.CreateSession(sign_in(email="bob@example.com"))
+        ).session_token
+        token = await challenge(scene.sessions)
+        for _ in range(MAX_ANSWERS):
+            await refused(complete(scene.sessions, token, totp_code=scene.app.wrong_code))
+            await end_waits(scene.database)
+        foreign = session_service_pb2.CompleteStepUpRequest(
+            session_token=session, challenge_token=token, totp_code=scene.app.wrong_code
+        )
+
+        said = [
+            await refusal(scene.sessions.CompleteStepUp(foreign)) for _ in range(FREE_ATTEMPTS + 1)
+        ]
+        await wait_longer(scene.database)
+        said += [await refusal(scene.sessions.CompleteStepUp(foreign)) for _ in range(MAX_ANSWERS)]
+
+        assert said == [INVALID_PROOF] * (FREE_ATTEMPTS + 1) + [TOO_MANY_ATTEMPTS] * MAX_ANSWERS
+        await end_waits(scene.database)
+        right = complete(scene.sessions, token, totp_code=scene.app.code())
+        assert await refusal(right) == INVALID_PROOF
 
     async def test_unconfirmed_factor_keeps_the_count_of_codes(self, scene):
         token = await challenge(scene.sessions)

@@ -44,6 +44,9 @@ PASSKEY_PURPOSES = (ChallengePurpose.PASSKEY_SIGN_IN, ChallengePurpose.NAMED_PAS
 NO_USER = UUID(int=0)
 """The id of no user. A lookup of it takes as long as that of a user's."""
 
+NO_DIGEST = bytes(32)
+"""The digest of no token, for the same statement if there is no answer to take back."""
+
 Result = TypeVar("Result")
 
 
@@ -134,8 +137,9 @@ class ProofCheck:
         try:
             is_enabled = await self._attempts.reserve(keys)
         except Failure:  # the answer was not checked
+            counted = answer.token.digest if challenge else NO_DIGEST
             async with self._database.statements() as db:
-                await db.challenges.uncount_answer(answer.token.digest)
+                await db.challenges.uncount_answer(counted)
             raise
         async with self._database.statements() as db:
             stored = await db.proofs.of_user(user_id or NO_USER)
