@@ -84,6 +84,13 @@ MUTANTS = (
         f"{_STEP_UP_TESTS}::TestRefusals",
     ),
     mutant(
+        "password_that_was_not_checked_is_an_answer",
+        _STEP_UP,
+        "except (TooManyAttempts, ServerBusy):",
+        "except TooManyAttempts:",
+        f"{_STEP_UP_TESTS}::TestRefusals",
+    ),
+    mutant(
         "step_up_answers_a_void_challenge",
         _STEP_UP,
         "if found.is_void:",

@@ -13,9 +13,11 @@ from tamatar.auth.v1 import user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar.auth.v1.session_pb2 import AssuranceLevel
 from tamatar_auth.security.tokens import ChallengeToken, token_digest
+from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.factor_tables import challenges
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tamatar_auth.storage.repositories.session_state import ROTATION_GRACE
+from tamatar_auth.storage.tables import password_attempts
 from tamatar_auth.storage.tables import sessions as sessions_table
 from tamatar_auth.storage.tables import users as users_table
 from tests.support.calls import (
@@ -42,6 +44,7 @@ from tests.support.waiting import eventually, lock_is_waited_for
 AAL1, AAL2 = AssuranceLevel.ASSURANCE_LEVEL_AAL1, AssuranceLevel.ASSURANCE_LEVEL_AAL2
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "SESSION_UNKNOWN")
 REVOKED = (StatusCode.UNAUTHENTICATED, "SESSION_REVOKED")
+SERVER_BUSY = (StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
 WRONG = "wrong horse battery"
 HOUR = timedelta(hours=1)
 
@@ -462,6 +465,19 @@ class TestRefusals:
         assert await refusal(complete(sessions, token, challenge)) == TOO_MANY_ATTEMPTS
         stored = (await run(database, select(challenges))).one()
         assert stored.attempts == FREE_ATTEMPTS + 1
+
+    async def test_password_that_was_not_checked_is_no_answer(
+        self, sessions, token, database, monkeypatch
+    ):
+        monkeypatch.setattr(password_check, "RESERVATION_WAIT", 0.1)
+        challenge = await begun(sessions, token)
+        wrong = complete(sessions, token, challenge, password=WRONG)
+        assert await refusal(wrong) == INVALID_PROOF
+        busy = {"pending": FREE_ATTEMPTS, "pending_until": func.now() + HOUR}
+        await run(database, update(password_attempts).values(**busy))
+
+        assert await refusal(complete(sessions, token, challenge)) == SERVER_BUSY
+        assert (await run(database, select(challenges))).one().attempts == 1
 
     async def test_wrong_answer_changes_nothing_of_the_session(self, sessions, token):
         before = await validate(sessions, token)

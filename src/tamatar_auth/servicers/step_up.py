@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from tamatar.auth.v1 import session_service_pb2 as pb
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.factors import InvalidProof, ProofCause
 from tamatar_auth.errors.users import InvalidCredentials, TooManyAttempts
 from tamatar_auth.security import audit
@@ -107,7 +108,7 @@ class StepUpMethods:
                     yield tx
             except InvalidCredentials as failure:
                 raise InvalidProof(**failure.audit_details) from None
-            except TooManyAttempts:
+            except (TooManyAttempts, ServerBusy):
                 async with self._database.statements() as db:
                     await db.challenges.uncount_answer(digest)
                 raise
