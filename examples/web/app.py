@@ -20,6 +20,7 @@ from pages import page, text
 from session_cookie import SessionCookie, lead_to_step_up
 from sign_in import SignIn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -64,6 +65,12 @@ async def explain(request: Request, error: Exception) -> Response:
         log.error("%s", error)
     status, words = EXPLANATIONS.get(error.reason, (503, "Try again later."))
     return page("That did not work", text(words), status_code=status)
+
+
+async def show(_request: Request, error: Exception) -> Response:
+    """Answer a request for no page, or with an empty field."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - for type checkers
+    return page("That did not work", text(error.detail), status_code=error.status_code)
 
 
 def create_app(auth: AuthClient, mail: MailSender, origin: str) -> Starlette:
@@ -116,7 +123,7 @@ def create_app(auth: AuthClient, mail: MailSender, origin: str) -> Starlette:
         await guard.close()
         await auth.close()
 
-    failures = {AuthError: explain}
+    failures = {AuthError: explain, HTTPException: show}
     return Starlette(
         routes=routes, middleware=middleware, exception_handlers=failures, lifespan=lifespan
     )

@@ -72,7 +72,8 @@ def passkey_form(
     """Return a form whose empty hidden value passkeys.js fills, by options to create or to get."""
     kind, options = ("create", create) if create else ("get", get)
     attributes = f'data-{kind}="{escape(options)}"'
-    return form(action, button, *inputs, attributes=attributes, **hidden)
+    without_script = "<noscript><p>A passkey needs JavaScript.</p></noscript>"
+    return without_script + form(action, button, *inputs, attributes=attributes, **hidden)
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -4,6 +4,7 @@
 from http import HTTPStatus
 
 from pages import form, links, page, passkey_form, read_form, text
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,7 +36,10 @@ def challenge_forms(action: str, challenge: Challenge, **hidden: str) -> list[st
 async def posted_answer(request: Request) -> dict[str, str]:
     """Return the token and the proof, named as in CompleteSignIn and CompleteStepUp."""
     fields = await read_form(request)
-    return {name: fields[name] for name in ("challenge_token", *PROOFS) if name in fields}
+    answer = {name: fields[name] for name in ("challenge_token", *PROOFS) if name in fields}
+    if answer.keys() <= {"challenge_token"}:  # such as of a passkey without the script
+        raise HTTPException(400, "A field is empty.")
+    return answer
 
 
 def ask_again(action: str, answer: dict[str, str], start: str, **hidden: str) -> Response:

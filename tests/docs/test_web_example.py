@@ -183,9 +183,18 @@ class TestRefusals:
         fields = {"email": person.email, "new_password": "short"}
         status, text = await person.visitor.post("/sign-up", **fields)
         assert (status, "password" in text) == (BAD_REQUEST, True)
-        assert (await person.visitor.post("/sign-up", email=person.email))[0] == BAD_REQUEST
         status, text = await person.visitor.post("/verify", token="tmu_unknown")
         assert (status, "was used" in text) == (BAD_REQUEST, True)
+
+    async def test_empty_fields_are_explained_by_page(self, person):
+        unanswered = {"challenge_token": "tmh_any", "passkey_credential_json": ""}
+        for path, fields in (("/sign-up", {"email": person.email}), ("/sign-in/proof", unanswered)):
+            status, text = await person.visitor.post(path, **fields)
+            assert (status, "<p>A field is empty.</p>" in text) == (BAD_REQUEST, True)
+
+    async def test_passkey_page_names_missing_script(self, person):
+        _, text = await person.visitor.post("/sign-in/passkey")
+        assert "<noscript>" in text
 
 
 def squeezed(text):

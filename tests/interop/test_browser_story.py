@@ -59,3 +59,23 @@ async def test_user_story_in_browser_succeeds(browser, mailbox):
     await browser.submit("/sign-out")
     assert "session" not in browser.cookies()
     assert "Sign in" in await browser.open("/account")
+
+
+COUNT_SUBMISSIONS = """
+let sent = 0
+addEventListener("submit", (event) => { sent += !event.defaultPrevented; event.preventDefault() })
+const form = document.querySelector("form")
+form.noValidate = true
+const click = () => form.querySelector("button").click()
+click()
+click()
+const sentByDoubleClick = sent
+dispatchEvent(new Event("pageshow"))  // as after the back button
+click()
+return [sentByDoubleClick, sent]
+"""
+
+
+async def test_double_click_in_browser_sends_form_once(browser):
+    await browser.open("/sign-up")
+    assert browser.run(COUNT_SUBMISSIONS) == [1, 2]

@@ -19,15 +19,24 @@ const explanations = {
   NotAllowedError: "No passkey was used. Try again, or choose another way.",
 }
 
-for (const form of document.querySelectorAll("form[data-create], form[data-get]")) {
-  form.addEventListener("submit", async (event) => {
+let isSent = false // a double click would send a code twice, and show that it was used
+addEventListener("pageshow", () => { isSent = false })
+
+addEventListener("submit", async (event) => {
+  const form = event.target
+  if (isSent) {
     event.preventDefault()
-    try {
-      const credential = await ask(form.dataset)
-      form.querySelector("[name$=credential_json]").value = JSON.stringify(credential)
-      form.submit() // without this event
-    } catch (error) {
-      form.querySelector("output").value = explanations[error.name] ?? error.message
-    }
-  })
-}
+    return
+  }
+  isSent = true
+  if (!form.matches("[data-create], [data-get]")) return
+  event.preventDefault()
+  try {
+    const credential = await ask(form.dataset)
+    form.querySelector("[name$=credential_json]").value = JSON.stringify(credential)
+    form.submit() // without this event
+  } catch (error) {
+    form.querySelector("output").value = explanations[error.name] ?? error.message
+    isSent = false
+  }
+})
