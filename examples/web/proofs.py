@@ -16,7 +16,8 @@ KINDS = {
     FactorKind.FACTOR_KIND_PASSWORD: ("password", "Confirm the password"),
     FactorKind.FACTOR_KIND_RECOVERY_CODES: ("recovery_code", "Use a recovery code"),
 }
-PROOFS = ("totp_code", "recovery_code", "passkey_credential_json", "password")
+SIGN_IN_PROOFS = ("totp_code", "recovery_code", "passkey_credential_json")
+STEP_UP_PROOFS = (*SIGN_IN_PROOFS, "password")
 
 
 def challenge_forms(action: str, challenge: Challenge, **hidden: str) -> list[str]:
@@ -33,10 +34,10 @@ def challenge_forms(action: str, challenge: Challenge, **hidden: str) -> list[st
     return forms
 
 
-async def posted_answer(request: Request) -> dict[str, str]:
-    """Return the token and the proof, named as in CompleteSignIn and CompleteStepUp."""
+async def posted_answer(request: Request, *proofs: str) -> dict[str, str]:
+    """Return the token and a proof, named as in CompleteSignIn and CompleteStepUp."""
     fields = await read_form(request)
-    answer = {name: fields[name] for name in ("challenge_token", *PROOFS) if name in fields}
+    answer = {name: fields[name] for name in ("challenge_token", *proofs) if name in fields}
     if answer.keys() <= {"challenge_token"}:  # such as of a passkey without the script
         raise HTTPException(400, "A field is empty.")
     return answer

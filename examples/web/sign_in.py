@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from mailed_links import MailedLinks
 from pages import form, links, page, posted, read_form, text
-from proofs import ask_again, challenge_forms, posted_answer
+from proofs import SIGN_IN_PROOFS, ask_again, challenge_forms, posted_answer
 from session_cookie import SAFE, SessionCookie
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -58,7 +58,7 @@ class SignIn:
         return page("Sign in with a passkey", *forms, links(Other_ways="/sign-in"))
 
     async def prove(self, request: Request) -> Response:
-        answer = await posted_answer(request)
+        answer = await posted_answer(request, *SIGN_IN_PROOFS)
         try:
             started = await self.auth.sessions.CompleteSignIn(
                 s.CompleteSignInRequest(**answer, client=client(request))

@@ -5,7 +5,7 @@ from datetime import timedelta
 from urllib.parse import urlencode
 
 from pages import form, links, page, read_form, text
-from proofs import ask_again, challenge_forms, posted_answer
+from proofs import STEP_UP_PROOFS, ask_again, challenge_forms, posted_answer
 from session_cookie import SAFE, SessionCookie
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -48,7 +48,7 @@ class StepUpPages:
         return page("Confirm that it is you", *forms)
 
     async def complete(self, request: Request) -> Response:
-        answer = await posted_answer(request)
+        answer = await posted_answer(request, *STEP_UP_PROOFS)
         path = next_page((await read_form(request)).get("next", ""))
         token = request.cookies.get(self.cookie.name, "")
         try:

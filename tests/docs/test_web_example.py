@@ -192,6 +192,10 @@ class TestRefusals:
             status, text = await person.visitor.post(path, **fields)
             assert (status, "<p>A field is empty.</p>" in text) == (BAD_REQUEST, True)
 
+    async def test_password_is_no_second_factor(self, person):
+        fields = {"challenge_token": "tmh_any", "password": PASSWORD}
+        assert (await person.visitor.post("/sign-in/proof", **fields))[0] == BAD_REQUEST
+
     async def test_passkey_page_names_missing_script(self, person):
         _, text = await person.visitor.post("/sign-in/passkey")
         assert "<noscript>" in text
