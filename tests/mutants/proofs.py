@@ -147,6 +147,13 @@ MUTANTS = (
         _CHANGES,
     ),
     mutant(
+        "deleted_factor_accuses_its_user",
+        _PROOFS,
+        "cause if is_left else ProofCause.CHANGED_MEANWHILE",
+        "cause",
+        f"{_CHANGES}::test_factor_deleted_during_the_answer_accuses_nobody",
+    ),
+    mutant(
         "password_reset_leaves_codes_disabled",
         _CREDENTIALS,
         ", key_of_proof(user.id))",

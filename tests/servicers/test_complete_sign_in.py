@@ -561,6 +561,35 @@ class TestChangesInBetween:
         assert await refusal(answer) == INVALID_PROOF
         assert await live_sessions(scene.database, scene.user) == 0
 
+    @pytest.mark.parametrize("kind", ["totp_code", "recovery_code", "passkey_credential_json"])
+    async def test_factor_deleted_during_the_answer_accuses_nobody(self, scene, monkeypatch, kind):
+        passkey, of_passkey = await register_passkey(scene.factors, scene.user)
+        code, *_ = await recovery_codes(scene.factors, scene.user)
+        answer = (await scene.sessions.CreateSession(sign_in())).challenge
+        proofs = {
+            "totp_code": scene.app.code(),
+            "recovery_code": code,
+            "passkey_credential_json": passkey.sign(answer.passkey_options_json),
+        }
+        factors = {each.kind: each for each in await listed(scene.factors, scene.user)}
+        of_codes = factors[FactorKind.FACTOR_KIND_RECOVERY_CODES]
+        deleted_factor = dict(zip(proofs, (scene.app.factor, of_codes, of_passkey), strict=True))
+        record = CredentialRepository.record_proven_sign_in
+
+        async def late(self, user_id):
+            monkeypatch.setattr(CredentialRepository, "record_proven_sign_in", record)
+            await delete(scene.factors, deleted_factor[kind])
+            return await record(self, user_id)
+
+        monkeypatch.setattr(CredentialRepository, "record_proven_sign_in", late)
+
+        with structlog.testing.capture_logs() as logs:
+            call = complete(scene.sessions, answer.challenge_token, **{kind: proofs[kind]})
+            assert await refusal(call) == INVALID_PROOF
+
+        causes = [entry["cause"] for entry in logs if entry["event"] == "sign_in.failed"]
+        assert causes == [ProofCause.CHANGED_MEANWHILE]
+
 
 class TestThrottle:
     """Wrong codes are counted: by the challenge, by the user's codes and by the account."""

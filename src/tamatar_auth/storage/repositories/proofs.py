@@ -143,5 +143,11 @@ class ProofRepository(Repository):
         values: Mapping[str, Any],
         cause: ProofCause,
     ) -> None:
-        failure = InvalidProof(cause, factor.user_id)
-        await self._one(statement, {"factor_id": factor.id, **values}, failure)
+        of_factor = {"factor_id": factor.id}
+        if (
+            await self._connection.execute(statement, {**of_factor, **values})
+        ).one_or_none() is None:
+            is_left = (await self._connection.execute(_by_id, of_factor)).one_or_none()
+            # A factor that was deleted since the check accuses nobody of a replay or a copy.
+            cause = cause if is_left else ProofCause.CHANGED_MEANWHILE
+            raise InvalidProof(cause, factor.user_id)
