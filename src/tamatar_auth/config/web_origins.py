@@ -11,8 +11,11 @@ from tamatar_auth.config.types import WordList, empty_as_none
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
-_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9.-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9.-]+)(?::(?P<port>[1-9]\d{0,4}))?", re.ASCII
+)
 _DEFAULT_PORTS = {"https": "443", "http": "80"}
+_MAX_PORT = 65_535
 _LOCAL = "localhost"
 
 
@@ -41,7 +44,7 @@ def _check_origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _fault_of(origin: str) -> str:
     match = _ORIGIN.fullmatch(origin)
-    if match is None or not _DOMAIN.fullmatch(match["host"]):
+    if match is None or not _DOMAIN.fullmatch(match["host"]) or int(match["port"] or 0) > _MAX_PORT:
         return "must be origins such as https://login.example.com: lower case, without a path"
     if _is_ip_address(match["host"]):
         return "must have domains: browsers make no passkeys for addresses"
