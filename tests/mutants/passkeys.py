@@ -173,8 +173,8 @@ MUTANTS = (
     mutant(
         "options_begin_with_real_passkeys",
         _SIGN_IN,
-        "return sorted([*map(credential_of, known), *stand_ins])",
-        "return [*map(credential_of, known), *stand_ins]",
+        "in sorted([*found, *made_up])",
+        "in [*found, *made_up]",
         f"{_TEST_BEGIN}::TestNamed",
     ),
     mutant(

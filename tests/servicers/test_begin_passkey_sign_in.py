@@ -18,10 +18,11 @@ from tests.support.calls import ada, refused, verify
 from tests.support.passkey_calls import (
     begin_registration,
     begin_sign_in,
+    finish_registration,
     register_passkey,
 )
 from tests.support.settings import changed
-from tests.support.soft_authenticator import base64url, from_base64url
+from tests.support.soft_authenticator import SoftPasskey, base64url, from_base64url
 
 ADDRESS = "ada@example.com"
 PASSKEY = FactorKind.FACTOR_KIND_PASSKEY
@@ -109,9 +110,19 @@ class TestNamed:
         assert {*allowed(after)} - kept == {each.credential_id for each in passkeys}
         assert len(allowed(after)) == len(allowed(before)) == 4
         assert allowed(after) == sorted(allowed(after))
-        transports = {(*each["transports"],) for each in options(after)["allowCredentials"]}
-        assert transports == {("internal", "hybrid")}
         assert (await outcome(service, sessions))[3] == statements
+
+    @pytest.mark.parametrize("transports", [["usb", "nfc"], ["internal"], []])
+    async def test_transports_reveal_no_passkey(self, sessions, factors, user, transports):
+        begun = await begin_registration(factors, user)
+        passkey = SoftPasskey.for_options(begun.creation_options_json)
+        made = passkey.register(begun.creation_options_json, transports=transports)
+        await finish_registration(factors, begun.registration_token, made)
+
+        named = options(await begin_sign_in(sessions, ADDRESS))["allowCredentials"]
+
+        assert base64url(passkey.credential_id) in [each.pop("id") for each in named]
+        assert named == [{"type": "public-key"}] * 4
 
     async def test_user_with_many_passkeys_gets_them_all(self, sessions, factors, user):
         passkeys = [(await register_passkey(factors, user))[0] for _ in range(6)]

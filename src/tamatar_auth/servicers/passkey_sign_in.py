@@ -11,13 +11,9 @@ from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.tokens import ChallengeToken
 from tamatar_auth.servicers import Context
 from tamatar_auth.servicers.messages import timestamp
-from tamatar_auth.servicers.passkeys import credential_of
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
 from tamatar_auth.storage.repositories.passkeys import PasskeyRow
-
-COMMON_TRANSPORTS = ("hybrid", "internal")
-"""The transports of passkeys that no user has: those of phones and computers."""
 
 
 class PasskeySignInMethods:
@@ -58,8 +54,9 @@ class PasskeySignInMethods:
     def _allowed(self, email: str, known: Sequence[PasskeyRow]) -> Sequence[CredentialId]:
         """Return the passkeys of an address, with made-up ones in place of those that it lacks.
 
-        They are in an order that reveals nothing.
+        They are in an order that reveals nothing, and without the transports, by which a security
+        key would show that it is real.
         """
         made_up = self._keys.made_up_credential_ids(email)[len(known) :]
-        stand_ins = [CredentialId(each, COMMON_TRANSPORTS) for each in made_up]
-        return sorted([*map(credential_of, known), *stand_ins])
+        found = [row.credential_id for row in known]
+        return [CredentialId(each) for each in sorted([*found, *made_up])]

@@ -14,6 +14,7 @@ from tamatar_auth.client.testing.servicers.passkeys import (
     allowed_passkeys,
     check_passkey,
     made_up_passkey,
+    named_passkeys,
     request_options,
 )
 from tamatar_auth.client.testing.store import FakeStore
@@ -66,7 +67,7 @@ class FakeSignInMethods:
             email = normalize_email(request.email)
             found = self._store.users.find_where(lambda user: user.email == email)
             user_id = found.user.user_id if found and found.user.is_active else ""
-            allowed = [*allowed_passkeys(self._store, user_id)] or [made_up_passkey(email)]
+            allowed = [*named_passkeys(self._store, user_id)] or [made_up_passkey(email)]
             issued = self._store.challenges.issue(NAMED_PASSKEY, user_id or "nobody")
         options = request_options(issued, allowed, must_verify_user=True)
         return pb.BeginPasskeySignInResponse(
