@@ -352,6 +352,7 @@ class TestStepUp:
         "/admin/*": StepUp(level=AAL2),
         "/admin/log": StepUp(level=AAL1),
         "/recent": StepUp(max_age=timedelta(hours=1)),
+        "/fraction": StepUp(max_age=timedelta(seconds=90.5)),
     }
 
     @pytest.fixture
@@ -377,6 +378,7 @@ class TestStepUp:
             ("/pay", 'acr_values="AAL2", max_age="300"'),
             ("/admin/users", 'acr_values="AAL2"'),
             ("/recent", 'max_age="3600"'),
+            ("/fraction", 'max_age="90"'),
         ],
     )
     async def test_refusal_asks_for_step_up_by_rfc_9470(self, app, weak, strong, path, wanted):

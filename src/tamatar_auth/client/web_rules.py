@@ -152,6 +152,7 @@ def _challenge(missing: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the parameters by which RFC 9470 asks for a step-up."""
     if missing:
         yield "error", "insufficient_user_authentication"
-    for name, key in (("acr_values", "assurance_level"), ("max_age", "max_authentication_age")):
-        if key in missing:
-            yield name, missing[key]
+    if "assurance_level" in missing:
+        yield "acr_values", missing["assurance_level"]
+    if "max_authentication_age" in missing:
+        yield "max_age", missing["max_authentication_age"].partition(".")[0]  # whole seconds
