@@ -157,6 +157,13 @@ MUTANTS = (
         f"{_TEST_REGISTRATION}::TestRefusals",
     ),
     mutant(
+        "made_up_ids_change_in_a_rotation",
+        "security/factor_keys.py",
+        "self._keys[min(self._keys)]",
+        "self._keys[self.newest_id]",
+        "security/test_factor_keys.py::TestMadeUpIds",
+    ),
+    mutant(
         "made_up_id_can_be_registered",
         _REGISTRATION,
         'if self._keys.is_made_up(new.credential_id or b""):',

@@ -111,10 +111,15 @@ class FactorKeys:
     def made_up_credential_ids(self, email: str) -> Sequence[bytes]:
         """Return ids of passkeys that no user has: always the same ones for an address.
 
+        The key is the one with the smallest id, not the newest one. If a new key changed these
+        ids, an answer from before its rotation would reveal the real ones, which stay.
+
         They have the lengths of common authenticators. Each begins with a number that the address
         determines, and ends with a digest of that number, by which `is_made_up` knows it again.
         """
-        key = self._keys[self.newest_id].credentials
+        if not self._keys:
+            raise FactorsNotConfigured([SETTING])
+        key = self._keys[min(self._keys)].credentials
         found = []
         for position in range(MADE_UP_IDS):
             number = hmac.digest(key, b"%d %s" % (position, email.encode()), "sha256")
