@@ -18,7 +18,7 @@ class FactorSettings(SettingsGroup):
     keys: OptionalSecret = Field(default=None, validation_alias="TAMATAR_FACTOR_KEYS")
     """The keys that encrypt the secrets of authenticator apps and digest recovery codes: id:base64,
     separated by spaces, the newest last. An old key must stay until no factor names it. Production
-    enrolls no factors without keys."""
+    enrols no factors without keys."""
     keys_file: OptionalFile = Field(default=None, validation_alias="TAMATAR_FACTOR_KEYS_FILE")
     """A file with factor keys, one a line."""
     issuer_name: str = Field(

@@ -116,7 +116,8 @@ class FactorServiceServicer(object):
         confirmed stays as it is.
 
         Fails with NOT_FOUND `FACTOR_NOT_FOUND`; with UNAUTHENTICATED
-        `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`.
+        `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` or
+        `SERVER_BUSY`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +147,7 @@ class FactorServiceServicer(object):
 
         Fails with UNAUTHENTICATED `INVALID_PROOF` if the token or the answer of
         the browser is not valid; with ALREADY_EXISTS `PASSKEY_TAKEN`; and with
-        FAILED_PRECONDITION `TOO_MANY_FACTORS`.
+        FAILED_PRECONDITION `TOO_MANY_FACTORS` or `FACTORS_NOT_CONFIGURED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,8 @@ class FactorServiceStub:
     confirmed stays as it is.
 
     Fails with NOT_FOUND `FACTOR_NOT_FOUND`; with UNAUTHENTICATED
-    `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`.
+    `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` or
+    `SERVER_BUSY`.
     """
     CreateRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_factor_service_pb2.CreateRecoveryCodesRequest, _factor_service_pb2.CreateRecoveryCodesResponse]
     """Creates ten recovery codes, in place of all earlier ones.
@@ -74,7 +75,7 @@ class FactorServiceStub:
 
     Fails with UNAUTHENTICATED `INVALID_PROOF` if the token or the answer of
     the browser is not valid; with ALREADY_EXISTS `PASSKEY_TAKEN`; and with
-    FAILED_PRECONDITION `TOO_MANY_FACTORS`.
+    FAILED_PRECONDITION `TOO_MANY_FACTORS` or `FACTORS_NOT_CONFIGURED`.
     """
     ListFactors: _grpc.UnaryUnaryMultiCallable[_factor_service_pb2.ListFactorsRequest, _factor_service_pb2.ListFactorsResponse]
     """Returns all factors of a user, the oldest first: at most 20 and the
@@ -122,7 +123,8 @@ class FactorServiceAsyncStub(FactorServiceStub):
     confirmed stays as it is.
 
     Fails with NOT_FOUND `FACTOR_NOT_FOUND`; with UNAUTHENTICATED
-    `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`.
+    `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` or
+    `SERVER_BUSY`.
     """
     CreateRecoveryCodes: _aio.UnaryUnaryMultiCallable[_factor_service_pb2.CreateRecoveryCodesRequest, _factor_service_pb2.CreateRecoveryCodesResponse]  # type: ignore[assignment]
     """Creates ten recovery codes, in place of all earlier ones.
@@ -140,7 +142,7 @@ class FactorServiceAsyncStub(FactorServiceStub):
 
     Fails with UNAUTHENTICATED `INVALID_PROOF` if the token or the answer of
     the browser is not valid; with ALREADY_EXISTS `PASSKEY_TAKEN`; and with
-    FAILED_PRECONDITION `TOO_MANY_FACTORS`.
+    FAILED_PRECONDITION `TOO_MANY_FACTORS` or `FACTORS_NOT_CONFIGURED`.
     """
     ListFactors: _aio.UnaryUnaryMultiCallable[_factor_service_pb2.ListFactorsRequest, _factor_service_pb2.ListFactorsResponse]  # type: ignore[assignment]
     """Returns all factors of a user, the oldest first: at most 20 and the
@@ -197,7 +199,8 @@ class FactorServiceServicer(metaclass=_abc_1.ABCMeta):
         confirmed stays as it is.
 
         Fails with NOT_FOUND `FACTOR_NOT_FOUND`; with UNAUTHENTICATED
-        `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS`.
+        `INVALID_PROOF`; and with RESOURCE_EXHAUSTED `TOO_MANY_ATTEMPTS` or
+        `SERVER_BUSY`.
         """
 
     @_abc_1.abstractmethod
@@ -233,7 +236,7 @@ class FactorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with UNAUTHENTICATED `INVALID_PROOF` if the token or the answer of
         the browser is not valid; with ALREADY_EXISTS `PASSKEY_TAKEN`; and with
-        FAILED_PRECONDITION `TOO_MANY_FACTORS`.
+        FAILED_PRECONDITION `TOO_MANY_FACTORS` or `FACTORS_NOT_CONFIGURED`.
         """
 
     @_abc_1.abstractmethod

@@ -141,8 +141,9 @@ class SessionServiceServicer(object):
         until a factor that counts is deleted. Passkeys still work.
 
         Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
-        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
-        FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; for a passkey with FAILED_PRECONDITION
+        `FACTORS_NOT_CONFIGURED`; and after a right answer with FAILED_PRECONDITION
+        `EMAIL_NOT_VERIFIED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,8 +60,9 @@ class SessionServiceStub:
     until a factor that counts is deleted. Passkeys still work.
 
     Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
-    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
-    FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; for a passkey with FAILED_PRECONDITION
+    `FACTORS_NOT_CONFIGURED`; and after a right answer with FAILED_PRECONDITION
+    `EMAIL_NOT_VERIFIED`.
     """
     BeginStepUp: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BeginStepUpRequest, _session_service_pb2.BeginStepUpResponse]
     """Begins to prove again who the user of a session is.
@@ -172,8 +173,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     until a factor that counts is deleted. Passkeys still work.
 
     Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
-    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
-    FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+    `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; for a passkey with FAILED_PRECONDITION
+    `FACTORS_NOT_CONFIGURED`; and after a right answer with FAILED_PRECONDITION
+    `EMAIL_NOT_VERIFIED`.
     """
     BeginStepUp: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BeginStepUpRequest, _session_service_pb2.BeginStepUpResponse]  # type: ignore[assignment]
     """Begins to prove again who the user of a session is.
@@ -299,8 +301,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         until a factor that counts is deleted. Passkeys still work.
 
         Fails with UNAUTHENTICATED `INVALID_PROOF`; with RESOURCE_EXHAUSTED
-        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; and after a right answer with
-        FAILED_PRECONDITION `EMAIL_NOT_VERIFIED`.
+        `TOO_MANY_ATTEMPTS` or `SERVER_BUSY`; for a passkey with FAILED_PRECONDITION
+        `FACTORS_NOT_CONFIGURED`; and after a right answer with FAILED_PRECONDITION
+        `EMAIL_NOT_VERIFIED`.
         """
 
     @_abc_1.abstractmethod
