@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS factors (
     CONSTRAINT pk_factors PRIMARY KEY (id),
     CONSTRAINT fk_factors_user_id_users FOREIGN KEY (user_id)
         REFERENCES users (id) ON DELETE CASCADE,
-    CONSTRAINT ck_factors_kind CHECK (kind IN ('totp', 'recovery_codes', 'passkey')),
+    CONSTRAINT ck_factors_kind CHECK (CAST(kind AS text) IN ('totp', 'recovery_codes', 'passkey')),
     CONSTRAINT ck_factors_totp_has_secret CHECK (
         (kind = 'totp') = (encrypted_secret IS NOT NULL)
     ),

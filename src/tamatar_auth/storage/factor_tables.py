@@ -42,7 +42,7 @@ factors = Table(
     "factors",
     metadata,
     FactorColumns,
-    CheckConstraint("kind IN ('totp', 'recovery_codes', 'passkey')", name="kind"),
+    CheckConstraint("CAST(kind AS text) IN ('totp', 'recovery_codes', 'passkey')", name="kind"),
     CheckConstraint("(kind = 'totp') = (encrypted_secret IS NOT NULL)", name="totp_has_secret"),
     CheckConstraint(
         "(kind = 'passkey') = (credential_id IS NOT NULL)"
