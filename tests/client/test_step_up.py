@@ -139,7 +139,8 @@ async def test_running_stream_keeps_its_level_but_may_grow_old(fake, ada, kind):
             await stream.read()
 
         with pytest.raises(grpc.aio.AioRpcError):
-            await talk()
+            async with asyncio.timeout(PATIENCE):
+                await talk()
         assert await stream.code() is StatusCode.UNAUTHENTICATED
 
 
