@@ -143,11 +143,11 @@ class TestCachedAnswers:
             assert cache.apply_ends([end])
             return answer
 
-        async def validated(token):
-            return ended(await validate(token))
+        async def validated(*asked):
+            return ended(await validate(*asked))
 
         is_blocking = isinstance(guarded.guard, SessionGuard)
-        late = (lambda token: ended(validate(token))) if is_blocking else validated
+        late = (lambda *asked: ended(validate(*asked))) if is_blocking else validated
         await guarded.live()
         monkeypatch.setattr(guarded.guard, "_validate", late)
         before = asked(fake)
