@@ -37,7 +37,9 @@ class InvalidProof(Failure):
     reason = "INVALID_PROOF"
     message = "The proof is not valid."
 
-    def __init__(self, cause: str, user_id: object = None, factor_id: object = None) -> None:
+    def __init__(
+        self, cause: str | None = None, user_id: object = None, factor_id: object = None
+    ) -> None:
         super().__init__()
         values = {"cause": cause, "user_id": user_id, "factor_id": factor_id}
         self.audit_details = {name: str(value) for name, value in values.items() if value}
@@ -50,7 +52,7 @@ class FactorsNotConfigured(Failure):
     reason = "FACTORS_NOT_CONFIGURED"
     message = "The server is not set up for this kind of factor."
 
-    def __init__(self, settings: Iterable[str]) -> None:
+    def __init__(self, settings: Iterable[str] = ()) -> None:
         super().__init__()
         self.metadata = {"settings": ",".join(settings)}
 

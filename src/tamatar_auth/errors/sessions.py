@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tamatar_auth.errors import Failure
+from tamatar_auth.errors import NO_METADATA, Failure
 
 
 class SessionUnknown(Failure):
@@ -73,6 +73,6 @@ class StepUpRequired(Failure):
     reason = "STEP_UP_REQUIRED"
     message = "The session needs a stronger or more recent authentication."
 
-    def __init__(self, missing: Mapping[str, str]) -> None:
+    def __init__(self, missing: Mapping[str, str] = NO_METADATA) -> None:
         super().__init__()
         self.metadata = missing
