@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from grpc import StatusCode
 from sqlalchemy import select, text
 
-from tamatar.auth.v1 import session_service_pb2, user_service_pb2
+from tamatar.auth.v1 import factor_service_pb2, session_service_pb2, user_service_pb2
 from tamatar_auth.server.app import start
 from tamatar_auth.storage.tables import metadata
 from tests.chaos.faulty_wire import Fault, Wire
@@ -26,11 +26,21 @@ from tests.support.waiting import eventually
 OK = (StatusCode.OK, "")
 STORAGE_UNAVAILABLE = (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
 
-ATTEMPTS = "password_attempts"
 NOT_OF_USERS = {"session_ends", "session_end_log", "primary_heartbeat", "primary_terms"}
 """Tables that background tasks write."""
 
-"""Counted before a password is checked, in a transaction of its own."""
+RESERVES_ATTEMPT = {
+    *("create_session", "challenge_user", "change_password", "confirm_totp_factor"),
+    *("sign_in_with_code", "sign_in_with_recovery_code"),
+    *("step_up_with_password", "step_up_with_code"),
+}
+"""Calls that count a password or a code before they check it, in a transaction of its own."""
+
+COUNTS_ANSWER = {
+    *("sign_in_with_code", "sign_in_with_recovery_code", "sign_in_with_passkey"),
+    *("step_up_with_password", "step_up_with_code", "finish_passkey_registration"),
+}
+"""Calls that count an answer to a challenge before they check it, in a transaction of its own."""
 
 PREPARATIONS = [prepare for several in MUTATIONS.values() for prepare in several]
 
@@ -51,14 +61,15 @@ async def service(settings, database, wire):
 
 
 @pytest.fixture
-def scene(users, sessions, database):
-    return Scene(users, sessions, database)
+def scene(users, sessions, factors, database):
+    return Scene(users, sessions, factors, database)
 
 
 def test_every_changing_method_has_a_preparation():
     services = [
         user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
         session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
+        factor_service_pb2.DESCRIPTOR.services_by_name["FactorService"],
     ]
     changing = {
         method.name
@@ -190,9 +201,15 @@ def differences(before, after):
 
 
 def of_the_call(changes, prepare):
-    """Leave out the attempt, unless the call clears it in its own transaction."""
-    checks_password = prepare.__name__ in {"create_session", "change_password"}
-    return [each for each in changes if not (checks_password and each[0] == ATTEMPTS)]
+    """Leave out what is counted before a check, unless the call clears it in its transaction."""
+    return [each for each in changes if not is_count(each, prepare.__name__)]
+
+
+def is_count(change, call):
+    """Return whether a change is the count of an attempt or of an answer."""
+    if change[0] == "password_attempts":
+        return call in RESERVES_ATTEMPT
+    return change == ("challenges", "changed", ("attempts",)) and call in COUNTS_ANSWER
 
 
 async def nothing_stays_behind(scene, service):
