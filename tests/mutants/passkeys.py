@@ -117,8 +117,8 @@ MUTANTS = (
     mutant(
         "tags_are_decoded",
         "security/authenticator_cbor.py",
-        "kind == _TAG or size",
-        "size",
+        "if kind == _TAG or size",
+        "if kind == _TAG:\n        return _end_of_item(content, end, depth)\n    if size",
         "security/test_authenticator_cbor.py",
     ),
     mutant(
