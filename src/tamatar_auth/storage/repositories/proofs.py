@@ -144,9 +144,8 @@ class ProofRepository(Repository):
         cause: ProofCause,
     ) -> None:
         of_factor = {"factor_id": factor.id}
-        if (
-            await self._connection.execute(statement, {**of_factor, **values})
-        ).one_or_none() is None:
+        used = await self._connection.execute(statement, {**of_factor, **values})
+        if used.one_or_none() is None:
             is_left = (await self._connection.execute(_by_id, of_factor)).one_or_none()
             # A factor that was deleted since the check accuses nobody of a replay or a copy.
             cause = cause if is_left else ProofCause.CHANGED_MEANWHILE
