@@ -279,16 +279,15 @@ class TestManagement:
 def calls_with_step_up(factors, user, app, token, **given):
     step_up = StepUpRequirement(session_token=token, **given)
     user_id, factor_id = user.user_id, app.factor.factor_id
-    return [
-        factors.CreateTotpFactor(pb.CreateTotpFactorRequest(user_id=user_id, step_up=step_up)),
-        factors.CreateRecoveryCodes(
-            pb.CreateRecoveryCodesRequest(user_id=user_id, step_up=step_up)
-        ),
-        factors.ConfirmTotpFactor(
-            pb.ConfirmTotpFactorRequest(factor_id=factor_id, code=app.code(), step_up=step_up)
-        ),
-        factors.DeleteFactor(pb.DeleteFactorRequest(factor_id=factor_id, step_up=step_up)),
-    ]
+    # Each call starts when it is asked for: at the same time, the deletion could be the first.
+    yield factors.CreateTotpFactor(pb.CreateTotpFactorRequest(user_id=user_id, step_up=step_up))
+    yield factors.CreateRecoveryCodes(
+        pb.CreateRecoveryCodesRequest(user_id=user_id, step_up=step_up)
+    )
+    yield factors.ConfirmTotpFactor(
+        pb.ConfirmTotpFactorRequest(factor_id=factor_id, code=app.code(), step_up=step_up)
+    )
+    yield factors.DeleteFactor(pb.DeleteFactorRequest(factor_id=factor_id, step_up=step_up))
 
 
 class TestStepUp:
