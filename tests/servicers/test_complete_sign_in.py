@@ -316,8 +316,9 @@ async def wrong_code(scene):
 
 
 async def used_code(scene):
-    await complete(scene.sessions, await challenge(scene.sessions), totp_code=scene.app.code())
-    return complete(scene.sessions, await challenge(scene.sessions), totp_code=scene.app.code())
+    code = scene.app.code()
+    await complete(scene.sessions, await challenge(scene.sessions), totp_code=code)
+    return complete(scene.sessions, await challenge(scene.sessions), totp_code=code)
 
 
 async def code_of_another_user(scene):
