@@ -14,12 +14,14 @@ import pytest
 from grpc import StatusCode
 
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
+from tamatar.auth.v1.factor_service_pb2_grpc import FactorServiceStub
 from tamatar.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from tamatar.auth.v1.user_service_pb2_grpc import UserServiceStub
 from tamatar_auth.security.attempt_keys import key_of_email
 from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS
 from tests.support.calls import (
     NEW_PASSWORD,
+    PASSWORD,
     TOO_MANY_ATTEMPTS,
     ada,
     change,
@@ -33,6 +35,7 @@ from tests.support.calls import (
 )
 from tests.support.commands import serving
 from tests.support.databases import TEMPLATE
+from tests.support.factors import INVALID_PROOF, challenge, complete, confirm, create_app
 from tests.support.session_watchers import End, watching
 from tests.support.waiting import eventually
 
@@ -46,6 +49,7 @@ class Process:
 
     users: UserServiceStub
     sessions: SessionServiceStub
+    factors: FactorServiceStub
 
 
 @dataclass
@@ -92,9 +96,8 @@ async def processes(addresses):
             await stack.enter_async_context(grpc.aio.insecure_channel(address))
             for address in addresses
         ]
-        yield [
-            Process(UserServiceStub(channel), SessionServiceStub(channel)) for channel in channels
-        ]
+        stubs = (UserServiceStub, SessionServiceStub, FactorServiceStub)
+        yield [Process(*(stub(channel) for stub in stubs)) for channel in channels]
 
 
 @pytest.fixture
@@ -181,6 +184,33 @@ async def test_returned_user_has_no_former_sessions(scene, away, back):
         assert refused == (UNAUTHENTICATED, "SESSION_REVOKED")
     fresh = await scene.first.sessions.CreateSession(sign_in(email=scene.user.email))
     await validate(scene.second.sessions, fresh.session_token)
+
+
+async def test_step_up_on_one_process_is_seen_by_other(scene):
+    old = scene.started.session_token
+    begun = await scene.first.sessions.BeginStepUp(
+        session_service_pb2.BeginStepUpRequest(session_token=old)
+    )
+    request = session_service_pb2.CompleteStepUpRequest(
+        session_token=old, challenge_token=begun.challenge.challenge_token, password=PASSWORD
+    )
+    stepped_up = await scene.second.sessions.CompleteStepUp(request)
+
+    refused = await refusal(validate(scene.first.sessions, old))
+    assert refused == (UNAUTHENTICATED, "SESSION_UNKNOWN")
+    await validate(scene.first.sessions, stepped_up.session_token)
+
+
+async def test_app_of_one_process_signs_in_at_other_once(scene):
+    first, second = scene.first, scene.second
+    app = await create_app(first.factors, scene.user)
+    await confirm(second.factors, app)
+    tokens = [await challenge(first.sessions, email=scene.user.email) for _ in range(2)]
+    code = app.code(1)  # the code of now has confirmed the app
+
+    signed_in = await complete(second.sessions, tokens[0], totp_code=code)
+    assert await refusal(complete(first.sessions, tokens[1], totp_code=code)) == INVALID_PROOF
+    await validate(first.sessions, signed_in.session_token)
 
 
 async def test_password_changed_on_one_process_works_on_other(scene):
