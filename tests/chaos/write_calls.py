@@ -78,9 +78,10 @@ class Scene:
         return await self.sessions.CreateSession(sign_in(email=user.email))
 
     async def busy_user(self) -> Any:
-        """Create a user with a session and a one-time token."""
+        """Create a user with a session, a challenge, recovery codes and a one-time token."""
         user = await self.user()
-        await self.session(user)
+        await self.step_up((await self.session(user)).session_token)
+        await recovery_codes(self.factors, user)
         await password_reset(self.users, user.email)
         return user
 
@@ -237,7 +238,7 @@ async def sign_in_with_code(scene: Scene) -> Call:
 async def sign_in_with_recovery_code(scene: Scene) -> Call:
     user = await scene.busy_user()
     await enrol(scene.factors, user, scene.database)
-    codes = await recovery_codes(scene.factors, user)
+    codes = await recovery_codes(scene.factors, user)  # in place of the first ones
     token = await challenge(scene.sessions, email=user.email)
     return lambda: complete(scene.sessions, token, recovery_code=codes[0])
 
