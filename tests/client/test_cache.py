@@ -162,6 +162,20 @@ class TestEnds:
         assert cache.find("ada0") is None
         assert cache.find("bob0") is not None
 
+    def test_refused_token_drops_its_answer_and_those_before(self, cache):
+        cache.stream_opened()
+        assert kept(cache, "ada0")
+        late, other = cache.begin(), cache.begin()
+
+        cache.forget("ada0")
+        assert cache.find("ada0") is None
+        cache.store(late, "ada0", answer("ada0"))
+        cache.store(other, "ada1", answer("ada1"))
+
+        assert cache.find("ada0") is None
+        assert cache.find("ada1") is not None
+        assert kept(cache, "ada0")
+
     def test_end_is_remembered_among_many(self, cache, monkeypatch):
         monkeypatch.setattr(cache_module, "MAX_REMEMBERED_ENDS", 2)
         cache.stream_opened()

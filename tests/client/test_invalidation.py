@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+from grpc import StatusCode
 
 from tamatar.auth.v1.session_service_pb2 import SessionEnd
 from tamatar_auth import client
-from tamatar_auth.client import SessionGuard, aio, backoff, cache, invalidation
+from tamatar_auth.client import AAL2, SessionGuard, StepUp, aio, backoff, cache, invalidation
 from tamatar_auth.client.aio import invalidation as aio_invalidation
 from tamatar_auth.client.cache import SessionCache
 from tamatar_auth.client.guard_rules import CallRejected
@@ -25,12 +26,12 @@ class Guarded:
     def __init__(self, guard, is_blocking):
         self.guard, self._is_blocking = guard, is_blocking
 
-    async def ask(self, token):
+    async def ask(self, token, step_up=None):
         """Return the user's address, or the reason of the refusal."""
         try:
             if self._is_blocking:
-                return (await asyncio.to_thread(self.guard.session, token)).user.email
-            return (await self.guard.session(token)).user.email
+                return (await asyncio.to_thread(self.guard.session, token, step_up)).user.email
+            return (await self.guard.session(token, step_up)).user.email
         except CallRejected as refused:
             return refused.reason or refused.code.name
         except (RuntimeError, ValueError) as error:  # of the caller's token
@@ -132,6 +133,25 @@ class TestCachedAnswers:
         assert asked(fake) == before + 3
         fake.revoke(token)
         assert await guarded.ask(token) == "SESSION_REVOKED"
+
+    @pytest.mark.parametrize("reason", ["SESSION_REVOKED", "STEP_UP_REQUIRED"])
+    async def test_cached_answer_is_unused_after_session_was_refused(
+        self, guarded, token, monkeypatch, reason
+    ):
+        def refused(*_):
+            raise CallRejected(StatusCode.UNAUTHENTICATED, "", reason)
+
+        async def refused_later(*_):
+            refused()
+
+        await guarded.live()
+        assert await guarded.ask(token) == "ada@example.com"
+        is_blocking = isinstance(guarded.guard, SessionGuard)
+        monkeypatch.setattr(guarded.guard, "_validate", refused if is_blocking else refused_later)
+
+        assert await guarded.ask(token, StepUp(level=AAL2)) == reason
+        expected = "SESSION_REVOKED" if reason == "SESSION_REVOKED" else "ada@example.com"
+        assert await guarded.ask(token) == expected
 
     async def test_answer_whose_session_ends_meanwhile_is_not_kept(
         self, fake, guarded, token, monkeypatch

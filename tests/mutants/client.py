@@ -18,8 +18,8 @@ MUTANTS = (
     mutant(
         "cached_answer_survives_its_end",
         _CACHE,
-        "                    self._drop(key)\n            while",
-        "                    self._entries[key]\n            while",
+        "                    self._drop(key)\n            return True",
+        "                    self._entries[key]\n            return True",
         f"{_TEST_CACHE}::TestEnds",
     ),
     mutant(
@@ -86,21 +86,33 @@ MUTANTS = (
         f"{_TEST_CACHE}::TestEntries",
     ),
     mutant(
+        "guard_keeps_refused_sessions",
+        _GUARD,
+        "                if rejection.is_end:\n",
+        "                if False:\n",
+        f"{_TEST_INVALIDATION}::TestCachedAnswers",
+    ),
+    mutant(
+        "cache_keeps_answers_of_refused_tokens",
+        _CACHE,
+        "            self._remember_end(key.hex())\n",
+        "            pass\n",
+        f"{_TEST_CACHE}::TestEnds",
+    ),
+    mutant(
         "ticket_is_taken_after_the_answer",
         _GUARD,
-        "            ticket = self._cache.begin()\n"
-        "            response = self._validate(token, step_up)\n",
-        "            response = self._validate(token, step_up)\n"
-        "            ticket = self._cache.begin()\n",
+        "                raise\n            self._cache.store(ticket, token, response)\n",
+        "                raise\n            ticket = self._cache.begin()\n"
+        "            self._cache.store(ticket, token, response)\n",
         f"{_TEST_INVALIDATION}::TestCachedAnswers",
     ),
     mutant(
         "ticket_is_taken_after_the_answer_on_asyncio",
         "client/aio/guard.py",
-        "            ticket = self._cache.begin()\n"
-        "            response = await self._validate(token, step_up)\n",
-        "            response = await self._validate(token, step_up)\n"
-        "            ticket = self._cache.begin()\n",
+        "                raise\n            self._cache.store(ticket, token, response)\n",
+        "                raise\n            ticket = self._cache.begin()\n"
+        "            self._cache.store(ticket, token, response)\n",
         f"{_TEST_INVALIDATION}::TestCachedAnswers",
     ),
     mutant(

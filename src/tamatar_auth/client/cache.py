@@ -66,7 +66,7 @@ class SessionCache:
         self._last_message_at = 0.0
         self._end_count = 0
         self._end_numbers: OrderedDict[str, int] = OrderedDict()
-        """The sessions and users that ended last, each with the number of its end."""
+        """The sessions, users and tokens that ended last, each with the number of its end."""
         self._evicted_end = 0
         """The number of the last end that was evicted from them."""
 
@@ -107,21 +107,31 @@ class SessionCache:
         remaining = session.expire_time.ToMicroseconds() / 1e6 - self._wall_clock()
         good_until = min(ticket.asked_at + self._max_age, self._clock() + remaining)
         with self._lock:
-            owner_ids = (session.session_id, user.user_id)
-            ended = max(self._end_numbers.get(each, 0) for each in owner_ids)
+            key = _key(token)
+            owners = (session.session_id, user.user_id, key.hex())
+            ended = max(self._end_numbers.get(each, 0) for each in owners)
             if (
                 not self.is_live
                 or ticket.stream != self._stream
                 or max(ended, self._evicted_end) > ticket.ends
             ):
                 return
-            key = _key(token)
             self._drop(key)
             self._entries[key] = _Entry(response, good_until)
             self._keys_by_owner[session.session_id].add(key)
             self._keys_by_owner[user.user_id].add(key)
             if len(self._entries) > self._size:
                 self._drop(next(iter(self._entries)))
+
+    def forget(self, token: str) -> None:
+        """Drop the response for a token that was refused since, and those of validations before.
+
+        The service refuses a session up to a moment before its stream reports the end.
+        """
+        key = _key(token)
+        with self._lock:
+            self._drop(key)
+            self._remember_end(key.hex())
 
     def stream_opened(self) -> None:
         """Start to cache the responses to validations that begin from now on."""
@@ -142,20 +152,23 @@ class SessionCache:
                 return False
             self._last_message_at = self._clock()
             for end in ends:
-                self._end_count += 1
                 owner_id = end.session_id or end.user_id
-                self._end_numbers[owner_id] = self._end_count
-                self._end_numbers.move_to_end(owner_id)
+                self._remember_end(owner_id)
                 for key in list(self._keys_by_owner.get(owner_id, ())):
                     self._drop(key)
-            while len(self._end_numbers) > MAX_REMEMBERED_ENDS:
-                self._evicted_end = self._end_numbers.popitem(last=False)[1]
             return True
 
     def stream_broken(self) -> None:
         """Drop all responses, and cache none until a stream is opened."""
         with self._lock:
             self._clear()
+
+    def _remember_end(self, owner: str) -> None:
+        self._end_count += 1
+        self._end_numbers[owner] = self._end_count
+        self._end_numbers.move_to_end(owner)
+        if len(self._end_numbers) > MAX_REMEMBERED_ENDS:
+            self._evicted_end = self._end_numbers.popitem(last=False)[1]
 
     def _clear(self) -> None:
         self._is_stream_open = False

@@ -62,7 +62,12 @@ class SessionGuard(grpc.ServerInterceptor):
         response = self._cache.find(token, step_up)
         if response is None:
             ticket = self._cache.begin()
-            response = self._validate(token, step_up)
+            try:
+                response = self._validate(token, step_up)
+            except CallRejected as rejection:
+                if rejection.is_end:
+                    self._cache.forget(token)
+                raise
             self._cache.store(ticket, token, response)
         return as_current_session(response)
 

@@ -33,6 +33,9 @@ AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.DOTALL)
 
+_NO_ENDS = frozenset({"", ErrorReason.Name(ErrorReason.STEP_UP_REQUIRED)})
+"""The reasons of rejections that leave the session as it is."""
+
 _PASSING = {
     StatusCode.ABORTED,
     StatusCode.CANCELLED,  # by a server that stops
@@ -105,6 +108,11 @@ class CallRejected(Exception):  # noqa: N818 - an outcome of a check, not an err
         self.reason, self.details = reason, details
         self.missing: Mapping[str, str] = MappingProxyType({})
         """What a valid session lacks, as `STEP_UP_REQUIRED` documents it."""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the service has refused the session, not its level or age."""
+        return self.reason not in _NO_ENDS
 
     @classmethod
     def unknown_session(cls) -> Self:
