@@ -14,11 +14,13 @@ from sqlalchemy import func, select, update
 from tamatar.auth.v1 import session_service_pb2, user_service_pb2
 from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar.auth.v1.session_pb2 import AssuranceLevel
+from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.factors import ProofCause
 from tamatar_auth.security import totp
 from tamatar_auth.security.attempt_keys import key_of_account, key_of_proof
 from tamatar_auth.security.factor_keys import FactorKeys
 from tamatar_auth.security.tokens import ChallengeToken
+from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.factor_tables import challenges
 from tamatar_auth.storage.factor_tables import factors as factors_table
 from tamatar_auth.storage.repositories.challenges import (
@@ -27,7 +29,11 @@ from tamatar_auth.storage.repositories.challenges import (
     NewChallenge,
 )
 from tamatar_auth.storage.repositories.credentials import CredentialRepository
-from tamatar_auth.storage.repositories.login_attempts import FREE_ATTEMPTS, MAX_FAILURES
+from tamatar_auth.storage.repositories.login_attempts import (
+    FREE_ATTEMPTS,
+    MAX_FAILURES,
+    LoginAttemptRepository,
+)
 from tamatar_auth.storage.repositories.proofs import ProofRepository
 from tamatar_auth.storage.tables import password_attempts
 from tamatar_auth.storage.tables import users as users_table
@@ -676,6 +682,24 @@ class TestThrottle:
         await end_waits(scene.database)
         right = complete(scene.sessions, token, totp_code=scene.app.code())
         assert await refusal(right) == INVALID_PROOF
+
+    async def test_reserved_attempt_waits_for_no_other_connection(self, scene, monkeypatch):
+        token = await challenge(scene.sessions)
+        reserve = LoginAttemptRepository.reserve
+
+        def busy(_self):
+            raise ServerBusy
+
+        async def last(self, keys):
+            monkeypatch.setattr(Database, "statements", busy)
+            return await reserve(self, keys)
+
+        monkeypatch.setattr(LoginAttemptRepository, "reserve", last)
+
+        said = await refusal(complete(scene.sessions, token, totp_code=scene.app.wrong_code))
+
+        assert said == INVALID_PROOF
+        assert await failures(scene, key_of_proof) == 1
 
     async def test_unconfirmed_factor_keeps_the_count_of_codes(self, scene):
         token = await challenge(scene.sessions)

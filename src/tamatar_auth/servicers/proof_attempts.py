@@ -5,6 +5,8 @@ and a right password that of passwords alone: neither allows more guesses at the
 """
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from tamatar_auth.errors import ServerBusy
@@ -26,9 +28,11 @@ class ProofAttempts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def reserve(self, keys: AttemptKeys) -> bool:
-        """Reserve an attempt. Return False if so many codes were wrong that none is right.
+    @contextlib.asynccontextmanager
+    async def reserved(self, keys: AttemptKeys) -> AsyncIterator[tuple[Scope, bool]]:
+        """Reserve an attempt. Yield False if so many codes were wrong that none is right.
 
+        Yield the connection too: the check on it waits for no other while the attempt counts.
         Raise `TooManyAttempts` or `ServerBusy` if no code may be checked now.
         """
         time = asyncio.get_running_loop().time
@@ -36,10 +40,11 @@ class ProofAttempts:
         while True:
             async with self._database.statements() as db:
                 reservation = await db.attempts.reserve(_own_counter(keys))
+                if reservation.is_granted:
+                    yield db, not reservation.is_disabled
+                    return
             if reservation.wait is not None:
                 raise TooManyAttempts(reservation.wait, keys.user_id)
-            if reservation.is_granted:
-                return not reservation.is_disabled
             if time() > until:
                 raise ServerBusy
             await asyncio.sleep(backoff(min(polls, _LONGEST_BACKOFF)))

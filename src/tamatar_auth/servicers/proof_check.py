@@ -5,6 +5,7 @@ than answers one after the other. A right proof is used later, in the transactio
 """
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -134,14 +135,14 @@ class ProofCheck:
         if challenge is not None and challenge.purpose not in PASSKEY_PURPOSES:
             user_id = challenge.user_id
         keys = keys_of_user(user_id) if user_id else keys_without_user(answer.token.digest)
-        try:
-            is_enabled = await self._attempts.reserve(keys)
-        except Failure:  # the answer was not checked
-            counted = answer.token.digest if challenge else NO_DIGEST
-            async with self._database.statements() as db:
-                await db.challenges.uncount_answer(counted)
-            raise
-        async with self._database.statements() as db:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                db, is_enabled = await stack.enter_async_context(self._attempts.reserved(keys))
+            except Failure:  # the answer was not checked
+                counted = answer.token.digest if challenge else NO_DIGEST
+                async with self._database.statements() as db:
+                    await db.challenges.uncount_answer(counted)
+                raise
             stored = await db.proofs.of_user(user_id or NO_USER)
             is_app = answer.kind == "totp_code"
             check = self._codes.totp if is_app else self._codes.recovery_code
@@ -149,8 +150,7 @@ class ProofCheck:
 
     async def _proven_factor(self, factor_id: UUID, user_id: UUID, code: str) -> FactorProof:
         keys = keys_of_user(user_id)
-        is_enabled = await self._attempts.reserve(keys)
-        async with self._database.statements() as db:
+        async with self._attempts.reserved(keys) as (db, is_enabled):
             checked = self._codes.totp(await db.proofs.of_factor(factor_id), code, again=True)
             outcome = await _settled(db, keys, checked, is_enabled=is_enabled)
         if isinstance(outcome, ProofCause):
