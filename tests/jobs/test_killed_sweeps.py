@@ -27,7 +27,8 @@ FILL = """
     INSERT INTO sessions (id, user_id, token_digest, created_at, expires_at)
     SELECT gen_random_uuid(), owner.id, sha256(n::text::bytea), now() - interval '9 days',
            CASE WHEN n > %(expired)s THEN now() + interval '1 hour'
-                ELSE now() - make_interval(mins => 1000 - n) END
+                -- Sessions that expired today are removed tomorrow.
+                ELSE date_trunc('day', now(), 'UTC') - make_interval(mins => 1000 - n) END
     FROM owner, generate_series(1, %(expired)s + %(live)s) AS n
 """
 
