@@ -73,7 +73,7 @@ CONSTANTS = {
 CLIENT_DEADLINES = dict(call_defaults._DEFAULTS)
 """The deadlines of the client's calls, with their real values."""
 
-LIMIT = timedelta(seconds=120)
+LIMIT = timedelta(seconds=100)
 """The value of both in tests that are not about them."""
 
 TOO_SLOW = hypothesis.HealthCheck.too_slow

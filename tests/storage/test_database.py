@@ -244,7 +244,7 @@ class TestConnectionSettings:
 
         assert await ask(database, "SHOW application_name") == "mine"
         assert await ask(database, "SHOW lock_timeout") == "7s"
-        assert await ask(database, "SHOW statement_timeout") == "30s"
+        assert await ask(database, "SHOW statement_timeout") == "100s"
         await database.close()
 
     async def test_pgoptions_are_added_to_options_of_service(self, settings, monkeypatch):
@@ -253,7 +253,7 @@ class TestConnectionSettings:
 
         assert await ask(database, "SHOW search_path") == "elsewhere"
         assert await ask(database, "SHOW lock_timeout") == "7s"
-        assert await ask(database, "SHOW statement_timeout") == "30s"
+        assert await ask(database, "SHOW statement_timeout") == "100s"
         await database.close()
 
     async def test_service_file_parameters_override_settings(
@@ -269,7 +269,7 @@ class TestConnectionSettings:
 
         assert await ask(database, "SHOW search_path") == "elsewhere"
         assert await ask(database, "SHOW application_name") == "mine"
-        assert await ask(database, "SHOW statement_timeout") == "30s"
+        assert await ask(database, "SHOW statement_timeout") == "100s"
         await database.close()
 
     async def test_database_url_with_dead_host_uses_next_host(self, settings, database_url):

@@ -13,6 +13,7 @@ from sqlalchemy import exc, make_url, text, update
 
 from tamatar_auth.embedded.postgres import EmbeddedPostgres
 from tamatar_auth.errors import ServerBusy
+from tamatar_auth.errors.factors import FactorNotFound, PasskeyTaken
 from tamatar_auth.errors.storage import (
     StorageTimedOut,
     StorageUnavailable,
@@ -100,6 +101,50 @@ async def attempt_without_user(database, _user):
     )
 
 
+NEW_FACTOR = "INSERT INTO factors (id, user_id, kind, confirmed_at, key_id) VALUES"
+NEW_APP = """
+    INSERT INTO factors (id, user_id, kind, key_id, encrypted_secret)
+    SELECT gen_random_uuid(), id, 'totp', 'k', 's' FROM users
+"""
+NEW_PASSKEY = """
+    INSERT INTO factors (id, user_id, kind, confirmed_at, credential_id, public_key)
+    SELECT gen_random_uuid(), id, 'passkey', now(), 'c', 'p' FROM users
+"""
+NEW_CODES = """
+    INSERT INTO factors (id, user_id, kind, confirmed_at, key_id)
+    SELECT gen_random_uuid(), id, 'recovery_codes', now(), 'k' FROM users
+"""
+
+
+async def factor_without_user(database, _user):
+    values = "(gen_random_uuid(), gen_random_uuid(), 'recovery_codes', now(), 'k')"
+    await run(database, f"{NEW_FACTOR} {values}")
+
+
+async def challenge_without_user(database, _user):
+    await run(
+        database,
+        "INSERT INTO challenges (token_digest, purpose, user_id, expires_at)"
+        " VALUES (sha256('a'), 'sign_in', gen_random_uuid(), now())",
+    )
+
+
+async def code_without_factor(database, _user):
+    await run(database, "INSERT INTO recovery_codes VALUES (gen_random_uuid(), sha256('a'))")
+
+
+async def same_passkey(database, _user):
+    await run(database, NEW_PASSKEY, NEW_PASSKEY)
+
+
+async def second_set_of_codes(database, _user):
+    await run(database, NEW_CODES, NEW_CODES)
+
+
+async def second_unconfirmed_app(database, _user):
+    await run(database, NEW_APP, NEW_APP)
+
+
 VIOLATIONS = {
     "uq_users_email_live": (same_email, EmailTaken),
     "uq_users_username_live": (same_username, UsernameTaken),
@@ -107,6 +152,12 @@ VIOLATIONS = {
     "fk_user_profiles_user_id_users": (profile_without_user, UserNotFound),
     "fk_user_tokens_user_id_users": (user_token_without_user, UserNotFound),
     "fk_password_attempts_user_id_users": (attempt_without_user, InvalidCredentials),
+    "fk_factors_user_id_users": (factor_without_user, UserNotFound),
+    "fk_challenges_user_id_users": (challenge_without_user, UserNotFound),
+    "fk_recovery_codes_factor_id_factors": (code_without_factor, FactorNotFound),
+    "uq_factors_credential_id": (same_passkey, PasskeyTaken),
+    "uq_factors_recovery_codes": (second_set_of_codes, TransactionConflict),
+    "uq_factors_unconfirmed": (second_unconfirmed_app, TransactionConflict),
 }
 
 
