@@ -22,7 +22,8 @@ from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.retry import backoff
 
 RESERVATION_WAIT = 5.0
-"""Seconds that a call waits while other calls check passwords of the same name."""
+"""Seconds that a call waits while other calls check passwords of the same name, or codes
+of the same user."""
 
 CANCELLED_RESERVATION_TIMEOUT = 0.1
 """Seconds after which the statement that reserves an attempt is cancelled, if its call was. At once
@@ -31,7 +32,8 @@ the outcome would stay unknown, and a reservation would count until it expires."
 SETTLE_TIMEOUT = 1.0
 """Seconds to settle the attempt of a call that has failed; otherwise its reservation expires."""
 
-_LONGEST_BACKOFF = 3  # the number of the poll after which the backoff, 0.16 s, stays the same
+LONGEST_BACKOFF = 3
+"""The number of the poll after which the backoff, 0.16 s, stays the same."""
 
 
 class Identity(NamedTuple):
@@ -124,7 +126,7 @@ class PasswordCheck:
                 while (attempt := await self._try_to_reserve(identity)) is None:
                     if time() > until:
                         raise ServerBusy
-                    await asyncio.sleep(backoff(min(polls, _LONGEST_BACKOFF)))
+                    await asyncio.sleep(backoff(min(polls, LONGEST_BACKOFF)))
                     polls += 1
         return attempt
 

@@ -12,14 +12,10 @@ from uuid import UUID
 from tamatar_auth.errors import ServerBusy
 from tamatar_auth.errors.users import TooManyAttempts
 from tamatar_auth.security.attempt_keys import key_of_account, key_of_proof, key_without_account
+from tamatar_auth.servicers import password_check
 from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.login_attempts import AttemptKeys
 from tamatar_auth.storage.retry import backoff
-
-RESERVATION_WAIT = 5.0
-"""Seconds that a call waits while other calls check codes of the same user."""
-
-_LONGEST_BACKOFF = 3  # the number of the poll after which the backoff, 0.16 s, stays the same
 
 
 class ProofAttempts:
@@ -36,7 +32,7 @@ class ProofAttempts:
         Raise `TooManyAttempts` or `ServerBusy` if no code may be checked now.
         """
         time = asyncio.get_running_loop().time
-        until, polls = time() + RESERVATION_WAIT, 0
+        until, polls = time() + password_check.RESERVATION_WAIT, 0
         while True:
             async with self._database.statements() as db:
                 reservation = await db.attempts.reserve(_own_counter(keys))
@@ -47,7 +43,7 @@ class ProofAttempts:
                 raise TooManyAttempts(reservation.wait, keys.user_id)
             if time() > until:
                 raise ServerBusy
-            await asyncio.sleep(backoff(min(polls, _LONGEST_BACKOFF)))
+            await asyncio.sleep(backoff(min(polls, password_check.LONGEST_BACKOFF)))
             polls += 1
 
 
