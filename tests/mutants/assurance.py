@@ -79,7 +79,7 @@ MUTANTS = (
     mutant(
         "password_leaves_the_challenge_of_a_step_up",
         _STEP_UP,
-        "                    await tx.challenges.use(digest)\n",
+        "                    await tx.challenges.use(token.digest)\n",
         "",
         f"{_STEP_UP_TESTS}::TestRefusals",
     ),
@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     mutant(
         "step_up_answers_a_void_challenge",
-        _STEP_UP,
+        "servicers/challenges.py",
         "if found.is_void:",
         "if found.is_void and not session:",
         f"{_STEP_UP_TESTS}::TestRefusals",

@@ -137,9 +137,9 @@ MUTANTS = (
     ),
     mutant(
         "registration_is_answered_without_end",
-        _REGISTRATION,
+        "servicers/challenges.py",
         "if found.is_void:",
-        "if False:",
+        "if found.is_void and session:",
         f"{_TEST_REGISTRATION}::TestRefusals",
     ),
     mutant(

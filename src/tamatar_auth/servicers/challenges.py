@@ -1,19 +1,20 @@
-"""Challenges that ask users to prove another factor."""
+"""Challenges: what asks users to prove a factor, and the count of their answers."""
 
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from tamatar.auth.v1.factor_pb2 import FactorKind
 from tamatar.auth.v1.session_service_pb2 import Challenge
-from tamatar_auth.errors.factors import FactorsNotConfigured
+from tamatar_auth.errors.factors import FactorsNotConfigured, InvalidProof, ProofCause
 from tamatar_auth.security.passkey_options import CredentialId
 from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.tokens import ChallengeToken
 from tamatar_auth.servicers.messages import FACTOR_KINDS, timestamp
-from tamatar_auth.storage.database import Scope
+from tamatar_auth.storage.database import Database, Scope
 from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
 from tamatar_auth.storage.repositories.factors import FactorKind as StoredKind
 from tamatar_auth.storage.repositories.factors import FactorRow
+from tamatar_auth.storage.repositories.sessions import SessionRow
 
 PASSWORD = FactorKind.FACTOR_KIND_PASSWORD
 
@@ -47,6 +48,31 @@ async def issue_challenge(
     )
 
 
+async def count_answer(
+    database: Database,
+    token: ChallengeToken,
+    purpose: ChallengePurpose,
+    session: SessionRow | None = None,
+) -> UUID:
+    """Count an answer to the challenge of a user, and return the user's id.
+
+    Raise `InvalidProof` if there is no such challenge, or if it had too many answers.
+    """
+    session_id, user_id = (session.id, session.user_id) if session else (None, None)
+    async with database.statements() as db:
+        found = await db.challenges.count_answer(token.digest, [purpose], session_id=session_id)
+    if found is None or found.user_id is None:
+        raise InvalidProof(ProofCause.NO_CHALLENGE, user_id)
+    if found.is_void:
+        raise InvalidProof(ProofCause.TOO_MANY_ANSWERS, found.user_id)
+    return found.user_id
+
+
+def as_option(credential_id: bytes, transports: str) -> CredentialId:
+    """Return a stored passkey as options name it."""
+    return CredentialId(credential_id, tuple(transports.split()))
+
+
 async def _has_password(tx: Scope, user_id: UUID) -> bool:
     return (await tx.credentials.find_by_user_id(user_id)).password_hash is not None
 
@@ -69,7 +95,7 @@ def _passkey_options(
 ) -> str:
     """Return the options for the passkeys of a user, or nothing if none can be used."""
     allowed = [
-        CredentialId(row.credential_id, tuple(row.transports.split()))
+        as_option(row.credential_id, row.transports)
         for row in usable
         if row.credential_id is not None
     ]

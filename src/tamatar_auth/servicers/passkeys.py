@@ -5,20 +5,20 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from tamatar.auth.v1 import factor_service_pb2 as pb
-from tamatar_auth.errors.factors import InvalidProof, PasskeyTaken, ProofCause
+from tamatar_auth.errors.factors import InvalidProof, PasskeyTaken
 from tamatar_auth.security import audit
 from tamatar_auth.security.audit import Event
 from tamatar_auth.security.factor_keys import FactorKeys
-from tamatar_auth.security.passkey_options import CredentialId, PasskeyUser
+from tamatar_auth.security.passkey_options import PasskeyUser
 from tamatar_auth.security.passkeys import PasskeyVerifier, WrongCredential
 from tamatar_auth.security.tokens import ChallengeToken
 from tamatar_auth.servicers import Context
+from tamatar_auth.servicers.challenges import as_option, count_answer
 from tamatar_auth.servicers.messages import factor_message, timestamp
 from tamatar_auth.servicers.session_requirement import require_step_up
 from tamatar_auth.storage.database import Database
 from tamatar_auth.storage.repositories.challenges import ChallengePurpose, NewChallenge
 from tamatar_auth.storage.repositories.factors import FactorKind, NewFactor
-from tamatar_auth.storage.repositories.passkeys import PasskeyRow
 from tamatar_auth.storage.repositories.users import UserRow
 
 REGISTRATION = ChallengePurpose.REGISTRATION
@@ -45,7 +45,9 @@ class PasskeyMethods:
                 NewChallenge(token_digest=token.digest, purpose=REGISTRATION, user_id=user_id)
             )
         options = party.registration_options(
-            _shown(user), challenge=challenge, registered=[*map(credential_of, registered)]
+            _shown(user),
+            challenge=challenge,
+            registered=[as_option(each.credential_id, each.transports) for each in registered],
         )
         return pb.BeginPasskeyRegistrationResponse(
             registration_token=token.text,
@@ -57,7 +59,7 @@ class PasskeyMethods:
         self, request: pb.FinishPasskeyRegistrationRequest, context: Context
     ) -> pb.FinishPasskeyRegistrationResponse:
         token = ChallengeToken(request.registration_token)
-        user_id = await self._count_answer(token)
+        user_id = await count_answer(self._database, token, REGISTRATION)
         new = self._verified(request, token, user_id)
         async with self._database.transaction() as tx:
             await tx.users.lock(user_id)
@@ -69,16 +71,6 @@ class PasskeyMethods:
                 raise PasskeyTaken
         audit.record(Event.PASSKEY_REGISTERED, user_id=user_id, factor_id=str(factor.id))
         return pb.FinishPasskeyRegistrationResponse(factor=factor_message(factor))
-
-    async def _count_answer(self, token: ChallengeToken) -> UUID:
-        """Count an answer to the challenge of a token, and return the user who registers."""
-        async with self._database.statements() as db:
-            found = await db.challenges.count_answer(token.digest, [REGISTRATION])
-        if found is None or found.user_id is None:
-            raise InvalidProof(ProofCause.NO_CHALLENGE)
-        if found.is_void:
-            raise InvalidProof(ProofCause.TOO_MANY_ANSWERS, found.user_id)
-        return found.user_id
 
     def _verified(
         self, request: pb.FinishPasskeyRegistrationRequest, token: ChallengeToken, user_id: UUID
@@ -103,11 +95,6 @@ class PasskeyMethods:
             is_backed_up=made.is_backed_up,
             transports=" ".join(made.credential.transports),
         )
-
-
-def credential_of(passkey: PasskeyRow) -> CredentialId:
-    """Return a stored passkey as options name it."""
-    return CredentialId(passkey.credential_id, tuple(passkey.transports.split()))
 
 
 def _shown(user: UserRow) -> PasskeyUser:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from tamatar.auth.v1 import session_service_pb2 as pb
 from tamatar_auth.errors import ServerBusy
-from tamatar_auth.errors.factors import InvalidProof, ProofCause
+from tamatar_auth.errors.factors import InvalidProof
 from tamatar_auth.errors.users import InvalidCredentials, TooManyAttempts
 from tamatar_auth.security import audit
 from tamatar_auth.security.assurance import PASSWORD, Methods
@@ -14,7 +14,7 @@ from tamatar_auth.security.audit import Event
 from tamatar_auth.security.passkeys import PasskeyVerifier
 from tamatar_auth.security.tokens import ChallengeToken, SessionToken
 from tamatar_auth.servicers import Context
-from tamatar_auth.servicers.challenges import issue_challenge
+from tamatar_auth.servicers.challenges import count_answer, issue_challenge
 from tamatar_auth.servicers.messages import session_message, user_message
 from tamatar_auth.servicers.password_check import Identity, PasswordCheck
 from tamatar_auth.servicers.proof_check import Answer, ProofCheck
@@ -93,31 +93,22 @@ class StepUpMethods:
         Raise `InvalidProof`, `TooManyAttempts` or `ServerBusy`. A wrong password counts as at a
         sign-in.
         """
-        user_id, digest = session.user_id, ChallengeToken(request.challenge_token).digest
+        user_id, token = session.user_id, ChallengeToken(request.challenge_token)
         find = CredentialRepository.find_by_user_id
         identity = Identity(find, user_id, key_of_user_id(user_id))
         async with self._check.permit() as permit:
-            await self._count_answer(digest, session)
+            await count_answer(self._database, token, STEP_UP, session)
             try:
                 async with (
                     self._check.verified(permit, identity, request.password) as checked,
                     self._database.transaction() as tx,
                 ):
                     await tx.credentials.lock(checked)
-                    await tx.challenges.use(digest)
+                    await tx.challenges.use(token.digest)
                     yield tx
             except InvalidCredentials as failure:
                 raise InvalidProof(**failure.audit_details) from None
             except (TooManyAttempts, ServerBusy):
                 async with self._database.statements() as db:
-                    await db.challenges.uncount_answer(digest)
+                    await db.challenges.uncount_answer(token.digest)
                 raise
-
-    async def _count_answer(self, digest: bytes, session: SessionRow) -> None:
-        """Count an answer to the challenge of a session, or raise `InvalidProof`."""
-        async with self._database.statements() as db:
-            found = await db.challenges.count_answer(digest, [STEP_UP], session_id=session.id)
-        if found is None:
-            raise InvalidProof(ProofCause.NO_CHALLENGE, session.user_id)
-        if found.is_void:
-            raise InvalidProof(ProofCause.TOO_MANY_ANSWERS, session.user_id)
