@@ -16,6 +16,7 @@ from sqlalchemy.types import LargeBinary
 from tamatar_auth.errors.sessions import SessionUnknown
 from tamatar_auth.storage.factor_tables import factors
 from tamatar_auth.storage.repositories import Repository
+from tamatar_auth.storage.repositories.factors import FactorKind
 from tamatar_auth.storage.repositories.session_state import (
     authenticated_at,
     in_grace,
@@ -51,7 +52,7 @@ def has_second_factor(user_id: ColumnElement[UUID]) -> ColumnElement[bool]:
     return exists().where(
         factors.c.user_id == user_id,
         factors.c.confirmed_at.is_not(None),
-        factors.c.kind != "recovery_codes",
+        factors.c.kind != FactorKind.RECOVERY_CODES,
     )
 
 

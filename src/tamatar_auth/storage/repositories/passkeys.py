@@ -8,6 +8,7 @@ from sqlalchemy import Select, bindparam, select
 
 from tamatar_auth.storage.factor_tables import factors
 from tamatar_auth.storage.repositories import Repository
+from tamatar_auth.storage.repositories.factors import FactorKind
 from tamatar_auth.storage.tables import users
 
 
@@ -22,7 +23,7 @@ class PasskeyRow(NamedTuple):
 _of_live_users: Select[tuple[UUID, bytes, str]] = (
     select(*(factors.c[name] for name in PasskeyRow._fields))
     .join_from(users, factors, factors.c.user_id == users.c.id)
-    .where(factors.c.kind == "passkey", users.c.deleted_at.is_(None))
+    .where(factors.c.kind == FactorKind.PASSKEY, users.c.deleted_at.is_(None))
     .order_by(factors.c.id)
     .execution_options(summary="SELECT factors")
 )
