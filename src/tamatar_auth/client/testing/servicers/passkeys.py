@@ -61,7 +61,7 @@ class FakePasskeyMethods:
             "challenge": challenge.webauthn,
             "pubKeyCredParams": [{"type": "public-key", "alg": alg} for alg in _ALGORITHMS],
             "timeout": _TIMEOUT,
-            "excludeCredentials": _descriptors(self._store, user.user_id),
+            "excludeCredentials": allowed_passkeys(self._store, user.user_id),
             "authenticatorSelection": {
                 "residentKey": "required",
                 "requireResidentKey": True,
@@ -116,14 +116,9 @@ def request_options(
     return json.dumps(options)
 
 
-def allowed_passkeys(store: FakeStore, user_id: str) -> Sequence[dict[str, Any]]:
-    """Return the passkeys of a user as options name them."""
-    return _descriptors(store, user_id)
-
-
 def named_passkeys(store: FakeStore, user_id: str) -> Sequence[dict[str, Any]]:
     """Return the passkeys of an address without their transports, as made-up ones have none."""
-    return [{"id": each["id"], "type": each["type"]} for each in _descriptors(store, user_id)]
+    return [{"id": each["id"], "type": each["type"]} for each in allowed_passkeys(store, user_id)]
 
 
 def made_up_passkey(email: str) -> dict[str, Any]:
@@ -177,7 +172,8 @@ def _checked_data(response: Any, kind: str, name: str, challenge: ChallengeRecor
     raise RefusedError(ErrorReason.INVALID_PROOF)
 
 
-def _descriptors(store: FakeStore, user_id: str) -> Sequence[dict[str, Any]]:
+def allowed_passkeys(store: FakeStore, user_id: str) -> Sequence[dict[str, Any]]:
+    """Return the passkeys of a user as options name them."""
     return [
         {
             "id": record.credential_id,
