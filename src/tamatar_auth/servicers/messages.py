@@ -3,8 +3,9 @@
 Submessages are filled in place, because protobuf copies a message that is assigned.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from math import floor
 from uuid import UUID
 
@@ -181,9 +182,15 @@ def _write_time(message: Timestamp, moment: datetime) -> None:
 
 
 def _write_methods(session: Session, text: str) -> None:
+    session.assurance_level, words = _level_and_words(text)
+    session.authentication_methods.extend(words)
+
+
+@lru_cache(maxsize=256)
+def _level_and_words(text: str) -> tuple[AssuranceLevel.ValueType, Sequence[str]]:
+    """Return how strongly and how a user was authenticated. Sessions have a few different texts."""
     methods = Methods.parse(text)
-    session.assurance_level = _LEVELS[methods.level]
-    session.authentication_methods.extend(methods.words)
+    return _LEVELS[methods.level], methods.words
 
 
 def _write_validated(session: Session, user: User, row: ValidatedRow) -> None:
