@@ -258,18 +258,20 @@ class Wire:
         self._plan, self.delay, self._is_down = None, 0.0, False
         self.flowing.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        service = Side(reader, writer)
+        task = asyncio.create_task(self._serve(service))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        service = Side(reader, writer)
-        # A peer that disappears during a message was cut off, or ended by itself.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await self._serve(service)
-        service.end()
+        # Also if the task is cancelled before it has begun.
+        task.add_done_callback(lambda _: service.end())
 
     async def _serve(self, service: Side) -> None:
+        # A peer that disappears during a message was cut off, or ended by itself.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self._relay(service)
+
+    async def _relay(self, service: Side) -> None:
         if self._is_down:
             return
         start = await service.start()
