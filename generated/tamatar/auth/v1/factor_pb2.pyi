@@ -161,9 +161,9 @@ Global___Passkey: _TypeAlias = Passkey  # noqa: Y015
 
 @_typing.final
 class StepUpRequirement(_message.Message):
-    """Asks that a change of factors is made by somebody who is strongly and
-    recently signed in. A service sets it when users change their own factors, and
-    leaves it out when support does.
+    """Requires a strong and recent authentication for a change of factors. A service
+    sets it when users change their own factors, and leaves it out when support
+    does.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
